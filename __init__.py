@@ -1,0 +1,1 @@
+"""MindDiffuser: pictures reconstructed from brain activity, in two stages."""

@@ -1,0 +1,149 @@
+"""Many trials, batch by batch, into a run folder that survives being killed at any moment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, ShapeError
+from ..files import write_json
+from ..images import write_png
+from .grid import batch_grid
+from .identity import alone_in, claim_folder, remove_drafts
+from .journal import Record, finished, write_record
+
+Pictures = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchResult:
+    """What the reconstruction of one batch of n trials gives.
+
+    Attributes
+    ----------
+    stage1 : (n, H, W, 3) uint8
+    stage2 : (n, H, W, 3) uint8, or None where only stage 1 was asked for
+    loss_curve : (n_evaluations, n) float64 or None
+        Row k is the loss after k updates; NaN after a trial's stop.
+    best_step : (n,) int64 or None
+        The number of updates after which each trial's picture was kept.
+    controls : name -> (n, H, W, 3) uint8
+        Pictures refined toward other targets, "shuffled" and "oracle".
+    seconds : phase -> seconds
+    """
+
+    stage1: Pictures
+    stage2: Pictures | None = None
+    loss_curve: NDArray[np.float64] | None = None
+    best_step: NDArray[np.int64] | None = None
+    controls: Mapping[str, Pictures] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase."""
+
+    trials: tuple[int, ...]
+    skipped: Mapping[int, str]
+    seconds: Mapping[str, float]
+
+
+Reconstruct = Callable[[Sequence[int], NDArray[np.float32]], BatchResult]
+
+
+def run_batch(
+    folder: Path,
+    responses: NDArray[np.float32],
+    reconstruct: Reconstruct,
+    identity: Mapping[str, Any],
+    *,
+    batch_size: int,
+    skipped: Mapping[int, str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Reconstruct every good trial, or the rest of them where an earlier run of the same settings was stopped.
+
+    Each picture is written to a temporary name and renamed; a batch's journal record comes last. A resumed run
+    computes the same batches as an unbroken one and ends with the same bytes in every picture.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    responses : (n_trials, n_voxels) float32
+        Rows of skipped trials are never read.
+    reconstruct
+        ``reconstruct(trials, rows)`` with the good trials of one batch, n of them, and their responses (n, n_voxels).
+        It must depend on nothing else that changes between runs.
+    identity
+        What settings.json holds; see :func:`~minddiffuser.runtime.batch.identity.claim_folder`.
+    batch_size
+        Trials per batch of the grid.
+    skipped
+        Bad trials and what is wrong with them.
+    on_progress
+        Called with the number of finished trials and the number of good ones, at the start and after each batch.
+
+    Raises
+    ------
+    FileError
+        The folder belongs to other settings or another process, or cannot be written.
+    InputError
+        There is no good trial.
+    """
+    skipped = dict(skipped or {})
+    batches = batch_grid(len(responses), batch_size, skipped)
+    total = sum(map(len, batches))
+    if total == 0:
+        raise InputError(f"none of the {len(responses)} trials can be reconstructed{_first_reason(skipped)}")
+    seconds: dict[str, float] = defaultdict(float)
+    with alone_in(folder):
+        claim_folder(folder, identity)
+        remove_drafts(folder)
+        records = [finished(folder, k, trials) for k, trials in enumerate(batches)]
+        done = sum(len(record.trials) for record in records if record is not None)
+        if on_progress is not None:
+            on_progress(done, total)
+        for k, (trials, record) in enumerate(zip(batches, records, strict=True)):
+            if record is None and trials:
+                record = _one_batch(folder, k, trials, reconstruct(trials, responses[list(trials)]))
+                done += len(trials)
+                if on_progress is not None:
+                    on_progress(done, total)
+            for phase, spent in (record.seconds if record is not None else {}).items():
+                seconds[phase] += spent
+    return Outcome(trials=tuple(t for trials in batches for t in trials), skipped=skipped, seconds=dict(seconds))
+
+
+def _first_reason(skipped: Mapping[int, str]) -> str:
+    for trial, reason in sorted(skipped.items()):
+        return f" (trial {trial}: {reason}): check how the responses were exported"
+    return ": the file holds no trial"
+
+
+def _one_batch(folder: Path, k: int, trials: Sequence[int], result: BatchResult) -> Record:
+    """Write a batch's pictures and curves, then its record."""
+    kinds: dict[str, Pictures | None] = {"stage1": result.stage1, "stage2": result.stage2, **result.controls}
+    files = []
+    for kind, pictures in kinds.items():
+        if pictures is None:
+            continue
+        if len(pictures) != len(trials):
+            raise ShapeError(f"{len(pictures)} {kind} pictures came back for {len(trials)} trials: give one per trial")
+        for trial, picture in zip(trials, pictures, strict=True):
+            files.append(f"images/{kind}/{trial:06d}.png")
+            write_png(folder / files[-1], picture)
+    if result.loss_curve is not None and result.best_step is not None:
+        for column, trial in enumerate(trials):
+            losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
+            files.append(f"curves/{trial:06d}.json")
+            curve = {"trial": trial, "loss": losses, "best_step": int(result.best_step[column])}
+            write_json(folder / files[-1], curve)
+    return write_record(folder, k, trials, result.seconds, files)

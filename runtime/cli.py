@@ -1,0 +1,231 @@
+"""Reconstruct pictures from brain responses: the demonstration, the batch command, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .controls import CONTROLS
+from .errors import InputError, MindDiffuserError
+
+DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+_PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
+_RUN_EXAMPLE = """
+example (offline, on the tiny world that comes with the package):
+  md-train simulate fmri --out data --seed 7
+  md-train fit data --models tiny --out checkpoint
+  md-reconstruct run checkpoint data --models tiny --out run --backprop-steps 4
+
+a run that was stopped goes on when the same command is given again.
+exit codes: 0 done, 1 done but some trials were skipped, 2 something that you can mend, 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises: a mistake is one line, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``md-reconstruct``."""
+    top = _Parser(
+        prog="md-reconstruct",
+        description=__doc__,
+        epilog="example (offline, a few minutes on a laptop):\n  md-reconstruct demo --out demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"md-reconstruct {_version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_demo(commands)
+    _add_run(commands)
+    _add_report(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        args = parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = args.function
+        return command(args)
+    except MindDiffuserError as error:
+        return _tell(str(error), USERS_MISTAKE)
+    except KeyboardInterrupt:
+        return _tell("interrupted: the same command resumes where it stopped", INTERRUPTED)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return _tell(
+            "out of memory: give a smaller --batch-size, or --backprop-steps with a small number", USERS_MISTAKE
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, the system or PyTorch (CPU or GPU) had no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        part in text for part in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def _tell(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"md-reconstruct: {line}", file=sys.stderr)
+    return code
+
+
+def _version() -> str:
+    try:
+        return metadata.version("minddiffuser")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
+    made = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    made.set_defaults(function=function)
+    return made
+
+
+def _add_run(commands: Any) -> None:
+    run = _command(
+        commands,
+        "run",
+        _run,
+        help="reconstruct many trials, resumable",
+        description="Reconstruct every trial of RESPONSES in two stages, measure the pictures, write a report.",
+        epilog=_RUN_EXAMPLE,
+    )
+    run.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder that md-train fit wrote")
+    run.add_argument(
+        "responses",
+        type=Path,
+        metavar="RESPONSES",
+        help="data folder (its test split), or .safetensors, .npz or .npy with (n_trials, n_voxels)",
+    )
+    run.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
+    run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder, new or to be resumed")
+    run.add_argument("--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, by name")
+    run.add_argument("--stage", type=int, choices=(1, 2), default=2, help="where to stop (default: %(default)s)")
+    run.add_argument(
+        "--controls",
+        choices=tuple(CONTROLS),
+        default="none",
+        help="refine again toward other trials' (shuffled) or true (oracle) features (default: %(default)s)",
+    )
+    _add_refinement(run)
+    run.add_argument("--batch-size", type=_count, metavar="N", help="trials at a time (default: by picture size)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    run.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the networks")
+    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    run.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the report; repeatable")
+
+
+def _add_refinement(run: Any) -> None:
+    stage2 = run.add_argument_group("stage 2 (what is not given comes from the preset)")
+    stage2.add_argument("--preset", choices=("default", "paper", "reference"), default="default")
+    stage2.add_argument("--steps", type=int, metavar="N", help="iterations")
+    stage2.add_argument("--learning-rate", type=float, metavar="X", help="of Adam")
+    stage2.add_argument(
+        "--backprop-steps", type=_steps, metavar="K", help="gradients through the last K denoising steps, or 'all'"
+    )
+    stage2.add_argument("--params", choices=tuple(_PARAMS), help="what is optimised")
+    stage2.add_argument("--seed", type=int, metavar="S", help="of the start noise and the controls")
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        help="everything, on a simulated subject, in a few minutes",
+        description="Simulate a subject, fit its decoders, reconstruct in two stages, measure, write a report.",
+        epilog="example (offline):\n  md-reconstruct demo --out demo --stimuli my_drawings",
+    )
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="RUN", help="(default: %(default)s)")
+    demo.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
+    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own PNG or JPEG pictures, shown to the subject")
+    demo.add_argument("--seed", type=int, metavar="S", help="of the subject")
+
+
+def _add_report(commands: Any) -> None:
+    report = _command(
+        commands,
+        "report",
+        _report,
+        help="write a run's page again",
+        description="Write RUN/report.html from what is in the run folder, finished or not.",
+        epilog="example (offline):\n  md-reconstruct report demo",
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="run folder")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .job import Job, run_job
+    from .reconstruct import ReconstructSettings
+
+    settings = ReconstructSettings(stage=args.stage, controls=args.controls, refine=_refinement(args))
+    names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
+    job = Job(settings=settings, notes=tuple(args.note), **{name: getattr(args, name) for name in names})
+    outcome, report = run_job(job, sys.stderr)
+    print(report)
+    if not outcome.skipped:
+        return DONE
+    n_all = len(outcome.trials) + len(outcome.skipped)
+    return _tell(f"{len(outcome.skipped)} of {n_all} trials were skipped, see {report}", SOME_SKIPPED)
+
+
+def _refinement(args: argparse.Namespace) -> Any:
+    from .refine.settings import PRESETS
+
+    given = {name: getattr(args, name) for name in ("steps", "learning_rate", "seed")}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if args.params is not None:
+        changes["params"] = _PARAMS[args.params]
+    if args.backprop_steps is not None:
+        changes["backprop_steps"] = None if args.backprop_steps == "all" else args.backprop_steps
+    return replace(PRESETS[args.preset], **changes)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from .demo import DemoSettings, run_demo
+
+    given = {"n_trials": args.trials, "seed": args.seed}
+    settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
+    code = run_demo(args.out, settings, stimuli=args.stimuli, stream=sys.stderr)
+    if code in (DONE, SOME_SKIPPED):
+        print(args.out / "report.html")
+    return code
+
+
+def _report(args: argparse.Namespace) -> int:
+    from .report.page import write_report
+
+    print(write_report(args.run))
+    return DONE
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _steps(text: str) -> int | str:
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'all' nor a whole number")
+    return "all" if text == "all" else int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""Responses to context, latent and structure, with the decoders and statistics of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import (
+    DESCRIPTION,
+    read_description,
+    read_mask,
+    read_part,
+    read_target,
+    verify_files,
+)
+from .errors import InputError, ShapeError
+from .files import sha256_of
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+# Weights looked at together: 16 MB of weights, 32 MB of indices.
+_WEIGHTS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was decoded from n trials, float32 in the models' own units.
+
+    Attributes
+    ----------
+    context : (n, 15, d_text)
+        Token 0 (BOS) is the constant of the training captions.
+    latent : (n, 4, h, w)
+    structure : (n, 6, n_tokens, d_vision)
+        Dimensions outside the mask hold their training mean.
+    semantic : (n, d_vision) or None
+        The target of eq. 6, when the checkpoint has it.
+    """
+
+    context: Float32
+    latent: Float32
+    structure: Float32
+    semantic: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """One target's decoder: a gather and a weighted sum."""
+
+    shape: tuple[int, ...]
+    index: NDArray[np.int32]
+    weight: Float32
+    bias: Float32
+    position: NDArray[np.int32]
+    target_mean: Float32
+    target_std: Float32
+
+    def __call__(self, scored: Float32) -> Float32:
+        """Z-scored responses (n, n_voxels) to the target (n, *shape).
+
+        Trial by trial, so that a trial's result does not depend on which others it came with: a matrix product
+        may sum in another order for another number of rows.
+        """
+        out = np.tile(self.target_mean, (len(scored), 1))
+        step = max(1, _WEIGHTS_AT_ONCE // self.index.shape[1])
+        for start in range(0, len(self.bias), step):
+            part = slice(start, start + step)
+            voxels, weight = self.index[part].astype(np.intp), self.weight[part]
+            position = self.position[part]
+            for trial, row in enumerate(scored):
+                predicted = np.einsum("tk,tk->t", np.take(row, voxels), weight) + self.bias[part]
+                out[trial, position] += self.target_std[position] * predicted
+        return out.reshape(len(scored), *self.shape)
+
+
+class Checkpoint:
+    """Fitted decoders of one subject, opened by :func:`open_checkpoint`.
+
+    Attributes
+    ----------
+    folder : Path
+    description : dict
+        checkpoint.json as it is.
+    subject, modality, preset, models_hash, models_name : str
+    n_voxels, image_size : int
+    shapes : name to shape
+        "context", "latent", "structure" and, when there, "semantic".
+    mask : (6, n_tokens, d_vision) bool
+    score : (6, n_tokens, d_vision) float32
+        Cross-validated correlation of each structure dimension.
+    uncond_context : (15, d_text) float32
+        The context of the empty caption.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.description = dict(description)
+        self.subject: str = description["subject"]
+        self.modality: str = description["modality"]
+        self.preset: str = description["preset"]
+        self.models_name: str = description["models"]["name"]
+        self.models_hash: str = description["models"]["hash"]
+        self.n_voxels: int = description["n_voxels"]
+        self.image_size: int = description["image_size"]
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in description["shapes"].items()}
+        voxels = (np.float32, (self.n_voxels,))
+        normaliser = read_part(folder, "normaliser", {"mean": voxels, "std": voxels})
+        self._mean, self._std = normaliser["mean"], normaliser["std"]
+        n_tokens, d_text = self.shapes["context"]
+        expected = {"context_bos": (np.float32, (d_text,)), "uncond_context": (np.float32, (n_tokens, d_text))}
+        constants = read_part(folder, "constants", expected)
+        self._context_bos: Float32 = constants["context_bos"]
+        self.uncond_context: Float32 = constants["uncond_context"]
+        selected = read_mask(folder, self.shapes["structure"], self.preset)
+        self.mask: NDArray[np.bool_] = selected["mask"]
+        self.score: Float32 = selected["score"]
+        self._targets = {
+            name: _Sparse(shape, **read_target(folder, name, shape, self.n_voxels))
+            for name, shape in self.shapes.items()
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of checkpoint.json, which holds the SHA-256 of every other file."""
+        return sha256_of(self.folder / DESCRIPTION)
+
+    @property
+    def constant_voxels(self) -> NDArray[np.intp]:
+        """Voxels that did not vary in training; they contribute nothing."""
+        return np.flatnonzero(self._std == 0)
+
+    def decode(self, responses: Array) -> Decoded:
+        """Decode good trials.
+
+        Parameters
+        ----------
+        responses : (n_trials, n_voxels)
+            As recorded; the training statistics are applied here.
+
+        Returns
+        -------
+        Decoded
+            Each trial's rows are the same, bit by bit, whatever it is decoded together with.
+
+        Raises
+        ------
+        ShapeError
+            Wrong rank, width or dtype.
+        InputError
+            A trial holds NaN or infinite values; see :func:`check_responses`.
+        """
+        values = _checked(self, responses)
+        scored = np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
+        bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
+        if len(bad) > 0:
+            raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
+        decoded = {name: decoder(scored) for name, decoder in self._targets.items()}
+        decoded["context"][:, 0] = self._context_bos
+        return Decoded(**decoded)
+
+    def require_models(self, models_hash: str, name: str) -> None:
+        """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
+        if models_hash != self.models_hash:
+            raise InputError(
+                f"the checkpoint {self.folder} was fitted for other models ({self.models_name!r}, hash "
+                f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those, or fit it again"
+            )
+
+    def require_subject(self, subject: str) -> None:
+        """Raise :class:`InputError` unless the checkpoint belongs to this subject."""
+        if subject != self.subject:
+            raise InputError(
+                f"the checkpoint {self.folder} was fitted on subject {self.subject!r}, the responses are of "
+                f"{subject!r}: give that subject's checkpoint"
+            )
+
+    def require_preset(self, preset: str) -> None:
+        """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
+        if preset != self.preset:
+            raise InputError(
+                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for {preset!r}: "
+                f"use --preset {self.preset}, or fit a checkpoint with --preset {preset}"
+            )
+
+
+def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:
+    """Open and validate a checkpoint folder.
+
+    Parameters
+    ----------
+    folder : what `md-train fit` wrote.
+    verify : whether every file's SHA-256 is compared before it is read.
+
+    Raises
+    ------
+    FileError
+        Missing, unfinished, truncated or changed files, or another kind or version.
+    InputError
+        The mask in it belongs to another layer preset.
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    if verify:
+        verify_files(folder, description["files"])
+    return Checkpoint(folder, description)
+
+
+def check_responses(checkpoint: Checkpoint, responses: Array) -> list[tuple[int, str]]:
+    """List the trials that cannot be decoded, as (trial, reason).
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    responses : (n_trials, n_voxels)
+
+    Raises
+    ------
+    ShapeError
+        Wrong rank, width or dtype, or no trials.
+    InputError
+        No trial can be decoded.
+    """
+    values = _checked(checkpoint, responses)
+    finite = np.isfinite(np.asarray(responses))
+    bad: list[tuple[int, str]] = []
+    for trial in range(len(values)):
+        if not finite[trial].all():
+            bad.append((trial, f"{int((~finite[trial]).sum())} of {values.shape[1]} voxels are NaN or infinite"))
+        elif not np.isfinite(values[trial]).all():
+            bad.append((trial, "holds values too large for float32"))
+        elif values.shape[1] > 1 and (values[trial] == values[trial, 0]).all():
+            bad.append((trial, "every voxel has the same value"))
+    if len(bad) == len(values):
+        raise InputError(f"none of the {len(values)} trials can be decoded (trial 0: {bad[0][1]}): check the responses")
+    return bad
+
+
+def _checked(checkpoint: Checkpoint, responses: Array) -> Float32:
+    """The responses as float32, of the right rank, width and kind."""
+    if not isinstance(responses, np.ndarray) or responses.dtype.kind not in "fiu":
+        given = getattr(responses, "dtype", type(responses).__name__)
+        raise ShapeError(f"responses are {given}, expected float32 numbers: convert them with astype('float32')")
+    if responses.ndim != 2 or len(responses) == 0:
+        raise ShapeError(
+            f"responses have shape {responses.shape}, expected (n_trials, {checkpoint.n_voxels}) with 1 trial or more: "
+            "a single trial is responses[None]"
+        )
+    if responses.shape[1] != checkpoint.n_voxels:
+        raise ShapeError(
+            f"responses have {responses.shape[1]} voxels, the checkpoint was fitted on {checkpoint.n_voxels}: "
+            "select the same voxels as in training"
+        )
+    with np.errstate(over="ignore"):
+        return responses.astype(np.float32)

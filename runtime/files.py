@@ -1,0 +1,118 @@
+"""Files that are whole or absent: written to a temporary name and renamed, read with one clear error."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError
+
+Array = NDArray[Any]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it there on success, remove it on failure.
+
+    A full disk or a folder that cannot be written becomes a :class:`FileError`.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(_cannot_write(path, error)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full while writing {path}: free some space and run the same command again"
+    return f"{path} cannot be written ({error.strerror or error}): choose another folder or change its permissions"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as draft:
+        draft.write_bytes(data)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON that a person can read; NaN is refused."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object; `what` names the file's role in the error ("the checkpoint's description")."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileError(f"{what} is missing: {path} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{what} at {path} cannot be read ({error}): it is damaged, make it again") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{what} at {path} holds a {type(content).__name__}, expected a JSON object: make it again")
+    return content
+
+
+def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write numpy arrays as safetensors."""
+    from safetensors.numpy import save_file
+
+    solid = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    with replacing(path) as draft:
+        try:
+            save_file(solid, draft, metadata=dict(metadata or {}))
+        except Exception as error:  # safetensors wraps the system's error in its own type, keeping only the text
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            raise
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Array]:
+    """Read every array of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise FileError(f"{what} is missing: {path} does not exist")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise FileError(
+            f"{what} at {path} cannot be read ({error}): it is truncated or damaged, make it again"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_format(content: Mapping[str, Any], path: Path, kind: str, version: int) -> None:
+    """Refuse a description of another kind or version.
+
+    Every self-describing file starts with {"format": "minddiffuser-<kind>", "version": <int>}.
+    """
+    if content.get("format") != f"minddiffuser-{kind}":
+        raise FileError(f"{path} is not a MindDiffuser {kind} (format {content.get('format')!r}): check the path")
+    if content.get("version") != version:
+        raise FileError(
+            f"{path} has {kind} version {content.get('version')!r}, this release reads version {version}: "
+            "make it again with this release, or install the release that wrote it"
+        )

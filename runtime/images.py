@@ -1,0 +1,172 @@
+"""Pictures on disk and in arrays: any PNG or JPEG in, RGB uint8 (H, W, 3); squares of one size out."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError, InputError, ShapeError
+from .files import write_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageU8 = NDArray[np.uint8]
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def read_image(path: Path | str) -> ImageU8:
+    """Read a PNG or JPEG as a person sees it: turned by its EXIF tag, transparency over white, three channels.
+
+    Parameters
+    ----------
+    path : path of a PNG or JPEG of any size and mode (grey, 16-bit grey, palette, alpha, CMYK).
+
+    Returns
+    -------
+    array (H, W, 3) uint8, RGB.
+
+    Raises
+    ------
+    FileError
+        The file is missing, is not a picture, is truncated, or is absurdly large.
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "MPO")) as opened:
+            opened.load()
+            return np.asarray(_rgb(ImageOps.exif_transpose(opened)))
+    except FileNotFoundError:
+        raise FileError(f"the picture {path} does not exist: check the path") from None
+    except Exception as error:  # the decoders raise a dozen types for damaged files (SyntaxError, struct.error, …)
+        raise FileError(
+            f"the picture {path} cannot be decoded ({type(error).__name__}: {error}): "
+            "save it again as a whole PNG or JPEG, or take it away"
+        ) from error
+
+
+def _rgb(picture: Image) -> Image:
+    """Three 8-bit channels; what shines through a transparent pixel is white."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16-bit grey: convert() would clip everything above 255 to white
+        depth = np.asarray(picture).astype(np.float64) / 257.0
+        return Image.fromarray(np.round(depth.clip(0, 255)).astype(np.uint8)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    seen = picture.convert("RGBA")
+    paper = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+    return Image.alpha_composite(paper, seen).convert("RGB")
+
+
+def fit_square(image: ImageU8, size: int) -> ImageU8:
+    """Resize the shorter side to `size` (bicubic, antialiased) and cut the centre out.
+
+    Parameters
+    ----------
+    image : array (H, W, 3) uint8.
+    size : side of the square in px.
+
+    Returns
+    -------
+    array (size, size, 3) uint8; the same pixels when the image has that size already.
+
+    Raises
+    ------
+    ShapeError
+        `image` is not (H, W, 3) uint8.
+    InputError
+        `size` is below 1.
+    """
+    from PIL import Image
+
+    _check(image, 3, np.uint8, "an image", "(H, W, 3)")
+    if size < 1:
+        raise InputError(f"the side of the square is {size} px: give at least 1")
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image.copy()
+    short = min(height, width)
+    left, top = (width - short) / 2, (height - short) / 2
+    # Cutting inside resize() keeps the cut exact where the longer side scales to a fraction of a pixel.
+    square = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
+    )
+    return np.asarray(square)
+
+
+def write_png(path: Path | str, image: ImageU8) -> None:
+    """Write (H, W, 3) uint8 as PNG: whole or not at all, the same bytes for the same pixels.
+
+    Raises
+    ------
+    ShapeError
+        `image` is not (H, W, 3) uint8.
+    FileError
+        The disk is full or the folder cannot be written.
+    """
+    write_bytes(Path(path), png_bytes(image))
+
+
+def png_bytes(image: ImageU8) -> bytes:
+    """The PNG file of (H, W, 3) uint8, without time stamps or text, so that equal pixels give equal bytes."""
+    from PIL import Image
+
+    _check(image, 3, np.uint8, "an image", "(H, W, 3)")
+    memory = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(memory, format="PNG", compress_level=6)
+    return memory.getvalue()
+
+
+def to_float(images: ImageU8) -> NDArray[np.float32]:
+    """(n, H, W, 3) uint8 to (n, 3, H, W) float32 in [0, 1]."""
+    _check(images, 4, np.uint8, "images", "(n, H, W, 3)")
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+
+
+def to_uint8(images: NDArray[np.floating[Any]]) -> ImageU8:
+    """(n, 3, H, W) float in [0, 1] to (n, H, W, 3) uint8: clipped, rounded to the nearest level.
+
+    Raises
+    ------
+    ShapeError
+        `images` is not a four-dimensional float array with three channels.
+    InputError
+        A pixel is NaN: a cast would turn it into an arbitrary colour.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype.kind != "f":
+        raise ShapeError(f"images are {images.shape} {images.dtype}: give (n, 3, H, W) floats in [0, 1]")
+    if np.isnan(images).any():
+        raise InputError("images hold NaN: the model that made them overflowed, use a wider dtype")
+    levels = np.round(np.clip(images, 0.0, 1.0).astype(np.float32) * np.float32(255)).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
+
+
+def list_pictures(folder: Path | str) -> list[Path]:
+    """The PNG and JPEG files directly in a folder, sorted by name; hidden files are left out.
+
+    Raises
+    ------
+    FileError
+        The folder is missing, cannot be read, or holds no picture.
+    """
+    folder = Path(folder)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise FileError(f"the picture folder {folder} cannot be read ({error.strerror}): check the path") from error
+    pictures = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
+    if not pictures:
+        raise FileError(f"{folder} holds no .png, .jpg or .jpeg file: put the pictures directly into it")
+    return pictures
+
+
+def _check(array: NDArray[Any], rank: int, dtype: type, what: str, shape: str) -> None:
+    if array.ndim != rank or array.shape[-1] != 3 or array.dtype != dtype or 0 in array.shape:
+        raise ShapeError(f"{what} of shape {array.shape} {array.dtype} given: expected {shape} uint8")

@@ -1,0 +1,95 @@
+"""What a metric is, and the checks that every metric makes once at its border."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, ShapeError
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float64]
+Need = Literal["images", "clip", "labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One figure per trial; higher is better.
+
+    Attributes
+    ----------
+    needs
+        What `function` compares: "images" (n, 3, H, W) in [0, 1], "clip" embeddings (n, d), or "labels" (n,).
+    function
+        `function(truth, prediction) -> (n,) float64`.
+    meaning
+        One line for a reader of the report.
+    min_trials
+        The smallest n for which the metric is defined.
+    """
+
+    needs: Need
+    function: Callable[[Array, Array], FloatArray]
+    meaning: str
+    min_trials: int = 1
+
+
+def check_pictures(images: Array, reconstructions: Array) -> None:
+    """Refuse anything but two sets of equally many floating-point RGB pictures in [0, 1].
+
+    The two sets may differ in resolution: the metrics bring both to one.
+    """
+    for what, pictures in (("images", images), ("reconstructions", reconstructions)):
+        check_picture_set(what, pictures)
+    if len(images) != len(reconstructions):
+        raise ShapeError(
+            f"there are {len(images)} images and {len(reconstructions)} reconstructions: "
+            "give one reconstruction per image, in the same order"
+        )
+
+
+def check_picture_set(what: str, pictures: Array) -> None:
+    """Refuse anything but (n, 3, H, W) floating-point pictures in [0, 1] with n, H and W at least 1."""
+    if not isinstance(pictures, np.ndarray) or not np.issubdtype(pictures.dtype, np.floating):
+        given = getattr(pictures, "dtype", type(pictures).__name__)
+        raise ShapeError(f"{what} are {given}, expected a float32 numpy array: divide uint8 pictures by 255")
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or 0 in pictures.shape:
+        raise ShapeError(f"{what} have shape {pictures.shape}, expected (n, 3, H, W), none 0: move the colour axis")
+    low, high = float(pictures.min()), float(pictures.max())  # a NaN anywhere makes both NaN
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"{what} span {low:.4g} to {high:.4g}, expected [0, 1]: clip them and remove NaN first")
+
+
+def check_features(features_true: Array, features_pred: Array) -> None:
+    """Refuse anything but two finite floating-point arrays of one shape (n, d), with d at least 2."""
+    for what, features in (("features_true", features_true), ("features_pred", features_pred)):
+        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+            given = getattr(features, "dtype", type(features).__name__)
+            raise ShapeError(f"{what} are {given}, expected a floating-point numpy array: convert them")
+        if features.ndim != 2 or features.shape[1] < 2:
+            raise ShapeError(f"{what} have shape {features.shape}, expected (n, d), d >= 2: flatten each trial")
+        if not np.isfinite(features).all():
+            raise InputError(f"{what} hold NaN or infinite values, expected finite ones: drop those trials first")
+    if features_true.shape != features_pred.shape:
+        raise ShapeError(
+            f"features_true have shape {features_true.shape}, features_pred {features_pred.shape}, expected the same: "
+            "give the same trials and the same encoder for both"
+        )
+
+
+def check_labels(true_labels: Array, predicted_labels: Array) -> None:
+    """Refuse anything but two integer arrays of one shape (n,), with n at least 1."""
+    for what, labels in (("true_labels", true_labels), ("predicted_labels", predicted_labels)):
+        if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+            given = getattr(labels, "dtype", type(labels).__name__)
+            raise ShapeError(f"{what} are {given}, expected an integer numpy array: give class indices, not names")
+        if labels.ndim != 1 or not len(labels):
+            raise ShapeError(f"{what} have shape {labels.shape}, expected (n,) with n >= 1: give one label per trial")
+    if len(true_labels) != len(predicted_labels):
+        raise ShapeError(
+            f"there are {len(true_labels)} true and {len(predicted_labels)} predicted labels: give both for each trial"
+        )

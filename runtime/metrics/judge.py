@@ -1,0 +1,197 @@
+"""The judge: a small classifier of tiny-world pictures, trained apart from the CLIP that stage 2 follows.
+
+A picture refined toward CLIP features should not be marked by the same CLIP; the judge has another
+architecture, other training pictures and never meets stage 2.
+
+Folder: `judge.json` (format, version, image_size, channels, labels) and `judge.safetensors` (the network's state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FileError, InputError, MissingExtra
+from ..files import check_format, read_json, read_tensors, write_json, write_tensors
+from .base import Array, check_picture_set
+from .resize import resize
+
+if TYPE_CHECKING:
+    import torch
+
+    from .judge_network import JudgeNetwork
+
+HEADS = ("concept", "colour", "background")
+VERSION = 1
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A classifier with frozen weights.
+
+    Attributes
+    ----------
+    labels
+        Words of each head, "concept", "colour" and "background"; a predicted label is an index into them.
+    image_size
+        Side in pixels at which it looks; other pictures are resized (antialiased bilinear).
+    """
+
+    labels: Mapping[str, tuple[str, ...]]
+    image_size: int
+    network: JudgeNetwork = field(repr=False)
+    device: torch.device
+
+    def predict(self, images: Array) -> NDArray[np.int64]:
+        """Most likely labels (n, 3) (concept, colour, background) of images (n, 3, H, W) in [0, 1], n >= 1.
+
+        Raises
+        ------
+        ShapeError, InputError
+            For other shapes or types, and for values outside [0, 1].
+        """
+        import torch
+
+        check_picture_set("images", images)
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(images), _BATCH):
+                batch = images[start : start + _BATCH]
+                if batch.shape[2:] != (self.image_size, self.image_size):
+                    batch = resize(batch, self.image_size, self.image_size)
+                pixels = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).to(self.device)
+                rows.append(torch.stack([logits.argmax(1) for logits in self.network(pixels)], dim=1).cpu().numpy())
+        return np.concatenate(rows).astype(np.int64)
+
+
+def judge_config(
+    labels: Mapping[str, list[str]], *, image_size: int = 64, channels: tuple[int, ...] = (32, 64, 128)
+) -> dict[str, Any]:
+    """The content of judge.json for these words, sizes and channel widths."""
+    return {
+        "format": "minddiffuser-judge",
+        "version": VERSION,
+        "image_size": image_size,
+        "channels": list(channels),
+        "labels": {head: list(labels[head]) for head in HEADS},
+    }
+
+
+def build_judge(config: Mapping[str, Any]) -> JudgeNetwork:
+    """Build the network that `config` (the content of judge.json) describes, with fresh weights, in training mode.
+
+    Raises
+    ------
+    InputError
+        If the description is incomplete or impossible.
+    MissingExtra
+        Without PyTorch.
+    """
+    fault = _fault(config)
+    if fault:
+        raise InputError(f"the judge's description {fault}: correct it")
+    try:
+        from .judge_network import JudgeNetwork
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"the judge needs {error.name}: pip install 'minddiffuser[torch]'") from error
+    return JudgeNetwork(config["channels"], {head: len(config["labels"][head]) for head in HEADS})
+
+
+def write_judge(folder: Path, network: JudgeNetwork, config: Mapping[str, Any], *, half: bool = False) -> None:
+    """Write a trained judge; `half` stores its matrices and kernels as float16."""
+    arrays = {name: value.detach().cpu().numpy() for name, value in _state(network).items()}
+    if half:
+        arrays = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in arrays.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "judge.safetensors", arrays, {"format": "pt"})
+    write_json(folder / "judge.json", dict(config))
+
+
+def open_judge(folder: Path, device: str = "cpu") -> Judge:
+    """Open a judge's folder.
+
+    Raises
+    ------
+    FileError
+        If a file is missing, damaged, of another kind or version, or does not fit the other one.
+    MissingExtra
+        Without PyTorch.
+    """
+    folder = Path(folder)
+    path = folder / "judge.json"
+    config = read_json(path, "the judge's description")
+    check_format(config, path, "judge", VERSION)
+    fault = _fault(config)
+    if fault:
+        raise FileError(f"the judge's description at {path} {fault}: make it again")
+    network = build_judge(config)
+    _load_weights(network, folder / "judge.safetensors")
+
+    import torch
+
+    try:
+        place = torch.device(device)
+        network.to(place)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
+        raise InputError(
+            f"device {device!r} cannot be used ({error}): choose cpu, or a device this machine has"
+        ) from error
+    labels = {head: tuple(config["labels"][head]) for head in HEADS}
+    return Judge(labels, config["image_size"], network, place)
+
+
+def _fault(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with a judge's description, or None."""
+    size, channels, labels = (config.get(key) for key in ("image_size", "channels", "labels"))
+    if not _is_count(size):
+        return f"has image_size {size!r}, expected a positive integer"
+    if not isinstance(channels, list) or not channels or not all(map(_is_count, channels)):
+        return f"has channels {channels!r}, expected a list of positive integers"
+    if not isinstance(labels, dict) or set(labels) != set(HEADS):
+        return f"has other labels than expected: a list of words for each of {', '.join(HEADS)}"
+    for head in HEADS:
+        words = labels[head]
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            return f"has {head} labels {words!r}, expected a list of words"
+        if len(set(words)) != len(words):
+            return f"names a {head} twice, expected every word once"
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_used(name: str) -> bool:
+    """Whether an entry of the network's state matters for predicting: the count of batches seen does not."""
+    return not name.endswith("num_batches_tracked")
+
+
+def _state(network: JudgeNetwork) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in network.state_dict().items() if _is_used(name)}
+
+
+def _load_weights(network: JudgeNetwork, path: Path) -> None:
+    """Put the file's arrays into the network, in float32, and freeze it."""
+    import torch
+
+    arrays = {name: value for name, value in read_tensors(path, "the judge's weights").items() if _is_used(name)}
+    expected = {name: tuple(value.shape) for name, value in _state(network).items()}
+    given = {name: value.shape for name, value in arrays.items()}
+    if given != expected:
+        odd = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
+        raise FileError(
+            f"the judge's weights at {path} do not fit judge.json ({len(odd)} arrays differ, first {odd[0]}): "
+            "take both files from the same training"
+        )
+    for name, value in arrays.items():
+        if not np.isfinite(value).all():
+            raise FileError(f"the judge's weights at {path} hold NaN or infinite values in {name}: train it again")
+    network.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()}, strict=False)
+    network.eval().requires_grad_(False)

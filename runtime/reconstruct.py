@@ -1,0 +1,228 @@
+"""The two stages for one batch of trials: responses ▶ decoded features ▶ pictures (stage 1) ▶ refined (stage 2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch.run import BatchResult
+from .controls import CONTROLS, derangement
+from .errors import FileError, InputError, check_choice
+from .images import to_float, to_uint8
+from .refine.settings import RefineSettings
+from .schedule import N_NOISE, N_REVERSE, N_STEPS
+
+if TYPE_CHECKING:
+    from .decode import Checkpoint, Decoded
+    from .generators.diffusion import DiffusionGenerator
+    from .models.models import Models
+
+# trials ▶ what they showed, (n, H, W, 3) uint8
+Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
+# (phase, step, steps): called after each iteration of a refinement
+OnStep = Callable[[str, int, int], None]
+
+_NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructSettings:
+    """How both stages run.
+
+    Attributes
+    ----------
+    stage
+        1 or 2: where to stop.
+    controls
+        A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
+    refine
+        Stage 2; its `seed` is the seed of the start noise too.
+    guidance_scale, n_steps, n_noise, n_reverse
+        Sampling; see :func:`~minddiffuser.runtime.schedule.ddim_schedule`.
+    """
+
+    stage: int = 2
+    controls: str = "none"
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    guidance_scale: float = 5.0
+    n_steps: int = N_STEPS
+    n_noise: int | None = N_NOISE
+    n_reverse: int = N_REVERSE
+
+    def __post_init__(self) -> None:
+        if self.stage not in (1, 2):
+            raise InputError(f"stage is {self.stage}: choose 1 or 2")
+        check_choice("control", self.controls, CONTROLS)
+        if self.stage == 1 and self.controls != "none":
+            raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
+        if self.refine.backprop_steps is not None and self.refine.backprop_steps > self.n_reverse:
+            raise InputError(
+                f"backprop_steps is {self.refine.backprop_steps} of {self.n_reverse} denoising steps: give at most all"
+            )
+
+
+class Reconstructor:
+    """Both stages of the paper, batch by batch; the `reconstruct` of :func:`~minddiffuser.runtime.batch.run.run_batch`.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    models : Models
+    responses : (n_trials, n_voxels) float32
+        Of the whole run: a shuffled target is another trial's.
+    good_trials : trial numbers
+        Those whose rows of `responses` are good.
+    settings : ReconstructSettings
+    seen : trials ▶ (n, H, W, 3) uint8, optional
+        What was shown; the "oracle" control needs it.
+    on_step : callable, optional
+
+    Raises
+    ------
+    FileError
+        The checkpoint was fitted for other models.
+    InputError
+        The "oracle" control without stimuli, or the "shuffled" one with a single trial.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        models: Models,
+        responses: NDArray[np.float32],
+        good_trials: Sequence[int],
+        settings: ReconstructSettings,
+        *,
+        seen: Seen | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        check_fit(checkpoint, models)
+        self._checkpoint, self._models, self._responses = checkpoint, models, responses
+        self._settings, self._seen, self._on_step = settings, seen, on_step
+        controls = CONTROLS[settings.controls]
+        if "oracle" in controls and seen is None:
+            raise InputError(_NEEDS_STIMULI)
+        self._partner = derangement(good_trials, settings.refine.seed) if "shuffled" in controls else {}
+
+    def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
+        """Reconstruct n trials from their responses (n, n_voxels) float32."""
+        seconds: dict[str, float] = {}
+        with _Stopwatch(seconds, "decode"):
+            decoded = self._checkpoint.decode(rows)
+        generator = self._generator(trials, decoded)
+        with _Stopwatch(seconds, "stage1"):
+            stage1 = _pictures(generator.stage1_render())
+        if self._settings.stage == 1:
+            return BatchResult(stage1=stage1, seconds=seconds)
+        with _Stopwatch(seconds, "stage2"):
+            stage2, refined = self._refine("stage 2", generator, decoded.structure)
+        controls = {}
+        for name in CONTROLS[self._settings.controls]:
+            with _Stopwatch(seconds, name):
+                controls[name] = self._refine(name, generator, self._target(name, trials))[0]
+        return BatchResult(
+            stage1=stage1,
+            stage2=stage2,
+            loss_curve=refined.loss_curve,
+            best_step=refined.best_step,
+            controls=controls,
+            seconds=seconds,
+        )
+
+    def _generator(self, trials: Sequence[int], decoded: Decoded) -> DiffusionGenerator:
+        from .generators.diffusion import DiffusionGenerator
+        from .generators.noise import fresh_noise, trial_noise
+
+        settings = self._settings
+        draw: Any = fresh_noise if settings.refine.fresh_noise else trial_noise
+        return DiffusionGenerator(
+            self._models,
+            decoded.latent,
+            decoded.context,
+            self._checkpoint.uncond_context,
+            draw(settings.refine.seed, trials, self._models.latent_shape),
+            guidance_scale=settings.guidance_scale,
+            n_steps=settings.n_steps,
+            n_noise=settings.n_noise,
+            n_reverse=settings.n_reverse,
+            backprop_steps=settings.refine.backprop_steps,
+        )
+
+    def _refine(
+        self, phase: str, generator: DiffusionGenerator, target: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], Any]:
+        from .refine.autograd import AutogradObjective
+        from .refine.loop import refine
+
+        settings = self._settings.refine
+        objective = AutogradObjective(self._models, generator, target, self._checkpoint.mask, settings)
+
+        def told(step: int, _loss: NDArray[np.float64]) -> None:
+            if self._on_step is not None:
+                self._on_step(phase, step, settings.steps)
+
+        refined = refine(objective, generator.initial(), settings, told)
+        return _pictures(refined.image), refined
+
+    def _target(self, control: str, trials: Sequence[int]) -> NDArray[np.float32]:
+        """The structural target of a control, (n, 6, n_tokens, d_vision)."""
+        if control == "shuffled":
+            others = [self._partner[trial] for trial in trials]
+            structure: NDArray[np.float32] = self._checkpoint.decode(self._responses[others]).structure
+            return structure
+        if self._seen is None:
+            raise InputError(_NEEDS_STIMULI)
+        return true_structure(self._models, to_float(self._seen(trials)))
+
+
+def check_fit(checkpoint: Checkpoint, models: Models) -> None:
+    """Refuse models other than those the checkpoint was fitted for: its features would mean something else.
+
+    Raises
+    ------
+    FileError
+        The hashes of the weights, or the layer presets, differ.
+    """
+    if checkpoint.models_hash != models.hash:
+        raise FileError(
+            f"the checkpoint was fitted for other models (hash {checkpoint.models_hash[:12]}, {models.name!r} has hash "
+            f"{models.hash[:12]}): give the models it was fitted for, or fit again"
+        )
+    if checkpoint.preset != models.preset:
+        raise FileError(
+            f"the checkpoint's mask is for the layer preset {checkpoint.preset!r}, the models were opened with "
+            f"{models.preset!r}: open them with the checkpoint's preset"
+        )
+
+
+def true_structure(models: Models, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The structural features of the seen pictures themselves, (n, 6, n_tokens, d_vision) float32."""
+    import torch
+
+    with torch.no_grad():
+        structure, _ = models.structure(torch.from_numpy(images).to(models.device))
+    result: NDArray[np.float32] = structure.float().cpu().numpy()
+    return result
+
+
+def _pictures(images: Any) -> NDArray[np.uint8]:
+    return to_uint8(images.detach().float().cpu().numpy())
+
+
+class _Stopwatch:
+    """Adds the seconds of a block to a dictionary."""
+
+    def __init__(self, seconds: dict[str, float], phase: str) -> None:
+        self._seconds, self._phase = seconds, phase
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_error: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + spent

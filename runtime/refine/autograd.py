@@ -1,0 +1,142 @@
+"""The gradient of stage 2 by PyTorch's reverse mode, through generator and CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError, ShapeError
+from ..generators.base import Generator
+from .loss import semantic_loss, structural_loss, weights_of_layers
+from .settings import RefineSettings
+
+
+class AutogradObjective:
+    """Structural (eq. 5) and semantic (eq. 6) loss of a generator's pictures, differentiated by PyTorch.
+
+    Memory is the generator's: the diffusion generator keeps one checkpoint per denoising step.
+
+    Parameters
+    ----------
+    models : Models
+        Anything with ``structure(image, semantic=...)``, `device` and `dtype`.
+    generator : Generator
+    target : float array of shape (n, n_layers, n_tokens, d_vision)
+        Decoded structure. Finite where the mask is True; elsewhere it does not matter.
+    mask : bool array of shape (n_layers, n_tokens, d_vision)
+    settings : RefineSettings
+        `params`, `backprop_steps`, `layer_weights`, `loss_mean` and `semantic_weight` act here.
+    semantic_target : float array of shape (n, d), optional
+        Needed when `semantic_weight` is above 0.
+
+    Raises
+    ------
+    ShapeError
+        Arrays that do not fit each other.
+    InputError
+        An empty mask, a target that is not finite, or a missing `semantic_target`.
+    """
+
+    def __init__(
+        self,
+        models: Any,
+        generator: Generator,
+        target: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        settings: RefineSettings,
+        semantic_target: NDArray[np.float32] | None = None,
+    ) -> None:
+        target, mask = np.asarray(target), np.asarray(mask)
+        _check_target(target, mask)
+        self._models, self._generator, self._settings = models, generator, settings
+        real = torch.promote_types(models.dtype, torch.float32)
+        weights = weights_of_layers(settings.layer_weights, target, mask)
+        self._target = _tensor(np.where(mask, target, 0), models.device, real)
+        self._mask = _tensor(mask, models.device, real)
+        self._weights = _tensor(weights, models.device, real)
+        self._scale = _loss_scale(mask) if models.dtype == torch.float16 else 1.0
+        self._semantic_target: Tensor | None = None
+        if settings.semantic_weight > 0:
+            if semantic_target is None or np.ndim(semantic_target) != 2 or len(semantic_target) != len(target):
+                given = "none was given" if semantic_target is None else f"it has shape {np.shape(semantic_target)}"
+                raise InputError(
+                    f"semantic_weight {settings.semantic_weight} needs a semantic_target of shape ({len(target)}, d), "
+                    f"and {given}: pass one or set semantic_weight to 0"
+                )
+            self._semantic_target = _tensor(semantic_target, models.device, real)
+
+    def value_and_gradient(self, params: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Render, compare, and differentiate each trial's own loss with respect to the parameters of the settings.
+
+        Parameters
+        ----------
+        params : mapping of tensors, one row per trial
+
+        Returns
+        -------
+        loss : tensor (n,)
+        gradients : dict of tensors
+            For ``settings.params`` only.
+        image : tensor (n, 3, H, W), detached
+
+        Raises
+        ------
+        InputError
+            ``settings.params`` names a parameter that is not there.
+        """
+        chosen = self._settings.optimised(params)
+        leaves = {name: tensor.detach().requires_grad_(name in chosen) for name, tensor in params.items()}
+        with torch.enable_grad():
+            image = self._generator.render(leaves)
+            loss = self._loss(image)
+            # Trials are independent: the gradient of the sum is each trial's own gradient.
+            slopes = torch.autograd.grad(
+                loss.sum() * self._scale, [leaves[name] for name in chosen], allow_unused=True, materialize_grads=True
+            )
+        gradients = {name: slope / self._scale for name, slope in zip(chosen, slopes, strict=True)}
+        return loss.detach(), gradients, image.detach()
+
+    def _loss(self, image: Tensor) -> Tensor:
+        structure, semantic = self._models.structure(image, semantic=self._semantic_target is not None)
+        if structure.shape != self._target.shape:
+            raise ShapeError(
+                f"the pictures' structure has shape {tuple(structure.shape)}, the target {tuple(self._target.shape)}: "
+                "decode the target with the CLIP and layer preset that refinement uses"
+            )
+        loss: Tensor = structural_loss(
+            structure, self._target, self._mask, self._weights, mean=self._settings.loss_mean
+        )
+        if self._semantic_target is not None:
+            loss = loss + self._settings.semantic_weight * semantic_loss(semantic, self._semantic_target)
+        return loss
+
+
+def _loss_scale(mask: NDArray[np.bool_]) -> float:
+    """Give a power of two that keeps a mean's small slopes above float16's smallest number, 6e-8, on the way back.
+
+    The slope of a mean over the kept dimensions is of the order of one over their number; a sixteenth of that number
+    leaves room above (float16 ends at 65,504) for what sums up in the networks.
+    """
+    return float(2.0 ** max(0, int(np.log2(mask.sum())) - 4))
+
+
+def _tensor(array: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+
+
+def _check_target(target: NDArray[Any], mask: NDArray[Any]) -> None:
+    if target.ndim != 4 or mask.dtype != np.bool_ or mask.shape != target.shape[1:]:
+        raise ShapeError(
+            f"target has shape {target.shape} and mask {mask.shape} of {mask.dtype}: "
+            "give (n, n_layers, n_tokens, d_vision) and a bool mask without the first axis"
+        )
+    if not mask.any():
+        raise InputError("the mask keeps no structure dimension: select features again with a larger percent")
+    if not np.isfinite(target[:, mask]).all():
+        bad = np.flatnonzero(~np.isfinite(target[:, mask]).all(axis=1)).tolist()
+        raise InputError(f"the structural target of row {bad} is not finite: leave these trials out")

@@ -1,0 +1,121 @@
+"""The page's cards: one per trial, with its pictures, its figures and its loss curve."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from ..images import fit_square, png_bytes, read_image
+from . import charts
+from .contents import PICTURE_FOLDERS, Trial
+from .words import PICTURE_ALTS, PICTURE_WORDS, figure, metric_words
+
+# A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
+EMBEDDED_SIDE = 256
+GLANCE_TRIALS = 4
+
+
+def sort_options(trials: Sequence[Trial]) -> str:
+    """The <option>s of the sort control: the number, the gain in each metric, how far the loss fell."""
+    options = [("trial", "trial number")]
+    options += [(gain_key(name), f"gain in {metric_words(name)[0]}") for name in metric_names(trials)]
+    if any(loss_fall(trial) is not None for trial in trials):
+        options.append(("loss-fall", "fall of the loss"))
+    return "".join(f'<option value="{escape(value)}">{label}</option>' for value, label in options)
+
+
+def metric_names(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Every metric that some trial has a gain in, in order of first appearance."""
+    names = dict.fromkeys(name for trial in trials for name in trial.metrics if gain(trial, name) is not None)
+    return tuple(names)
+
+
+def gain(trial: Trial, name: str) -> float | None:
+    """Stage 2 minus stage 1, None where one is missing."""
+    one, two = trial.metrics.get(name, (None, None))
+    return None if one is None or two is None else two - one
+
+
+def gain_key(name: str) -> str:
+    """The data attribute of a metric's gain, without "data-"; any character that HTML refuses becomes its number."""
+    return "gain-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"-{ord(c)}-" for c in name.lower())
+
+
+def loss_fall(trial: Trial) -> float | None:
+    """The share of the first loss that the kept iterate took away."""
+    if not trial.loss or trial.best_step is None or trial.loss[0] <= 0:
+        return None
+    return 1 - trial.loss[trial.best_step] / trial.loss[0]
+
+
+def card(trial: Trial) -> str:
+    """One trial's <article>."""
+    data = {"trial": str(trial.number)}
+    data |= {gain_key(name): f"{value:.9g}" for name in trial.metrics if (value := gain(trial, name)) is not None}
+    fall = loss_fall(trial)
+    if fall is not None:
+        data["loss-fall"] = f"{fall:.9g}"
+    attributes = " ".join(f'data-{escape(key)}="{escape(value)}"' for key, value in data.items())
+    pictures = "".join(_picture(trial, kind) for kind in PICTURE_FOLDERS if kind in trial.pictures)
+    tag = "" if fall is None else f'<span class="tag">loss −{100 * fall:.0f} %</span>'
+    said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
+    return (
+        f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
+        f'<h3>Trial {trial.number}</h3>{tag}</div><div class="strip">{pictures}</div>{_figures(trial)}'
+        f"{charts.loss_curve(trial.loss, trial.best_step, said)}</article>"
+    )
+
+
+def glance(trials: Sequence[Trial]) -> str:
+    """The first trials' pictures as a small grid, one row for each stage: what the page is about, at once."""
+    first = trials[:GLANCE_TRIALS]
+    if len(first) < GLANCE_TRIALS:
+        return ""
+    rows = [
+        f"<span>{PICTURE_WORDS[kind]}</span>" + "".join(_image(trial, kind) for trial in first)
+        for kind in ("stimulus", "stage1", "stage2")
+        if all(kind in trial.pictures for trial in first)
+    ]
+    return (
+        f'<figure class="glance"><div class="grid">{"".join(rows)}</div>'
+        f"<figcaption>The first {GLANCE_TRIALS} trials, not chosen. All trials are below.</figcaption></figure>"
+    )
+
+
+def _picture(trial: Trial, kind: str) -> str:
+    seen = ' class="seen"' if kind == "stimulus" else ""
+    return f"<figure{seen}>{_image(trial, kind)}<figcaption>{PICTURE_WORDS[kind]}</figcaption></figure>"
+
+
+def _image(trial: Trial, kind: str) -> str:
+    source = base64.b64encode(embedded(trial.pictures[kind])).decode()
+    spoken = PICTURE_ALTS[kind].format(trial.number)
+    return f'<img src="data:image/png;base64,{source}" alt="{spoken}" decoding="async">'
+
+
+def embedded(path: Path) -> bytes:
+    """The bytes of a PNG, no larger than `EMBEDDED_SIDE`."""
+    image = read_image(path)
+    if max(image.shape[:2]) > EMBEDDED_SIDE:
+        image = fit_square(image, EMBEDDED_SIDE)
+    return png_bytes(np.ascontiguousarray(image))
+
+
+def _figures(trial: Trial) -> str:
+    items = []
+    for name in trial.metrics:
+        change = gain(trial, name)
+        if change is None:
+            continue
+        one, two = trial.metrics[name]
+        # The arrow says what the colour says, for those who cannot see it.
+        kind, arrow = ("up", "▲") if change > 0 else ("down", "▼") if change < 0 else ("gain", "=")
+        items.append(
+            f"<div><dt>{metric_words(name)[0]}</dt><dd>{figure(two)} "
+            f'<span class="{kind}" title="stage 1: {figure(one)}">{arrow} {figure(abs(change))}</span></dd></div>'
+        )
+    return f"<dl>{''.join(items)}</dl>" if items else ""

@@ -1,0 +1,126 @@
+"""What a run folder holds, read once for the page: settings, figures, and each trial's pictures and curve."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError
+from ..files import read_json
+
+PICTURE_FOLDERS = {
+    "stimulus": "stimuli",
+    "stage1": "images/stage1",
+    "stage2": "images/stage2",
+    "oracle": "images/oracle",
+    "shuffled": "images/shuffled",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial's card.
+
+    `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
+    (stage 1, stage 2), None where there is none.
+    """
+
+    number: int
+    pictures: Mapping[str, Path]
+    loss: tuple[float, ...] = ()
+    best_step: int | None = None
+    metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContents:
+    """A run folder as the page shows it; `settings` and `summary` are empty where the files are missing."""
+
+    settings: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The kinds of picture that at least one trial has, in the page's order."""
+        return tuple(name for name in PICTURE_FOLDERS if any(name in trial.pictures for trial in self.trials))
+
+
+def read_run(run: Path) -> RunContents:
+    """Read a run folder, finished or not.
+
+    Raises
+    ------
+    FileError
+        The folder is missing, holds no reconstructed picture, or one of its JSON files is damaged.
+    """
+    if not run.is_dir():
+        raise FileError(f"the run folder {run} does not exist: give the folder that md-reconstruct run wrote")
+    stage1 = run / PICTURE_FOLDERS["stage1"]
+    numbers = sorted(int(path.stem) for path in stage1.glob("*.png") if path.stem.isdecimal())
+    if not numbers:
+        raise FileError(f"{run} holds no picture in images/stage1: give a folder in which a run has finished a trial")
+    metrics = _trial_metrics(run / "trials.json")
+    return RunContents(
+        settings=_optional(run / "settings.json", "the run's settings"),
+        summary=_optional(run / "summary.json", "the run's summary"),
+        trials=tuple(_trial(run, number, metrics.get(number, {})) for number in numbers),
+    )
+
+
+def number_or_none(value: object) -> float | None:
+    """A finite float, or None for anything else that a JSON file may hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def mapping_or_empty(value: object) -> Mapping[str, Any]:
+    """`value` where it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _optional(path: Path, what: str) -> dict[str, Any]:
+    return read_json(path, what) if path.exists() else {}
+
+
+def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]]) -> Trial:
+    name = f"{number:06d}.png"
+    pictures = {
+        kind: run / folder / name for kind, folder in PICTURE_FOLDERS.items() if (run / folder / name).is_file()
+    }
+    curve = _optional(run / "curves" / f"{number:06d}.json", "a loss curve")
+    loss = curve.get("loss")
+    values = [number_or_none(value) for value in loss] if isinstance(loss, list) else []
+    best = curve.get("best_step")
+    return Trial(
+        number=number,
+        pictures=pictures,
+        loss=tuple(value for value in values if value is not None) if None not in values else (),
+        best_step=best if isinstance(best, int) and 0 <= best < len(values) else None,
+        metrics=metrics,
+    )
+
+
+def _trial_metrics(path: Path) -> dict[int, dict[str, tuple[float | None, float | None]]]:
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} cannot be read ({error}): it is damaged, run md-reconstruct run again") from error
+    found: dict[int, dict[str, tuple[float | None, float | None]]] = {}
+    for row in rows if isinstance(rows, list) else [rows]:
+        trial, metrics = mapping_or_empty(row).get("trial"), mapping_or_empty(mapping_or_empty(row).get("metrics"))
+        if not isinstance(trial, int):
+            raise FileError(f"{path} has an entry without a trial number: run md-reconstruct run again to rewrite it")
+        found[trial] = {
+            name: (number_or_none(pair[0]), number_or_none(pair[1]))
+            for name, pair in metrics.items()
+            if isinstance(pair, list) and len(pair) == 2
+        }
+    return found

@@ -1,0 +1,187 @@
+"""Run folder ▶ report.html: one self-contained file that can be mailed, printed and read on a phone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..files import write_bytes
+from .cards import card, glance, sort_options
+from .contents import RunContents, mapping_or_empty, read_run
+from .figures import figures_section, verdicts
+from .words import explanation
+
+MOST_TRIALS = 512
+_PARTS = ("settings", "versions", "hashes", "data")
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder, finished or not, and return its path.
+
+    Nothing but the run folder is read. Without stimuli or metrics the page holds the pictures alone.
+
+    Raises
+    ------
+    FileError
+        The folder holds no picture, one of its files is damaged, or the page cannot be written.
+    """
+    run = Path(run)
+    path = run / "report.html"
+    write_bytes(path, page(read_run(run)).encode())
+    return path
+
+
+def page(contents: RunContents) -> str:
+    """The whole page as HTML. Every text that comes from a file is escaped."""
+    style, script = _part("page.css"), _part("page.js")
+    shown = contents.trials[:MOST_TRIALS]
+    figures = figures_section(contents.summary)
+    return Template(_part("page.html")).substitute(
+        policy=_policy(style, script),
+        title=escape(f"{_heading(contents)} · MindDiffuser"),
+        style=style,
+        script=script,
+        navigation=_navigation(bool(figures), bool(contents.settings)),
+        heading=escape(_heading(contents)),
+        facts=_facts(contents),
+        explanation=explanation(
+            simulated=bool(mapping_or_empty(contents.settings.get("data")).get("simulated")),
+            has_stage2="stage2" in contents.pictures,
+        ),
+        glance=glance(contents.trials),
+        verdicts=verdicts(contents.summary),
+        notes=_notes(contents.settings),
+        figures=figures,
+        trials_hint=_trials_hint(contents, len(shown)),
+        sort_options=sort_options(shown),
+        cards="\n".join(card(trial) for trial in shown),
+        skipped=_skipped(contents.summary),
+        settings=_settings(contents),
+        version=_version(contents),
+    )
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """A content security policy that allows this very style, this very script and embedded pictures: nothing else."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _version(contents: RunContents) -> str:
+    version = mapping_or_empty(contents.settings.get("versions")).get("minddiffuser")
+    return escape(f" {version}") if version else ""
+
+
+def _heading(contents: RunContents) -> str:
+    if "stimulus" in contents.pictures:
+        return "What was seen, and what the brain responses gave back"
+    return "Pictures reconstructed from brain responses"
+
+
+def _facts(contents: RunContents) -> str:
+    data, settings = (mapping_or_empty(contents.settings.get(name)) for name in ("data", "settings"))
+    facts = [f"{len(contents.trials)} {'trial' if len(contents.trials) == 1 else 'trials'}"]
+    if data.get("subject"):
+        facts.append(f"subject {data['subject']}")
+    if settings.get("models"):
+        facts.append(f"models {settings['models']}")
+    steps = mapping_or_empty(settings.get("refine")).get("steps")
+    if steps and "stage2" in contents.pictures:
+        facts.append(f"{steps} iterations of stage 2")
+    seconds = mapping_or_empty(contents.summary.get("seconds")).values()
+    total = sum(value for value in seconds if isinstance(value, (int, float)))
+    if total:
+        facts.append(f"{total:.0f} s of computing" if total < 120 else f"{total / 60:.1f} min of computing")
+    return escape(" · ".join(facts))
+
+
+def _notes(settings: Mapping[str, Any]) -> str:
+    notes = settings.get("notes")
+    lines = "".join(f"<p>{escape(str(note))}</p>" for note in notes) if isinstance(notes, list) else ""
+    return f'<aside class="notes" aria-label="About this run">{lines}</aside>' if lines else ""
+
+
+def _navigation(figures: bool, settings: bool) -> str:
+    links = [("figures", "Figures", figures), ("trials", "Trials", True), ("settings", "Settings", settings)]
+    return "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label, there in links if there)
+
+
+def _trials_hint(contents: RunContents, n_shown: int) -> str:
+    words = []
+    if n_shown < len(contents.trials):
+        words.append(f"The first {n_shown} of {len(contents.trials)} trials; all pictures are in the run folder.")
+    if any(trial.loss for trial in contents.trials):
+        words.append(
+            "The curve under each trial is the structural loss of stage 2 over its iterations; "
+            "the dot marks the iterate that was kept."
+        )
+    if any(trial.metrics for trial in contents.trials):
+        words.append("Figures are those of stage 2, with the change from stage 1.")
+    return escape(" ".join(words))
+
+
+def _skipped(summary: Mapping[str, Any]) -> str:
+    skipped = summary.get("skipped")
+    rows = [mapping_or_empty(row) for row in skipped] if isinstance(skipped, list) else []
+    if not rows:
+        return ""
+    items = "".join(f"<li>Trial {escape(str(row.get('trial')))}: {escape(str(row.get('reason')))}</li>" for row in rows)
+    return (
+        '<section id="skipped" aria-labelledby="skipped-title"><h2 id="skipped-title">Skipped trials</h2>'
+        f'<ul class="skipped-list">{items}</ul></section>'
+    )
+
+
+def _settings(contents: RunContents) -> str:
+    if not contents.settings:
+        return ""
+    parts = [name for name in _PARTS if contents.settings.get(name)]
+    body = "".join(_settings_part(name.capitalize(), contents.settings[name]) for name in parts)
+    seconds = contents.summary.get("seconds")
+    body += _settings_part("Seconds", seconds) if seconds else ""
+    return (
+        '<section id="settings" aria-labelledby="settings-title"><h2 id="settings-title">Settings</h2>'
+        '<p class="hint">Everything needed to make this page again.</p>'
+        f'<table class="settings-table"><tbody>{body}</tbody></table></section>'
+    )
+
+
+def _settings_part(title: str, content: object) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(_text(value))}</td></tr>' for name, value in _flat(content)
+    )
+    return f'<tr class="part"><th scope="rowgroup" colspan="2">{escape(title)}</th></tr>{rows}'
+
+
+def _flat(content: object, prefix: str = "") -> list[tuple[str, object]]:
+    if not isinstance(content, dict):
+        return [(prefix or "value", content)]
+    return [pair for key, value in content.items() for pair in _flat(value, f"{prefix} {key}".strip())]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return str(value)

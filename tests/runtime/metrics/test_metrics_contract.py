@@ -1,0 +1,108 @@
+"""What every registered metric promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from minddiffuser.runtime.errors import InputError, MindDiffuserError, ShapeError
+from minddiffuser.runtime.metrics import METRICS
+
+
+def _pictures(rng: np.random.Generator) -> np.ndarray:
+    return rng.random((3, 3, 20, 24), dtype=np.float32)
+
+
+def _features(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(3, 10)).astype(np.float32)
+
+
+def _labels(rng: np.random.Generator) -> np.ndarray:
+    return rng.permutation(3)
+
+
+SAMPLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "images": _pictures,
+    "clip": _features,
+    "labels": _labels,
+}
+every_metric = pytest.mark.parametrize("name", METRICS)
+
+
+def test_the_table_has_the_names_that_the_summary_promises() -> None:
+    assert list(METRICS) == ["pixcorr", "ssim", "ssim_columns", "clip_two_way", "concept_top1"]
+
+
+@every_metric
+def test_identical_things_score_one_and_others_less(name: str) -> None:
+    sample = SAMPLES[METRICS[name].needs](np.random.default_rng(0))
+    same = METRICS[name].function(sample, sample.copy())
+    assert same.shape == (3,)
+    assert same.dtype == np.float64
+    np.testing.assert_allclose(same, 1, atol=1e-12)
+    other = METRICS[name].function(sample, np.roll(sample, 1, axis=0))
+    assert other.max() < 0.95
+
+
+@every_metric
+def test_a_trial_is_scored_by_its_own_pair(name: str) -> None:
+    sample = SAMPLES[METRICS[name].needs](np.random.default_rng(1))
+    swapped = sample[[0, 2, 1]]
+    score = METRICS[name].function(sample, swapped)
+    assert score[0] == pytest.approx(1)
+    assert score[1:].max() < 0.95
+
+
+@every_metric
+def test_inputs_are_left_as_they_were(name: str) -> None:
+    first = SAMPLES[METRICS[name].needs](np.random.default_rng(2))
+    second = SAMPLES[METRICS[name].needs](np.random.default_rng(3))
+    copies = first.copy(), second.copy()
+    METRICS[name].function(first, second)
+    np.testing.assert_array_equal(first, copies[0])
+    np.testing.assert_array_equal(second, copies[1])
+
+
+@every_metric
+def test_wrong_shapes_and_types_are_refused(name: str) -> None:
+    function = METRICS[name].function
+    sample = SAMPLES[METRICS[name].needs](np.random.default_rng(0))
+    wrong_type = sample.astype(np.uint8) if sample.dtype.kind == "f" else sample.astype(np.float32)
+    for other in (sample[:2], sample[..., None], wrong_type, sample.tolist(), sample[:0]):
+        with pytest.raises(ShapeError, match="give|expected"):
+            function(sample, other)
+        with pytest.raises(ShapeError, match="give|expected"):
+            function(other, sample)
+
+
+@every_metric
+def test_fewer_trials_than_it_needs_are_refused(name: str) -> None:
+    metric = METRICS[name]
+    sample = SAMPLES[metric.needs](np.random.default_rng(0))
+    assert metric.function(sample[: metric.min_trials], sample[: metric.min_trials]).shape == (metric.min_trials,)
+    if metric.min_trials > 1:
+        with pytest.raises(MindDiffuserError):
+            metric.function(sample[: metric.min_trials - 1], sample[: metric.min_trials - 1])
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs == "images"])
+@pytest.mark.parametrize("fault", [-0.01, 1.01, np.nan, np.inf])
+def test_values_outside_the_range_are_refused(name: str, fault: float) -> None:
+    pictures = _pictures(np.random.default_rng(0))
+    broken = pictures.copy()
+    broken[1, 2, 3, 4] = fault
+    with pytest.raises(InputError, match="reconstructions span"):
+        METRICS[name].function(pictures, broken)
+    with pytest.raises(InputError, match="images span"):
+        METRICS[name].function(broken, pictures)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs == "images"])
+def test_resolutions_may_differ(name: str) -> None:
+    rng = np.random.default_rng(4)
+    coarse = rng.random((2, 3, 8, 8), dtype=np.float32)
+    fine = coarse.repeat(8, axis=2).repeat(8, axis=3)
+    near, far = METRICS[name].function(fine, coarse), METRICS[name].function(fine, coarse[::-1])
+    assert near.shape == (2,)
+    assert (near > far + 0.1).all()

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.refine.settings import PRESETS, RefineSettings
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_survive_json(name) -> None:
+    assert RefineSettings.from_dict(json.loads(json.dumps(PRESETS[name].as_dict()))) == PRESETS[name]
+
+
+def test_weights_of_layers_survive_json() -> None:
+    chosen = RefineSettings(layer_weights=(1.0, 0.5, 2.0), params=("level_0",), patience=3)
+    assert RefineSettings.from_dict(json.loads(json.dumps(chosen.as_dict()))) == chosen
+
+
+def test_published_settings() -> None:
+    paper, reference = PRESETS["paper"], PRESETS["reference"]
+    assert (paper.steps, paper.learning_rate, paper.params) == (60, 0.01, ("latent", "context"))
+    assert (reference.steps, reference.decay, reference.params) == (300, 0.999, ("latent",))
+    assert reference.fresh_noise
+    assert reference.learning_rate == pytest.approx(0.00999)
+    assert set(PRESETS) == {"default", "paper", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", -1),
+        ("steps", 2.0),
+        ("steps", True),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "0.01"),
+        ("decay", 0.0),
+        ("decay", 1.1),
+        ("params", ()),
+        ("params", ("latent", "latent")),
+        ("params", "latent"),
+        ("backprop_steps", -1),
+        ("backprop_steps", "all"),
+        ("layer_weights", "deep"),
+        ("layer_weights", (1.0, -1.0)),
+        ("layer_weights", (0.0, 0.0)),
+        ("loss_mean", "some"),
+        ("semantic_weight", -0.1),
+        ("patience", 0),
+        ("min_change", 1.0),
+        ("seed", -1),
+        ("fresh_noise", 1),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_name(name, value) -> None:
+    with pytest.raises(InputError, match=f"{name} is "):
+        RefineSettings(**{name: value})
+
+
+def test_fresh_noise_needs_all_steps() -> None:
+    with pytest.raises(InputError, match="fresh_noise"):
+        RefineSettings(fresh_noise=True, backprop_steps=3)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InputError, match="stpes is unknown"):
+        RefineSettings.from_dict({"stpes": 3, "seed": 1})
+
+
+def test_parameters_to_optimise() -> None:
+    assert RefineSettings().optimised(["context", "latent", "more"]) == ("latent", "context")
+    assert RefineSettings(backprop_steps=0).optimised(["latent"]) == ("latent",)
+    with pytest.raises(InputError, match="level_0, level_1"):
+        RefineSettings().optimised(["level_1", "level_0"])
+    with pytest.raises(InputError, match="latent"):
+        RefineSettings(params=("context",), backprop_steps=0).optimised(["latent"])

@@ -1,0 +1,370 @@
+"""A data folder comes back as it was written; each way to be wrong is one sentence that names it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
+from minddiffuser.runtime.images import png_bytes, write_png
+from minddiffuser.training.datasets.base import DATASETS, open_dataset
+from minddiffuser.training.datasets.folder import SplitData, check_target, open_data, write_data
+from safetensors.numpy import load_file, save_file
+
+N_VOXELS, SIZE = 7, 12
+ROIS = {"V1": (0, 4), "LO": (4, 7)}
+
+
+def split(seed: int, n_stimuli: int, n_trials: int, *, captions: bool = True) -> SplitData:
+    rng = np.random.default_rng(seed)
+    return SplitData(
+        responses=rng.standard_normal((n_trials, N_VOXELS), dtype=np.float32),
+        stimulus=rng.integers(n_stimuli, size=n_trials),
+        images=rng.integers(0, 256, (n_stimuli, SIZE, SIZE, 3), dtype=np.uint8),
+        captions=[[f"picture {k}", "etwas Schönes"] for k in range(n_stimuli)] if captions else [],
+        noise_ceiling=rng.random(N_VOXELS, dtype=np.float32) if captions else None,
+    )
+
+
+def write(folder: Path, **changes: Any) -> Any:
+    splits = {"train": split(0, 4, 6), "test": split(1, 2, 3, captions=False)}
+    return write_data(folder, changes.pop("splits", splits), **{"subject": "sub-01", "rois": ROIS, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "data", provenance={"scanner": "7 T"})
+    return tmp_path / "data"
+
+
+def test_round_trip(folder: Path) -> None:
+    data = open_data(folder)
+    for name, part in (("train", split(0, 4, 6)), ("test", split(1, 2, 3, captions=False))):
+        np.testing.assert_array_equal(data.responses(name), part.responses)
+        np.testing.assert_array_equal(data.stimulus(name), part.stimulus)
+        np.testing.assert_array_equal(data.images(name), part.images)
+        assert data.captions(name) == part.captions
+        assert data.n_stimuli(name) == len(part.images)
+        assert data.responses(name).dtype == np.float32
+    assert (data.subject, data.modality, data.n_voxels, data.rois) == ("sub-01", "fmri", N_VOXELS, ROIS)
+    assert (data.image_size, data.provenance) == (SIZE, {"scanner": "7 T"})
+    np.testing.assert_array_equal(data.noise_ceiling("train"), split(0, 4, 6).noise_ceiling)
+    assert data.noise_ceiling("test") is None
+    assert len(data.bad_trials) == len(data.constant_voxels) == 0
+
+
+def test_part_of_the_images(folder: Path) -> None:
+    data = open_data(folder)
+    np.testing.assert_array_equal(data.images("train", 1, 3), split(0, 4, 6).images[1:3])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_registered_data_sets_open(name: str, folder: Path) -> None:
+    assert open_dataset(name, folder).n_voxels == N_VOXELS
+    with pytest.raises(InputError, match=name):
+        open_dataset("nowhere", folder)
+
+
+def test_unknown_split(folder: Path) -> None:
+    data = open_data(folder)
+    for method in (data.responses, data.images, data.captions, data.hash, data.stimulus, data.n_stimuli):
+        with pytest.raises(InputError, match="'validation' is unknown: choose one of test, train"):
+            method("validation")
+
+
+def test_hash_follows_pictures_and_captions_only(folder: Path) -> None:
+    before, everything = open_data(folder).hash("train"), open_data(folder).data_hash
+    assert open_data(folder).hash("train") == before
+    edit_tensors(folder, lambda arrays: arrays.update(responses=arrays["responses"] + 1))
+    assert open_data(folder).hash("train") == before
+    assert open_data(folder).data_hash != everything
+    edit_json(folder / "captions.json", lambda texts: texts["train"][0].__setitem__(0, "another"))
+    changed = open_data(folder).hash("train")
+    assert changed != before
+    write_png(folder / "stimuli/train/000003.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    assert open_data(folder).hash("train") not in (before, changed)
+    assert open_data(folder).hash("test") != before
+
+
+def test_hash_is_the_documented_one(folder: Path) -> None:
+    digest = hashlib.sha256()
+    for k in range(4):
+        digest.update(hashlib.sha256((folder / f"stimuli/train/{k:06d}.png").read_bytes()).hexdigest().encode())
+    digest.update(json.dumps(json.loads((folder / "captions.json").read_text())["train"]).encode())
+    assert open_data(folder).hash("train") == digest.hexdigest()
+
+
+def test_constant_voxels_are_listed_and_bad_test_trials_too(tmp_path: Path) -> None:
+    train, test = split(0, 4, 6), split(1, 2, 3, captions=False)
+    train.responses[:, [2, 5]] = (3.0, 0.0)
+    test.responses[1, 4] = np.nan
+    data = write(tmp_path / "data", splits={"train": train, "test": test})
+    assert data.constant_voxels.tolist() == [2, 5]
+    assert data.bad_trials.tolist() == [1]
+
+
+# ---- what open_data refuses -----------------------------------------------------------------------------------------
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any], name: str = "train") -> None:
+    path = folder / f"{name}.safetensors"
+    arrays = dict(load_file(path))
+    change(arrays)
+    save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
+
+
+def data_json(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "data.json", change)
+
+
+def tensors(change: Callable[[dict[str, Any]], Any], name: str = "train") -> Callable[[Path], None]:
+    return lambda folder: edit_tensors(folder, change, name)
+
+
+def captions(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "captions.json", change)
+
+
+def truncate(name: str, keep: float) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: int(len(whole) * keep)])
+
+    return change
+
+
+def put(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def nan(rows: Any, columns: Any) -> Callable[[dict[str, Any]], None]:
+    def change(arrays: dict[str, Any]) -> None:
+        arrays["responses"] = arrays["responses"].copy()
+        arrays["responses"][rows, columns] = np.nan
+
+    return change
+
+
+def drop(name: str) -> Callable[[Any], Any]:
+    return lambda content: content.pop(name)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no data.json": (lambda f: (f / "data.json").unlink(), "description is missing"),
+    "no train": (lambda f: (f / "train.safetensors").unlink(), "train split is missing"),
+    "no test": (lambda f: (f / "test.safetensors").unlink(), "test split is missing"),
+    "no captions": (lambda f: (f / "captions.json").unlink(), "captions is missing"),
+    "no stimulus": (lambda f: (f / "stimuli/train/000001.png").unlink(), "000002.png where 000001.png is expected"),
+    "no last stimulus": (lambda f: (f / "stimuli/train/000003.png").unlink(), "showed stimulus 3|captions for 4"),
+    "stray file": (put("stimuli/test/notes.txt", b"x"), "notes.txt where 000002.png"),
+    "truncated json": (truncate("data.json", 0.5), "cannot be read"),
+    "truncated tensors": (truncate("train.safetensors", 0.8), "truncated or damaged"),
+    "truncated header": (truncate("test.safetensors", 0.01), "truncated or damaged"),
+    "truncated picture": (truncate("stimuli/test/000000.png", 0.7), "000000.png is truncated"),
+    "empty picture": (put("stimuli/test/000000.png", b""), "000000.png is not a PNG"),
+    "not a picture": (put("stimuli/test/000001.png", b"hello " * 20), "000001.png is not a PNG"),
+    "wrong picture size": (
+        put("stimuli/train/000002.png", png_bytes(np.zeros((SIZE, SIZE + 1, 3), np.uint8))),
+        "000002.png is 13 x 12 px",
+    ),
+    "json list": (put("data.json", b"[]"), "holds a list"),
+    "other format": (data_json(lambda d: d.update(format="minddiffuser-run")), "not a MindDiffuser data"),
+    "newer version": (data_json(lambda d: d.update(version=2)), "version 2, this release reads version 1"),
+    "no subject": (data_json(drop("subject")), "subject in .* is missing or wrong"),
+    "empty subject": (data_json(lambda d: d.update(subject="")), "subject"),
+    "other modality": (data_json(lambda d: d.update(modality="eeg")), "modality .*'fmri'"),
+    "n_voxels text": (data_json(lambda d: d.update(n_voxels="7")), "n_voxels"),
+    "n_voxels true": (data_json(lambda d: d.update(n_voxels=True)), "n_voxels"),
+    "image_size 0": (data_json(lambda d: d.update(image_size=0)), "image_size"),
+    "provenance list": (data_json(lambda d: d.update(provenance=[])), "provenance"),
+    "splits list": (data_json(lambda d: d.update(splits=[])), "splits"),
+    "no test count": (data_json(lambda d: d["splits"].pop("test")), "splits.test.n_trials"),
+    "rois gap": (data_json(lambda d: d["rois"].update(LO=[5, 7])), "'LO' .* must start at 4"),
+    "rois overlap": (data_json(lambda d: d["rois"].update(LO=[3, 7])), "'LO' .* must start at 4"),
+    "rois backwards": (data_json(lambda d: d["rois"].update(LO=[4, 4])), "'LO'"),
+    "rois short": (data_json(lambda d: d["rois"].update(LO=[4, 6])), "end at voxel 6, n_voxels is 7"),
+    "rois list": (data_json(lambda d: d.update(rois=[[0, 7]])), "rois in"),
+    "rois text": (data_json(lambda d: d["rois"].update(LO="4:7")), "give .start, stop."),
+    "n_voxels other": (data_json(lambda d: (d.update(n_voxels=9), d["rois"].update(LO=[4, 9]))), r"\(6, 9\)"),
+    "n_trials other": (data_json(lambda d: d["splits"]["train"].update(n_trials=5)), r"\(6, 7\), expected .* \(5, 7\)"),
+    "responses missing": (tensors(drop("responses")), "no array 'responses'"),
+    "stimulus missing": (tensors(drop("stimulus")), "no array 'stimulus'"),
+    "responses rank": (tensors(lambda a: a.update(responses=a["responses"].reshape(-1))), r"\(42,\)"),
+    "responses dtype": (tensors(lambda a: a.update(responses=a["responses"].astype(np.float64))), "float64"),
+    "stimulus dtype": (tensors(lambda a: a.update(stimulus=a["stimulus"].astype(np.int32))), "int32"),
+    "ceiling shape": (tensors(lambda a: a.update(noise_ceiling=np.zeros(3, np.float32))), "noise_ceiling .*3,"),
+    "ceiling percent": (tensors(lambda a: a.update(noise_ceiling=a["noise_ceiling"] + 40)), "not percent"),
+    "ceiling nan": (tensors(lambda a: a.update(noise_ceiling=a["noise_ceiling"] * np.nan)), "outside 0 to 1"),
+    "index too large": (tensors(lambda a: a["stimulus"].__setitem__(2, 4)), "trial 2 .* stimulus 4, but there are 4"),
+    "index negative": (tensors(lambda a: a["stimulus"].__setitem__(0, -1)), "trial 0 .* stimulus -1"),
+    "nan trial": (tensors(nan(3, 2)), "1 of 6 trials .* trial 3"),
+    "infinite trial": (tensors(lambda a: a["responses"].__setitem__((5, 0), np.inf)), "trial 5"),
+    "all-nan voxel": (tensors(nan(slice(None), 5)), "1 of 7 voxels .* voxel 5"),
+    "all nan": (tensors(nan(slice(None), slice(None))), "7 of 7 voxels"),
+    "all-nan test": (tensors(nan(slice(None), slice(None)), "test"), "7 of 7 voxels"),
+    "all test trials bad": (tensors(nan([0, 1, 2], [0, 1, 2]), "test"), "3 of 3 trials"),
+    "all constant": (tensors(lambda a: a.update(responses=np.ones((6, 7), np.float32))), "every voxel .* constant"),
+    "captions short": (captions(lambda c: c["train"].pop()), "captions for 3 train stimuli, .* 4 pictures"),
+    "captions missing": (captions(drop("test")), "captions of test"),
+    "captions empty": (captions(lambda c: c.update(train=[])), "captions for 0 train"),
+    "captions flat": (captions(lambda c: c.update(train=["a", "b", "c", "d"])), "captions of train picture 0"),
+    "captions blank": (captions(lambda c: c["train"].__setitem__(2, [" "])), "captions of train picture 2"),
+    "captions none": (captions(lambda c: c["train"].__setitem__(1, [])), "captions of train picture 1"),
+    "captions some of test": (captions(lambda c: c.update(test=[["a"]])), "captions for 1 test"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_sentence(name: str, folder: Path) -> None:
+    damage, message = REFUSED[name]
+    damage(folder)
+    with pytest.raises(FileError, match=message) as caught:
+        open_data(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(folder)) * 2
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not exist: make one with md-train simulate"):
+        open_data(tmp_path / "nowhere")
+
+
+def test_damage_inside_a_picture_is_found_when_decoded(folder: Path) -> None:
+    path = folder / "stimuli/test/000001.png"
+    whole = bytearray(path.read_bytes())
+    whole[60] ^= 0xFF
+    path.write_bytes(bytes(whole))
+    with pytest.raises(FileError, match="000001.png cannot be decoded"):
+        open_data(folder).images("test")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+spots = st.sampled_from(
+    ["format", "version", "subject", "modality", "n_voxels", "rois", "image_size", "provenance", "splits"]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spot=spots, value=json_values, where=st.sampled_from(["data.json", "captions.json"]))
+def test_any_json_opens_or_is_refused(folder: Path, spot: str, value: Any, where: str) -> None:
+    original = (folder / where).read_text()
+    content = json.loads(original)
+    content["train" if where == "captions.json" else spot] = value
+    (folder / where).write_text(json.dumps(content))
+    try:
+        data = open_data(folder)
+        assert data.responses("train").shape == (6, data.n_voxels)
+        assert len(data.captions("train")) == 4
+    except FileError as error:
+        assert "\n" not in str(error).replace(json.dumps(value), "")  # noqa: PT017 - acceptance is fine as well
+    finally:
+        (folder / where).write_text(original)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    byte=st.integers(1, 255),
+    name=st.sampled_from(["data.json", "train.safetensors"]),
+)
+def test_a_changed_byte_never_crashes(folder: Path, place: float, byte: int, name: str) -> None:
+    original = (folder / name).read_bytes()
+    changed = bytearray(original)
+    changed[int(place * len(changed))] ^= byte
+    (folder / name).write_bytes(bytes(changed))
+    try:
+        open_data(folder).images("train")
+    except MindDiffuserError:
+        pass
+    finally:
+        (folder / name).write_bytes(original)
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_write_refuses_what_open_would(tmp_path: Path) -> None:
+    good, test = split(0, 4, 6), split(1, 2, 3, captions=False)
+
+    def changed(**fields: Any) -> dict[str, SplitData]:
+        return {"train": SplitData(**{**good.__dict__, **fields}), "test": test}
+
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"splits": changed(responses=good.responses.astype(np.float64))}, "float64"),
+        ({"splits": changed(stimulus=good.stimulus + 3)}, "showed stimulus"),
+        ({"splits": changed(captions=good.captions[:2])}, "captions for 2 of 4"),
+        ({"splits": changed(captions=[])}, "captions for 0 of 4"),
+        ({"splits": changed(responses=good.responses[0])}, "n_trials, n_voxels"),
+        ({"splits": changed(images=list(good.images[:3]) + [good.images[0, :, :4]])}, "train picture 3"),
+        ({"splits": {"train": good}}, "test split is missing"),
+        ({"splits": {**changed(), "val": test}}, "'val' is unknown"),
+        ({"rois": {"V1": (0, 6)}}, "end at voxel 6"),
+        ({"subject": ""}, "subject"),
+        ({"modality": "eeg"}, "modality"),
+    ]
+    for change, message in cases:
+        with pytest.raises(InputError, match=message):
+            write(tmp_path / "data", **change)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_write_replaces_only_a_data_folder_and_only_when_told(folder: Path, tmp_path: Path) -> None:
+    before = open_data(folder).data_hash
+    with pytest.raises(FileError, match="already: .* --force"):
+        write(folder, subject="sub-02")
+    assert open_data(folder).data_hash == before
+    write(folder, subject="sub-02", replace=True)
+    assert open_data(folder).subject == "sub-02"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other)  # an empty folder is fine
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    for target in ("mine", "mine/thesis.tex"):
+        with pytest.raises(FileError, match="choose"):
+            check_target(tmp_path / target, replace=True)
+    with pytest.raises(FileError, match="not a data folder"):
+        write(tmp_path / "mine", replace=True)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool) -> None:
+    if existing:
+        write(tmp_path / "data", subject="old")
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "000001.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match="disk is full while writing .*data: free some space"):
+        write(tmp_path / "data", subject="new", replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == (["data"] if existing else [])
+    if existing:
+        assert open_data(tmp_path / "data").subject == "old"
+
+
+def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
+    assert write(tmp_path / "a").data_hash == write(tmp_path / "b").data_hash

@@ -1,0 +1,85 @@
+"""What training needs of a data set, and the register of those that it can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import check_choice
+
+SPLITS = ("train", "test")
+
+# name -> (module in this package, function that opens a path). A new data set is one file and one line here.
+DATASETS: dict[str, tuple[str, str]] = {"folder": ("folder", "open_data")}
+
+
+class Data(Protocol):
+    """Responses of one subject to pictures; `split` is "train" or "test"."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def n_voxels(self) -> int: ...
+    @property
+    def rois(self) -> dict[str, tuple[int, int]]:
+        """Name to (start, stop) in the voxel axis."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square stimuli in px."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 over everything."""
+        ...
+
+    def responses(self, split: str) -> NDArray[np.float32]:
+        """(n_trials, n_voxels) float32."""
+        ...
+
+    def stimulus(self, split: str) -> NDArray[np.int64]:
+        """(n_trials,) int64: which picture each trial showed."""
+        ...
+
+    def images(self, split: str) -> NDArray[np.uint8]:
+        """(n_stimuli, H, W, 3) uint8."""
+        ...
+
+    def captions(self, split: str) -> Sequence[Sequence[str]]:
+        """Captions per stimulus; empty when there are none."""
+        ...
+
+    def hash(self, split: str) -> str:
+        """SHA-256 over stimuli and captions: the key under which their features may be kept."""
+        ...
+
+
+def open_dataset(name: str, path: Path | str) -> Data:
+    """Open a data set of a registered kind.
+
+    Parameters
+    ----------
+    name : a key of DATASETS.
+    path : where it is.
+
+    Raises
+    ------
+    InputError
+        The kind is unknown.
+    FileError
+        The files are missing or damaged.
+    """
+    check_choice("data set", name, DATASETS)
+    module, attribute = DATASETS[name]
+    opened: Any = getattr(import_module(f"{__package__}.{module}"), attribute)(Path(path))
+    data: Data = opened
+    return data

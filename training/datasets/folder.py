@@ -1,0 +1,393 @@
+"""The data folder, schema version 1: responses of one subject, what was shown, and how it came about.
+
+docs/data_folder.md describes the files and shows how to write one from one's own arrays.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import FileError, InputError, check_choice
+from ...runtime.files import check_format, read_json, read_tensors, sha256_of, write_json, write_tensors
+from ...runtime.images import png_bytes, read_image
+from .base import SPLITS
+from .schema import VERSION, check_captions, check_description, check_finite, check_tensors
+
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+class DataFolder:
+    """An opened and validated data folder; make one with :func:`open_data`.
+
+    Attributes
+    ----------
+    folder : Path
+    subject, modality : str
+    n_voxels : int
+    rois : name to (start, stop) in the voxel axis, contiguous and in order
+    image_size : side of the square stimuli in px
+    provenance : where the data come from, as the writer told it
+    constant_voxels : indices of voxels that never change in the training split (they cannot be decoded from)
+    bad_trials : test trials with NaN or infinite responses, which reconstruction skips
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.subject: str = description["subject"]
+        self.modality: str = description["modality"]
+        self.n_voxels: int = description["n_voxels"]
+        self.rois: dict[str, tuple[int, int]] = {k: (v[0], v[1]) for k, v in description["rois"].items()}
+        self.image_size: int = description["image_size"]
+        self.provenance: dict[str, Any] = description["provenance"]
+        self._captions = _captions(folder / "captions.json")
+        self._n_stimuli = {split: _check_stimuli(folder, split, self.image_size) for split in SPLITS}
+        self._tensors = {split: self._read(split, description["splits"][split]["n_trials"]) for split in SPLITS}
+        for split in SPLITS:
+            n_given, n_stimuli = len(self._captions[split]), self._n_stimuli[split]
+            if n_given != n_stimuli and (n_given > 0 or split == "train"):
+                raise FileError(
+                    f"captions.json in {folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
+                    f"{n_stimuli} pictures: give one list of captions per picture"
+                )
+        train, test = self.responses("train"), self.responses("test")
+        self.constant_voxels: NDArray[np.int64] = np.flatnonzero((train == train[:1]).all(axis=0))
+        if len(self.constant_voxels) == self.n_voxels:
+            raise FileError(f"every voxel of the train split in {folder} is constant: check how it was exported")
+        self.bad_trials: NDArray[np.int64] = np.flatnonzero(~np.isfinite(test).all(axis=1))
+
+    def responses(self, split: str) -> NDArray[np.float32]:
+        """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised)."""
+        return self._of(split)["responses"]
+
+    def stimulus(self, split: str) -> NDArray[np.int64]:
+        """Index of the picture that each trial showed, (n_trials,) int64."""
+        return self._of(split)["stimulus"]
+
+    def noise_ceiling(self, split: str) -> NDArray[np.float32] | None:
+        """Share of each voxel's variance that the stimulus explains, (n_voxels,) float32, or None if unknown."""
+        return self._of(split).get("noise_ceiling")
+
+    def n_stimuli(self, split: str) -> int:
+        """How many pictures the split has."""
+        check_choice("split", split, SPLITS)
+        return self._n_stimuli[split]
+
+    def image_paths(self, split: str) -> list[Path]:
+        """The picture files of one split, in the order that `stimulus` counts."""
+        return [self.folder / "stimuli" / split / f"{index:06d}.png" for index in range(self.n_stimuli(split))]
+
+    def images(self, split: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Decode the pictures `start` to `stop` of one split, (n, image_size, image_size, 3) uint8.
+
+        Raises
+        ------
+        FileError
+            A picture is damaged or was changed since the folder was opened.
+        """
+        paths = self.image_paths(split)[start:stop]
+        images = np.empty((len(paths), self.image_size, self.image_size, 3), np.uint8)
+        for slot, path in zip(images, paths, strict=True):
+            image = read_image(path)
+            _check_size(path, image.shape[1], image.shape[0], self.image_size)
+            slot[:] = image
+        return images
+
+    def captions(self, split: str) -> list[list[str]]:
+        """Captions per stimulus; an empty list when the split has none."""
+        check_choice("split", split, SPLITS)
+        return self._captions[split]
+
+    def hash(self, split: str) -> str:
+        """SHA-256 over the bytes of one split's pictures and its captions: the key for kept features."""
+        check_choice("split", split, SPLITS)
+        return self._hashes[split]
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 over the whole folder: description, responses, pictures, captions."""
+        parts = [sha256_of(self.folder / name) for name in ("data.json", "train.safetensors", "test.safetensors")]
+        return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {split: self._hash(split) for split in SPLITS}
+
+    def _hash(self, split: str) -> str:
+        digest = hashlib.sha256()
+        for path in self.image_paths(split):
+            # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
+            digest.update(sha256_of(path).encode())
+        digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        return digest.hexdigest()
+
+    def _of(self, split: str) -> dict[str, NDArray[Any]]:
+        check_choice("split", split, SPLITS)
+        return self._tensors[split]
+
+    def _read(self, split: str, n_trials: int) -> dict[str, NDArray[Any]]:
+        path = self.folder / f"{split}.safetensors"
+        tensors = read_tensors(path, f"the {split} split")
+        check_tensors(tensors, str(path), n_trials, self.n_voxels, self._n_stimuli[split])
+        check_finite(tensors["responses"], split, str(path))
+        return tensors
+
+
+def open_data(folder: Path | str) -> DataFolder:
+    """Open a data folder and check all of it, except the insides of the pictures, which are checked when decoded.
+
+    Parameters
+    ----------
+    folder : a data folder of schema version 1 (docs/data_folder.md).
+
+    Raises
+    ------
+    FileError
+        Something is missing, truncated, of another version, or contradicts something else; the message says what.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"the data folder {folder} does not exist: make one with md-train simulate fmri --out {folder}")
+    path = folder / "data.json"
+    description = read_json(path, "the data folder's description")
+    check_format(description, path, "data", VERSION)
+    check_description(description, str(path))
+    return DataFolder(folder, description)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitData:
+    """One split to be written.
+
+    Parameters
+    ----------
+    responses : (n_trials, n_voxels) float32, not normalised.
+    stimulus : (n_trials,) int64, which picture each trial showed.
+    images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
+        one picture at a time, so that large stimuli need not be held together.
+    captions : captions per picture; empty when there are none (the test split only).
+    noise_ceiling : (n_voxels,) float32 in [0, 1], or None if unknown.
+    """
+
+    responses: NDArray[np.float32]
+    stimulus: NDArray[np.int64]
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+    captions: Sequence[Sequence[str]] = ()
+    noise_ceiling: NDArray[np.float32] | None = None
+
+
+def write_data(
+    folder: Path | str,
+    splits: Mapping[str, SplitData],
+    *,
+    subject: str,
+    rois: Mapping[str, tuple[int, int]],
+    modality: str = "fmri",
+    provenance: Mapping[str, Any] | None = None,
+    replace: bool = False,
+) -> DataFolder:
+    """Write a data folder, whole or not at all, and open it.
+
+    Parameters
+    ----------
+    folder : where; new or empty, or with `replace` a data folder, whose place the new one takes.
+    splits : "train" and "test".
+    subject : a name.
+    rois : name to (start, stop) in the voxel axis, contiguous from 0, in order.
+    modality : "fmri".
+    provenance : anything JSON that tells where the data come from.
+    replace : allow an existing data folder to be replaced. Other folders are never touched.
+
+    Raises
+    ------
+    InputError
+        The arrays contradict each other or the schema.
+    FileError
+        The folder holds something else, or cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    check_target(folder, replace=replace)
+    check_choice("split", next((name for name in splits if name not in SPLITS), "train"), SPLITS)
+    missing = [name for name in SPLITS if name not in splits]
+    if missing:
+        raise InputError(f"the {missing[0]} split is missing: give both train and test")
+    description = _description(splits, subject, rois, modality, provenance or {})
+    try:
+        check_description(description, "the data to write")
+        for name in SPLITS:
+            _check_split(splits[name], name, description)
+    except FileError as error:
+        raise InputError(str(error)) from None
+    with _replacing_folder(folder) as draft:
+        for name in SPLITS:
+            _write_split(draft, name, splits[name], description["image_size"])
+        texts = {name: [list(group) for group in splits[name].captions] for name in SPLITS}
+        write_json(draft / "captions.json", texts)
+        write_json(draft / "data.json", description)
+    return open_data(folder)
+
+
+def check_target(folder: Path | str, *, replace: bool = False) -> None:
+    """Refuse a folder into which :func:`write_data` would not write; call it before hours of work.
+
+    Raises
+    ------
+    FileError
+        The place is a file, or holds something that is not a data folder, or one that may not be replaced.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileError(f"{folder} is a file: choose another name for the data folder")
+    if not any(folder.iterdir()):
+        return
+    try:
+        check_format(read_json(folder / "data.json", "the description"), folder / "data.json", "data", VERSION)
+    except FileError:
+        raise FileError(f"{folder} holds other files and is not a data folder: choose a new or empty folder") from None
+    if not replace:
+        raise FileError(f"{folder} is a data folder already: choose another name, or replace it with --force")
+
+
+def _description(
+    splits: Mapping[str, SplitData],
+    subject: str,
+    rois: Mapping[str, tuple[int, int]],
+    modality: str,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    for name in SPLITS:
+        if np.ndim(splits[name].responses) != 2 or len(splits[name].images) == 0:
+            raise InputError(f"the {name} split needs responses (n_trials, n_voxels) and at least one picture")
+    return {
+        "format": "minddiffuser-data",
+        "version": VERSION,
+        "subject": subject,
+        "modality": modality,
+        "n_voxels": int(splits["train"].responses.shape[1]),
+        "rois": {name: [int(edge) for edge in span] for name, span in rois.items()},
+        "image_size": int(np.shape(splits["train"].images[0])[0]),
+        "provenance": dict(provenance),
+        "splits": {name: {"n_trials": len(splits[name].responses)} for name in SPLITS},
+    }
+
+
+def _check_split(part: SplitData, name: str, description: Mapping[str, Any]) -> None:
+    source = f"the {name} split to write"
+    n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
+    check_tensors(_tensors(part), source, n_trials, description["n_voxels"], n_stimuli)
+    check_finite(part.responses, name, source)
+    check_captions([list(group) for group in part.captions], name, source)
+    if len(part.captions) != n_stimuli and (len(part.captions) or name == "train"):
+        raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
+
+
+def _tensors(part: SplitData) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {"responses": part.responses, "stimulus": part.stimulus}
+    return tensors if part.noise_ceiling is None else {**tensors, "noise_ceiling": part.noise_ceiling}
+
+
+def _write_split(draft: Path, name: str, part: SplitData, image_size: int) -> None:
+    write_tensors(draft / f"{name}.safetensors", _tensors(part))
+    place = draft / "stimuli" / name
+    place.mkdir(parents=True)
+    for index in range(len(part.images)):
+        image = np.asarray(part.images[index])
+        if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
+            raise InputError(
+                f"{name} picture {index} is {image.dtype} {image.shape}, expected uint8 {(image_size, image_size, 3)} "
+                "as the first train picture: bring all to one square with runtime.images.fit_square"
+            )
+        # Not write_png: thousands of renames and fsyncs buy nothing inside a draft.
+        (place / f"{index:06d}.png").write_bytes(png_bytes(image))
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder`; put it in its place on success, remove it on failure."""
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        yield draft
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        if isinstance(error, FileError):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"the disk is full while writing {folder}: free some space and run the same command again"
+        else:
+            message = f"{folder} cannot be written ({error.strerror or error}): choose another folder"
+        raise FileError(message) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_stimuli(folder: Path, split: str, image_size: int) -> int:
+    """Count the pictures of one split after looking at each one's name, kind, size and end."""
+    place = folder / "stimuli" / split
+    try:
+        names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise FileError(f"the {split} stimuli are missing: {place} cannot be read ({error.strerror})") from error
+    if not names:
+        raise FileError(f"the {split} stimuli are missing: {place} is empty, put 000000.png and so on there")
+    for index, name in enumerate(names):
+        if name != f"{index:06d}.png":
+            raise FileError(
+                f"{place} holds {name} where {index:06d}.png is expected: number the pictures from 000000.png "
+                "without gaps, and keep other files elsewhere"
+            )
+        _check_png(place / name, image_size)
+    return len(names)
+
+
+def _check_png(path: Path, image_size: int) -> None:
+    # The first 24 and the last 8 bytes tell kind, size and truncation at a thousandth of the cost of decoding.
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+            file.seek(-min(8, len(head)), 2)
+            tail = file.read()
+    except OSError as error:
+        raise FileError(f"the picture {path} cannot be read ({error.strerror}): check it") from error
+    if len(head) < 24 or not head.startswith(_PNG_START):
+        raise FileError(f"the picture {path} is not a PNG: convert it (runtime.images.write_png does)")
+    if tail != _PNG_END:
+        raise FileError(f"the picture {path} is truncated: write it again")
+    _check_size(path, int.from_bytes(head[16:20]), int.from_bytes(head[20:24]), image_size)
+
+
+def _check_size(path: Path, width: int, height: int, image_size: int) -> None:
+    if (width, height) != (image_size, image_size):
+        raise FileError(
+            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size}: "
+            "make it that square (runtime.images.fit_square does)"
+        )
+
+
+def _captions(path: Path) -> dict[str, list[list[str]]]:
+    content = read_json(path, "the data folder's captions")
+    for split in SPLITS:
+        check_captions(content.get(split), split, str(path))
+    return {split: content[split] for split in SPLITS}

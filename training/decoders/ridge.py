@@ -1,0 +1,81 @@
+"""Voxel-selected ridge regression, the paper's decoder (section 4.2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import InputError
+from ..solvers.ridge import Columns, SparseRidge, fit_ridge
+from .base import Array, Progress
+
+# Voxels per target. The paper names no number for the semantic feature; a single layer's fits.
+N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350}
+# The paper's penalty, on z-scored responses and targets.
+ALPHA = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ridge:
+    """Ridge settings of one target kind.
+
+    Attributes
+    ----------
+    n_selected : int
+        Voxels per target; as many as there are when there are fewer.
+    alpha : float
+        L2 penalty, on z-scored responses and targets.
+    """
+
+    n_selected: int
+    alpha: float = ALPHA
+
+    def __post_init__(self) -> None:
+        if self.n_selected < 1:
+            raise InputError(f"n_selected is {self.n_selected}, expected at least 1 voxel per target")
+        if not (np.isfinite(self.alpha) and self.alpha >= 0):
+            raise InputError(f"alpha is {self.alpha}, expected a finite penalty of at least 0")
+
+    @classmethod
+    def for_target(cls, target: str, **options: Any) -> Self:
+        """Give the paper's settings for "context", "latent", "structure" or "semantic"."""
+        return cls(**{"n_selected": N_SELECTED[target], **options})
+
+    def fit(
+        self,
+        responses: Array,
+        targets: Array | Columns,
+        *,
+        n_threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> FittedRidge:
+        """Fit to z-scored responses (n_trials, n_voxels) and z-scored targets (n_trials, n_targets)."""
+        solved = fit_ridge(
+            responses,
+            targets,
+            n_selected=self.n_selected,
+            alpha=self.alpha,
+            n_threads=n_threads,
+            progress=progress,
+            dtype=np.float32,
+        )
+        return FittedRidge(solved)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "ridge", "n_selected": self.n_selected, "alpha": self.alpha}
+
+
+@dataclass(frozen=True)
+class FittedRidge:
+    """A ridge with its sparse weights in float32."""
+
+    solved: SparseRidge
+
+    def predict(self, responses: Array, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        return self.solved.predict(responses, start, stop)
+
+    def arrays(self) -> dict[str, Array]:
+        return {"index": self.solved.index, "weight": self.solved.weight, "bias": self.solved.bias}
