@@ -1,6 +1,6 @@
 """The voxel-selected ridge against FastL2LiR 0.11, on the same data in the same run.
 
-    python benchmarks/ridge.py [--n-targets 10000] [--n-selected 350] [--repeats 3] [--json]
+python benchmarks/ridge.py [--n-targets 10000] [--n-selected 350] [--repeats 3] [--json]
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from numpy.typing import NDArray
-
 from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge
 from minddiffuser.training.solvers.threads import usable_cpus
+from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 

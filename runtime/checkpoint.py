@@ -124,13 +124,16 @@ def read_part(folder: Path, part: str, expected: Mapping[str, tuple[type, tuple[
     arrays = read_tensors(path, f"the checkpoint's {part}")
     for name, (dtype, shape) in expected.items():
         array = arrays.get(name)
-        fits = array is not None and array.dtype == dtype and array.ndim == len(shape)
-        if array is None or not fits or any(want not in (-1, got) for want, got in zip(shape, array.shape, strict=True)):
+        if array is None or array.dtype != dtype or not _matches(array.shape, shape):
             got = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise FileError(f"{path}: {name} is {got}, expected {np.dtype(dtype)} {shape}: fit the checkpoint again")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise FileError(f"{path}: {name} holds NaN or infinite values: fit the checkpoint again")
     return arrays
+
+
+def _matches(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(got) == len(wanted) and all(want in (-1, size) for size, want in zip(got, wanted, strict=True))
 
 
 def read_target(folder: Path, name: str, shape: tuple[int, ...], n_voxels: int) -> dict[str, Array]:
@@ -158,8 +161,8 @@ def read_target(folder: Path, name: str, shape: tuple[int, ...], n_voxels: int) 
     )
     if not good:
         raise FileError(
-            f"{folder / file_name(name)}: indices and weights do not fit {n_voxels} voxels and a target of size {size}: "
-            "fit the checkpoint again"
+            f"{folder / file_name(name)}: indices and weights do not fit {n_voxels} voxels and a target of size "
+            f"{size}: fit the checkpoint again"
         )
     return arrays
 

@@ -140,6 +140,7 @@ def _add_refinement(run: Any) -> None:
         "--backprop-steps", type=_steps, metavar="K", help="gradients through the last K denoising steps, or 'all'"
     )
     stage2.add_argument("--params", choices=tuple(_PARAMS), help="what is optimised")
+    stage2.add_argument("--semantic-weight", type=float, metavar="X", help="lambda of eq. 6")
     stage2.add_argument("--seed", type=int, metavar="S", help="of the start noise and the controls")
 
 
@@ -188,7 +189,7 @@ def _run(args: argparse.Namespace) -> int:
 def _refinement(args: argparse.Namespace) -> Any:
     from .refine.settings import PRESETS
 
-    given = {name: getattr(args, name) for name in ("steps", "learning_rate", "seed")}
+    given = {name: getattr(args, name) for name in ("steps", "learning_rate", "semantic_weight", "seed")}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if args.params is not None:
         changes["params"] = _PARAMS[args.params]

@@ -185,8 +185,8 @@ class Checkpoint:
         """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
         if preset != self.preset:
             raise InputError(
-                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for {preset!r}: "
-                f"use --preset {self.preset}, or fit a checkpoint with --preset {preset}"
+                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for "
+                f"{preset!r}: use --preset {self.preset}, or fit a checkpoint with --preset {preset}"
             )
 
 

@@ -19,7 +19,7 @@ from .batch.identity import alone_in, claim_folder
 from .batch.run import Outcome, run_batch
 from .batch.ticker import Ticker
 from .controls import CONTROLS
-from .errors import FileError, MissingExtra
+from .errors import MissingExtra
 from .files import read_json, sha256_of
 from .images import write_png
 from .reconstruct import Reconstructor, ReconstructSettings
@@ -93,13 +93,12 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     MindDiffuserError
         Anything that the user can mend; see sections of the modules used.
     """
-    from .decode import check_responses, open_checkpoint
+    from .decode import open_checkpoint
 
     _needs_torch()
     checkpoint = open_checkpoint(job.checkpoint)
     given = _given(job, checkpoint)
     responses, skipped = screen(given.rows, checkpoint.n_voxels)
-    skipped |= {trial: reason for trial, reason in check_responses(checkpoint, responses) if trial not in skipped}
     for trial, reason in sorted(skipped.items()):
         stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
     models, threads = _open_models(job, checkpoint)
@@ -124,11 +123,8 @@ def _needs_torch() -> None:
 
 def _given(job: Job, checkpoint: Checkpoint) -> Responses:
     given = open_responses(job.responses)
-    if given.subject is not None and given.subject != checkpoint.subject:
-        raise FileError(
-            f"the responses are of subject {given.subject!r}, the checkpoint was fitted on {checkpoint.subject!r}: "
-            "give the same subject's"
-        )
+    if given.subject is not None:
+        checkpoint.require_subject(given.subject)
     return given if job.stimuli is None else with_pictures(given, job.stimuli)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .batch.run import BatchResult
 from .controls import CONTROLS, derangement
-from .errors import FileError, InputError, check_choice
+from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .refine.settings import RefineSettings
 from .schedule import N_NOISE, N_REVERSE, N_STEPS
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .decode import Checkpoint, Decoded
     from .generators.diffusion import DiffusionGenerator
     from .models.models import Models
+    from .refine.loop import Refined
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
@@ -84,10 +85,9 @@ class Reconstructor:
 
     Raises
     ------
-    FileError
-        The checkpoint was fitted for other models.
     InputError
-        The "oracle" control without stimuli, or the "shuffled" one with a single trial.
+        The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
+        one with a single trial; a semantic term without a decoder for its target.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class Reconstructor:
         seen: Seen | None = None,
         on_step: OnStep | None = None,
     ) -> None:
-        check_fit(checkpoint, models)
+        checkpoint.require_models(models.hash, models.name)
+        checkpoint.require_preset(models.preset)
         self._checkpoint, self._models, self._responses = checkpoint, models, responses
         self._settings, self._seen, self._on_step = settings, seen, on_step
         controls = CONTROLS[settings.controls]
@@ -120,11 +121,11 @@ class Reconstructor:
         if self._settings.stage == 1:
             return BatchResult(stage1=stage1, seconds=seconds)
         with _Stopwatch(seconds, "stage2"):
-            stage2, refined = self._refine("stage 2", generator, decoded.structure)
+            stage2, refined = self._refine("stage 2", generator, decoded.structure, decoded.semantic)
         controls = {}
         for name in CONTROLS[self._settings.controls]:
             with _Stopwatch(seconds, name):
-                controls[name] = self._refine(name, generator, self._target(name, trials))[0]
+                controls[name] = self._refine(name, generator, *self._target(name, trials))[0]
         return BatchResult(
             stage1=stage1,
             stage2=stage2,
@@ -154,13 +155,17 @@ class Reconstructor:
         )
 
     def _refine(
-        self, phase: str, generator: DiffusionGenerator, target: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], Any]:
+        self,
+        phase: str,
+        generator: DiffusionGenerator,
+        structure: NDArray[np.float32],
+        semantic: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.uint8], Refined]:
         from .refine.autograd import AutogradObjective
         from .refine.loop import refine
 
         settings = self._settings.refine
-        objective = AutogradObjective(self._models, generator, target, self._checkpoint.mask, settings)
+        objective = AutogradObjective(self._models, generator, structure, self._checkpoint.mask, settings, semantic)
 
         def told(step: int, _loss: NDArray[np.float64]) -> None:
             if self._on_step is not None:
@@ -169,45 +174,37 @@ class Reconstructor:
         refined = refine(objective, generator.initial(), settings, told)
         return _pictures(refined.image), refined
 
-    def _target(self, control: str, trials: Sequence[int]) -> NDArray[np.float32]:
-        """The structural target of a control, (n, 6, n_tokens, d_vision)."""
+    def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            others = [self._partner[trial] for trial in trials]
-            structure: NDArray[np.float32] = self._checkpoint.decode(self._responses[others]).structure
-            return structure
+            decoded = self._checkpoint.decode(self._responses[[self._partner[trial] for trial in trials]])
+            return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)
-        return true_structure(self._models, to_float(self._seen(trials)))
+        return true_features(
+            self._models, to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0
+        )
 
 
-def check_fit(checkpoint: Checkpoint, models: Models) -> None:
-    """Refuse models other than those the checkpoint was fitted for: its features would mean something else.
+def true_features(
+    models: Models, images: NDArray[np.float32], *, semantic: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The features of the seen pictures themselves.
 
-    Raises
-    ------
-    FileError
-        The hashes of the weights, or the layer presets, differ.
+    Parameters
+    ----------
+    images : (n, 3, H, H) float32 in [0, 1]
+    semantic : whether eq. 6's feature is wanted too
+
+    Returns
+    -------
+    structure (n, 6, n_tokens, d_vision) float32 and, if asked for, semantic (n, d_vision) float32
     """
-    if checkpoint.models_hash != models.hash:
-        raise FileError(
-            f"the checkpoint was fitted for other models (hash {checkpoint.models_hash[:12]}, {models.name!r} has hash "
-            f"{models.hash[:12]}): give the models it was fitted for, or fit again"
-        )
-    if checkpoint.preset != models.preset:
-        raise FileError(
-            f"the checkpoint's mask is for the layer preset {checkpoint.preset!r}, the models were opened with "
-            f"{models.preset!r}: open them with the checkpoint's preset"
-        )
-
-
-def true_structure(models: Models, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The structural features of the seen pictures themselves, (n, 6, n_tokens, d_vision) float32."""
     import torch
 
     with torch.no_grad():
-        structure, _ = models.structure(torch.from_numpy(images).to(models.device))
-    result: NDArray[np.float32] = structure.float().cpu().numpy()
-    return result
+        structure, token = models.structure(torch.from_numpy(images).to(models.device), semantic=semantic)
+    return structure.float().cpu().numpy(), None if token is None else token.float().cpu().numpy()
 
 
 def _pictures(images: Any) -> NDArray[np.uint8]:

@@ -37,3 +37,16 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder: Path = write_small_world(tmp_path_factory.mktemp("worlds") / "small")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random decoders for the small world: 24 voxels, subject "someone"; see small_checkpoint.py."""
+    from minddiffuser.runtime.models.open import load_models
+
+    _load("small_checkpoint")
+    from small_checkpoint import write_small_checkpoint
+
+    models_hash = load_models(str(small_world)).hash
+    folder: Path = write_small_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", models_hash)
+    return folder

@@ -101,7 +101,7 @@ def fit_ridge(
         Normalised targets.
     n_selected : int
         Voxels per target, at most n_voxels (more is taken as all of them: then one factorisation serves every
-        target). Equal correlations are resolved towards the lower voxel number.
+        target). Equal correlations (of constant voxels, say) are resolved towards the lower voxel number.
     alpha : float
         Penalty on the squared weights and on the squared bias.
     n_threads : int, optional
@@ -161,7 +161,7 @@ class _Whole:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self._y.shape  # type: ignore[return-value]
+        return self._y.shape[0], self._y.shape[1]
 
     def columns(self, start: int, stop: int) -> Float64:
         return np.asarray(self._y[:, start:stop], np.float64)
@@ -292,6 +292,6 @@ def _shared(x: Float64, source: Columns, alpha: float, result: SparseRidge) -> C
         else:
             dual = solve_factorised(factor, y)
             result.weight[part], result.bias[part] = (x.T @ dual).T, dual.sum(axis=0)
-        return y.shape[1]
+        return int(y.shape[1])
 
     return work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
-from .loop import LoopSettings, train
+from .loop import LoopSettings, compiled, train
 from .pictures import Pictures
 from .scenes import IMAGE_SIZE
 
 SETTINGS = LoopSettings(steps=5_000, learning_rate=2.5e-3, weight_decay=0.0, seed=11)
 # The decoder goes on learning behind a frozen encoder, so that the denoiser can start on final latents meanwhile.
-POLISH = LoopSettings(steps=4_000, learning_rate=1.2e-3, weight_decay=0.0, seed=14)
+POLISH = LoopSettings(steps=8_000, learning_rate=1.5e-3, weight_decay=0.0, seed=14)
 BATCH = 16
 KL_WEIGHT = 1e-3
 
@@ -34,7 +35,7 @@ def build() -> AutoencoderKL:
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
     """(n, H, W, 3) uint8 to (n, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, device: str = "cpu") -> AutoencoderKL:
@@ -51,12 +52,12 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         return error.abs().mean() + 4 * squared + edges + KL_WEIGHT * kl, squared
 
-    compiled = torch.compile(objective)
+    fast = compiled(objective)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         image = to_tensor(pictures.images[np.sort(rng.integers(len(pictures), size=BATCH))]).to(device)
         noise = torch.from_numpy(rng.standard_normal((BATCH, 4, 8, 8), np.float32)).to(device)
-        value, squared = compiled(image.contiguous(memory_format=torch.channels_last), noise)
+        value, squared = fast(image.contiguous(memory_format=torch.channels_last), noise)
         return value, {"psnr_db": float(10 * np.log10(4 / squared.item()))}
 
     train(vae, loss, folder, "autoencoder", settings)
@@ -67,10 +68,34 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
     return vae.to("cpu").eval()
 
 
+def encode_all(
+    vae: AutoencoderKL, pictures: Pictures, path: Path, progress: Callable[[int, int], None] | None = None
+) -> torch.Tensor:
+    """Latents of every picture (posterior mean times scaling factor), computed once into `path`."""
+    if not path.exists():
+        parts = []
+        for start in range(0, len(pictures), 250):
+            with torch.no_grad():
+                image = to_tensor(pictures.images[start : start + 250])
+                parts.append((vae.encode(image).latent_dist.mean * vae.config.scaling_factor).numpy())
+            if progress is not None:
+                progress(start + len(parts[-1]), len(pictures))
+        draft = path.with_suffix(".draft.npy")
+        np.save(draft, np.concatenate(parts))
+        draft.replace(path)
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
 def polish(
-    vae: AutoencoderKL, pictures: Pictures, folder: Path, settings: LoopSettings = POLISH, *, device: str = "cpu"
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    latents: torch.Tensor,
+    folder: Path,
+    settings: LoopSettings = POLISH,
+    *,
+    device: str = "cpu",
 ) -> AutoencoderKL:
-    """Train the decoder further with the encoder frozen; latents stay what they are."""
+    """Train the decoder further on the final latents (scaled, one per picture); the encoder stays what it is."""
     vae = vae.float().to(device, memory_format=torch.channels_last).requires_grad_(False)
     vae.decoder.requires_grad_(True)
     vae.post_quant_conv.requires_grad_(True)
@@ -79,17 +104,15 @@ def polish(
         error = vae.decode(latent).sample - image
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         squared = error.square().mean()
-        return 0.5 * error.abs().mean() + 6 * squared + 0.5 * edges, squared
+        return 0.2 * error.abs().mean() + 6 * squared + 0.1 * edges, squared
 
-    compiled = torch.compile(objective)
+    fast = compiled(objective)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen = pictures.images[np.sort(rng.integers(len(pictures), size=BATCH))]
-        image = to_tensor(chosen).to(device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            posterior = vae.encode(image).latent_dist
-        noise = torch.from_numpy(rng.standard_normal((BATCH, 4, 8, 8), np.float32)).to(device)
-        value, squared = compiled(posterior.mean + 0.5 * posterior.std * noise, image)
+        chosen = np.sort(rng.integers(len(pictures), size=BATCH))
+        image = to_tensor(pictures.images[chosen]).to(device).contiguous(memory_format=torch.channels_last)
+        latent = latents[torch.from_numpy(chosen)].to(device) / vae.config.scaling_factor
+        value, squared = fast(latent, image)
         return value, {"psnr_db": float(10 * np.log10(4 / squared.item()))}
 
     train(vae, loss, folder, "decoder", settings)

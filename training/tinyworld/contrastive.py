@@ -18,7 +18,7 @@ from open_clip import CLIP
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from .loop import LoopSettings, train
+from .loop import LoopSettings, compiled, train
 from .pictures import Pictures
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS, IMAGE_SIZE
 from .tokens import N_TOKENS
@@ -107,7 +107,7 @@ def fit(
         ]
         return 0.5 * pairs + sum(heads), pairs, heads[0]
 
-    compiled = torch.compile(objective)
+    fast = compiled(objective)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = np.sort(rng.integers(len(pictures), size=BATCH))
@@ -117,7 +117,7 @@ def fit(
         labels = torch.from_numpy(pictures.labels[chosen]).to(device)
         which = (labels[:, 0] * len(COLOURS) + labels[:, 1]) * len(BACKGROUNDS) + labels[:, 2]
         same = (which[:, None] == which[None, :]).float()
-        value, pairs, concept = compiled(image.to(device).contiguous(), labels, tokens[which], same)
+        value, pairs, concept = fast(image.to(device).contiguous(), labels, tokens[which], same)
         return value, {"pairs": pairs.item(), "concept": concept.item()}
 
     train(trained, loss, folder, "contrastive", settings)

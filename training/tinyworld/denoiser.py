@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import to_tensor
-from .loop import LoopSettings, train
+from .loop import LoopSettings, compiled, train
 from .pictures import Pictures
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS
 from .tokens import END, N_TOKENS, START
@@ -78,24 +76,6 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def encode_all(
-    vae: AutoencoderKL, pictures: Pictures, path: Path, progress: Callable[[int, int], None] | None = None
-) -> torch.Tensor:
-    """Latents of every picture (posterior mean times scaling factor), computed once into `path`."""
-    if not path.exists():
-        parts = []
-        for start in range(0, len(pictures), 250):
-            with torch.no_grad():
-                image = to_tensor(pictures.images[start : start + 250])
-                parts.append((vae.encode(image).latent_dist.mean * vae.config.scaling_factor).numpy())
-            if progress is not None:
-                progress(start + len(parts[-1]), len(pictures))
-        draft = path.with_suffix(".draft.npy")
-        np.save(draft, np.concatenate(parts))
-        draft.replace(path)
-    return torch.from_numpy(np.load(path, allow_pickle=False))
-
-
 def fit(
     pictures: Pictures,
     latents: torch.Tensor,
@@ -129,7 +109,7 @@ def fit(
         weight = snr.clamp(max=MIN_SNR) / snr
         return (weight * (guess - noise).square().mean(dim=(1, 2, 3))).mean()
 
-    compiled = torch.compile(objective)
+    fast = compiled(objective)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(len(latents), size=BATCH)
@@ -138,7 +118,7 @@ def fit(
         which[torch.from_numpy(rng.random(BATCH) < CAPTION_DROPOUT)] = len(words)
         noise = torch.from_numpy(rng.standard_normal((BATCH, *latents.shape[1:]), np.float32)).to(device)
         time = torch.from_numpy(rng.integers(1000, size=BATCH)).to(device)
-        value = compiled(latents[torch.from_numpy(chosen)].to(device), noise, time, tokens[which.to(device)])
+        value = fast(latents[torch.from_numpy(chosen)].to(device), noise, time, tokens[which.to(device)])
         return value, {"loss": value.item()}
 
     train(both, loss, folder, "denoiser", settings)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Loss = Callable[[np.random.Generator, int], tuple[torch.Tensor, dict[str, float]]]
 
 
@@ -48,7 +51,8 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
         parameters.values(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
     average = {key: value.detach().clone() for key, value in parameters.items()}
-    buffers = {key: value for key, value in module.named_buffers() if value.is_floating_point()}
+    kept = module.state_dict().keys()
+    buffers = {key: value for key, value in module.named_buffers() if key in kept and value.is_floating_point()}
     state = folder / f"{name}.safetensors"
     first = _resume(state, parameters, buffers, average, optimizer) if state.exists() else 0
     started, smooth = time.monotonic(), {}
@@ -72,6 +76,18 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
     with torch.no_grad():
         for key, value in parameters.items():
             value.copy_(average[key])
+
+
+def scaled(settings: LoopSettings, effort: float) -> LoopSettings:
+    """The same training with a share of its steps, for a trial; at least two."""
+    return settings if effort == 1 else replace(settings, steps=max(2, round(settings.steps * effort)))
+
+
+def compiled(function: Function) -> Function:
+    """`torch.compile`, where there is a compiler to do it with: about a third faster on a CPU."""
+    if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
+        return function
+    return cast(Function, torch.compile(function))
 
 
 def _schedule(step: int, settings: LoopSettings) -> float:

@@ -6,9 +6,10 @@ Every word of a caption is one token; any other text still tokenises, byte by by
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS
@@ -23,14 +24,8 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     The end token has the highest id, as in CLIP's vocabulary: open_clip finds the sentence's end by argmax.
     """
     words = ["a", "in", "the", *CONCEPTS, *COLOURS, *BACKGROUNDS]
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    bpe.train_from_iterator([[word] for word in words], trainer)
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    merges = _learn_merges(words)
     pieces = alphabet + [letter + "</w>" for letter in alphabet] + [left + right for left, right in merges]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,3 +37,27 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair encoding (Sennrich et al. 2016) until every word is one piece: the most frequent pair first.
+
+    Ties go by the alphabet: the library's own trainer breaks them by chance, and no two worlds would be alike.
+    """
+    pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        pieces = [_merge(word, best) for word in pieces]
+    return merges
+
+
+def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in word:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged

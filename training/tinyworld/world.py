@@ -16,10 +16,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ...runtime.errors import FileError, check_choice
+from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import write_json
 from ...runtime.metrics.judge import write_judge
 from . import autoencoder, contrastive, denoiser, judging
+from .loop import scaled
 from .pictures import JUDGE_SEED, Pictures, open_pictures
 from .tokens import write_tokenizer
 
@@ -33,6 +34,7 @@ def make_world(
     work: Path | None = None,
     device: str = "auto",
     parts: Sequence[str] | None = None,
+    effort: float = 1.0,
     progress: Progress | None = None,
 ) -> Path:
     """Train the tiny world into the model folder `out` and return it.
@@ -44,29 +46,33 @@ def make_world(
     device : "auto" takes a GPU when there is one.
     parts : names from `PARTS`; all when None. A part whose result exists is not trained again.
 
+    effort : share of the pictures and steps of the shipped world; 0.01 makes a poor one in minutes.
+
     Raises
     ------
     InputError
-        For an unknown part.
+        For an unknown part, or an effort outside (0, 1].
     FileError
         When a part is asked for before those it needs.
     """
     for part in parts or ():
         check_choice("part", part, PARTS)
+    if not 0 < effort <= 1:
+        raise InputError(f"effort is {effort}: choose a share above 0 and up to 1")
     work = out.with_name(out.name + ".work") if work is None else work
     work.mkdir(parents=True, exist_ok=True)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     for name in PARTS:
         if parts is None or name in parts:
-            PARTS[name](_Bench(out, work, chosen, progress))
+            PARTS[name](_Bench(out, work, chosen, effort, progress))
     return out
 
 
 class _Bench:
     """What every part works with: folders, device, pictures and the results of earlier parts."""
 
-    def __init__(self, out: Path, work: Path, device: str, progress: Progress | None) -> None:
-        self.out, self.work, self.device = out, work, device
+    def __init__(self, out: Path, work: Path, device: str, effort: float, progress: Progress | None) -> None:
+        self.out, self.work, self.device, self.effort = out, work, device, effort
         self._progress = progress
 
     def report(self, label: str) -> Callable[[int, int], None] | None:
@@ -74,7 +80,13 @@ class _Bench:
         return None if progress is None else lambda done, total: progress(label, done, total)
 
     def pictures(self, n_pictures: int = N_PICTURES, **which: int) -> Pictures:
+        n_pictures = max(64, round(n_pictures * self.effort))
         return open_pictures(self.work, n_pictures=n_pictures, progress=self.report("drawing"), **which)
+
+    def latents(self, pictures: Pictures) -> torch.Tensor:
+        """What the autoencoder makes of every picture, (n, 4, 8, 8), scaled."""
+        vae = AutoencoderKL.from_pretrained(self.result("autoencoder")).eval()
+        return autoencoder.encode_all(vae, pictures, self.work / "latents.npy", self.report("encoding"))
 
     def result(self, name: str) -> Path:
         """The folder of a finished earlier part."""
@@ -102,23 +114,28 @@ def _tokenizer(bench: _Bench) -> None:
 
 def _autoencoder(bench: _Bench) -> None:
     if not bench.has("autoencoder"):
-        vae = autoencoder.fit(bench.pictures(), bench.work, device=bench.device)
+        vae = autoencoder.fit(
+            bench.pictures(), bench.work, scaled(autoencoder.SETTINGS, bench.effort), device=bench.device
+        )
         bench.finish("autoencoder", vae.save_pretrained)
 
 
 def _clip(bench: _Bench) -> None:
     if not bench.has("clip"):
         tokenizer = _open_tokenizer(bench)
-        model = contrastive.fit(bench.pictures(), tokenizer, bench.work, device=bench.device)
+        model = contrastive.fit(
+            bench.pictures(), tokenizer, bench.work, scaled(contrastive.SETTINGS, bench.effort), device=bench.device
+        )
         bench.finish("clip", lambda folder: contrastive.write_folder(model, tokenizer, folder, half=True))
 
 
 def _denoiser(bench: _Bench) -> None:
     if not bench.has("denoiser"):
         tokenizer, pictures = _open_tokenizer(bench), bench.pictures()
-        vae = AutoencoderKL.from_pretrained(bench.result("autoencoder")).eval()
-        latents = denoiser.encode_all(vae, pictures, bench.work / "latents.npy", bench.report("encoding"))
-        both = denoiser.fit(pictures, latents, tokenizer, bench.work, device=bench.device)
+        latents = bench.latents(pictures)
+        both = denoiser.fit(
+            pictures, latents, tokenizer, bench.work, scaled(denoiser.SETTINGS, bench.effort), device=bench.device
+        )
 
         def write(folder: Path) -> None:
             both.unet.save_pretrained(folder / "unet")
@@ -129,15 +146,18 @@ def _denoiser(bench: _Bench) -> None:
 
 def _decoder(bench: _Bench) -> None:
     if not bench.has("decoder"):
-        vae = AutoencoderKL.from_pretrained(bench.result("autoencoder"))
-        vae = autoencoder.polish(vae, bench.pictures(), bench.work, device=bench.device)
+        vae, pictures = AutoencoderKL.from_pretrained(bench.result("autoencoder")), bench.pictures()
+        latents = bench.latents(pictures)
+        vae = autoencoder.polish(
+            vae, pictures, latents, bench.work, scaled(autoencoder.POLISH, bench.effort), device=bench.device
+        )
         bench.finish("decoder", vae.save_pretrained)
 
 
 def _judge(bench: _Bench) -> None:
     if not bench.has("judge"):
         pictures = bench.pictures(N_JUDGE_PICTURES, seed=JUDGE_SEED)
-        judge = judging.fit(pictures, bench.work, device=bench.device)
+        judge = judging.fit(pictures, bench.work, scaled(judging.SETTINGS, bench.effort), device=bench.device)
         bench.finish("judge", lambda folder: write_judge(folder, judge, judging.config(), half=True))
 
 

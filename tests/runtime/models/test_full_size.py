@@ -150,7 +150,7 @@ def write_full_size(folder: Path, clip: Path) -> None:
 
 
 @pytest.mark.full_size
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_stable_diffusion_opens_through_the_same_door(tmp_path: Path, small_world: Path) -> None:
     folder, clip = tmp_path / "stable-diffusion-v1-4", tmp_path / "ViT-B-32"
     write_full_size(folder, clip)

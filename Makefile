@@ -1,0 +1,36 @@
+# make demo: set up, reconstruct pictures from a simulated subject, print where the report is.
+# make test: set up, run the tests. A second run skips what is set up.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/demo
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint check clean
+
+demo: $(VENV)/ready-train
+	$(BIN)/md-reconstruct demo --out $(RUN)
+
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p minddiffuser
+
+# Everything that CI runs.
+check:
+	bash .ci/run
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp carries the extra's name; it is remade when the dependencies change.
+$(VENV)/ready-%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

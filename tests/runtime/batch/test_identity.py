@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from minddiffuser.runtime.batch.identity import alone_in, claim_folder, remove_drafts
+from minddiffuser.runtime.errors import FileError
+
+IDENTITY = {
+    "settings": {"refine": {"steps": 3, "params": ("latent", "context")}, "seed": 1},
+    "versions": {"torch": "2.6"},
+    "hashes": {"models": "aa"},
+    "data": {"subject": "one"},
+}
+
+
+def test_the_same_settings_may_come_back_and_notes_may_change(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {**IDENTITY, "notes": ["first"]})
+    claim_folder(tmp_path, {**IDENTITY, "notes": ["second"]})
+    assert json.loads((tmp_path / "settings.json").read_text())["notes"] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "told"),
+    [
+        (
+            "settings",
+            {"refine": {"steps": 4, "params": ["latent", "context"]}, "seed": 1},
+            r"settings\.refine\.steps: 3 there, 4 now",
+        ),
+        (
+            "settings",
+            {"refine": {"steps": 3, "params": ["latent", "context"]}},
+            r"settings\.seed: 1 there, \"absent\" now",
+        ),
+        ("versions", {"torch": "2.7"}, r"versions\.torch"),
+        ("hashes", {"models": "bb"}, r"hashes\.models"),
+        ("data", {"subject": "two"}, r"data\.subject"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path: Path, part: str, value: object, told: str) -> None:
+    claim_folder(tmp_path, IDENTITY)
+    with pytest.raises(FileError, match=told):
+        claim_folder(tmp_path, {**IDENTITY, part: value})
+
+
+@pytest.mark.parametrize("name", ["images", "journal"])
+def test_results_without_settings_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileError, match="no settings.json"):
+        claim_folder(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "else", "version": 1}'])
+def test_damaged_settings_are_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(FileError):
+        claim_folder(tmp_path, IDENTITY)
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    code = (
+        "import sys, pathlib\n"
+        "from minddiffuser.runtime.batch.identity import alone_in\n"
+        "from minddiffuser.runtime.errors import FileError\n"
+        "try:\n"
+        "    with alone_in(pathlib.Path(sys.argv[1])): sys.exit(0)\n"
+        "except FileError as error: sys.exit(7 if 'another process' in str(error) else 1)\n"
+    )
+    other = [sys.executable, "-c", code, str(tmp_path)]
+    with alone_in(tmp_path):
+        assert subprocess.run(other, check=False).returncode == 7
+    assert subprocess.run(other, check=False).returncode == 0
+
+
+def test_drafts_go_and_pictures_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "stage1"
+    folder.mkdir(parents=True)
+    for name in (".000000.png.77.draft", "000000.png"):
+        (folder / name).write_bytes(b"x")
+    (tmp_path / ".settings.json.9.draft").write_bytes(b"x")
+    remove_drafts(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["000000.png"]

@@ -1,0 +1,43 @@
+"""The list of packages in pyproject.toml is explicit; a forgotten folder would be missing from the wheel."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_PACKAGED = {"tests", "benchmarks", "docs", "build", "dist", "runs"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_folder_is_listed(project: dict) -> None:
+    found = {
+        ".".join(("minddiffuser", *path.parent.relative_to(ROOT).parts))
+        for path in ROOT.rglob("__init__.py")
+        if not (set(path.relative_to(ROOT).parts) & NOT_PACKAGED or path.relative_to(ROOT).parts[0].startswith("."))
+    }
+    assert found == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_every_module_lies_in_a_package() -> None:
+    for path in (*ROOT.glob("runtime/**/*.py"), *ROOT.glob("training/**/*.py")):
+        assert (path.parent / "__init__.py").exists(), path
+
+
+def test_every_extra_named_in_an_error_message_exists(project: dict) -> None:
+    import re
+
+    extras = set(project["project"]["optional-dependencies"])
+    for path in (*ROOT.glob("runtime/**/*.py"), *ROOT.glob("training/**/*.py")):
+        for name in re.findall(r"minddiffuser\[([a-z]+)\]", path.read_text()):
+            assert name in extras, f"{path} sends the user to an extra that is not there: {name}"
+
+
+def test_shipped_world_stays_small() -> None:
+    world = ROOT / "training" / "tinyworld" / "world"
+    size = sum(path.stat().st_size for path in world.rglob("*.safetensors"))
+    assert 0 < size <= 25_000_000

@@ -1,0 +1,206 @@
+"""The solver against FastL2LiR 0.11, against the normal equations, and against what it promises."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.errors import InputError, ShapeError
+from minddiffuser.training.solvers import ridge as ridge_module
+from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge, largest
+
+
+class FlatSolve:
+    """numpy, but a system with one right-hand side has a flat solution (FastL2LiR needs that since numpy 2.4)."""
+
+    class linalg:
+        @staticmethod
+        def solve(matrix: Any, right: Any) -> Any:
+            return np.linalg.solve(matrix, right[:, 0] if right.shape[1] == 1 else right)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+def rival(x: np.ndarray, y: np.ndarray, n: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    from fastl2lir import FastL2LiR, fastl2lir
+
+    model = FastL2LiR()
+    with contextlib.redirect_stderr(io.StringIO()), mock.patch.object(fastl2lir, "np", FlatSolve()):
+        model.fit(x, y, alpha=alpha, n_feat=n)
+    return model.W, model.b[0]
+
+
+def world(rng: np.random.Generator, n_trials: int, n_voxels: int, n_targets: int) -> tuple[np.ndarray, np.ndarray]:
+    causes = rng.standard_normal((n_trials, 6))
+    x = causes @ rng.standard_normal((6, n_voxels)) + rng.standard_normal((n_trials, n_voxels))
+    y = causes @ rng.standard_normal((6, n_targets)) + rng.standard_normal((n_trials, n_targets))
+    return (x - x.mean(0)) / x.std(0), (y - y.mean(0)) / y.std(0)
+
+
+def dense(fitted: SparseRidge) -> np.ndarray:
+    weight = np.zeros((fitted.n_voxels, len(fitted.bias)))
+    for target, (voxels, values) in enumerate(zip(fitted.index, fitted.weight, strict=True)):
+        weight[voxels, target] = values
+    return weight
+
+
+REGIMES = {
+    "few voxels": (90, 40, 12),
+    "float32 factors": (400, 260, 130),
+    "dual": (40, 160, 100),
+    "fewer trials, primal": (70, 160, 100),
+    "all voxels, tall": (90, 40, 40),
+    "all voxels, wide": (40, 90, 90),
+    "as many trials as voxels": (40, 40, 40),
+    "all but one": (90, 40, 39),
+    "one voxel": (90, 40, 1),
+}
+
+
+@pytest.mark.parametrize("alpha", [0.15, 30.0])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_equals_fastl2lir(regime: str, alpha: float, rng: np.random.Generator) -> None:
+    n_trials, n_voxels, n = REGIMES[regime]
+    x, y = world(rng, n_trials, n_voxels, 21)
+    fitted = fit_ridge(x, y, n_selected=n, alpha=alpha, n_threads=2)
+    weight, bias = rival(x, y, n, alpha)
+    np.testing.assert_allclose(dense(fitted), weight, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fitted.bias, bias, rtol=0, atol=1e-6)
+    fresh = rng.standard_normal((5, n_voxels))
+    np.testing.assert_allclose(fitted.predict(fresh), fresh @ weight + bias, rtol=0, atol=1e-6)
+
+
+def test_equals_fastl2lir_when_means_are_not_zero_and_a_voxel_is_constant(rng: np.random.Generator) -> None:
+    x, y = world(rng, 80, 30, 9)
+    x = x * rng.uniform(0.5, 2, 30) + rng.standard_normal(30)
+    x[:, 4] = 0.7
+    y = y * 3 + 2
+    fitted = fit_ridge(x, y, n_selected=11, alpha=0.15)
+    weight, bias = rival(x, y, 11, 0.15)
+    np.testing.assert_allclose(dense(fitted), weight, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fitted.bias, bias, rtol=0, atol=1e-6)
+    assert not (fitted.index == 4).any()
+
+
+@pytest.mark.parametrize(("n_trials", "n_voxels", "n"), [(60, 25, 7), (20, 60, 50), (50, 25, 25), (20, 60, 60)])
+def test_solves_the_penalised_normal_equations(n_trials: int, n_voxels: int, n: int, rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((n_trials, n_voxels)) + 0.3, rng.standard_normal((n_trials, 5)) - 1
+    fitted = fit_ridge(x, y, n_selected=n, alpha=0.5)
+    correlation = np.corrcoef(x.T, y.T)[:n_voxels, n_voxels:]
+    for target in range(5):
+        best = np.argsort(-np.abs(correlation[:, target]))[:n]
+        assert set(fitted.index[target]) == set(best)
+        design = np.column_stack([x[:, fitted.index[target]], np.ones(n_trials)])
+        solution = np.linalg.solve(design.T @ design + 0.5 * np.eye(n + 1), design.T @ y[:, target])
+        np.testing.assert_allclose(np.append(fitted.weight[target], fitted.bias[target]), solution, atol=1e-8)
+
+
+def test_badly_conditioned_voxels_fall_back_to_float64(rng: np.random.Generator) -> None:
+    x, y = world(rng, 300, 150, 4)
+    x[:, 1:] = x[:, :1] + 1e-4 * x[:, 1:]  # nearly the same voxel again and again
+    fitted = fit_ridge(x, y, n_selected=140, alpha=1e-6)
+    for target in range(4):
+        design = np.column_stack([x[:, fitted.index[target]], np.ones(300)])
+        right = np.linalg.solve(design.T @ design + 1e-6 * np.eye(141), design.T @ y[:, target])
+        np.testing.assert_allclose(fitted.predict(x)[:, target], design @ right, atol=1e-6)
+
+
+def test_result_depends_neither_on_threads_nor_on_how_targets_are_read(rng: np.random.Generator) -> None:
+    x, y = world(rng, 200, 120, 600)
+
+    class Read:
+        shape = y.shape
+
+        def columns(self, start: int, stop: int) -> np.ndarray:
+            return y[:, start:stop].copy()
+
+    one = fit_ridge(x, y, n_selected=30, alpha=0.15, n_threads=1)
+    for other in (
+        fit_ridge(x, y, n_selected=30, alpha=0.15, n_threads=3),
+        fit_ridge(x, Read(), n_selected=30, alpha=0.15),
+    ):
+        np.testing.assert_array_equal(one.index, other.index)
+        np.testing.assert_array_equal(one.weight, other.weight)
+        np.testing.assert_array_equal(one.bias, other.bias)
+
+
+def test_without_threadpoolctl_the_result_is_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = world(rng, 100, 60, 8)
+    expected = fit_ridge(x, y, n_selected=20, alpha=0.15)
+    monkeypatch.setitem(__import__("sys").modules, "threadpoolctl", None)
+    np.testing.assert_allclose(fit_ridge(x, y, n_selected=20, alpha=0.15).weight, expected.weight, atol=1e-10)
+
+
+def test_a_part_of_the_targets_can_be_predicted(rng: np.random.Generator) -> None:
+    x, y = world(rng, 60, 20, 300)
+    fitted = fit_ridge(x, y, n_selected=5, alpha=0.15)
+    np.testing.assert_allclose(fitted.predict(x, 250, 290), fitted.predict(x)[:, 250:290])
+
+
+def test_equal_scores_go_to_the_lower_voxel() -> None:
+    score = np.array([[1.0, 3.0, 1.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(largest(score, 3), [[0, 1, 4], [0, 1, 2], [0, 1, 2]])
+
+
+def test_voxels_without_correlation_are_chosen_in_order(rng: np.random.Generator) -> None:
+    x, y = world(rng, 50, 10, 3)
+    x[:, 2:9] = 0.0
+    np.testing.assert_array_equal(fit_ridge(x, y, n_selected=5, alpha=0.15).index, [[0, 1, 2, 3, 9]] * 3)
+
+
+def test_a_constant_target_is_its_own_prediction(rng: np.random.Generator) -> None:
+    x, y = world(rng, 50, 10, 3)
+    y[:, 1] = 0.0
+    fitted = fit_ridge(x, y, n_selected=4, alpha=0.15)
+    np.testing.assert_allclose(fitted.predict(x)[:, 1], 0.0, atol=1e-12)
+
+
+def test_progress_counts_to_the_end(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 4)
+    x, y = world(rng, 50, 10, 10)
+    for n in (3, 10):
+        told: list[tuple[int, int]] = []
+        fit_ridge(x, y, n_selected=n, alpha=0.15, n_threads=2, progress=lambda *a, told=told: told.append(a))
+        assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_an_exception_in_progress_stops_the_fit(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 4)
+    x, y = world(rng, 50, 10, 10)
+
+    def stop(done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    for threads in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            fit_ridge(x, y, n_selected=3, alpha=0.15, n_threads=threads, progress=stop)
+
+
+def test_bad_input_is_refused(rng: np.random.Generator) -> None:
+    x, y = world(rng, 50, 10, 3)
+    with pytest.raises(ShapeError, match="same, non-zero n_trials"):
+        fit_ridge(x, y[:-1], n_selected=3, alpha=0.15)
+    with pytest.raises(ShapeError, match="non-zero"):
+        fit_ridge(x, y[:, :0], n_selected=3, alpha=0.15)
+    with pytest.raises(InputError, match="n_selected is 0"):
+        fit_ridge(x, y, n_selected=0, alpha=0.15)
+    with pytest.raises(InputError, match="alpha is -1"):
+        fit_ridge(x, y, n_selected=3, alpha=-1.0)
+    with pytest.raises(InputError, match="n_threads is 0"):
+        fit_ridge(x, y, n_selected=3, alpha=0.15, n_threads=0)
+    with pytest.raises(InputError, match="responses hold NaN"):
+        fit_ridge(np.where(x > 2, np.nan, x), y, n_selected=3, alpha=0.15)
+    with pytest.raises(InputError, match="targets 0 to 2 hold NaN"):
+        fit_ridge(x, np.where(y > 2, np.nan, y), n_selected=3, alpha=0.15)
+    with pytest.raises(InputError, match="larger alpha"):
+        fit_ridge(np.repeat(x[:, :1], 10, axis=1), y, n_selected=5, alpha=0.0)
+    with pytest.raises(ShapeError, match=r"fitted on \(n_trials, 10\)"):
+        fit_ridge(x, y, n_selected=3, alpha=0.15).predict(x[:, :4])

@@ -1,0 +1,179 @@
+"""md-train as a person meets it: one line per mistake, exit codes, help that ends with something to type."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from minddiffuser.runtime.errors import FileError
+from minddiffuser.training import cli
+from minddiffuser.training.cli import fit_settings, main, parser
+from minddiffuser.training.datasets.folder import open_data
+
+COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    example = text[text.index("\nexample (offline") :]
+    lines = [line.strip() for line in example.splitlines() if line.strip().startswith("md-train")]
+    assert len(lines) >= 2
+    for line in lines:
+        parser().parse_args(line.split()[1:])  # what the help tells works
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["simulate"], "MODALITY"),
+        (["simulate", "eeg", "--out", "x"], "invalid choice: 'eeg'"),
+        (["simulate", "fmri"], "--out"),
+        (["simulate", "fmri", "--out", "x", "--snr", "loud"], "invalid float value: 'loud'"),
+        (["simulate", "fmri", "--out", "x", "--snr", "0"], "snr is 0.0"),
+        (["simulate", "fmri", "--out", "x", "--snr", "nan"], "snr is nan"),
+        (["simulate", "fmri", "--out", "x", "--repetitions", "4"], "shown 1, 2 or 3 times"),
+        (["simulate", "fmri", "--out", "x", "--n-train", "1"], "1 training"),
+        (["simulate", "fmri", "--out", "x", "--n-test", "0"], "0 test"),
+        (["simulate", "fmri", "--out", "x", "--batch-size", "0"], "'0' is not a whole number above 0"),
+        (["simulate", "fmri", "--out", "x", "--colour", "red"], "unrecognized arguments: --colour"),
+        (["fit", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["fit", "nowhere", "--out", "x", "--preset", "mine"], "invalid choice: 'mine'"),
+        (["fit", "nowhere", "--out", "x", "--percent", "0"], "percent is 0.0"),
+        (["fit", "nowhere", "--out", "x", "--alpha-latent", "-1"], "alpha is -1.0"),
+        (["fit", "nowhere", "--out", "x", "--n-context", "0"], "'0' is not a whole number above 0"),
+        (["fit", "nowhere", "--out", "x", "--n-folds", "1"], "n_folds is 1"),
+        (["world"], "--out"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("md-train: ")
+    assert told.err.count("\n") == 1
+    assert message in told.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_models_and_stimuli(tmp_path: Path, small_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "data")
+    assert main(["simulate", "fmri", "--out", out, "--models", str(tmp_path / "none")]) == 2
+    assert "the model folder" in capsys.readouterr().err
+    base = ["simulate", "fmri", "--out", out, "--models", str(small_world), "--n-train", "3", "--device", "cpu"]
+    assert main([*base, "--stimuli", str(tmp_path / "none")]) == 2
+    assert "picture folder" in capsys.readouterr().err
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"x")
+    assert main([*base, "--stimuli", str(tmp_path / "pictures")]) == 2
+    told = capsys.readouterr().err
+    assert "a.png cannot be decoded" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def simulate(name: str, *more: str) -> int:
+        base = ["simulate", "fmri", "--out", str(tmp_path / name), "--models", str(small_world), "--device", "cpu"]
+        return main([*base, "--seed", "4", "--n-train", "6", "--n-test", "2", *more])
+
+    assert simulate("data", "--snr", "2", "--repetitions", "2") == 0
+    told = capsys.readouterr()
+    assert told.out == f"{tmp_path / 'data'}\n"
+    assert "train pictures: 6/6" in told.err
+    data = open_data(tmp_path / "data")
+    assert (data.provenance["seed"], data.provenance["snr"]) == (4, 2.0)
+    assert data.provenance["n_repetitions"] == {"train": 1, "test": 2}
+    assert data.n_voxels == 2000
+    assert simulate("data") == 2
+    assert "--force" in capsys.readouterr().err
+    assert simulate("data", "--force", "--train-repetitions", "2") == 0
+    again = open_data(tmp_path / "data")
+    assert again.responses("train").shape == (12, 2000)
+    np.testing.assert_array_equal(again.images("train"), data.images("train"))
+
+
+def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
+    plain = fit_settings(parser().parse_args(["fit", "data", "--out", "x"]))
+    assert (plain.context.n_selected, plain.structure.n_selected, plain.latent.n_selected) == (250, 350, 4000)
+    assert (plain.selection.percent, plain.selection.absolute, plain.cache_dir) == (25.0, False, None)
+    line = "fit data --out x --n-context 11 --n-latent 12 --n-structure 13 --n-semantic 14 --alpha-latent 2.5"
+    line += f" --percent 40 --absolute --n-folds 3 --n-selection 9 --cache {tmp_path} --threads 2 --batch-size 5"
+    chosen = fit_settings(parser().parse_args(line.split()))
+    n_selected = [chosen.decoder(target).n_selected for target in cli.TARGETS]
+    assert n_selected == [11, 12, 13, 14]
+    assert [chosen.decoder(target).alpha for target in cli.TARGETS] == [0.15, 2.5, 0.15, 0.15]
+    selection = chosen.selection
+    assert (selection.percent, selection.absolute, selection.n_folds, selection.n_selected) == (40.0, True, 3, 9)
+    assert (chosen.cache_dir, chosen.n_threads, chosen.batch_size) == (tmp_path, 2, 5)
+
+
+def test_world_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    seen: dict[str, Any] = {}
+
+    def make_world(out: Path, **options: Any) -> Path:
+        seen.update(out=out, **options)
+        options["progress"]("drawing", 1, 2)
+        return out
+
+    monkeypatch.setattr("minddiffuser.training.tinyworld.world.make_world", make_world)
+    argv = ["world", "--out", str(tmp_path), "--part", "clip", "--part", "judge", "--effort", "0.1"]
+    assert main(argv) == 0
+    assert (seen["out"], seen["parts"], seen["effort"], seen["device"]) == (tmp_path, ["clip", "judge"], 0.1, "auto")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (FileError("two\nlines"), 2, "two lines"),
+        (MemoryError(), 2, "out of memory: give a smaller --batch-size"),
+        (ModuleNotFoundError("no", name="torch"), 2, "this needs torch: pip install 'minddiffuser[train]'"),
+    ],
+)
+def test_what_goes_wrong_inside(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr(cli, "_fit", fail)
+    assert main(["fit", "data", "--out", "x"]) == code
+    told = capsys.readouterr().err
+    assert told.startswith("md-train: ")
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(args: Any) -> Path:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_fit", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit", "data", "--out", "x"])
+
+
+def test_help_needs_no_heavy_library() -> None:
+    heavy = "torch", "diffusers", "transformers", "open_clip", "scipy", "PIL"
+    code = (
+        "import sys; from minddiffuser.training.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
