@@ -16,9 +16,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
+
 from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge
 from minddiffuser.training.solvers.threads import usable_cpus
-from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 

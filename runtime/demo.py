@@ -131,7 +131,7 @@ def commands(out: Path, settings: DemoSettings, stimuli: Path | None) -> dict[st
     simulate += ["--seed", str(settings.seed), "--n-train", str(settings.n_train)]
     simulate += ["--n-test", str(settings.n_trials)] if stimuli is None else ["--stimuli", str(stimuli)]
     fit = ["md-train", "fit", data, "--models", settings.models, "--out", checkpoint]
-    fit += ["--n-structure", str(settings.n_structure)]
+    fit += ["--n-structure", str(settings.n_structure), "--threads", str(_threads(settings))]
     run = ["md-reconstruct", "run", checkpoint, data, "--models", settings.models, "--out", str(out)]
     run += ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
     run += ["--backprop-steps", str(settings.backprop_steps), "--controls", settings.controls]

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from minddiffuser.training.tinyworld.tokens import N_TOKENS, write_tokenizer
 from open_clip import CLIP
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from minddiffuser.training.tinyworld.tokens import N_TOKENS, write_tokenizer
 
 IMAGE_SIZE = 32
 LATENT_SHAPE = (4, 4, 4)

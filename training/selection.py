@@ -87,7 +87,8 @@ def correlation(a: Float64, b: Float64) -> Float64:
     """Pearson correlation of matching columns of (n, k) arrays; 0 where a column does not vary."""
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     norm = np.sqrt(np.einsum("nk,nk->k", a, a) * np.einsum("nk,nk->k", b, b))
-    return np.divide(np.einsum("nk,nk->k", a, b), norm, out=np.zeros_like(norm), where=norm > 1e-12 * len(a))
+    r: Float64 = np.divide(np.einsum("nk,nk->k", a, b), norm, out=np.zeros_like(norm), where=norm > 1e-12 * len(a))
+    return r
 
 
 def cross_validated_correlation(

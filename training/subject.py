@@ -146,15 +146,14 @@ def simulate_subject(
     train_seed, test_seed, brain_seed, noise_seed = np.random.SeedSequence(seed).spawn(4)
     train = rendered(train_seed, showing.n_train, models.image_size, combinations="seen")
     if showing.stimuli is None:
-        test, source = rendered(test_seed, showing.n_test, models.image_size, combinations="all"), ["tiny world"]
+        test = rendered(test_seed, showing.n_test, models.image_size, combinations="all")
+        source = ["tiny world"]
     else:
         paths = list_pictures(showing.stimuli)
         for path in paths:  # an undecodable picture is found now, not after minutes
             read_image(path)
-        test, source = (
-            Shown(Squares(paths, models.image_size), []),
-            [os.fsencode(path.name).decode(errors="replace") for path in paths],
-        )
+        test = Shown(Squares(paths, models.image_size), [])
+        source = [os.fsencode(path.name).decode(errors="replace") for path in paths]
     brain_rng, noise_rng = np.random.default_rng(brain_seed), np.random.default_rng(noise_seed)
     brain, drives = _look(models, train, test, settings, brain_rng, batch_size, progress)
     responses = simulate_fmri(brain, drives, settings, noise_rng)

@@ -35,7 +35,8 @@ def _cubic(x: Float64) -> Float64:
 
 
 def _triangle(x: Float64) -> Float64:
-    return np.maximum(1 - np.abs(x), 0.0)
+    result: Float64 = np.maximum(1 - np.abs(x), 0.0)
+    return result
 
 
 KERNELS: dict[str, Callable[[Float64], Float64]] = {"bicubic": _cubic, "bilinear": _triangle}

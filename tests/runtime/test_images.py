@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import (
     fit_square,
@@ -18,7 +20,6 @@ from minddiffuser.runtime.images import (
     to_uint8,
     write_png,
 )
-from PIL import Image
 
 
 @pytest.fixture

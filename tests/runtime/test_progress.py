@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.progress import Phases, Progress, duration
 

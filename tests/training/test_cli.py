@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import png_bytes
 from minddiffuser.training.simulate import (
@@ -23,8 +26,6 @@ from minddiffuser.training.simulate import (
     simulate_fmri,
 )
 from minddiffuser.training.subject import Showing, simulate_subject, words_of_neighbours
-from PIL import Image
-from safetensors.numpy import load_file
 
 SIDE, D_VISION, D_WORDS = 6, 12, 20
 SHAPE = (6, SIDE * SIDE + 1, D_VISION)

@@ -15,7 +15,7 @@ from .pictures import Pictures
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS
 from .tokens import END, N_TOKENS, START
 
-SETTINGS = LoopSettings(steps=11_000, learning_rate=1.2e-3, warmup=300, ema=0.999, seed=13, save_every=500)
+SETTINGS = LoopSettings(steps=8_000, learning_rate=1.2e-3, warmup=300, ema=0.999, seed=13, save_every=500)
 BATCH = 64
 CAPTION_DROPOUT = 0.12
 MIN_SNR = 5.0

@@ -1,4 +1,5 @@
 import pytest
+
 from minddiffuser.runtime.batch.grid import batch_grid
 from minddiffuser.runtime.errors import InputError
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from minddiffuser.runtime.batch.identity import alone_in, claim_folder, remove_drafts
 from minddiffuser.runtime.errors import FileError
 

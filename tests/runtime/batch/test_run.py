@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime import files
 from minddiffuser.runtime.batch.run import BatchResult, Outcome, run_batch
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
@@ -20,7 +21,7 @@ RESPONSES = np.random.default_rng(0).random((7, 5)).astype(np.float32)
 
 
 class Paint:
-    """Pictures that depend on a trial's number, its responses, and the size of its batch (as networks' last bits do)."""
+    """Pictures that depend on the responses and on the size of the batch, as a network's last bits do."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, ...]] = []

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, MissingExtra
 from minddiffuser.runtime.models import locate
 from minddiffuser.runtime.models.clip import find_clip, open_tower
 from minddiffuser.runtime.models.open import load_models
-from safetensors.torch import load_file, save_file
 
 SCHEDULER = "scheduler/scheduler_config.json"
 
@@ -183,8 +184,9 @@ def test_the_openai_clip_is_built_with_its_own_activation(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # open_clip itself only warns that ViT-B-32 lacks the QuickGELU its openai weights were trained with.
-    import minddiffuser.runtime.models.clip as clip_module
     import open_clip
+
+    import minddiffuser.runtime.models.clip as clip_module
 
     asked: list[Any] = []
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from minddiffuser.runtime.models.open import load_models
-from minddiffuser.training.tinyworld.tokens import write_tokenizer
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.training.tinyworld.tokens import write_tokenizer
 
 UNET = {
     "_class_name": "UNet2DConditionModel",

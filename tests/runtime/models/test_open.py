@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.models.preprocess import Preprocessing, resize_matrix
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModel, CLIPTokenizer
 
 
 @pytest.fixture(scope="module")

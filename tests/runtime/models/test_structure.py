@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.models.structure import PRESETS, shallow_features
-from safetensors.torch import load_file
 
 HEADS, PATCH = 2, 8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
 from minddiffuser.training.datasets.base import DATASETS, open_dataset
 from minddiffuser.training.datasets.folder import SplitData, check_target, open_data, write_data
-from safetensors.numpy import load_file, save_file
 
 N_VOXELS, SIZE = 7, 12
 ROIS = {"V1": (0, 4), "LO": (4, 7)}
@@ -368,3 +370,14 @@ def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "a").data_hash == write(tmp_path / "b").data_hash
+
+
+def test_the_documented_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "data_folder.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "data_folder.md", "exec"), {"__name__": "example"})
+    printed = capsys.readouterr().out.strip()
+    assert f"It prints `{printed}`" in text

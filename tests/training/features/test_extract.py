@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.training.features import extract
 from minddiffuser.training.features.extract import extract_features
-from numpy.typing import NDArray
 
 
 class Pictures:

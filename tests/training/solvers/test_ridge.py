@@ -18,7 +18,7 @@ from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge, largest
 class FlatSolve:
     """numpy, but a system with one right-hand side has a flat solution (FastL2LiR needs that since numpy 2.4)."""
 
-    class linalg:
+    class linalg:  # noqa: N801
         @staticmethod
         def solve(matrix: Any, right: Any) -> Any:
             return np.linalg.solve(matrix, right[:, 0] if right.shape[1] == 1 else right)

@@ -1,0 +1,73 @@
+"""A run folder by hand: three trials, all kinds of figures, and strings that would like to be markup."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.images import write_png
+
+HOSTILE = "</style><script>document.title='broken'</script>\"'&<img src=x onerror=alert(1)>$policy"
+GAINS = {0: 0.1, 3: -0.2, 12: 0.3}  # trial -> gain in pixcorr
+LOSSES = {0: [2.0, 1.5, 1.0], 3: [2.0, 1.9, 1.8], 12: [2.0, 0.5, 0.7]}
+
+
+def row(one: float, two: float) -> dict[str, Any]:
+    return {"stage1": one, "stage2": two, "difference": two - one, "ci95": [two - one - 0.05, two - one + 0.05]}
+
+
+def write_run(run: Path, *, with_figures: bool = True) -> Path:
+    rng = np.random.default_rng(0)
+    for trial, loss in LOSSES.items():
+        kinds = ["images/stage1", "images/stage2"] + (["stimuli", "images/oracle"] if with_figures else [])
+        for kind in kinds:
+            write_png(run / kind / f"{trial:06d}.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+        if with_figures:
+            write(
+                run / "curves" / f"{trial:06d}.json", {"trial": trial, "loss": loss, "best_step": int(np.argmin(loss))}
+            )
+    if not with_figures:
+        return run
+    metrics = {"pixcorr": row(0.2, 0.3), "ssim": row(0.4, 0.3), HOSTILE: row(0.5, 0.5)}
+    summary = {
+        "format": "minddiffuser-run",
+        "version": 1,
+        "n_trials": 3,
+        "skipped": [{"trial": 5, "reason": f"NaN {HOSTILE}"}],
+        "metrics": metrics,
+        "controls": {"shuffled": {"pixcorr": row(0.2, 0.21)}, "oracle": {"pixcorr": row(0.2, 0.61)}},
+        "seconds": {"stage1": 12.0, "stage2": 30.5},
+    }
+    write(run / "summary.json", summary)
+    trials = [
+        {"trial": t, "stimulus": True, "metrics": {"pixcorr": [0.5, 0.5 + g], "ssim": [0.1, 0.1], HOSTILE: [0.1, 0.2]}}
+        for t, g in GAINS.items()
+    ]
+    write(run / "trials.json", trials)
+    settings = {
+        "settings": {"models": HOSTILE, "refine": {"steps": 2}, "layers": ["a", 2, None, True]},
+        "versions": {"minddiffuser": "9.8.7"},
+        "hashes": {"models": "ab" * 32},
+        "data": {"subject": HOSTILE, "simulated": True},
+        "notes": [f"a note {HOSTILE}"],
+    }
+    write(run / "settings.json", settings)
+    return run
+
+
+def write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def full_run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def bare_run(tmp_path: Path) -> Path:
+    """Pictures of both stages and nothing else: no stimuli, no metrics, no settings."""
+    return write_run(tmp_path / "run", with_figures=False)

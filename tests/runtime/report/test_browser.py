@@ -1,0 +1,125 @@
+"""The page in a real browser: no complaint in its console, sorting, both colour schemes, a phone's width."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minddiffuser.runtime.report.page import write_report
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed (CI installs them)"
+)
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1200,900",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, full_run: Path) -> webdriver.Chrome:
+    browser.get_log("browser")
+    browser.get(write_report(full_run).as_uri())
+    browser.execute_script("localStorage.clear()")
+    scheme(browser, "light")
+    browser.refresh()
+    return browser
+
+
+def scheme(browser: webdriver.Chrome, value: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": value}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def order(browser: webdriver.Chrome) -> list[str]:
+    return browser.execute_script("return [...document.querySelectorAll('article')].map(a => a.dataset.trial)")
+
+
+def brightness(browser: webdriver.Chrome) -> float:
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return sum(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]) / 3
+
+
+def test_the_console_is_silent_and_the_style_is_applied(page: webdriver.Chrome) -> None:
+    assert page.get_log("browser") == []
+    assert page.title != "broken"
+    assert page.execute_script("return getComputedStyle(document.querySelector('.cards')).display") == "grid"
+    loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    assert page.execute_script(loaded)
+    assert page.execute_script("return getComputedStyle(document.images[0]).imageRendering") == "pixelated"
+
+
+def test_trials_sort_by_keyboard(page: webdriver.Chrome) -> None:
+    assert order(page) == ["0", "3", "12"]
+    select = page.find_element("id", "sort-key")
+    select.send_keys("gain in P")
+    assert order(page) == ["12", "0", "3"]
+    button = page.find_element("id", "sort-order")
+    assert button.text == "Largest first"
+    button.send_keys(" ")
+    assert order(page) == ["3", "0", "12"]
+    assert "gain in PixCorr, smallest first" in page.find_element("id", "sort-status").get_attribute("textContent")
+    select.send_keys("trial")
+    assert order(page) == ["0", "3", "12"]
+    assert page.get_log("browser") == []
+
+
+def test_dark_follows_the_system_and_the_button_overrules_it(page: webdriver.Chrome) -> None:
+    assert brightness(page) > 200
+    scheme(page, "dark")
+    assert brightness(page) < 60
+    button = page.find_element("id", "theme")
+    assert button.text == "Light"
+    button.send_keys("\n")
+    assert brightness(page) > 200
+    page.refresh()
+    assert brightness(page) > 200, "the choice is remembered"
+    assert page.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 1200])
+def test_nothing_overflows_sideways(page: webdriver.Chrome, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_text_stands_out_from_its_ground_in_both_schemes(page: webdriver.Chrome) -> None:
+    measure = """
+      const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255)
+          .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b; };
+      const ground = e => { while (e) { const c = getComputedStyle(e).backgroundColor;
+        if (!c.startsWith('rgba(0, 0, 0, 0')) return c; e = e.parentElement; } return 'rgb(255,255,255)'; };
+      return [...document.querySelectorAll('p, small, td, th, dt, dd span, figcaption, h1, h2, h3, a, button')]
+        .filter(e => e.offsetParent).map(e => { const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+          return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); });
+    """
+    for value in ("light", "dark"):
+        scheme(page, value)
+        assert min(page.execute_script(measure)) >= 4.5  # WCAG 2.2, AA

@@ -1,0 +1,406 @@
+"""The commands as a person meets them: what they leave behind, and one line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from minddiffuser.runtime import cli, files
+from minddiffuser.runtime.images import write_png
+
+N_TRIALS = 5
+ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
+FAST = ["--steps", "1", "--backprop-steps", "1", "--batch-size", "2", "--threads", "1", "--device", "cpu"]
+Go = Callable[..., int]
+
+
+@pytest.fixture
+def responses(tmp_path: Path) -> Path:
+    path = tmp_path / "responses.npy"
+    np.save(path, ROWS)
+    return path
+
+
+@pytest.fixture
+def stimuli(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for trial in range(N_TRIALS):
+        write_png(tmp_path / "seen" / f"{trial}.png", rng.integers(0, 256, (40, 32, 3)).astype(np.uint8))
+    return tmp_path / "seen"
+
+
+@pytest.fixture
+def arguments(small_checkpoint: Path, small_world: Path, responses: Path, tmp_path: Path) -> list[str]:
+    return [
+        "run",
+        str(small_checkpoint),
+        str(responses),
+        "--models",
+        str(small_world),
+        "--out",
+        str(tmp_path / "run"),
+        *FAST,
+    ]
+
+
+def pictures(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.png"))}
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("md-reconstruct: ")
+    assert captured.out == ""
+    return lines[0]
+
+
+def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*arguments, "--stimuli", str(stimuli), "--controls", "both", "--note", "by hand"]) == 0
+    run = tmp_path / "run"
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(run / "report.html")
+    assert "images/s" in captured.err
+    kinds = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli")
+    assert set(pictures(run)) == {f"{kind}/{t:06d}.png" for kind in kinds for t in range(N_TRIALS)}
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["n_trials"] == N_TRIALS
+    assert set(summary["metrics"]) == {"pixcorr", "ssim", "ssim_columns", "clip_two_way"}
+    assert set(summary["controls"]) == {"shuffled", "oracle"}
+    for table in (summary["metrics"], *summary["controls"].values()):
+        for row in table.values():
+            assert set(row) == {"stage1", "stage2", "difference", "ci95"}
+            assert row["difference"] == pytest.approx(row["stage2"] - row["stage1"])
+    assert summary["controls"]["oracle"]["ssim"]["stage1"] == summary["metrics"]["ssim"]["stage1"]
+    assert set(summary["seconds"]) == {"decode", "stage1", "stage2", "shuffled", "oracle", "metrics"}
+    trials = json.loads((run / "trials.json").read_text())
+    assert np.mean([row["metrics"]["ssim"][1] for row in trials]) == pytest.approx(summary["metrics"]["ssim"]["stage2"])
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["settings"]["refine"]["backprop_steps"] == 1
+    assert settings["notes"] == ["by hand"]
+    assert all(len(value) == 64 for value in settings["hashes"].values())
+
+
+def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[str], tmp_path: Path) -> None:
+    assert cli.main([*arguments, "--stage", "1"]) == 0
+    run = tmp_path / "run"
+    assert {path.split("/")[1] for path in pictures(run)} == {"stage1"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["n_trials"], summary["metrics"], summary["controls"]) == (N_TRIALS, {}, {})
+    assert (run / "report.html").is_file()
+
+
+def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ROWS.copy()
+    rows[3, 5] = np.nan
+    arrays = {f"{t:02d}": rows[t] for t in range(N_TRIALS)} | {"01": ROWS[1, :20]}
+    save_file({name: np.ascontiguousarray(row) for name, row in arrays.items()}, tmp_path / "r.safetensors")
+    arguments[2] = str(tmp_path / "r.safetensors")
+    assert cli.main([*arguments, "--stage", "1"]) == 1
+    told = capsys.readouterr().err
+    assert "trial 1 is skipped: it has 20 voxels, expected 24" in told
+    assert "trial 3 is skipped: 1 of 24 values are NaN or infinite" in told
+    assert "2 of 5 trials were skipped" in told
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [row["trial"] for row in summary["skipped"]] == [1, 3]
+    assert summary["n_trials"] == 3
+    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2, 4)}
+
+
+def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "minddiffuser.runtime.cli", *arguments, "--steps", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        while not (run / "journal" / "000000.json").exists():
+            assert process.poll() is None, "the run ended without its first record"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = {p: p.stat().st_mtime_ns for p in run.glob("images/*/00000[01].png")}
+    assert len(finished) == 4
+    assert not (run / "journal" / "000002.json").exists()
+    assert cli.main([*arguments, "--steps", "8"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished, "finished trials were made again"
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "whole")
+    assert cli.main([*arguments, "--steps", "8"]) == 0
+    assert pictures(run) == pictures(tmp_path / "whole")
+    assert len(pictures(run)) == 2 * N_TRIALS
+
+
+# Every mistake: how to make it from the arguments of a good run, and what the line must say.
+MISTAKES: dict[str, tuple[Callable[[list[str], Path], object], str]] = {}
+
+
+def mistake(told: str) -> Callable[[Callable[[list[str], Path], object]], None]:
+    def register(make: Callable[[list[str], Path], object]) -> None:
+        MISTAKES[make.__name__] = (make, told)
+
+    return register
+
+
+def own_checkpoint(args: list[str], tmp: Path) -> Path:
+    shutil.copytree(args[1], tmp / "checkpoint")
+    args[1] = str(tmp / "checkpoint")
+    return tmp / "checkpoint"
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def give(args: list[str], tmp: Path, array: np.ndarray) -> None:
+    np.save(tmp / "bad.npy", array)
+    args[2] = str(tmp / "bad.npy")
+
+
+@mistake("invalid choice: 'other'")
+def unknown_preset(args: list[str], tmp: Path) -> None:
+    args += ["--preset", "other"]
+
+
+@mistake("argument --batch-size: '0' is not a whole number above 0")
+def empty_batches(args: list[str], tmp: Path) -> None:
+    args += ["--batch-size", "0"]
+
+
+@mistake("is neither 'all' nor a whole number")
+def half_a_step(args: list[str], tmp: Path) -> None:
+    args += ["--backprop-steps", "1.5"]
+
+
+@mistake("learning_rate is -1.0")
+def backward(args: list[str], tmp: Path) -> None:
+    args += ["--learning-rate", "-1"]
+
+
+@mistake("argument --stage: invalid choice")
+def third_stage(args: list[str], tmp: Path) -> None:
+    args += ["--stage", "3"]
+
+
+@mistake("unrecognized arguments: --sedd")
+def misspelt(args: list[str], tmp: Path) -> None:
+    args += ["--sedd", "3"]
+
+
+@mistake("is not a folder")
+def missing_checkpoint(args: list[str], tmp: Path) -> None:
+    args[1] = str(tmp / "absent")
+
+
+@mistake("truncated or was changed")
+def truncated_checkpoint(args: list[str], tmp: Path) -> None:
+    path = own_checkpoint(args, tmp) / "latent.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@mistake("version 99")
+def newer_checkpoint(args: list[str], tmp: Path) -> None:
+    edit(own_checkpoint(args, tmp) / "checkpoint.json", version=99)
+
+
+@mistake("fitted for other models")
+def other_models(args: list[str], tmp: Path) -> None:
+    edit(own_checkpoint(args, tmp) / "checkpoint.json", models={"name": "other", "hash": "0" * 64})
+
+
+@mistake("layer preset")
+def mask_of_another_preset(args: list[str], tmp: Path) -> None:
+    folder = own_checkpoint(args, tmp)
+    path = folder / "mask.safetensors"
+    save_file(load_file(path), path, metadata={"preset": "paper"})
+    content = json.loads((folder / "checkpoint.json").read_text())
+    edit(folder / "checkpoint.json", files=content["files"] | {path.name: files.sha256_of(path)})
+
+
+@mistake("'someone'")
+def another_subject(args: list[str], tmp: Path) -> None:
+    data = tmp / "data"
+    write_png(data / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
+    save_file({"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}, data / "test.safetensors")
+    (data / "data.json").write_text(json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"}))
+    args[2] = str(data)
+
+
+@mistake("do not exist")
+def missing_responses(args: list[str], tmp: Path) -> None:
+    args[2] = str(tmp / "absent.npy")
+
+
+@mistake("responses have 23 voxels, the checkpoint was fitted on 24")
+def other_voxels(args: list[str], tmp: Path) -> None:
+    give(args, tmp, ROWS[:, :23])
+
+
+@mistake("expected (n_trials, n_voxels)")
+def wrong_rank(args: list[str], tmp: Path) -> None:
+    give(args, tmp, ROWS[None])
+
+
+@mistake("int64: expected float32")
+def wrong_dtype(args: list[str], tmp: Path) -> None:
+    give(args, tmp, ROWS.astype(np.int64))
+
+
+@mistake("none of the 5 trials can be reconstructed")
+def all_nan(args: list[str], tmp: Path) -> None:
+    give(args, tmp, ROWS * np.nan)
+
+
+@mistake("every voxel is 1")
+def constant(args: list[str], tmp: Path) -> None:
+    give(args, tmp, np.ones_like(ROWS))
+
+
+@mistake("truncated, damaged or hold Python objects")
+def pickled(args: list[str], tmp: Path) -> None:
+    np.save(tmp / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
+    args[2] = str(tmp / "bad.npy")
+
+
+@mistake("cannot be decoded")
+def stimulus_that_is_no_picture(args: list[str], tmp: Path) -> None:
+    (tmp / "bad").mkdir()
+    for trial in range(N_TRIALS):
+        (tmp / "bad" / f"{trial}.png").write_bytes(b"no picture")
+    args += ["--stimuli", str(tmp / "bad")]
+
+
+@mistake("there are 5 trials")
+def too_few_stimuli(args: list[str], tmp: Path) -> None:
+    write_png(tmp / "few" / "0.png", np.zeros((32, 32, 3), np.uint8))
+    args += ["--stimuli", str(tmp / "few")]
+
+
+@mistake("needs the stimuli")
+def oracle_without_stimuli(args: list[str], tmp: Path) -> None:
+    args += ["--controls", "oracle"]
+
+
+@mistake("does not exist")
+def missing_models(args: list[str], tmp: Path) -> None:
+    args[args.index("--models") + 1] = str(tmp / "absent")
+
+
+@mistake("settings.refine.steps: 7 there, 1 now")
+def folder_of_other_settings(args: list[str], tmp: Path) -> None:
+    # --stage 1 stays: the refinement's settings are part of the identity all the same.
+    assert cli.main([*args, "--stage", "1", "--steps", "7"]) == 0
+    args += ["--stage", "1"]
+
+
+@mistake("cannot be written")
+def folder_that_is_a_file(args: list[str], tmp: Path) -> None:
+    (tmp / "run").write_text("")
+
+
+@mistake("does not exist")
+def report_of_nothing(args: list[str], tmp: Path) -> None:
+    args[:] = ["report", str(tmp / "absent")]
+
+
+@mistake("invalid choice: 'rune'")
+def unknown_command(args: list[str], tmp: Path) -> None:
+    args[:] = ["rune"]
+
+
+@mistake("controls need at least 2")
+def demo_of_one(args: list[str], tmp: Path) -> None:
+    args[:] = ["demo", "--out", str(tmp / "demo"), "--trials", "1"]
+
+
+@mistake("cannot be read")
+def demo_of_absent_pictures(args: list[str], tmp: Path) -> None:
+    args[:] = ["demo", "--out", str(tmp / "demo"), "--stimuli", str(tmp / "absent")]
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    name: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, told = MISTAKES[name]
+    make(arguments, tmp_path)
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    assert told in one_line(capsys)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Path.write_bytes
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        full = path.parent.name == "stage1"
+        return real(Path("/dev/full") if full else path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert cli.main([*arguments, "--stage", "1"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("md-reconstruct:")]
+    assert len(lines) == 1
+    assert "the disk is full" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "the same command resumes"),
+        (MemoryError(), 2, "--batch-size"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            2,
+            "--backprop-steps",
+        ),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), 2, "--batch-size"),
+    ],
+)
+def test_what_happens_to_a_run_from_outside_is_one_line(
+    error: BaseException,
+    code: int,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from minddiffuser.runtime.report import page
+
+    def fail(_run: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(page, "write_report", fail)
+    assert cli.main(["report", str(tmp_path)]) == code
+    assert told in one_line(capsys)
+
+
+def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minddiffuser.runtime.report import page
+
+    monkeypatch.setattr(page, "write_report", lambda run: {}["a fault of ours"])
+    with pytest.raises(KeyError):
+        cli.main(["report", str(tmp_path)])
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "report"])
+def test_help_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"md-reconstruct {command} " in text[text.index("example (offline") :]

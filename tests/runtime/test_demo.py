@@ -1,0 +1,89 @@
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.demo import DemoSettings, commands, run_demo
+from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.images import write_png
+
+SETTINGS = DemoSettings(n_trials=3, n_train=40)
+
+
+class Shell:
+    """Stands for the subprocesses: remembers the commands, fails where told."""
+
+    def __init__(self, fail_at: str = "") -> None:
+        self.ran: list[str] = []
+        self.fail_at = fail_at
+
+    def __call__(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        name = command[3]
+        self.ran.append(name)
+        if name == "simulate":
+            Path(command[command.index("--out") + 1]).mkdir()
+        return 2 if name == self.fail_at else 0
+
+
+def test_it_runs_the_commands_that_it_tells(tmp_path: Path) -> None:
+    shell, stream = Shell(), io.StringIO()
+    assert run_demo(tmp_path / "demo", SETTINGS, stream=stream, execute=shell) == 0
+    assert shell.ran == ["simulate", "fit", "run"]
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["md-train", "md-train", "md-reconstruct"]
+    assert "--n-test 3" in lines[0]
+
+
+def test_finished_pieces_are_used_again_and_a_failed_one_is_made_anew(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=Shell("simulate")) == 2
+    failing = Shell("fit")
+    assert run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=failing) == 2
+    assert failing.ran == ["simulate", "fit"]
+    again = Shell()
+    assert run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=again) == 0
+    assert again.ran == ["fit", "run"]
+
+
+def test_other_choices_want_another_folder(tmp_path: Path) -> None:
+    run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=Shell())
+    with pytest.raises(FileError, match="seed, steps|steps, seed"):
+        run_demo(tmp_path, replace(SETTINGS, seed=8, steps=9), stream=io.StringIO(), execute=Shell())
+
+
+def test_own_pictures_decide_the_number_of_trials(tmp_path: Path) -> None:
+    for index in range(2):
+        write_png(tmp_path / "mine" / f"{index}.png", np.full((9, 9, 3), index, np.uint8))
+    stream = io.StringIO()
+    run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=stream, execute=Shell())
+    assert "--stimuli" in stream.getvalue()
+    assert "--n-test" not in stream.getvalue()
+    assert json.loads((tmp_path / "demo" / "work" / "demo.json").read_text())["settings"]["n_trials"] == 2
+    write_png(tmp_path / "mine" / "1.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(FileError, match="stimuli"):
+        run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=io.StringIO(), execute=Shell())
+
+
+@pytest.mark.parametrize("change", [{"n_trials": 1}, {"seed": -1}])
+def test_settings_that_make_no_sense_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(InputError):
+        replace(SETTINGS, **change)
+
+
+@pytest.mark.parametrize("stimuli", [None, Path("pictures")])
+def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: Path) -> None:
+    """Each command line is parsed by the command's own parser, so that an option renamed there fails here."""
+    from minddiffuser.runtime import cli as runtime_cli
+    from minddiffuser.training import cli as training_cli
+
+    for command in commands(tmp_path, SETTINGS, stimuli).values():
+        parser = training_cli.parser() if command[0] == "md-train" else runtime_cli.parser()
+        parser.parse_args(command[1:])
+
+
+def test_the_page_says_what_was_chosen() -> None:
+    note = DemoSettings(n_trials=5, steps=11, backprop_steps=3).note()
+    assert all(part in note for part in ("5 pictures", "11 iterations", "last 3 of 35"))

@@ -1,0 +1,131 @@
+"""Both stages of one batch on a world of random weights: what depends on what, not how good it looks."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
+from minddiffuser.runtime.generators.noise import trial_noise
+from minddiffuser.runtime.images import to_float, to_uint8
+from minddiffuser.runtime.models.models import Models
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, true_features
+from minddiffuser.runtime.refine.settings import RefineSettings
+
+REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
+RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
+SEEN = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def models(small_world: Path) -> Models:
+    return load_models(str(small_world))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_checkpoint: Path) -> Checkpoint:
+    return open_checkpoint(small_checkpoint)
+
+
+def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
+    settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
+    return Reconstructor(checkpoint, models, responses, [0, 1, 3], settings, seen=lambda trials: SEEN[list(trials)])
+
+
+def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
+    result = made(checkpoint, models, stage=1)((0, 3), RESPONSES[[0, 3]])
+    decoded = checkpoint.decode(RESPONSES[[0, 3]])
+    noise = trial_noise(3, (0, 3), models.latent_shape)
+    generator = DiffusionGenerator(
+        models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
+    )
+    assert (result.stage1 == to_uint8(generator.stage1_render().numpy())).all()
+    assert result.stage2 is None
+    assert result.loss_curve is None
+    assert set(result.seconds) == {"decode", "stage1"}
+
+
+def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
+    told: list[tuple[str, int, int]] = []
+    settings = ReconstructSettings(refine=REFINE, controls="both", n_noise=3, n_reverse=4)
+    run = Reconstructor(
+        checkpoint,
+        models,
+        RESPONSES,
+        [0, 1, 3],
+        settings,
+        seen=lambda trials: SEEN[list(trials)],
+        on_step=lambda *step: told.append(step),
+    )
+    result = run((0, 1), RESPONSES[:2])
+    assert result.stage2 is not None
+    assert result.loss_curve is not None
+    assert result.best_step is not None
+    assert result.stage2.shape == (2, 32, 32, 3)
+    assert result.loss_curve.shape == (3, 2)
+    assert (result.loss_curve[result.best_step, [0, 1]] == np.nanmin(result.loss_curve, axis=0)).all()
+    assert set(result.controls) == {"shuffled", "oracle"}
+    # Three targets, three pictures: none is another's.
+    pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"]]
+    assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
+    assert told == [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
+    again = run((0, 1), RESPONSES[:2])
+    assert (again.stage2 == result.stage2).all()
+
+
+def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models: Models) -> None:
+    """With trial 2 bad and its row changed, nothing changes; with the partner's row changed, only the control does."""
+    first = made(checkpoint, models, controls="shuffled")((0,), RESPONSES[:1])
+    bad = RESPONSES.copy()
+    bad[2] = 9
+    same = made(checkpoint, models, bad, controls="shuffled")((0,), RESPONSES[:1])
+    assert (same.controls["shuffled"] == first.controls["shuffled"]).all()
+    moved = RESPONSES.copy()
+    moved[[1, 3]] *= -1
+    other = made(checkpoint, models, moved, controls="shuffled")((0,), RESPONSES[:1])
+    assert (other.controls["shuffled"] != first.controls["shuffled"]).any()
+    assert (other.stage2 == first.stage2).all()
+
+
+def test_true_features_are_the_models_own(models: Models) -> None:
+    images = to_float(SEEN[:2])
+    structure, semantic = true_features(models, images, semantic=True)
+    expected, token = models.structure(torch.from_numpy(images), semantic=True)
+    assert np.allclose(structure, expected.detach().numpy())
+    assert token is not None
+    assert np.allclose(semantic, token.detach().numpy())
+
+
+def test_other_models_or_layers_are_refused(
+    checkpoint: Checkpoint, models: Models, small_world: Path, tmp_path: Path
+) -> None:
+    write = importlib.import_module("small_world").write_small_world
+    with pytest.raises(InputError, match="fitted for other models"):
+        made(checkpoint, load_models(str(write(tmp_path / "other", seed=1))))
+    with pytest.raises(InputError, match="layer preset"):
+        made(checkpoint, load_models(str(small_world), preset="paper"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"stage": 3}, "stage is 3"),
+        ({"controls": "some"}, "control 'some' is unknown"),
+        ({"stage": 1, "controls": "both"}, "belong to stage 2"),
+        ({"refine": RefineSettings(backprop_steps=36)}, "36 of 35"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        ReconstructSettings(**choices)
+
+
+def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Models) -> None:
+    for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
+        with pytest.raises(InputError, match=told):
+            Reconstructor(checkpoint, models, RESPONSES, [0], ReconstructSettings(controls=controls))

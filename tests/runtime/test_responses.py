@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
+from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.responses import open_responses, screen, seen, with_pictures
+
+ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+
+
+def test_every_format_gives_the_same_trials(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ROWS)
+    np.savez(tmp_path / "b.npz", responses=ROWS)
+    save_file({"responses": ROWS}, tmp_path / "c.safetensors")
+    save_file({f"{t:03d}": np.ascontiguousarray(ROWS[t]) for t in (2, 0, 1)}, tmp_path / "d.safetensors")
+    opened = [open_responses(path) for path in sorted(tmp_path.iterdir())]
+    assert all((np.stack(list(one.rows)) == ROWS).all() for one in opened)
+    assert len({one.hash for one in opened}) == 1
+
+
+def write_data(folder: Path) -> Path:
+    for index in range(2):
+        write_png_of(folder / "stimuli" / "test" / f"{index:06d}.png", 100 * index)
+    tensors = {"responses": ROWS, "stimulus": np.array([1, 0, 1])}
+    save_file(tensors, folder / "test.safetensors")
+    description = {
+        "format": "minddiffuser-data",
+        "version": 1,
+        "subject": "someone",
+        "n_voxels": 4,
+        "provenance": {"kind": "simulated fMRI"},
+    }
+    (folder / "data.json").write_text(json.dumps(description))
+    (folder / "captions.json").write_text(json.dumps({"train": [], "test": [["a red cat"], ["a blue car"]]}))
+    return folder
+
+
+def write_png_of(path: Path, level: int) -> None:
+    write_png(path, np.full((8, 12, 3), level, np.uint8))
+
+
+def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
+    given = open_responses(write_data(tmp_path))
+    assert (given.subject, given.simulated) == ("someone", True)
+    assert given.captions == (("a blue car",), ("a red cat",), ("a blue car",))
+    assert given.pictures is not None
+    pictures = seen(given.pictures, 4)
+    assert pictures.shape == (3, 4, 4, 3)
+    assert pictures[:, 0, 0, 0].tolist() == [100, 0, 100]
+
+
+def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
+    given = open_responses(write_data(tmp_path / "data"))
+    for index, name in enumerate(("b.png", "a.png", "c.png")):
+        write_png_of(tmp_path / "mine" / name, index)
+    shown = with_pictures(given, tmp_path / "mine")
+    assert [path.name for path in shown.pictures or ()] == ["a.png", "b.png", "c.png"]
+    assert shown.captions == ()
+    (tmp_path / "mine" / "c.png").unlink()
+    with pytest.raises(InputError, match="2 pictures and there are 3 trials"):
+        with_pictures(given, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"format": "other"}, "not a MindDiffuser data"),
+        ({"version": 2}, "version 2"),
+        ({"n_voxels": 5}, "has 4 voxels, data.json says 5"),
+    ],
+)
+def test_other_data_folders_are_refused(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    path = write_data(tmp_path) / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FileError, match=told):
+        open_responses(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000001.png", "data.json"])
+def test_an_incomplete_data_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (write_data(tmp_path) / name).unlink()
+    with pytest.raises(FileError, match="missing"):
+        open_responses(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (ROWS[0], r"\(4,\): expected \(n_trials, n_voxels\)"),
+        (ROWS[None], r"\(1, 3, 4\)"),
+        (ROWS.astype(np.int16), "int16"),
+        (ROWS.astype(complex), "complex128"),
+        (ROWS > 0, "bool"),
+        (ROWS.astype(str), "<U"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_other_ranks_and_dtypes_are_refused(tmp_path: Path, array: np.ndarray, told: str, kind: str) -> None:
+    path = tmp_path / f"r.{kind}"
+    np.save(path, array) if kind == "npy" else np.savez(path, responses=array)
+    with pytest.raises(ShapeError, match=told):
+        open_responses(path)
+
+
+@pytest.mark.parametrize("name", ["r.npy", "r.npz", "r.safetensors"])
+@pytest.mark.parametrize("keep", [0, 20, -7])
+def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: int) -> None:
+    path = tmp_path / name
+    if name == "r.npy":
+        np.save(path, ROWS)
+    elif name == "r.npz":
+        np.savez(path, responses=ROWS)
+    else:
+        save_file({"responses": ROWS}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(FileError, match="r\\."):
+        open_responses(path)
+
+
+def test_python_objects_are_never_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(FileError, match="cannot be read"):
+        open_responses(tmp_path / "r.npy")
+
+
+@pytest.mark.parametrize("name", ["absent.npy", "text.csv"])
+def test_a_missing_file_or_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.csv").write_text("1,2")
+    with pytest.raises(FileError, match=r"\.safetensors, \.npz, \.npy"):
+        open_responses(tmp_path / name)
+
+
+def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
+    bad = ROWS.copy()
+    bad[1, 2] = np.nan
+    rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
+    responses, skipped = screen(rows, 4)
+    assert list(skipped) == [1, 3, 4, 5]
+    assert "1 of 4 values" in skipped[1]
+    assert skipped[3] == "it has 3 voxels, expected 4"
+    assert skipped[4] == "every voxel is 7"
+    assert (responses[[0, 2]] == ROWS[[0, 2]]).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (ROWS[:, :3], "responses have 3 voxels, the checkpoint was fitted on 4"),
+        (np.full((2, 4), np.nan, np.float32), "none of the 2 trials"),
+        (np.ones((2, 4), np.float32), "none of the 2 trials"),
+        (np.zeros((0, 4), np.float32), "no trial"),
+    ],
+)
+def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
+    with pytest.raises(MindDiffuserError, match=told):
+        screen(rows, 4)

@@ -1,0 +1,284 @@
+"""A whole fit on stand-ins for data, models and features: what comes out, what a kill leaves, what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.training.decoders.ridge import Ridge
+from minddiffuser.training.features import extract
+from minddiffuser.training.fit import FitSettings, fit
+from minddiffuser.training.selection import SelectionSettings
+
+SHAPES = {"context": (15, 3), "latent": (4, 2, 2), "structure": (6, 2, 4), "semantic": (4,)}
+N_STIMULI = 40
+PARTS = ("normaliser", "constants", "context", "latent", "semantic", "mask", "structure")
+
+
+@dataclass
+class Features:
+    context: np.ndarray | None
+    latent: np.ndarray
+    structure: np.ndarray
+    semantic: np.ndarray
+
+
+@dataclass
+class Data:
+    """60 trials: 40 stimuli, the first 20 of them twice."""
+
+    train: np.ndarray
+    subject: str = "S1"
+    modality: str = "fmri"
+    provenance: dict[str, Any] = field(default_factory=dict)
+    order: np.ndarray = field(default_factory=lambda: np.r_[np.arange(40), np.arange(20)])
+
+    @property
+    def n_voxels(self) -> int:
+        return self.train.shape[1]
+
+    def responses(self, split: str) -> np.ndarray:
+        assert split == "train", "a fit may not look at the test split"
+        return self.train
+
+    def stimulus(self, split: str) -> np.ndarray:
+        assert split == "train"
+        return self.order
+
+    def hash(self, split: str) -> str:
+        assert split == "train"
+        return "d" * 64
+
+
+@dataclass
+class Models:
+    name: str = "stand-in"
+    hash: str = "ab" * 32
+    preset: str = "reference"
+    image_size: int = 16
+
+    def encode_text(self, captions: list[str]) -> np.ndarray:
+        assert captions == [""]
+        return np.full((1, 15, 3), 0.25, np.float32)
+
+
+@pytest.fixture
+def features(rng: np.random.Generator) -> Features:
+    causes = rng.standard_normal((N_STIMULI, 5))
+    made = {
+        name: (causes @ rng.standard_normal((5, int(np.prod(shape)))) * 2 + 1).reshape(-1, *shape).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
+    made["context"][:, 0] = [7.0, 8.0, 9.0]  # BOS
+    made["latent"][:, 1, 0, 1] = -3.0  # a target that does not vary
+    made["structure"][:, :, 1] = rng.standard_normal((N_STIMULI, 6, 4))  # cannot be decoded
+    return Features(**made)
+
+
+@pytest.fixture
+def data(features: Features, rng: np.random.Generator) -> Data:
+    order = np.r_[np.arange(40), np.arange(20)]
+    causes = features.latent.reshape(N_STIMULI, -1)[:, :5]
+    responses = causes[order] @ rng.standard_normal((5, 14)) + 0.3 * rng.standard_normal((60, 14)) + 5
+    responses[:, 3] = 2.0
+    return Data(responses.astype(np.float32))
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_features(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(*_args: Any, progress: Any, **_options: Any) -> Features:
+        progress(N_STIMULI, N_STIMULI)
+        return features
+
+    monkeypatch.setattr(extract, "extract_features", given)
+
+
+SETTINGS = FitSettings(
+    context=Ridge(n_selected=6),
+    latent=Ridge(n_selected=4000),
+    structure=Ridge(n_selected=8),
+    selection=SelectionSettings(percent=50),
+    n_threads=1,
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_fit_can_be_opened_and_decodes_its_training_data(tmp_path: Path, data: Data, features: Features) -> None:
+    out = fit(data, Models(), tmp_path / "checkpoint", SETTINGS)
+    checkpoint = open_checkpoint(out)
+    decoded = checkpoint.decode(data.train)
+    truth = {name: getattr(features, name)[data.order] for name in SHAPES}
+    assert np.corrcoef(decoded.context[:, 1:].ravel(), truth["context"][:, 1:].ravel())[0, 1] > 0.9
+    assert np.corrcoef(decoded.semantic[:, 0], truth["semantic"][:, 0])[0, 1] > 0.9  # type: ignore[index]
+    np.testing.assert_allclose(decoded.context[:, 0], np.tile([7.0, 8.0, 9.0], (60, 1)))
+    np.testing.assert_allclose(decoded.latent[:, 1, 0, 1], -3.0)
+    chosen = decoded.structure[:, checkpoint.mask], truth["structure"][:, checkpoint.mask]
+    assert np.corrcoef(chosen[0].ravel(), chosen[1].ravel())[0, 1] > 0.9
+    np.testing.assert_allclose(
+        decoded.structure[0, ~checkpoint.mask], truth["structure"].mean(0)[~checkpoint.mask], rtol=1e-5
+    )
+    np.testing.assert_array_equal(checkpoint.constant_voxels, [3])
+    np.testing.assert_array_equal(checkpoint.uncond_context, np.full((15, 3), 0.25))
+
+
+def test_the_mask_keeps_what_can_be_decoded(tmp_path: Path, data: Data) -> None:
+    checkpoint = open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+    assert checkpoint.mask.reshape(6, -1).sum(axis=1).tolist() == [4] * 6
+    assert checkpoint.mask[:, 0].sum() >= 22  # token 0 follows the causes, token 1 is noise
+    assert checkpoint.score[:, 0].mean() > 0.8 > abs(checkpoint.score[:, 1].mean())
+
+
+def test_the_weights_are_those_of_the_ridge_on_z_scored_data(tmp_path: Path, data: Data, features: Features) -> None:
+    out = fit(data, Models(), tmp_path / "c", SETTINGS)
+    used = np.delete(data.train.astype(float), 3, axis=1)
+    x = np.column_stack([(used - used.mean(0)) / used.std(0), np.ones(60)])
+    y = features.latent[data.order].reshape(60, -1).astype(float)[:, :2]
+    z = (y - y.mean(0)) / y.std(0)
+    predicted = x @ np.linalg.solve(x.T @ x + 0.15 * np.eye(14), x.T @ z) * y.std(0) + y.mean(0)
+    found = open_checkpoint(out).decode(data.train).latent.reshape(60, -1)[:, :2]
+    np.testing.assert_allclose(found, predicted, atol=1e-4)
+
+
+def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> None:
+    description = json.loads((fit(data, Models(), tmp_path / "c", SETTINGS) / "checkpoint.json").read_text())
+    assert description["subject"] == "S1"
+    assert description["models"] == {"name": "stand-in", "hash": "ab" * 32}
+    assert description["shapes"] == {name: list(shape) for name, shape in SHAPES.items()}
+    assert description["decoders"]["latent"] == {"kind": "ridge", "n_selected": 14, "alpha": 0.15}
+    assert description["selection"]["signed"] is True
+    assert description["provenance"]["constant_voxels"] == [3]
+    assert (description["provenance"]["n_trials"], description["provenance"]["n_stimuli"]) == (60, 40)
+
+
+def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, data: Data) -> None:
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+    for phase in ("context", "semantic", "selection", "structure"):
+        out = tmp_path / phase
+
+        def killed(name: str, _done: int, _total: int, at: str = phase) -> None:
+            if name == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), out, SETTINGS, progress=killed)
+        assert not (out / "checkpoint.json").exists()
+        with pytest.raises(FileError, match="not finished"):
+            open_checkpoint(out)
+        before = {name: (out / name).stat().st_mtime_ns for name in contents(out) if name.endswith("safetensors")}
+        fit(data, Models(), out, SETTINGS)
+        assert contents(out) == whole
+        assert before
+        assert before == {name: (out / name).stat().st_mtime_ns for name in before}
+
+
+def test_a_file_damaged_after_the_kill_is_fitted_again(tmp_path: Path, data: Data) -> None:
+    def killed(name: str, _done: int, _total: int) -> None:
+        if name == "selection":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), tmp_path / "c", SETTINGS, progress=killed)
+    (tmp_path / "c" / "latent.safetensors").write_bytes(b"half")
+    open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+
+
+def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None:
+    out = fit(data, Models(), tmp_path / "c", SETTINGS)
+    told: list[str] = []
+    fit(data, Models(), out, replace(SETTINGS, batch_size=2), progress=lambda name, *_: told.append(name))
+    assert told == []
+    (out / "mask.safetensors").write_bytes(b"half")
+    with pytest.raises(FileError, match="truncated or was changed"):
+        fit(data, Models(), out, SETTINGS)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_of_another_fit_is_refused(tmp_path: Path, data: Data, finished: bool) -> None:
+    def killed(name: str, _done: int, _total: int) -> None:
+        if name == "latent" and not finished:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c"
+    try:
+        fit(data, Models(), out, SETTINGS, progress=killed)
+    except KeyboardInterrupt:
+        assert not finished
+    before = contents(out)
+    others = {
+        "settings": (data, Models(), replace(SETTINGS, context=Ridge(n_selected=5))),
+        "selection": (data, Models(), replace(SETTINGS, selection=SelectionSettings(percent=10))),
+        "models": (data, Models(hash="cd" * 32), SETTINGS),
+        "preset": (data, Models(preset="paper"), SETTINGS),
+        "data": (Data(data.train + 1), Models(), SETTINGS),
+    }
+    for other in others.values():
+        with pytest.raises(FileError, match="other data, models or settings"):
+            fit(other[0], other[1], out, other[2])
+    assert contents(out) == before
+
+
+def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"not empty \(it holds notes.txt\)"):
+        fit(data, Models(), tmp_path, SETTINGS)
+    with pytest.raises(FileError, match="is a file"):
+        fit(data, Models(), tmp_path / "notes.txt", SETTINGS)
+
+
+def test_a_full_disk_is_one_sentence_and_can_be_continued(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.numpy
+
+    save, calls = safetensors.numpy.save_file, []
+
+    def full(arrays: Any, path: Any, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(arrays, path, **options)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(FileError, match="the disk is full while writing"):
+        fit(data, Models(), tmp_path / "c", SETTINGS)
+    open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+    assert len(calls) == len(PARTS) + 1
+
+
+def test_bad_training_data_is_refused(tmp_path: Path, data: Data, features: Features) -> None:
+    def with_responses(values: np.ndarray) -> Data:
+        return Data(values.astype(np.float32))
+
+    some = data.train.copy()
+    some[[4, 9], 2] = np.nan
+    cases = [
+        (with_responses(some), "2 of 60 training trials hold NaN or infinite responses .trials 4, 9"),
+        (with_responses(np.full((60, 14), np.nan)), "every training trial holds NaN"),
+        (with_responses(np.ones((60, 14))), "no voxel varies"),
+        (replace(data, order=np.zeros(60, int)), "1 training stimuli cannot be split"),
+    ]
+    for number, (bad, message) in enumerate(cases):
+        with pytest.raises(InputError, match=message):
+            fit(bad, Models(), tmp_path / str(number), SETTINGS)
+    with pytest.raises(ShapeError, match="2 trials or more"):
+        fit(Data(data.train[:1], order=np.zeros(1, int)), Models(), tmp_path / "one", SETTINGS)
+    features.context = None
+    with pytest.raises(InputError, match="no captions"):
+        fit(data, Models(), tmp_path / "mute", SETTINGS)
+
+
+def test_settings_that_cannot_be_used_are_refused() -> None:
+    for wrong in ({"batch_size": 0}, {"n_threads": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            FitSettings(**wrong)
