@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .models.models import Models
 
 LIBRARIES = ("minddiffuser", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "safetensors")
-# Pictures of the tiny world go eight at a time; one of Stable Diffusion's with gradients fills a large GPU.
-SMALL_PICTURE_PX, SMALL_BATCH = 128, 8
+# Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
+SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
 
 
 @dataclass(frozen=True, kw_only=True)

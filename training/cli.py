@@ -203,8 +203,13 @@ def _fit(args: argparse.Namespace) -> Path:
 
     settings = fit_settings(args)
     data = open_data(args.data)
+    models = _open_models(args, args.preset)
+    if args.threads is not None:
+        import torch
+
+        torch.set_num_threads(args.threads)
     with Phases() as progress:
-        return fit(data, _open_models(args, args.preset), args.out, settings, progress=progress)
+        return fit(data, models, args.out, settings, progress=progress)
 
 
 def fit_settings(args: argparse.Namespace) -> Any:

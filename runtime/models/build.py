@@ -45,6 +45,8 @@ def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str
         # diffusers has set the dtype of its own while reading, and warns when asked again.
         module.to(device=place, **({} if part in ("vae", "unet") else {"dtype": number}))
         module.eval().requires_grad_(False)
+        if part in ("vae", "unet") and place.type != "mps":
+            module.to(memory_format=torch.channels_last)  # convolutions are 5 to 15 % faster, on CPUs and tensor cores
     return Models(
         **parts,
         tokenizer=tokenizer,

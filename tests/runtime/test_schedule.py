@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.schedule import add_noise, ddim_schedule, ddim_update
 

@@ -16,7 +16,7 @@ from .scenes import IMAGE_SIZE
 
 SETTINGS = LoopSettings(steps=5_000, learning_rate=2.5e-3, weight_decay=0.0, seed=11)
 # The decoder goes on learning behind a frozen encoder, so that the denoiser can start on final latents meanwhile.
-POLISH = LoopSettings(steps=8_000, learning_rate=1.5e-3, weight_decay=0.0, seed=14)
+POLISH = LoopSettings(steps=6_600, learning_rate=1.5e-3, weight_decay=0.0, seed=14)
 BATCH = 16
 KL_WEIGHT = 1e-3
 

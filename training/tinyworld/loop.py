@@ -54,7 +54,7 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
     kept = module.state_dict().keys()
     buffers = {key: value for key, value in module.named_buffers() if key in kept and value.is_floating_point()}
     state = folder / f"{name}.safetensors"
-    first = _resume(state, parameters, buffers, average, optimizer) if state.exists() else 0
+    first, before = _resume(state, parameters, buffers, average, optimizer) if state.exists() else (0, 0.0)
     started, smooth = time.monotonic(), {}
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
@@ -72,7 +72,8 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
         if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
             _report(name, step + 1, first, settings.steps, started, smooth)
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(state, parameters, buffers, average, optimizer, step + 1)
+            spent = before + time.monotonic() - started
+            _save(state, parameters, buffers, average, optimizer, {"step": step + 1, "seconds": spent})
     with torch.no_grad():
         for key, value in parameters.items():
             value.copy_(average[key])
@@ -109,7 +110,7 @@ def _save(
     buffers: dict[str, torch.Tensor],
     average: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-    step: int,
+    progress: dict[str, float],
 ) -> None:
     tensors = {f"weights/{key}": value.detach().contiguous() for key, value in parameters.items()}
     tensors |= {f"average/{key}": value.contiguous() for key, value in average.items()}
@@ -119,8 +120,15 @@ def _save(
             tensors[f"{moment}/{key}"] = optimizer.state[value][moment].contiguous()
     state.parent.mkdir(parents=True, exist_ok=True)
     draft = state.with_suffix(".draft")
-    save_file(tensors, draft, metadata={"state": json.dumps({"step": step})})
+    save_file(tensors, draft, metadata={"state": json.dumps(progress)})
     draft.replace(state)
+
+
+def reached(state: Path) -> tuple[int, float]:
+    """Steps and seconds of a saved training."""
+    with safe_open(state, framework="pt") as file:
+        content = json.loads(file.metadata()["state"])
+    return int(content["step"]), float(content.get("seconds", 0.0))
 
 
 def _resume(
@@ -129,9 +137,10 @@ def _resume(
     buffers: dict[str, torch.Tensor],
     average: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-) -> int:
+) -> tuple[int, float]:
+    """Put a saved training back; the step it had reached and the seconds it had taken."""
+    step, seconds = reached(state)
     with safe_open(state, framework="pt") as file:
-        step = int(json.loads(file.metadata()["state"])["step"])
         with torch.no_grad():
             for key, value in buffers.items():
                 value.copy_(file.get_tensor(f"buffer/{key}"))
@@ -143,4 +152,4 @@ def _resume(
                     "exp_avg": file.get_tensor(f"exp_avg/{key}").to(value.device),
                     "exp_avg_sq": file.get_tensor(f"exp_avg_sq/{key}").to(value.device),
                 }
-    return step
+    return step, seconds

@@ -56,6 +56,14 @@ def measure(
     }
 
 
+def count_parameters(folder: Path) -> dict[str, int]:
+    """Numbers of trained parameters of each part of a model folder, for its card."""
+    models, judge = load_models(str(folder)), open_judge(folder / "judge")
+    clip = open_clip.create_model(f"local-dir:{folder / 'clip'}")
+    parts = {"vae": models.vae, "unet": models.unet, "text": models.text_encoder, "clip": clip, "judge": judge.network}
+    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+
+
 @torch.no_grad()
 def reconstruct(models: Models, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Images (n, 3, H, W) in [0, 1] through the VAE and back."""

@@ -8,6 +8,7 @@ killed run goes on where it was, and parts that do not wait for one another can 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import write_json
 from ...runtime.metrics.judge import write_judge
 from . import autoencoder, contrastive, denoiser, judging
-from .loop import scaled
+from .loop import reached, scaled
 from .pictures import JUDGE_SEED, Pictures, open_pictures
 from .tokens import write_tokenizer
 
@@ -74,6 +75,12 @@ class _Bench:
     def __init__(self, out: Path, work: Path, device: str, effort: float, progress: Progress | None) -> None:
         self.out, self.work, self.device, self.effort = out, work, device, effort
         self._progress = progress
+
+    @property
+    def hardware(self) -> str:
+        """A sentence for the model card."""
+        where = torch.cuda.get_device_name() if self.device.startswith("cuda") else f"the CPU ({platform.machine()})"
+        return f"Trained on {where} with PyTorch {torch.__version__}."
 
     def report(self, label: str) -> Callable[[int, int], None] | None:
         progress = self._progress
@@ -165,8 +172,8 @@ def _folder(bench: _Bench) -> None:
     """Put the parts together in the layout of a downloaded model, weights as float16."""
     clip, judge, both = bench.result("clip"), bench.result("judge"), bench.result("denoiser")
     bench.out.mkdir(parents=True, exist_ok=True)
-    AutoencoderKL.from_pretrained(bench.result("decoder")).half().save_pretrained(bench.out / "vae")
-    UNet2DConditionModel.from_pretrained(both / "unet").half().save_pretrained(bench.out / "unet")
+    _save_half(AutoencoderKL.from_pretrained(bench.result("decoder")), bench.out / "vae")
+    _save_half(UNet2DConditionModel.from_pretrained(both / "unet"), bench.out / "unet")
     CLIPTextModel.from_pretrained(both / "text_encoder").half().save_pretrained(bench.out / "text_encoder")
     shutil.copytree(bench.result("tokenizer"), bench.out / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(clip, bench.out / "clip", dirs_exist_ok=True)
@@ -187,13 +194,37 @@ def _folder(bench: _Bench) -> None:
     )
 
 
+def _save_half(module: torch.nn.Module, folder: Path) -> None:
+    """Save a diffusers model as float16, without the path it was read from, which its config would remember."""
+    module.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
+
+
 def _quality(bench: _Bench) -> None:
-    """Measure on held-out renderings; writes quality.json and samples.png beside the models."""
-    from .quality import measure, samples_page
+    """Measure on held-out renderings; writes quality.json, samples.png and the model card beside the models."""
+    from .card import write_card
+    from .quality import count_parameters, measure, samples_page
 
     figures = measure(bench.out, bench.report("measuring"))
-    (bench.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+    figures |= {"n_pictures": N_PICTURES, "n_judge_pictures": N_JUDGE_PICTURES}
+    write_json(bench.out / "quality.json", figures)
     samples_page(bench.out, bench.out / "samples.png")
+    write_card(bench.out, figures, count_parameters(bench.out), _trainings(bench.work), hardware=bench.hardware)
+
+
+def _trainings(work: Path) -> dict[str, tuple[int, int, float]]:
+    """Steps, batch size and minutes of each training that left its state."""
+    batches = {
+        "autoencoder": autoencoder.BATCH,
+        "decoder": autoencoder.BATCH,
+        "contrastive": contrastive.BATCH,
+        "denoiser": denoiser.BATCH,
+        "judge": judging.BATCH,
+    }
+    states = {name: work / f"{name}.safetensors" for name in batches}
+    done = {name: reached(path) for name, path in states.items() if path.exists()}
+    return {name: (steps, batches[name], seconds / 60) for name, (steps, seconds) in done.items()}
 
 
 def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.base import GENERATORS, Generator, generator_class
 

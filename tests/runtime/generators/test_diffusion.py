@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise

@@ -1,4 +1,5 @@
 import numpy as np
+
 from minddiffuser.runtime.generators.noise import fresh_noise, trial_noise
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.pixels import PixelGenerator
 

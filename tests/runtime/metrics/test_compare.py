@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.metrics import METRICS
 from minddiffuser.runtime.metrics.compare import per_trial, summarise

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.metrics.concept import concept_top1
 

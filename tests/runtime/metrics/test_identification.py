@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.metrics import identification
 from minddiffuser.runtime.metrics.identification import two_way

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
+
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.metrics.judge import build_judge, judge_config, open_judge, write_judge
 from minddiffuser.runtime.metrics.judge_network import recalibrate
-from safetensors.numpy import load_file, save_file
 
 LABELS = {"concept": ["square", "bar", "dot"], "colour": ["red", "blue"], "background": ["sky", "sea"]}
 SIZE = 16

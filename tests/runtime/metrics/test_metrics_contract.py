@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from minddiffuser.runtime.errors import InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.metrics import METRICS
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from minddiffuser.runtime.metrics.pixcorr import pixcorr
 from torchvision.transforms import Resize
+
+from minddiffuser.runtime.metrics.pixcorr import pixcorr
 
 
 def _oracle(image: np.ndarray, other: np.ndarray) -> float:

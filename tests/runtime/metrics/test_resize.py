@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import Resize
+
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.metrics.resize import resampling_matrix, resize, to_working_size
-from torchvision.transforms import Resize
 
 SIZES = [(64, 64, 256, 256), (40, 56, 17, 90), (512, 300, 256, 256), (5, 7, 5, 7), (256, 256, 425, 425), (9, 4, 1, 1)]
 

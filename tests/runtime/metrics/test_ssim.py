@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from minddiffuser.runtime.metrics.ssim import ssim, ssim_columns
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torchvision.transforms import Resize
+
+from minddiffuser.runtime.metrics.ssim import ssim, ssim_columns
 
 
 def _oracle(image: np.ndarray, other: np.ndarray, **options: Any) -> float:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, norm
+
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.metrics import statistics
 from minddiffuser.runtime.metrics.statistics import paired_bootstrap
-from scipy.stats import bootstrap, norm
 
 
 def _stages(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.refine.loop import Refined, refine
 from minddiffuser.runtime.refine.settings import RefineSettings

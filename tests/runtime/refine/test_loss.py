@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss, weights_of_layers
 

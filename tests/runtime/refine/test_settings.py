@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.refine.settings import PRESETS, RefineSettings
 

@@ -51,7 +51,11 @@ def test_the_card_repeats() -> None:
 
 def test_a_world_is_made_whole_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.shutil, "which", lambda name: None)  # compiling takes longer than two steps
-    monkeypatch.setattr(quality, "measure", lambda folder, progress=None: {"measured": str(folder)})
+    shares = dict.fromkeys(("concept", "colour", "background"), 0.5)
+    names = ("clip_zero_shot", "clip_zero_shot_held_out", "samples_judged", "judge_on_renderings")
+    figures = {name: shares for name in (*names, "judge_on_vae_round_trip")}
+    figures |= {"n_renderings": 7, "n_samples": 3, "vae_psnr_db": 12.34}
+    monkeypatch.setattr(quality, "measure", lambda folder, progress=None: dict(figures))
     monkeypatch.setattr(quality, "samples_page", lambda folder, path: path.write_bytes(b"page"))
     out = tmp_path / "world"
     early = [name for name in world.PARTS if name not in ("folder", "quality")]
@@ -69,7 +73,10 @@ def test_a_world_is_made_whole_and_resumes(tmp_path: Path, monkeypatch: pytest.M
     drawn = quality.generate(models, [scene.caption for scene in scenes(0, 2)], seed=0, n_steps=2)
     assert drawn.shape == (2, 3, 64, 64)
     assert np.isfinite(drawn).all()
-    assert json.loads((out / "quality.json").read_text()) == {"measured": str(out)}
+    assert json.loads((out / "quality.json").read_text())["vae_psnr_db"] == 12.34
+    card = (out / "README.md").read_text()
+    assert "12.3 dB" in card
+    assert "| denoiser | 2 | 64 |" in card
 
 
 def test_bad_wishes_are_refused(tmp_path: Path) -> None:
