@@ -48,11 +48,11 @@ class DemoSettings:
     n_train: int = 1200
     seed: int = 7
     n_structure: int = 150
-    steps: int = 30
+    steps: int = 60
     learning_rate: float = 0.01
     backprop_steps: int = 4
     controls: str = "both"
-    batch_size: int = 8
+    batch_size: int = 16
     threads: int = 2
 
     def __post_init__(self) -> None:

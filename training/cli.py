@@ -220,8 +220,8 @@ def fit_settings(args: argparse.Namespace) -> Any:
     chosen = FitSettings(cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads)
     for target in TARGETS:
         options = {"n_selected": getattr(args, f"n_{target}"), "alpha": getattr(args, f"alpha_{target}")}
-        decoder = replace(chosen.decoder(target), **_without_none(options))
-        chosen = replace(chosen, **{target: decoder})
+        decoder: dict[str, Any] = {target: replace(chosen.decoder(target), **_without_none(options))}
+        chosen = replace(chosen, **decoder)
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     return replace(chosen, selection=SelectionSettings(absolute=args.absolute, **_without_none(options)))
 
