@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
-from .errors import InputError, MindDiffuserError
 
-DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
 _RUN_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
@@ -26,23 +25,16 @@ exit codes: 0 done, 1 done but some trials were skipped, 2 something that you ca
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises: a mistake is one line, as everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of ``md-reconstruct``."""
-    top = _Parser(
-        prog="md-reconstruct",
+    top = Parser(
+        prog=PROG,
         description=__doc__,
         epilog="example (offline, a few minutes on a laptop):\n  md-reconstruct demo --out demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"md-reconstruct {_version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
@@ -51,43 +43,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    try:
+
+    def run() -> int:
         args = parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.function
         return command(args)
-    except MindDiffuserError as error:
-        return _tell(str(error), USERS_MISTAKE)
-    except KeyboardInterrupt:
-        return _tell("interrupted: the same command resumes where it stopped", INTERRUPTED)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return _tell(
-            "out of memory: give a smaller --batch-size, or --backprop-steps with a small number", USERS_MISTAKE
-        )
 
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, the system or PyTorch (CPU or GPU) had no memory left."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        part in text for part in ("can't allocate memory", "not enough memory", "out of memory")
+    return guarded(
+        PROG,
+        run,
+        interrupted="the same command resumes where it stopped",
+        out_of_memory="give a smaller --batch-size, or --backprop-steps with a small number",
     )
-
-
-def _tell(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    print(f"md-reconstruct: {line}", file=sys.stderr)
-    return code
-
-
-def _version() -> str:
-    try:
-        return metadata.version("minddiffuser")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
@@ -183,7 +150,7 @@ def _run(args: argparse.Namespace) -> int:
     if not outcome.skipped:
         return DONE
     n_all = len(outcome.trials) + len(outcome.skipped)
-    return _tell(f"{len(outcome.skipped)} of {n_all} trials were skipped, see {report}", SOME_SKIPPED)
+    return tell(PROG, f"{len(outcome.skipped)} of {n_all} trials were skipped, see {report}", SOME_SKIPPED)
 
 
 def _refinement(args: argparse.Namespace) -> Any:

@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ..runtime.cli import is_out_of_memory
-from ..runtime.errors import InputError, MindDiffuserError
+from ..runtime.command import DONE, Parser, guarded, version
+from ..runtime.errors import MissingExtra
 
-DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, 130
+PROG = "md-train"
 _EXTRA = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers")
 TARGETS = ("context", "latent", "structure", "semantic")
 _SIMULATE_EXAMPLE = """
@@ -37,25 +36,18 @@ a training that was stopped goes on when the same command is given again.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises: a mistake is one line, as everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of ``md-train``."""
-    top = _Parser(
-        prog="md-train",
+    top = Parser(
+        prog=PROG,
         description=__doc__,
         epilog=_FIT_EXAMPLE.strip("\n"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"md-train {_version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     simulate = commands.add_parser("simulate", help="simulate a subject", epilog=_SIMULATE_EXAMPLE, **_RAW)
-    _add_fmri(simulate.add_subparsers(dest="modality", required=True, metavar="MODALITY", parser_class=_Parser))
+    _add_fmri(simulate.add_subparsers(dest="modality", required=True, metavar="MODALITY", parser_class=Parser))
     _add_fit(commands)
     _add_world(commands)
     return top
@@ -63,38 +55,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    try:
+
+    def run() -> int:
         args = parser().parse_args(argv)
         command: Callable[[argparse.Namespace], Path] = args.function
-        print(command(args))
-    except MindDiffuserError as error:
-        return _tell(str(error), USERS_MISTAKE)
-    except KeyboardInterrupt:
-        return _tell("interrupted: give the same command again", INTERRUPTED)
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        return _tell(f"this needs {error.name}: pip install 'minddiffuser[train]'", USERS_MISTAKE)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return _tell("out of memory: give a smaller --batch-size", USERS_MISTAKE)
-    return DONE
+        try:
+            print(command(args))
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRA:
+                raise
+            raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[train]'") from error
+        return DONE
+
+    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="give a smaller --batch-size")
 
 
 _RAW: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-
-
-def _tell(message: str, code: int) -> int:
-    print(f"md-train: {' '.join(message.split())}", file=sys.stderr)
-    return code
-
-
-def _version() -> str:
-    try:
-        return metadata.version("minddiffuser")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _add_fmri(modalities: Any) -> None:

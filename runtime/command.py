@@ -1,0 +1,64 @@
+"""What the commands share: a parser that raises, exit codes, and one line instead of a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import NoReturn
+
+from .errors import InputError, MindDiffuserError
+
+DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises: a mistake is one line, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_memory: str) -> int:
+    """Run `command` and return its exit code; what the user can mend becomes one line on standard error.
+
+    Parameters
+    ----------
+    prog : the command's name, which starts the line.
+    interrupted, out_of_memory : what to do then, to follow the words "interrupted: " and "out of memory: ".
+    """
+    try:
+        return command()
+    except MindDiffuserError as error:
+        return tell(prog, str(error), USERS_MISTAKE)
+    except KeyboardInterrupt:
+        return tell(prog, f"interrupted: {interrupted}", INTERRUPTED)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return tell(prog, f"out of memory: {out_of_memory}", USERS_MISTAKE)
+
+
+def tell(prog: str, message: str, code: int) -> int:
+    """Write one line to standard error and give `code` back."""
+    sys.stderr.write(f"{prog}: {' '.join(message.split())}\n")
+    return code
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, the system or PyTorch (CPU or GPU) had no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        part in text for part in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def version() -> str:
+    """The installed version of MindDiffuser."""
+    try:
+        return metadata.version("minddiffuser")
+    except metadata.PackageNotFoundError:
+        return "unknown"
