@@ -13,10 +13,12 @@ demo: $(VENV)/ready-train
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest
 
+# The repository's root is the package, so the type checker needs to see it under the package's name.
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p minddiffuser
+	@mkdir -p $(VENV)/tree && ln -sfn "$(CURDIR)" $(VENV)/tree/minddiffuser
+	cd $(VENV)/tree && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p minddiffuser.runtime -p minddiffuser.training
 
 # Everything that CI runs.
 check:
@@ -25,7 +27,8 @@ check:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "venv is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 
 # The stamp carries the extra's name; it is remade when the dependencies change.
 $(VENV)/ready-%: pyproject.toml | $(VENV)/bin/python

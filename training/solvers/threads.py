@@ -26,7 +26,7 @@ def single_threaded_blas() -> Iterator[bool]:
     would fight with those of BLAS.
     """
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
     except ImportError:
         yield False
         return

@@ -31,7 +31,7 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
     Reconstructions are softer than renderings; a judge that has only seen crisp edges would mark the softness.
     """
     torch.manual_seed(settings.seed)
-    judge = build_judge(config()).to(device, memory_format=torch.channels_last)
+    judge = build_judge(config()).to(device).to(memory_format=torch.channels_last)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = np.sort(rng.integers(len(pictures), size=BATCH))
@@ -46,12 +46,16 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
         image = image.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(pictures.labels[chosen]).to(device)
         terms = [F.cross_entropy(logits, labels[:, k], label_smoothing=0.05) for k, logits in enumerate(judge(image))]
-        return sum(terms), {"concept": terms[0].item(), "colour": terms[1].item(), "background": terms[2].item()}
+        return torch.stack(terms).sum(), {
+            "concept": terms[0].item(),
+            "colour": terms[1].item(),
+            "background": terms[2].item(),
+        }
 
     train(judge, loss, folder, "judge", settings)
     judge = judge.to("cpu")
     sample = pictures.images[:: max(1, len(pictures) // 2_000)]
     recalibrate(
-        judge, [torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(sample, 30)]
+        judge, [torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(sample, 30)]
     )
     return judge

@@ -55,13 +55,14 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
     buffers = {key: value for key, value in module.named_buffers() if key in kept and value.is_floating_point()}
     state = folder / f"{name}.safetensors"
     first, before = _resume(state, parameters, buffers, average, optimizer) if state.exists() else (0, 0.0)
-    started, smooth = time.monotonic(), {}
+    started = time.monotonic()
+    smooth: dict[str, float] = {}
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
         value, parts = loss(np.random.default_rng([settings.seed, step]), step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip_norm)
         optimizer.step()
         decay = min(settings.ema, (1 + step) / (10 + step))

@@ -12,6 +12,7 @@ import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -22,7 +23,7 @@ from ...runtime.files import write_json
 from ...runtime.metrics.judge import write_judge
 from . import autoencoder, contrastive, denoiser, judging
 from .loop import reached, scaled
-from .pictures import JUDGE_SEED, Pictures, open_pictures
+from .pictures import JUDGE_SEED, TRAIN_SEED, Pictures, open_pictures
 from .tokens import write_tokenizer
 
 N_PICTURES, N_JUDGE_PICTURES = 60_000, 30_000
@@ -86,9 +87,9 @@ class _Bench:
         progress = self._progress
         return None if progress is None else lambda done, total: progress(label, done, total)
 
-    def pictures(self, n_pictures: int = N_PICTURES, **which: int) -> Pictures:
+    def pictures(self, n_pictures: int = N_PICTURES, seed: int = TRAIN_SEED) -> Pictures:
         n_pictures = max(64, round(n_pictures * self.effort))
-        return open_pictures(self.work, n_pictures=n_pictures, progress=self.report("drawing"), **which)
+        return open_pictures(self.work, n_pictures=n_pictures, seed=seed, progress=self.report("drawing"))
 
     def latents(self, pictures: Pictures) -> torch.Tensor:
         """What the autoencoder makes of every picture, (n, 4, 8, 8), scaled."""
@@ -194,7 +195,7 @@ def _folder(bench: _Bench) -> None:
     )
 
 
-def _save_half(module: torch.nn.Module, folder: Path) -> None:
+def _save_half(module: Any, folder: Path) -> None:
     """Save a diffusers model as float16, without the path it was read from, which its config would remember."""
     module.half().save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
