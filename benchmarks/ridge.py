@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge
-from minddiffuser.training.solvers.threads import usable_cpus
+from minddiffuser.training.solvers.workers import usable_cpus
 
 Float64 = NDArray[np.float64]
 

@@ -30,7 +30,8 @@ REQUIRED_TARGETS = ("context", "latent", "structure")
 # The semantic feature of eq. 6 may be absent.
 TARGETS = (*REQUIRED_TARGETS, "semantic")
 _RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
-_DECODERS = ("ridge",)
+# What every decoder stores per target, whatever its kind: decoding is a weighted sum over chosen voxels.
+DECODER_ARRAYS: dict[str, type] = {"index": np.int32, "weight": np.float32, "bias": np.float32}
 
 
 def file_name(part: str) -> str:
@@ -77,8 +78,8 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
     decoders = content.get("decoders")
     _need(isinstance(decoders, dict) and set(decoders) == set(content["shapes"]), path, "decoders", "one per target")
     for name, decoder in content["decoders"].items():
-        good = isinstance(decoder, dict) and decoder.get("kind") in _DECODERS
-        _need(good, path, f"decoders.{name}", f"a kind among {', '.join(_DECODERS)}")
+        good = isinstance(decoder, dict) and isinstance(decoder.get("kind"), str) and decoder["kind"]
+        _need(bool(good), path, f"decoders.{name}", "the decoder's kind")
     for name in ("selection", "provenance"):
         _need(isinstance(content.get(name), dict), path, name, "an object")
     files, needed = content.get("files"), {file_name(part) for part in parts(content)}
@@ -139,13 +140,12 @@ def _matches(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def read_target(folder: Path, name: str, shape: tuple[int, ...], n_voxels: int) -> dict[str, Array]:
     """Read one target's decoder and check that its indices stay inside the responses and the target."""
     size, whole = math.prod(shape), np.float32
+    ranks = {"index": (-1, -1), "weight": (-1, -1), "bias": (-1,)}
     arrays = read_part(
         folder,
         name,
         {
-            "index": (np.int32, (-1, -1)),
-            "weight": (whole, (-1, -1)),
-            "bias": (whole, (-1,)),
+            **{key: (dtype, ranks[key]) for key, dtype in DECODER_ARRAYS.items()},
             "position": (np.int32, (-1,)),
             "target_mean": (whole, (size,)),
             "target_std": (whole, (size,)),
@@ -164,7 +164,7 @@ def read_target(folder: Path, name: str, shape: tuple[int, ...], n_voxels: int) 
             f"{folder / file_name(name)}: indices and weights do not fit {n_voxels} voxels and a target of size "
             f"{size}: fit the checkpoint again"
         )
-    return arrays
+    return {key: arrays[key] for key in (*DECODER_ARRAYS, "position", "target_mean", "target_std")}
 
 
 def _inside(values: Array, size: int) -> bool:

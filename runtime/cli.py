@@ -11,8 +11,10 @@ from typing import Any
 
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
+from .errors import InputError
 
 PROG = "md-reconstruct"
+MAX_COUNT = 100_000
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
 _RUN_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
@@ -100,7 +102,12 @@ def _add_run(commands: Any) -> None:
 
 def _add_refinement(run: Any) -> None:
     stage2 = run.add_argument_group("stage 2 (what is not given comes from the preset)")
-    stage2.add_argument("--preset", choices=("default", "paper", "reference"), default="default")
+    stage2.add_argument(
+        "--preset",
+        choices=("default", "paper", "reference"),
+        default="default",
+        help="of the refinement; which CLIP layers are structure was chosen in md-train fit (default: %(default)s)",
+    )
     stage2.add_argument("--steps", type=int, metavar="N", help="iterations")
     stage2.add_argument("--learning-rate", type=float, metavar="X", help="of Adam")
     stage2.add_argument(
@@ -168,6 +175,10 @@ def _refinement(args: argparse.Namespace) -> Any:
 def _demo(args: argparse.Namespace) -> int:
     from .demo import DemoSettings, run_demo
 
+    if args.trials is not None and args.stimuli is not None:
+        raise InputError(
+            "--trials and --stimuli were both given: every picture of --stimuli is a trial, leave --trials out"
+        )
     given = {"n_trials": args.trials, "seed": args.seed}
     settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
     code = run_demo(args.out, settings, stimuli=args.stimuli, stream=sys.stderr)
@@ -184,8 +195,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT:,}")
     return int(text)
 
 

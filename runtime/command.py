@@ -34,6 +34,8 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
         return tell(prog, str(error), USERS_MISTAKE)
     except KeyboardInterrupt:
         return tell(prog, f"interrupted: {interrupted}", INTERRUPTED)
+    except OSError as error:
+        return tell(prog, f"{error}: check the path, its permissions and the space left", USERS_MISTAKE)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -26,6 +26,8 @@ Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 
 # Weights looked at together: 16 MB of weights, 32 MB of indices.
+# A response this far from the training trials is a broken one; float32 pictures of it would overflow.
+MAX_DEVIATIONS = 1e6
 _WEIGHTS_AT_ONCE = 1 << 22
 
 
@@ -136,6 +138,11 @@ class Checkpoint:
         """Voxels that did not vary in training; they contribute nothing."""
         return np.flatnonzero(self._std == 0)
 
+    def normalised(self, values: Float32) -> Float32:
+        """Responses (n_trials, n_voxels) as deviations by training mean and spread; constant voxels are 0."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
+
     def decode(self, responses: Array) -> Decoded:
         """Decode good trials.
 
@@ -156,8 +163,7 @@ class Checkpoint:
         InputError
             A trial holds NaN or infinite values; see :func:`check_responses`.
         """
-        values = _checked(self, responses)
-        scored = np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
+        scored = self.normalised(_checked(self, responses))
         bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
         if len(bad) > 0:
             raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
@@ -229,12 +235,16 @@ def check_responses(checkpoint: Checkpoint, responses: Array) -> list[tuple[int,
     """
     values = _checked(checkpoint, responses)
     finite = np.isfinite(np.asarray(responses))
+    far = ~(np.abs(checkpoint.normalised(values)) <= MAX_DEVIATIONS)
     bad: list[tuple[int, str]] = []
     for trial in range(len(values)):
         if not finite[trial].all():
             bad.append((trial, f"{int((~finite[trial]).sum())} of {values.shape[1]} voxels are NaN or infinite"))
         elif not np.isfinite(values[trial]).all():
             bad.append((trial, "holds values too large for float32"))
+        elif far[trial].any():
+            told = f"voxel {int(np.flatnonzero(far[trial])[0])} lies over a million training deviations from the mean"
+            bad.append((trial, told))
         elif values.shape[1] > 1 and (values[trial] == values[trial, 0]).all():
             bad.append((trial, "every voxel has the same value"))
     if len(bad) == len(values):

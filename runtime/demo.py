@@ -6,17 +6,18 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from .batch.identity import alone_in
 from .errors import FileError, InputError
 from .files import read_json, sha256_of, write_json
-from .images import list_pictures
+from .images import list_pictures, read_image
 from .schedule import N_REVERSE
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -56,7 +57,7 @@ class DemoSettings:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.n_trials < 2:
+        if self.n_trials < 2 and self.controls in ("shuffled", "both"):
             raise InputError(f"the demonstration was given {self.n_trials} trial(s): its controls need at least 2")
         if self.seed < 0:
             raise InputError(f"the seed is {self.seed}: give 0 or a positive whole number")
@@ -105,7 +106,11 @@ def run_demo(
     """
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = DemoSettings(**{**asdict(settings), "n_trials": len(pictures)})
+        for path in pictures:  # one that cannot be decoded is named before the folder is claimed
+            read_image(path)
+        # A single picture has no other trial's target to be refined toward.
+        controls = settings.controls if len(pictures) > 1 else "oracle"
+        settings = replace(settings, n_trials=len(pictures), controls=controls)
     work = out / "work"
     with alone_in(work):
         _claim(work, settings, pictures)
@@ -174,4 +179,10 @@ def _environment(settings: DemoSettings) -> dict[str, str]:
 
 
 def _execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
+    code = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
+    if code < 0:
+        raise InputError(
+            f"the command {shlex.join(command[2:4])} was killed by {signal.Signals(-code).name}: if memory was short, "
+            "close other programs; the same demo command goes on from there"
+        )
+    return code

@@ -92,7 +92,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         raise FileError(f"{what} is missing: {path} does not exist")
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # bfloat16, too
         raise FileError(
             f"{what} at {path} cannot be read ({error}): it is truncated or damaged, make it again"
         ) from error
@@ -100,8 +100,13 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
 
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be read ({error.strerror}): check that it is there and its permissions"
+        ) from error
 
 
 def check_format(content: Mapping[str, Any], path: Path, kind: str, version: int) -> None:

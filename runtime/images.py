@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def read_image(path: Path | str) -> ImageU8:
 
     path = Path(path)
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "MPO")) as opened:
+        with Image.open(path, formats=("PNG", "JPEG")) as opened:
             opened.load()
             return np.asarray(_rgb(ImageOps.exif_transpose(opened)))
     except FileNotFoundError:
@@ -148,8 +149,14 @@ def to_uint8(images: NDArray[np.floating[Any]]) -> ImageU8:
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
 
 
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key under which numbers in names count as numbers: 2.png comes before 10.png."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
 def list_pictures(folder: Path | str) -> list[Path]:
-    """The PNG and JPEG files directly in a folder, sorted by name; hidden files are left out.
+    """The PNG and JPEG files directly in a folder, in the order of :func:`natural_order`; hidden files are left out.
 
     Raises
     ------
@@ -158,7 +165,7 @@ def list_pictures(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     try:
-        entries = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir(), key=lambda path: natural_order(path.name))
     except OSError as error:
         raise FileError(f"the picture folder {folder} cannot be read ({error.strerror}): check the path") from error
     pictures = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]

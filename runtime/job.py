@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch.grid import batch_grid
 from .batch.identity import alone_in, claim_folder
-from .batch.run import Outcome, run_batch
+from .batch.run import BatchResult, Outcome, Reconstruct, run_batch
 from .batch.ticker import Ticker
 from .controls import CONTROLS
 from .errors import MissingExtra
@@ -93,23 +92,39 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     MindDiffuserError
         Anything that the user can mend; see sections of the modules used.
     """
-    from .decode import open_checkpoint
+    from .decode import check_responses, open_checkpoint
 
     _needs_torch()
     checkpoint = open_checkpoint(job.checkpoint)
     given = _given(job, checkpoint)
     responses, skipped = screen(given.rows, checkpoint.n_voxels)
+    skipped = dict(check_responses(checkpoint, responses)) | skipped
     for trial, reason in sorted(skipped.items()):
         stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
     models, threads = _open_models(job, checkpoint)
     batch_size = job.batch_size or (SMALL_BATCH if models.image_size <= SMALL_PICTURE_PX else 1)
     identity = _identity(job, checkpoint, models, given, batch_size=batch_size, threads=threads)
     good = [trial for trial in range(len(responses)) if trial not in skipped]
+    # Every mistake is found before the folder is claimed: the mended command is then a first run, not another one's.
+    ticking = _Ticking(job.settings, stream)
+    reconstructor = _reconstructor(job, checkpoint, models, given, responses, good, ticking)
+    _check_pictures(given, good, models.image_size)
     with alone_in(job.out):
         claim_folder(job.out, identity)
         if given.pictures is not None:
             _write_stimuli(job.out, given.pictures, good, models.image_size)
-    outcome = _reconstruct(job, checkpoint, models, given, responses, skipped, identity, stream)
+    try:
+        outcome = run_batch(
+            job.out,
+            responses,
+            ticking.around(reconstructor),
+            identity,
+            batch_size=batch_size,
+            skipped=skipped,
+            on_progress=ticking.images,
+        )
+    finally:
+        ticking.close()
     outcome = _measured(job, models, given, outcome)
     return outcome, write_report(job.out)
 
@@ -218,56 +233,67 @@ def _write_stimuli(out: Path, pictures: Sequence[Path], good: Sequence[int], siz
             write_png(path, seen([pictures[trial]], size)[0])
 
 
-def _reconstruct(
+def _reconstructor(
     job: Job,
     checkpoint: Checkpoint,
     models: Models,
     given: Responses,
     responses: NDArray[np.float32],
-    skipped: Mapping[int, str],
-    identity: Mapping[str, Any],
-    stream: TextIO,
-) -> Outcome:
-    batch_size: int = identity["settings"]["batch_size"]
-    good = [trial for trials in batch_grid(len(responses), batch_size, skipped) for trial in trials]
-    ticker: Ticker | None = None
-    n_now = 0
-
-    def on_progress(done: int, total: int) -> None:
-        nonlocal ticker
-        if ticker is None:
-            ticker = Ticker(total, done, _renderings(job.settings), stream=stream)
-        ticker.images(done)
-
-    def on_step(phase: str, step: int, steps: int) -> None:
-        if ticker is not None:
-            ticker.step(n_now, f"{phase} {step}/{steps}")
-
+    good: Sequence[int],
+    ticking: _Ticking,
+) -> Reconstructor:
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
         return seen([given.pictures[trial] for trial in trials] if given.pictures else [], models.image_size)
 
-    reconstructor = Reconstructor(
+    refinement = job.settings.refine
+    if job.settings.stage == 2:
+        refinement.optimised(("latent",) if refinement.backprop_steps == 0 else ("latent", "context"))
+    return Reconstructor(
         checkpoint,
         models,
         responses,
         good,
         job.settings,
         seen=None if given.pictures is None else look,
-        on_step=on_step,
+        on_step=ticking.step,
     )
 
-    def one_batch(trials: Sequence[int], rows: NDArray[np.float32]) -> Any:
-        nonlocal n_now
-        n_now = len(trials)
-        return reconstructor(trials, rows)
 
-    try:
-        return run_batch(
-            job.out, responses, one_batch, identity, batch_size=batch_size, skipped=skipped, on_progress=on_progress
-        )
-    finally:
-        if ticker is not None:
-            ticker.close()
+def _check_pictures(given: Responses, good: Sequence[int], size: int) -> None:
+    """Decode what was seen once, and keep nothing: the one that cannot be decoded is named now."""
+    for path in dict.fromkeys(given.pictures[trial] for trial in good) if given.pictures is not None else ():
+        seen([path], size)
+
+
+class _Ticking:
+    """The run's line on standard error, from the first batch on."""
+
+    def __init__(self, settings: ReconstructSettings, stream: TextIO) -> None:
+        self._renderings, self._stream = _renderings(settings), stream
+        self._ticker: Ticker | None = None
+        self._n_now = 0
+
+    def images(self, done: int, total: int) -> None:
+        if self._ticker is None:
+            self._ticker = Ticker(total, done, self._renderings, stream=self._stream)
+        self._ticker.images(done)
+
+    def step(self, phase: str, step: int, steps: int) -> None:
+        if self._ticker is not None:
+            self._ticker.step(self._n_now, f"{phase} {step}/{steps}")
+
+    def around(self, reconstructor: Reconstructor) -> Reconstruct:
+        """The reconstructor, with the number of trials at hand noted for the line."""
+
+        def one_batch(trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
+            self._n_now = len(trials)
+            return reconstructor(trials, rows)
+
+        return one_batch
+
+    def close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.close()
 
 
 def _renderings(settings: ReconstructSettings) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import FileError, InputError, ShapeError
 from .files import check_format, read_json, read_tensors
-from .images import fit_square, list_pictures, read_image
+from .images import fit_square, list_pictures, natural_order, read_image
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 DATA_VERSION = 1
@@ -58,7 +58,7 @@ def open_responses(path: Path | str) -> Responses:
     path
         A data folder (its test split, stimuli and captions); or a .npy file (n_trials, n_voxels); or a .npz or
         .safetensors file that holds such an array under "responses", or one (n_voxels,) array per trial, taken in
-        the order of their names.
+        the order of their names, numbers in them counting as numbers.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def _rows(arrays: dict[str, NDArray[Any]], where: str) -> Rows:
         raise ShapeError(
             f"{where} holds {found}: expected an array 'responses' (n_trials, n_voxels), or one (n_voxels,) per trial"
         )
-    return [_floating(arrays[name], f"{name} in {where}") for name in sorted(arrays)]
+    return [_floating(arrays[name], f"{name} in {where}") for name in sorted(arrays, key=natural_order)]
 
 
 def _matrix(array: Any, where: str) -> NDArray[Any]:

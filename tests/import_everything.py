@@ -10,8 +10,17 @@ names = [module.name for module in pkgutil.walk_packages(minddiffuser.__path__, 
 for name in names:
     importlib.import_module(name)
 
-world = pathlib.Path(minddiffuser.__path__[0]) / "training" / "tinyworld" / "world"
-missing = [part for part in ("unet", "vae", "text_encoder", "clip", "judge") if not (world / part).is_dir()]
-if len(names) < 40 or missing:
-    raise SystemExit(f"imported {len(names)} modules; the wheel misses {missing or 'modules'}")
-print(f"{len(names)} modules imported from {minddiffuser.__path__[0]}")  # noqa: T201
+if len(names) < 40:
+    raise SystemExit(f"only {len(names)} modules found")
+
+# What is not Python has to be in the wheel too: the tiny world with all its parts, and the report's templates.
+from minddiffuser.runtime.metrics.judge import open_judge  # noqa: E402
+from minddiffuser.runtime.models.open import load_models  # noqa: E402
+
+models = load_models("tiny")
+open_judge(models.folder / "judge")
+report = pathlib.Path(minddiffuser.__path__[0]) / "runtime" / "report"
+for name in ("page.html", "page.css", "page.js"):
+    if not (report / name).is_file():
+        raise SystemExit(f"the wheel misses runtime/report/{name}")
+print(f"{len(names)} modules and the tiny world, from {minddiffuser.__path__[0]}")  # noqa: T201

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from ..runtime.command import DONE, Parser, guarded, version
+from ..runtime.command import DONE, Parser, guarded, tell, version
 from ..runtime.errors import MissingExtra
 
 PROG = "md-train"
@@ -109,11 +109,13 @@ def _add_fit(commands: Any) -> None:
     fit.set_defaults(function=_fit)
     fit.add_argument("data", type=Path, metavar="DATA", help="data folder")
     fit.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="checkpoint folder to write")
+    fit.add_argument("--dataset", default="folder", metavar="KIND", help="what DATA is (default: %(default)s)")
     fit.add_argument("--preset", choices=("reference", "paper"), default="reference", help="layers of the structure")
     fit.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: beside CHECKPOINT)")
     fit.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_models(fit)
     decoders = fit.add_argument_group("decoders (defaults from the paper)")
+    decoders.add_argument("--decoder", default="ridge", metavar="KIND", help="of all targets (default: %(default)s)")
     for target in TARGETS:
         decoders.add_argument(f"--n-{target}", type=_count, metavar="N", help=f"voxels per {target} dimension")
         decoders.add_argument(f"--alpha-{target}", type=float, metavar="A", help=f"ridge penalty of {target}")
@@ -149,7 +151,7 @@ def _add_world(commands: Any) -> None:
 
 def _simulate_fmri(args: argparse.Namespace) -> Path:
     from ..runtime.progress import Phases
-    from .datasets.folder import check_target
+    from .datasets.target import check_target
     from .simulate import FmriSettings
     from .subject import Showing, simulate_subject
 
@@ -169,16 +171,23 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
             replace=args.force,
             progress=progress,
         )
+    _tell_ceilings(data)
     return data.folder
+
+
+def _tell_ceilings(data: Any) -> None:
+    ceilings = ", ".join(f"{float(median(data.noise_ceiling(split))):.2f} in {split}" for split in ("train", "test"))
+    tell(PROG, f"median noise ceiling, the share of a trial's variance that the picture explains: {ceilings}", DONE)
 
 
 def _fit(args: argparse.Namespace) -> Path:
     from ..runtime.progress import Phases
-    from .datasets.folder import open_data
-    from .fit import fit
+    from .datasets.base import open_dataset
+    from .fit import check_out, fit
 
     settings = fit_settings(args)
-    data = open_data(args.data)
+    data = open_dataset(args.dataset, args.data)
+    check_out(args.out, settings)
     models = _open_models(args, args.preset)
     if args.threads is not None:
         import torch
@@ -190,16 +199,19 @@ def _fit(args: argparse.Namespace) -> Path:
 
 def fit_settings(args: argparse.Namespace) -> Any:
     """The settings of ``md-train fit``: the defaults, with what the user gave."""
+    from .decoders.base import make_decoder
     from .fit import FitSettings
     from .selection import SelectionSettings
 
-    chosen = FitSettings(cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads)
+    decoders: dict[str, Any] = {}
     for target in TARGETS:
         options = {"n_selected": getattr(args, f"n_{target}"), "alpha": getattr(args, f"alpha_{target}")}
-        decoder: dict[str, Any] = {target: replace(chosen.decoder(target), **_without_none(options))}
-        chosen = replace(chosen, **decoder)
+        decoders[target] = make_decoder(args.decoder, target, **_without_none(options))
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
-    return replace(chosen, selection=SelectionSettings(absolute=args.absolute, **_without_none(options)))
+    selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
+    return FitSettings(
+        **decoders, selection=selection, cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads
+    )
 
 
 def _world(args: argparse.Namespace) -> Path:

@@ -1,16 +1,18 @@
 """Data folder and models to checkpoint: features, normalisers, decoders, mask.
 
-Files of the checkpoint are finished one by one, so that a killed fit goes on where it was; structural targets are
-read in chunks from the features' files, so that memory does not grow with their number.
+Files of the checkpoint are finished one by one, so that a killed fit goes on where it was. Targets are read in chunks
+from the features' files; what memory holds is the responses and the weights of one target kind at a time, 8 bytes per
+target and chosen voxel, while selection holds the weights of a block of dimensions only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
@@ -19,15 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.checkpoint import DESCRIPTION, KIND, VERSION, file_name, read_description
+from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
 from ..runtime.decode import open_checkpoint
-from ..runtime.errors import FileError, InputError
+from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
-from .datasets.folder import DataFolder
-from .decoders.ridge import Ridge
+from .datasets.base import Data
+from .datasets.target import check_place
+from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import Journal
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
-from .selection import SelectionSettings, best_per_layer, cross_validated_correlation
+from .selection import SelectionSettings, best_per_layer, cross_validated_correlation, folds_of
 
 Array = NDArray[Any]
 # (phase, done, total)
@@ -42,8 +45,8 @@ class FitSettings:
 
     Attributes
     ----------
-    context, latent, structure, semantic : Ridge
-        One decoder per target kind.
+    context, latent, structure, semantic : Decoder
+        One decoder per target kind, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
     selection : SelectionSettings
         Algorithm 1; only selected structure dimensions are fitted and decoded.
     cache_dir : Path, optional
@@ -54,10 +57,10 @@ class FitSettings:
         All usable CPUs when not given.
     """
 
-    context: Ridge = field(default_factory=lambda: Ridge.for_target("context"))
-    latent: Ridge = field(default_factory=lambda: Ridge.for_target("latent"))
-    structure: Ridge = field(default_factory=lambda: Ridge.for_target("structure"))
-    semantic: Ridge = field(default_factory=lambda: Ridge.for_target("semantic"))
+    context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
+    latent: Decoder = field(default_factory=lambda: make_decoder("ridge", "latent"))
+    structure: Decoder = field(default_factory=lambda: make_decoder("ridge", "structure"))
+    semantic: Decoder = field(default_factory=lambda: make_decoder("ridge", "semantic"))
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     cache_dir: Path | None = None
     batch_size: int = 32
@@ -68,14 +71,14 @@ class FitSettings:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
 
-    def decoder(self, target: str) -> Ridge:
+    def decoder(self, target: str) -> Decoder:
         """The settings of one target kind."""
-        decoder: Ridge = getattr(self, target)
+        decoder: Decoder = getattr(self, target)
         return decoder
 
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
-        kept = {name: getattr(self, name).describe() for name in ("context", "latent", "structure", "semantic")}
+        kept = {name: self.decoder(name).describe() for name in TARGETS}
         return {**kept, "selection": asdict(self.selection)}
 
 
@@ -96,15 +99,13 @@ class FitModels(Protocol):
         ...
 
 
-def fit(
-    data: DataFolder, models: FitModels, out: Path, settings: FitSettings, *, progress: OnProgress | None = None
-) -> Path:
+def fit(data: Data, models: FitModels, out: Path, settings: FitSettings, *, progress: OnProgress | None = None) -> Path:
     """Fit every decoder on the train split and write a checkpoint folder.
 
     Parameters
     ----------
-    data : DataFolder
-        An opened data folder; only its train split is looked at.
+    data : Data
+        From `open_dataset`; only its train split is looked at.
     models : FitModels
         From `load_models`.
     out : Path
@@ -127,7 +128,9 @@ def fit(
         `out` belongs to another fit or to something else, or cannot be written.
     """
     out = Path(out)
+    check_out(out, settings)
     normaliser = fit_normaliser(data.responses("train"))
+    folds_of(data.stimulus("train"), settings.selection.n_folds)  # too few stimuli are refused before hours of work
     ingredients = _ingredients(data, models, settings)
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     if (out / DESCRIPTION).exists():
@@ -148,11 +151,29 @@ def fit(
     return out
 
 
+def check_out(out: Path, settings: FitSettings) -> None:
+    """Refuse places that cannot be written; call it before models are loaded.
+
+    Raises
+    ------
+    FileError
+        The checkpoint's folder or that of the features.
+    """
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise FileError(f"{out} is a file, expected a folder to write to: choose another --out")
+    check_place(out, f".{DESCRIPTION}.{os.getpid()}.draft", f".{file_name('normaliser')}.{os.getpid()}.draft")
+    check_place(_cache_dir(out, settings))
+
+
+def _cache_dir(out: Path, settings: FitSettings) -> Path:
+    return settings.cache_dir or Path(os.path.realpath(out)).parent / "features"
+
+
 def _silent(_phase: str, _done: int, _total: int) -> None:
     pass
 
 
-def _ingredients(data: DataFolder, models: FitModels, settings: FitSettings) -> dict[str, Any]:
+def _ingredients(data: Data, models: FitModels, settings: FitSettings) -> dict[str, Any]:
     """Everything that decides the numbers: the test split, threads and batch size do not."""
     digest = hashlib.sha256()
     for array in (data.responses("train"), data.stimulus("train")):
@@ -183,7 +204,7 @@ def _finished(out: Path, key: str) -> Path:
 class _Job:
     """One fit: what every step needs. Each `write_…` does nothing when its file is finished."""
 
-    data: DataFolder
+    data: Data
     models: FitModels
     settings: FitSettings
     journal: Journal
@@ -202,7 +223,7 @@ class _Job:
             self.data,
             "train",
             self.models,  # type: ignore[arg-type]
-            cache_dir=self.settings.cache_dir or out.absolute().parent / "features",
+            cache_dir=_cache_dir(out, self.settings),
             batch_size=self.settings.batch_size,
             progress=self._phase("features"),
         )
@@ -245,7 +266,7 @@ class _Job:
             progress=self._phase(name),
         )
         arrays = {
-            **fitted.arrays(),
+            **_in_layout(name, fitted.arrays(), len(positions)),
             "position": positions.astype(np.int32),
             "target_mean": targets.mean,
             "target_std": targets.std,
@@ -259,7 +280,7 @@ class _Job:
             return read_tensors(self.journal.path(name), "the mask")["mask"]
         decoder = settings.structure
         if settings.selection.n_selected is not None:
-            decoder = replace(decoder, n_selected=settings.selection.n_selected)
+            decoder = changed(decoder, "structure", n_selected=settings.selection.n_selected)
         score = cross_validated_correlation(
             self.data.responses("train"),
             structure.reshape(len(structure), -1),
@@ -272,6 +293,25 @@ class _Job:
         mask = best_per_layer(score, settings.selection.percent)
         self.journal.write(name, {"mask": mask, "score": score}, {"preset": self.models.preset})
         return mask
+
+
+def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str, Array]:
+    """Refuse a decoder whose arrays decoding could not read, before they become a file."""
+    shape = arrays["index"].shape if "index" in arrays else ()
+    good = (
+        arrays.keys() == DECODER_ARRAYS.keys()
+        and all(arrays[key].dtype == dtype for key, dtype in DECODER_ARRAYS.items())
+        and len(shape) == 2
+        and shape == arrays["weight"].shape
+        and arrays["bias"].shape == (n_targets,) == shape[:1]
+    )
+    if not good:
+        got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in sorted(arrays.items()))
+        raise ShapeError(
+            f"the decoder of {name} gave {got}: a checkpoint holds index int32 and weight float32 "
+            f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
+        )
+    return arrays
 
 
 def _to_numpy(values: Any) -> Array:
@@ -288,7 +328,8 @@ def _description(
     data, models, selection = job.data, job.models, job.settings.selection
     decoders = {name: job.settings.decoder(name).describe() for name in shapes}
     for decoder in decoders.values():
-        decoder["n_selected"] = min(decoder["n_selected"], data.n_voxels)
+        if "n_selected" in decoder:
+            decoder["n_selected"] = min(decoder["n_selected"], data.n_voxels)
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,

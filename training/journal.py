@@ -29,7 +29,7 @@ class Journal:
     Raises
     ------
     FileError
-        The folder was begun with another key, or holds something else.
+        The folder was begun with another key, holds something else, or its journal is damaged.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -37,8 +37,7 @@ class Journal:
         self.files: dict[str, str] = {}
         path = folder / NAME
         if path.exists():
-            content = read_json(path, "the journal of the unfinished fit")
-            check_format(content, path, "fit", VERSION)
+            content = self._read(path)
             if content.get("key") != key:
                 raise FileError(
                     f"{folder} holds an unfinished fit of other data, models or settings: "
@@ -50,6 +49,22 @@ class Journal:
             self._refuse_strangers()
         self._keep_whole_files()
         self._write()
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content = read_json(path, "the journal of the unfinished fit")
+            check_format(content, path, "fit", VERSION)
+        except FileError as error:
+            others = [p.name for p in self._folder.iterdir() if not p.name.endswith((NAME, ".safetensors", ".draft"))]
+            if others:  # nobody is told to delete a folder that holds more than a fit
+                raise FileError(
+                    f"{self._folder} holds {others[0]} and a {NAME} that is not this release's: choose another --out"
+                ) from error
+            raise FileError(
+                f"the unfinished fit in {self._folder} cannot be continued, its {NAME} is damaged or of another "
+                f"version: delete {self._folder} and run again"
+            ) from error
+        return content
 
     def _refuse_strangers(self) -> None:
         if not self._folder.is_dir():

@@ -6,6 +6,8 @@ averaged over folds; of each layer, the best k per cent are kept.
 Where the reference differs: its selection fits a group lasso whose penalties default to zero, on responses that
 were z-scored with the held-out part. Here each fold is decoded by the decoder that stage 2 will use, with the
 statistics of that fold's training part, and repetitions of a stimulus never lie on both sides.
+
+Dimensions are fitted and scored a block at a time, so that memory for weights does not grow with their number.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError, ShapeError
-from .decoders.base import Decoder
+from .decoders.base import Decoder, FittedDecoder
 from .normalise import TargetColumns, fit_normaliser
 
 Array = NDArray[Any]
@@ -26,7 +28,12 @@ Float64 = NDArray[np.float64]
 Indices = NDArray[np.integer[Any]]
 Progress = Callable[[int, int], None]
 
+# Dimensions whose predictions are compared at once.
 _DIMENSIONS_AT_ONCE = 512
+# Dimensions whose weights are held at once, at least this many and at least this many per voxel. A decoder prepares
+# for the responses (the voxels' Gram matrix) once per block: with fewer, that would cost more than the fits; with
+# these, a block's weights take a few times that matrix's memory at most.
+_BLOCK, _BLOCK_PER_VOXEL = 4096, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +115,11 @@ def cross_validated_correlation(
     responses : (n_trials, n_voxels)
         Training responses, not normalised.
     features : (n_stimuli, n_dimensions)
-        May be mapped from a file.
+        May be mapped from a file; a block of dimensions is read at a time.
     stimulus : (n_trials,) int
         Row of `features` that each trial showed.
     decoder : Decoder
-        Fitted anew in each fold.
+        Fitted anew in each fold, to some thousand dimensions at a time.
     progress : callable, optional
         Receives (dimensions done, dimensions in all folds).
 
@@ -120,6 +127,11 @@ def cross_validated_correlation(
     -------
     (n_dimensions,) float32
         In [-1, 1]; in [0, 1] with ``settings.absolute``.
+
+    Notes
+    -----
+    Memory: one fold's normalised responses, what the decoder needs for them and for one block of dimensions, and
+    a few numbers per dimension.
     """
     if responses.ndim != 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
         raise ShapeError(
@@ -151,12 +163,28 @@ def _fold_score(
     progress: Progress,
 ) -> Float64:
     normaliser = fit_normaliser(responses[~held_out])
-    everything = np.arange(features.shape[1])
-    known = TargetColumns(features, stimulus[~held_out], everything)
-    fitted = decoder.fit(normaliser(responses[~held_out]), known, n_threads=n_threads, progress=progress)
-    hidden = TargetColumns(features, stimulus[held_out], everything, (known.mean, known.std))
-    unseen = normaliser(responses[held_out])
-    score = np.empty(features.shape[1])
+    seen, unseen = normaliser(responses[~held_out]), normaliser(responses[held_out])
+    n_dimensions = features.shape[1]
+    score = np.empty(n_dimensions)
+    size = max(_BLOCK, _BLOCK_PER_VOXEL * responses.shape[1])
+    for first in range(0, n_dimensions, size):
+        block = features[:, first : first + size]
+
+        def told(done: int, _of: int, before: int = first) -> None:
+            progress(before + done, n_dimensions)
+
+        everything = np.arange(block.shape[1])
+        known = TargetColumns(block, stimulus[~held_out], everything)
+        hidden = TargetColumns(block, stimulus[held_out], everything, (known.mean, known.std))
+        # Not by a name: one block's weights are gone before the next block's are made.
+        score[first : first + size] = _score(
+            decoder.fit(seen, known, n_threads=n_threads, progress=told), unseen, hidden
+        )
+    return score
+
+
+def _score(fitted: FittedDecoder, unseen: Float64, hidden: TargetColumns) -> Float64:
+    score = np.empty(hidden.shape[1])
     for start in range(0, len(score), _DIMENSIONS_AT_ONCE):
         stop = min(start + _DIMENSIONS_AT_ONCE, len(score))
         score[start:stop] = correlation(fitted.predict(unseen, start, stop), hidden.columns(start, stop))

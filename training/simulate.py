@@ -280,7 +280,8 @@ def simulate_fmri(
 
     Each voxel's signal is brought to mean 0 and variance 1 over the *training* pictures, test pictures with the
     same figures. One showing adds Gaussian noise whose standard deviation differs between voxels, log-normal
-    around 1 / snr. The stated ceiling of a trial of r averaged showings is 1 / (1 + noise variance / r).
+    around 1 / snr. The stated ceiling of a trial of r averaged showings is 1 / (1 + noise variance / r), relative
+    to the signal's variance over the training pictures in both splits.
 
     Parameters
     ----------
@@ -322,7 +323,9 @@ def simulate_fmri(
 def noise_ceiling(noise_sd: NDArray[np.float64], n_averaged: int) -> F32:
     """Share of a trial's variance that the picture explains, for signals of variance 1 (NSD, Allen et al. 2022).
 
-    Unlike NSD's figures it is a share in [0, 1], not percent.
+    Signals have that variance over the training pictures, so the ceilings of both splits refer to these: test
+    pictures that move a voxel less or more explain less or more of their own trials' variance. Unlike NSD's
+    figures it is a share in [0, 1], not percent.
     """
     return (1 / (1 + noise_sd**2 / n_averaged)).astype(np.float32)
 

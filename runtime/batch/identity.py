@@ -40,8 +40,10 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         check_format(there, path, "run-settings", SETTINGS_VERSION)
         _refuse_difference(folder, there, content)
         return
-    if any((folder / name).exists() for name in ("images", "journal")):
-        raise FileError(f"{folder} holds pictures but no settings.json: give another --out folder, or empty this one")
+    if any((folder / name).exists() for name in ("images", "journal", "stimuli", "curves")):
+        raise FileError(
+            f"{folder} holds pictures or curves but no settings.json: give another --out folder, or empty this one"
+        )
     write_json(path, content)
 
 

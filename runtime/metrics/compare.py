@@ -13,15 +13,19 @@ from .base import Array, FloatArray, Need, check_labels, check_pictures
 from .statistics import N_RESAMPLES, paired_bootstrap
 
 _BATCH = 64
+MIN_INTERVAL_TRIALS = 5
 
 
 class Row(TypedDict):
-    """One line of the table: means of both stages, their mean difference and its 95 % interval [low, high]."""
+    """One line of the table: means of both stages, their mean difference and its 95 % interval [low, high].
+
+    Below `MIN_INTERVAL_TRIALS` images a bootstrap knows too few values for an interval to mean anything: None.
+    """
 
     stage1: float
     stage2: float
     difference: float
-    ci95: list[float]
+    ci95: list[float] | None
 
 
 def per_trial(
@@ -117,6 +121,6 @@ def summarise(
             "stage1": float(np.mean(first)),
             "stage2": float(np.mean(stage2[name])),
             "difference": paired.difference,
-            "ci95": [paired.low, paired.high],
+            "ci95": [paired.low, paired.high] if len(first) >= MIN_INTERVAL_TRIALS else None,
         }
     return table

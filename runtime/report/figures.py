@@ -24,15 +24,11 @@ def verdicts(summary: Mapping[str, Any]) -> str:
         if one is None or two is None or difference is None:
             continue
         low, high = _bounds(entry)
-        change = "is unchanged within the interval"
-        if low is not None and low > 0:
-            change = "rises"
-        elif high is not None and high < 0:
-            change = "falls"
+        change = _change(low, high)
         label = metric_words(name)[0]
         span = interval((low, high))
         items.append(
-            f'<li><span class="what">{label} {change} in stage 2</span>'
+            f'<li><span class="what">{f"{label} {change}".strip()} in stage 2</span>'
             f'<span class="change">{figure(one)} → {figure(two)}</span>'
             + (
                 f'<span class="range">difference {figure(difference, signed=True)}, 95 % interval {span}</span>'
@@ -42,6 +38,15 @@ def verdicts(summary: Mapping[str, Any]) -> str:
             + "</li>"
         )
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
+
+
+def _change(low: float | None, high: float | None) -> str:
+    """What an interval allows to say; nothing where there is none."""
+    if low is None or high is None:
+        return ""
+    if low > 0:
+        return "rises"
+    return "falls" if high < 0 else "shows no clear change"
 
 
 def figures_section(summary: Mapping[str, Any]) -> str:

@@ -174,7 +174,7 @@ def unknown_preset(args: list[str], tmp: Path) -> None:
     args += ["--preset", "other"]
 
 
-@mistake("argument --batch-size: '0' is not a whole number above 0")
+@mistake("argument --batch-size: '0' is not a whole number from 1 to")
 def empty_batches(args: list[str], tmp: Path) -> None:
     args += ["--batch-size", "0"]
 
@@ -282,6 +282,29 @@ def stimulus_that_is_no_picture(args: list[str], tmp: Path) -> None:
     args += ["--stimuli", str(tmp / "bad")]
 
 
+@mistake("2.png cannot be decoded")
+def one_damaged_stimulus(args: list[str], tmp: Path) -> None:
+    for trial in range(N_TRIALS):
+        write_png(tmp / "shown" / f"{trial}.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp / "shown" / "2.png").write_bytes((tmp / "shown" / "1.png").read_bytes()[:40])
+    args += ["--stimuli", str(tmp / "shown")]
+
+
+@mistake("is not a whole number from 1 to")
+def a_billion_threads(args: list[str], tmp: Path) -> None:
+    args += ["--threads", "99999999999"]
+
+
+@mistake("params")
+def nothing_left_to_refine(args: list[str], tmp: Path) -> None:
+    args += ["--params", "context", "--backprop-steps", "0"]
+
+
+@mistake("leave --trials out")
+def demo_of_pictures_and_a_number(args: list[str], tmp: Path) -> None:
+    args[:] = ["demo", "--out", str(tmp / "demo"), "--stimuli", str(tmp), "--trials", "3"]
+
+
 @mistake("there are 5 trials")
 def too_few_stimuli(args: list[str], tmp: Path) -> None:
     write_png(tmp / "few" / "0.png", np.zeros((32, 32, 3), np.uint8))
@@ -337,8 +360,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     make, told = MISTAKES[name]
     make(arguments, tmp_path)
     capsys.readouterr()
+    claimed = (tmp_path / "run" / "settings.json").exists()
     assert cli.main(arguments) == 2
     assert told in one_line(capsys)
+    # The mended command must be a first run, not one that finds a folder of other settings.
+    assert (tmp_path / "run" / "settings.json").exists() == claimed
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

@@ -204,6 +204,14 @@ def test_bad_trials_are_listed_with_their_reason(checkpoint: Checkpoint, rng: np
         checkpoint.decode(responses[:2])
 
 
+def test_an_absurd_but_finite_trial_is_found(checkpoint: Checkpoint) -> None:
+    responses = np.random.default_rng(3).standard_normal((3, N_VOXELS)).astype(np.float32)
+    responses[1, 4] = 1e38
+    ((trial, reason),) = check_responses(checkpoint, responses)
+    assert trial == 1
+    assert "voxel 4" in reason
+
+
 @pytest.mark.parametrize("value", [np.nan, 1.0])
 def test_no_good_trial_at_all_is_refused(checkpoint: Checkpoint, value: float) -> None:
     with pytest.raises(InputError, match="none of the 2 trials can be decoded"):
@@ -242,9 +250,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: _edit(f, shapes={name: [3] for name in SHAPES}),
         "field 'shapes.context'",
     ),
-    "unknown decoder": (
-        lambda f: _edit(f, decoders={name: {"kind": "oracle"} for name in SHAPES}),
-        "kind among ridge",
+    "decoder without a kind": (
+        lambda f: _edit(f, decoders={name: {"kind": 3} for name in SHAPES}),
+        "the decoder's kind",
     ),
     "file outside": (lambda f: _edit(f, files={"../secret": "00"}), "field 'files'"),
     "models without hash": (lambda f: _edit(f, models={"name": "tiny"}), "field 'models'"),

@@ -181,6 +181,12 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in list_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.jpg"]
 
 
+def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        (tmp_path / f"{number}.png").touch()
+    assert [path.stem for path in list_pictures(tmp_path)] == [str(number) for number in range(1, 13)]
+
+
 def test_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="holds no"):
         list_pictures(tmp_path)

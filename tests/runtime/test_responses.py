@@ -22,6 +22,12 @@ def test_every_format_gives_the_same_trials(tmp_path: Path) -> None:
     assert len({one.hash for one in opened}) == 1
 
 
+def test_trials_of_an_archive_stay_in_their_order(tmp_path: Path) -> None:
+    rows = np.arange(48, dtype=np.float32).reshape(12, 4)
+    np.savez(tmp_path / "many.npz", *rows)  # arr_0, arr_1, ..., arr_10, arr_11
+    assert (np.stack(list(open_responses(tmp_path / "many.npz").rows)) == rows).all()
+
+
 def write_data(folder: Path) -> Path:
     for index in range(2):
         write_png_of(folder / "stimuli" / "test" / f"{index:06d}.png", 100 * index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
+from minddiffuser.training.datasets.base import DATASETS
 from minddiffuser.training.datasets.folder import open_data
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
@@ -53,6 +55,9 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--alpha-latent", "-1"], "alpha is -1.0"),
         (["fit", "nowhere", "--out", "x", "--n-context", "0"], "'0' is not a whole number above 0"),
         (["fit", "nowhere", "--out", "x", "--n-folds", "1"], "n_folds is 1"),
+        (["fit", "nowhere", "--out", "x", "--decoder", "dream"], "decoder 'dream' is unknown"),
+        (["fit", "nowhere", "--out", "x", "--dataset", "tape"], "data set 'tape' is unknown"),
+        (["simulate", "fmri", "--out", "x" * 300, "--models", "nowhere"], "cannot be written"),
         (["world"], "--out"),
     ],
 )
@@ -94,6 +99,7 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
     told = capsys.readouterr()
     assert told.out == f"{tmp_path / 'data'}\n"
     assert "train pictures: 6/6" in told.err
+    assert told.err.count("median noise ceiling") == 1
     data = open_data(tmp_path / "data")
     assert (data.provenance["seed"], data.provenance["snr"]) == (4, 2.0)
     assert data.provenance["n_repetitions"] == {"train": 1, "test": 2}
@@ -119,6 +125,20 @@ def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
     selection = chosen.selection
     assert (selection.percent, selection.absolute, selection.n_folds, selection.n_selected) == (40.0, True, 3, 9)
     assert (chosen.cache_dir, chosen.n_threads, chosen.batch_size) == (tmp_path, 2, 5)
+
+
+def test_another_data_set_is_one_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_tape(path: Path) -> Any:
+        raise FileError(f"the tape {path} is torn")
+
+    module = ModuleType("minddiffuser.training.datasets.tape")
+    module.open_tape = open_tape  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(DATASETS, "tape", ("tape", "open_tape"))
+    assert main(["fit", "mine", "--out", str(tmp_path / "c"), "--dataset", "tape"]) == 2
+    assert capsys.readouterr().err == "md-train: the tape mine is torn\n"
 
 
 def test_world_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.training.decoders.base import DECODERS, make_decoder
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import FitSettings, fit
@@ -282,3 +285,113 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
     for wrong in ({"batch_size": 0}, {"n_threads": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             FitSettings(**wrong)
+
+
+def test_too_few_stimuli_are_refused_before_features(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "extract_features", lambda *_args, **_options: pytest.fail("hours of work"))
+    for n_folds, order in ((21, data.order), (5, np.arange(60) % 9)):
+        settings = replace(SETTINGS, selection=SelectionSettings(n_folds=n_folds))
+        with pytest.raises(InputError, match=f"cannot be split into {n_folds} folds"):
+            fit(replace(data, order=order), Models(), tmp_path / "c", settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["half", "version", "kind"])
+def test_a_damaged_journal_says_what_to_delete(tmp_path: Path, data: Data, damage: str) -> None:
+    def killed(name: str, _done: int, _total: int) -> None:
+        if name == "selection":
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), out, SETTINGS, progress=killed)
+    text = (out / "fit.json").read_text()
+    changed = {"half": text[:40], "version": text.replace(": 1,", ": 2,"), "kind": text.replace("er-fit", "er-run")}
+    assert changed[damage] != text
+    (out / "fit.json").write_text(changed[damage])
+    with pytest.raises(FileError, match=f"delete {out} and run again"):
+        fit(data, Models(), out, SETTINGS)
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileError, match="holds thesis.tex .*choose another --out"):
+        fit(data, Models(), out, SETTINGS)
+
+
+def test_places_are_checked_before_the_work(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(extract, "extract_features", lambda *_args, **_options: pytest.fail("hours of work"))
+        for name in ("x" * 300, "new/" + "y" * 300):
+            with pytest.raises(FileError, match="too long"):
+                fit(data, Models(), tmp_path / name, SETTINGS)
+            with pytest.raises(FileError, match="too long"):
+                fit(data, Models(), tmp_path / "c", replace(SETTINGS, cache_dir=tmp_path / name))
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    open_checkpoint(fit(data, Models(), Path("."), SETTINGS))
+    assert (tmp_path / "here" / "checkpoint.json").exists()
+
+
+class MeanVoxel:
+    """A decoder in one file: every target is a multiple of the mean of all voxels."""
+
+    @classmethod
+    def for_target(cls, target: str) -> MeanVoxel:
+        return cls()
+
+    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> MeanVoxel:
+        n_targets, mean = targets.shape[1], responses.mean(axis=1)
+        y = targets.columns(0, n_targets)
+        self.slope, self.n_voxels = (mean @ y) / (mean @ mean), responses.shape[1]
+        return self
+
+    def predict(self, responses: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return np.outer(responses.mean(axis=1), self.slope[start:stop])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        shape = (len(self.slope), self.n_voxels)
+        weight = np.repeat(self.slope[:, None] / self.n_voxels, self.n_voxels, axis=1).astype(np.float32)
+        index = np.broadcast_to(np.arange(self.n_voxels, dtype=np.int32), shape)
+        return {"index": index, "weight": weight, "bias": np.zeros(len(self.slope), np.float32)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "mean"}
+
+
+@pytest.fixture
+def mean_decoder(monkeypatch: pytest.MonkeyPatch) -> FitSettings:
+    """One module and one line of the register."""
+    module = ModuleType("minddiffuser.training.decoders.mean")
+    module.MeanVoxel = MeanVoxel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(DECODERS, "mean", ("mean", "MeanVoxel"))
+    return FitSettings(**{target: make_decoder("mean", target) for target in SHAPES})  # type: ignore[arg-type]
+
+
+def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, mean_decoder: FitSettings) -> None:
+    from minddiffuser.training.cli import fit_settings, parser
+
+    typed = fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "mean"]))
+    assert typed.deciding() == mean_decoder.deciding()
+    checkpoint = open_checkpoint(fit(data, Models(), tmp_path / "c", typed))
+    assert {made["kind"] for made in checkpoint.description["decoders"].values()} == {"mean"}
+    decoded = checkpoint.decode(data.train).latent.reshape(60, -1)
+    used = np.delete(data.train.astype(float), 3, axis=1)
+    mean = ((used - used.mean(0)) / used.std(0)).mean(axis=1)
+    assert abs(np.corrcoef(decoded[:, 0], mean)[0, 1]) > 0.9999
+    with pytest.raises(InputError, match="cannot take these options"):
+        make_decoder("mean", "context", n_selected=3)
+    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, ridge"):
+        fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "dream"]))
+
+
+def test_a_decoder_of_another_layout_is_refused_before_its_file(
+    tmp_path: Path, data: Data, mean_decoder: FitSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = MeanVoxel.arrays
+    for change in ({"weight": np.zeros((42, 14))}, {"scale": np.ones(42, np.float32)}, {"bias": np.zeros(3, "f4")}):
+        monkeypatch.setattr(MeanVoxel, "arrays", lambda self, change=change: {**whole(self), **change})
+        with pytest.raises(ShapeError, match="decoder of context gave .*a checkpoint holds index int32"):
+            fit(data, Models(), tmp_path / "c", mean_decoder)
+    assert not (tmp_path / "c" / "context.safetensors").exists()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
+from minddiffuser.training import selection
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.selection import (
     SelectionSettings,
@@ -139,3 +142,52 @@ def test_bad_input_is_refused(rng: np.random.Generator) -> None:
     for wrong in ({"percent": 0}, {"percent": 101}, {"n_folds": 1}, {"n_selected": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             SelectionSettings(**wrong)
+
+
+def test_memory_does_not_grow_with_the_number_of_dimensions(rng: np.random.Generator) -> None:
+    n_voxels, n_stimuli = 300, 12
+    responses = rng.standard_normal((n_stimuli, n_voxels)).astype(np.float32)
+    features = rng.standard_normal((n_stimuli, 16384)).astype(np.float32)
+
+    def peak(n_dimensions: int) -> int:
+        tracemalloc.start()
+        try:
+            cross_validated_correlation(
+                responses,
+                features[:, :n_dimensions],
+                np.arange(n_stimuli),
+                Ridge(n_selected=n_voxels),
+                SelectionSettings(n_folds=2),
+                n_threads=1,
+            )
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(4096), peak(16384)
+    assert small > 4096 * n_voxels * 4  # the weights of a block are counted
+    assert large < 1.3 * small  # four times as many dimensions
+
+
+@pytest.mark.parametrize("n_selected", [6, 15])
+def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    responses, features = world(rng, 43)
+    told: list[tuple[int, int]] = []
+
+    def score() -> np.ndarray:
+        decoder = Ridge(n_selected=n_selected)
+        return cross_validated_correlation(
+            responses,
+            features,
+            np.arange(43),
+            decoder,
+            SelectionSettings(n_folds=2),
+            progress=lambda *a: told.append(a),
+        )
+
+    whole = score()
+    monkeypatch.setattr(selection, "_BLOCK", 3)
+    monkeypatch.setattr(selection, "_BLOCK_PER_VOXEL", 0)
+    told.clear()
+    np.testing.assert_allclose(score(), whole, atol=1e-6)
+    assert told == [(done, 16) for done in (3, 6, 8, 11, 14, 16)]

@@ -112,6 +112,21 @@ def test_ceilings_follow_snr_and_repetitions() -> None:
     np.testing.assert_allclose(split["test"].noise_ceiling, 1 / (1 + 4 / 3), rtol=1e-5)
 
 
+def test_ceilings_refer_to_the_training_pictures_signal() -> None:
+    """Test pictures that move voxels half as much: the noise is as stated, their own share of variance is lower."""
+    settings = FmriSettings(snr=0.8, compression=0.0, areas=FEW)
+    brain, _, drives, *_ = subject(settings, 1, n_train=60, n_test=1500)
+    centre = {name: getattr(drives["train"], name).mean(axis=0) for name in ("structural", "semantic")}
+    weak = {name: centre[name] + 0.5 * (getattr(drives["test"], name) - centre[name]) for name in centre}
+    drives = {"train": drives["train"], "test": Drives(**weak)}
+    run = simulate_fmri(brain, drives, settings, np.random.default_rng(0))["test"]
+    plain = simulate_fmri(brain, drives, replace(settings, snr=1e9), np.random.default_rng(0))["test"].responses
+    noise = (run.responses - plain).var(axis=0)
+    np.testing.assert_allclose(1 / (1 + noise), run.noise_ceiling, atol=0.03)
+    own = plain.var(axis=0) / (plain.var(axis=0) + noise)
+    assert np.mean(run.noise_ceiling - own) > 0.1
+
+
 def test_training_repetitions_are_trials_of_their_own() -> None:
     settings = FmriSettings(train_repetitions=2)
     brain, _, drives, *_ = subject(settings, 1)

@@ -38,6 +38,11 @@ class Data(Protocol):
         ...
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the data come from, as JSON; copied into checkpoints."""
+        ...
+
+    @property
     def data_hash(self) -> str:
         """SHA-256 over everything."""
         ...
@@ -50,8 +55,12 @@ class Data(Protocol):
         """(n_trials,) int64: which picture each trial showed."""
         ...
 
-    def images(self, split: str) -> NDArray[np.uint8]:
-        """(n_stimuli, H, W, 3) uint8."""
+    def n_stimuli(self, split: str) -> int:
+        """How many pictures the split has."""
+        ...
+
+    def images(self, split: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Pictures `start` to `stop`, (n, H, W, 3) uint8."""
         ...
 
     def captions(self, split: str) -> Sequence[Sequence[str]]:

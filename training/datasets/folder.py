@@ -5,13 +5,9 @@ docs/data_folder.md describes the files and shows how to write one from one's ow
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +21,7 @@ from ...runtime.files import check_format, read_json, read_tensors, sha256_of, w
 from ...runtime.images import png_bytes, read_image
 from .base import SPLITS
 from .schema import VERSION, check_captions, check_description, check_finite, check_tensors
+from .target import check_target, replacing_folder
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -41,7 +38,6 @@ class DataFolder:
     image_size : side of the square stimuli in px
     provenance : where the data come from, as the writer told it
     constant_voxels : indices of voxels that never change in the training split (they cannot be decoded from)
-    bad_trials : test trials with NaN or infinite responses, which reconstruction skips
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
@@ -62,11 +58,10 @@ class DataFolder:
                     f"captions.json in {folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
                     f"{n_stimuli} pictures: give one list of captions per picture"
                 )
-        train, test = self.responses("train"), self.responses("test")
+        train = self.responses("train")
         self.constant_voxels: NDArray[np.int64] = np.flatnonzero((train == train[:1]).all(axis=0))
         if len(self.constant_voxels) == self.n_voxels:
             raise FileError(f"every voxel of the train split in {folder} is constant: check how it was exported")
-        self.bad_trials: NDArray[np.int64] = np.flatnonzero(~np.isfinite(test).all(axis=1))
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised)."""
@@ -77,7 +72,10 @@ class DataFolder:
         return self._of(split)["stimulus"]
 
     def noise_ceiling(self, split: str) -> NDArray[np.float32] | None:
-        """Share of each voxel's variance that the stimulus explains, (n_voxels,) float32, or None if unknown."""
+        """Share of a trial's variance that the picture explains, (n_voxels,) float32, or None if unknown.
+
+        In both splits the variance of the signal is that over the training pictures.
+        """
         return self._of(split).get("noise_ceiling")
 
     def n_stimuli(self, split: str) -> int:
@@ -178,7 +176,8 @@ class SplitData:
     images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
         one picture at a time, so that large stimuli need not be held together.
     captions : captions per picture; empty when there are none (the test split only).
-    noise_ceiling : (n_voxels,) float32 in [0, 1], or None if unknown.
+    noise_ceiling : (n_voxels,) float32 in [0, 1], or None if unknown: the share of a trial's variance that the
+        picture explains, the variance of the signal taken over the training pictures.
     """
 
     responses: NDArray[np.float32]
@@ -208,7 +207,8 @@ def write_data(
     rois : name to (start, stop) in the voxel axis, contiguous from 0, in order.
     modality : "fmri".
     provenance : anything JSON that tells where the data come from.
-    replace : allow an existing data folder to be replaced. Other folders are never touched.
+    replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
+        else as well, are never touched.
 
     Raises
     ------
@@ -230,36 +230,13 @@ def write_data(
             _check_split(splits[name], name, description)
     except FileError as error:
         raise InputError(str(error)) from None
-    with _replacing_folder(folder) as draft:
+    with replacing_folder(folder) as draft:
         for name in SPLITS:
             _write_split(draft, name, splits[name], description["image_size"])
         texts = {name: [list(group) for group in splits[name].captions] for name in SPLITS}
         write_json(draft / "captions.json", texts)
         write_json(draft / "data.json", description)
     return open_data(folder)
-
-
-def check_target(folder: Path | str, *, replace: bool = False) -> None:
-    """Refuse a folder into which :func:`write_data` would not write; call it before hours of work.
-
-    Raises
-    ------
-    FileError
-        The place is a file, or holds something that is not a data folder, or one that may not be replaced.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise FileError(f"{folder} is a file: choose another name for the data folder")
-    if not any(folder.iterdir()):
-        return
-    try:
-        check_format(read_json(folder / "data.json", "the description"), folder / "data.json", "data", VERSION)
-    except FileError:
-        raise FileError(f"{folder} holds other files and is not a data folder: choose a new or empty folder") from None
-    if not replace:
-        raise FileError(f"{folder} is a data folder already: choose another name, or replace it with --force")
 
 
 def _description(
@@ -313,34 +290,6 @@ def _write_split(draft: Path, name: str, part: SplitData, image_size: int) -> No
             )
         # Not write_png: thousands of renames and fsyncs buy nothing inside a draft.
         (place / f"{index:06d}.png").write_bytes(png_bytes(image))
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside `folder`; put it in its place on success, remove it on failure."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        yield draft
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-    except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        if isinstance(error, FileError):
-            raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"the disk is full while writing {folder}: free some space and run the same command again"
-        else:
-            message = f"{folder} cannot be written ({error.strerror or error}): choose another folder"
-        raise FileError(message) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_stimuli(folder: Path, split: str, image_size: int) -> int:

@@ -18,7 +18,9 @@ Progress = Callable[[int, int], None]
 # What is decoded from responses; runtime.checkpoint reads a file for each.
 TARGETS = ("context", "latent", "structure", "semantic")
 
-# name -> (module in this package, class). The class holds the settings; `for_target` gives the paper's.
+# name -> (module in this package, class). The class holds the settings; its `for_target(target, **options)` gives
+# the defaults for one target kind, changed by `options`. md-train fit offers each as --decoder; checkpoints need no
+# change, because what decoding reads is the same for all (see FittedDecoder.arrays).
 DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge")}
 
 
@@ -30,7 +32,11 @@ class FittedDecoder(Protocol):
         ...
 
     def arrays(self) -> dict[str, Array]:
-        """What a checkpoint stores of it, by name."""
+        """What a checkpoint stores, and all that decoding uses: a weighted sum over chosen voxels per target.
+
+        "index" (n_targets, n_selected) int32, "weight" (n_targets, n_selected) float32, "bias" (n_targets,)
+        float32. Any linear decoder can be written so; one that uses every voxel has n_selected = n_voxels.
+        """
         ...
 
 
@@ -49,7 +55,7 @@ class Decoder(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON for the checkpoint: "kind" and the settings."""
+        """JSON for the checkpoint: "kind", its name in DECODERS, and the options that make it again."""
         ...
 
 
@@ -70,3 +76,15 @@ def make_decoder(name: str, target: str, **options: Any) -> Decoder:
     except TypeError as error:
         raise InputError(f"decoder {name!r} cannot take these options ({error}): see its settings") from error
     return made
+
+
+def changed(decoder: Decoder, target: str, **options: Any) -> Decoder:
+    """Make the same decoder with other `options`.
+
+    Raises
+    ------
+    InputError
+        This kind of decoder has no such option, or cannot use the value.
+    """
+    description = decoder.describe()
+    return make_decoder(description.pop("kind"), target, **{**description, **options})

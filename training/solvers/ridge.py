@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import InputError, ShapeError
 from .spd import SubmatrixSolver, factorise, solve_factorised
-from .threads import run_jobs, single_threaded_blas, usable_cpus
+from .workers import run_jobs, shared_array, single_threaded_blas, usable_cpus
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -31,8 +31,8 @@ Progress = Callable[[int, int], None]
 
 # FastL2LiR gives a voxel of smaller variance the correlation 0.
 _MIN_VARIANCE = 1e-8
-# Targets per job. Fixed, so that results do not depend on the number of threads.
-_TARGETS_PER_JOB = 256
+# Targets per job. Fixed, so that results do not depend on the number of workers; small, so that each has several.
+_TARGETS_PER_JOB = 128
 # Below this ratio of trials to voxels, the n_trials x n_trials system costs less (n^2 v + n^3/3 < v^3/3).
 _DUAL_RATIO = 0.55
 
@@ -45,7 +45,10 @@ class Columns(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def columns(self, start: int, stop: int) -> Float64:
-        """Columns start..stop-1, (n_trials, stop - start) float64; called from several threads."""
+        """Columns start..stop-1, (n_trials, stop - start) float64.
+
+        Called in several threads or forked processes: read at a position (memmap, pread), never move a file pointer.
+        """
         ...
 
 
@@ -105,7 +108,7 @@ def fit_ridge(
     alpha : float
         Penalty on the squared weights and on the squared bias.
     n_threads : int, optional
-        All usable CPUs when not given. The result does not depend on it.
+        Processes on Linux, threads elsewhere; all usable CPUs when not given. The result does not depend on it.
     progress : callable, optional
         Receives (targets done, n_targets) in the calling thread.
     dtype : type
@@ -122,7 +125,8 @@ def fit_ridge(
 
     Notes
     -----
-    Memory beyond the result: x and its n_voxels x n_voxels Gram matrix in float64, and 256 targets per thread.
+    Memory beyond the result: x and its n_voxels x n_voxels Gram matrix in float64, and 128 targets per worker.
+    A forked worker shares the two with the caller.
     """
     x, source = _checked(x, y, n_selected, alpha, n_threads)
     n_voxels, n_targets = x.shape[1], source.shape[1]
@@ -130,8 +134,9 @@ def fit_ridge(
     if n_selected == n_voxels:
         index = np.broadcast_to(np.arange(n_voxels, dtype=np.int32), (n_targets, n_voxels))
     else:
-        index = np.empty((n_targets, n_selected), np.int32)
-    result = SparseRidge(index, np.empty((n_targets, n_selected), dtype), np.empty(n_targets, dtype), n_voxels)
+        index = shared_array((n_targets, n_selected), np.int32)
+    weight, bias = shared_array((n_targets, n_selected), dtype), shared_array((n_targets,), dtype)
+    result = SparseRidge(index, weight, bias, n_voxels)
     starts = range(0, n_targets, _TARGETS_PER_JOB)
     jobs = [slice(start, min(start + _TARGETS_PER_JOB, n_targets)) for start in starts]
     done = 0

@@ -56,7 +56,7 @@ def solve_factorised(factor: Float64, right: Float64) -> Float64:
 
 
 class SubmatrixSolver:
-    """Solves ``matrix[rows][:, rows] @ x = right`` again and again with one set of buffers (one per thread).
+    """Solves ``matrix[rows][:, rows] @ x = right`` again and again with one set of buffers (one per worker).
 
     Parameters
     ----------

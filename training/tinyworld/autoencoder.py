@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from .loop import LoopSettings, compiled, train
-from .pictures import Pictures
+from .pictures import Pictures, write_array
 from .scenes import IMAGE_SIZE
 
 SETTINGS = LoopSettings(steps=5_000, learning_rate=2.5e-3, weight_decay=0.0, seed=11)
@@ -80,9 +80,8 @@ def encode_all(
                 parts.append((vae.encode(image).latent_dist.mean * vae.config.scaling_factor).numpy())
             if progress is not None:
                 progress(start + len(parts[-1]), len(pictures))
-        draft = path.with_suffix(".draft.npy")
-        np.save(draft, np.concatenate(parts))
-        draft.replace(path)
+        latents = np.concatenate(parts)
+        write_array(path, latents.shape, latents.dtype, [latents])
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 

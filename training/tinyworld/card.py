@@ -1,11 +1,14 @@
-"""The model card of a tiny world, written from what was measured on it."""
+"""The model card of a tiny world, written from how it was trained (training.json) and what was measured on it."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...runtime.errors import FileError
+from ...runtime.files import check_format, read_json, write_bytes
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS
 
 _TEXT = """# The tiny world
@@ -30,14 +33,7 @@ Weights are stored as float16 and loaded as float32.
 
 ## How it was made
 
-`md-train world --out FOLDER`, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the judge on
-{n_judge_pictures:,} of another seed). One in twenty combinations of thing, colour and place never occurs in training.
-
-| part | steps | batch | minutes |
-|---|---|---|---|
-{trainings}
-
-{hardware}
+{made}
 
 ## What it can do
 
@@ -62,13 +58,44 @@ latent of 256. It says nothing about how well a method works on real brains or r
 """
 
 
+_MADE = """{command}, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the judge on
+{n_judge_pictures:,} of another seed). One in twenty combinations of thing, colour and place never occurs in training.
+
+| part | steps | batch | minutes |
+|---|---|---|---|
+{trainings}
+
+{hardware}"""
+_NOT_KNOWN = "How long and where this world was trained is not recorded: its folder has no training.json."
+
+KIND, VERSION = "world", 1
+
+
+def describe_training(parts: Mapping[str, Any], *, effort: float, note: str | None = None) -> dict[str, Any]:
+    """What training.json holds.
+
+    Parameters
+    ----------
+    parts : training -> {"steps", "batch", "minutes", "hardware", "n_pictures"}, in the order of the card's table.
+    effort : share of the shipped world's training.
+    note : a person's paragraph on the machine and the course; stands in the card instead of its hardware sentence.
+    """
+    content = {"format": f"minddiffuser-{KIND}", "version": VERSION, "effort": effort, "parts": dict(parts)}
+    return content if note is None else {**content, "note": note}
+
+
+def read_training(folder: Path) -> dict[str, Any] | None:
+    """The training.json of a model folder; None when it has none."""
+    path = folder / "training.json"
+    if not path.exists():
+        return None
+    content = read_json(path, "the world's training")
+    check_format(content, path, KIND, VERSION)
+    return content
+
+
 def write_card(
-    folder: Path,
-    figures: Mapping[str, Any],
-    parameters: Mapping[str, int],
-    trainings: Mapping[str, tuple[int, int, float]],
-    *,
-    hardware: str = "",
+    folder: Path, figures: Mapping[str, Any], parameters: Mapping[str, int], training: Mapping[str, Any] | None
 ) -> None:
     """Write README.md into a model folder.
 
@@ -77,10 +104,19 @@ def write_card(
     folder : the model folder.
     figures : what `quality.measure` returned.
     parameters : number of parameters by part ("vae", "unet", "text", "clip", "judge").
-    trainings : part -> (steps, batch size, minutes).
-    hardware : a sentence on the machine.
+    training : what `read_training` returned; without it the card says that it is not known.
+
+    Raises
+    ------
+    FileError
+        When `training` lacks something that the card states.
     """
-    rows = [f"| {part} | {steps:,} | {batch} | {minutes:.0f} |" for part, (steps, batch, minutes) in trainings.items()]
+    try:
+        made = _NOT_KNOWN if training is None else _made(training)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(
+            f"{folder / 'training.json'} lacks what the model card states ({error!r}): run the part 'folder' again"
+        ) from error
     shares = {
         name: " | ".join(f"{100 * share:.1f} %" for share in value.values())
         for name, value in figures.items()
@@ -91,9 +127,40 @@ def write_card(
         n_concepts=len(CONCEPTS),
         n_colours=len(COLOURS),
         n_backgrounds=len(BACKGROUNDS),
-        trainings="\n".join(rows),
-        hardware=hardware,
+        made=made,
         **{f"n_{name}": f"{number:,}" for name, number in parameters.items()},
         **{**figures, **shares},
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_bytes(folder / "README.md", text.encode("utf-8"))
+
+
+def _made(training: Mapping[str, Any]) -> str:
+    parts, effort = training["parts"], training["effort"]
+    rows = [
+        f"| {name} | {part['steps']:,} | {part['batch']} | {_minutes(part['minutes'])} |"
+        for name, part in parts.items()
+    ]
+    return _MADE.format(
+        command="`md-train world --out FOLDER`"
+        if effort == 1
+        else f"`md-train world --out FOLDER --effort {effort:g}`",
+        n_pictures=parts["denoiser"]["n_pictures"],
+        n_judge_pictures=parts["judge"]["n_pictures"],
+        trainings="\n".join(rows),
+        hardware=textwrap.fill(training.get("note") or _hardware(parts), width=120),
+    )
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f}" if minutes >= 1 else "under 1"
+
+
+def _hardware(parts: Mapping[str, Any]) -> str:
+    """One sentence; when the parts were trained on several machines, each with its parts."""
+    machines: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        machines.setdefault(part["hardware"], []).append(name)
+    if len(machines) == 1:
+        return f"Trained on {next(iter(machines))}."
+    places = [f"{machine} ({', '.join(names)})" for machine, names in machines.items()]
+    return f"Trained on {'; on '.join(places)}."

@@ -56,6 +56,7 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
     judge = judge.to("cpu")
     sample = pictures.images[:: max(1, len(pictures) // 2_000)]
     recalibrate(
-        judge, [torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(sample, 30)]
+        judge,
+        [torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(sample, 30)],
     )
     return judge

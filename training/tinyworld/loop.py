@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from ...runtime.files import replacing
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loss = Callable[[np.random.Generator, int], tuple[torch.Tensor, dict[str, float]]]
@@ -86,8 +89,9 @@ def scaled(settings: LoopSettings, effort: float) -> LoopSettings:
 
 
 def compiled(function: Function) -> Function:
-    """`torch.compile`, where there is a compiler to do it with: about a third faster on a CPU."""
-    if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
+    """`torch.compile`, where there are a compiler and Python's headers to do it with: a third faster on a CPU."""
+    has_compiler = any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+    if not has_compiler or not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return function
     return cast(Function, torch.compile(function))
 
@@ -119,10 +123,8 @@ def _save(
     for key, value in parameters.items():
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{key}"] = optimizer.state[value][moment].contiguous()
-    state.parent.mkdir(parents=True, exist_ok=True)
-    draft = state.with_suffix(".draft")
-    save_file(tensors, draft, metadata={"state": json.dumps(progress)})
-    draft.replace(state)
+    with replacing(state) as draft:
+        save_file(tensors, draft, metadata={"state": json.dumps(progress)})
 
 
 def reached(state: Path) -> tuple[int, float]:

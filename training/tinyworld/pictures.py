@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.files import replacing
 from .draw import draw_all
 from .scenes import IMAGE_SIZE, scenes
 
@@ -48,24 +50,33 @@ def open_pictures(
     """
     place = folder / f"pictures-{combinations}-{seed}-{n_pictures}"
     if not (place / "labels.npy").exists():
-        place.mkdir(parents=True, exist_ok=True)
         sizes = [min(_CHUNK, n_pictures - start) for start in range(0, n_pictures, _CHUNK)]
-        draft = place / f"images.{os.getpid()}.npy"
-        shape = (n_pictures, IMAGE_SIZE, IMAGE_SIZE, 3)
-        images = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
-        labels = np.empty((n_pictures, 3), np.int64)
-        done = 0
-        with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-            seeds = [seed + 7919 * index for index in range(len(sizes))]
-            for chunk_images, chunk_labels in pool.map(_chunk, seeds, sizes, [combinations] * len(sizes)):
-                images[done : done + len(chunk_labels)] = chunk_images
-                labels[done : done + len(chunk_labels)] = chunk_labels
-                done += len(chunk_labels)
-                if progress is not None:
-                    progress(done, n_pictures)
-        images.flush()
-        del images
-        draft.replace(place / "images.npy")
-        np.save(place / "labels.draft.npy", labels)
-        (place / "labels.draft.npy").replace(place / "labels.npy")
+        seeds = [seed + 7919 * index for index in range(len(sizes))]
+        labels: list[NDArray[np.int64]] = []
+
+        def draw() -> Iterator[NDArray[np.uint8]]:
+            done = 0
+            with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+                for some_images, some_labels in pool.map(_chunk, seeds, sizes, [combinations] * len(sizes)):
+                    yield some_images
+                    labels.append(some_labels)
+                    done += len(some_labels)
+                    if progress is not None:
+                        progress(done, n_pictures)
+
+        write_array(place / "images.npy", (n_pictures, IMAGE_SIZE, IMAGE_SIZE, 3), np.dtype(np.uint8), draw())
+        write_array(place / "labels.npy", (n_pictures, 3), np.dtype(np.int64), labels)
     return Pictures(place)
+
+
+def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]) -> None:
+    """Write the rows in `parts`, one after another, as one .npy file that appears under its name when whole.
+
+    Plain writes under a name of this process's own: on a full disk a memory map would kill the process without a
+    word, and processes that train beside one another may write the same file.
+    """
+    with replacing(path) as draft, open(draft, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).tobytes())

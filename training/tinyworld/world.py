@@ -8,9 +8,11 @@ killed run goes on where it was, and parts that do not wait for one another can 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import write_json
+from ...runtime.files import read_json, write_json
 from ...runtime.metrics.judge import write_judge
+from ...runtime.models.build import open_device
 from . import autoencoder, contrastive, denoiser, judging
-from .loop import reached, scaled
+from .card import describe_training, read_training, write_card
+from .loop import LoopSettings, reached, scaled
 from .pictures import JUDGE_SEED, TRAIN_SEED, Pictures, open_pictures
+from .places import choose_places, open_out, open_work, system_errors
 from .tokens import write_tokenizer
 
 N_PICTURES, N_JUDGE_PICTURES = 60_000, 30_000
@@ -45,29 +50,70 @@ def make_world(
     ----------
     out : where the model folder goes: the diffusers layout, `clip/`, `judge/` and the model card.
     work : where pictures and training states are kept; `out` with ".work" appended when None.
-    device : "auto" takes a GPU when there is one.
+    device : "auto" takes a CUDA GPU when there is one, else the CPU.
     parts : names from `PARTS`; all when None. A part whose result exists is not trained again.
-
     effort : share of the pictures and steps of the shipped world; 0.01 makes a poor one in minutes.
 
     Raises
     ------
     InputError
-        For an unknown part, or an effort outside (0, 1].
+        For an unknown part, an effort outside (0, 1], a device that is not there, or a work folder inside `out`.
     FileError
-        When a part is asked for before those it needs.
+        When `out` holds something else than a tiny world, `work` holds trainings with other settings, either cannot
+        be written, or a part is asked for before those it needs.
     """
     for part in parts or ():
         check_choice("part", part, PARTS)
     if not 0 < effort <= 1:
         raise InputError(f"effort is {effort}: choose a share above 0 and up to 1")
-    work = out.with_name(out.name + ".work") if work is None else work
-    work.mkdir(parents=True, exist_ok=True)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    for name in PARTS:
-        if parts is None or name in parts:
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = str(open_device(wanted))
+    out, work = choose_places(out, work)
+    names = [name for name in PARTS if parts is None or name in parts]
+    open_out(out)
+    if names != ["quality"]:  # which reads the model folder only
+        open_work(work, _identity(effort))
+    with system_errors(out, work):
+        for name in names:
             PARTS[name](_Bench(out, work, chosen, effort, progress))
     return out
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One of the trainings: its name in files and on the card, and what it takes at full effort."""
+
+    name: str
+    settings: LoopSettings
+    batch: int
+    n_pictures: int = N_PICTURES
+
+
+# Part -> training, in the order of the card's table.
+TRAININGS = {
+    "autoencoder": _Training("autoencoder", autoencoder.SETTINGS, autoencoder.BATCH),
+    "decoder": _Training("decoder", autoencoder.POLISH, autoencoder.BATCH),
+    "clip": _Training("contrastive", contrastive.SETTINGS, contrastive.BATCH),
+    "denoiser": _Training("denoiser", denoiser.SETTINGS, denoiser.BATCH),
+    "judge": _Training("judge", judging.SETTINGS, judging.BATCH, N_JUDGE_PICTURES),
+}
+
+
+def _identity(effort: float) -> dict[str, Any]:
+    """What all trainings in one work folder have in common, as JSON."""
+    trainings = {
+        training.name: {
+            **asdict(scaled(training.settings, effort)),
+            "batch": training.batch,
+            "n_pictures": _n_pictures(training.n_pictures, effort),
+        }
+        for training in TRAININGS.values()
+    }
+    return {"effort": float(effort), "settings": trainings}
+
+
+def _n_pictures(n_pictures: int, effort: float) -> int:
+    return max(64, round(n_pictures * effort))
 
 
 class _Bench:
@@ -79,17 +125,36 @@ class _Bench:
 
     @property
     def hardware(self) -> str:
-        """A sentence for the model card."""
-        where = torch.cuda.get_device_name() if self.device.startswith("cuda") else f"the CPU ({platform.machine()})"
-        return f"Trained on {where} with PyTorch {torch.__version__}."
+        """The machine, for the model card."""
+        where = f"the CPU ({platform.machine()})"
+        if self.device.startswith("cuda"):
+            where = torch.cuda.get_device_name(self.device)
+        elif self.device == "mps":
+            where = f"an Apple GPU ({platform.machine()})"
+        return f"{where} with PyTorch {torch.__version__}"
 
     def report(self, label: str) -> Callable[[int, int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done, total: progress(label, done, total)
 
     def pictures(self, n_pictures: int = N_PICTURES, seed: int = TRAIN_SEED) -> Pictures:
-        n_pictures = max(64, round(n_pictures * self.effort))
+        n_pictures = _n_pictures(n_pictures, self.effort)
         return open_pictures(self.work, n_pictures=n_pictures, seed=seed, progress=self.report("drawing"))
+
+    def settings(self, name: str) -> LoopSettings:
+        """The loop's settings of a part that is about to be trained here; notes the machine."""
+        training = TRAININGS[name]
+        state = self.work / f"{training.name}.safetensors"
+        machines = self._machines(training) if state.exists() else []
+        if self.hardware not in machines:
+            write_json(self.work / f"{training.name}.machines.json", {"machines": [*machines, self.hardware]})
+        return scaled(training.settings, self.effort)
+
+    def _machines(self, training: _Training) -> list[str]:
+        path = self.work / f"{training.name}.machines.json"
+        if not path.exists():
+            return []
+        return [str(machine) for machine in read_json(path, "the list of machines").get("machines", [])]
 
     def latents(self, pictures: Pictures) -> torch.Tensor:
         """What the autoencoder makes of every picture, (n, 4, 8, 8), scaled."""
@@ -104,12 +169,27 @@ class _Bench:
         return folder
 
     def finish(self, name: str, write: Callable[[Path], object]) -> None:
-        """Let `write` fill a folder that appears under its name only when whole."""
-        draft = self.work / "parts" / f".{name}.draft"
+        """Let `write` fill a folder that appears under its name only when whole, with its entry of training.json."""
+        draft = self.work / "parts" / f".{name}.{os.getpid()}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        write(draft)
-        draft.rename(self.work / "parts" / name)
+        try:
+            write(draft)
+            if name in TRAININGS:
+                write_json(draft / "training.json", self._entry(TRAININGS[name]))
+            draft.rename(self.work / "parts" / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _entry(self, training: _Training) -> dict[str, Any]:
+        steps, seconds = reached(self.work / f"{training.name}.safetensors")
+        return {
+            "steps": steps,
+            "batch": training.batch,
+            "minutes": round(seconds / 60, 1),
+            "hardware": ", then ".join(self._machines(training)),
+            "n_pictures": _n_pictures(training.n_pictures, self.effort),
+        }
 
     def has(self, name: str) -> bool:
         return (self.work / "parts" / name).exists()
@@ -122,18 +202,14 @@ def _tokenizer(bench: _Bench) -> None:
 
 def _autoencoder(bench: _Bench) -> None:
     if not bench.has("autoencoder"):
-        vae = autoencoder.fit(
-            bench.pictures(), bench.work, scaled(autoencoder.SETTINGS, bench.effort), device=bench.device
-        )
+        vae = autoencoder.fit(bench.pictures(), bench.work, bench.settings("autoencoder"), device=bench.device)
         bench.finish("autoencoder", vae.save_pretrained)
 
 
 def _clip(bench: _Bench) -> None:
     if not bench.has("clip"):
         tokenizer = _open_tokenizer(bench)
-        model = contrastive.fit(
-            bench.pictures(), tokenizer, bench.work, scaled(contrastive.SETTINGS, bench.effort), device=bench.device
-        )
+        model = contrastive.fit(bench.pictures(), tokenizer, bench.work, bench.settings("clip"), device=bench.device)
         bench.finish("clip", lambda folder: contrastive.write_folder(model, tokenizer, folder, half=True))
 
 
@@ -141,9 +217,7 @@ def _denoiser(bench: _Bench) -> None:
     if not bench.has("denoiser"):
         tokenizer, pictures = _open_tokenizer(bench), bench.pictures()
         latents = bench.latents(pictures)
-        both = denoiser.fit(
-            pictures, latents, tokenizer, bench.work, scaled(denoiser.SETTINGS, bench.effort), device=bench.device
-        )
+        both = denoiser.fit(pictures, latents, tokenizer, bench.work, bench.settings("denoiser"), device=bench.device)
 
         def write(folder: Path) -> None:
             both.unet.save_pretrained(folder / "unet")
@@ -156,29 +230,27 @@ def _decoder(bench: _Bench) -> None:
     if not bench.has("decoder"):
         vae, pictures = AutoencoderKL.from_pretrained(bench.result("autoencoder")), bench.pictures()
         latents = bench.latents(pictures)
-        vae = autoencoder.polish(
-            vae, pictures, latents, bench.work, scaled(autoencoder.POLISH, bench.effort), device=bench.device
-        )
+        vae = autoencoder.polish(vae, pictures, latents, bench.work, bench.settings("decoder"), device=bench.device)
         bench.finish("decoder", vae.save_pretrained)
 
 
 def _judge(bench: _Bench) -> None:
     if not bench.has("judge"):
         pictures = bench.pictures(N_JUDGE_PICTURES, seed=JUDGE_SEED)
-        judge = judging.fit(pictures, bench.work, scaled(judging.SETTINGS, bench.effort), device=bench.device)
+        judge = judging.fit(pictures, bench.work, bench.settings("judge"), device=bench.device)
         bench.finish("judge", lambda folder: write_judge(folder, judge, judging.config(), half=True))
 
 
 def _folder(bench: _Bench) -> None:
     """Put the parts together in the layout of a downloaded model, weights as float16."""
-    clip, judge, both = bench.result("clip"), bench.result("judge"), bench.result("denoiser")
-    bench.out.mkdir(parents=True, exist_ok=True)
-    _save_half(AutoencoderKL.from_pretrained(bench.result("decoder")), bench.out / "vae")
+    clip, judge, both, vae = (bench.result(name) for name in ("clip", "judge", "denoiser", "decoder"))
+    _write_training(bench)
+    _save_half(AutoencoderKL.from_pretrained(vae), bench.out / "vae")
     _save_half(UNet2DConditionModel.from_pretrained(both / "unet"), bench.out / "unet")
     CLIPTextModel.from_pretrained(both / "text_encoder").half().save_pretrained(bench.out / "text_encoder")
     shutil.copytree(bench.result("tokenizer"), bench.out / "tokenizer", dirs_exist_ok=True)
-    shutil.copytree(clip, bench.out / "clip", dirs_exist_ok=True)
-    shutil.copytree(judge, bench.out / "judge", dirs_exist_ok=True)
+    for part, name in ((clip, "clip"), (judge, "judge")):
+        shutil.copytree(part, bench.out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json"))
     write_json(bench.out / "scheduler" / "scheduler_config.json", denoiser.SCHEDULER)
     write_json(
         bench.out / "model_index.json",
@@ -195,6 +267,17 @@ def _folder(bench: _Bench) -> None:
     )
 
 
+def _write_training(bench: _Bench) -> None:
+    """Put the parts' entries together; a note that somebody wrote stays while it speaks of these very trainings."""
+    entries = {
+        training.name: read_json(bench.result(part) / "training.json", f"the training of the part {part!r}")
+        for part, training in TRAININGS.items()
+    }
+    before = read_training(bench.out) or {}
+    note = before.get("note") if before.get("parts") == entries else None
+    write_json(bench.out / "training.json", describe_training(entries, effort=float(bench.effort), note=note))
+
+
 def _save_half(module: Any, folder: Path) -> None:
     """Save a diffusers model as float16, without the path it was read from, which its config would remember."""
     module.half().save_pretrained(folder)
@@ -204,28 +287,15 @@ def _save_half(module: Any, folder: Path) -> None:
 
 def _quality(bench: _Bench) -> None:
     """Measure on held-out renderings; writes quality.json, samples.png and the model card beside the models."""
-    from .card import write_card
     from .quality import count_parameters, measure, samples_page
 
+    if not (bench.out / "model_index.json").is_file():
+        raise FileError(f"{bench.out} holds no tiny world: make it with the part 'folder' first, or with all parts")
+    training = read_training(bench.out)
     figures = measure(bench.out, bench.report("measuring"))
-    figures |= {"n_pictures": N_PICTURES, "n_judge_pictures": N_JUDGE_PICTURES}
     write_json(bench.out / "quality.json", figures)
     samples_page(bench.out, bench.out / "samples.png")
-    write_card(bench.out, figures, count_parameters(bench.out), _trainings(bench.work), hardware=bench.hardware)
-
-
-def _trainings(work: Path) -> dict[str, tuple[int, int, float]]:
-    """Steps, batch size and minutes of each training that left its state."""
-    batches = {
-        "autoencoder": autoencoder.BATCH,
-        "decoder": autoencoder.BATCH,
-        "contrastive": contrastive.BATCH,
-        "denoiser": denoiser.BATCH,
-        "judge": judging.BATCH,
-    }
-    states = {name: work / f"{name}.safetensors" for name in batches}
-    done = {name: reached(path) for name, path in states.items() if path.exists()}
-    return {name: (steps, batches[name], seconds / 60) for name, (steps, seconds) in done.items()}
+    write_card(bench.out, figures, count_parameters(bench.out), training)
 
 
 def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -91,7 +92,16 @@ def test_the_table_says_what_the_summary_says(full_run: Path) -> None:
 def test_a_change_within_its_interval_is_not_called_a_rise(full_run: Path) -> None:
     summary = (full_run / "summary.json").read_text().replace('"ci95": [0.04', '"ci95": [-0.04', 1)
     (full_run / "summary.json").write_text(summary)
-    assert "PixCorr is unchanged within the interval" in " ".join(page_of(full_run).text)
+    assert "PixCorr shows no clear change" in " ".join(page_of(full_run).text)
+
+
+def test_without_an_interval_there_is_no_verdict(full_run: Path) -> None:
+    summary = json.loads((full_run / "summary.json").read_text())
+    summary["metrics"]["pixcorr"]["ci95"] = None
+    (full_run / "summary.json").write_text(json.dumps(summary))
+    words = " ".join(page_of(full_run).text)
+    assert "PixCorr in stage 2" in words
+    assert "PixCorr rises" not in words
 
 
 def test_hostile_strings_stay_text(full_run: Path) -> None:

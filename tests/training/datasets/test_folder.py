@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
 from minddiffuser.training.datasets.base import DATASETS, open_dataset
-from minddiffuser.training.datasets.folder import SplitData, check_target, open_data, write_data
+from minddiffuser.training.datasets.folder import SplitData, open_data, write_data
+from minddiffuser.training.datasets.target import check_target
 
 N_VOXELS, SIZE = 7, 12
 ROIS = {"V1": (0, 4), "LO": (4, 7)}
@@ -60,7 +61,7 @@ def test_round_trip(folder: Path) -> None:
     assert (data.image_size, data.provenance) == (SIZE, {"scanner": "7 T"})
     np.testing.assert_array_equal(data.noise_ceiling("train"), split(0, 4, 6).noise_ceiling)
     assert data.noise_ceiling("test") is None
-    assert len(data.bad_trials) == len(data.constant_voxels) == 0
+    assert len(data.constant_voxels) == 0
 
 
 def test_part_of_the_images(folder: Path) -> None:
@@ -104,13 +105,13 @@ def test_hash_is_the_documented_one(folder: Path) -> None:
     assert open_data(folder).hash("train") == digest.hexdigest()
 
 
-def test_constant_voxels_are_listed_and_bad_test_trials_too(tmp_path: Path) -> None:
+def test_constant_voxels_are_listed_and_bad_test_trials_kept(tmp_path: Path) -> None:
     train, test = split(0, 4, 6), split(1, 2, 3, captions=False)
     train.responses[:, [2, 5]] = (3.0, 0.0)
     test.responses[1, 4] = np.nan
     data = write(tmp_path / "data", splits={"train": train, "test": test})
     assert data.constant_voxels.tolist() == [2, 5]
-    assert data.bad_trials.tolist() == [1]
+    np.testing.assert_array_equal(data.responses("test"), test.responses)
 
 
 # ---- what open_data refuses -----------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.checkpoint import DECODER_ARRAYS
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.training.decoders.base import DECODERS, TARGETS, make_decoder
+from minddiffuser.training.decoders.base import DECODERS, TARGETS, changed, make_decoder
 
 
 def linear_world(rng: np.random.Generator, n_trials: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +33,20 @@ def test_recovers_a_linear_world(name: str, rng: np.random.Generator) -> None:
 def test_stores_plain_arrays_with_one_row_per_target(name: str, rng: np.random.Generator) -> None:
     responses, targets = linear_world(rng, 60)
     arrays = make_decoder(name, "structure").fit(responses, targets).arrays()
-    assert arrays
+    assert {key: array.dtype.type for key, array in arrays.items()} == DECODER_ARRAYS
+    assert arrays["index"].shape == arrays["weight"].shape
     for array in arrays.values():
-        assert array.dtype.kind in "fi"
         assert len(array) == 2
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_arrays_are_the_whole_decoder(name: str, rng: np.random.Generator) -> None:
+    """Reconstruction knows the arrays only: a weighted sum over chosen voxels predicts the same."""
+    responses, targets = linear_world(rng, 60)
+    fitted = make_decoder(name, "structure").fit(responses, targets)
+    index, weight, bias = (fitted.arrays()[key] for key in ("index", "weight", "bias"))
+    by_hand = np.stack([responses[:, index[t]] @ weight[t] + bias[t] for t in range(2)], axis=1)
+    np.testing.assert_allclose(fitted.predict(responses), by_hand, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -70,3 +81,11 @@ def test_ridge_values_are_refused() -> None:
         make_decoder("ridge", "context", n_selected=0)
     with pytest.raises(InputError, match="alpha is -0.1"):
         make_decoder("ridge", "context", alpha=-0.1)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_is_made_again_from_its_description(name: str) -> None:
+    decoder = make_decoder(name, "latent")
+    assert changed(decoder, "latent").describe() == decoder.describe()
+    other = changed(make_decoder("ridge", "latent", alpha=2.5), "latent", n_selected=3)
+    assert other.describe() == {"kind": "ridge", "n_selected": 3, "alpha": 2.5}

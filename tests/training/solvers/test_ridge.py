@@ -112,7 +112,7 @@ def test_badly_conditioned_voxels_fall_back_to_float64(rng: np.random.Generator)
 
 
 def test_result_depends_neither_on_threads_nor_on_how_targets_are_read(rng: np.random.Generator) -> None:
-    x, y = world(rng, 200, 120, 600)
+    x, y = world(rng, 200, 120, 800)
 
     class Read:
         shape = y.shape
@@ -122,6 +122,7 @@ def test_result_depends_neither_on_threads_nor_on_how_targets_are_read(rng: np.r
 
     one = fit_ridge(x, y, n_selected=30, alpha=0.15, n_threads=1)
     for other in (
+        fit_ridge(x, y, n_selected=30, alpha=0.15, n_threads=2),
         fit_ridge(x, y, n_selected=30, alpha=0.15, n_threads=3),
         fit_ridge(x, Read(), n_selected=30, alpha=0.15),
     ):
@@ -172,9 +173,31 @@ def test_progress_counts_to_the_end(rng: np.random.Generator, monkeypatch: pytes
         assert told == [(4, 10), (8, 10), (10, 10)]
 
 
+@pytest.mark.parametrize("n_trials", [50, 12], ids=["primal", "dual"])
+def test_workers_write_every_target(n_trials: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 3)
+    x, y = world(rng, n_trials, 40, 32)
+    told: list[int] = []
+    one = fit_ridge(x, y, n_selected=25, alpha=0.15, n_threads=1)
+    two = fit_ridge(x, y, n_selected=25, alpha=0.15, n_threads=2, progress=lambda done, _: told.append(done))
+    for name in ("index", "weight", "bias"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert len(told) == 11
+    assert told == sorted(told)
+    assert told[-1] == 32
+
+
+def test_bad_targets_in_a_worker_are_one_input_error(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 4)
+    x, y = world(rng, 50, 10, 40)
+    y[3, 21] = np.nan
+    with pytest.raises(InputError, match="^targets 20 to 23 hold NaN"):
+        fit_ridge(x, y, n_selected=3, alpha=0.15, n_threads=2)
+
+
 def test_an_exception_in_progress_stops_the_fit(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 4)
-    x, y = world(rng, 50, 10, 10)
+    x, y = world(rng, 50, 10, 40)
 
     def stop(done: int, _total: int) -> None:
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.training.tinyworld import loop
 from minddiffuser.training.tinyworld.loop import LoopSettings, scaled, train
 
 SETTINGS = LoopSettings(steps=40, learning_rate=0.05, warmup=5, save_every=7, log_every=10, seed=3)
@@ -67,3 +68,15 @@ def test_the_average_is_what_remains(tmp_path: Path) -> None:
 def test_scaled_keeps_at_least_two_steps() -> None:
     assert scaled(SETTINGS, 1.0) is SETTINGS
     assert [scaled(SETTINGS, effort).steps for effort in (0.5, 0.001)] == [20, 2]
+
+
+@pytest.mark.parametrize(("compiler", "headers"), [(True, True), (True, False), (False, True)])
+def test_compiled_only_where_it_can_be(
+    compiler: bool, headers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.shutil, "which", lambda name: name if compiler else None)
+    monkeypatch.setattr(loop.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(loop.torch, "compile", lambda function: "compiled")
+    if headers:
+        (tmp_path / "Python.h").touch()
+    assert (loop.compiled(network) == "compiled") == (compiler and headers)

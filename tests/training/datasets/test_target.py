@@ -1,0 +1,180 @@
+"""A data folder takes another's place: neither is lost, whatever stops the process; nothing foreign goes with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minddiffuser.runtime.errors import FileError
+from minddiffuser.runtime.files import write_json
+from minddiffuser.training.datasets.target import check_place, check_target, replacing_folder
+
+
+def make(folder: Path, content: str) -> None:
+    """What counts as a data folder here: a description, and one file that tells the versions apart."""
+    (folder / "stimuli" / "train").mkdir(parents=True)
+    (folder / "stimuli" / "train" / "000000.png").write_text("x")
+    (folder / "captions.json").write_text(content)
+    write_json(folder / "data.json", {"format": "minddiffuser-data", "version": 1})
+
+
+def replaced(folder: Path) -> None:
+    with replacing_folder(folder) as draft:
+        make(draft, "new")
+
+
+def version(folder: Path) -> str:
+    return (folder / "captions.json").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(tmp_path / "data", "old")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("done", [False, True])
+def test_an_interruption_between_the_renames_loses_nothing(
+    folder: Path, at: int, done: bool, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Any:
+        calls.append(target)
+        if len(calls) != at:
+            return rename(self, target)
+        if done:
+            rename(self, target)
+        raise error
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(error):
+        replaced(folder)
+    assert version(folder) == ("new" if at == 2 and done else "old")
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def test_a_failure_while_writing_leaves_the_old_one(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder):
+        raise KeyboardInterrupt
+    assert version(folder) == "old"
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_mended(folder: Path) -> None:
+    pid = dead_pid()
+    folder.rename(folder.with_name(f".data.{pid}.old"))
+    make(folder.with_name(f".data.{pid}.draft"), "half")
+    with pytest.raises(FileError, match="data folder already"):
+        check_target(folder)
+    assert version(folder) == "old"
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+    make(folder.with_name(f".data.{pid}.old"), "older")  # killed before it was deleted
+    replaced(folder)
+    assert version(folder) == "new"
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def test_another_running_process_keeps_its_draft(folder: Path) -> None:
+    draft = folder.with_name(f".data.{os.getppid()}.draft")
+    make(draft, "theirs")
+    replaced(folder)
+    assert version(draft) == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("stray", "named"),
+    [
+        ("checkpoint/weights.bin", "checkpoint"),
+        ("notes.txt", "notes.txt"),
+        ("stimuli/val/000000.png", "stimuli/val"),
+        ("stimuli/train/drawing.psd", "stimuli/train/drawing.psd"),
+    ],
+)
+def test_foreign_content_is_never_replaced(folder: Path, stray: str, named: str) -> None:
+    check_target(folder, replace=True)
+    (folder / stray).parent.mkdir(exist_ok=True)
+    (folder / stray).write_text("years of work")
+    with pytest.raises(FileError, match=f"holds {named}, which is no part"):
+        check_target(folder, replace=True)
+    assert (folder / stray).read_text() == "years of work"
+
+
+def test_what_a_desktop_leaves_is_no_obstacle(folder: Path) -> None:
+    (folder / ".DS_Store").write_text("x")
+    check_target(folder, replace=True)
+
+
+def test_here_is_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = (tmp_path / "here").stat().st_ino
+    check_target(".")
+    replaced(Path("."))
+    assert version(Path(".")) == "new"  # the shell that is there sees it
+    assert (tmp_path / "here").stat().st_ino == before
+    with pytest.raises(FileError, match="while you are in it"):
+        check_target(".", replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_here_stays_empty_when_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Any:
+        if self.name == "data.json":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replaced(Path("."))
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_link_stays_and_its_target_is_replaced(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    replaced(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert version(folder) == "new"
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "y" * 300, "new/" + "z" * 300, "w" * 300 + "/new"])
+def test_names_that_are_too_long_are_told_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileError, match="cannot be written .*too long.*: choose another folder"):
+        check_target(tmp_path / name)  # of 250, the draft's name would be too long
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in ("file/data", "file/more/data"):
+        with pytest.raises(FileError, match="is a file"):
+            check_target(tmp_path / place)
+    with pytest.raises(FileError, match="too long"):
+        check_place(tmp_path / "new", "n" * 256)
+    check_place(tmp_path / "new", "n" * 255)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FileError):
+        check_target(tmp_path / "loop")
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(FileError, match="no permission"):
+            check_target(tmp_path / "locked" / "data")
+    shutil.rmtree(tmp_path / "locked", ignore_errors=True)

@@ -1,0 +1,156 @@
+"""Workers: every job once, errors as one exception, and never a process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.errors import InputError, ShapeError
+from minddiffuser.training.solvers import workers
+from minddiffuser.training.solvers.workers import run_jobs, shared_array
+
+needs_fork = pytest.mark.skipif(not workers._CAN_FORK, reason="workers are threads here")
+JOBS = range(8)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    if not workers._CAN_FORK:
+        yield
+        return
+    children = _children()
+    files = len(os.listdir("/proc/self/fd"))
+    yield
+    assert _children() == children
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def _children() -> set[str]:
+    """Zombies included."""
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children") as file:
+            found.update(file.read().split())
+    return found
+
+
+@pytest.mark.parametrize("fork", [pytest.param(True, marks=needs_fork), False], ids=["processes", "threads"])
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 100])
+def test_every_job_runs_once(n_workers: int, fork: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_CAN_FORK", fork)
+    count, who = shared_array((8,), np.int32), shared_array((8,), np.int64)
+
+    def work(job: int) -> int:
+        count[job] += 1
+        who[job] = os.getpid()
+        return job
+
+    told: list[int] = []
+    run_jobs(work, JOBS, n_workers, told.append)
+    assert sorted(told) == list(JOBS)
+    assert count.tolist() == [1] * 8
+    assert len(set(who)) == (min(n_workers, 4) if fork else 1)
+
+
+def test_few_jobs_stay_in_this_process() -> None:
+    seen: list[int] = []
+    run_jobs(lambda job: seen.append(job) or 0, range(3), 2)
+    assert seen == [0, 1, 2]
+
+
+def failing(error: BaseException) -> Callable[[int], int]:
+    def work(job: int) -> int:
+        if job == 5:
+            raise error
+        return 1
+
+    return work
+
+
+@needs_fork
+def test_a_mistake_found_by_a_worker_is_one_input_error() -> None:
+    with pytest.raises(InputError, match="^targets 3 – 4 are wrong:\nuse others$") as caught:
+        run_jobs(failing(ShapeError("targets 3 – 4 are wrong:\nuse others")), JOBS, 2)
+    assert caught.value.__cause__ is None
+
+
+@needs_fork
+def test_a_crash_in_a_worker_shows_where() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)worker process failed.*in work.*ZeroDivisionError: here"):
+        run_jobs(failing(ZeroDivisionError("here")), JOBS, 2)
+
+
+@needs_fork
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(3)])
+def test_no_way_out_of_a_worker_but_an_error(error: BaseException) -> None:
+    with pytest.raises((InputError, RuntimeError), match="memory ran out|SystemExit"):
+        run_jobs(failing(error), JOBS, 2)
+
+
+@needs_fork
+def test_a_killed_worker_is_reported() -> None:
+    def work(job: int) -> int:
+        if job == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1
+
+    with pytest.raises(InputError, match="killed by signal 9 .* memory ran out: use fewer threads"):
+        run_jobs(work, JOBS, 2)
+
+
+@needs_fork
+def test_an_interrupt_ends_workers_that_are_still_busy() -> None:
+    def work(job: int) -> int:
+        if job >= 2:
+            time.sleep(60)
+        return 1
+
+    def stop(_result: int) -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(work, JOBS, 2, stop)
+    assert time.monotonic() - started < 20
+
+
+@needs_fork
+def test_control_c_while_waiting_ends_the_workers() -> None:
+    def work(job: int) -> int:
+        time.sleep(60)
+        return 1
+
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(work, JOBS, 2)
+    timer.join()
+
+
+@needs_fork
+def test_no_worker_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(InputError, match=r"cannot be started \(Cannot allocate memory\): use fewer threads"):
+        run_jobs(lambda job: 1, JOBS, 2)
+
+
+@needs_fork
+def test_other_threads_cause_no_warning() -> None:
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_jobs(lambda job: 1, JOBS, 2)
+    stop.set()
+    other.join()

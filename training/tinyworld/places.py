@@ -1,0 +1,127 @@
+"""The folders that making a world writes: what may be overwritten, what may be continued, what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import FileError, InputError
+from ...runtime.files import check_format, read_json, write_json
+
+WORK_KIND, WORK_VERSION = "world-work", 1
+
+
+def choose_places(out: Path, work: Path | None) -> tuple[Path, Path]:
+    """The absolute model folder and work folder; the latter is `out` with ".work" appended when None.
+
+    Raises
+    ------
+    InputError
+        When the work folder is the model folder or inside it, where it would be shipped along.
+    FileError
+        When `out` is the root of the file system.
+    """
+    out = _absolute(out)
+    if not out.name:
+        raise FileError(f"--out is {out}, the root of the file system: choose a folder of its own")
+    work = out.with_name(f"{out.name}.work") if work is None else _absolute(work)
+    if work == out or out in work.parents:
+        raise InputError(f"the work folder {work} is inside the model folder {out}: choose one beside it")
+    return out, work
+
+
+def open_out(out: Path) -> None:
+    """Make the model folder, or refuse one that holds something else than a tiny world.
+
+    Its README.md and weights are overwritten without asking, so a folder of somebody else's never comes through.
+    """
+    if out.is_dir() and any(out.iterdir()) and not is_world(out):
+        raise FileError(f"{out} holds files that are not a tiny world: give --out a new or an empty folder")
+    _check_writable(out)
+
+
+def is_world(folder: Path) -> bool:
+    """Whether a model folder was made here: any diffusers pipeline has model_index.json, only ours a judge."""
+    if (folder / "training.json").is_file():  # the first file that appears in a new world
+        return read_json(folder / "training.json", "the world's training").get("format") == "minddiffuser-world"
+    return (folder / "model_index.json").is_file() and (folder / "judge" / "judge.json").is_file()
+
+
+def open_work(work: Path, identity: Mapping[str, Any]) -> None:
+    """Make the work folder, or refuse one whose trainings have other settings than `identity` ("effort", "settings").
+
+    `work/world.json` is written by the first run and compared by all later ones.
+    """
+    _check_writable(work)
+    path = work / "world.json"
+    wanted = {"format": f"minddiffuser-{WORK_KIND}", "version": WORK_VERSION, **identity}
+    if not path.exists():
+        if (work / "parts").exists() or any(work.glob("*.safetensors")) or (work / "latents.npy").exists():
+            raise FileError(f"{work} holds trainings of unknown settings (no world.json): {_WAY_OUT}")
+        write_json(path, wanted)
+        return
+    found = read_json(path, "the description of the work folder")
+    check_format(found, path, WORK_KIND, WORK_VERSION)
+    if found.get("effort") != wanted["effort"]:  # which decides the rest, so it alone says most
+        raise FileError(
+            f"{work} holds trainings with effort {found.get('effort')}, this run has {wanted['effort']}: {_WAY_OUT}"
+        )
+    if found != wanted:
+        raise FileError(f"{work} holds trainings with other settings{_differing(found, wanted)}: {_WAY_OUT}")
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The trainings whose settings differ, in words."""
+    before, now = found.get("settings"), wanted["settings"]
+    if not isinstance(before, dict):
+        return ""
+    names = [name for name in now if before.get(name) != now[name]]
+    return f" of {', '.join(names)}" if names else ""
+
+
+@contextmanager
+def system_errors(out: Path, work: Path) -> Iterator[None]:
+    """Turn what the system refuses while training, a full disk included, into one sentence."""
+    try:
+        yield
+    except (FileError, BrokenPipeError):  # a closed terminal is the command's own affair
+        raise
+    except OSError as error:
+        raise FileError(_sentence(error, out, work)) from error
+    except Exception as error:  # safetensors wraps the system's error in its own type, keeping only the text
+        if "No space left" not in str(error):
+            raise
+        raise FileError(_sentence(OSError(errno.ENOSPC, str(error)), out, work)) from error
+
+
+_WAY_OUT = "give another --work or --out, or delete it"
+
+
+def _absolute(path: Path) -> Path:
+    """`path` made absolute; "." and ".." get the name they stand for, which `absolute` alone does not give."""
+    return path.resolve() if path.name in ("", "..") else path.absolute()
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FileError(f"{folder} cannot be a folder, there is a file in its place: choose another folder") from error
+    except OSError as error:
+        raise FileError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another folder or change its permissions"
+        ) from error
+
+
+def _sentence(error: OSError, out: Path, work: Path) -> str:
+    where = error.filename or f"{out} or {work}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return f"the disk is full while writing {where}: free some space and give the same command again"
+    reason = " ".join((error.strerror or str(error)).split())
+    return f"{where} cannot be read or written ({reason}): choose another folder or change its permissions"
