@@ -34,9 +34,12 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
         return tell(prog, str(error), USERS_MISTAKE)
     except KeyboardInterrupt:
         return tell(prog, f"interrupted: {interrupted}", INTERRUPTED)
-    except OSError as error:
-        return tell(prog, f"{error}: check the path, its permissions and the space left", USERS_MISTAKE)
     except Exception as error:
+        if isinstance(error, OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            return tell(
+                prog, f"{where}{error.strerror or error}: mend that and run the same command again", USERS_MISTAKE
+            )
         if not is_out_of_memory(error):
             raise
         return tell(prog, f"out of memory: {out_of_memory}", USERS_MISTAKE)

@@ -26,8 +26,6 @@ Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 
 # Weights looked at together: 16 MB of weights, 32 MB of indices.
-# A response this far from the training trials is a broken one; float32 pictures of it would overflow.
-MAX_DEVIATIONS = 1e6
 _WEIGHTS_AT_ONCE = 1 << 22
 
 
@@ -138,11 +136,6 @@ class Checkpoint:
         """Voxels that did not vary in training; they contribute nothing."""
         return np.flatnonzero(self._std == 0)
 
-    def normalised(self, values: Float32) -> Float32:
-        """Responses (n_trials, n_voxels) as deviations by training mean and spread; constant voxels are 0."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
-
     def decode(self, responses: Array) -> Decoded:
         """Decode good trials.
 
@@ -161,15 +154,28 @@ class Checkpoint:
         ShapeError
             Wrong rank, width or dtype.
         InputError
-            A trial holds NaN or infinite values; see :func:`check_responses`.
+            A trial holds NaN or infinite values; :func:`~minddiffuser.runtime.responses.screen` lists bad trials.
         """
-        scored = self.normalised(_checked(self, responses))
+        scored = self.scored(responses)
         bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
         if len(bad) > 0:
             raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
         decoded = {name: decoder(scored) for name, decoder in self._targets.items()}
         decoded["context"][:, 0] = self._context_bos
         return Decoded(**decoded)
+
+    def scored(self, responses: Array) -> Float32:
+        """Z-scores (n_trials, n_voxels) by the training statistics; 0 for voxels that did not vary in training.
+
+        Raises
+        ------
+        ShapeError
+            Wrong rank, width or dtype.
+        """
+        values = _checked(self, responses)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores: Float32 = np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
+        return scores
 
     def require_models(self, models_hash: str, name: str) -> None:
         """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
@@ -192,7 +198,7 @@ class Checkpoint:
         if preset != self.preset:
             raise InputError(
                 f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for "
-                f"{preset!r}: use --preset {self.preset}, or fit a checkpoint with --preset {preset}"
+                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --preset {preset}"
             )
 
 
@@ -216,40 +222,6 @@ def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:
     if verify:
         verify_files(folder, description["files"])
     return Checkpoint(folder, description)
-
-
-def check_responses(checkpoint: Checkpoint, responses: Array) -> list[tuple[int, str]]:
-    """List the trials that cannot be decoded, as (trial, reason).
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    responses : (n_trials, n_voxels)
-
-    Raises
-    ------
-    ShapeError
-        Wrong rank, width or dtype, or no trials.
-    InputError
-        No trial can be decoded.
-    """
-    values = _checked(checkpoint, responses)
-    finite = np.isfinite(np.asarray(responses))
-    far = ~(np.abs(checkpoint.normalised(values)) <= MAX_DEVIATIONS)
-    bad: list[tuple[int, str]] = []
-    for trial in range(len(values)):
-        if not finite[trial].all():
-            bad.append((trial, f"{int((~finite[trial]).sum())} of {values.shape[1]} voxels are NaN or infinite"))
-        elif not np.isfinite(values[trial]).all():
-            bad.append((trial, "holds values too large for float32"))
-        elif far[trial].any():
-            told = f"voxel {int(np.flatnonzero(far[trial])[0])} lies over a million training deviations from the mean"
-            bad.append((trial, told))
-        elif values.shape[1] > 1 and (values[trial] == values[trial, 0]).all():
-            bad.append((trial, "every voxel has the same value"))
-    if len(bad) == len(values):
-        raise InputError(f"none of the {len(values)} trials can be decoded (trial 0: {bad[0][1]}): check the responses")
-    return bad
 
 
 def _checked(checkpoint: Checkpoint, responses: Array) -> Float32:

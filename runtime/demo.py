@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .batch.identity import alone_in
+from .command import DONE, USERS_MISTAKE
+from .controls import CONTROLS
 from .errors import FileError, InputError
 from .files import read_json, sha256_of, write_json
 from .images import list_pictures, read_image
@@ -57,15 +59,18 @@ class DemoSettings:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.n_trials < 2 and self.controls in ("shuffled", "both"):
-            raise InputError(f"the demonstration was given {self.n_trials} trial(s): its controls need at least 2")
+        n_needed = 2 if "shuffled" in CONTROLS[self.controls] else 1
+        if self.n_trials < n_needed:
+            raise InputError(
+                f"the demonstration was given {self.n_trials} trial(s): its controls need at least {n_needed}"
+            )
         if self.seed < 0:
             raise InputError(f"the seed is {self.seed}: give 0 or a positive whole number")
 
     def note(self) -> str:
         """What the page says about these choices."""
         return (
-            f"A demonstration, sized for a few minutes on a laptop: {self.n_trials} pictures, decoders fitted on "
+            f"A demonstration, sized for a few minutes on a laptop: {_pictures(self.n_trials)}, decoders fitted on "
             f"{self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural dimension, and "
             f"{self.steps} iterations of stage 2 with gradients through the last {self.backprop_steps} of {N_REVERSE} "
             "denoising steps (the paper: 60 iterations through all of them, 350 voxels)."
@@ -87,7 +92,8 @@ def run_demo(
     out
         The run folder.
     settings
-        Sizes. With `stimuli`, `n_trials` gives way to the number of pictures.
+        Sizes. With `stimuli`, `n_trials` gives way to the number of pictures; one alone leaves the shuffled control
+        out.
     stimuli
         A folder of a person's own pictures to show to the simulated subject.
     stream
@@ -106,11 +112,9 @@ def run_demo(
     """
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        for path in pictures:  # one that cannot be decoded is named before the folder is claimed
+        settings = _for_pictures(settings, len(pictures))
+        for path in pictures:  # one that cannot be decoded is told before anything is made
             read_image(path)
-        # A single picture has no other trial's target to be refined toward.
-        controls = settings.controls if len(pictures) > 1 else "oracle"
-        settings = replace(settings, n_trials=len(pictures), controls=controls)
     work = out / "work"
     with alone_in(work):
         _claim(work, settings, pictures)
@@ -122,11 +126,33 @@ def run_demo(
             if name == "data" and (work / name).exists():
                 shutil.rmtree(work / name)  # of a simulation that was killed; ours, under work/
             code = (execute or _execute)(_runnable(command), _environment(settings))
-            if code != 0:
+            if code < 0:
+                stream.write(f"md-reconstruct: {' '.join(command[:2])} was ended by {_signal(-code)}: run it again\n")
+                return USERS_MISTAKE
+            if code != DONE:
                 return code
             if name != "run":  # a run knows by itself what is left, and its page is written anew
                 (work / f"{name}.done").touch()
-    return 0
+    return DONE
+
+
+def _for_pictures(settings: DemoSettings, n_pictures: int) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": n_pictures}
+    if n_pictures == 1:  # there is no other picture to take a shuffled target from
+        changes["controls"] = "oracle"
+    return replace(settings, **changes)
+
+
+def _pictures(count: int) -> str:
+    return f"{count} {'picture' if count == 1 else 'pictures'}"
+
+
+def _signal(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (often: no memory left)" if name == "SIGKILL" else name
 
 
 def commands(out: Path, settings: DemoSettings, stimuli: Path | None) -> dict[str, list[str]]:
@@ -179,10 +205,4 @@ def _environment(settings: DemoSettings) -> dict[str, str]:
 
 
 def _execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    code = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
-    if code < 0:
-        raise InputError(
-            f"the command {shlex.join(command[2:4])} was killed by {signal.Signals(-code).name}: if memory was short, "
-            "close other programs; the same demo command goes on from there"
-        )
-    return code
+    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode

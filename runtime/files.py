@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON that a person can read; NaN is refused."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write JSON that a person can read; NaN is refused, and so is text that UTF-8 cannot hold."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:  # a lone surrogate: bytes from the command line that are no UTF-8
+        shown = ascii(text[max(error.start - 20, 0) : error.end])
+        raise FileError(
+            f"{path} cannot be written: a text in it is not Unicode (near {shown}): give names and notes in UTF-8"
+        ) from error
+    write_bytes(path, data)
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -92,21 +101,38 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         raise FileError(f"{what} is missing: {path} does not exist")
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # bfloat16, too
+    except (SafetensorError, OSError, ValueError) as error:
         raise FileError(
             f"{what} at {path} cannot be read ({error}): it is truncated or damaged, make it again"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:  # which one depends on safetensors' version
+        raise FileError(
+            f"{what} at {path} holds a number type that numpy has not, such as bfloat16 ({error}): save float32"
         ) from error
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+    """The hexadecimal SHA-256 of a file's bytes.
+
+    Raises
+    ------
+    FileError
+        The file is missing or cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FileError(
-            f"{path} cannot be read ({error.strerror}): check that it is there and its permissions"
+            f"{path} cannot be read ({error.strerror}): check that it is there, and its permissions"
         ) from error
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A sort key that takes runs of digits as whole numbers: "2" comes before "10", however they are padded."""
+    words = re.split("([0-9]+)", name)  # words at even places, digits at odd ones
+    numbers = [number.lstrip("0") for number in words[1::2]]
+    return (words[0], *((len(n), n, word) for n, word in zip(numbers, words[2::2], strict=True)), (-1, name, ""))
 
 
 def check_format(content: Mapping[str, Any], path: Path, kind: str, version: int) -> None:

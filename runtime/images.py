@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError, InputError, ShapeError
-from .files import write_bytes
+from .files import natural, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -149,14 +148,8 @@ def to_uint8(images: NDArray[np.floating[Any]]) -> ImageU8:
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
 
 
-def natural_order(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key under which numbers in names count as numbers: 2.png comes before 10.png."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
-
-
 def list_pictures(folder: Path | str) -> list[Path]:
-    """The PNG and JPEG files directly in a folder, in the order of :func:`natural_order`; hidden files are left out.
+    """The PNG and JPEG files directly in a folder, sorted by name (2 before 10); hidden files are left out.
 
     Raises
     ------
@@ -165,7 +158,7 @@ def list_pictures(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     try:
-        entries = sorted(folder.iterdir(), key=lambda path: natural_order(path.name))
+        entries = sorted(folder.iterdir(), key=lambda path: natural(path.name))
     except OSError as error:
         raise FileError(f"the picture folder {folder} cannot be read ({error.strerror}): check the path") from error
     pictures = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]

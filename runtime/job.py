@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch.identity import alone_in, claim_folder
-from .batch.run import BatchResult, Outcome, Reconstruct, run_batch
+from .batch.run import Outcome, run_batch
 from .batch.ticker import Ticker
 from .controls import CONTROLS
-from .errors import MissingExtra
-from .files import read_json, sha256_of
-from .images import write_png
+from .errors import InputError, MissingExtra
+from .files import read_json, sha256_of, write_bytes
+from .images import png_bytes
 from .reconstruct import Reconstructor, ReconstructSettings
 from .report.page import write_report
 from .responses import Responses, open_responses, screen, seen, with_pictures
@@ -54,7 +54,7 @@ class Job:
     device
         "auto", or a torch device.
     threads
-        CPU threads; None takes those of the run folder's earlier run, else torch's choice.
+        CPU threads, at most the machine's cores; None takes those of the run folder's earlier run, else torch's choice.
     notes
         Lines for the report.
     """
@@ -76,6 +76,8 @@ class Job:
 def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     """Reconstruct, measure and report; the same call resumes a run that was stopped.
 
+    Everything is opened, decoded and checked before the run folder is touched: a mistake leaves nothing behind.
+
     Parameters
     ----------
     job
@@ -92,41 +94,81 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     MindDiffuserError
         Anything that the user can mend; see sections of the modules used.
     """
-    from .decode import check_responses, open_checkpoint
+    work = _prepared(job, stream)
+    with alone_in(job.out):
+        claim_folder(job.out, work.identity)
+        if work.given.pictures is not None:
+            _write_stimuli(job.out, work.given.pictures, work.good, work.models.image_size)
+        outcome = _reconstruct(job, work, stream)
+        if outcome.failed:
+            stream.write(
+                f"md-reconstruct: a refinement broke off in trial(s) {', '.join(map(str, outcome.failed))}: its loss "
+                "became NaN or infinite, and the best picture before that was kept\n"
+            )
+        outcome = _measured(job, work.models, work.given, outcome)
+        return outcome, write_report(job.out)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """A job whose inputs were all opened and found good, and what decides its pictures."""
+
+    given: Responses
+    responses: NDArray[np.float32]
+    skipped: Mapping[int, str]
+    models: Models
+    batch_size: int
+    identity: Mapping[str, Any]
+    reconstructor: Reconstructor
+    on_step: _Relay
+
+    @property
+    def good(self) -> list[int]:
+        return [trial for trial in range(len(self.responses)) if trial not in self.skipped]
+
+
+class _Relay:
+    """Passes each iteration on to whoever listens by then: the reconstruction is made before the progress line."""
+
+    to: Callable[[str, int, int], None] | None = None
+
+    def __call__(self, phase: str, step: int, steps: int) -> None:
+        if self.to is not None:
+            self.to(phase, step, steps)
+
+
+def _prepared(job: Job, stream: TextIO) -> _Work:
+    from .decode import open_checkpoint
 
     _needs_torch()
     checkpoint = open_checkpoint(job.checkpoint)
     given = _given(job, checkpoint)
-    responses, skipped = screen(given.rows, checkpoint.n_voxels)
-    skipped = dict(check_responses(checkpoint, responses)) | skipped
+    responses, skipped = screen(given.rows, checkpoint.n_voxels, checkpoint.scored)
     for trial, reason in sorted(skipped.items()):
         stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
     models, threads = _open_models(job, checkpoint)
-    batch_size = job.batch_size or (SMALL_BATCH if models.image_size <= SMALL_PICTURE_PX else 1)
-    identity = _identity(job, checkpoint, models, given, batch_size=batch_size, threads=threads)
     good = [trial for trial in range(len(responses)) if trial not in skipped]
-    # Every mistake is found before the folder is claimed: the mended command is then a first run, not another one's.
-    ticking = _Ticking(job.settings, stream)
-    reconstructor = _reconstructor(job, checkpoint, models, given, responses, good, ticking)
-    _check_pictures(given, good, models.image_size)
-    with alone_in(job.out):
-        claim_folder(job.out, identity)
-        if given.pictures is not None:
-            _write_stimuli(job.out, given.pictures, good, models.image_size)
-    try:
-        outcome = run_batch(
-            job.out,
-            responses,
-            ticking.around(reconstructor),
-            identity,
-            batch_size=batch_size,
-            skipped=skipped,
-            on_progress=ticking.images,
-        )
-    finally:
-        ticking.close()
-    outcome = _measured(job, models, given, outcome)
-    return outcome, write_report(job.out)
+    pictures, size, on_step = given.pictures, models.image_size, _Relay()
+
+    def look(trials: Sequence[int]) -> NDArray[np.uint8]:
+        return seen([pictures[trial] for trial in trials] if pictures else [], size)
+
+    reconstructor = Reconstructor(
+        checkpoint, models, responses, good, job.settings, seen=None if pictures is None else look, on_step=on_step
+    )
+    for path in dict.fromkeys(pictures[trial] for trial in good) if pictures else ():
+        seen([path], size)  # decoded and thrown away, since all of them may not fit the memory
+    batch_size = job.batch_size or (SMALL_BATCH if size <= SMALL_PICTURE_PX else 1)
+    return _Work(
+        given=given,
+        responses=responses,
+        skipped=skipped,
+        models=models,
+        batch_size=batch_size,
+        identity=_identity(job, checkpoint, models, given, batch_size=batch_size, threads=threads),
+        reconstructor=reconstructor,
+        on_step=on_step,
+    )
 
 
 def _needs_torch() -> None:
@@ -149,6 +191,9 @@ def _open_models(job: Job, checkpoint: Checkpoint) -> tuple[Models, int]:
 
     from .models.open import load_models
 
+    n_cores = os.cpu_count() or 1
+    if job.threads is not None and job.threads > n_cores:
+        raise InputError(f"threads is {job.threads} and this machine has {n_cores} cores: give at most {n_cores}")
     threads = job.threads or _earlier_threads(job.out) or torch.get_num_threads()
     torch.set_num_threads(threads)
     device = choose_device(job.device)
@@ -182,14 +227,13 @@ def _earlier_threads(out: Path) -> int | None:
 def _identity(
     job: Job, checkpoint: Checkpoint, models: Models, given: Responses, *, batch_size: int, threads: int
 ) -> dict[str, Any]:
-    """Everything that the pictures depend on, as JSON."""
+    """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
     settings = asdict(job.settings)
+    checkpointing = settings.pop("checkpointing")
     settings["refine"] = job.settings.refine.as_dict()
     stimuli = None if given.pictures is None else _hash_pictures(given.pictures)
     return {
         "settings": {
-            "models": job.models,
-            "clip": job.clip,
             **settings,
             "layer_preset": checkpoint.preset,
             "batch_size": batch_size,
@@ -205,6 +249,7 @@ def _identity(
             "stimuli": stimuli,
         },
         "data": {"subject": checkpoint.subject, "n_trials": len(given.rows), "simulated": given.simulated},
+        "given": {"models": job.models, "clip": job.clip, "checkpointing": checkpointing},
         "notes": list(job.notes),
     }
 
@@ -226,74 +271,45 @@ def _hash_pictures(pictures: Sequence[Path]) -> str:
 
 
 def _write_stimuli(out: Path, pictures: Sequence[Path], good: Sequence[int], size: int) -> None:
-    """Write what was seen at the pictures' size; a picture that cannot be decoded is found before anything is run."""
+    """Write what was seen at the pictures' size, where it is not there already."""
     for trial in good:
-        path = out / "stimuli" / f"{trial:06d}.png"
-        if not path.exists():
-            write_png(path, seen([pictures[trial]], size)[0])
+        path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(seen([pictures[trial]], size)[0])
+        if not path.exists() or path.read_bytes() != data:
+            write_bytes(path, data)
 
 
-def _reconstructor(
-    job: Job,
-    checkpoint: Checkpoint,
-    models: Models,
-    given: Responses,
-    responses: NDArray[np.float32],
-    good: Sequence[int],
-    ticking: _Ticking,
-) -> Reconstructor:
-    def look(trials: Sequence[int]) -> NDArray[np.uint8]:
-        return seen([given.pictures[trial] for trial in trials] if given.pictures else [], models.image_size)
+def _reconstruct(job: Job, work: _Work, stream: TextIO) -> Outcome:
+    ticker: Ticker | None = None
+    n_now = 0
 
-    refinement = job.settings.refine
-    if job.settings.stage == 2:
-        refinement.optimised(("latent",) if refinement.backprop_steps == 0 else ("latent", "context"))
-    return Reconstructor(
-        checkpoint,
-        models,
-        responses,
-        good,
-        job.settings,
-        seen=None if given.pictures is None else look,
-        on_step=ticking.step,
-    )
+    def on_progress(done: int, total: int) -> None:
+        nonlocal ticker
+        if ticker is None:
+            ticker = Ticker(total, done, _renderings(job.settings), stream=stream)
+        ticker.images(done)
 
+    def on_step(phase: str, step: int, steps: int) -> None:
+        if ticker is not None:
+            ticker.step(n_now, f"{phase} {step}/{steps}")
 
-def _check_pictures(given: Responses, good: Sequence[int], size: int) -> None:
-    """Decode what was seen once, and keep nothing: the one that cannot be decoded is named now."""
-    for path in dict.fromkeys(given.pictures[trial] for trial in good) if given.pictures is not None else ():
-        seen([path], size)
+    def one_batch(trials: Sequence[int], rows: NDArray[np.float32]) -> Any:
+        nonlocal n_now
+        n_now = len(trials)
+        return work.reconstructor(trials, rows)
 
-
-class _Ticking:
-    """The run's line on standard error, from the first batch on."""
-
-    def __init__(self, settings: ReconstructSettings, stream: TextIO) -> None:
-        self._renderings, self._stream = _renderings(settings), stream
-        self._ticker: Ticker | None = None
-        self._n_now = 0
-
-    def images(self, done: int, total: int) -> None:
-        if self._ticker is None:
-            self._ticker = Ticker(total, done, self._renderings, stream=self._stream)
-        self._ticker.images(done)
-
-    def step(self, phase: str, step: int, steps: int) -> None:
-        if self._ticker is not None:
-            self._ticker.step(self._n_now, f"{phase} {step}/{steps}")
-
-    def around(self, reconstructor: Reconstructor) -> Reconstruct:
-        """The reconstructor, with the number of trials at hand noted for the line."""
-
-        def one_batch(trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
-            self._n_now = len(trials)
-            return reconstructor(trials, rows)
-
-        return one_batch
-
-    def close(self) -> None:
-        if self._ticker is not None:
-            self._ticker.close()
+    work.on_step.to = on_step
+    try:
+        return run_batch(
+            job.out,
+            work.responses,
+            one_batch,
+            batch_size=work.batch_size,
+            skipped=work.skipped,
+            on_progress=on_progress,
+        )
+    finally:
+        if ticker is not None:
+            ticker.close()
 
 
 def _renderings(settings: ReconstructSettings) -> int:
@@ -307,22 +323,29 @@ def _measured(job: Job, models: Models, given: Responses, outcome: Outcome) -> O
     """Write summary.json and trials.json; measuring is a phase as the others are."""
     start = time.perf_counter()
     has_stimuli = given.pictures is not None
-    measures = _measures(models, given, outcome.trials) if has_stimuli else Measures()
+    measures, notes = _measures(models, given, outcome.trials) if has_stimuli else (Measures(), ())
     values = measure_run(job.out, outcome, measures) if has_stimuli else {}
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed)
+    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes)
     return outcome
 
 
-def _measures(models: Models, given: Responses, trials: Sequence[int]) -> Measures:
-    """CLIP of the run's models; the judge beside them, where there is one and captions say what was seen."""
+def _measures(models: Models, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
+    """CLIP of the run's models; the judge beside them, where captions say what was seen, or a note why not."""
+
+    def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
+        return Measures(embed=clip_embedding(models)), (f"concept_top1 was left out: {reason}.",)
+
     folder = models.folder / "judge" if models.folder is not None else None
-    if folder is None or not given.captions or not folder.is_dir():
-        return Measures(embed=clip_embedding(models))
+    if folder is None or not folder.is_dir():
+        return without_concept("the models come without a judge (a folder judge/ beside theirs)")
+    if not given.captions:
+        return without_concept("the seen pictures come without captions that name what they show")
     from .metrics.judge import open_judge
 
     judge = open_judge(folder, str(models.device))
     labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
     if labels is None:
-        return Measures(embed=clip_embedding(models))
-    return Measures(embed=clip_embedding(models), classify=lambda images: judge.predict(images)[:, 0], labels=labels)
+        return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
+    embed = clip_embedding(models)
+    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), ()

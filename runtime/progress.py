@@ -67,10 +67,6 @@ class Progress:
         if now - self._shown_at >= (LIVE_S if self._live else PLAIN_S):
             self._show(now)
 
-    def advance(self, n_steps: int = 1) -> None:
-        """Say that `n_steps` more are finished."""
-        self(self.done + n_steps)
-
     def line(self, now: float) -> str:
         """The line for the time `now` (seconds of the clock)."""
         elapsed, made = max(now - self._started, 0.0), self.done - self._before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError, InputError, ShapeError
-from .files import check_format, read_json, read_tensors
-from .images import fit_square, list_pictures, natural_order, read_image
+from .files import check_format, natural, read_json, read_tensors
+from .images import fit_square, list_pictures, read_image
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 DATA_VERSION = 1
 ARRAY_SUFFIXES = (".safetensors", ".npz", ".npy")
+# Beyond so many standard deviations of the training responses a trial is an artefact, and its picture noise or NaN.
+MOST_SD = 1e6
 _KEY = "responses"
 
 
@@ -58,7 +60,7 @@ def open_responses(path: Path | str) -> Responses:
     path
         A data folder (its test split, stimuli and captions); or a .npy file (n_trials, n_voxels); or a .npz or
         .safetensors file that holds such an array under "responses", or one (n_voxels,) array per trial, taken in
-        the order of their names, numbers in them counting as numbers.
+        the order of their names (2 before 10).
 
     Raises
     ------
@@ -120,11 +122,22 @@ def seen(pictures: Sequence[Path], size: int) -> NDArray[np.uint8]:
     return np.stack([fit_square(read_image(path), size) for path in pictures])
 
 
-def screen(rows: Rows, n_voxels: int) -> tuple[NDArray[np.float32], dict[int, str]]:
+def screen(
+    rows: Rows, n_voxels: int, scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Separate good trials from bad ones.
 
-    A trial is bad if it has another number of voxels than expected, holds NaN or infinite values, or has the same
-    value in every voxel.
+    A trial is bad if it has another number of voxels than expected, holds NaN or infinite values, has the same value
+    in every voxel, or lies more than `MOST_SD` standard deviations from the training responses in some voxel.
+
+    Parameters
+    ----------
+    rows
+        One array per trial.
+    n_voxels
+        As the checkpoint was fitted on.
+    scored
+        (n, n_voxels) responses to z-scores, :meth:`~minddiffuser.runtime.decode.Checkpoint.scored`.
 
     Returns
     -------
@@ -150,7 +163,7 @@ def screen(rows: Rows, n_voxels: int) -> tuple[NDArray[np.float32], dict[int, st
     responses = np.zeros((len(rows), n_voxels), np.float32)
     skipped: dict[int, str] = {}
     for trial, row in enumerate(rows):
-        fault = _fault(row, n_voxels)
+        fault = _fault(row, n_voxels, scored)
         if fault is None:
             responses[trial] = row
         else:
@@ -163,7 +176,9 @@ def screen(rows: Rows, n_voxels: int) -> tuple[NDArray[np.float32], dict[int, st
     return responses, skipped
 
 
-def _fault(row: NDArray[Any], n_voxels: int) -> str | None:
+def _fault(
+    row: NDArray[Any], n_voxels: int, scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> str | None:
     if len(row) != n_voxels:
         return f"it has {len(row)} voxels, expected {n_voxels}"
     with np.errstate(over="ignore"):
@@ -173,6 +188,9 @@ def _fault(row: NDArray[Any], n_voxels: int) -> str | None:
         return f"{n_bad} of {n_voxels} values are NaN or infinite"
     if n_voxels > 1 and bool((narrow == narrow[0]).all()):
         return f"every voxel is {float(narrow[0]):g}"
+    furthest = float(np.abs(scored(narrow[None])).max())
+    if not furthest <= MOST_SD:  # NaN too
+        return f"a voxel lies {furthest:.2g} standard deviations from training, expected at most {MOST_SD:.0g}"
     return None
 
 
@@ -253,7 +271,7 @@ def _rows(arrays: dict[str, NDArray[Any]], where: str) -> Rows:
         raise ShapeError(
             f"{where} holds {found}: expected an array 'responses' (n_trials, n_voxels), or one (n_voxels,) per trial"
         )
-    return [_floating(arrays[name], f"{name} in {where}") for name in sorted(arrays, key=natural_order)]
+    return [_floating(arrays[name], f"{name} in {where}") for name in sorted(arrays, key=natural)]
 
 
 def _matrix(array: Any, where: str) -> NDArray[Any]:

@@ -64,7 +64,9 @@ def measure_run(run: Path, outcome: Outcome, measures: Measures) -> dict[str, Va
     return {kind: measure(run, kind, outcome.trials, measures) for kind in kinds}
 
 
-def write_summary(run: Path, outcome: Outcome, values: Mapping[str, Values], *, seed: int) -> dict[str, Any]:
+def write_summary(
+    run: Path, outcome: Outcome, values: Mapping[str, Values], *, seed: int, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
     Parameters
@@ -77,6 +79,8 @@ def write_summary(run: Path, outcome: Outcome, values: Mapping[str, Values], *, 
         What `measure_run` returned; empty where it is not known what was seen, and then there are no metrics.
     seed
         Of the bootstrap.
+    notes
+        Why a metric is left out.
 
     Returns
     -------
@@ -93,8 +97,10 @@ def write_summary(run: Path, outcome: Outcome, values: Mapping[str, Values], *, 
         "version": SUMMARY_VERSION,
         "n_trials": len(outcome.trials),
         "skipped": [{"trial": trial, "reason": reason} for trial, reason in sorted(outcome.skipped.items())],
+        "failed": list(outcome.failed),
         "metrics": table(one, two, seed),
         "controls": {kind: table(one, values[kind], seed) for kind in ("shuffled", "oracle") if kind in values},
+        "notes": list(notes),
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
     write_bytes(run / "trials.json", (json.dumps(_rows(outcome.trials, one, two), indent=1) + "\n").encode())

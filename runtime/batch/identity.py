@@ -13,7 +13,7 @@ from ..errors import FileError
 from ..files import check_format, read_json, write_json
 
 SETTINGS_VERSION = 1
-# The parts that decide the pictures. Others, such as notes, may differ.
+# The parts that decide the pictures. Others, such as notes and how the models were named, may differ.
 COMPARED = ("settings", "versions", "hashes", "data")
 
 
@@ -30,8 +30,8 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises
     ------
     FileError
-        The folder belongs to a run with other settings (the message names what differs), holds results without
-        settings, or cannot be written.
+        The folder belongs to a run with other settings (the message names what differs), holds the results or stimuli
+        of something else, or cannot be written.
     """
     path = folder / "settings.json"
     content = {"format": "minddiffuser-run-settings", "version": SETTINGS_VERSION, **identity}

@@ -14,16 +14,25 @@ JOURNAL_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A finished batch: its trials, the seconds of each phase, and the hash of each file by its path in the folder."""
+    """A finished batch: its trials, the seconds of each phase, and the hash of each file by its path in the folder.
+
+    `failed` are those of its trials of which a refinement broke off.
+    """
 
     batch: int
     trials: tuple[int, ...]
     seconds: Mapping[str, float]
     files: Mapping[str, str]
+    failed: tuple[int, ...] = ()
 
 
 def write_record(
-    run: Path, batch: int, trials: Sequence[int], seconds: Mapping[str, float], files: Sequence[str]
+    run: Path,
+    batch: int,
+    trials: Sequence[int],
+    seconds: Mapping[str, float],
+    files: Sequence[str],
+    failed: Sequence[int] = (),
 ) -> Record:
     """Record a batch whose files are all written and renamed."""
     record = Record(
@@ -31,6 +40,7 @@ def write_record(
         trials=tuple(trials),
         seconds=dict(seconds),
         files={name: sha256_of(run / name) for name in files},
+        failed=tuple(failed),
     )
     content = {
         "format": "minddiffuser-journal",
@@ -39,6 +49,7 @@ def write_record(
         "trials": list(record.trials),
         "seconds": record.seconds,
         "files": record.files,
+        "failed": list(record.failed),
     }
     write_json(_path(run, batch), content)
     return record
@@ -63,7 +74,9 @@ def finished(run: Path, batch: int, trials: Sequence[int]) -> Record | None:
     if not all((run / name).is_file() and sha256_of(run / name) == digest for name, digest in files.items()):
         return None
     seconds = {str(name): float(value) for name, value in content.get("seconds", {}).items()}
-    return Record(batch=batch, trials=tuple(trials), seconds=seconds, files=files)
+    broken: Any = content.get("failed")
+    failed = tuple(trial for trial in trials if trial in broken) if isinstance(broken, list) else ()
+    return Record(batch=batch, trials=tuple(trials), seconds=seconds, files=files, failed=failed)
 
 
 def _path(run: Path, batch: int) -> Path:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from ..errors import InputError, ShapeError
 from ..files import write_json
 from ..images import write_png
 from .grid import batch_grid
-from .identity import alone_in, claim_folder, remove_drafts
+from .identity import remove_drafts
 from .journal import Record, finished, write_record
 
 Pictures = NDArray[np.uint8]
@@ -33,6 +32,8 @@ class BatchResult:
         Row k is the loss after k updates; NaN after a trial's stop.
     best_step : (n,) int64 or None
         The number of updates after which each trial's picture was kept.
+    failed : (n,) bool or None
+        Of which trials a refinement, of stage 2 or of a control, broke off at a loss that is not finite.
     controls : name -> (n, H, W, 3) uint8
         Pictures refined toward other targets, "shuffled" and "oracle".
     seconds : phase -> seconds
@@ -42,17 +43,22 @@ class BatchResult:
     stage2: Pictures | None = None
     loss_curve: NDArray[np.float64] | None = None
     best_step: NDArray[np.int64] | None = None
+    failed: NDArray[np.bool_] | None = None
     controls: Mapping[str, Pictures] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase."""
+    """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase.
+
+    `failed` are the trials with pictures of which a refinement broke off: their best picture before that was kept.
+    """
 
     trials: tuple[int, ...]
     skipped: Mapping[int, str]
     seconds: Mapping[str, float]
+    failed: tuple[int, ...] = ()
 
 
 Reconstruct = Callable[[Sequence[int], NDArray[np.float32]], BatchResult]
@@ -62,7 +68,6 @@ def run_batch(
     folder: Path,
     responses: NDArray[np.float32],
     reconstruct: Reconstruct,
-    identity: Mapping[str, Any],
     *,
     batch_size: int,
     skipped: Mapping[int, str] | None = None,
@@ -76,14 +81,13 @@ def run_batch(
     Parameters
     ----------
     folder
-        The run folder.
+        The run folder, whose lock the caller holds and whose settings.json the caller has compared; see
+        :mod:`~minddiffuser.runtime.batch.identity`.
     responses : (n_trials, n_voxels) float32
         Rows of skipped trials are never read.
     reconstruct
         ``reconstruct(trials, rows)`` with the good trials of one batch, n of them, and their responses (n, n_voxels).
         It must depend on nothing else that changes between runs.
-    identity
-        What settings.json holds; see :func:`~minddiffuser.runtime.batch.identity.claim_folder`.
     batch_size
         Trials per batch of the grid.
     skipped
@@ -94,7 +98,7 @@ def run_batch(
     Raises
     ------
     FileError
-        The folder belongs to other settings or another process, or cannot be written.
+        A journal's record is damaged, or the folder cannot be written.
     InputError
         There is no good trial.
     """
@@ -104,22 +108,25 @@ def run_batch(
     if total == 0:
         raise InputError(f"none of the {len(responses)} trials can be reconstructed{_first_reason(skipped)}")
     seconds: dict[str, float] = defaultdict(float)
-    with alone_in(folder):
-        claim_folder(folder, identity)
-        remove_drafts(folder)
-        records = [finished(folder, k, trials) for k, trials in enumerate(batches)]
-        done = sum(len(record.trials) for record in records if record is not None)
-        if on_progress is not None:
-            on_progress(done, total)
-        for k, (trials, record) in enumerate(zip(batches, records, strict=True)):
-            if record is None and trials:
-                record = _one_batch(folder, k, trials, reconstruct(trials, responses[list(trials)]))
-                done += len(trials)
-                if on_progress is not None:
-                    on_progress(done, total)
-            for phase, spent in (record.seconds if record is not None else {}).items():
-                seconds[phase] += spent
-    return Outcome(trials=tuple(t for trials in batches for t in trials), skipped=skipped, seconds=dict(seconds))
+    remove_drafts(folder)
+    records = [finished(folder, k, trials) for k, trials in enumerate(batches)]
+    done = sum(len(record.trials) for record in records if record is not None)
+    if on_progress is not None:
+        on_progress(done, total)
+    failed: list[int] = []
+    for k, (trials, record) in enumerate(zip(batches, records, strict=True)):
+        if not trials:
+            continue
+        if record is None:
+            record = _one_batch(folder, k, trials, reconstruct(trials, responses[list(trials)]))
+            done += len(trials)
+            if on_progress is not None:
+                on_progress(done, total)
+        failed += record.failed
+        for phase, spent in record.seconds.items():
+            seconds[phase] += spent
+    made = tuple(trial for trials in batches for trial in trials)
+    return Outcome(trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed))
 
 
 def _first_reason(skipped: Mapping[int, str]) -> str:
@@ -140,10 +147,12 @@ def _one_batch(folder: Path, k: int, trials: Sequence[int], result: BatchResult)
         for trial, picture in zip(trials, pictures, strict=True):
             files.append(f"images/{kind}/{trial:06d}.png")
             write_png(folder / files[-1], picture)
+    failed = [] if result.failed is None else [t for t, broke in zip(trials, result.failed, strict=True) if broke]
     if result.loss_curve is not None and result.best_step is not None:
         for column, trial in enumerate(trials):
             losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
             files.append(f"curves/{trial:06d}.json")
-            curve = {"trial": trial, "loss": losses, "best_step": int(result.best_step[column])}
+            best = int(result.best_step[column])
+            curve = {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed}
             write_json(folder / files[-1], curve)
-    return write_record(folder, k, trials, result.seconds, files)
+    return write_record(folder, k, trials, result.seconds, files, failed)

@@ -13,13 +13,14 @@ from .base import Array, FloatArray, Need, check_labels, check_pictures
 from .statistics import N_RESAMPLES, paired_bootstrap
 
 _BATCH = 64
-MIN_INTERVAL_TRIALS = 5
+# The percentile bootstrap of fewer images is far too narrow: better no interval than that.
+MIN_TRIALS = 5
 
 
 class Row(TypedDict):
     """One line of the table: means of both stages, their mean difference and its 95 % interval [low, high].
 
-    Below `MIN_INTERVAL_TRIALS` images a bootstrap knows too few values for an interval to mean anything: None.
+    `ci95` is None below `MIN_TRIALS` trials.
     """
 
     stage1: float
@@ -121,6 +122,6 @@ def summarise(
             "stage1": float(np.mean(first)),
             "stage2": float(np.mean(stage2[name])),
             "difference": paired.difference,
-            "ci95": [paired.low, paired.high] if len(first) >= MIN_INTERVAL_TRIALS else None,
+            "ci95": [paired.low, paired.high] if len(first) >= MIN_TRIALS else None,
         }
     return table

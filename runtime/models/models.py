@@ -55,10 +55,6 @@ class Models:
         return self.schedule.alphas_cumprod
 
     @property
-    def prediction_type(self) -> str:
-        return self.schedule.prediction_type
-
-    @property
     def steps_offset(self) -> int:
         return self.schedule.steps_offset
 

@@ -24,7 +24,6 @@ class NoiseSchedule:
     """
 
     alphas_cumprod: NDArray[np.float64]
-    prediction_type: str
     steps_offset: int
     set_alpha_to_one: bool
 
@@ -44,7 +43,6 @@ def read_schedule(path: Path) -> NoiseSchedule:
     last_is_one = config.get("set_alpha_to_one", config.get("_class_name") != "PNDMScheduler")
     return NoiseSchedule(
         alphas_cumprod=alphas,
-        prediction_type="epsilon",
         steps_offset=int(config.get("steps_offset", 0)),
         set_alpha_to_one=bool(last_is_one),
     )

@@ -59,11 +59,6 @@ class Refined:
     last_step: NDArray[np.int64]
     failed: NDArray[np.bool_]
 
-    def curve(self, trial: int) -> list[float]:
-        """Give the finite losses of one trial (a row of the batch), up to its stop."""
-        column = self.loss_curve[: self.last_step[trial] + 1, trial]
-        return [float(loss) for loss in column if np.isfinite(loss)]
-
 
 def refine(
     objective: Objective,

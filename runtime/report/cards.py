@@ -61,7 +61,9 @@ def card(trial: Trial) -> str:
         data["loss-fall"] = f"{fall:.9g}"
     attributes = " ".join(f'data-{escape(key)}="{escape(value)}"' for key, value in data.items())
     pictures = "".join(_picture(trial, kind) for kind in PICTURE_FOLDERS if kind in trial.pictures)
-    tag = "" if fall is None else f'<span class="tag">loss −{100 * fall:.0f} %</span>'
+    tags = [] if fall is None else [f"loss −{100 * fall:.0f} %"]
+    tags += ["refinement broke off"] if trial.failed else []
+    tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
     said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'

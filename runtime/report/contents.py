@@ -26,13 +26,14 @@ class Trial:
     """One trial's card.
 
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
-    (stage 1, stage 2), None where there is none.
+    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off.
     """
 
     number: int
     pictures: Mapping[str, Path]
     loss: tuple[float, ...] = ()
     best_step: int | None = None
+    failed: bool = False
     metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
@@ -102,6 +103,7 @@ def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, flo
         pictures=pictures,
         loss=tuple(value for value in values if value is not None) if None not in values else (),
         best_step=best if isinstance(best, int) and 0 <= best < len(values) else None,
+        failed=curve.get("failed") is True,
         metrics=metrics,
     )
 

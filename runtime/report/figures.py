@@ -15,38 +15,24 @@ VERDICT_METRICS = ("pixcorr", "ssim", "concept_top1")
 
 
 def verdicts(summary: Mapping[str, Any]) -> str:
-    """What stage 2 changed, for up to three metrics, said as the interval allows."""
+    """What stage 2 changed, for up to three metrics, said as the interval allows; nothing where there is none."""
     items = []
     metrics = mapping_or_empty(summary.get("metrics"))
     for name in VERDICT_METRICS:
         entry = mapping_or_empty(metrics.get(name))
         one, two, difference = (number_or_none(entry.get(key)) for key in ("stage1", "stage2", "difference"))
-        if one is None or two is None or difference is None:
-            continue
         low, high = _bounds(entry)
-        change = _change(low, high)
+        if one is None or two is None or difference is None or low is None or high is None:
+            continue
+        change = "rises" if low > 0 else "falls" if high < 0 else "shows no clear change"
         label = metric_words(name)[0]
-        span = interval((low, high))
         items.append(
-            f'<li><span class="what">{f"{label} {change}".strip()} in stage 2</span>'
+            f'<li><span class="what">{label} {change} in stage 2</span>'
             f'<span class="change">{figure(one)} → {figure(two)}</span>'
-            + (
-                f'<span class="range">difference {figure(difference, signed=True)}, 95 % interval {span}</span>'
-                if span
-                else ""
-            )
-            + "</li>"
+            f'<span class="range">difference {figure(difference, signed=True)}, '
+            f"95 % interval {interval((low, high))}</span></li>"
         )
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
-
-
-def _change(low: float | None, high: float | None) -> str:
-    """What an interval allows to say; nothing where there is none."""
-    if low is None or high is None:
-        return ""
-    if low > 0:
-        return "rises"
-    return "falls" if high < 0 else "shows no clear change"
 
 
 def figures_section(summary: Mapping[str, Any]) -> str:
@@ -85,7 +71,10 @@ def _hint(summary: Mapping[str, Any], controls: list[str]) -> str:
         label, meaning = CONTROL_WORDS[name]
         words.append(f"{label}: {meaning}.")
     count = summary.get("n_trials")
-    if isinstance(count, int) and count < 30:
+    entries = mapping_or_empty(summary.get("metrics")).values()
+    if all(_bounds(mapping_or_empty(entry)) == (None, None) for entry in entries):
+        words.append("There are too few trials for intervals, and so for any claim.")
+    elif isinstance(count, int) and count < 30:
         words.append(f"With {count} trials the intervals are wide: this is a demonstration, not a study.")
     return escape(" ".join(words))
 

@@ -18,7 +18,7 @@ from .figures import figures_section, verdicts
 from .words import explanation
 
 MOST_TRIALS = 512
-_PARTS = ("settings", "versions", "hashes", "data")
+_PARTS = ("given", "settings", "versions", "hashes", "data")
 
 
 def write_report(run: Path) -> Path:
@@ -33,7 +33,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     path = run / "report.html"
-    write_bytes(path, page(read_run(run)).encode())
+    write_bytes(path, page(read_run(run)).encode(errors="replace"))  # what JSON may escape, UTF-8 may not hold
     return path
 
 
@@ -56,7 +56,7 @@ def page(contents: RunContents) -> str:
         ),
         glance=glance(contents.trials),
         verdicts=verdicts(contents.summary),
-        notes=_notes(contents.settings),
+        notes=_notes(contents.settings, contents.summary),
         figures=figures,
         trials_hint=_trials_hint(contents, len(shown)),
         sort_options=sort_options(shown),
@@ -95,12 +95,12 @@ def _heading(contents: RunContents) -> str:
 
 
 def _facts(contents: RunContents) -> str:
-    data, settings = (mapping_or_empty(contents.settings.get(name)) for name in ("data", "settings"))
+    data, settings, given = (mapping_or_empty(contents.settings.get(name)) for name in ("data", "settings", "given"))
     facts = [f"{len(contents.trials)} {'trial' if len(contents.trials) == 1 else 'trials'}"]
     if data.get("subject"):
         facts.append(f"subject {data['subject']}")
-    if settings.get("models"):
-        facts.append(f"models {settings['models']}")
+    if given.get("models"):
+        facts.append(f"models {given['models']}")
     steps = mapping_or_empty(settings.get("refine")).get("steps")
     if steps and "stage2" in contents.pictures:
         facts.append(f"{steps} iterations of stage 2")
@@ -111,9 +111,11 @@ def _facts(contents: RunContents) -> str:
     return escape(" · ".join(facts))
 
 
-def _notes(settings: Mapping[str, Any]) -> str:
-    notes = settings.get("notes")
-    lines = "".join(f"<p>{escape(str(note))}</p>" for note in notes) if isinstance(notes, list) else ""
+def _notes(*parts: Mapping[str, Any]) -> str:
+    """The notes of settings.json, a person's, and of summary.json, about what could not be measured."""
+    lists = [part.get("notes") for part in parts]
+    notes = [note for some in lists if isinstance(some, list) for note in some]
+    lines = "".join(f"<p>{escape(str(note))}</p>" for note in notes)
     return f'<aside class="notes" aria-label="About this run">{lines}</aside>' if lines else ""
 
 

@@ -12,7 +12,7 @@ N, TOKENS, TEXT_WIDTH, LATENT = 3, 15, 8, (4, 4, 4)
 
 class ToyModels:
     device = torch.device("cpu")
-    steps_offset, set_alpha_to_one, prediction_type = 1, False, "epsilon"
+    steps_offset, set_alpha_to_one = 1, False
     latent_shape, context_shape, structure_shape, image_size = LATENT, (TOKENS, TEXT_WIDTH), (6, 5, 7), 8
 
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:

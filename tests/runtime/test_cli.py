@@ -174,7 +174,7 @@ def unknown_preset(args: list[str], tmp: Path) -> None:
     args += ["--preset", "other"]
 
 
-@mistake("argument --batch-size: '0' is not a whole number from 1 to")
+@mistake("argument --batch-size: '0' is not a whole number from 1 to 100,000")
 def empty_batches(args: list[str], tmp: Path) -> None:
     args += ["--batch-size", "0"]
 
@@ -282,29 +282,6 @@ def stimulus_that_is_no_picture(args: list[str], tmp: Path) -> None:
     args += ["--stimuli", str(tmp / "bad")]
 
 
-@mistake("2.png cannot be decoded")
-def one_damaged_stimulus(args: list[str], tmp: Path) -> None:
-    for trial in range(N_TRIALS):
-        write_png(tmp / "shown" / f"{trial}.png", np.zeros((32, 32, 3), np.uint8))
-    (tmp / "shown" / "2.png").write_bytes((tmp / "shown" / "1.png").read_bytes()[:40])
-    args += ["--stimuli", str(tmp / "shown")]
-
-
-@mistake("is not a whole number from 1 to")
-def a_billion_threads(args: list[str], tmp: Path) -> None:
-    args += ["--threads", "99999999999"]
-
-
-@mistake("params")
-def nothing_left_to_refine(args: list[str], tmp: Path) -> None:
-    args += ["--params", "context", "--backprop-steps", "0"]
-
-
-@mistake("leave --trials out")
-def demo_of_pictures_and_a_number(args: list[str], tmp: Path) -> None:
-    args[:] = ["demo", "--out", str(tmp / "demo"), "--stimuli", str(tmp), "--trials", "3"]
-
-
 @mistake("there are 5 trials")
 def too_few_stimuli(args: list[str], tmp: Path) -> None:
     write_png(tmp / "few" / "0.png", np.zeros((32, 32, 3), np.uint8))
@@ -314,6 +291,55 @@ def too_few_stimuli(args: list[str], tmp: Path) -> None:
 @mistake("needs the stimuli")
 def oracle_without_stimuli(args: list[str], tmp: Path) -> None:
     args += ["--controls", "oracle"]
+
+
+@mistake("at least 2 good trials, there are 1")
+def shuffled_alone(args: list[str], tmp: Path) -> None:
+    give(args, tmp, ROWS[:1])
+    args += ["--controls", "shuffled"]
+
+
+@mistake("name one or more of these")
+def nothing_left_to_optimise(args: list[str], tmp: Path) -> None:
+    args += ["--params", "context", "--backprop-steps", "0"]
+
+
+@mistake("no decoder of the semantic feature")
+def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
+    args += ["--semantic-weight", "0.1"]
+
+
+@mistake("this machine has")
+def more_threads_than_cores(args: list[str], tmp: Path) -> None:
+    args += ["--threads", "99999"]
+
+
+@mistake("is not a whole number from 1 to")
+def a_billion_threads(args: list[str], tmp: Path) -> None:
+    args += ["--threads", "99999999999"]
+
+
+@mistake("a text in it is not Unicode")
+def note_in_another_encoding(args: list[str], tmp: Path) -> None:
+    args += ["--note", b"caf\xe9".decode(errors="surrogateescape")]
+
+
+@mistake("no settings.json")
+def stimuli_of_something_else(args: list[str], tmp: Path) -> None:
+    write_png(tmp / "run" / "stimuli" / "000000.png", np.zeros((32, 32, 3), np.uint8))
+
+
+@mistake("3.png cannot be decoded")
+def one_stimulus_of_five_is_no_picture(args: list[str], tmp: Path) -> None:
+    for trial in range(N_TRIALS):
+        write_png(tmp / "bad" / f"{trial}.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp / "bad" / "3.png").write_bytes(b"no picture")
+    args += ["--stimuli", str(tmp / "bad")]
+
+
+@mistake("--trials and --stimuli were both given")
+def demo_of_both(args: list[str], tmp: Path) -> None:
+    args[:] = ["demo", "--out", str(tmp / "demo"), "--trials", "3", "--stimuli", str(tmp)]
 
 
 @mistake("does not exist")
@@ -360,11 +386,82 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     make, told = MISTAKES[name]
     make(arguments, tmp_path)
     capsys.readouterr()
-    claimed = (tmp_path / "run" / "settings.json").exists()
+    claimed = sorted(tmp_path.rglob("settings.json"))
     assert cli.main(arguments) == 2
     assert told in one_line(capsys)
-    # The mended command must be a first run, not one that finds a folder of other settings.
-    assert (tmp_path / "run" / "settings.json").exists() == claimed
+    assert sorted(tmp_path.rglob("settings.json")) == claimed, "a mistake has claimed the run folder"
+
+
+def test_the_models_may_be_named_in_another_way(
+    arguments: list[str], small_world: Path, tmp_path: Path, stimuli: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy elsewhere holds the same weights; memory and pictures of a damaged copy of the stimuli are no matter."""
+    arguments += ["--stage", "1", "--stimuli", str(stimuli)]
+    assert cli.main(arguments) == 0
+    before, stage1 = pictures(tmp_path / "run"), tmp_path / "run" / "images" / "stage1" / "000000.png"
+    written = stage1.stat().st_mtime_ns
+    write_png(tmp_path / "run" / "stimuli" / "000001.png", np.zeros((32, 32, 3), np.uint8))
+    shutil.copytree(small_world, tmp_path / "copy")
+    arguments[arguments.index("--models") + 1] = str(tmp_path / "copy")
+    assert cli.main([*arguments, "--checkpointing", "on"]) == 0
+    assert pictures(tmp_path / "run") == before
+    assert stage1.stat().st_mtime_ns == written, "finished trials were made again"
+
+
+def test_why_concepts_were_not_measured_is_told(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
+    assert cli.main([*arguments, "--stage", "1", "--stimuli", str(stimuli)]) == 0
+    notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("concept_top1 was left out: ")
+    assert notes[0] in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_broken_refinements_are_told_and_kept(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from minddiffuser.runtime.refine.autograd import AutogradObjective
+
+    real, calls = AutogradObjective.value_and_gradient, []
+
+    def value_and_gradient(self: AutogradObjective, params: object) -> object:
+        loss, gradients, image = real(self, params)
+        calls.append(len(loss))
+        return (loss * float("nan") if len(calls) == 4 else loss), gradients, image  # trials 2 and 3, last evaluation
+
+    monkeypatch.setattr(AutogradObjective, "value_and_gradient", value_and_gradient)
+    assert cli.main(arguments) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "broke off" in line]
+    assert len(told) == 1
+    assert "in trial(s) 2, 3: its loss became NaN" in told[0]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["failed"] == [2, 3]
+    assert (tmp_path / "run" / "report.html").read_text().count("refinement broke off") == 2
+
+
+def test_the_folder_is_locked_until_the_page_is_written(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    from minddiffuser.runtime import job
+    from minddiffuser.runtime.batch.identity import alone_in
+    from minddiffuser.runtime.errors import FileError
+
+    locked = []
+
+    def watched(name: str) -> None:
+        real = getattr(job, name)
+
+        def step(*given: object, **chosen: object) -> object:
+            with pytest.raises(FileError, match="another process"), alone_in(tmp_path / "run"):
+                pass
+            locked.append(name)
+            return real(*given, **chosen)
+
+        monkeypatch.setattr(job, name, step)
+
+    for name in ("claim_folder", "run_batch", "write_summary", "write_report"):
+        watched(name)
+    assert cli.main([*arguments, "--stage", "1"]) == 0
+    assert locked == ["claim_folder", "run_batch", "write_summary", "write_report"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -389,6 +486,8 @@ def test_a_full_disk_is_one_line(
     [
         (KeyboardInterrupt(), 130, "the same command resumes"),
         (MemoryError(), 2, "--batch-size"),
+        (PermissionError(13, "Permission denied", "some/file"), 2, "some/file: Permission denied"),
+        (OSError("odd"), 2, "odd"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             2,

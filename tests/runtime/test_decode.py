@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.decode import Checkpoint, check_responses, open_checkpoint
+from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.files import sha256_of, write_tensors
 
@@ -181,41 +181,26 @@ def test_other_number_types_are_taken(checkpoint: Checkpoint, dtype: type, rng: 
     ],
 )
 def test_responses_of_the_wrong_kind_are_refused(checkpoint: Checkpoint, responses: Any, message: str) -> None:
-    for use in (checkpoint.decode, lambda given: check_responses(checkpoint, given)):
-        with pytest.raises(ShapeError, match=message):
-            use(responses)
+    with pytest.raises(ShapeError, match=message):
+        checkpoint.decode(responses)
 
 
-def test_bad_trials_are_listed_with_their_reason(checkpoint: Checkpoint, rng: np.random.Generator) -> None:
-    responses = rng.standard_normal((6, N_VOXELS))
-    responses[1, 3] = np.nan
-    responses[2, :2] = np.inf
-    responses[3] = 2.5
-    responses[4, 0] = 1e300
-    found = check_responses(checkpoint, responses)
-    assert found == [
-        (1, "1 of 12 voxels are NaN or infinite"),
-        (2, "2 of 12 voxels are NaN or infinite"),
-        (3, "every voxel has the same value"),
-        (4, "holds values too large for float32"),
-    ]
-    assert check_responses(checkpoint, responses[[0, 5]]) == []
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_trial_that_is_not_finite_is_refused_by_number(
+    checkpoint: Checkpoint, rng: np.random.Generator, value: float
+) -> None:
+    responses = rng.standard_normal((3, N_VOXELS))
+    responses[1, 3] = value
     with pytest.raises(InputError, match="trial 1 holds NaN"):
-        checkpoint.decode(responses[:2])
+        checkpoint.decode(responses)
 
 
-def test_an_absurd_but_finite_trial_is_found(checkpoint: Checkpoint) -> None:
-    responses = np.random.default_rng(3).standard_normal((3, N_VOXELS)).astype(np.float32)
-    responses[1, 4] = 1e38
-    ((trial, reason),) = check_responses(checkpoint, responses)
-    assert trial == 1
-    assert "voxel 4" in reason
-
-
-@pytest.mark.parametrize("value", [np.nan, 1.0])
-def test_no_good_trial_at_all_is_refused(checkpoint: Checkpoint, value: float) -> None:
-    with pytest.raises(InputError, match="none of the 2 trials can be decoded"):
-        check_responses(checkpoint, np.full((2, N_VOXELS), value, np.float32))
+def test_scores_are_those_of_the_training_statistics(
+    checkpoint: Checkpoint, arrays: dict[str, dict[str, np.ndarray]]
+) -> None:
+    mean, std = arrays["normaliser"]["mean"], arrays["normaliser"]["std"]
+    expected = np.where(std > 0, 2, 0)
+    np.testing.assert_allclose(checkpoint.scored((mean + 2 * std)[None])[0], expected, rtol=1e-4)
 
 
 def _edit(folder: Path, **changes: Any) -> None:
@@ -306,5 +291,7 @@ def test_other_models_subjects_and_presets_are_refused(checkpoint: Checkpoint) -
         checkpoint.require_models("cd" * 32, "sd14")
     with pytest.raises(InputError, match="fitted on subject 'S1', the responses are of 'S2'"):
         checkpoint.require_subject("S2")
-    with pytest.raises(InputError, match="asked for 'paper': use --preset reference"):
+    with pytest.raises(
+        InputError, match="asked for 'paper': load models with preset='reference'.* md-train fit --preset paper"
+    ):
         checkpoint.require_preset("paper")

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minddiffuser.runtime import demo
 from minddiffuser.runtime.demo import DemoSettings, commands, run_demo
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import write_png
@@ -65,6 +67,34 @@ def test_own_pictures_decide_the_number_of_trials(tmp_path: Path) -> None:
     write_png(tmp_path / "mine" / "1.png", np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(FileError, match="stimuli"):
         run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=io.StringIO(), execute=Shell())
+
+
+def test_one_picture_has_no_shuffled_control(tmp_path: Path) -> None:
+    write_png(tmp_path / "mine" / "only.png", np.zeros((9, 9, 3), np.uint8))
+    stream = io.StringIO()
+    assert run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=stream, execute=Shell()) == 0
+    assert "--controls oracle" in stream.getvalue()
+    assert "1 picture," in stream.getvalue()
+
+
+def test_a_picture_that_cannot_be_decoded_leaves_no_demonstration_behind(tmp_path: Path) -> None:
+    write_png(tmp_path / "mine" / "0.png", np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "mine" / "1.png").write_bytes(b"no picture")
+    shell = Shell()
+    with pytest.raises(FileError, match=r"1\.png cannot be decoded"):
+        run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=io.StringIO(), execute=shell)
+    assert shell.ran == []
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_command_that_is_killed_is_told_with_its_signal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    code = run_demo(tmp_path, SETTINGS, stream=stream, execute=lambda _command, env: demo._execute(killed, env))
+    assert code == 2
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("md-reconstruct: md-train simulate was ended by SIGKILL")
 
 
 @pytest.mark.parametrize("change", [{"n_trials": 1}, {"seed": -1}])

@@ -181,10 +181,24 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in list_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.jpg"]
 
 
-def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
-    for number in range(1, 13):
-        (tmp_path / f"{number}.png").touch()
-    assert [path.stem for path in list_pictures(tmp_path)] == [str(number) for number in range(1, 13)]
+def test_numbered_pictures_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"drawing {number}.png").write_bytes(b"")
+    assert [path.stem for path in list_pictures(tmp_path)] == [f"drawing {number}" for number in range(12)]
+
+
+def test_a_camera_s_picture_of_several_frames_is_its_first(tmp_path: Path, colours: np.ndarray) -> None:
+    """JPEG with more frames behind (MPO) under the name of a JPEG, as phones write them."""
+    first = Image.fromarray(colours)
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[first.rotate(90)], quality=95)
+    first.save(tmp_path / "b.jpg", "JPEG", quality=95)
+    assert (read_image(tmp_path / "a.jpg") == read_image(tmp_path / "b.jpg")).all()
+
+
+def test_what_is_no_picture_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(FileError, match="cannot identify"):
+        read_image(tmp_path / "a.png")
 
 
 def test_folder_without_pictures(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_terminal_line_is_rewritten_in_place(clock: Clock) -> None:
 
 def test_resumed_steps_do_not_count_as_speed(clock: Clock) -> None:
     progress = Progress(100, "x", stream=io.StringIO(), done=80, clock=clock)
-    progress.advance(2)
+    progress(82)
     assert progress.line(clock.now + 4) == "x: 82/100 (82 %), 30.0/min, 36 s left"
 
 

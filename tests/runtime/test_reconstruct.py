@@ -1,7 +1,9 @@
 """Both stages of one batch on a world of random weights: what depends on what, not how good it looks."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,9 @@ def test_other_models_or_layers_are_refused(
         ({"controls": "some"}, "control 'some' is unknown"),
         ({"stage": 1, "controls": "both"}, "belong to stage 2"),
         ({"refine": RefineSettings(backprop_steps=36)}, "36 of 35"),
+        ({"refine": RefineSettings(params=("context",), backprop_steps=0)}, "name one or more"),
+        ({"refine": RefineSettings(params=("pixels",))}, "name one or more"),
+        ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], told: str) -> None:
@@ -129,3 +134,73 @@ def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Mo
     for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
         with pytest.raises(InputError, match=told):
             Reconstructor(checkpoint, models, RESPONSES, [0], ReconstructSettings(controls=controls))
+
+
+def test_what_stage_2_would_stumble_over_is_refused_before(
+    small_checkpoint: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(small_checkpoint)
+    with pytest.raises(InputError, match="no decoder of the semantic feature"):
+        made(checkpoint, models, refine=replace(REFINE, semantic_weight=0.1))
+    made(checkpoint, models, stage=1, refine=replace(REFINE, semantic_weight=0.1))
+    monkeypatch.setattr(checkpoint, "mask", np.zeros_like(checkpoint.mask))
+    with pytest.raises(InputError, match="keeps no structure dimension"):
+        made(checkpoint, models)
+
+
+def test_recomputed_activations_give_the_same_pictures(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[bool] = []
+    real = DiffusionGenerator.__init__
+
+    def spy(self: DiffusionGenerator, *arrays: Any, **choices: Any) -> None:
+        chosen.append(choices["checkpointing"])
+        real(self, *arrays, **choices)
+
+    monkeypatch.setattr(DiffusionGenerator, "__init__", spy)
+    refine = replace(REFINE, backprop_steps=None)
+    results = [
+        made(checkpoint, models, refine=refine, checkpointing=how)((0, 3), RESPONSES[[0, 3]])
+        for how in ("on", "off", "auto")
+    ]
+    assert chosen == [True, False, False]
+    for other in results[1:]:
+        assert (other.stage2 == results[0].stage2).all()
+        np.testing.assert_array_equal(other.loss_curve, results[0].loss_curve)
+
+
+def test_pictures_of_nan_name_their_trials(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowed(self: DiffusionGenerator) -> torch.Tensor:
+        images = torch.zeros(3, 3, 32, 32)
+        images[1:, 0, 5, 5] = torch.nan
+        return images
+
+    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    with pytest.raises(InputError, match=r"trials 1, 3 hold NaN.*--dtype"):
+        made(checkpoint, models, stage=1)((0, 1, 3), RESPONSES[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("evaluation", [1, 4])
+def test_a_refinement_that_breaks_off_is_told_by_trial(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, evaluation: int
+) -> None:
+    """In stage 2 (evaluation 1) or in the control after it (evaluation 4 of three each)."""
+    from minddiffuser.runtime.refine.autograd import AutogradObjective
+
+    real, calls = AutogradObjective.value_and_gradient, []
+
+    def value_and_gradient(self: AutogradObjective, params: Any) -> Any:
+        loss, gradients, image = real(self, params)
+        calls.append(len(loss))
+        if len(calls) - 1 == evaluation:
+            loss = loss.clone()
+            loss[1] = torch.inf
+        return loss, gradients, image
+
+    monkeypatch.setattr(AutogradObjective, "value_and_gradient", value_and_gradient)
+    result = made(checkpoint, models, controls="oracle")((0, 3), RESPONSES[[0, 3]])
+    assert result.failed is not None
+    assert result.failed.tolist() == [False, True]

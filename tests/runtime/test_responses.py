@@ -22,12 +22,6 @@ def test_every_format_gives_the_same_trials(tmp_path: Path) -> None:
     assert len({one.hash for one in opened}) == 1
 
 
-def test_trials_of_an_archive_stay_in_their_order(tmp_path: Path) -> None:
-    rows = np.arange(48, dtype=np.float32).reshape(12, 4)
-    np.savez(tmp_path / "many.npz", *rows)  # arr_0, arr_1, ..., arr_10, arr_11
-    assert (np.stack(list(open_responses(tmp_path / "many.npz").rows)) == rows).all()
-
-
 def write_data(folder: Path) -> Path:
     for index in range(2):
         write_png_of(folder / "stimuli" / "test" / f"{index:06d}.png", 100 * index)
@@ -140,11 +134,48 @@ def test_a_missing_file_or_another_format_is_refused(tmp_path: Path, name: str) 
         open_responses(tmp_path / name)
 
 
+def as_they_are(responses: np.ndarray) -> np.ndarray:
+    return responses
+
+
+def test_arrays_of_many_trials_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
+    np.savez(tmp_path / "r.npz", **{f"trial{t}": rows[t] for t in reversed(range(12))})
+    save_file({str(t): np.ascontiguousarray(rows[t]) for t in range(12)}, tmp_path / "r.safetensors")
+    for name in ("r.npz", "r.safetensors"):
+        assert (np.stack(list(open_responses(tmp_path / name).rows)) == rows).all()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E5M2", "XYZ"])
+def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype: str) -> None:
+    size = {"BF16": 2}.get(dtype, 1)
+    header = json.dumps({"responses": {"dtype": dtype, "shape": [2, 4], "data_offsets": [0, 8 * size]}}).encode()
+    (tmp_path / "r.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8 * size))
+    with pytest.raises(FileError, match="save float32|truncated or damaged"):
+        open_responses(tmp_path / "r.safetensors")
+
+
+def test_finite_but_absurd_trials_are_bad_too() -> None:
+    rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    rows[1, 2], rows[2, 0], rows[3, 1] = 3e6, -3e38, 9e5
+
+    def scored(responses: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return responses / np.array([0.1, 1, 1, 1], np.float32)
+
+    responses, skipped = screen(rows, 4, scored)
+    assert skipped == {
+        1: "a voxel lies 3e+06 standard deviations from training, expected at most 1e+06",
+        2: "a voxel lies inf standard deviations from training, expected at most 1e+06",
+    }
+    assert (responses[3] == rows[3]).all()
+
+
 def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
     bad = ROWS.copy()
     bad[1, 2] = np.nan
     rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
-    responses, skipped = screen(rows, 4)
+    responses, skipped = screen(rows, 4, as_they_are)
     assert list(skipped) == [1, 3, 4, 5]
     assert "1 of 4 values" in skipped[1]
     assert skipped[3] == "it has 3 voxels, expected 4"
@@ -163,4 +194,4 @@ def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
 )
 def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
     with pytest.raises(MindDiffuserError, match=told):
-        screen(rows, 4)
+        screen(rows, 4, as_they_are)

@@ -17,8 +17,8 @@ IDENTITY = {
 
 
 def test_the_same_settings_may_come_back_and_notes_may_change(tmp_path: Path) -> None:
-    claim_folder(tmp_path, {**IDENTITY, "notes": ["first"]})
-    claim_folder(tmp_path, {**IDENTITY, "notes": ["second"]})
+    claim_folder(tmp_path, {**IDENTITY, "notes": ["first"], "given": {"models": "tiny"}})
+    claim_folder(tmp_path, {**IDENTITY, "notes": ["second"], "given": {"models": "./a/copy"}})
     assert json.loads((tmp_path / "settings.json").read_text())["notes"] == ["first"]
 
 
@@ -46,7 +46,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, part: str, value: ob
         claim_folder(tmp_path, {**IDENTITY, part: value})
 
 
-@pytest.mark.parametrize("name", ["images", "journal"])
+@pytest.mark.parametrize("name", ["images", "journal", "stimuli", "curves"])
 def test_results_without_settings_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(FileError, match="no settings.json"):

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minddiffuser.runtime import files
+from minddiffuser.runtime.batch.identity import alone_in, claim_folder
 from minddiffuser.runtime.batch.run import BatchResult, Outcome, run_batch
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import read_image
@@ -42,7 +44,9 @@ class Paint:
 
 
 def go(folder: Path, paint: Paint, skipped: dict[int, str] | None = None) -> Outcome:
-    return run_batch(folder, RESPONSES, paint, IDENTITY, batch_size=3, skipped=skipped)
+    with alone_in(folder):
+        claim_folder(folder, IDENTITY)
+        return run_batch(folder, RESPONSES, paint, batch_size=3, skipped=skipped)
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
@@ -59,7 +63,21 @@ def test_a_run_writes_every_kind_of_picture_and_curve(tmp_path: Path) -> None:
     one, two = (read_image(tmp_path / "images" / kind / "000004.png") for kind in ("stage1", "stage2"))
     assert (one.astype(int) + two == 255).all()
     curve = files.read_json(tmp_path / "curves" / "000006.json", "curve")
-    assert curve == {"trial": 6, "loss": [2.0, 1.0], "best_step": 1}
+    assert curve == {"trial": 6, "loss": [2.0, 1.0], "best_step": 1, "failed": False}
+
+
+def test_broken_refinements_are_remembered_over_a_resume(tmp_path: Path) -> None:
+    class Breaking(Paint):
+        def __call__(self, trials: Sequence[int], rows: np.ndarray) -> BatchResult:
+            return replace(super().__call__(trials, rows), failed=np.isin(trials, [1, 6]))
+
+    assert go(tmp_path, Breaking()).failed == (1, 6)
+    (tmp_path / "journal" / "000002.json").unlink()
+    again = Breaking()
+    assert go(tmp_path, again).failed == (1, 6)
+    assert again.calls == [(6,)]
+    told = [files.read_json(tmp_path / "curves" / f"{t:06d}.json", "curve")["failed"] for t in range(7)]
+    assert told == [False, True, False, False, False, False, True]
 
 
 def test_bad_trials_leave_the_other_batches_as_they_are(tmp_path: Path) -> None:
@@ -112,9 +130,7 @@ def test_progress_counts_finished_trials_from_where_the_run_is(tmp_path: Path) -
     go(tmp_path, Paint())
     (tmp_path / "journal/000001.json").unlink()
     told: list[tuple[int, int]] = []
-    run_batch(
-        tmp_path, RESPONSES, Paint(), IDENTITY, batch_size=3, on_progress=lambda done, total: told.append((done, total))
-    )
+    run_batch(tmp_path, RESPONSES, Paint(), batch_size=3, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(4, 7), (7, 7)]
 
 
@@ -129,7 +145,6 @@ def test_a_wrong_number_of_pictures_is_refused(tmp_path: Path) -> None:
             tmp_path,
             RESPONSES,
             lambda trials, rows: BatchResult(stage1=np.zeros((1, 4, 4, 3), np.uint8)),
-            IDENTITY,
             batch_size=3,
         )
 

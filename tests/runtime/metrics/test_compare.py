@@ -77,7 +77,7 @@ def test_a_faulty_encoder_or_label_list_is_refused(stimuli: np.ndarray) -> None:
 
 
 def test_summary_has_means_differences_and_intervals(stimuli: np.ndarray) -> None:
-    stimuli = np.concatenate([stimuli, stimuli[:, :, ::-1], stimuli[:, :, :, ::-1]])
+    stimuli = np.concatenate([stimuli, stimuli[:, :, ::-1]])
     first, second = (per_trial(stimuli, _blend(stimuli, share), embed=_embed) for share in (0.9, 0.1))
     table = summarise(first, second, np.random.default_rng(0))
     assert list(table) == list(first)
@@ -91,12 +91,10 @@ def test_summary_has_means_differences_and_intervals(stimuli: np.ndarray) -> Non
     assert json.loads(json.dumps(table, allow_nan=False)) == table
 
 
-@pytest.mark.parametrize(("n_images", "has_interval"), [(4, False), (5, True)])
-def test_too_few_images_have_no_interval(n_images: int, has_interval: bool) -> None:
-    values = np.random.default_rng(2).random(n_images)
-    row = summarise({"a": values}, {"a": values + 0.1}, np.random.default_rng(0), n_resamples=50)["a"]
-    assert (row["ci95"] is not None) == has_interval
-    assert row["difference"] == pytest.approx(0.1)
+def test_there_is_no_interval_below_five_trials() -> None:
+    for n, has_one in ((1, False), (4, False), (5, True)):
+        row = summarise({"a": np.zeros(n)}, {"a": np.ones(n)}, np.random.default_rng(0))["a"]
+        assert (row["difference"], row["ci95"]) == (1.0, [1.0, 1.0] if has_one else None)
 
 
 def test_an_interval_does_not_depend_on_the_other_metrics() -> None:

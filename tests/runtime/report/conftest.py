@@ -26,7 +26,8 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
             write_png(run / kind / f"{trial:06d}.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
         if with_figures:
             write(
-                run / "curves" / f"{trial:06d}.json", {"trial": trial, "loss": loss, "best_step": int(np.argmin(loss))}
+                run / "curves" / f"{trial:06d}.json",
+                {"trial": trial, "loss": loss, "best_step": int(np.argmin(loss)), "failed": trial == 3},
             )
     if not with_figures:
         return run
@@ -36,8 +37,10 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
         "version": 1,
         "n_trials": 3,
         "skipped": [{"trial": 5, "reason": f"NaN {HOSTILE}"}],
+        "failed": [3],
         "metrics": metrics,
         "controls": {"shuffled": {"pixcorr": row(0.2, 0.21)}, "oracle": {"pixcorr": row(0.2, 0.61)}},
+        "notes": ["concept_top1 was left out: no captions."],
         "seconds": {"stage1": 12.0, "stage2": 30.5},
     }
     write(run / "summary.json", summary)
@@ -47,7 +50,8 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
     ]
     write(run / "trials.json", trials)
     settings = {
-        "settings": {"models": HOSTILE, "refine": {"steps": 2}, "layers": ["a", 2, None, True]},
+        "given": {"models": HOSTILE},
+        "settings": {"refine": {"steps": 2}, "layers": ["a", 2, None, True]},
         "versions": {"minddiffuser": "9.8.7"},
         "hashes": {"models": "ab" * 32},
         "data": {"subject": HOSTILE, "simulated": True},

@@ -92,16 +92,25 @@ def test_the_table_says_what_the_summary_says(full_run: Path) -> None:
 def test_a_change_within_its_interval_is_not_called_a_rise(full_run: Path) -> None:
     summary = (full_run / "summary.json").read_text().replace('"ci95": [0.04', '"ci95": [-0.04', 1)
     (full_run / "summary.json").write_text(summary)
-    assert "PixCorr shows no clear change" in " ".join(page_of(full_run).text)
+    assert "PixCorr shows no clear change in stage 2" in " ".join(page_of(full_run).text)
 
 
 def test_without_an_interval_there_is_no_verdict(full_run: Path) -> None:
     summary = json.loads((full_run / "summary.json").read_text())
-    summary["metrics"]["pixcorr"]["ci95"] = None
+    for table in (summary["metrics"], *summary["controls"].values()):
+        for row in table.values():
+            row["ci95"] = None
     (full_run / "summary.json").write_text(json.dumps(summary))
     words = " ".join(page_of(full_run).text)
-    assert "PixCorr in stage 2" in words
-    assert "PixCorr rises" not in words
+    assert not re.search(r"PixCorr (rises|falls|shows)", words)
+    assert "too few trials for intervals" in words
+    assert "+0.100" in words  # the difference itself is still told
+
+
+def test_a_broken_refinement_is_marked_and_a_missing_metric_explained(full_run: Path) -> None:
+    page = page_of(full_run)
+    assert [text for text in page.text if "broke off" in text] == ["loss −10 % · refinement broke off"]
+    assert "concept_top1 was left out: no captions." in page.text
 
 
 def test_hostile_strings_stay_text(full_run: Path) -> None:

@@ -127,11 +127,16 @@ def test_control_c_while_waiting_ends_the_workers() -> None:
         time.sleep(60)
         return 1
 
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(work, JOBS, 2)
-    timer.join()
+    # A test run started in the background has SIGINT ignored; Python then installs no handler of its own.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(work, JOBS, 2)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @needs_fork
