@@ -10,7 +10,6 @@ import pytest
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.training import selection
 from minddiffuser.training.decoders.ridge import Ridge
-from minddiffuser.training.solvers import ridge as ridge_module
 from minddiffuser.training.selection import (
     SelectionSettings,
     best_per_layer,
@@ -18,6 +17,7 @@ from minddiffuser.training.selection import (
     cross_validated_correlation,
     folds_of,
 )
+from minddiffuser.training.solvers import ridge as ridge_module
 
 
 def naive_score(
