@@ -132,6 +132,16 @@ class Checkpoint:
         return sha256_of(self.folder / DESCRIPTION)
 
     @property
+    def statistics(self) -> tuple[Float32, Float32]:
+        """Mean and deviation of the training responses, (n_voxels,) each; deviation 0 marks a constant voxel."""
+        return self._mean, self._std
+
+    @property
+    def context_bos(self) -> Float32:
+        """(d_text,): token 0 of every context."""
+        return self._context_bos
+
+    @property
     def constant_voxels(self) -> NDArray[np.intp]:
         """Voxels that did not vary in training; they contribute nothing."""
         return np.flatnonzero(self._std == 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, ShapeError
 from .noise import NoiseSchedule
 from .preprocess import Preprocessing
-from .structure import PRESETS, shallow_features, structure_shape
+from .structure import PRESETS, all_features, shallow_features, structure_shape
 
 N_TOKENS = 15
 """Text tokens of a context, in both worlds. The paper's code shortens SD's 77 to 15 (captions are short)."""
@@ -125,8 +125,11 @@ class Models:
         image: torch.Tensor = self.vae.decode(scaled.to(self.dtype)).sample
         return (image.to(self.precise) / 2 + 0.5).clamp(0, 1)
 
-    def predict_noise(self, latent: torch.Tensor, timestep: int, context: torch.Tensor) -> torch.Tensor:
-        """The noise that the UNet sees in `latent` (n, 4, h, w) at `timestep` (0 to 999), given `context`."""
+    def predict_noise(self, latent: torch.Tensor, timestep: int | torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The noise that the UNet sees in `latent` (n, 4, h, w) at `timestep` (0 to 999), given `context`.
+
+        `timestep` may be a scalar tensor, so that an exported graph takes it as an input.
+        """
         noise: torch.Tensor = self.unet(
             latent.to(self.dtype), timestep, encoder_hidden_states=context.to(self.dtype)
         ).sample
@@ -145,6 +148,17 @@ class Models:
         pixels = self.preprocessing(image).to(self.dtype)
         structure, token = shallow_features(self.clip, pixels, PRESETS[self.preset], semantic=semantic)
         return structure.to(self.precise), None if token is None else token.to(self.precise)
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of a CLIP image embedding; ViT-B/32: 512."""
+        return int(self.clip.output_dim)
+
+    def features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Structure, semantic feature and embedding of images (n, 3, H, H) in [0, 1], from one pass through CLIP."""
+        pixels = self.preprocessing(image).to(self.dtype)
+        structure, token, pooled = all_features(self.clip, pixels, PRESETS[self.preset])
+        return structure.to(self.precise), token.to(self.precise), pooled.to(self.precise)
 
     def embedding(self, image: torch.Tensor) -> torch.Tensor:
         """The CLIP image embedding (n, embed_dim), not normalised: the visual tower's final output."""

@@ -94,3 +94,37 @@ def shallow_features(
     batch_first = getattr(visual.transformer, "batch_first", True)
     layers = [seen[block] if batch_first else seen[block].transpose(0, 1) for block in blocks]
     return torch.stack(layers, dim=1), result["image_intermediates_prefix"][0][:, 0] if semantic else None
+
+
+def all_features(
+    visual: Any, pixels: torch.Tensor, blocks: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Structure, semantic feature and embedding of one full forward pass.
+
+    Returns
+    -------
+    structure, semantic
+        As of :func:`shallow_features`.
+    embedding : (n, embed_dim)
+        The tower's own output, not normalised.
+    """
+    tower = visual.transformer.resblocks
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
+            seen[name] = output
+
+        return hook
+
+    handles = [tower[block].mlp.c_proj.register_forward_hook(keep(f"layer {block}")) for block in blocks]
+    handles.append(tower[len(tower) - 2].register_forward_hook(keep("penultimate")))
+    try:
+        output = visual(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not getattr(visual.transformer, "batch_first", True):
+        seen = {name: array.transpose(0, 1) for name, array in seen.items()}
+    pooled: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return torch.stack([seen[f"layer {block}"] for block in blocks], dim=1), seen["penultimate"][:, 0], pooled

@@ -1,0 +1,93 @@
+"""`structure_gradient`: VAE decoder, CLIP, the loss of eq. 5 and 6, and their backward pass in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...runtime.refine.loss import semantic_loss, structural_loss
+from .base import BATCH, NetworkGraph, float32
+from .scaling import unit_scale
+
+if TYPE_CHECKING:
+    from ...runtime.models.models import Models
+
+SEMANTIC_INPUTS = ("semantic_target", "semantic_weight")
+
+
+def graph(models: Models, *, semantic: bool) -> NetworkGraph:
+    """Loss, its gradient with respect to the latent, and the picture, trial by trial.
+
+    `semantic` adds the inputs `semantic_target` and `semantic_weight`. Layer weights are per trial and layer; the
+    loss is a mean over the kept dimensions (:func:`~minddiffuser.runtime.refine.loss.structural_loss`).
+    """
+    shape, latent, size = models.structure_shape, float32(BATCH, *models.latent_shape), models.image_size
+    inputs = {
+        "latent": latent,
+        "target": float32(BATCH, *shape),
+        "mask": float32(*shape),
+        "layer_weights": float32(BATCH, shape[0]),
+    }
+    if semantic:
+        inputs |= {"semantic_target": float32(BATCH, shape[-1]), "semantic_weight": float32(1)}
+
+    def features(latent: Tensor) -> tuple[Tensor, ...]:
+        image = models.decode_latent(latent)
+        structure, token = models.structure(image, semantic=semantic)
+        return (structure, image) if token is None else (structure, token, image)
+
+    return NetworkGraph(
+        name="structure_gradient",
+        inputs=inputs,
+        outputs={"loss": float32(BATCH), "latent_gradient": latent, "image": float32(BATCH, 3, size, size)},
+        forward=features,
+        forward_inputs=("latent",),
+        backward=_with_semantic if semantic else _structural,
+    )
+
+
+def _structural(features: Callable[..., Any]) -> Callable[..., Any]:
+    def gradient(latent: Tensor, target: Tensor, mask: Tensor, layer_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        structure, pull_back, image = torch.func.vjp(features, latent, has_aux=True)
+        loss, pull_loss = torch.func.vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
+        (slope,) = pull_loss(torch.ones_like(loss))
+        scale = unit_scale(slope)
+        (back,) = pull_back(slope / _like(scale, slope))
+        return loss, back * _like(scale, back), image
+
+    return gradient
+
+
+def _with_semantic(features: Callable[..., Any]) -> Callable[..., Any]:
+    def gradient(  # noqa: PLR0913 (the graph's inputs)
+        latent: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        layer_weights: Tensor,
+        semantic_target: Tensor,
+        semantic_weight: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        def apart(latent: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            structure, token, image = features(latent)
+            return (structure, token), image
+
+        (structure, token), pull_back, image = torch.func.vjp(apart, latent, has_aux=True)
+
+        def total(s: Tensor, t: Tensor) -> Tensor:
+            structural: Tensor = structural_loss(s, target, mask, layer_weights)
+            return structural + semantic_weight * semantic_loss(t, semantic_target)
+
+        loss, pull_loss = torch.func.vjp(total, structure, token)
+        slope, token_slope = pull_loss(torch.ones_like(loss))
+        scale = torch.maximum(unit_scale(slope), unit_scale(token_slope))
+        (back,) = pull_back((slope / _like(scale, slope), token_slope / _like(scale, token_slope)))
+        return loss, back * _like(scale, back), image
+
+    return gradient
+
+
+def _like(scale: Tensor, array: Tensor) -> Tensor:
+    return scale.reshape(-1, *[1] * (array.ndim - 1))

@@ -1,0 +1,24 @@
+"""Precision that lives in the graph: measured, decided by rules, and written in as Casts and quantised layers."""
+
+from .emulate import emulate, runs_here
+from .exemption import Exemption
+from .int8 import CalibrationSettings, Quantised, calibrated, dynamic, weights_only
+from .probe import Range, probe
+from .rules import PrecisionRules, decide
+from .to_half import convert
+
+__all__ = [
+    "CalibrationSettings",
+    "Exemption",
+    "PrecisionRules",
+    "Quantised",
+    "Range",
+    "calibrated",
+    "convert",
+    "decide",
+    "dynamic",
+    "emulate",
+    "probe",
+    "runs_here",
+    "weights_only",
+]

@@ -1,0 +1,142 @@
+"""A traced program as an ONNX model that is the same, byte for byte, whenever and wherever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from ..runtime.errors import InputError
+from ..runtime.models.models import Models
+from .graphs.base import BATCH, NetworkGraph
+from .simplify import simplify
+from .tracing import trace
+
+OPSET = 20
+
+
+def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
+    """Trace, convert and simplify a graph.
+
+    Parameters
+    ----------
+    graph
+        Of :func:`~minddiffuser.export.graphs.base.network_graph`.
+    models
+        Float32, on the CPU, in contiguous memory format (:func:`prepare`).
+
+    Returns
+    -------
+    onnx.ModelProto
+        With all weights inside, under the networks' own names; nodes are named by the layer they belong to.
+
+    Raises
+    ------
+    InputError
+        An operator that adds up at repeated indices is in the graph: ONNX Runtime does that from several threads at
+        once.
+    """
+    program = trace(graph, models)
+    converted = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        optimize=False,
+        verbose=False,
+    )
+    if converted is None:
+        raise InputError(f"PyTorch gave no ONNX program for {graph.name}: install a PyTorch that has torch.onnx")
+    model = converted.model
+    simplify(model)
+    _rename(model, graph, models)
+    _refuse_scatter(model, graph.name)
+    return ir.to_proto(model)
+
+
+def prepare(models: Models) -> None:
+    """Put the networks' weights into the memory format that a graph stores them in, in place."""
+    for part in (models.vae, models.unet, models.clip):
+        part.to(memory_format=torch.contiguous_format)
+
+
+def _refuse_scatter(model: ir.Model, name: str) -> None:
+    for node in model.graph:
+        reduction = node.attributes.get("reduction")
+        if node.op_type.startswith("Scatter") and reduction is not None and reduction.as_string() != "none":
+            raise InputError(
+                f"the graph {name} adds up at repeated indices ({node.name}, {node.op_type}), which ONNX Runtime does "
+                "from several threads at once, with wrong results: this network needs another decomposition"
+            )
+
+
+def _rename(model: ir.Model, graph: NetworkGraph, models: Models) -> None:
+    """Take away what names this machine and this run; give weights their own names and nodes their layers'."""
+    names = _weight_names(models)
+    taken: set[str] = set()
+    for value in list(model.graph.initializers.values()):
+        tensor = value.const_value
+        known = names.get(_key(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
+        if known is not None and known not in taken:
+            taken.add(known)
+            value.name = known
+    batch = {size.value for value in model.graph.inputs if value.shape for size in value.shape if not isinstance(size, int)}
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            sizes = [size if isinstance(size, int) else BATCH for size in value.shape]
+            value.shape = ir.Shape(sizes)
+    if len(batch) > 1:
+        raise InputError(f"the graph {graph.name} has more than one free size: {sorted(map(str, batch))}")
+    count: Counter[str] = Counter()
+    for node in model.graph:
+        layer = _layer(node, taken)
+        count[f"{layer}/{node.op_type}"] += 1
+        node.name = f"{layer}/{node.op_type}_{count[f'{layer}/{node.op_type}']}"
+        node.doc_string = None
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if not value.is_graph_output():
+                value.shape = None  # what is inferred again by whoever needs it
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = model.doc_string = None
+    model.graph.name = graph.name
+    model.producer_name, model.producer_version = "minddiffuser", None
+
+
+def _weight_names(models: Models) -> dict[str, str]:
+    """Content -> the network's own name of every parameter and buffer."""
+    found: dict[str, str] = {}
+    for part in ("unet", "vae", "clip"):
+        for name, tensor in getattr(models, part).state_dict().items():
+            found.setdefault(_key(tensor.detach().cpu().numpy()), f"{part}.{name}")
+    return found
+
+
+def _key(array: Any) -> str:
+    digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
+    digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _layer(node: ir.Node, weights: set[str]) -> str:
+    """The layer that a node belongs to: by its weight, or the one before it."""
+    for value in node.inputs:
+        while value is not None and value.producer() is not None and value.producer().op_type in ("Transpose", "Slice"):  # type: ignore[union-attr]
+            value = value.producer().inputs[0]  # type: ignore[union-attr]
+        if value is not None and value.name in weights:
+            return str(value.name).rpartition(".")[0]
+    for value in node.inputs:
+        producer = value.producer() if value is not None else None
+        if producer is not None and producer.name and "/" in producer.name:
+            return producer.name.rpartition("/")[0]
+    return "input"

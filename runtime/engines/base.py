@@ -1,0 +1,112 @@
+"""What an engine is: named tensors in, named tensors out, checked before the backend sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ..errors import InputError, ShapeError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine.
+
+    Attributes
+    ----------
+    dtype : str
+        numpy's name of it, such as "float32".
+    shape : tuple of int or str
+        A name stands for a free dimension; the same name is the same size in all inputs of one call.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, self.shape))}{',' if len(self.shape) == 1 else ''})"
+
+
+Specs = Mapping[str, TensorSpec]
+
+
+class Engine(Protocol):
+    """A graph that is ready to run, on one device; a context manager that frees it.
+
+    Arrays are the engine's native kind: numpy on the CPU, torch CUDA tensors (or anything that speaks DLPack) on a
+    GPU. They are not kept: an engine may overwrite the outputs of a call in the next one only if `reuses_outputs`.
+    """
+
+    name: str
+    inputs: Specs
+    outputs: Specs
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as the backend itself reports it: "cpu", "cuda:0", …."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Backend, provider and precision in a few words, for people."""
+        ...
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Compute every output from every input.
+
+        Raises
+        ------
+        InputError
+            An input is missing, or one is given that the engine has not.
+        ShapeError
+            An input has another dtype or shape than its spec.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str, int]:
+    """Refuse inputs that do not fit an engine, before its backend sees them. numpy arrays and torch tensors alike.
+
+    Returns
+    -------
+    dict
+        The size of each free dimension.
+
+    Raises
+    ------
+    InputError, ShapeError
+        See :meth:`Engine.run`.
+    """
+    if feeds.keys() != inputs.keys():
+        missing, unknown = sorted(inputs.keys() - feeds.keys()), sorted(feeds.keys() - inputs.keys())
+        told = [f"lacks {', '.join(missing)}"] if missing else []
+        told += [f"was given {', '.join(unknown)}, which it has not"] if unknown else []
+        raise InputError(f"the engine {name!r} {' and '.join(told)}: it takes {', '.join(inputs)}")
+    free: dict[str, int] = {}
+    for key, spec in inputs.items():
+        array = feeds[key]
+        given = TensorSpec(dtype_name(array), tuple(map(int, getattr(array, "shape", ()))))
+        if given.dtype != spec.dtype or len(given.shape) != len(spec.shape):
+            raise ShapeError(f"input {key!r} of the engine {name!r} is {given}, expected {spec}")
+        for size, wanted in zip(given.shape, spec.shape, strict=True):
+            known = free.setdefault(wanted, int(size)) if isinstance(wanted, str) else wanted
+            if size != known or size == 0:
+                where = f" with {wanted} = {known} as in the other inputs" if isinstance(wanted, str) else ""
+                raise ShapeError(f"input {key!r} of the engine {name!r} is {given}, expected {spec}{where}")
+    return free
+
+
+def dtype_name(array: Any) -> str:
+    """numpy's name of an array's or tensor's dtype; the type's name for anything else."""
+    dtype = getattr(array, "dtype", None)
+    return type(array).__name__ if dtype is None else str(dtype).removeprefix("torch.")
