@@ -85,7 +85,9 @@ def _rename(model: ir.Model, graph: NetworkGraph, models: Models) -> None:
         if known is not None and known not in taken:
             taken.add(known)
             value.name = known
-    batch = {size.value for value in model.graph.inputs if value.shape for size in value.shape if not isinstance(size, int)}
+    batch = {
+        size.value for value in model.graph.inputs if value.shape for size in value.shape if not isinstance(size, int)
+    }
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
             sizes = [size if isinstance(size, int) else BATCH for size in value.shape]

@@ -224,7 +224,7 @@ def _copies(size: int, factor: int, like: Tensor) -> Tensor:
     return (source[:, None] == torch.arange(size, device=like.device)).to(like.dtype)
 
 
-def _attention(  # noqa: PLR0913 (the operator's own arguments)
+def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,

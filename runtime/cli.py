@@ -11,6 +11,7 @@ from typing import Any
 
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
+from .engines.open import BACKENDS
 from .errors import InputError
 
 PROG = "md-reconstruct"
@@ -74,14 +75,16 @@ def _add_run(commands: Any) -> None:
         description="Reconstruct every trial of RESPONSES in two stages, measure the pictures, write a report.",
         epilog=_RUN_EXAMPLE,
     )
-    run.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder that md-train fit wrote")
+    run.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="folder of md-train fit, or a bundle of md-export bundle"
+    )
     run.add_argument(
         "responses",
         type=Path,
         metavar="RESPONSES",
         help="data folder (its test split), or .safetensors, .npz or .npy with (n_trials, n_voxels)",
     )
-    run.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
+    run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
     run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
     run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder, new or to be resumed")
     run.add_argument("--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, by name")
@@ -93,11 +96,21 @@ def _add_run(commands: Any) -> None:
         help="refine again toward other trials' (shuffled) or true (oracle) features (default: %(default)s)",
     )
     _add_refinement(run)
+    _add_engines(run)
     run.add_argument("--batch-size", type=_count, metavar="N", help="trials at a time (default: by picture size)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     run.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the networks")
-    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads, at most the cores (default: PyTorch's)")
+    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads, at most the cores")
     run.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the report; repeatable")
+
+
+def _add_engines(run: Any) -> None:
+    engines = run.add_argument_group("a bundle's engines")
+    engines.add_argument("--backend", choices=("auto", *BACKENDS, "pytorch"), help="what computes (default: auto)")
+    engines.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="of the engines (default: auto)"
+    )
+    engines.add_argument("--memory", choices=("fast", "low"), help="low holds weights once (default: fast)")
 
 
 def _add_refinement(run: Any) -> None:
@@ -162,7 +175,8 @@ def _run(args: argparse.Namespace) -> int:
         stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
     )
     names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
-    job = Job(settings=settings, notes=tuple(args.note), **{name: getattr(args, name) for name in names})
+    engines = ("backend", "precision", "memory")
+    job = Job(settings=settings, notes=tuple(args.note), **{name: getattr(args, name) for name in (*names, *engines)})
     outcome, report = run_job(job, sys.stderr)
     print(report)
     if not outcome.skipped:

@@ -182,10 +182,7 @@ class Checkpoint:
         ShapeError
             Wrong rank, width or dtype.
         """
-        values = _checked(self, responses)
-        with np.errstate(over="ignore", invalid="ignore"):
-            scores: Float32 = np.divide(values - self._mean, self._std, out=np.zeros_like(values), where=self._std > 0)
-        return scores
+        return z_scores(checked(responses, self.n_voxels), self._mean, self._std)
 
     def require_models(self, models_hash: str, name: str) -> None:
         """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
@@ -234,19 +231,32 @@ def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:
     return Checkpoint(folder, description)
 
 
-def _checked(checkpoint: Checkpoint, responses: Array) -> Float32:
-    """The responses as float32, of the right rank, width and kind."""
+def z_scores(responses: Float32, mean: Float32, std: Float32) -> Float32:
+    """(responses - mean) / std for (n_trials, n_voxels); 0 where the deviation is 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores: Float32 = np.divide(responses - mean, std, out=np.zeros_like(responses), where=std > 0)
+    return scores
+
+
+def checked(responses: Array, n_voxels: int) -> Float32:
+    """The responses as float32, of the right rank, width and kind.
+
+    Raises
+    ------
+    ShapeError
+        They are not.
+    """
     if not isinstance(responses, np.ndarray) or responses.dtype.kind not in "fiu":
         given = getattr(responses, "dtype", type(responses).__name__)
         raise ShapeError(f"responses are {given}, expected float32 numbers: convert them with astype('float32')")
     if responses.ndim != 2 or len(responses) == 0:
         raise ShapeError(
-            f"responses have shape {responses.shape}, expected (n_trials, {checkpoint.n_voxels}) with 1 trial or more: "
+            f"responses have shape {responses.shape}, expected (n_trials, {n_voxels}) with 1 trial or more: "
             "a single trial is responses[None]"
         )
-    if responses.shape[1] != checkpoint.n_voxels:
+    if responses.shape[1] != n_voxels:
         raise ShapeError(
-            f"responses have {responses.shape[1]} voxels, the checkpoint was fitted on {checkpoint.n_voxels}: "
+            f"responses have {responses.shape[1]} voxels, the decoders were fitted on {n_voxels}: "
             "select the same voxels as in training"
         )
     with np.errstate(over="ignore"):

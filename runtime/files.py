@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise FileError(_cannot_write(path, error)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not even be one
+            draft.unlink(missing_ok=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

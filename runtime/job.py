@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,15 @@ from .batch.identity import alone_in, claim_folder
 from .batch.run import Outcome, run_batch
 from .batch.ticker import Ticker
 from .controls import CONTROLS
-from .errors import InputError, MissingExtra
-from .files import read_json, sha256_of, write_bytes
+from .errors import InputError
+from .files import sha256_of, write_bytes
 from .images import png_bytes
+from .opening import Source, open_source, versions
 from .reconstruct import Reconstructor, ReconstructSettings
 from .report.page import write_report
 from .responses import Responses, open_responses, screen, seen, with_pictures
-from .summary import Measures, caption_labels, clip_embedding, measure_run, write_summary
+from .summary import Measures, caption_labels, measure_run, write_summary
 
-if TYPE_CHECKING:
-    from .decode import Checkpoint
-    from .models.models import Models
-
-LIBRARIES = ("minddiffuser", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "safetensors")
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
 
@@ -42,9 +37,12 @@ class Job:
     Attributes
     ----------
     checkpoint, responses, out
-        Folders and files as a person gives them.
+        Folders and files as a person gives them; `checkpoint` may be a bundle.
     models, clip
-        See :func:`~minddiffuser.runtime.models.open.load_models`.
+        See :func:`~minddiffuser.runtime.models.open.load_models`; None: the tiny world, or the bundle's own.
+    backend, precision, memory
+        Of a bundle; see :class:`~minddiffuser.runtime.engines.open.EngineSettings`. Its networks in PyTorch are the
+        backend "pytorch".
     stimuli
         A folder of pictures that were seen, in the trials' order; None takes the data folder's own, if any.
     settings
@@ -62,8 +60,11 @@ class Job:
     checkpoint: Path
     responses: Path
     out: Path
-    models: str = "tiny"
+    models: str | None = None
     clip: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    memory: str | None = None
     stimuli: Path | None = None
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
@@ -94,18 +95,19 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     MindDiffuserError
         Anything that the user can mend; see sections of the modules used.
     """
-    work = _prepared(job, stream)
-    with alone_in(job.out):
+    with ExitStack() as stack:
+        work = _prepared(job, stream, stack)
+        stack.enter_context(alone_in(job.out))
         claim_folder(job.out, work.identity)
         if work.given.pictures is not None:
-            _write_stimuli(job.out, work.given.pictures, work.good, work.models.image_size)
+            _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
         outcome = _reconstruct(job, work, stream)
         if outcome.failed:
             stream.write(
                 f"md-reconstruct: a refinement broke off in trial(s) {', '.join(map(str, outcome.failed))}: its loss "
                 "became NaN or infinite, and the best picture before that was kept\n"
             )
-        outcome = _measured(job, work.models, work.given, outcome)
+        outcome = _measured(job, work.source, work.given, outcome)
         return outcome, write_report(job.out)
 
 
@@ -116,7 +118,7 @@ class _Work:
     given: Responses
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
-    models: Models
+    source: Source
     batch_size: int
     identity: Mapping[str, Any]
     reconstructor: Reconstructor
@@ -137,96 +139,63 @@ class _Relay:
             self.to(phase, step, steps)
 
 
-def _prepared(job: Job, stream: TextIO) -> _Work:
-    from .decode import open_checkpoint
-
-    _needs_torch()
-    checkpoint = open_checkpoint(job.checkpoint)
-    given = _given(job, checkpoint)
-    responses, skipped = screen(given.rows, checkpoint.n_voxels, checkpoint.scored)
+def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
+    source = open_source(job, stack)
+    decoder = source.decoder
+    given = _given(job, source)
+    responses, skipped = screen(given.rows, decoder.n_voxels, decoder.scored)
     for trial, reason in sorted(skipped.items()):
         stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
-    models, threads = _open_models(job, checkpoint)
     good = [trial for trial in range(len(responses)) if trial not in skipped]
-    pictures, size, on_step = given.pictures, models.image_size, _Relay()
+    pictures, size, on_step = given.pictures, source.networks.image_size, _Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
         return seen([pictures[trial] for trial in trials] if pictures else [], size)
 
     reconstructor = Reconstructor(
-        checkpoint, models, responses, good, job.settings, seen=None if pictures is None else look, on_step=on_step
+        decoder,
+        source.networks,
+        responses,
+        good,
+        job.settings,
+        seen=None if pictures is None else look,
+        on_step=on_step,
     )
     for path in dict.fromkeys(pictures[trial] for trial in good) if pictures else ():
         seen([path], size)  # decoded and thrown away, since all of them may not fit the memory
-    batch_size = job.batch_size or (SMALL_BATCH if size <= SMALL_PICTURE_PX else 1)
+    batch_size = _batch_size(job, source)
+    stream.write(f"md-reconstruct: computing with {source.told}\n")
     return _Work(
         given=given,
         responses=responses,
         skipped=skipped,
-        models=models,
+        source=source,
         batch_size=batch_size,
-        identity=_identity(job, checkpoint, models, given, batch_size=batch_size, threads=threads),
+        identity=_identity(job, source, given, batch_size=batch_size),
         reconstructor=reconstructor,
         on_step=on_step,
     )
 
 
-def _needs_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtra("reconstruction needs torch: pip install 'minddiffuser[torch]'") from error
-
-
-def _given(job: Job, checkpoint: Checkpoint) -> Responses:
+def _given(job: Job, source: Source) -> Responses:
     given = open_responses(job.responses)
     if given.subject is not None:
-        checkpoint.require_subject(given.subject)
+        source.decoder.require_subject(given.subject)
     return given if job.stimuli is None else with_pictures(given, job.stimuli)
 
 
-def _open_models(job: Job, checkpoint: Checkpoint) -> tuple[Models, int]:
-    """The networks on their device, and the number of CPU threads, which the pictures' last bits depend on."""
-    import torch
-
-    from .models.open import load_models
-
-    n_cores = os.cpu_count() or 1
-    if job.threads is not None and job.threads > n_cores:
-        raise InputError(f"threads is {job.threads} and this machine has {n_cores} cores: give at most {n_cores}")
-    threads = job.threads or _earlier_threads(job.out) or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    device = choose_device(job.device)
-    if device != "cpu":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS gives other bits from run to run
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    models = load_models(job.models, clip=job.clip, preset=checkpoint.preset, device=device, dtype=job.dtype)
-    return models, threads
+def _batch_size(job: Job, source: Source) -> int:
+    most = source.largest_batch
+    if most is not None and job.batch_size is not None and job.batch_size > most:
+        raise InputError(
+            f"the batch size is {job.batch_size}, and the bundle's engines were built for at most {most} trials: give "
+            "that, or build engines for more"
+        )
+    usual = SMALL_BATCH if source.networks.image_size <= SMALL_PICTURE_PX else 1
+    return job.batch_size or (usual if most is None else min(usual, most))
 
 
-def choose_device(name: str) -> str:
-    """`name`, or for "auto" the fastest that this machine has."""
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _earlier_threads(out: Path) -> int | None:
-    path = out / "settings.json"
-    if not path.exists():
-        return None
-    settings = read_json(path, "the run's settings").get("settings")
-    threads = settings.get("threads") if isinstance(settings, dict) else None
-    return threads if isinstance(threads, int) and threads > 0 else None
-
-
-def _identity(
-    job: Job, checkpoint: Checkpoint, models: Models, given: Responses, *, batch_size: int, threads: int
-) -> dict[str, Any]:
+def _identity(job: Job, source: Source, given: Responses, *, batch_size: int) -> dict[str, Any]:
     """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
     settings = asdict(job.settings)
     checkpointing = settings.pop("checkpointing")
@@ -235,34 +204,21 @@ def _identity(
     return {
         "settings": {
             **settings,
-            "layer_preset": checkpoint.preset,
+            "layer_preset": source.decoder.preset,
             "batch_size": batch_size,
-            "device": str(models.device),
-            "dtype": job.dtype,
-            "threads": threads,
+            **source.computing,
         },
-        "versions": versions(),
+        "versions": versions(source.libraries),
         "hashes": {
-            "checkpoint": checkpoint.hash,
-            "models": models.hash,
+            "checkpoint": source.decoder.hash,
+            "models": source.networks.hash,
             "responses": given.hash,
             "stimuli": stimuli,
         },
-        "data": {"subject": checkpoint.subject, "n_trials": len(given.rows), "simulated": given.simulated},
-        "given": {"models": job.models, "clip": job.clip, "checkpointing": checkpointing},
+        "data": {"subject": source.decoder.subject, "n_trials": len(given.rows), "simulated": given.simulated},
+        "given": {"models": job.models or source.networks.name, "clip": job.clip, "checkpointing": checkpointing},
         "notes": list(job.notes),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that pictures depend on."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _hash_pictures(pictures: Sequence[Path]) -> str:
@@ -319,33 +275,33 @@ def _renderings(settings: ReconstructSettings) -> int:
     return 1 + (settings.refine.steps + 1) * (1 + len(CONTROLS[settings.controls]))
 
 
-def _measured(job: Job, models: Models, given: Responses, outcome: Outcome) -> Outcome:
+def _measured(job: Job, source: Source, given: Responses, outcome: Outcome) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
     start = time.perf_counter()
     has_stimuli = given.pictures is not None
-    measures, notes = _measures(models, given, outcome.trials) if has_stimuli else (Measures(), ())
+    measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
     values = measure_run(job.out, outcome, measures) if has_stimuli else {}
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes)
     return outcome
 
 
-def _measures(models: Models, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
-    """CLIP of the run's models; the judge beside them, where captions say what was seen, or a note why not."""
+def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
+    """CLIP of the run's networks; the judge beside them, where captions say what was seen, or a note why not."""
+    embed = source.networks.embedding if source.embeds else None
+    notes = () if source.embeds else ("clip_two_way was left out: the bundle has no graph clip_structure.",)
 
     def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
-        return Measures(embed=clip_embedding(models)), (f"concept_top1 was left out: {reason}.",)
+        return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
 
-    folder = models.folder / "judge" if models.folder is not None else None
-    if folder is None or not folder.is_dir():
-        return without_concept("the models come without a judge (a folder judge/ beside theirs)")
+    if source.judge is None:
+        return without_concept("the networks come without a judge (a folder judge/ beside a model folder)")
     if not given.captions:
         return without_concept("the seen pictures come without captions that name what they show")
     from .metrics.judge import open_judge
 
-    judge = open_judge(folder, str(models.device))
+    judge = open_judge(source.judge, source.device)
     labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
     if labels is None:
         return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
-    embed = clip_embedding(models)
-    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), ()
+    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), notes

@@ -14,13 +14,13 @@ from .batch.run import BatchResult
 from .controls import CONTROLS, derangement
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
+from .networks import Networks, Start
 from .refine.settings import RefineSettings
 from .schedule import N_NOISE, N_REVERSE, N_STEPS
 
 if TYPE_CHECKING:
+    from .bundle_decode import BundleDecoder
     from .decode import Checkpoint, Decoded
-    from .generators.diffusion import DiffusionGenerator
-    from .models.models import Models
     from .refine.loop import Refined
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
@@ -91,8 +91,8 @@ class Reconstructor:
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    models : Models
+    decoder : Checkpoint or BundleDecoder
+    networks : Networks
     responses : (n_trials, n_voxels) float32
         Of the whole run: a shuffled target is another trial's.
     good_trials : trial numbers
@@ -111,8 +111,8 @@ class Reconstructor:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        models: Models,
+        decoder: Checkpoint | BundleDecoder,
+        networks: Networks,
         responses: NDArray[np.float32],
         good_trials: Sequence[int],
         settings: ReconstructSettings,
@@ -120,12 +120,12 @@ class Reconstructor:
         seen: Seen | None = None,
         on_step: OnStep | None = None,
     ) -> None:
-        checkpoint.require_models(models.hash, models.name)
-        checkpoint.require_preset(models.preset)
-        self._checkpoint, self._models, self._responses = checkpoint, models, responses
+        decoder.require_models(networks.hash, networks.name)
+        decoder.require_preset(networks.preset)
+        self._decoder, self._networks, self._responses = decoder, networks, responses
         self._settings, self._seen, self._on_step = settings, seen, on_step
         if settings.stage == 2:
-            _check_targets(checkpoint, settings.refine)
+            _check_targets(decoder, settings.refine)
         controls = CONTROLS[settings.controls]
         if "oracle" in controls and seen is None:
             raise InputError(_NEEDS_STIMULI)
@@ -135,7 +135,7 @@ class Reconstructor:
         """Reconstruct n trials from their responses (n, n_voxels) float32."""
         seconds: dict[str, float] = {}
         with _Stopwatch(seconds, "decode"):
-            decoded = self._checkpoint.decode(rows)
+            decoded = self._decoder.decode(rows)
         generator = self._generator(trials, decoded)
         with _Stopwatch(seconds, "stage1"):
             stage1 = _pictures(generator.stage1_render(), trials)
@@ -159,43 +159,36 @@ class Reconstructor:
             seconds=seconds,
         )
 
-    def _generator(self, trials: Sequence[int], decoded: Decoded) -> DiffusionGenerator:
-        from .generators.diffusion import DiffusionGenerator
+    def _generator(self, trials: Sequence[int], decoded: Decoded) -> Any:
         from .generators.noise import fresh_noise, trial_noise
 
         settings = self._settings
         draw: Any = fresh_noise if settings.refine.fresh_noise else trial_noise
-        return DiffusionGenerator(
-            self._models,
-            decoded.latent,
-            decoded.context,
-            self._checkpoint.uncond_context,
-            draw(settings.refine.seed, trials, self._models.latent_shape),
-            guidance_scale=settings.guidance_scale,
-            n_steps=settings.n_steps,
-            n_noise=settings.n_noise,
-            n_reverse=settings.n_reverse,
-            backprop_steps=settings.refine.backprop_steps,
-            checkpointing=self._checkpoints(),
+        return self._networks.generator(
+            Start(
+                latent=decoded.latent,
+                context=decoded.context,
+                uncond_context=self._decoder.uncond_context,
+                noise=draw(settings.refine.seed, trials, self._networks.latent_shape),
+                guidance_scale=settings.guidance_scale,
+                n_steps=settings.n_steps,
+                n_noise=settings.n_noise,
+                n_reverse=settings.n_reverse,
+                backprop_steps=settings.refine.backprop_steps,
+            )
         )
-
-    def _checkpoints(self) -> bool:
-        if self._settings.checkpointing == "auto":
-            return self._models.image_size > KEEP_ACTIVATIONS_PX
-        return self._settings.checkpointing == "on"
 
     def _refine(
         self,
         phase: str,
-        generator: DiffusionGenerator,
+        generator: Any,
         structure: NDArray[np.float32],
         semantic: NDArray[np.float32] | None,
     ) -> Refined:
-        from .refine.autograd import AutogradObjective
         from .refine.loop import refine
 
         settings = self._settings.refine
-        objective = AutogradObjective(self._models, generator, structure, self._checkpoint.mask, settings, semantic)
+        objective = self._networks.objective(generator, structure, self._decoder.mask, settings, semantic)
 
         def told(step: int, _loss: NDArray[np.float64]) -> None:
             if self._on_step is not None:
@@ -206,57 +199,39 @@ class Reconstructor:
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            decoded = self._checkpoint.decode(self._responses[[self._partner[trial] for trial in trials]])
+            decoded = self._decoder.decode(self._responses[[self._partner[trial] for trial in trials]])
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)
-        return true_features(
-            self._models, to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0
-        )
+        return self._networks.features(to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0)
 
 
-def true_features(
-    models: Models, images: NDArray[np.float32], *, semantic: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The features of the seen pictures themselves.
-
-    Parameters
-    ----------
-    images : (n, 3, H, H) float32 in [0, 1]
-    semantic : whether eq. 6's feature is wanted too
-
-    Returns
-    -------
-    structure (n, 6, n_tokens, d_vision) float32 and, if asked for, semantic (n, d_vision) float32
-    """
-    import torch
-
-    with torch.no_grad():
-        structure, token = models.structure(torch.from_numpy(images).to(models.device), semantic=semantic)
-    return structure.float().cpu().numpy(), None if token is None else token.float().cpu().numpy()
+def keeps_activations(checkpointing: str, image_size: int) -> bool:
+    """Whether every denoising step's activations are kept for the gradient; see ReconstructSettings."""
+    return image_size <= KEEP_ACTIVATIONS_PX if checkpointing == "auto" else checkpointing == "off"
 
 
-def _check_targets(checkpoint: Checkpoint, settings: RefineSettings) -> None:
+def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:
     """Refuse what stage 2 would stumble over at its first batch."""
-    if settings.semantic_weight > 0 and "semantic" not in checkpoint.shapes:
+    if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
         raise InputError(
-            f"semantic_weight is {settings.semantic_weight}, and the checkpoint {checkpoint.folder} has no decoder of "
+            f"semantic_weight is {settings.semantic_weight}, and {decoder.folder} has no decoder of "
             "the semantic feature: leave the weight out, or give a checkpoint that has one"
         )
-    if not checkpoint.mask.any():
+    if not decoder.mask.any():
         raise InputError(
-            f"the mask of the checkpoint {checkpoint.folder} keeps no structure dimension: fit it with a larger "
+            f"the mask of {decoder.folder} keeps no structure dimension: fit it with a larger "
             "--percent, or ask for stage 1 alone"
         )
 
 
 def _pictures(images: Any, trials: Sequence[int]) -> NDArray[np.uint8]:
-    values = images.detach().float().cpu().numpy()
+    values = images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy()
     bad = [trial for trial, picture in zip(trials, values, strict=True) if np.isnan(picture).any()]
     if bad:
         raise InputError(
             f"the pictures of trials {', '.join(map(str, bad))} hold NaN: the networks overflowed; give a wider "
-            "--dtype, or leave these trials out"
+            "--dtype (of a bundle: --precision), or leave these trials out"
         )
     return to_uint8(values)
 

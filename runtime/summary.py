@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from .files import write_bytes, write_json
 from .images import read_image, to_float
 from .metrics import METRICS
 from .metrics.compare import per_trial, summarise
-
-if TYPE_CHECKING:
-    from .models.models import Models
 
 SUMMARY_VERSION = 1
 # Pictures are measured so many at a time: a thousand of 512 px would not fit a laptop's memory as float32.
@@ -133,19 +130,6 @@ def table(stage1: Values, stage2: Values | None, seed: int) -> dict[str, Any]:
             for name, one in stage1.items()
         }
     return {name: dict(row) for name, row in summarise(stage1, stage2, np.random.default_rng(seed)).items()}
-
-
-def clip_embedding(models: Models) -> Callable[[Images], NDArray[Any]]:
-    """The `embed` of :class:`Measures`: the run's own CLIP, which in the tiny world is the tiny world's."""
-
-    def embed(images: Images) -> NDArray[Any]:
-        import torch
-
-        with torch.no_grad():
-            result: NDArray[Any] = models.embedding(torch.from_numpy(images).to(models.device)).float().cpu().numpy()
-        return result
-
-    return embed
 
 
 def caption_labels(captions: Sequence[Sequence[str]], words: Sequence[str]) -> NDArray[np.int64] | None:

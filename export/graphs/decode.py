@@ -110,7 +110,9 @@ def _in_place(build: _Builder, found: str, checkpoint: Checkpoint, target: str, 
     slot[position] = np.arange(len(position))
     predicted = slot >= 0
     # A gather with the place of each dimension; those without a prediction read any and count with weight 0.
-    spread = build.node("Gather", [found, build.constant("slot", np.where(predicted, slot, 0).astype(np.int32))], axis=1)
+    spread = build.node(
+        "Gather", [found, build.constant("slot", np.where(predicted, slot, 0).astype(np.int32))], axis=1
+    )
     scale = np.where(predicted, arrays["target_std"], 0).astype(np.float32)
     offset = arrays["target_mean"].copy()
     if target == "context":

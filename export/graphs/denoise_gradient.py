@@ -30,7 +30,7 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 
 
 def _backward(step_once: Callable[..., Any]) -> Callable[..., Any]:
-    def gradient(  # noqa: PLR0913 (the graph's inputs)
+    def gradient(
         latent: Tensor, step: Tensor, context: Tensor, uncond_context: Tensor, guidance: Tensor, next_gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
         _, pull_back = torch.func.vjp(lambda z, c: step_once(z, step, c, uncond_context, guidance), latent, context)

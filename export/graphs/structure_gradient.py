@@ -62,7 +62,7 @@ def _structural(features: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_semantic(features: Callable[..., Any]) -> Callable[..., Any]:
-    def gradient(  # noqa: PLR0913 (the graph's inputs)
+    def gradient(
         latent: Tensor,
         target: Tensor,
         mask: Tensor,

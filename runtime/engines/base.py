@@ -107,6 +107,6 @@ def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str,
 
 
 def dtype_name(array: Any) -> str:
-    """numpy's name of an array's or tensor's dtype; the type's name for anything else."""
+    """Numpy's name of an array's or tensor's dtype; the type's name for anything else."""
     dtype = getattr(array, "dtype", None)
     return type(array).__name__ if dtype is None else str(dtype).removeprefix("torch.")

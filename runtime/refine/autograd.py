@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError, ShapeError
+from ..errors import ShapeError
 from ..generators.base import Generator
 from .loss import semantic_loss, structural_loss, weights_of_layers
 from .settings import RefineSettings
+from .target import check_semantic_target, check_target
 
 
 class AutogradObjective:
@@ -52,7 +53,7 @@ class AutogradObjective:
         semantic_target: NDArray[np.float32] | None = None,
     ) -> None:
         target, mask = np.asarray(target), np.asarray(mask)
-        _check_target(target, mask)
+        check_target(target, mask)
         self._models, self._generator, self._settings = models, generator, settings
         real = torch.promote_types(models.dtype, torch.float32)
         weights = weights_of_layers(settings.layer_weights, target, mask)
@@ -62,13 +63,8 @@ class AutogradObjective:
         self._scale = _loss_scale(mask) if models.dtype == torch.float16 else 1.0
         self._semantic_target: Tensor | None = None
         if settings.semantic_weight > 0:
-            if semantic_target is None or np.ndim(semantic_target) != 2 or len(semantic_target) != len(target):
-                given = "none was given" if semantic_target is None else f"it has shape {np.shape(semantic_target)}"
-                raise InputError(
-                    f"semantic_weight {settings.semantic_weight} needs a semantic_target of shape ({len(target)}, d), "
-                    f"and {given}: pass one or set semantic_weight to 0"
-                )
-            self._semantic_target = _tensor(semantic_target, models.device, real)
+            checked = check_semantic_target(semantic_target, len(target), settings)
+            self._semantic_target = _tensor(checked, models.device, real)
 
     def value_and_gradient(self, params: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Render, compare, and differentiate each trial's own loss with respect to the parameters of the settings.
@@ -127,16 +123,3 @@ def _loss_scale(mask: NDArray[np.bool_]) -> float:
 
 def _tensor(array: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
-
-
-def _check_target(target: NDArray[Any], mask: NDArray[Any]) -> None:
-    if target.ndim != 4 or mask.dtype != np.bool_ or mask.shape != target.shape[1:]:
-        raise ShapeError(
-            f"target has shape {target.shape} and mask {mask.shape} of {mask.dtype}: "
-            "give (n, n_layers, n_tokens, d_vision) and a bool mask without the first axis"
-        )
-    if not mask.any():
-        raise InputError("the mask keeps no structure dimension: select features again with a larger percent")
-    if not np.isfinite(target[:, mask]).all():
-        bad = np.flatnonzero(~np.isfinite(target[:, mask]).all(axis=1)).tolist()
-        raise InputError(f"the structural target of row {bad} is not finite: leave these trials out")

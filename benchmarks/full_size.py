@@ -1,0 +1,92 @@
+"""Stable Diffusion 1.4 and CLIP ViT-B/32 at full size with random weights: as slow as the real ones, and nobody's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from minddiffuser.runtime.models.models import Models
+from minddiffuser.runtime.models.noise import NoiseSchedule
+from minddiffuser.runtime.models.preprocess import Preprocessing
+
+UNET: dict[str, Any] = {
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+}
+VAE: dict[str, Any] = {
+    "act_fn": "silu",
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+CLIP: dict[str, Any] = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    # Only the visual tower is kept: a small text tower is made and dropped.
+    "text_cfg": {"context_length": 15, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},
+}
+TEXT_WIDTH = 768
+PREPROCESSING = Preprocessing(
+    size=224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+)
+
+
+def random_unet(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """The UNet of Stable Diffusion 1.4, 860 million random weights."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device(device):
+        unet = UNet2DConditionModel(**UNET)
+    return _frozen(unet, dtype)
+
+
+def random_models(device: str = "cpu", dtype: torch.dtype = torch.float32, *, unet: Any = None) -> Models:
+    """All networks that a graph or a stage uses, on one device ("meta": shapes only); no text encoder."""
+    from diffusers import AutoencoderKL
+    from open_clip import CLIP as OpenClip
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        vae, visual = AutoencoderKL(**VAE), OpenClip(**CLIP).visual
+    return Models(
+        vae=_frozen(vae, dtype),
+        unet=random_unet(device, dtype) if unet is None else unet,
+        text_encoder=SimpleNamespace(config=SimpleNamespace(hidden_size=TEXT_WIDTH)),
+        tokenizer=None,
+        clip=_frozen(visual, dtype, channels_last=False),
+        preprocessing=PREPROCESSING,
+        schedule=schedule(),
+        preset="reference",
+        device=torch.device(device),
+        dtype=dtype,
+        hash="0" * 64,
+        name="random Stable Diffusion 1.4",
+    )
+
+
+def schedule() -> NoiseSchedule:
+    """Stable Diffusion 1.4's."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    return NoiseSchedule(alphas_cumprod=np.cumprod(1 - betas), steps_offset=1, set_alpha_to_one=False)
+
+
+def _frozen(module: Any, dtype: torch.dtype, *, channels_last: bool = True) -> Any:
+    module = module.to(dtype).eval().requires_grad_(False)
+    return module.to(memory_format=torch.channels_last) if channels_last else module

@@ -1,0 +1,194 @@
+"""The gate: no engine is published that was not compared with PyTorch, tensor by tensor and picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..runtime.engines.base import Engine, Specs
+from ..runtime.engines.ort import OrtSettings, as_numpy, open_ort
+from ..runtime.errors import MindDiffuserError
+from ..runtime.metrics.identification import two_way
+from ..runtime.metrics.pixcorr import pixcorr
+from ..runtime.metrics.ssim import ssim
+from .parity import PICTURES, TOLERANCES, Figures, Tolerance, compare, psnr, worst_of
+from .precision import emulate, runs_here
+
+Feeds = dict[str, NDArray[np.float32]]
+Outputs = dict[str, NDArray[np.float32]]
+
+_TRY = {
+    "fp32": "report it: float32 has no reason to differ",
+    "fp16": "export it in bf16 or fp32, or give --data with training trials, so that the probe sees real ranges",
+    "bf16": "export it in fp16 or fp32",
+    "int8": "export it in fp32, or give --data with training trials to calibrate on",
+}
+
+
+class GateFailure(MindDiffuserError, ValueError):
+    """An engine is out of tolerance: it is not published."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """Inputs of a graph and what PyTorch makes of them; `kind` is "random" or "decoded"."""
+
+    kind: str
+    feeds: Feeds
+    expected: Outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A graph's figures for the manifest, and why it is out of tolerance, if it is."""
+
+    parity: dict[str, Any]
+    reason: str | None = None
+
+
+def expected_cases(reference: Engine, inputs: Mapping[str, Sequence[Feeds]]) -> list[Case]:
+    """Run the reference over inputs by kind."""
+    return [
+        Case(kind=kind, feeds=feeds, expected={n: as_numpy(a) for n, a in reference.run(feeds).items()})
+        for kind, several in inputs.items()
+        for feeds in several
+    ]
+
+
+def verify(
+    graph: str, run: Callable[[Feeds], Mapping[str, Any]], cases: Sequence[Case], precision: str, *, how: str = "run"
+) -> Verified:
+    """Compare an engine with the reference over every case.
+
+    Parameters
+    ----------
+    how
+        "run" where the engine itself ran, "emulated" where its numbers were emulated.
+    """
+    tolerance, reason = TOLERANCES[precision], None
+    measured: dict[str, dict[str, list[Figures]]] = {}
+    for case in cases:
+        found = {name: as_numpy(array) for name, array in run(case.feeds).items()}
+        parts, out = compare(found, case.expected, tolerance)
+        reason = reason or (f"{out} (on {case.kind} inputs)" if out else None)
+        for name, part in parts.items():
+            measured.setdefault(case.kind, {}).setdefault(name, []).append(part)
+    return Verified(parity=_parity(measured, tolerance, how), reason=reason)
+
+
+def _parity(measured: Mapping[str, Mapping[str, list[Figures]]], tolerance: Tolerance, how: str) -> dict[str, Any]:
+    # JSON has no infinity; an infinite error is told by the reason, and never published.
+    return {
+        "reference": "PyTorch float32",
+        "verified": how,
+        "tolerance": tolerance.worst,
+        "cosine_at_least": tolerance.cosine,
+        "reason": tolerance.reason,
+        "inputs": {
+            kind: {
+                name: {k: min(v, 1e30) for k, v in worst_of(parts).as_dict().items()} for name, parts in tensors.items()
+            }
+            for kind, tensors in measured.items()
+        },
+    }
+
+
+def verify_file(
+    graph: str,
+    path: Path,
+    specs: tuple[Specs, Specs],
+    cases: Sequence[Case],
+    precision: str,
+    *,
+    threads: int,
+) -> Verified:
+    """Verify an ONNX file on this machine's CPU; bfloat16, for which it has few kernels, by emulation."""
+    half = precision in ("fp16", "bf16")
+    if half:
+        model = onnx.load(str(path))
+        why_not = runs_here(model, cases[0].feeds, threads=threads)
+        if precision == "bf16" or why_not is not None:
+            session = _session(emulate(model), threads)
+            names = [value.name for value in session.get_outputs()]
+            return verify(
+                graph,
+                lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
+                cases,
+                precision,
+                how="emulated in float32, every stored tensor rounded",
+            )
+    settings = OrtSettings(threads=threads)
+    with open_ort(graph, path, *specs, settings, precision=precision) as engine:
+        return verify(graph, engine.run, cases, precision)
+
+
+def _session(model: onnx.ModelProto, threads: int) -> Any:
+    from .precision.onnx_tools import session_of
+
+    return session_of(model, threads)
+
+
+def failed(graph: str, precision: str, reason: str) -> GateFailure:
+    """The sentence for a graph that is out of tolerance."""
+    return GateFailure(f"the graph {graph} in {precision} is not published: {reason}; {_TRY[precision]}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EndToEnd:
+    """Stage-1 pictures of engines against PyTorch's."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def end_to_end(
+    found: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    seen: NDArray[np.float32] | None,
+    embed: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    precision: str,
+) -> EndToEnd:
+    """Compare pictures, and what the metrics say of them.
+
+    Parameters
+    ----------
+    found, expected : (n, 3, H, W) float32 in [0, 1]
+        Of the engines and of PyTorch.
+    seen : (n, 3, H, W) or None
+        What the metrics compare with; None: PyTorch's pictures.
+    embed
+        Pictures -> CLIP embeddings, PyTorch's, for identification.
+    """
+    tolerance = PICTURES[precision]
+    if not np.isfinite(found).all():
+        return EndToEnd(reason="the pictures hold NaN or infinite values")
+    truth = expected if seen is None else seen
+    measures: dict[str, Callable[[NDArray[np.float32]], float]] = {
+        "pixcorr": lambda pictures: float(np.mean(pixcorr(truth, pictures))),
+        "ssim": lambda pictures: float(np.mean(ssim(truth, pictures))),
+    }
+    if len(found) > 1:
+        anchors = embed(truth)
+        measures["identification"] = lambda pictures: float(np.mean(two_way(anchors, embed(pictures))))
+    differences = {name: measure(found) - measure(expected) for name, measure in measures.items()}
+    lowest = psnr(found, expected)
+    content = {
+        "psnr_db": lowest,
+        "n_trials": len(found),
+        "compared_with": "PyTorch's pictures" if seen is None else "what was seen",
+        "differences": differences,
+        "tolerance": {"psnr_db": tolerance.psnr, "difference": tolerance.metric, "reason": tolerance.reason},
+    }
+    reason = None
+    if lowest < tolerance.psnr:
+        reason = f"stage-1 pictures have {lowest:.1f} dB PSNR to PyTorch's, at least {tolerance.psnr:g} are needed"
+    for name, difference in differences.items():
+        if abs(difference) > tolerance.metric and reason is None:
+            reason = f"{name} differs by {difference:+.4f} from PyTorch's, at most {tolerance.metric:g} is allowed"
+    return EndToEnd(figures=content, reason=reason)

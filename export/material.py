@@ -1,0 +1,184 @@
+"""What engines are verified and calibrated on: seeded random inputs, and what real decoders give on real responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.decode import Checkpoint, Decoded
+from ..runtime.engines.base import Engine
+from ..runtime.engines.ort import as_numpy
+from ..runtime.errors import InputError
+from ..runtime.generators.engines import EngineGenerator
+from ..runtime.generators.noise import trial_noise
+from ..runtime.images import to_float
+from ..runtime.models.models import Models
+from ..runtime.refine.engines import EngineObjective
+from ..runtime.refine.settings import RefineSettings
+from ..training.datasets.folder import open_data
+from .graphs.base import BATCH, NetworkGraph
+
+Feeds = dict[str, NDArray[np.float32]]
+SEED = 42
+# Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
+STEPS = (0, 12, 24, 34)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """Some trials: responses, what the checkpoint decodes from them, and what was seen, where it is known.
+
+    Attributes
+    ----------
+    responses : (n, n_voxels) float32
+    decoded : Decoded
+    seen : (n, 3, H, H) float32 in [0, 1], or None
+    origin : str
+        Where they come from, for the manifest.
+    """
+
+    responses: NDArray[np.float32]
+    decoded: Decoded
+    seen: NDArray[np.float32] | None
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+
+def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...]) -> list[Trials]:
+    """Draw disjoint sets of training trials, `counts` of them each.
+
+    Parameters
+    ----------
+    data
+        The data folder that the checkpoint was fitted on: its *training* split is used, spread over the whole of it.
+        None draws responses from the training statistics instead, voxel by voxel: decoders then give what they give
+        on noise of the right size.
+
+    Raises
+    ------
+    InputError
+        The data folder has too few trials, or other voxels.
+    """
+    total = sum(counts)
+    if data is None:
+        mean, std = checkpoint.statistics
+        noise = np.random.default_rng(SEED).standard_normal((total, len(mean)), dtype=np.float32)
+        rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
+    else:
+        rows, seen = _from_folder(checkpoint, data, total)
+        origin = "training trials"
+    bounds = np.cumsum((0, *counts))
+    return [
+        Trials(
+            responses=rows[start:stop],
+            decoded=checkpoint.decode(rows[start:stop]),
+            seen=None if seen is None else seen[start:stop],
+            origin=origin,
+        )
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+
+
+def _from_folder(
+    checkpoint: Checkpoint, data: Path, total: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    folder = open_data(data)
+    responses = folder.responses("train")
+    if responses.shape[1] != checkpoint.n_voxels:
+        raise InputError(
+            f"the data folder {data} has {responses.shape[1]} voxels, the checkpoint was fitted on "
+            f"{checkpoint.n_voxels}: give the data folder that it was fitted on"
+        )
+    if len(responses) < total:
+        raise InputError(
+            f"the data folder {data} has {len(responses)} training trials, {total} are needed: leave --data out"
+        )
+    chosen = np.linspace(0, len(responses) - 1, total).round().astype(int)
+    stimulus = folder.stimulus("train")
+    pictures = [to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus[chosen]]
+    seen = np.concatenate(pictures)
+    return responses[chosen].astype(np.float32), seen if seen.shape[-1] == checkpoint.image_size else None
+
+
+@dataclass(eq=False)
+class Reference:
+    """The reference run of both stages over some trials, and what each graph was given on the way."""
+
+    stage1: NDArray[np.float32]
+    feeds: dict[str, list[Feeds]] = field(default_factory=dict)
+
+
+def reference_run(
+    checkpoint: Checkpoint, models: Models, engines: dict[str, Engine], trials: Trials, *, semantic: bool
+) -> Reference:
+    """Run stage 1 and one backward pass of stage 2, and keep what every graph is given at `STEPS`.
+
+    Parameters
+    ----------
+    engines
+        The reference's, by graph.
+    semantic
+        Whether gradients know the semantic term.
+    """
+    decoded = trials.decoded
+    noise = trial_noise(SEED, range(len(trials)), models.latent_shape)
+    schedule = schedule_of(models)
+    watched = {name: _Watched(engine) for name, engine in engines.items()}
+    generator = EngineGenerator(watched, schedule, decoded.latent, decoded.context, checkpoint.uncond_context, noise)
+    settings = RefineSettings(semantic_weight=0.1 if semantic else 0.0)
+    objective = EngineObjective(watched, generator, decoded.structure, checkpoint.mask, settings, decoded.semantic)
+    _, _, image = objective.value_and_gradient(generator.initial())
+    seen: dict[str, list[Feeds]] = {name: engine.kept for name, engine in watched.items()}
+    seen["vae_decode"] = [{"latent": seen["structure_gradient"][0]["latent"]}]
+    seen["clip_structure"] = [{"image": image}]
+    for name in ("denoise", "denoise_gradient"):
+        seen[name] = [seen[name][step] for step in STEPS if step < len(seen[name])]
+    return Reference(stage1=image, feeds=seen)
+
+
+def schedule_of(models: Models) -> dict[str, Any]:
+    """What a sampler needs to know of the models."""
+    return {
+        "alphas_cumprod": models.alphas_cumprod,
+        "steps_offset": models.steps_offset,
+        "set_alpha_to_one": models.set_alpha_to_one,
+    }
+
+
+class _Watched:
+    """An engine that keeps what it was given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.inputs = engine.inputs
+        self.kept: list[Feeds] = []
+
+    def run(self, feeds: Any) -> dict[str, Any]:
+        self.kept.append({name: as_numpy(array).astype(np.float32) for name, array in feeds.items()})
+        return self._engine.run(feeds)
+
+
+def random_feeds(graph: NetworkGraph, checkpoint: Checkpoint, *, batch: int = 2, seed: int = 0) -> Feeds:
+    """Seeded random inputs of a network graph with the checkpoint's own mask and unconditional context."""
+    rng = np.random.default_rng([SEED, seed])
+    fixed = {
+        "step": np.array([401.0, 1.01, -0.05], np.float32),
+        "guidance": np.array([5.0], np.float32),
+        "semantic_weight": np.array([0.1], np.float32),
+        "mask": checkpoint.mask.astype(np.float32),
+        "uncond_context": checkpoint.uncond_context,
+    }
+    feeds: Feeds = {}
+    for name, spec in graph.inputs.items():
+        shape = [batch if size == BATCH else int(size) for size in spec.shape]
+        drawn = rng.random(shape, np.float32) if name == "image" else rng.standard_normal(shape, np.float32)
+        if name == "layer_weights":
+            drawn = np.full(shape, 1 / shape[-1], np.float32)
+        feeds[name] = fixed.get(name, drawn)
+    return feeds

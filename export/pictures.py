@@ -1,0 +1,42 @@
+"""Stage-1 pictures of a bundle's engines, for comparison with the reference's. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.bundle import Bundle
+from ..runtime.bundle_decode import BundleDecoder
+from ..runtime.engines.open import EngineSet, EngineSettings
+from ..runtime.generators.noise import trial_noise
+from ..runtime.networks import EngineNetworks, Start
+
+SEED = 42
+
+
+def engine_pictures(
+    folder: Path, responses: NDArray[np.float32], precision: str, threads: int, *, backend: str = "ort"
+) -> NDArray[np.float32] | None:
+    """Decode and run stage 1.
+
+    Returns
+    -------
+    (n, 3, H, W) float32 in [0, 1]; None where this machine's ONNX Runtime has no kernels for the precision.
+    """
+    bundle = Bundle.open(folder, verify=False)
+    if backend == "ort" and precision == "bf16":
+        return None
+    settings = EngineSettings(backend=backend, precision=precision, threads=threads)
+    with EngineSet(bundle, settings) as engines:
+        decoder, networks = BundleDecoder(bundle, engines), EngineNetworks(bundle, engines)
+        latent, context = decoder.decode_only(responses, ("latent", "context"))
+        start = Start(
+            latent=latent,
+            context=context,
+            uncond_context=decoder.uncond_context,
+            noise=trial_noise(SEED, range(len(responses)), networks.latent_shape),
+        )
+        pictures: NDArray[np.float32] = networks.generator(start).stage1_render()
+    return pictures

@@ -1,0 +1,87 @@
+"""Responses to context, latent and structure by a bundle's own decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .decode import Array, Decoded, Float32, checked, z_scores
+from .engines.open import EngineSet
+from .engines.ort import as_numpy
+from .errors import InputError
+
+PREFIX = "decode_"
+
+
+class BundleDecoder:
+    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs."""
+
+    def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
+        self._bundle, self._engines = bundle, engines
+        self.folder: Path = bundle.folder
+        self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
+        self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
+        self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
+        self.hash = bundle.hash
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return self._bundle.arrays["mask"]
+
+    @property
+    def uncond_context(self) -> Float32:
+        """(15, d_text): the context of the empty caption."""
+        return self._bundle.arrays["uncond_context"]
+
+    def scored(self, responses: Array) -> Float32:
+        """Z-scores by the training statistics; see Checkpoint.scored."""
+        arrays = self._bundle.arrays
+        return z_scores(checked(responses, self.n_voxels), arrays["mean"], arrays["std"])
+
+    def decode(self, responses: Array) -> Decoded:
+        """Decode good trials; see Checkpoint.decode."""
+        rows = checked(responses, self.n_voxels)
+        bad = np.flatnonzero(~np.isfinite(self.scored(rows)).all(axis=1))
+        if len(bad) > 0:
+            raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
+        names = [name for name in self.shapes if name != "semantic" or PREFIX + name in self._bundle.graphs]
+        return Decoded(**dict(zip(names, self.decode_only(rows, names), strict=True)))
+
+    def decode_only(self, responses: Float32, names: Sequence[str]) -> list[Float32]:
+        """Decode some of the targets from good trials (n, n_voxels) float32.
+
+        One by one: a sum over voxels may be taken in another order for another number of trials.
+        """
+        engines = {name: self._engines[PREFIX + name] for name in names}
+        return [
+            np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
+            for name, engine in engines.items()
+        ]
+
+    def require_subject(self, subject: str) -> None:
+        """Raise :class:`InputError` unless the bundle belongs to this subject."""
+        if subject != self.subject:
+            raise InputError(
+                f"the bundle {self.folder} decodes subject {self.subject!r}, the responses are of {subject!r}: "
+                "give that subject's bundle"
+            )
+
+    def require_models(self, models_hash: str, name: str) -> None:
+        """Raise :class:`InputError` unless the bundle was exported for these models."""
+        if models_hash != self.models_hash:
+            raise InputError(
+                f"the bundle {self.folder} was exported for other models ({self.models_name!r}, hash "
+                f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those"
+            )
+
+    def require_preset(self, preset: str) -> None:
+        """Raise :class:`InputError` unless structure is read from this layer preset."""
+        if preset != self.preset:
+            raise InputError(
+                f"the bundle {self.folder} is for the layer preset {self.preset!r}, asked for {preset!r}: "
+                f"load models with preset={self.preset!r}"
+            )

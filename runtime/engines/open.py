@@ -1,0 +1,325 @@
+"""Which engine runs a graph: chosen by what the bundle holds and the machine has, told, and never another."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import InputError, MindDiffuserError, check_choice
+from .base import Engine
+from .ort import OrtSettings, open_ort
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..bundle_schema import Variant
+
+# backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
+BACKENDS: dict[str, str] = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+    "ort-tensorrt": "ort-tensorrt",
+    "ort-cuda": "onnx",
+    "ort": "onnx",
+}
+PRECISIONS = ("fp16", "bf16", "fp32", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What to run a bundle on.
+
+    Attributes
+    ----------
+    backend : str
+        "auto", or a name of `BACKENDS`.
+    precision : str
+        "auto" takes the narrowest that the bundle holds on a GPU, and float32 on a CPU where there is one.
+    threads : int or None
+        CPU threads, shared by all graphs.
+    memory : str
+        "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
+    memory_limit_bytes : int or None
+        Of the GPU's memory, for each graph.
+    cache : Path or None
+        Where TensorRT-RTX keeps what it compiles for this GPU.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or a number outside its range.
+    """
+
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    memory: str = "fast"
+    memory_limit_bytes: int | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("backend", self.backend, ("auto", *BACKENDS))
+        check_choice("precision", self.precision, ("auto", *PRECISIONS))
+        self.ort("cpu")
+
+    def ort(self, provider: str) -> OrtSettings:
+        """The same for a session of ONNX Runtime."""
+        return OrtSettings(
+            provider=provider, threads=self.threads, memory=self.memory, memory_limit_bytes=self.memory_limit_bytes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A backend, and why it was taken."""
+
+    backend: str
+    reason: str
+
+
+def choose_backend(bundle: Bundle, wanted: str, gpu: Callable[[], Any] | None = None) -> Choice:
+    """Choose the backend of a bundle's networks.
+
+    Parameters
+    ----------
+    wanted
+        "auto", or a name of `BACKENDS`: then that one, or an error.
+    gpu
+        Finds the GPU, or gives None; the machine's own when None.
+
+    Raises
+    ------
+    InputError
+        The bundle holds no engine for the wanted backend, or this machine has no GPU for it.
+    """
+    held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
+    if wanted != "auto":
+        _check_wanted(bundle, wanted, held)
+        return Choice(backend=wanted, reason="asked for")
+    refused: list[str] = []
+    for backend, target in BACKENDS.items():
+        reason = _why_not(backend, target, held, bundle, gpu or _find_gpu)
+        if reason is None:
+            because = f"; {'; '.join(refused)}" if refused else ""
+            return Choice(backend=backend, reason=f"the fastest that is here{because}")
+        refused.append(f"{backend}: {reason}")
+    raise InputError(
+        f"no engine of the bundle {bundle.folder} runs here ({'; '.join(refused)}): build one for this machine"
+    )
+
+
+def _check_wanted(bundle: Bundle, wanted: str, held: set[str]) -> None:
+    if BACKENDS[wanted] not in held:
+        raise InputError(
+            f"the bundle {bundle.folder} holds engines for {', '.join(sorted(held))}, the backend {wanted!r} needs "
+            f"{BACKENDS[wanted]}: md-export build {bundle.folder.name} --target {BACKENDS[wanted]}"
+        )
+    if wanted != "ort" and _find_gpu() is None and _needs_gpu_here(wanted):
+        raise InputError(f"the backend {wanted!r} needs an NVIDIA GPU and none was found: choose the backend ort")
+
+
+def _needs_gpu_here(backend: str) -> bool:
+    # ONNX Runtime says by itself which of provider, driver and GPU is missing.
+    return not backend.startswith("ort")
+
+
+def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Callable[[], Any]) -> str | None:
+    if target not in held:
+        return "not in the bundle"
+    if backend == "ort":
+        return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed"
+    if gpu() is None:
+        return "no GPU"
+    if backend.startswith("ort-"):
+        return None if _provider_there(backend) else "onnxruntime is a build without it"
+    from .trt_identity import check_plan, this_machine
+
+    try:
+        here = this_machine(target)
+    except MindDiffuserError as error:
+        return str(error)
+    plans = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
+    return next((reason for plan in plans if (reason := check_plan(plan.builder, here)) is not None), None)
+
+
+def _provider_there(backend: str) -> bool:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    import onnxruntime
+
+    wanted = {"ort-cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}[backend]
+    return wanted in onnxruntime.get_available_providers()
+
+
+def _find_gpu() -> Any:
+    from .cuda_gpu import find_gpu
+
+    return find_gpu()
+
+
+class EngineSet:
+    """The engines of a bundle, opened when first asked for, on one device with shared threads and scratch memory.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    settings : EngineSettings
+
+    Raises
+    ------
+    InputError
+        See :func:`choose_backend`.
+    """
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings | None = None) -> None:
+        self.bundle, self.settings = bundle, settings or EngineSettings()
+        self.choice = choose_backend(bundle, self.settings.backend)
+        self._open: dict[str, Engine] = {}
+        self._stack = ExitStack()
+        self._cuda: Any = None
+        self._arena: Any = None
+        self._loop: Any = None
+
+    def __getitem__(self, graph: str) -> Engine:
+        """The engine of a graph.
+
+        Raises
+        ------
+        MindDiffuserError
+            It is not in the bundle, or cannot run here.
+        """
+        if graph not in self._open:
+            self.bundle.require(graph)
+            self._open[graph] = self._stack.enter_context(self._engine(graph))
+        return self._open[graph]
+
+    def variant(self, graph: str) -> Variant:
+        """The file that a graph runs from."""
+        self.bundle.require(graph)
+        backend = self._backend(graph)
+        held = [v for v in self.bundle.graphs[graph].variants if v.target == BACKENDS[backend]]
+        if not held:
+            raise InputError(
+                f"the bundle {self.bundle.folder} has no {graph} for the backend {backend!r}: "
+                f"md-export build {self.bundle.folder.name} --target {BACKENDS[backend]}"
+            )
+        wanted = self.settings.precision
+        if wanted == "auto":
+            narrow = ("fp16", "bf16", "fp32", "int8") if backend != "ort" else ("fp32", "int8", "fp16", "bf16")
+            return min(held, key=lambda v: narrow.index(v.precision))
+        # A graph that has no variant of that precision was left in float32 when the bundle was made.
+        for precision in (wanted, "fp32"):
+            for variant in held:
+                if variant.precision == precision:
+                    return variant
+        raise InputError(
+            f"the bundle {self.bundle.folder} has {graph} in {', '.join(v.precision for v in held)}, asked for "
+            f"{wanted}: choose one of these"
+        )
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The most trials that every engine takes at once; None: any number."""
+        limits = [self.variant(graph).batch_sizes for graph in self.bundle.graphs]
+        most = [max(sizes) for sizes in limits if sizes]
+        return min(most) if most else None
+
+    def loop(self) -> Callable[..., Any] | None:
+        """All denoising steps as one recorded CUDA graph, where the backend is TensorRT; None elsewhere."""
+        from .trt import TrtEngine
+
+        denoise = self["denoise"]
+        if not isinstance(denoise, TrtEngine):
+            return None
+        if self._loop is None:
+            from .trt_loop import DenoiseLoop
+
+            self._loop = DenoiseLoop(denoise, keep_latents=True)
+            self._stack.callback(self._loop.close)
+        loop = self._loop
+
+        def run(latent: Any, table: Any, context: Any, uncond_context: Any, guidance: Any) -> list[Any]:
+            latents = loop.run(latent, table, context=context, uncond_context=uncond_context, guidance=guidance)
+            return [denoise.cuda.row(latents, step) for step in range(len(table) + 1)]
+
+        return run
+
+    def close(self) -> None:
+        """Close every engine."""
+        self._open.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _backend(self, graph: str) -> str:
+        # Decoders are a few sums over voxels: where only the networks have plans, they run on the CPU.
+        targets = {variant.target for variant in self.bundle.graphs[graph].variants}
+        chosen = self.choice.backend
+        return "ort" if graph.startswith("decode_") and BACKENDS[chosen] not in targets else chosen
+
+    def _engine(self, graph: str) -> Engine:
+        backend, variant = self._backend(graph), self.variant(graph)
+        described = self.bundle.graphs[graph]
+        if backend.startswith("ort"):
+            provider = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}[backend]
+            # Decoders take and give the host's arrays.
+            settings = self.settings.ort("cpu" if graph.startswith("decode_") else provider)
+            return open_ort(
+                graph, variant.file, described.inputs, described.outputs, settings, precision=variant.precision
+            )
+        return self._plan(graph, variant)
+
+    def _plan(self, graph: str, variant: Variant) -> Engine:
+        from .cuda_device import open_device
+        from .trt import open_trt
+        from .trt_arena import Arena
+        from .trt_plan import PlanFile
+
+        if self._cuda is None:
+            self._cuda = open_device()
+            self._stack.callback(self._cuda.close)
+            self._arena = Arena(self._cuda)
+            self._stack.callback(self._arena.release)
+        described = self.bundle.graphs[graph]
+        relative = variant.file.relative_to(self.bundle.folder).as_posix()
+        onnx = next((v for v in described.variants if v.target == "onnx" and v.precision == variant.precision), None)
+        listed = {path.relative_to(self.bundle.folder).as_posix(): entry for path, entry in self._files(onnx)}
+        plan = PlanFile(
+            name=graph,
+            precision=variant.precision,
+            path=variant.file,
+            builder=variant.builder,
+            inputs=described.inputs,
+            outputs=described.outputs,
+            sha256=self.bundle.files[relative].sha256,
+            onnx=onnx.file if onnx is not None else None,
+            hashes={name.rpartition("/")[2]: entry for name, entry in listed.items()},
+        )
+        return open_trt(plan, device=self._cuda, arena=self._arena, cache_folder=self.settings.cache)
+
+    def _files(self, variant: Variant | None) -> list[tuple[Path, str]]:
+        if variant is None:
+            return []
+        paths = (variant.file, *variant.data)
+        return [(p, self.bundle.files[p.relative_to(self.bundle.folder).as_posix()].sha256) for p in paths]
+
+
+def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = None) -> Engine:
+    """Open one graph of a bundle by itself; several that work together belong into an :class:`EngineSet`.
+
+    Raises
+    ------
+    MindDiffuserError
+        The graph is not in the bundle, or no engine of it runs here.
+    """
+    return EngineSet(bundle, settings)[graph]

@@ -1,0 +1,252 @@
+"""The engine over ONNX Runtime: CPU, CUDA, or its TensorRT provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..command import is_out_of_memory
+from ..errors import FileError, InputError, MissingExtra, check_choice
+from .base import Specs, check_feeds
+from .ort_array import OrtArray
+from .ort_threads import shared_pool
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+MEMORY = ("fast", "low")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrtSettings:
+    """How sessions run.
+
+    Attributes
+    ----------
+    provider : str
+        "cpu", "cuda" or "tensorrt": the one that is used, never only the one that is asked for first.
+    threads : int or None
+        CPU threads, shared by all sessions of the process; None: one per physical core.
+    memory : str
+        "fast" lets kernels keep weights in their own layout beside the stored ones, and keeps freed memory for the
+        next run. "low" does neither: weights of all sessions are the mapped file, and a run gives back what it took.
+    memory_limit_bytes : int or None
+        Of the GPU's memory, for each session.
+    cache : Path or None
+        Folder of the TensorRT provider's engines.
+
+    Raises
+    ------
+    InputError
+        A value outside its range.
+    """
+
+    provider: str = "cpu"
+    threads: int | None = None
+    memory: str = "fast"
+    memory_limit_bytes: int | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("provider", self.provider, PROVIDERS)
+        check_choice("memory", self.memory, MEMORY)
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}: give 1 or more, or leave it out")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
+            raise InputError(f"memory_limit_bytes is {self.memory_limit_bytes}: give a positive number of bytes")
+
+
+def open_ort(
+    name: str,
+    path: Path,
+    inputs: Specs,
+    outputs: Specs,
+    settings: OrtSettings | None = None,
+    *,
+    precision: str = "fp32",
+) -> OrtEngine:
+    """Open an ONNX graph.
+
+    Parameters
+    ----------
+    name
+        Of the graph, for messages.
+    path
+        The .onnx file; its external data lie beside it.
+    inputs, outputs
+        What the graph is said to take and give.
+    settings
+        None takes the defaults.
+
+    Raises
+    ------
+    MissingExtra
+        onnxruntime is not installed, or is a build without the provider.
+    FileError
+        The file is no graph that ONNX Runtime opens, or takes and gives something else.
+    InputError
+        The provider is there and does not start, for want of a GPU or its libraries.
+    """
+    settings = settings or OrtSettings()
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("running a bundle needs onnxruntime: pip install 'minddiffuser[edge]'") from error
+    wanted = PROVIDERS[settings.provider]
+    available = onnxruntime.get_available_providers()
+    if wanted not in available:
+        raise MissingExtra(
+            f"this onnxruntime has no {wanted} (it has {', '.join(available)}): pip install 'minddiffuser[gpu]' in an "
+            "environment without the plain onnxruntime, or choose the backend ort"
+        )
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path),
+            sess_options=_options(onnxruntime, settings),
+            providers=[(wanted, _provider_options(settings, path))],
+        )
+    except Exception as error:  # a dozen types of its own
+        if is_out_of_memory(error) or isinstance(error, MemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise FileError(
+            f"ONNX Runtime cannot open the graph {name} ({path}): {reason}; export the bundle again"
+        ) from error
+    used = session.get_providers()
+    if used[0] != wanted:
+        raise InputError(
+            f"the graph {name} was asked to run on {wanted} and ONNX Runtime fell back to {used[0]}: check that the "
+            "GPU's driver and CUDA libraries are installed, or choose the backend ort"
+        )
+    _check_interface(session, name, path, inputs, outputs)
+    return OrtEngine(session, name, inputs, outputs, settings, precision)
+
+
+class OrtEngine:
+    """A session that is ready to run; see :class:`.base.Engine`. Made by :func:`open_ort`.
+
+    On the CPU arrays are numpy's. On a GPU outputs are :class:`~.ort_array.OrtArray`, which stay there; inputs may be
+    those, torch CUDA tensors, or numpy arrays, which are copied.
+    """
+
+    def __init__(
+        self, session: Any, name: str, inputs: Specs, outputs: Specs, settings: OrtSettings, precision: str
+    ) -> None:
+        self._session: Any = session
+        self.name = name
+        self.inputs: Specs = dict(inputs)
+        self.outputs: Specs = dict(outputs)
+        self.reuses_outputs = False
+        self._settings, self._precision = settings, precision
+        self._names = list(outputs)
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self._settings.provider == "cpu" else "cuda:0"
+
+    @property
+    def description(self) -> str:
+        return f"ONNX Runtime, {self._open().get_providers()[0]}, {self._precision}"
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`.base.Engine.run`."""
+        check_feeds(self.name, self.inputs, feeds)
+        session = self._open()
+        if self._settings.provider != "cpu":
+            return self._run_bound(session, feeds)
+        solid = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        return dict(zip(self._names, session.run(self._names, solid), strict=True))
+
+    def close(self) -> None:
+        """Free the session. Twice is once."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Any:
+        if self._session is None:
+            raise InputError(f"the engine {self.name!r} is closed: open it again")
+        return self._session
+
+    def _run_bound(self, session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run with inputs and outputs on the GPU."""
+        kind, number = self.device.split(":")
+        binding = session.io_binding()
+        kept = [OrtArray.adopt(array, kind, int(number)) for array in feeds.values()]
+        for name, array in zip(feeds, kept, strict=True):
+            array.bind(binding, name)
+        for name in self._names:
+            binding.bind_output(name, kind, int(number))
+        session.run_with_iobinding(binding)
+        return {n: OrtArray(v) for n, v in zip(self._names, binding.get_outputs(), strict=True)}
+
+
+def _options(onnxruntime: Any, settings: OrtSettings) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    if shared_pool(onnxruntime, settings.threads):
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = settings.threads or 0
+        # Idle threads of one session would spin on the cores that the next one needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if settings.memory == "low":
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def _provider_options(settings: OrtSettings, path: Path) -> dict[str, str]:
+    if settings.provider == "cpu":
+        return {}
+    options = {"device_id": "0"}
+    if settings.provider == "cuda":
+        if settings.memory_limit_bytes is not None:
+            options["gpu_mem_limit"] = str(settings.memory_limit_bytes)
+        return options
+    cache = settings.cache or path.parent / "ort-tensorrt"
+    options |= {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+        "trt_fp16_enable": "0",  # precision lives in the graph
+    }
+    if settings.memory_limit_bytes is not None:
+        options["trt_max_workspace_size"] = str(settings.memory_limit_bytes)
+    return options
+
+
+def _check_interface(session: Any, name: str, path: Path, inputs: Specs, outputs: Specs) -> None:
+    for told, found, what in ((inputs, session.get_inputs(), "inputs"), (outputs, session.get_outputs(), "outputs")):
+        given = {value.name: (value.type, len(value.shape)) for value in found}
+        expected = {
+            key: (f"tensor({_TYPES.get(spec.dtype, spec.dtype)})", len(spec.shape)) for key, spec in told.items()
+        }
+        if given != expected:
+            raise FileError(
+                f"the graph {name} ({path}) has the {what} {given}, its description says {expected}: "
+                "export the bundle again"
+            )
+
+
+_TYPES = {"float32": "float", "float64": "double"}
+
+
+def as_numpy(array: Any) -> NDArray[Any]:
+    """An engine's output on the host: numpy, torch, or anything with `numpy()` or ``__array__``."""
+    if isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "detach"):
+        return np.asarray(array.detach().cpu())
+    return np.asarray(array.numpy() if hasattr(array, "numpy") else array)

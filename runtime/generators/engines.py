@@ -1,0 +1,164 @@
+"""Stage 1 on engines: the decoded latent noised, denoised and decoded to a picture, without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.base import Engine
+from ..engines.ort import as_numpy
+from ..errors import InputError, ShapeError
+from ..sampling import step_table
+from ..schedule import N_NOISE, N_REVERSE, N_STEPS, add_noise, ddim_schedule
+
+Float32 = NDArray[np.float32]
+
+
+class EngineGenerator:
+    """What :class:`~minddiffuser.runtime.generators.diffusion.DiffusionGenerator` is, over engines.
+
+    The same parameters mean the same, and the pictures are the same up to the engines' precision. Parameters and
+    pictures are numpy arrays; between two denoising steps latents stay where the engine keeps them.
+
+    Parameters
+    ----------
+    engines : mapping
+        "denoise" and "vae_decode".
+    schedule : mapping
+        `alphas_cumprod`, `steps_offset` and `set_alpha_to_one` of the models.
+    latent, context, uncond_context, noise, guidance_scale, n_steps, n_noise, n_reverse, backprop_steps
+        As there, numpy float32.
+    loop
+        Runs all denoising steps at once, ``(latent, table, context, uncond_context, guidance) -> latents`` of shape
+        (n_steps + 1, n, 4, h, w), where the backend can; None steps one by one.
+
+    Raises
+    ------
+    ShapeError, InputError
+        As there.
+    """
+
+    def __init__(  # noqa: PLR0913 (what a picture depends on; all choices after the arrays have defaults)
+        self,
+        engines: Mapping[str, Engine] | Any,
+        schedule: Mapping[str, Any],
+        latent: Float32,
+        context: Float32,
+        uncond_context: Float32,
+        noise: Float32 | Callable[[int], Float32],
+        *,
+        guidance_scale: float = 5.0,
+        n_steps: int = N_STEPS,
+        n_noise: int | None = N_NOISE,
+        n_reverse: int = N_REVERSE,
+        backprop_steps: int | None = None,
+        loop: Callable[..., Any] | None = None,
+    ) -> None:
+        if backprop_steps is not None and not 0 <= backprop_steps <= n_reverse:
+            raise InputError(
+                f"backprop_steps is {backprop_steps}: choose 0 to n_reverse = {n_reverse}, or None for all"
+            )
+        if backprop_steps is not None and callable(noise):
+            raise InputError(
+                f"fresh noise at each iteration needs full back-propagation, but backprop_steps is {backprop_steps}: "
+                "leave backprop_steps out, or use fixed noise"
+            )
+        self._engines, self._loop = engines, loop
+        self._latent, self._context = _solid(latent), _solid(context)
+        self._uncond = _solid(uncond_context)
+        self._noise_at = noise if callable(noise) else lambda _iteration: noise
+        self._schedule = ddim_schedule(
+            schedule["alphas_cumprod"],
+            n_steps=n_steps,
+            n_noise=n_noise,
+            n_reverse=n_reverse,
+            steps_offset=schedule["steps_offset"],
+            set_alpha_to_one=schedule["set_alpha_to_one"],
+        )
+        self._table = step_table(self._schedule)
+        self._guidance = np.array([guidance_scale], np.float32)
+        self.backprop_steps = backprop_steps
+        self._cached: Float32 | None = None
+        self._iteration = 0
+        self._noised(self._latent)  # noise of another shape is refused here, not in the middle of a run
+
+    @property
+    def latent_scale(self) -> float:
+        """How much of ``params["latent"]`` is in the latent that denoising begins with."""
+        return self._schedule.noise_keep**0.5 if self.backprop_steps is None else 1.0
+
+    @property
+    def table(self) -> Float32:
+        """Rows (timestep, latent_scale, noise_scale) of the steps that parameters act on."""
+        n = len(self._table) if self.backprop_steps is None else self.backprop_steps
+        return self._table[len(self._table) - n :]
+
+    def initial(self) -> dict[str, Float32]:
+        """Give the start parameters ``latent`` and, unless `backprop_steps` is 0, ``context``; restart the noise."""
+        self._iteration = 0
+        if self.backprop_steps is None:
+            return {"latent": self._latent.copy(), "context": self._context.copy()}
+        if self._cached is None:
+            head = self._table[: len(self._table) - self.backprop_steps]
+            self._cached = as_numpy(self._denoised(self._noised(self._latent), self._context, head)[-1])
+        params = {"latent": self._cached.copy()}
+        if self.backprop_steps > 0:
+            params["context"] = self._context.copy()
+        return params
+
+    def latents(self, params: Mapping[str, Float32]) -> list[Any]:
+        """Run the remaining denoising steps and keep every latent, first to last, where the engine keeps them."""
+        latent = params["latent"]
+        if self.backprop_steps is None:
+            latent = self._noised(latent)
+            self._iteration += 1
+        return self._denoised(_solid(latent), self.whole_context(params), self.table)
+
+    def step_inputs(self, latent: Any, context: Float32, row: int) -> dict[str, Any]:
+        """What `denoise` takes at a row of `table`."""
+        return self._inputs(latent, context, self.table[row])
+
+    def whole_context(self, params: Mapping[str, Float32]) -> Float32:
+        """The context with token 0 of the start, which is not decoded and never moves."""
+        context = params.get("context", self._context)
+        return np.concatenate([self._context[:, :1], context[:, 1:]], axis=1)
+
+    def render(self, params: Mapping[str, Float32]) -> Float32:
+        """Run the remaining denoising steps and decode: image (n, 3, H, W) in [0, 1]."""
+        return as_numpy(self._engines["vae_decode"].run({"latent": self.latents(params)[-1]})["image"])
+
+    def stage1_render(self) -> Float32:
+        """Stage 1 of the paper: the very pictures of ``render(initial())``."""
+        image = self.render(self.initial())
+        self._iteration = 0
+        return image
+
+    def _denoised(self, latent: Float32, context: Float32, table: Float32) -> list[Any]:
+        if self._loop is not None and len(table) == len(self._table):
+            return list(self._loop(latent, table, context, self._uncond, self._guidance))
+        latents: list[Any] = [latent]
+        for row in table:
+            latents.append(self._engines["denoise"].run(self._inputs(latents[-1], context, row))["next_latent"])
+        return latents
+
+    def _inputs(self, latent: Any, context: Float32, row: Float32) -> dict[str, Any]:
+        return {
+            "latent": latent,
+            "step": row,
+            "context": context,
+            "uncond_context": self._uncond,
+            "guidance": self._guidance,
+        }
+
+    def _noised(self, latent: Float32) -> Float32:
+        noise = _solid(self._noise_at(self._iteration))
+        if noise.shape != latent.shape:
+            raise ShapeError(f"noise has shape {noise.shape}, the latent {latent.shape}: give one per trial")
+        return np.asarray(add_noise(latent, noise, self._schedule.noise_keep), np.float32)
+
+
+def _solid(array: Any) -> Float32:
+    return np.ascontiguousarray(array, np.float32)

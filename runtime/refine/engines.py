@@ -1,0 +1,116 @@
+"""The gradient of stage 2 on engines: reverse mode by hand over the stored latents, without PyTorch.
+
+One evaluation runs `denoise` forward and keeps the latent before each step, differentiates the loss at the last latent
+by `structure_gradient`, and goes back through the steps with `denoise_gradient`, which computes its own forward pass
+again from the stored latent: memory holds one latent per step, whatever the size of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.base import Engine
+from ..engines.ort import as_numpy
+from ..errors import InputError, ShapeError
+from ..generators.engines import EngineGenerator
+from .loss import weights_of_layers
+from .settings import RefineSettings
+from .target import check_semantic_target, check_target
+
+Float32 = NDArray[np.float32]
+
+
+class EngineObjective:
+    """What :class:`~minddiffuser.runtime.refine.autograd.AutogradObjective` is, over engines. Arrays are numpy's.
+
+    Parameters
+    ----------
+    engines : mapping
+        "structure_gradient" and, unless `backprop_steps` is 0, "denoise_gradient".
+    generator : EngineGenerator
+    target, mask, settings, semantic_target
+        As there.
+
+    Raises
+    ------
+    ShapeError, InputError
+        As there; and a semantic weight where the engine was exported without the semantic term.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine] | Any,
+        generator: EngineGenerator,
+        target: Float32,
+        mask: NDArray[np.bool_],
+        settings: RefineSettings,
+        semantic_target: Float32 | None = None,
+    ) -> None:
+        target, mask = np.asarray(target), np.asarray(mask)
+        check_target(target, mask)
+        self._engines, self._generator, self._settings = engines, generator, settings
+        head: Engine = engines["structure_gradient"]
+        expected = head.inputs["target"].shape[1:]
+        if target.shape[1:] != expected:
+            raise ShapeError(
+                f"the target has shape {target.shape}, the engines take (n, {', '.join(map(str, expected))}): "
+                "decode the target with the CLIP and layer preset that refinement uses"
+            )
+        self._fixed: dict[str, Float32] = {
+            "target": np.where(mask, target, 0).astype(np.float32),
+            "mask": mask.astype(np.float32),
+            "layer_weights": _layer_weights(settings, target, mask),
+        }
+        if settings.semantic_weight > 0:
+            if "semantic_target" not in head.inputs:
+                raise InputError(
+                    f"semantic_weight is {settings.semantic_weight}, and the bundle's gradients were exported without "
+                    "the semantic term: export one from a checkpoint that decodes it, or leave the weight out"
+                )
+            self._fixed["semantic_target"] = check_semantic_target(semantic_target, len(target), settings)
+        elif "semantic_target" in head.inputs:
+            self._fixed["semantic_target"] = np.zeros(
+                (len(target), int(head.inputs["semantic_target"].shape[1])), np.float32
+            )
+        if "semantic_target" in self._fixed:
+            self._fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
+
+    def value_and_gradient(self, params: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32], Float32]:
+        """Render, compare, and differentiate each trial's own loss; see AutogradObjective."""
+        chosen = self._settings.optimised(params)
+        latents = self._generator.latents(params)
+        found = self._engines["structure_gradient"].run({"latent": latents[-1], **self._fixed})
+        at_latent, at_context = self._back(found["latent_gradient"], latents, params)
+        gradients = {"latent": as_numpy(at_latent) * np.float32(self._generator.latent_scale)}
+        if at_context is not None:
+            at_context[:, 0] = 0  # token 0 comes from the start, whatever the parameter says
+            gradients["context"] = at_context
+        return as_numpy(found["loss"]), {name: gradients[name] for name in chosen}, as_numpy(found["image"])
+
+    def _back(self, slope: Any, latents: list[Any], params: Mapping[str, Float32]) -> tuple[Any, Float32 | None]:
+        """From the slope at the last latent to those at the first latent and at the context."""
+        n_steps = len(latents) - 1
+        if n_steps == 0:
+            return slope, None
+        step_back = self._engines["denoise_gradient"]
+        context = self._generator.whole_context(params)
+        at_context: Float32 | None = None
+        for row in reversed(range(n_steps)):
+            feeds = {**self._generator.step_inputs(latents[row], context, row), "next_gradient": slope}
+            found = step_back.run(feeds)
+            slope, part = found["latent_gradient"], as_numpy(found["context_gradient"])
+            at_context = part.copy() if at_context is None else at_context + part
+        return slope, at_context
+
+
+def _layer_weights(settings: RefineSettings, target: Float32, mask: NDArray[np.bool_]) -> Float32:
+    """Per trial and layer. The engines average over the kept dimensions; a mean over all is another weight."""
+    weights = weights_of_layers(settings.layer_weights, target, mask)
+    if settings.loss_mean == "kept":
+        return weights
+    kept = mask.sum((-2, -1)).clip(1) / mask[0].size
+    return (weights * kept).astype(np.float32)
