@@ -59,12 +59,12 @@ def random_unet(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
 
 def random_models(device: str = "cpu", dtype: torch.dtype = torch.float32, *, unet: Any = None) -> Models:
     """All networks that a graph or a stage uses, on one device ("meta": shapes only); no text encoder."""
+    import open_clip
     from diffusers import AutoencoderKL
-    from open_clip import CLIP as OpenClip
 
     torch.manual_seed(0)
     with torch.device(device):
-        vae, visual = AutoencoderKL(**VAE), OpenClip(**CLIP).visual
+        vae, visual = AutoencoderKL(**VAE), open_clip.CLIP(**CLIP).visual
     return Models(
         vae=_frozen(vae, dtype),
         unet=random_unet(device, dtype) if unet is None else unet,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from trials import Trials
 
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.schedule import N_REVERSE, N_STEPS, add_noise, ddim_schedule
-from trials import Trials
 
 GUIDANCE = 5.0
 
@@ -79,16 +77,6 @@ def compiled(models: Models, **options: Any) -> Models:
     unet = torch.compile(models.unet, dynamic=False, **options)
     models.vae.decode = torch.compile(models.vae.decode, dynamic=False, **options)
     return replace(models, unet=unet)
-
-
-def first_call_s(work: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of the first call of each: compiling, for those that compile."""
-    found = {}
-    for name, call in work.items():
-        started = time.perf_counter()
-        call()
-        found[name] = time.perf_counter() - started
-    return found
 
 
 def _betas(models: Models) -> Any:

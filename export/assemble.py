@@ -91,6 +91,7 @@ def export_bundle(
     models: str = "tiny",
     clip: str | None = None,
     data: Path | None = None,
+    finish: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export, verify, and put the bundle in place: whole, or what was there before.
@@ -105,6 +106,8 @@ def export_bundle(
         See :func:`~minddiffuser.runtime.models.open.load_models`.
     data
         See :func:`~.material.trials_for`.
+    finish
+        Called with the folder of the whole bundle before it is put in place, to add engines to it.
     progress
         Called with what is being done, and how much of it is.
 
@@ -122,6 +125,8 @@ def export_bundle(
     with alone_in(out.parent / f".{out.name}.lock.d"), _draft(out) as draft:
         work = _Work(fitted, opened, settings, data, draft, progress or _silent)
         work.run()
+        if finish is not None:
+            finish(draft)
         Bundle.open(draft)  # what a reader would refuse is never put in place
         _put_in_place(draft, out)
     shutil.rmtree(out.parent / f".{out.name}.lock.d", ignore_errors=True)
@@ -192,7 +197,11 @@ class _Work:
         return [name for name in known if name in wanted]
 
     def _reference(self, engines: dict[str, Any], trials: Trials) -> Reference:
-        return reference_run(self._checkpoint, self._models, engines, trials, semantic=self._semantic)
+        # Of large networks two steps back are enough to see whether gradients agree; all 35 take a quarter of an hour.
+        steps = None if self._models.image_size <= SMALL_PICTURE_PX else 2
+        return reference_run(
+            self._checkpoint, self._models, engines, trials, semantic=self._semantic, backprop_steps=steps
+        )
 
     def _decoder(self, name: str, verify: Trials, calibrate: Trials, store: WeightStore) -> None:
         target = name.removeprefix(PREFIX)
@@ -202,8 +211,9 @@ class _Work:
             Case(kind=kind, feeds={"responses": t.responses}, expected={target: np.asarray(getattr(t.decoded, target))})
             for kind, t in (("random", random), ("decoded", verify))
         ]
-        model = decode_model(self._checkpoint, target)
-        self._variants(name, model, specs, cases, [{"responses": calibrate.responses}], store)
+        self._variants(
+            name, [decode_model(self._checkpoint, target)], specs, cases, [{"responses": calibrate.responses}], store
+        )
 
     def _network(
         self,
@@ -215,31 +225,35 @@ class _Work:
     ) -> None:
         inputs = {"random": [random_feeds(graph, self._checkpoint)], "decoded": reference.feeds[graph.name]}
         cases = expected_cases(engine, inputs)
-        model = export_network(graph, self._models)
         batches = probed.feeds[graph.name] if probed is not None else []
-        self._variants(graph.name, model, (graph.inputs, graph.outputs), cases, batches, store)
+        self._variants(
+            graph.name, [export_network(graph, self._models)], (graph.inputs, graph.outputs), cases, batches, store
+        )
 
     def _variants(
         self,
         name: str,
-        model: onnx.ModelProto,
+        models: list[onnx.ModelProto],
         specs: tuple[Specs, Specs],
         cases: list[Case],
         batches: Sequence[Feeds],
         store: WeightStore,
     ) -> None:
-        variants = []
-        for precision in self._settings.all_precisions:
-            converted = in_precision(model, name, precision, batches, threads=self._settings.threads)
+        """Write and verify a graph in each precision; `models` holds its only reference, which is let go in time."""
+        variants: list[dict[str, Any]] = []
+        for precision in reversed(self._settings.all_precisions):
+            converted = in_precision(models, name, precision, batches, threads=self._settings.threads)
             if converted is None:
                 continue
-            opset = next(entry.version for entry in converted.model.opset_import if entry.domain in ("", "ai.onnx"))
-            path, data = store.write(converted.model, f"{name}.{precision}")
+            opset = next(entry.version for entry in converted.models[0].opset_import if entry.domain in ("", "ai.onnx"))
+            # Weights of gigabytes: what is on the disk need not stay in memory while it is verified.
+            path, data = store.write(converted.models.pop(), f"{name}.{precision}")
             found = verify_file(name, path, specs, cases, precision, threads=self._settings.threads)
             if found.reason is not None:
                 self._fail(name, precision, path, found)
                 continue
-            variants.append(
+            variants.insert(
+                0,
                 {
                     "target": "onnx",
                     "precision": precision,
@@ -250,7 +264,7 @@ class _Work:
                     "parity": found.parity,
                     "precision_map": converted.exceptions,
                     "builder": {"note": converted.note} if converted.note else {},
-                }
+                },
             )
         self._entries[name] = {"inputs": _specs(specs[0]), "outputs": _specs(specs[1]), "variants": variants}
         self._keep_parity(name, cases)

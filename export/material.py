@@ -115,7 +115,13 @@ class Reference:
 
 
 def reference_run(
-    checkpoint: Checkpoint, models: Models, engines: dict[str, Engine], trials: Trials, *, semantic: bool
+    checkpoint: Checkpoint,
+    models: Models,
+    engines: dict[str, Engine],
+    trials: Trials,
+    *,
+    semantic: bool,
+    backprop_steps: int | None = None,
 ) -> Reference:
     """Run stage 1 and one backward pass of stage 2, and keep what every graph is given at `STEPS`.
 
@@ -125,12 +131,22 @@ def reference_run(
         The reference's, by graph.
     semantic
         Whether gradients know the semantic term.
+    backprop_steps
+        How many denoising steps the backward pass goes back through; None: all.
     """
     decoded = trials.decoded
     noise = trial_noise(SEED, range(len(trials)), models.latent_shape)
     schedule = schedule_of(models)
     watched = {name: _Watched(engine) for name, engine in engines.items()}
-    generator = EngineGenerator(watched, schedule, decoded.latent, decoded.context, checkpoint.uncond_context, noise)
+    generator = EngineGenerator(
+        watched,
+        schedule,
+        decoded.latent,
+        decoded.context,
+        checkpoint.uncond_context,
+        noise,
+        backprop_steps=backprop_steps,
+    )
     settings = RefineSettings(semantic_weight=0.1 if semantic else 0.0)
     objective = EngineObjective(watched, generator, decoded.structure, checkpoint.mask, settings, decoded.semantic)
     _, _, image = objective.value_and_gradient(generator.initial())
@@ -138,7 +154,8 @@ def reference_run(
     seen["vae_decode"] = [{"latent": seen["structure_gradient"][0]["latent"]}]
     seen["clip_structure"] = [{"image": image}]
     for name in ("denoise", "denoise_gradient"):
-        seen[name] = [seen[name][step] for step in STEPS if step < len(seen[name])]
+        count = len(seen[name])
+        seen[name] = [seen[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
     return Reference(stage1=image, feeds=seen)
 
 

@@ -17,7 +17,7 @@ SEED = 42
 
 
 def engine_pictures(
-    folder: Path, responses: NDArray[np.float32], precision: str, threads: int, *, backend: str = "ort"
+    folder: Path, responses: NDArray[np.float32], precision: str, threads: int | None, *, backend: str = "ort"
 ) -> NDArray[np.float32] | None:
     """Decode and run stage 1.
 

@@ -35,7 +35,8 @@ def simplify(model: ir.Model) -> None:
             tidy(model)
         if not changed:
             break
-    for tidy in (common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass()):
+    last: Any = common
+    for tidy in (last.RemoveUnusedFunctionsPass(), last.RemoveUnusedOpsetsPass()):
         tidy(model)
 
 
@@ -150,7 +151,7 @@ def _passed(node: ir.Node, value: ir.Value) -> bool:
 
 def _replaced(graph: ir.Graph, node: ir.Node, new: ir.Node) -> bool:
     out = new.outputs[0]
-    out.name, out.dtype, out.shape = node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape
+    out.name, out.type, out.shape = node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape
     ir.convenience.replace_nodes_and_values(graph, node, [node], [new], list(node.outputs), [out])
     return True
 

@@ -43,6 +43,7 @@ def trace(graph: NetworkGraph, models: Models) -> torch.export.ExportedProgram:
     """
     example = example_inputs(graph)
     chosen = tuple(example[name] for name in graph.forward_inputs)
+    program: torch.export.ExportedProgram
     with _plain_attention(), torch.no_grad():
         graph.forward(*(array[:1] if _is_free(graph, name) else array for name, array in _named(graph, chosen)))
         program = torch.export.export(
@@ -120,7 +121,7 @@ def _free(graph: NetworkGraph, names: Sequence[str]) -> tuple[Any, ...]:
 
 def _fake(mode: FakeTensorMode, array: Tensor, *, free: bool) -> Tensor:
     sizes = [DimDynamic.DYNAMIC if free and axis == 0 else DimDynamic.STATIC for axis in range(array.ndim)]
-    return mode.from_tensor(array, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))  # type: ignore[no-any-return]
+    return mode.from_tensor(array, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
 
 
 @contextmanager

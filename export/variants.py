@@ -22,22 +22,23 @@ INT8_ROUTES = {"decode": "weights", "clip_structure": "dynamic", "denoise": "dyn
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """A graph in one precision and each exception from it; `note` says how it was made."""
+    """A graph in one precision, the one item of `models`, and each exception from it; `note` says how it was made."""
 
-    model: onnx.ModelProto
+    models: list[onnx.ModelProto]
     exceptions: list[dict[str, Any]] = field(default_factory=list)
     note: str = ""
 
 
 def in_precision(
-    model: onnx.ModelProto, graph: str, precision: str, batches: Sequence[Feeds], *, threads: int
+    models: list[onnx.ModelProto], graph: str, precision: str, batches: Sequence[Feeds], *, threads: int
 ) -> Converted | None:
     """Convert a float32 graph.
 
     Parameters
     ----------
-    model
-        Float32, weights inside; left as it is.
+    models
+        One item, the graph in float32 with its weights inside; taken out for "fp32", which therefore comes last, and
+        left as it is for the others.
     graph
         Its name.
     precision
@@ -50,33 +51,30 @@ def in_precision(
     None where this precision does nothing for this graph.
     """
     if precision == "fp32":
-        return Converted(_copy(model))
+        return Converted([models.pop()])
+    model = models[0]
     if precision in HALVES:
         ranges = probe(model, list(batches), threads=threads, precisions=(precision,))
         exceptions = decide(ranges, model, precision)
         kept = {exception["layer"] for exception in exceptions}
         converted = convert(model, HALVES[precision], keep=kept)
         note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by measured figures"
-        return Converted(converted, [dict(exception) for exception in exceptions], note)
+        return Converted([converted], [dict(exception) for exception in exceptions], note)
     return _int8(model, graph, batches, threads)
 
 
 def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
     route = INT8_ROUTES.get("decode" if graph.startswith("decode_") else graph)
     if route == "weights":
-        return Converted(weights_only(model), note="weights stored in 8 bits, sums in float32")
+        return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")
     if route == "dynamic":
-        return Converted(dynamic(model), note="products with constant weights, quantised as they run")
+        return Converted([dynamic(model)], note="products with constant weights, quantised as they run")
     if route == "calibrated":
         settings = CalibrationSettings(tolerance=0.1, budget=0.3, ranking="layers", threads=threads)
         found = calibrated(model, list(batches), settings)
         return Converted(
-            found.model, [dict(e) for e in found.exemptions], f"calibrated on decoded latents, error {found.error:.3g}"
+            [found.model],
+            [dict(e) for e in found.exemptions],
+            f"calibrated on decoded latents, error {found.error:.3g}",
         )
     return None
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy

@@ -1,4 +1,4 @@
-"""What a graph is before it is exported, and the register of those there are: one file and one line here add another."""
+"""What a graph is before it is exported, and the register of those there are: one file and one line add another."""
 
 from __future__ import annotations
 

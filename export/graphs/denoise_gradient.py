@@ -33,7 +33,8 @@ def _backward(step_once: Callable[..., Any]) -> Callable[..., Any]:
     def gradient(
         latent: Tensor, step: Tensor, context: Tensor, uncond_context: Tensor, guidance: Tensor, next_gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
-        _, pull_back = torch.func.vjp(lambda z, c: step_once(z, step, c, uncond_context, guidance), latent, context)
+        pulled: Any = torch.func.vjp(lambda z, c: step_once(z, step, c, uncond_context, guidance), latent, context)
+        pull_back = pulled[1]
         scale = unit_scale(next_gradient)
         at_latent, at_context = pull_back(next_gradient / scale.reshape(-1, 1, 1, 1))
         return at_latent * scale.reshape(-1, 1, 1, 1), at_context * scale.reshape(-1, 1, 1)

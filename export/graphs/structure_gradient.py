@@ -15,7 +15,7 @@ from .scaling import unit_scale
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
 
-SEMANTIC_INPUTS = ("semantic_target", "semantic_weight")
+_vjp: Any = torch.func.vjp  # typed for one of its two forms only
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
@@ -51,8 +51,8 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 
 def _structural(features: Callable[..., Any]) -> Callable[..., Any]:
     def gradient(latent: Tensor, target: Tensor, mask: Tensor, layer_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        structure, pull_back, image = torch.func.vjp(features, latent, has_aux=True)
-        loss, pull_loss = torch.func.vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
+        structure, pull_back, image = _vjp(features, latent, has_aux=True)
+        loss, pull_loss = _vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
         (slope,) = pull_loss(torch.ones_like(loss))
         scale = unit_scale(slope)
         (back,) = pull_back(slope / _like(scale, slope))
@@ -74,13 +74,13 @@ def _with_semantic(features: Callable[..., Any]) -> Callable[..., Any]:
             structure, token, image = features(latent)
             return (structure, token), image
 
-        (structure, token), pull_back, image = torch.func.vjp(apart, latent, has_aux=True)
+        (structure, token), pull_back, image = _vjp(apart, latent, has_aux=True)
 
         def total(s: Tensor, t: Tensor) -> Tensor:
-            structural: Tensor = structural_loss(s, target, mask, layer_weights)
-            return structural + semantic_weight * semantic_loss(t, semantic_target)
+            loss: Tensor = structural_loss(s, target, mask, layer_weights)
+            return loss + semantic_weight * semantic_loss(t, semantic_target)  # type: ignore[no-any-return]
 
-        loss, pull_loss = torch.func.vjp(total, structure, token)
+        loss, pull_loss = _vjp(total, structure, token)
         slope, token_slope = pull_loss(torch.ones_like(loss))
         scale = torch.maximum(unit_scale(slope), unit_scale(token_slope))
         (back,) = pull_back((slope / _like(scale, slope), token_slope / _like(scale, token_slope)))

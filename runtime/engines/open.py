@@ -194,7 +194,7 @@ class EngineSet:
         """
         if graph not in self._open:
             self.bundle.require(graph)
-            self._open[graph] = self._stack.enter_context(self._engine(graph))
+            self._open[graph] = self.open(self.variant(graph), self._backend(graph))
         return self._open[graph]
 
     def variant(self, graph: str) -> Variant:
@@ -267,8 +267,12 @@ class EngineSet:
         chosen = self.choice.backend
         return "ort" if graph.startswith("decode_") and BACKENDS[chosen] not in targets else chosen
 
-    def _engine(self, graph: str) -> Engine:
-        backend, variant = self._backend(graph), self.variant(graph)
+    def open(self, variant: Variant, backend: str | None = None) -> Engine:
+        """Open one given engine, whatever the settings would choose (for verification); closed with the set."""
+        return self._stack.enter_context(self._engine(variant, backend or self.choice.backend))
+
+    def _engine(self, variant: Variant, backend: str) -> Engine:
+        graph = variant.graph
         described = self.bundle.graphs[graph]
         if backend.startswith("ort"):
             provider = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}[backend]

@@ -113,4 +113,4 @@ def _layer_weights(settings: RefineSettings, target: Float32, mask: NDArray[np.b
     if settings.loss_mean == "kept":
         return weights
     kept = mask.sum((-2, -1)).clip(1) / mask[0].size
-    return (weights * kept).astype(np.float32)
+    return np.asarray(weights * kept, np.float32)

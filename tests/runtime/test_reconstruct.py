@@ -16,7 +16,8 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float, to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, true_features
+from minddiffuser.runtime.networks import TorchNetworks
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations
 from minddiffuser.runtime.refine.settings import RefineSettings
 
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
@@ -36,7 +37,8 @@ def checkpoint(small_checkpoint: Path) -> Checkpoint:
 
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
     settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
-    return Reconstructor(checkpoint, models, responses, [0, 1, 3], settings, seen=lambda trials: SEEN[list(trials)])
+    networks = TorchNetworks(models, checkpointing=not keeps_activations(settings.checkpointing, models.image_size))
+    return Reconstructor(checkpoint, networks, responses, [0, 1, 3], settings, seen=lambda trials: SEEN[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
@@ -57,7 +59,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     settings = ReconstructSettings(refine=REFINE, controls="both", n_noise=3, n_reverse=4)
     run = Reconstructor(
         checkpoint,
-        models,
+        TorchNetworks(models),
         RESPONSES,
         [0, 1, 3],
         settings,
@@ -96,11 +98,13 @@ def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models
 
 def test_true_features_are_the_models_own(models: Models) -> None:
     images = to_float(SEEN[:2])
-    structure, semantic = true_features(models, images, semantic=True)
+    structure, semantic = TorchNetworks(models).features(images, semantic=True)
     expected, token = models.structure(torch.from_numpy(images), semantic=True)
     assert np.allclose(structure, expected.detach().numpy())
     assert token is not None
+    assert semantic is not None
     assert np.allclose(semantic, token.detach().numpy())
+    assert TorchNetworks(models).features(images, semantic=False)[1] is None
 
 
 def test_other_models_or_layers_are_refused(
@@ -133,7 +137,7 @@ def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], tol
 def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Models) -> None:
     for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
         with pytest.raises(InputError, match=told):
-            Reconstructor(checkpoint, models, RESPONSES, [0], ReconstructSettings(controls=controls))
+            Reconstructor(checkpoint, TorchNetworks(models), RESPONSES, [0], ReconstructSettings(controls=controls))
 
 
 def test_what_stage_2_would_stumble_over_is_refused_before(

@@ -1,0 +1,79 @@
+"""Decoding as each contestant does it: our numpy decoders, a bundle's graphs, one dense matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tables import Job
+
+from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.checkpoint import read_target
+from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.engines.open import EngineSet
+from minddiffuser.runtime.errors import InputError
+
+NUMPY, GRAPHS, DENSE = "minddiffuser, numpy", "minddiffuser, ONNX Runtime", "dense product, PyTorch"
+DECODE = "decoders, a trial"
+# A dense weight above this is not made: the paper's subjects would need gigabytes.
+MOST_BYTES = 2 << 30
+
+
+def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
+    """All targets of n trials, drawn from the training statistics.
+
+    Raises
+    ------
+    InputError
+        The bundle was made from another checkpoint.
+    """
+    checkpoint = open_checkpoint(folder)
+    if engines.bundle.checkpoint_hash != checkpoint.hash:
+        raise InputError(f"the bundle {engines.bundle.folder} was not made from the checkpoint {folder}: give that one")
+    mean, std = checkpoint.statistics
+    noise = np.random.default_rng(0).standard_normal((n, checkpoint.n_voxels), dtype=np.float32)
+    responses = mean + std * noise
+    bundle = BundleDecoder(engines.bundle, engines)
+    contestants: dict[str, Callable[[], Any]] = {
+        NUMPY: lambda: {"decoded": _flat(checkpoint.decode(responses))},
+        GRAPHS: lambda: {"decoded": _flat(bundle.decode(responses))},
+    }
+    if _dense_bytes(checkpoint) <= MOST_BYTES:
+        product = dense(checkpoint)
+        contestants[DENSE] = lambda: {"decoded": product(responses)}
+    return Job(name=DECODE, batch=n, contestants=contestants, parts=n)
+
+
+def dense(checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Every target as one matrix with zeros where a voxel was not selected."""
+    weights, offsets = [], []
+    for name, shape in checkpoint.shapes.items():
+        arrays = read_target(checkpoint.folder, name, shape, checkpoint.n_voxels)
+        position = arrays["position"]
+        scale = arrays["target_std"][position]
+        weight = np.zeros((arrays["target_mean"].size, checkpoint.n_voxels), np.float32)
+        offset = arrays["target_mean"].copy()
+        rows = np.zeros((len(position), checkpoint.n_voxels), np.float32)
+        np.put_along_axis(rows, arrays["index"].astype(np.intp), arrays["weight"] * scale[:, None], axis=1)
+        weight[position] = rows
+        offset[position] += arrays["bias"] * scale
+        if name == "context":
+            weight[: shape[1]], offset[: shape[1]] = 0, checkpoint.context_bos
+        weights.append(weight)
+        offsets.append(offset)
+    matrix, offset = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
+    return lambda responses: torch.addmm(offset, torch.from_numpy(checkpoint.scored(responses)), matrix).numpy()
+
+
+def _dense_bytes(checkpoint: Checkpoint) -> int:
+    return 4 * checkpoint.n_voxels * sum(int(np.prod(shape)) for shape in checkpoint.shapes.values())
+
+
+def _flat(decoded: Decoded) -> NDArray[np.float32]:
+    """Targets side by side, (n, sum of sizes), in the order of a checkpoint's shapes."""
+    arrays = (decoded.context, decoded.latent, decoded.structure, decoded.semantic)
+    return np.concatenate([a.reshape(len(a), -1) for a in arrays if a is not None], axis=1)

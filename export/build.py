@@ -1,0 +1,216 @@
+"""Engines built from a bundle's graphs for one kind of GPU, added to the bundle: what ``md-export build`` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..runtime.batch.identity import alone_in
+from ..runtime.bundle import Bundle
+from ..runtime.bundle_schema import MANIFEST, PARITY, Variant, sealed
+from ..runtime.engines.cuda_gpu import find_gpu
+from ..runtime.engines.trt_identity import check_plan, this_machine
+from ..runtime.errors import InputError
+from ..runtime.files import read_json, read_tensors, sha256_of, write_json
+from .check import case_of, run_variant
+from .gate import failed
+from .parity import TOLERANCES, compare
+from .to_trt import build_plan
+from .trt_settings import TrtSettings
+
+Progress = Callable[[str, int, int], None]
+ORT_TENSORRT = "ort-tensorrt"
+
+
+def build_engines(
+    folder: Path,
+    target: str,
+    settings: TrtSettings | None,
+    *,
+    precisions: Sequence[str] | None = None,
+    graphs: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Build an engine for each graph, verify it where this machine can run it, and add it to the bundle.
+
+    The manifest is replaced once, after all of them: a build that is killed leaves the bundle as it was.
+
+    Parameters
+    ----------
+    folder
+        A bundle.
+    target
+        "tensorrt", "tensorrt-rtx" or "ort-tensorrt".
+    settings
+        Of TensorRT; not used for "ort-tensorrt".
+    precisions, graphs
+        None: every precision that the bundle holds; every graph but the decoders, which are sums over voxels.
+
+    Raises
+    ------
+    MindDiffuserError
+        See :func:`~.to_trt.build_plan`; a plan that runs here and is out of tolerance.
+    """
+    bundle = Bundle.open(folder)
+    chosen = _chosen(bundle, precisions, graphs)
+    with alone_in(bundle.folder):
+        made: list[dict[str, Any]] = []
+        for done, variant in enumerate(chosen):
+            if progress is not None:
+                progress(f"building {target} engines", done, len(chosen))
+            made.append(_built(bundle, variant, target, settings, progress))
+        if progress is not None:
+            progress(f"building {target} engines", len(chosen), len(chosen))
+        _publish(bundle, target, chosen, made)
+    (bundle.folder / ".lock").unlink(missing_ok=True)
+    return Bundle.open(folder)
+
+
+def _chosen(bundle: Bundle, precisions: Sequence[str] | None, graphs: Sequence[str] | None) -> list[Variant]:
+    names = graphs if graphs is not None else [name for name in bundle.graphs if not name.startswith("decode_")]
+    bundle.require(*names)
+    held = [v for name in names for v in bundle.graphs[name].variants if v.target == "onnx"]
+    # int8 graphs are quantised for the CPU; TensorRT refuses their integer biases.
+    found = [v for v in held if v.precision != "int8" and (precisions is None or v.precision in precisions)]
+    if not found:
+        there = ", ".join(sorted({v.precision for v in held})) or "none"
+        raise InputError(
+            f"the bundle {bundle.folder} holds no graph to build from in {', '.join(precisions or ('fp32',))} (it has "
+            f"{there}): export it with --precision"
+        )
+    return found
+
+
+def _built(
+    bundle: Bundle, variant: Variant, target: str, settings: TrtSettings | None, progress: Progress | None
+) -> dict[str, Any]:
+    if target == ORT_TENSORRT or settings is None:
+        return _cached_by_ort(bundle, variant)
+    folder = bundle.folder / "engines" / target
+    draft = folder / f".{variant.graph}.{variant.precision}.{os.getpid()}.draft"
+    folder.mkdir(exist_ok=True)
+    listed = {path.name: bundle.files[_relative(bundle, path)].sha256 for path in (variant.file, *variant.data)}
+    label = f"{variant.graph} {variant.precision}"
+    try:
+        identity = build_plan(
+            variant.file,
+            draft,
+            settings,
+            progress=None if progress is None else lambda name, done, n: progress(f"{label}: {name}", done, n),
+            hashes=listed,
+        )
+        # Named by its content, so that a plan that it replaces stays whole until the manifest says so.
+        path = folder / f"{variant.graph}.{variant.precision}.{sha256_of(draft)[:12]}.plan"
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sizes = settings.profile.get("batch")
+    return {
+        "target": target,
+        "precision": variant.precision,
+        "file": _relative(bundle, path),
+        "data": [],
+        "opset": variant.opset,
+        "batch_sizes": None if sizes is None else sorted(set(sizes)),
+        "parity": {"verified": "the graph that it was built from", "graph": variant.parity},
+        "precision_map": variant.precision_map,
+        "builder": identity,
+    }
+
+
+def _cached_by_ort(bundle: Bundle, variant: Variant) -> dict[str, Any]:
+    """Let ONNX Runtime's TensorRT provider build its engine into the bundle's cache, by running the graph once."""
+    (bundle.folder / "engines" / ORT_TENSORRT).mkdir(exist_ok=True)
+    feeds, _ = case_of(variant.graph, read_tensors(bundle.path(PARITY), "the bundle's reference outputs"))
+    run_variant(bundle, replace(variant, target=ORT_TENSORRT), feeds, None)
+    return {
+        "target": ORT_TENSORRT,
+        "precision": variant.precision,
+        "file": _relative(bundle, variant.file),
+        "data": [_relative(bundle, path) for path in variant.data],
+        "opset": variant.opset,
+        "batch_sizes": None,
+        "parity": {"verified": "the graph that it was built from", "graph": variant.parity},
+        "precision_map": variant.precision_map,
+        "builder": {"target": ORT_TENSORRT, "cache": "engines/ort-tensorrt"},
+    }
+
+
+def _publish(bundle: Bundle, target: str, chosen: Sequence[Variant], made: Sequence[dict[str, Any]]) -> None:
+    """Write the manifest with the new engines, then verify them where they run; take it back if one is wrong."""
+    path = bundle.folder / MANIFEST
+    before = read_json(path, "the bundle's manifest")
+    after, replaced = _with(before, bundle, target, chosen, made)
+    write_json(path, sealed(after))
+    try:
+        parity = _verified(Bundle.open(bundle.folder), target, chosen)
+        for variant in chosen:
+            key = (variant.graph, variant.precision)
+            for entry in after["graphs"][variant.graph]["variants"]:
+                if entry["target"] == target and entry["precision"] == variant.precision and key in parity:
+                    entry["parity"] = parity[key]
+        write_json(path, sealed(after))
+    except BaseException:
+        write_json(path, before)
+        raise
+    for name in replaced:
+        (bundle.folder / name).unlink(missing_ok=True)
+
+
+def _with(
+    before: Mapping[str, Any], bundle: Bundle, target: str, chosen: Sequence[Variant], made: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    graphs = {name: {**graph, "variants": list(graph["variants"])} for name, graph in before["graphs"].items()}
+    files = dict(before["files"])
+    replaced = []
+    for variant, entry in zip(chosen, made, strict=True):
+        variants = graphs[variant.graph]["variants"]
+        for old in [v for v in variants if v["target"] == target and v["precision"] == variant.precision]:
+            variants.remove(old)
+            if old["file"] != entry["file"] and old["file"].endswith(".plan"):
+                files.pop(old["file"], None)
+                replaced.append(old["file"])
+        variants.append(dict(entry))
+        path = bundle.folder / entry["file"]
+        files[entry["file"]] = {"sha256": sha256_of(path), "size": path.stat().st_size}
+    return {**before, "graphs": graphs, "files": dict(sorted(files.items()))}, replaced
+
+
+def _verified(bundle: Bundle, target: str, chosen: Sequence[Variant]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Figures of the new engines that run here."""
+    reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for wanted in chosen:
+        variant = next(
+            v for v in bundle.graphs[wanted.graph].variants if (v.target, v.precision) == (target, wanted.precision)
+        )
+        feeds, expected = case_of(variant.graph, reference)
+        if not _runs_here(variant):
+            continue
+        outputs = run_variant(bundle, variant, feeds, None)
+        tolerance = TOLERANCES[variant.precision]
+        measured, reason = compare(outputs, expected, tolerance)
+        if reason is not None:
+            raise failed(f"{variant.graph} ({target})", variant.precision, reason)
+        found[variant.graph, variant.precision] = {
+            "verified": "run",
+            "reference": "PyTorch float32",
+            "tolerance": tolerance.worst,
+            "reason": tolerance.reason,
+            "inputs": {"decoded": {name: part.as_dict() for name, part in measured.items()}},
+        }
+    return found
+
+
+def _runs_here(variant: Variant) -> bool:
+    """Whether the plan was built for this machine, and not by it for another."""
+    if find_gpu() is None:
+        return False
+    return variant.target == ORT_TENSORRT or check_plan(variant.builder, this_machine(variant.target)) is None
+
+
+def _relative(bundle: Bundle, path: Path) -> str:
+    return path.relative_to(bundle.folder).as_posix()

@@ -1,0 +1,147 @@
+"""A bundle verified again, on the machine where it is: hashes, plans, and every engine against PyTorch's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.bundle import Bundle
+from ..runtime.bundle_schema import PARITY, Variant
+from ..runtime.engines.open import BACKENDS, EngineSet, EngineSettings
+from ..runtime.engines.ort import as_numpy
+from ..runtime.errors import MindDiffuserError
+from ..runtime.files import read_tensors
+from .parity import PICTURES, TOLERANCES, compare, psnr, worst_of
+from .pictures import engine_pictures
+
+OK, BAD, NOT_RUN = "ok", "FAILED", "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What was found of one engine: `verdict` is `OK`, `BAD` or `NOT_RUN`."""
+
+    graph: str
+    target: str
+    precision: str
+    verdict: str
+    worst: float | None = None
+    tolerance: float | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.graph:<20} {self.target:<13} {self.precision:<5}"
+        if self.worst is None:
+            return f"{name} {self.verdict}: {self.detail}"
+        figures = f"worst error {self.worst:.2g}, tolerance {self.tolerance:g}"
+        return f"{name} {self.verdict}  {figures}{f'  {self.detail}' if self.detail else ''}"
+
+
+def check_bundle(
+    folder: Path, *, threads: int | None = None, on_line: Callable[[Line], None] | None = None
+) -> list[Line]:
+    """Verify every engine that this machine can run.
+
+    Parameters
+    ----------
+    folder
+        A bundle. That it is whole, and every hash, is checked first.
+    on_line
+        Called with each line as it is found.
+
+    Raises
+    ------
+    FileError
+        A file is missing, changed or damaged.
+    """
+    bundle = Bundle.open(folder)
+    reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
+    lines = []
+    for line in _lines(bundle, reference, threads):
+        lines.append(line)
+        if on_line is not None:
+            on_line(line)
+    return lines
+
+
+def _lines(bundle: Bundle, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Iterator[Line]:
+    for graph in bundle.graphs.values():
+        feeds, expected = case_of(graph.name, reference)
+        for variant in graph.variants:
+            yield _line(bundle, variant, feeds, expected, threads)
+    precisions = [p for p in TOLERANCES if any(v.precision == p for v in _variants(bundle, "denoise"))]
+    for precision in precisions:
+        if "responses" in reference and {"denoise", "vae_decode"} <= bundle.graphs.keys():
+            yield _pictures_line(bundle, precision, reference, threads)
+
+
+def _variants(bundle: Bundle, graph: str) -> tuple[Variant, ...]:
+    found = bundle.graphs.get(graph)
+    return () if found is None else found.variants
+
+
+def case_of(
+    graph: str, reference: Mapping[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """The inputs of a graph and PyTorch's outputs, from a bundle's parity file."""
+
+    def under(kind: str) -> dict[str, NDArray[Any]]:
+        start = f"{graph}/{kind}/"
+        return {name.removeprefix(start): array for name, array in reference.items() if name.startswith(start)}
+
+    return under("in"), under("out")
+
+
+def _line(
+    bundle: Bundle,
+    variant: Variant,
+    feeds: dict[str, NDArray[Any]],
+    expected: dict[str, NDArray[Any]],
+    threads: int | None,
+) -> Line:
+    named: dict[str, Any] = {"graph": variant.graph, "target": variant.target, "precision": variant.precision}
+    if not expected:
+        return Line(**named, verdict=BAD, detail="the bundle holds no reference outputs for it: export it again")
+    tolerance = TOLERANCES[variant.precision]
+    try:
+        outputs = run_variant(bundle, variant, feeds, threads)
+    except MindDiffuserError as error:
+        return Line(**named, verdict=NOT_RUN, detail=str(error))
+    measured, reason = compare(outputs, expected, tolerance)
+    worst = worst_of(list(measured.values())).worst
+    verdict = OK if reason is None else BAD
+    return Line(**named, verdict=verdict, worst=worst, tolerance=tolerance.worst, detail=reason or "")
+
+
+def run_variant(
+    bundle: Bundle, variant: Variant, feeds: Mapping[str, NDArray[Any]], threads: int | None
+) -> dict[str, NDArray[Any]]:
+    """Run one engine once.
+
+    Raises
+    ------
+    MindDiffuserError
+        This machine cannot run it.
+    """
+    backend = next(name for name, target in reversed(BACKENDS.items()) if target == variant.target)
+    settings = EngineSettings(backend=backend, precision=variant.precision, threads=threads)
+    with EngineSet(bundle, settings) as engines:
+        return {name: as_numpy(array) for name, array in engines.open(variant).run(feeds).items()}
+
+
+def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Line:
+    named: dict[str, Any] = {"graph": "pictures of stage 1", "target": "onnx", "precision": precision}
+    try:
+        found = engine_pictures(bundle.folder, reference["responses"], precision, threads)
+    except MindDiffuserError as error:
+        return Line(**named, verdict=NOT_RUN, detail=str(error))
+    if found is None:
+        return Line(**named, verdict=NOT_RUN, detail="ONNX Runtime has no bfloat16 kernels on a CPU")
+    lowest, least = psnr(found, np.asarray(reference["stage1"])), PICTURES[precision].psnr
+    verdict = OK if lowest >= least else BAD
+    return Line(**named, verdict=verdict, detail=f"{lowest:.1f} dB PSNR to PyTorch's, at least {least:g}")

@@ -1,0 +1,301 @@
+"""Make bundles of verified engines, verify them again, look into them, and add engines for this machine's GPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime.bundle_schema import PRECISIONS
+from ..runtime.command import DONE, Parser, guarded, tell, version
+from ..runtime.engines.trt_identity import HARDWARE_COMPATIBILITY
+from ..runtime.errors import InputError, MissingExtra
+from ..runtime.progress import Phases
+
+PROG = "md-export"
+CHECK_FAILED = 1
+TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
+# Where each is missing, the extra that brings it.
+_EXTRAS = {
+    "torch": "export",
+    "torchvision": "export",
+    "diffusers": "export",
+    "transformers": "export",
+    "open_clip": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnx_ir": "export",
+    "ml_dtypes": "export",
+    "scipy": "export",
+    "onnxruntime": "edge",
+    "tensorrt": "gpu",
+    "tensorrt_rtx": "rtx",
+}
+_EXAMPLE = """
+example (offline, on the tiny world that comes with the package):
+  md-train simulate fmri --out data --seed 7
+  md-train fit data --models tiny --out checkpoint
+  md-export bundle checkpoint --models tiny --data data --out bundle
+  md-export check bundle
+  md-reconstruct run bundle data --out run --backprop-steps 4
+
+exit codes: 0 done, 1 a check failed, 2 something that you can mend, 130 interrupted.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``md-export``."""
+    top = Parser(
+        prog=PROG,
+        description=__doc__,
+        epilog=_EXAMPLE.strip("\n"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _add_bundle(commands)
+    _add_check(commands)
+    _add_inspect(commands)
+    _add_build(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+
+    def run() -> int:
+        args = parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = args.function
+        try:
+            return command(args)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(str(error.name).partition(".")[0])
+            if extra is None:
+                raise
+            raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[{extra}]'") from error
+
+    return guarded(
+        PROG,
+        run,
+        interrupted="nothing was changed; give the same command again",
+        out_of_memory="export fewer graphs at a time with --graphs, or on a machine with more memory",
+    )
+
+
+def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
+    made = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    made.set_defaults(function=function)
+    return made
+
+
+def _add_bundle(commands: Any) -> None:
+    bundle = _command(
+        commands,
+        "bundle",
+        _bundle,
+        help="export, verify and pack",
+        description="Export a checkpoint and its models as a bundle of engines, each verified against PyTorch.",
+        epilog=_EXAMPLE,
+    )
+    bundle.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder that md-train fit wrote")
+    bundle.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
+    bundle.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder, new or a bundle to replace")
+    bundle.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help="data folder whose training trials engines are verified and calibrated on (default: responses drawn from "
+        "the training statistics)",
+    )
+    bundle.add_argument(
+        "--target", action="append", choices=TARGETS, help="engines to build beside the ONNX graphs; repeatable"
+    )
+    bundle.add_argument(
+        "--precision",
+        action="append",
+        choices=PRECISIONS,
+        help="beside fp32, which is always there; repeatable",
+    )
+    bundle.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all)")
+    bundle.add_argument("--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4; large: 1)")
+    bundle.add_argument("--keep-failed", type=Path, metavar="DIR", help="put graphs out of tolerance there, to look at")
+    bundle.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
+    _add_trt(bundle)
+
+
+def _add_check(commands: Any) -> None:
+    check = _command(
+        commands,
+        "check",
+        _check,
+        help="verify a bundle on this machine",
+        description="Verify hashes, plans, and every engine that runs here against PyTorch's outputs; one line each.",
+        epilog="example (offline):\n  md-export check bundle",
+    )
+    check.add_argument("bundle", type=Path, metavar="BUNDLE")
+    check.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = _command(
+        commands,
+        "inspect",
+        _inspect,
+        help="what is inside",
+        description="Say what a bundle holds, where it comes from, and what it will run on here.",
+        epilog="example (offline):\n  md-export inspect bundle",
+    )
+    inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
+
+
+def _add_build(commands: Any) -> None:
+    build = _command(
+        commands,
+        "build",
+        _build,
+        help="add engines for a GPU",
+        description="Build engines from a bundle's graphs, on the machine that will run them, and add them to it.",
+        epilog="example (on any machine):\n  md-export build bundle --target tensorrt-rtx",
+    )
+    build.add_argument("bundle", type=Path, metavar="BUNDLE")
+    build.add_argument("--target", required=True, choices=TARGETS[1:], help="what to build")
+    build.add_argument("--precision", action="append", choices=("fp32", "fp16", "bf16"), help="(default: all held)")
+    build.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all but the decoders)")
+    _add_trt(build)
+
+
+def _add_trt(command: Any) -> None:
+    trt = command.add_argument_group("TensorRT")
+    trt.add_argument(
+        "--batch", type=_count, nargs=3, metavar=("MIN", "OPT", "MAX"), help="trials at a time (default: 1 1 16)"
+    )
+    trt.add_argument("--optimization-level", type=int, choices=range(6), metavar="0-5", help="(default: 3)")
+    trt.add_argument("--workspace", type=_count, metavar="MIB", help="most GPU memory of one kernel, in MiB")
+    trt.add_argument("--timing-cache", type=Path, metavar="DIR", help="kernel times by GPU and release (tensorrt)")
+    trt.add_argument(
+        "--hardware-compatibility", choices=HARDWARE_COMPATIBILITY, help="other GPUs that plans run on (tensorrt)"
+    )
+    trt.add_argument("--version-compatible", action="store_true", help="plans run in later releases too (tensorrt)")
+    trt.add_argument("--strip", action="store_true", help="plans without weights, which come from the ONNX file")
+    trt.add_argument(
+        "--compute-capability", action="append", metavar="X.Y", help="GPUs to build for, or current (tensorrt-rtx)"
+    )
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    targets = [target for target in args.target or () if target != "onnx"]
+    settings = {target: _trt_settings(args, target) for target in targets}
+    if not targets:
+        _refuse_trt_options(args)
+    from .assemble import ExportSettings, export_bundle
+    from .build import build_engines
+
+    choices: dict[str, Any] = {} if args.threads is None else {"threads": args.threads}
+    wanted = ExportSettings(
+        precisions=tuple(args.precision or ("fp32",)),
+        graphs=None if args.graphs is None else tuple(args.graphs),
+        n_verify=args.verify_trials,
+        keep_failed=args.keep_failed,
+        **choices,
+    )
+    with Phases(stream=sys.stderr) as phases:
+
+        def finish(draft: Path) -> None:
+            for target in targets:
+                build_engines(draft, target, settings[target], progress=phases)
+
+        export_bundle(
+            args.checkpoint,
+            args.out,
+            wanted,
+            models=args.models,
+            clip=args.clip,
+            data=args.data,
+            finish=finish,
+            progress=phases,
+        )
+    print(args.out)
+    return DONE
+
+
+def _check(args: argparse.Namespace) -> int:
+    from .check import BAD, NOT_RUN, OK, check_bundle
+
+    lines = check_bundle(args.bundle, threads=args.threads, on_line=lambda line: print(line, flush=True))
+    bad = [line for line in lines if line.verdict == BAD]
+    n_ok, n_not = (sum(line.verdict == verdict for line in lines) for verdict in (OK, NOT_RUN))
+    if bad:
+        return tell(PROG, f"{len(bad)} of {len(lines)} checks failed in {args.bundle}", CHECK_FAILED)
+    if not n_ok:
+        return tell(PROG, f"nothing in {args.bundle} runs here", CHECK_FAILED)
+    print(f"{n_ok} ok" + (f", {n_not} not run here" if n_not else ""))
+    return DONE
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from .inspect import describe
+
+    for line in describe(args.bundle):
+        print(line)
+    return DONE
+
+
+def _build(args: argparse.Namespace) -> int:
+    from .build import build_engines
+
+    settings = _trt_settings(args, args.target)
+    with Phases(stream=sys.stderr) as phases:
+        build_engines(
+            args.bundle, args.target, settings, precisions=args.precision, graphs=args.graphs, progress=phases
+        )
+    print(args.bundle)
+    return DONE
+
+
+def _trt_settings(args: argparse.Namespace, target: str) -> Any:
+    from ..runtime.engines.cuda_gpu import find_gpu
+    from .trt_settings import TrtSettings
+
+    if target in ("tensorrt", "ort-tensorrt") and find_gpu() is None:
+        raise InputError(
+            f"the target {target} needs the NVIDIA GPU that the engines are for, and none was found: build on the "
+            "machine that has it, or give --target tensorrt-rtx"
+        )
+    if target == "ort-tensorrt":
+        _refuse_trt_options(args)
+        return None
+    given = {
+        "optimization_level": args.optimization_level,
+        "workspace_bytes": None if args.workspace is None else args.workspace << 20,
+        "timing_cache": args.timing_cache,
+        "hardware_compatibility": args.hardware_compatibility,
+        "version_compatible": args.version_compatible or None,
+        "refit": "strip" if args.strip else None,
+        "compute_capabilities": tuple(args.compute_capability) if args.compute_capability else None,
+        "profile": {"batch": tuple(args.batch)} if args.batch else None,
+    }
+    return TrtSettings(target=target, **{name: value for name, value in given.items() if value is not None})
+
+
+def _refuse_trt_options(args: argparse.Namespace) -> None:
+    names = ("batch", "optimization_level", "workspace", "timing_cache", "hardware_compatibility", "compute_capability")
+    given = [name for name in names if getattr(args, name) is not None]
+    given += [name for name in ("version_compatible", "strip") if getattr(args, name)]
+    if given:
+        told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(
+            f"{told} belong to the targets tensorrt and tensorrt-rtx: give one with --target, or leave them out"
+        )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1,000,000")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
