@@ -88,5 +88,7 @@ def schedule() -> NoiseSchedule:
 
 
 def _frozen(module: Any, dtype: torch.dtype, *, channels_last: bool = True) -> Any:
-    module = module.to(dtype).eval().requires_grad_(False)
-    return module.to(memory_format=torch.channels_last) if channels_last else module
+    module.eval().requires_grad_(False)
+    # Not diffusers' own method, which warns of layers that some models keep in float32.
+    torch.nn.Module.to(module, dtype=dtype)
+    return torch.nn.Module.to(module, memory_format=torch.channels_last) if channels_last else module

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flops import Counts
-from rivals import Pipeline
+from rivals import Pipeline, TensorTimestep
 from tables import Job
 from trials import Trials, schedule_of
 
@@ -71,7 +71,8 @@ def stage2_jobs(sources: Sources, trials: Trials, counts: Counts) -> list[Job]:
         if backprop != 0:
             contestants[CHECKPOINTING] = by_autograd(sources.models, trials, backprop, checkpointing=True)
         if sources.compiled is not None:
-            contestants[AUTOGRAD_COMPILED] = by_autograd(sources.compiled, trials, backprop, checkpointing=False)
+            fast = replace(sources.compiled, unet=TensorTimestep(sources.compiled.unet))
+            contestants[AUTOGRAD_COMPILED] = by_autograd(fast, trials, backprop, checkpointing=False)
         contestants[ENGINES] = by_engines(sources, trials, backprop)
         flops = len(trials) * counts.iteration(N_REVERSE if backprop is None else backprop)
         jobs.append(Job(name=name, batch=len(trials), contestants=contestants, flops=flops))

@@ -74,9 +74,26 @@ class Pipeline:
 
 def compiled(models: Models, **options: Any) -> Models:
     """The same networks, the UNet and the VAE's decoder through torch.compile; nothing is compiled before it runs."""
+    # One program for each batch size and gradient mode; beyond the limit PyTorch falls back to eager in silence.
+    torch._dynamo.config.recompile_limit = 64
     unet = torch.compile(models.unet, dynamic=False, **options)
     models.vae.decode = torch.compile(models.vae.decode, dynamic=False, **options)
     return replace(models, unet=unet)
+
+
+class TensorTimestep:
+    """A UNet that is given its timestep as a tensor, made once: as a number, each one would be compiled for itself."""
+
+    def __init__(self, unet: Any) -> None:
+        self.config, self._unet = unet.config, unet
+        self._made: dict[int, Tensor] = {}
+
+    def __call__(self, latent: Tensor, timestep: int | Tensor, **given: Any) -> Any:
+        if isinstance(timestep, int):
+            if timestep not in self._made:
+                self._made[timestep] = torch.tensor(timestep, device=latent.device)
+            timestep = self._made[timestep]
+        return self._unet(latent, timestep, **given)
 
 
 def _betas(models: Models) -> Any:

@@ -19,6 +19,7 @@ from ..runtime.metrics.pixcorr import pixcorr
 from ..runtime.metrics.ssim import ssim
 from .parity import PICTURES, TOLERANCES, Figures, Tolerance, compare, psnr, worst_of
 from .precision import emulate, runs_here
+from .precision.onnx_tools import session_of
 
 Feeds = dict[str, NDArray[np.float32]]
 Outputs = dict[str, NDArray[np.float32]]
@@ -114,24 +115,18 @@ def verify_file(
         model = onnx.load(str(path))
         why_not = runs_here(model, cases[0].feeds, threads=threads)
         if precision == "bf16" or why_not is not None:
-            session = _session(emulate(model), threads)
-            names = [value.name for value in session.get_outputs()]
-            return verify(
-                graph,
-                lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
-                cases,
-                precision,
-                how="emulated in float32, every stored tensor rounded",
-            )
+            with session_of(emulate(model), threads) as session:
+                names = [value.name for value in session.get_outputs()]
+                return verify(
+                    graph,
+                    lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
+                    cases,
+                    precision,
+                    how="emulated in float32, every stored tensor rounded",
+                )
     settings = OrtSettings(threads=threads)
     with open_ort(graph, path, *specs, settings, precision=precision) as engine:
         return verify(graph, engine.run, cases, precision)
-
-
-def _session(model: onnx.ModelProto, threads: int) -> Any:
-    from .precision.onnx_tools import session_of
-
-    return session_of(model, threads)
 
 
 def failed(graph: str, precision: str, reason: str) -> GateFailure:

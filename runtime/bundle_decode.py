@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .decode import Array, Decoded, Float32, checked, z_scores
+from .decode import Array, Decoded, Float32, checked, good_scores, z_scores
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
@@ -44,12 +44,14 @@ class BundleDecoder:
 
     def decode(self, responses: Array) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""
-        rows = checked(responses, self.n_voxels)
-        bad = np.flatnonzero(~np.isfinite(self.scored(rows)).all(axis=1))
-        if len(bad) > 0:
-            raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
+        rows = self._good(responses)
         names = [name for name in self.shapes if name != "semantic" or PREFIX + name in self._bundle.graphs]
         return Decoded(**dict(zip(names, self.decode_only(rows, names), strict=True)))
+
+    def decode_start(self, responses: Array) -> tuple[Float32, Float32]:
+        """Context and latent of good trials, all that stage 1 needs; see Checkpoint.decode_start."""
+        context, latent = self.decode_only(self._good(responses), ("context", "latent"))
+        return context, latent
 
     def decode_only(self, responses: Float32, names: Sequence[str]) -> list[Float32]:
         """Decode some of the targets from good trials (n, n_voxels) float32.
@@ -61,6 +63,11 @@ class BundleDecoder:
             np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
             for name, engine in engines.items()
         ]
+
+    def _good(self, responses: Array) -> Float32:
+        rows = checked(responses, self.n_voxels)
+        good_scores(self.scored(rows))
+        return rows
 
     def require_subject(self, subject: str) -> None:
         """Raise :class:`InputError` unless the bundle belongs to this subject."""

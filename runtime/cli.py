@@ -176,7 +176,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
     engines = ("backend", "precision", "memory")
-    job = Job(settings=settings, notes=tuple(args.note), **{name: getattr(args, name) for name in (*names, *engines)})
+    choices = {name: getattr(args, name) for name in (*names, *engines)}
+    job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)
     if not outcome.skipped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,13 +166,19 @@ class Checkpoint:
         InputError
             A trial holds NaN or infinite values; :func:`~minddiffuser.runtime.responses.screen` lists bad trials.
         """
-        scored = self.scored(responses)
-        bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
-        if len(bad) > 0:
-            raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
-        decoded = {name: decoder(scored) for name, decoder in self._targets.items()}
-        decoded["context"][:, 0] = self._context_bos
-        return Decoded(**decoded)
+        return Decoded(**self._decoded(responses, tuple(self._targets)))
+
+    def decode_start(self, responses: Array) -> tuple[Float32, Float32]:
+        """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
+        decoded = self._decoded(responses, ("context", "latent"))
+        return decoded["context"], decoded["latent"]
+
+    def _decoded(self, responses: Array, names: Sequence[str]) -> dict[str, Float32]:
+        scored = good_scores(self.scored(responses))
+        decoded = {name: self._targets[name](scored) for name in names}
+        if "context" in decoded:
+            decoded["context"][:, 0] = self._context_bos
+        return decoded
 
     def scored(self, responses: Array) -> Float32:
         """Z-scores (n_trials, n_voxels) by the training statistics; 0 for voxels that did not vary in training.
@@ -236,6 +242,14 @@ def z_scores(responses: Float32, mean: Float32, std: Float32) -> Float32:
     with np.errstate(over="ignore", invalid="ignore"):
         scores: Float32 = np.divide(responses - mean, std, out=np.zeros_like(responses), where=std > 0)
     return scores
+
+
+def good_scores(scored: Float32) -> Float32:
+    """Z-scores as they are; :class:`InputError` where a trial holds NaN or infinite ones."""
+    bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
+    if len(bad) > 0:
+        raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
+    return scored
 
 
 def checked(responses: Array, n_voxels: int) -> Float32:

@@ -53,6 +53,8 @@ class Job:
         "auto", or a torch device.
     threads
         CPU threads, at most the machine's cores; None takes those of the run folder's earlier run, else torch's choice.
+    share_threads
+        Of a bundle's engines; for a process that runs nothing else.
     notes
         Lines for the report.
     """
@@ -71,6 +73,7 @@ class Job:
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
+    share_threads: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -99,6 +102,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
         work = _prepared(job, stream, stack)
         stack.enter_context(alone_in(job.out))
         claim_folder(job.out, work.identity)
+        stream.write(f"computing with {work.source.told}\n")
         if work.given.pictures is not None:
             _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
         outcome = _reconstruct(job, work, stream)
@@ -164,7 +168,6 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     for path in dict.fromkeys(pictures[trial] for trial in good) if pictures else ():
         seen([path], size)  # decoded and thrown away, since all of them may not fit the memory
     batch_size = _batch_size(job, source)
-    stream.write(f"md-reconstruct: computing with {source.told}\n")
     return _Work(
         given=given,
         responses=responses,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bundle_schema import MANIFEST
+from .controls import CONTROLS
 from .errors import InputError, MissingExtra
 from .files import read_json
 from .networks import Networks, TorchNetworks
 from .reconstruct import keeps_activations
 
 if TYPE_CHECKING:
+    from .bundle import Bundle
     from .bundle_decode import BundleDecoder
     from .decode import Checkpoint
     from .job import Job
@@ -82,7 +84,7 @@ def open_source(job: Job, stack: ExitStack) -> Source:
 def _open_checkpoint(job: Job) -> Source:
     from .decode import open_checkpoint
 
-    given = [f"--{name}" for name in ("backend", "precision", "memory") if getattr(job, name) is not None]
+    given = _given(job, "backend", "precision", "memory")
     if given:
         raise InputError(
             f"{job.checkpoint} is a checkpoint, and {', '.join(given)} choose among a bundle's engines: make a bundle "
@@ -96,9 +98,16 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
     from .bundle import Bundle
     from .bundle_decode import BundleDecoder
     from .engines.open import EngineSet, EngineSettings
+    from .networks import EngineNetworks
 
     bundle = Bundle.open(job.checkpoint)
     if job.backend == "pytorch":
+        given = _given(job, "precision", "memory")
+        if given:
+            raise InputError(
+                f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
+                "choose another backend"
+            )
         needs_torch()
         engines = stack.enter_context(EngineSet(bundle, EngineSettings(backend="ort", threads=job.threads)))
         return _torch_source(job, BundleDecoder(bundle, engines))
@@ -109,12 +118,10 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
         precision=job.precision or "auto",
         memory=job.memory or "fast",
         threads=threads,
-        cache=None,
+        share_threads=job.share_threads,
     )
     engines = stack.enter_context(EngineSet(bundle, settings))
-    bundle.require(*_needed(job))
-    from .networks import EngineNetworks
-
+    bundle.require(*_needed(job, bundle))
     networks = EngineNetworks(bundle, engines)
     choice = engines.choice
     return Source(
@@ -135,12 +142,19 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
     )
 
 
-def _needed(job: Job) -> list[str]:
+def _given(job: Job, *names: str) -> list[str]:
+    return [f"--{name}" for name in names if getattr(job, name) is not None]
+
+
+def _needed(job: Job, bundle: Bundle) -> list[str]:
     """The graphs that a run uses."""
     graphs = ["decode_context", "decode_latent", "denoise", "vae_decode"]
     if job.settings.stage == 2:
+        refine = job.settings.refine
         graphs += ["decode_structure", "structure_gradient"]
-        graphs += ["denoise_gradient"] if job.settings.refine.backprop_steps != 0 else []
+        graphs += ["denoise_gradient"] if refine.backprop_steps != 0 else []
+        graphs += ["decode_semantic"] if refine.semantic_weight > 0 and "semantic" in bundle.shapes else []
+        graphs += ["clip_structure"] if "oracle" in CONTROLS[job.settings.controls] else []
     return graphs
 
 

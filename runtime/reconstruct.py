@@ -20,7 +20,7 @@ from .schedule import N_NOISE, N_REVERSE, N_STEPS
 
 if TYPE_CHECKING:
     from .bundle_decode import BundleDecoder
-    from .decode import Checkpoint, Decoded
+    from .decode import Checkpoint
     from .refine.loop import Refined
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
@@ -135,8 +135,12 @@ class Reconstructor:
         """Reconstruct n trials from their responses (n, n_voxels) float32."""
         seconds: dict[str, float] = {}
         with _Stopwatch(seconds, "decode"):
-            decoded = self._decoder.decode(rows)
-        generator = self._generator(trials, decoded)
+            if self._settings.stage == 1:
+                context, latent = self._decoder.decode_start(rows)
+            else:
+                decoded = self._decoder.decode(rows)
+                context, latent = decoded.context, decoded.latent
+        generator = self._generator(trials, context, latent)
         with _Stopwatch(seconds, "stage1"):
             stage1 = _pictures(generator.stage1_render(), trials)
         if self._settings.stage == 1:
@@ -159,15 +163,15 @@ class Reconstructor:
             seconds=seconds,
         )
 
-    def _generator(self, trials: Sequence[int], decoded: Decoded) -> Any:
+    def _generator(self, trials: Sequence[int], context: NDArray[np.float32], latent: NDArray[np.float32]) -> Any:
         from .generators.noise import fresh_noise, trial_noise
 
         settings = self._settings
         draw: Any = fresh_noise if settings.refine.fresh_noise else trial_noise
         return self._networks.generator(
             Start(
-                latent=decoded.latent,
-                context=decoded.context,
+                latent=latent,
+                context=context,
                 uncond_context=self._decoder.uncond_context,
                 noise=draw(settings.refine.seed, trials, self._networks.latent_shape),
                 guidance_scale=settings.guidance_scale,

@@ -50,3 +50,41 @@ def small_checkpoint(small_world: Path, tmp_path_factory: pytest.TempPathFactory
     models_hash = load_models(str(small_world)).hash
     folder: Path = write_small_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", models_hash)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the small checkpoint's decoders and of networks that are one formula each; see toy_bundle.py."""
+    _load("toy_bundle")
+    from toy_bundle import write_toy_bundle
+
+    folder: Path = write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy", small_checkpoint)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint for the tiny world that comes with the package: random decoders with the semantic one, 24 voxels."""
+    from minddiffuser.runtime.models.open import load_models
+
+    _load("small_checkpoint")
+    from small_checkpoint import world_of, write_small_checkpoint
+
+    models = load_models("tiny")
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    written: Path = write_small_checkpoint(folder, models.hash, world=world_of(models, "tiny", semantic=True))
+    return written
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` exported by md-export's own code, all graphs in float32.
+
+    Tracing the gradients takes minutes: tests that use it raise their own time limit.
+    """
+    from minddiffuser.export.assemble import ExportSettings, export_bundle
+
+    settings = ExportSettings(precisions=("fp32",), n_verify=2, n_calibrate=1, threads=1)
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    folder: Path = export_bundle(tiny_checkpoint, out, settings, models="tiny").folder
+    return folder

@@ -194,8 +194,11 @@ def session_of(model: ModelProto, threads: int, *, as_written: bool = False) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    # The level above rearranges layouts, and ends the process on some float16 graphs (CLIP's, onnxruntime 1.32).
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
     if as_written:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = ["CPUExecutionProvider"]
     if sum(map(size_of, model.graph.initializer)) < IN_MEMORY_BYTES:

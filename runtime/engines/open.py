@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import InputError, MindDiffuserError, check_choice
 from .base import Engine
-from .ort import OrtSettings, open_ort
+from .ort import PROVIDERS, OrtSettings, open_ort
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..bundle_schema import Variant
+    from ..bundle_schema import Graph, Variant
 
 # backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
 BACKENDS: dict[str, str] = {
@@ -27,6 +27,10 @@ BACKENDS: dict[str, str] = {
     "ort": "onnx",
 }
 PRECISIONS = ("fp16", "bf16", "fp32", "int8")
+# What ONNX Runtime's backends run on; see OrtSettings.
+_PROVIDERS = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
+DECODE = "decode_"
+"""How the names of decoders begin; all other graphs are networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,9 @@ class EngineSettings:
     precision : str
         "auto" takes the narrowest that the bundle holds on a GPU, and float32 on a CPU where there is one.
     threads : int or None
-        CPU threads, shared by all graphs.
+        CPU threads.
+    share_threads : bool
+        One pool of threads for all graphs; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
     memory : str
         "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
     memory_limit_bytes : int or None
@@ -57,6 +63,7 @@ class EngineSettings:
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    share_threads: bool = False
     memory: str = "fast"
     memory_limit_bytes: int | None = None
     cache: Path | None = None
@@ -69,7 +76,11 @@ class EngineSettings:
     def ort(self, provider: str) -> OrtSettings:
         """The same for a session of ONNX Runtime."""
         return OrtSettings(
-            provider=provider, threads=self.threads, memory=self.memory, memory_limit_bytes=self.memory_limit_bytes
+            provider=provider,
+            threads=self.threads,
+            share_threads=self.share_threads,
+            memory=self.memory,
+            memory_limit_bytes=self.memory_limit_bytes,
         )
 
 
@@ -98,7 +109,7 @@ def choose_backend(bundle: Bundle, wanted: str, gpu: Callable[[], Any] | None = 
     """
     held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
     if wanted != "auto":
-        _check_wanted(bundle, wanted, held)
+        _check_wanted(bundle, wanted, held, gpu or _find_gpu)
         return Choice(backend=wanted, reason="asked for")
     refused: list[str] = []
     for backend, target in BACKENDS.items():
@@ -112,30 +123,31 @@ def choose_backend(bundle: Bundle, wanted: str, gpu: Callable[[], Any] | None = 
     )
 
 
-def _check_wanted(bundle: Bundle, wanted: str, held: set[str]) -> None:
+def _check_wanted(bundle: Bundle, wanted: str, held: set[str], gpu: Callable[[], Any]) -> None:
     if BACKENDS[wanted] not in held:
         raise InputError(
             f"the bundle {bundle.folder} holds engines for {', '.join(sorted(held))}, the backend {wanted!r} needs "
             f"{BACKENDS[wanted]}: md-export build {bundle.folder.name} --target {BACKENDS[wanted]}"
         )
-    if wanted != "ort" and _find_gpu() is None and _needs_gpu_here(wanted):
-        raise InputError(f"the backend {wanted!r} needs an NVIDIA GPU and none was found: choose the backend ort")
-
-
-def _needs_gpu_here(backend: str) -> bool:
     # ONNX Runtime says by itself which of provider, driver and GPU is missing.
-    return not backend.startswith("ort")
+    if not wanted.startswith("ort") and gpu() is None:
+        raise InputError(f"the backend {wanted!r} needs an NVIDIA GPU and none was found: choose the backend ort")
 
 
 def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Callable[[], Any]) -> str | None:
     if target not in held:
         return "not in the bundle"
-    if backend == "ort":
-        return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed"
-    if gpu() is None:
+    if backend.startswith("ort"):
+        reason = _why_no_provider(backend)
+        if backend == "ort" or reason is not None:
+            return reason
+    if gpu() is None:  # asked last: finding out may import PyTorch
         return "no GPU"
-    if backend.startswith("ort-"):
-        return None if _provider_there(backend) else "onnxruntime is a build without it"
+    lacking = [name for name, graph in bundle.graphs.items() if not _runs(graph, target)]
+    if lacking:
+        return f"the bundle has no engine of {', '.join(lacking)}"
+    if backend.startswith("ort"):
+        return None
     from .trt_identity import check_plan, this_machine
 
     try:
@@ -146,13 +158,20 @@ def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Cal
     return next((reason for plan in plans if (reason := check_plan(plan.builder, here)) is not None), None)
 
 
-def _provider_there(backend: str) -> bool:
+def _runs(graph: Graph, target: str) -> bool:
+    """Whether a graph has an engine of a target, or is a decoder, which the CPU runs."""
+    return graph.name.startswith(DECODE) or any(variant.target == target for variant in graph.variants)
+
+
+def _why_no_provider(backend: str) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
-        return False
+        return "onnxruntime is not installed"
+    if backend == "ort":  # in every build; not worth the import
+        return None
     import onnxruntime
 
-    wanted = {"ort-cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}[backend]
-    return wanted in onnxruntime.get_available_providers()
+    there = PROVIDERS[_PROVIDERS[backend]] in onnxruntime.get_available_providers()
+    return None if there else "onnxruntime is a build without it"
 
 
 def _find_gpu() -> Any:
@@ -211,8 +230,9 @@ class EngineSet:
         if wanted == "auto":
             narrow = ("fp16", "bf16", "fp32", "int8") if backend != "ort" else ("fp32", "int8", "fp16", "bf16")
             return min(held, key=lambda v: narrow.index(v.precision))
-        # A graph that has no variant of that precision was left in float32 when the bundle was made.
-        for precision in (wanted, "fp32"):
+        # A graph that has no variant of that precision was left in float32 when the bundle was made: not the reason
+        # where no graph has one.
+        for precision in (wanted, "fp32") if self._holds(wanted) else (wanted,):
             for variant in held:
                 if variant.precision == precision:
                     return variant
@@ -224,7 +244,8 @@ class EngineSet:
     @property
     def largest_batch(self) -> int | None:
         """The most trials that every engine takes at once; None: any number."""
-        limits = [self.variant(graph).batch_sizes for graph in self.bundle.graphs]
+        target = BACKENDS[self.choice.backend]
+        limits = [self.variant(name).batch_sizes for name, graph in self.bundle.graphs.items() if _runs(graph, target)]
         most = [max(sizes) for sizes in limits if sizes]
         return min(most) if most else None
 
@@ -262,10 +283,17 @@ class EngineSet:
         self.close()
 
     def _backend(self, graph: str) -> str:
-        # Decoders are a few sums over voxels: where only the networks have plans, they run on the CPU.
+        # Decoders are a few sums over voxels, which take and give the host's arrays: they run on the CPU, unless they
+        # have plans as the networks have.
         targets = {variant.target for variant in self.bundle.graphs[graph].variants}
         chosen = self.choice.backend
-        return "ort" if graph.startswith("decode_") and BACKENDS[chosen] not in targets else chosen
+        on_host = chosen.startswith("ort") or BACKENDS[chosen] not in targets
+        return "ort" if graph.startswith(DECODE) and on_host else chosen
+
+    def _holds(self, precision: str) -> bool:
+        target = BACKENDS[self.choice.backend]
+        variants = [variant for graph in self.bundle.graphs.values() for variant in graph.variants]
+        return any(v.target == target and v.precision == precision for v in variants)
 
     def open(self, variant: Variant, backend: str | None = None) -> Engine:
         """Open one given engine, whatever the settings would choose (for verification); closed with the set."""
@@ -275,9 +303,7 @@ class EngineSet:
         graph = variant.graph
         described = self.bundle.graphs[graph]
         if backend.startswith("ort"):
-            provider = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}[backend]
-            # Decoders take and give the host's arrays.
-            settings = self.settings.ort("cpu" if graph.startswith("decode_") else provider)
+            settings = self.settings.ort(_PROVIDERS[backend])
             return open_ort(
                 graph, variant.file, described.inputs, described.outputs, settings, precision=variant.precision
             )

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..command import is_out_of_memory
 from ..errors import FileError, InputError, MissingExtra, check_choice
-from .base import Specs, check_feeds
-from .ort_array import OrtArray
-from .ort_threads import shared_pool
+from .base import Specs, TensorSpec, check_feeds
+from .ort_array import DTYPES, OrtArray
+from .ort_threads import uses_pool
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 MEMORY = ("fast", "low")
@@ -30,7 +30,10 @@ class OrtSettings:
     provider : str
         "cpu", "cuda" or "tensorrt": the one that is used, never only the one that is asked for first.
     threads : int or None
-        CPU threads, shared by all sessions of the process; None: one per physical core.
+        CPU threads of each session; None: one per physical core.
+    share_threads : bool
+        One pool of threads for all sessions of the process. For a program of one's own: no other session in the
+        process can have its own threads afterwards.
     memory : str
         "fast" lets kernels keep weights in their own layout beside the stored ones, and keeps freed memory for the
         next run. "low" does neither: weights of all sessions are the mapped file, and a run gives back what it took.
@@ -47,6 +50,7 @@ class OrtSettings:
 
     provider: str = "cpu"
     threads: int | None = None
+    share_threads: bool = False
     memory: str = "fast"
     memory_limit_bytes: int | None = None
     cache: Path | None = None
@@ -106,7 +110,7 @@ def open_ort(
     try:
         session = onnxruntime.InferenceSession(
             str(path),
-            sess_options=_options(onnxruntime, settings),
+            sess_options=_options(onnxruntime, settings, half=precision in ("fp16", "bf16")),
             providers=[(wanted, _provider_options(settings, path))],
         )
     except Exception as error:  # a dozen types of its own
@@ -191,15 +195,18 @@ class OrtEngine:
         return {n: OrtArray(v) for n, v in zip(self._names, binding.get_outputs(), strict=True)}
 
 
-def _options(onnxruntime: Any, settings: OrtSettings) -> Any:
+def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what matters is raised
-    if shared_pool(onnxruntime, settings.threads):
+    if half and settings.provider == "cpu":
+        # The level above rearranges layouts, and ends the process on some float16 graphs (CLIP's, onnxruntime 1.32).
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if uses_pool(onnxruntime, settings.threads, share=settings.share_threads):
         options.use_per_session_threads = False
     else:
         options.intra_op_num_threads = settings.threads or 0
         # Idle threads of one session would spin on the cores that the next one needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.memory == "low":
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -229,18 +236,29 @@ def _provider_options(settings: OrtSettings, path: Path) -> dict[str, str]:
 
 def _check_interface(session: Any, name: str, path: Path, inputs: Specs, outputs: Specs) -> None:
     for told, found, what in ((inputs, session.get_inputs(), "inputs"), (outputs, session.get_outputs(), "outputs")):
-        given = {value.name: (value.type, len(value.shape)) for value in found}
-        expected = {
-            key: (f"tensor({_TYPES.get(spec.dtype, spec.dtype)})", len(spec.shape)) for key, spec in told.items()
-        }
-        if given != expected:
+        given = {value.name: _spec(value) for value in found}
+        if given.keys() != told.keys() or not all(_fits(given[key], spec) for key, spec in told.items()):
             raise FileError(
-                f"the graph {name} ({path}) has the {what} {given}, its description says {expected}: "
+                f"the graph {name} ({path}) has the {what} {_listed(given)}, its description says {_listed(told)}: "
                 "export the bundle again"
             )
 
 
-_TYPES = {"float32": "float", "float64": "double"}
+def _spec(value: Any) -> TensorSpec:
+    dtype = DTYPES.get(value.type, value.type)
+    return TensorSpec(dtype, tuple(size if isinstance(size, int) else str(size) for size in value.shape))
+
+
+def _fits(given: TensorSpec, spec: TensorSpec) -> bool:
+    """Whether a graph's tensor can be what a description says: a name on either side is a free size."""
+    return (given.dtype, len(given.shape)) == (spec.dtype, len(spec.shape)) and all(
+        isinstance(size, str) or isinstance(wanted, str) or size == wanted
+        for size, wanted in zip(given.shape, spec.shape, strict=True)
+    )
+
+
+def _listed(specs: Specs) -> str:
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())
 
 
 def as_numpy(array: Any) -> NDArray[Any]:

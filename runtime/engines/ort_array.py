@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .base import dtype_name
 
-_DTYPES = {
+# ONNX Runtime's names of number types.
+DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(bfloat16)": "bfloat16",
@@ -25,7 +26,7 @@ class OrtArray:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self.dtype: str = _DTYPES.get(value.data_type(), value.data_type())
+        self.dtype: str = DTYPES.get(value.data_type(), value.data_type())
         self.shape: tuple[int, ...] = tuple(value.shape())
 
     @classmethod

@@ -1,24 +1,22 @@
-"""One pool of CPU threads for all sessions of the process."""
+"""One pool of CPU threads for all sessions of the process, where the process is ours to set up."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_asked: list[int] = []  # the pool's size, once it was made; ONNX Runtime makes it once in a process
+_pool: list[int] = []  # its size, once it was made: ONNX Runtime makes it once in a process
 
 
-def shared_pool(onnxruntime: Any, threads: int | None) -> bool:
-    """Whether sessions can share a pool of `threads` threads (None: one per physical core), making it if need be.
+def uses_pool(onnxruntime: Any, threads: int | None, *, share: bool) -> bool:
+    """Whether a new session is to use the process's pool, which is made if `share` asks for it.
 
-    Sessions with pools of their own leave threads spinning on each other's cores. The first size asked for in a
-    process is the pool's; sessions that ask for another get their own.
+    Once there is a pool, ONNX Runtime refuses every session in the process that wants threads of its own: a command
+    may ask for one, a library may not. `threads` is the pool's size; the first that is asked for stays.
     """
-    size = threads or 0
-    if not _asked:
+    if not _pool and share:
         try:
-            onnxruntime.set_global_thread_pool_sizes(size, 1)
-        except Exception:  # another library in the process was first, or an onnxruntime without the call
-            _asked.append(-1)
-        else:
-            _asked.append(size)
-    return _asked[0] == size
+            onnxruntime.set_global_thread_pool_sizes(threads or 0, 1)
+        except Exception:  # another library of the process was first, or an onnxruntime without the call
+            return False
+        _pool.append(threads or 0)
+    return bool(_pool)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from ..errors import MissingExtra, check_choice
+from ..errors import MissingExtra, ShapeError, check_choice
 
 # name -> (module beside this one, class). To add a generator: one new file, one line here.
 GENERATORS: dict[str, tuple[str, str]] = {
@@ -28,6 +28,25 @@ class Generator(Protocol):
     def render(self, params: Mapping[str, Any]) -> Any:
         """Give the pictures, float (n, 3, H, W) in [0, 1], differentiable with respect to every tensor in `params`."""
         ...
+
+
+def check_start(latent: Any, context: Any, uncond: Any) -> None:
+    """Refuse start arrays of stage 1 that do not fit each other. numpy and torch alike.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if latent.ndim != 4 or context.ndim != 3 or len(latent) != len(context):
+        raise ShapeError(
+            f"latent has shape {tuple(latent.shape)} and context {tuple(context.shape)}: "
+            "give (n, 4, h, w) and (n, 15, d_text) with the same n"
+        )
+    if uncond.shape != context.shape[1:]:
+        raise ShapeError(
+            f"uncond_context has shape {tuple(uncond.shape)}, one trial's context {tuple(context.shape[1:])}: "
+            "encode the empty caption with the same text encoder"
+        )
 
 
 def generator_class(name: str) -> type[Any]:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, ShapeError
 from ..schedule import N_NOISE, N_REVERSE, N_STEPS, add_noise, ddim_schedule, ddim_update
+from .base import check_start
 
 Array = NDArray[np.float32] | Tensor
 
@@ -92,7 +93,7 @@ class DiffusionGenerator:
         self._float = torch.promote_types(models.dtype, torch.float32)
         self._latent, self._context = self._tensor(latent), self._tensor(context)
         self._uncond = self._tensor(uncond_context)
-        _check_shapes(self._latent, self._context, self._uncond)
+        check_start(self._latent, self._context, self._uncond)
         self._noise_at = noise if callable(noise) else _constant(self._tensor(noise))
         self._schedule = ddim_schedule(
             models.alphas_cumprod,
@@ -179,16 +180,3 @@ class DiffusionGenerator:
 
 def _constant(noise: Tensor) -> Callable[[int], Tensor]:
     return lambda _iteration: noise
-
-
-def _check_shapes(latent: Tensor, context: Tensor, uncond: Tensor) -> None:
-    if latent.ndim != 4 or context.ndim != 3 or len(latent) != len(context):
-        raise ShapeError(
-            f"latent has shape {tuple(latent.shape)} and context {tuple(context.shape)}: "
-            "give (n, 4, h, w) and (n, 15, d_text) with the same n"
-        )
-    if uncond.shape != context.shape[1:]:
-        raise ShapeError(
-            f"uncond_context has shape {tuple(uncond.shape)}, one trial's context {tuple(context.shape[1:])}: "
-            "encode the empty caption with the same text encoder"
-        )

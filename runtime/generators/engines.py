@@ -13,6 +13,7 @@ from ..engines.ort import as_numpy
 from ..errors import InputError, ShapeError
 from ..sampling import step_table
 from ..schedule import N_NOISE, N_REVERSE, N_STEPS, add_noise, ddim_schedule
+from .base import check_start
 
 Float32 = NDArray[np.float32]
 
@@ -69,6 +70,7 @@ class EngineGenerator:
         self._engines, self._loop = engines, loop
         self._latent, self._context = _solid(latent), _solid(context)
         self._uncond = _solid(uncond_context)
+        check_start(self._latent, self._context, self._uncond)
         self._noise_at = noise if callable(noise) else lambda _iteration: noise
         self._schedule = ddim_schedule(
             schedule["alphas_cumprod"],

@@ -173,7 +173,7 @@ def test_other_number_types_are_taken(checkpoint: Checkpoint, dtype: type, rng: 
         (np.zeros(N_VOXELS, np.float32), r"shape \(12,\).*responses\[None\]"),
         (np.zeros((1, 2, N_VOXELS), np.float32), "1 trial or more"),
         (np.zeros((0, N_VOXELS), np.float32), "1 trial or more"),
-        (np.zeros((2, N_VOXELS + 1), np.float32), "have 13 voxels, the checkpoint was fitted on 12"),
+        (np.zeros((2, N_VOXELS + 1), np.float32), "have 13 voxels, the decoders were fitted on 12"),
         (np.zeros((2, N_VOXELS), complex), "complex128"),
         (np.zeros((2, N_VOXELS), bool), "bool"),
         (np.full((2, N_VOXELS), "1"), "<U1"),
