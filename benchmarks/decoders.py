@@ -65,8 +65,8 @@ def dense(checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.
             weight[: shape[1]], offset[: shape[1]] = 0, checkpoint.context_bos
         weights.append(weight)
         offsets.append(offset)
-    matrix, offset = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
-    return lambda responses: torch.addmm(offset, torch.from_numpy(checkpoint.scored(responses)), matrix).numpy()
+    matrix, constant = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
+    return lambda responses: torch.addmm(constant, torch.from_numpy(checkpoint.scored(responses)), matrix).numpy()
 
 
 def _dense_bytes(checkpoint: Checkpoint) -> int:

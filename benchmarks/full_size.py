@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,9 +53,7 @@ def random_unet(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """The UNet of Stable Diffusion 1.4, 860 million random weights."""
     from diffusers import UNet2DConditionModel
 
-    with torch.device(device):
-        unet = UNet2DConditionModel(**UNET)
-    return _frozen(unet, dtype)
+    return _frozen(_drawn(lambda: UNet2DConditionModel(**UNET), device), device, dtype)
 
 
 def random_models(device: str = "cpu", dtype: torch.dtype = torch.float32, *, unet: Any = None) -> Models:
@@ -62,15 +61,14 @@ def random_models(device: str = "cpu", dtype: torch.dtype = torch.float32, *, un
     import open_clip
     from diffusers import AutoencoderKL
 
-    torch.manual_seed(0)
-    with torch.device(device):
-        vae, visual = AutoencoderKL(**VAE), open_clip.CLIP(**CLIP).visual
+    vae = _drawn(lambda: AutoencoderKL(**VAE), device)
+    visual = _drawn(lambda: open_clip.CLIP(**CLIP).visual, device)
     return Models(
-        vae=_frozen(vae, dtype),
+        vae=_frozen(vae, device, dtype),
         unet=random_unet(device, dtype) if unet is None else unet,
         text_encoder=SimpleNamespace(config=SimpleNamespace(hidden_size=TEXT_WIDTH)),
         tokenizer=None,
-        clip=_frozen(visual, dtype, channels_last=False),
+        clip=_frozen(visual, device, dtype, channels_last=False),
         preprocessing=PREPROCESSING,
         schedule=schedule(),
         preset="reference",
@@ -87,8 +85,15 @@ def schedule() -> NoiseSchedule:
     return NoiseSchedule(alphas_cumprod=np.cumprod(1 - betas), steps_offset=1, set_alpha_to_one=False)
 
 
-def _frozen(module: Any, dtype: torch.dtype, *, channels_last: bool = True) -> Any:
+def _drawn(make: Callable[[], Any], device: str) -> Any:
+    """Random weights, drawn on the CPU: the same whatever device they go to."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
+        torch.manual_seed(0)
+        return make()
+
+
+def _frozen(module: Any, device: str, dtype: torch.dtype, *, channels_last: bool = True) -> Any:
     module.eval().requires_grad_(False)
     # Not diffusers' own method, which warns of layers that some models keep in float32.
-    torch.nn.Module.to(module, dtype=dtype)
+    torch.nn.Module.to(module, device=device, dtype=dtype)
     return torch.nn.Module.to(module, memory_format=torch.channels_last) if channels_last else module

@@ -35,9 +35,7 @@ FULL_STEP = "SD 1.4, a guided step"
 Contestant = tuple[str, Callable[[], Any]]
 
 
-def full_size_rows(
-    threads: int, repeats: int, peak: float, *, with_compile: bool, say: Callable[[str], None]
-) -> list[Row]:
+def full_size_rows(threads: int, repeats: int, *, with_compile: bool, say: Callable[[str], None]) -> list[Row]:
     """Time the contestants one after the other: together they would not fit into 16 GB of memory."""
     flops = count(random_models("meta")).step
     rows: list[Row] = []
@@ -55,7 +53,7 @@ def full_size_rows(
                     contestant=name,
                     milliseconds=ms,
                     speedup=rows[0].milliseconds / ms if rows else 1.0,
-                    peak_share=flops / (ms * 1e-3) / peak,
+                    gflops=flops / (ms * 1e6),
                     difference=differences(output, reference),
                 )
             )

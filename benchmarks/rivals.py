@@ -110,7 +110,8 @@ def _start(models: Models, trials: Trials) -> Tensor:
     wanted = torch.from_numpy(add_noise(trials.latent.astype("float64"), trials.noise, schedule.noise_keep))
     drawn = torch.randn(wanted.shape, generator=_generator(), dtype=models.dtype).double()
     keep = float(schedule.keep[0])
-    return (wanted - (1 - keep) ** 0.5 * drawn) / keep**0.5
+    start: Tensor = (wanted - (1 - keep) ** 0.5 * drawn) / keep**0.5
+    return start
 
 
 def _generator() -> torch.Generator:

@@ -53,8 +53,8 @@ class Row:
         The median.
     speedup : float
         Times faster than the job's reference.
-    peak_share : float or None
-        Of the machine's measured peak rate.
+    gflops : float or None
+        Rate: 1e9 operations per second.
     difference : dict
         From the reference: the largest in a picture or latent, relative ones for everything else.
     """
@@ -64,7 +64,7 @@ class Row:
     contestant: str
     milliseconds: float
     speedup: float
-    peak_share: float | None
+    gflops: float | None
     difference: dict[str, float]
 
 
@@ -91,7 +91,7 @@ class Goal:
         return verdicts
 
 
-def rows_of(job: Job, seconds: Seconds, peak: float | None) -> list[Row]:
+def rows_of(job: Job, seconds: Seconds) -> list[Row]:
     """Rows of a measured job; each contestant is run once more, to compare what it gives."""
     outputs = {name: work() for name, work in job.contestants.items()}
     rows = []
@@ -104,7 +104,7 @@ def rows_of(job: Job, seconds: Seconds, peak: float | None) -> list[Row]:
                 contestant=name,
                 milliseconds=ms / job.parts,
                 speedup=speedup(taken, seconds[job.reference]),
-                peak_share=None if peak is None or job.flops is None else job.flops / (ms * 1e-3) / peak,
+                gflops=None if job.flops is None else job.flops / (ms * 1e6),
                 difference=differences(outputs[name], outputs[job.reference]),
             )
         )
@@ -121,8 +121,8 @@ def differences(given: Outputs, reference: Outputs) -> dict[str, float]:
     return found
 
 
-def table(rows: Sequence[Row]) -> str:
-    """All rows as text, jobs apart."""
+def table(rows: Sequence[Row], peak_gflops: float) -> str:
+    """All rows as text, jobs apart; rates as shares of the peak."""
     lines = [f"{'job':<34}{'batch':>6}  {'contestant':<30}{'ms':>10}{'ratio':>8}{'peak':>7}  largest difference"]
     before = None
     for row in rows:
@@ -130,7 +130,7 @@ def table(rows: Sequence[Row]) -> str:
         if before not in (None, now):
             lines.append("")
         job, batch = now if now != before else ("", "")
-        share = "" if row.peak_share is None else f"{row.peak_share:.0%}"
+        share = "" if row.gflops is None else f"{row.gflops / peak_gflops:.0%}"
         told = ", ".join(f"{name} {value:.1e}" for name, value in row.difference.items())
         lines.append(
             f"{job:<34}{batch:>6}  {row.contestant:<30}{row.milliseconds:>10.2f}{row.speedup:>8.2f}{share:>7}  {told}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..runtime.decode import Checkpoint, open_checkpoint
 from ..runtime.engines.base import Specs
 from ..runtime.engines.pytorch import TorchEngine
 from ..runtime.errors import FileError, InputError, check_choice
-from ..runtime.files import sha256_of, write_json, write_tensors
+from ..runtime.files import read_json, sha256_of, write_json, write_tensors
 from ..runtime.models.models import Models
 from ..runtime.models.open import load_models
 from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES, versions
@@ -118,18 +119,18 @@ def export_bundle(
     MindDiffuserError
         Inputs that cannot be used, or a folder that cannot be written.
     """
+    out = Path(os.path.abspath(out))  # "." has no name to put a draft beside
     fitted = open_checkpoint(checkpoint)
     _check_out(out)
     opened = load_models(models, clip=clip, preset=fitted.preset)
     fitted.require_models(opened.hash, opened.name)
-    with alone_in(out.parent / f".{out.name}.lock.d"), _draft(out) as draft:
+    with _alone(out), _draft(out) as draft:
         work = _Work(fitted, opened, settings, data, draft, progress or _silent)
         work.run()
         if finish is not None:
             finish(draft)
         Bundle.open(draft)  # what a reader would refuse is never put in place
         _put_in_place(draft, out)
-    shutil.rmtree(out.parent / f".{out.name}.lock.d", ignore_errors=True)
     return Bundle.open(out)
 
 
@@ -160,14 +161,15 @@ class _Work:
         n_verify = self._settings.n_verify or (4 if small else 1)
         n_calibrate = self._settings.n_calibrate or (4 if small else 1)
         verify, calibrate = trials_for(self._checkpoint, self._data, (n_verify, n_calibrate))
-        networks = [name for name in NETWORK_GRAPHS if name in names]
         graphs = {name: network_graph(name, self._models, semantic=self._semantic) for name in NETWORK_GRAPHS}
         engines = {n: TorchEngine(n, self._models, g.inputs, g.outputs) for n, g in graphs.items()}
-        self._progress("running both stages in PyTorch", 0, 2)
-        reference = self._reference(engines, verify)
-        self._progress("running both stages in PyTorch", 1, 2)
-        probed = self._reference(engines, calibrate) if self._settings.all_precisions != ("fp32",) else None
-        self._progress("running both stages in PyTorch", 2, 2)
+        reference, probed = Reference(stage1=np.zeros(0, np.float32)), None
+        if any(name in NETWORK_GRAPHS for name in names):  # decoders are compared with the checkpoint alone
+            self._progress("running both stages in PyTorch", 0, 2)
+            reference = self._reference(engines, verify)
+            self._progress("running both stages in PyTorch", 1, 2)
+            probed = self._reference(engines, calibrate) if self._settings.all_precisions != ("fp32",) else None
+            self._progress("running both stages in PyTorch", 2, 2)
         (self._draft / "engines").mkdir()
         total = len(names)
         with WeightStore(self._draft / "engines") as store:
@@ -181,11 +183,11 @@ class _Work:
         if self._failures:
             raise self._failures[0]
         self._write_arrays()
-        self._parity["responses"] = verify.responses
-        self._parity["stage1"] = reference.stage1
+        if not {"denoise", "vae_decode", "decode_context", "decode_latent"} <= set(names):
+            return self._write_manifest({}, verify)
+        self._parity |= {"responses": verify.responses, "stage1": reference.stage1}
         self._write_manifest({}, verify)
-        if set(networks) >= {"denoise", "vae_decode"} and {"decode_context", "decode_latent"} <= set(names):
-            self._pictures(reference, verify)
+        self._pictures(reference, verify)
 
     def _names(self) -> list[str]:
         decoders = [PREFIX + target for target in DECODE_TARGETS if target in self._checkpoint.shapes]
@@ -276,6 +278,7 @@ class _Work:
             raise failure
         kept.mkdir(parents=True, exist_ok=True)
         model = onnx.load(str(path))
+        (kept / f"{path.name}.bin").unlink(missing_ok=True)  # onnx would add to an earlier one
         onnx.save(model, str(kept / path.name), save_as_external_data=True, location=f"{path.name}.bin")
         write_json(kept / f"{path.name}.json", {"reason": found.reason, "parity": found.parity})
         path.unlink()
@@ -381,19 +384,36 @@ def _silent(_label: str, _done: int, _total: int) -> None:
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file():
-        if not out.is_dir() or any(out.iterdir()):
-            raise FileError(f"{out} is there and is no bundle: give another --out folder")
+    """Refuse to replace anything but a bundle: other programs write a manifest.json too."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    manifest = out / MANIFEST
+    there = read_json(manifest, "the manifest of what is there") if manifest.is_file() else {}
+    if there.get("format") != "minddiffuser-bundle":
+        raise FileError(f"{out} is there and is no bundle: give another --out folder")
 
 
 @contextmanager
-def _draft(out: Path) -> Any:
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside `out`, so that no two exports write one bundle; it is gone afterwards."""
+    lock = out.parent / f".{out.name}.lock"
+    with alone_in(lock):
+        try:
+            yield
+        finally:
+            shutil.rmtree(lock, ignore_errors=True)
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
     """A folder beside `out`; an earlier export's leftovers are taken away, and an old bundle set aside is put back."""
     aside = _aside(out)
     if aside.exists() and not out.exists():
         aside.rename(out)
-    for left in out.parent.glob(f".{out.name}.*.draft"):
-        shutil.rmtree(left, ignore_errors=True)
+    draft_name = re.compile(rf"\.{re.escape(out.name)}\.\d+\.draft")
+    for left in out.parent.iterdir() if out.parent.is_dir() else ():
+        if draft_name.fullmatch(left.name):  # of this bundle, and not of one whose name begins so
+            shutil.rmtree(left, ignore_errors=True)
     draft = out.parent / f".{out.name}.{os.getpid()}.draft"
     try:
         draft.mkdir(parents=True)

@@ -57,6 +57,7 @@ def build_engines(
     bundle = Bundle.open(folder)
     chosen = _chosen(bundle, precisions, graphs)
     with alone_in(bundle.folder):
+        _tidy(bundle.folder, target)
         made: list[dict[str, Any]] = []
         for done, variant in enumerate(chosen):
             if progress is not None:
@@ -65,6 +66,7 @@ def build_engines(
         if progress is not None:
             progress(f"building {target} engines", len(chosen), len(chosen))
         _publish(bundle, target, chosen, made)
+        _tidy(bundle.folder, target)
     (bundle.folder / ".lock").unlink(missing_ok=True)
     return Bundle.open(folder)
 
@@ -143,7 +145,7 @@ def _publish(bundle: Bundle, target: str, chosen: Sequence[Variant], made: Seque
     """Write the manifest with the new engines, then verify them where they run; take it back if one is wrong."""
     path = bundle.folder / MANIFEST
     before = read_json(path, "the bundle's manifest")
-    after, replaced = _with(before, bundle, target, chosen, made)
+    after = _with(before, bundle, target, chosen, made)
     write_json(path, sealed(after))
     try:
         parity = _verified(Bundle.open(bundle.folder), target, chosen)
@@ -156,27 +158,32 @@ def _publish(bundle: Bundle, target: str, chosen: Sequence[Variant], made: Seque
     except BaseException:
         write_json(path, before)
         raise
-    for name in replaced:
-        (bundle.folder / name).unlink(missing_ok=True)
+
+
+def _tidy(folder: Path, target: str) -> None:
+    """Take away drafts and plans that the manifest does not list: what was replaced, or left by a killed build."""
+    listed = read_json(folder / MANIFEST, "the bundle's manifest")["files"]
+    there = folder / "engines" / target
+    for path in (*there.glob(".*.draft"), *there.glob("*.plan")):
+        if path.relative_to(folder).as_posix() not in listed:
+            path.unlink(missing_ok=True)
 
 
 def _with(
     before: Mapping[str, Any], bundle: Bundle, target: str, chosen: Sequence[Variant], made: Sequence[dict[str, Any]]
-) -> tuple[dict[str, Any], list[str]]:
+) -> dict[str, Any]:
     graphs = {name: {**graph, "variants": list(graph["variants"])} for name, graph in before["graphs"].items()}
     files = dict(before["files"])
-    replaced = []
     for variant, entry in zip(chosen, made, strict=True):
         variants = graphs[variant.graph]["variants"]
         for old in [v for v in variants if v["target"] == target and v["precision"] == variant.precision]:
             variants.remove(old)
             if old["file"] != entry["file"] and old["file"].endswith(".plan"):
                 files.pop(old["file"], None)
-                replaced.append(old["file"])
         variants.append(dict(entry))
         path = bundle.folder / entry["file"]
         files[entry["file"]] = {"sha256": sha256_of(path), "size": path.stat().st_size}
-    return {**before, "graphs": graphs, "files": dict(sorted(files.items()))}, replaced
+    return {**before, "graphs": graphs, "files": dict(sorted(files.items()))}
 
 
 def _verified(bundle: Bundle, target: str, chosen: Sequence[Variant]) -> dict[tuple[str, str], dict[str, Any]]:

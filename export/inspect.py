@@ -9,6 +9,8 @@ from typing import Any
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import Variant
 from ..runtime.engines.open import BACKENDS, choose_backend
+from ..runtime.engines.ort import PROVIDERS
+from ..runtime.engines.trt_identity import check_plan, this_machine
 from ..runtime.errors import MindDiffuserError
 
 
@@ -84,18 +86,37 @@ def _pictures(figures: Any) -> str:
 
 def _here(bundle: Bundle) -> Iterator[str]:
     for backend in BACKENDS:
-        try:
-            choose_backend(bundle, backend)
-        except MindDiffuserError as error:
-            yield f"{backend}: no, {str(error).partition(':')[0]}"
-        else:
-            yield f"{backend}: yes"
+        reason = _why_not(bundle, backend)
+        yield f"{backend}: yes" if reason is None else f"{backend}: no, {reason}"
     try:
         choice = choose_backend(bundle, "auto")
     except MindDiffuserError as error:
         yield f"auto: no, {error}"
     else:
         yield f"auto: {choice.backend} ({choice.reason})"
+
+
+def _why_not(bundle: Bundle, backend: str) -> str | None:
+    """Why a backend cannot run the bundle here, without what to do about it."""
+    try:
+        choose_backend(bundle, backend)
+        if backend.startswith("ort"):
+            return _no_provider(backend)
+        target = BACKENDS[backend]
+        here = this_machine(target)
+    except MindDiffuserError as error:
+        return str(error).rpartition(": ")[0] or str(error)
+    plans = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
+    return next((reason for plan in plans if (reason := check_plan(plan.builder, here)) is not None), None)
+
+
+def _no_provider(backend: str) -> str | None:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return "onnxruntime is not installed"
+    wanted = PROVIDERS[backend.removeprefix("ort").removeprefix("-") or "cpu"]
+    return None if wanted in onnxruntime.get_available_providers() else f"this onnxruntime has no {wanted}"
 
 
 def _bytes(size: int) -> str:

@@ -70,8 +70,8 @@ class Figures:
 
 
 def figures(found: Array, expected: Array) -> Figures:
-    """Compare a tensor with its reference; a NaN, an infinity or another shape is an infinite error."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """Compare a tensor with its reference; a NaN, an infinity or another shape in either is an infinite error."""
+    if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return Figures(math.inf, math.inf, -1.0)
     a, b = found.astype(np.float64), expected.astype(np.float64)
     peak = max(float(np.abs(b).max()), np.finfo(np.float32).tiny)
@@ -98,6 +98,8 @@ def verdict(tensor: str, measured: Figures, tolerance: Tolerance, found: Array, 
         return f"{tensor} holds NaN or infinite values"
     if found.shape != expected.shape:
         return f"{tensor} has shape {found.shape}, expected {expected.shape}"
+    if not np.isfinite(expected).all():
+        return f"{tensor} holds NaN or infinite values in the reference"
     if tensor == "image" and _flat(found) and not _flat(expected):
         return f"{tensor} is flat: every pixel has the same colour"
     if measured.worst > tolerance.worst:
@@ -122,6 +124,7 @@ def compare(
     outputs: Mapping[str, Array], expected: Mapping[str, Array], tolerance: Tolerance
 ) -> tuple[dict[str, Figures], str | None]:
     """Every output against its reference, and why the first of them is out of tolerance."""
+    outputs = {**{name: np.zeros(0) for name in expected}, **outputs}  # one that is missing has another shape
     measured = {name: figures(np.asarray(outputs[name]), expected[name]) for name in expected}
     reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
     return measured, next((reason for reason in reasons if reason is not None), None)

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-# Constants up to this many bytes are folded; weights stay as they are.
-_FOLD_BYTES = 4096
+# Constants up to this many elements are folded; weights stay as they are.
+_FOLD_ELEMENTS = 4096
 _BROADCASTING = {"Add", "Sub", "Mul", "Div", "Where", "Pow", "Min", "Max"}
 
 
@@ -25,7 +25,7 @@ def simplify(model: ir.Model) -> None:
     optimizer.inline(model)
     common.ShapeInferencePass()(model)
     for _ in range(4):
-        optimizer.fold_constants(model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
+        optimizer.fold_constants(model, input_size_limit=_FOLD_ELEMENTS, output_size_limit=_FOLD_ELEMENTS)
         changed = sum([_sweep(model.graph, rule) for rule in _RULES])
         for tidy in (
             common.IdentityEliminationPass(),
@@ -65,13 +65,12 @@ def _fixed_reshape(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     if _same_shape(source, out):
         return _passed(node, source)
-    before = source.producer()
-    if before is not None and before.op_type == "Reshape" and before.inputs[0] is not None and _wanted(out) is not None:
-        node.replace_input_with(0, before.inputs[0])
-        return True
-    target = _wanted(out)
-    if target is None or node.inputs[1] is None or node.inputs[1].const_value is not None:
+    before, target = source.producer(), _wanted(out)
+    skipped = before is not None and before.op_type == "Reshape" and before.inputs[0] is not None
+    if target is None or node.inputs[1] is None or (node.inputs[1].const_value is not None and not skipped):
         return False
+    if skipped:  # the target is set anew as well: a 0 in it would now copy a size of another shape
+        node.replace_input_with(0, before.inputs[0])  # type: ignore[union-attr]
     node.replace_input_with(1, _constant(graph, node, target))
     node.attributes.pop("allowzero", None)
     return True
@@ -96,7 +95,47 @@ def _fixed_expand(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-_RULES: tuple[Callable[[ir.Graph, ir.Node], bool], ...] = (_same_cast, _fixed_reshape, _fixed_expand)
+def _broadcast_product(graph: ir.Graph, node: ir.Node) -> bool:
+    """Let a matrix product read a matrix itself where it reads copies of it, one per trial."""
+    if node.op_type != "MatMul":
+        return False
+    changed = False
+    for side in (0, 1):
+        value, other = node.inputs[side], node.inputs[1 - side]
+        source = _copied(value)
+        if source is None or value is None or other is None or other.shape is None or value.shape is None:
+            continue
+        same_trials = _sizes(other.shape)[:-2] == _sizes(value.shape)[:-2]
+        if same_trials and source.shape is not None and len(source.shape.dims) <= len(other.shape.dims):
+            node.replace_input_with(side, source)
+            changed = True
+    return changed
+
+
+def _copied(value: ir.Value | None) -> ir.Value | None:
+    """The matrix that `value` holds copies of along its leading axes, or None."""
+    if value is None or value.shape is None:
+        return None
+    matrix = _sizes(value.shape)[-2:]
+    producer = value.producer()
+    while producer is not None and producer.op_type == "Reshape":
+        before = producer.inputs[0]
+        if before is None or before.shape is None or _sizes(before.shape)[-2:] != matrix:
+            return None
+        producer = before.producer()
+    source = producer.inputs[0] if producer is not None and producer.op_type == "Expand" else None
+    if source is None or source.shape is None or len(source.shape.dims) < 2:
+        return None
+    sizes = _sizes(source.shape)
+    return source if sizes[-2:] == matrix and all(size == 1 for size in sizes[:-2]) else None
+
+
+_RULES: tuple[Callable[[ir.Graph, ir.Node], bool], ...] = (
+    _same_cast,
+    _fixed_reshape,
+    _fixed_expand,
+    _broadcast_product,
+)
 
 
 def _broadcasts(reader: ir.Node, expanded: ir.Value) -> bool:

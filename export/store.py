@@ -57,7 +57,9 @@ class WeightStore:
         Raises
         ------
         FileError
-            The disk is full, or the graph has subgraphs.
+            The graph has subgraphs.
+        OSError
+            The file system's, such as a full disk.
         """
         if any(
             a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -54,7 +56,9 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
         raise InputError(f"PyTorch gave no ONNX program for {graph.name}: install a PyTorch that has torch.onnx")
     model = converted.model
     simplify(model)
-    _rename(model, graph, models)
+    names = _weight_names(models)
+    _one_layout(model.graph, names)
+    _rename(model, graph, names)
     _refuse_scatter(model, graph.name)
     return ir.to_proto(model)
 
@@ -75,13 +79,44 @@ def _refuse_scatter(model: ir.Model, name: str) -> None:
             )
 
 
-def _rename(model: ir.Model, graph: NetworkGraph, models: Models) -> None:
+def _one_layout(graph: ir.Graph, names: Mapping[str, str]) -> None:
+    """Let matrix products take weights as the networks hold them.
+
+    Converted from a gradient, some come transposed that come plain from its forward graph; in two layouts they could
+    not be shared on the disk.
+    """
+    held = {_key(value.const_value.numpy()): value for value in graph.initializers.values() if value.const_value}
+    for node in graph:
+        given = node.inputs[1].const_value if node.op_type == "Gemm" and node.inputs[1] is not None else None
+        if given is None or _key(given.numpy()) in names:
+            continue
+        plain = np.ascontiguousarray(given.numpy().T)
+        key = _key(plain)
+        if key not in names:
+            continue
+        if key not in held:
+            name = names[key]
+            held[key] = ir.Value(
+                name=name,
+                shape=ir.Shape(plain.shape),
+                type=ir.TensorType(given.dtype),
+                const_value=ir.tensor(plain, name=name),
+            )
+            graph.register_initializer(held[key])
+        node.replace_input_with(1, held[key])
+        turned = node.attributes.get("transB")
+        node.attributes.add(ir.AttrInt64("transB", 0 if turned is not None and turned.as_int() else 1))
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(str(value.name))
+
+
+def _rename(model: ir.Model, graph: NetworkGraph, names: Mapping[str, str]) -> None:
     """Take away what names this machine and this run; give weights their own names and nodes their layers'."""
-    names = _weight_names(models)
     taken: set[str] = set()
     for value in list(model.graph.initializers.values()):
         tensor = value.const_value
-        known = names.get(_key(tensor.numpy())) if tensor is not None and tensor.size > 1 else None
+        known = _name_of(tensor.numpy(), names) if tensor is not None and tensor.size > 1 else None
         if known is not None and known not in taken:
             taken.add(known)
             value.name = known
@@ -122,6 +157,15 @@ def _weight_names(models: Models) -> dict[str, str]:
         for name, tensor in getattr(models, part).state_dict().items():
             found.setdefault(_key(tensor.detach().cpu().numpy()), f"{part}.{name}")
     return found
+
+
+def _name_of(array: Any, names: Mapping[str, str]) -> str | None:
+    """The network's own name of a weight, marked where it is transposed."""
+    plain = names.get(_key(array))
+    if plain is not None or array.ndim != 2:
+        return plain
+    turned = names.get(_key(np.ascontiguousarray(array.T)))
+    return None if turned is None else f"{turned}_transposed"
 
 
 def _key(array: Any) -> str:

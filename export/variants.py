@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .precision import CalibrationSettings, calibrated, convert, decide, dynamic, probe, weights_only
+from .precision import CalibrationSettings, NothingToQuantise, calibrated, convert, decide, dynamic, probe, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -64,6 +64,14 @@ def in_precision(
 
 
 def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
+    """None where there is nothing to quantise, as in a decoder of a few small rows."""
+    try:
+        return _routed(model, graph, batches, threads)
+    except NothingToQuantise:
+        return None
+
+
+def _routed(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
     route = INT8_ROUTES.get("decode" if graph.startswith("decode_") else graph)
     if route == "weights":
         return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")

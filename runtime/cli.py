@@ -110,6 +110,9 @@ def _add_engines(run: Any) -> None:
     engines.add_argument(
         "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="of the engines (default: auto)"
     )
+    engines.add_argument(
+        "--gradients", choices=("autograd", "engines"), help="how stage 2 differentiates (default: what there is)"
+    )
     engines.add_argument("--memory", choices=("fast", "low"), help="low holds weights once (default: fast)")
 
 
@@ -175,7 +178,7 @@ def _run(args: argparse.Namespace) -> int:
         stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
     )
     names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
-    engines = ("backend", "precision", "memory")
+    engines = ("backend", "precision", "memory", "gradients")
     choices = {name: getattr(args, name) for name in (*names, *engines)}
     job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)

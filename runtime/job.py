@@ -43,6 +43,8 @@ class Job:
     backend, precision, memory
         Of a bundle; see :class:`~minddiffuser.runtime.engines.open.EngineSettings`. Its networks in PyTorch are the
         backend "pytorch".
+    gradients
+        "autograd" (a checkpoint, or the backend "pytorch") or "engines" (a bundle); None: what there is.
     stimuli
         A folder of pictures that were seen, in the trials' order; None takes the data folder's own, if any.
     settings
@@ -67,6 +69,7 @@ class Job:
     backend: str | None = None
     precision: str | None = None
     memory: str | None = None
+    gradients: str | None = None
     stimuli: Path | None = None
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
 from .refine.settings import RefineSettings
 from .schedule import N_NOISE, N_REVERSE, N_STEPS
 
@@ -193,14 +192,8 @@ class EngineNetworks:
 
     def _schedule(self) -> Mapping[str, Any]:
         sampling = self._bundle.manifest["sampling"]
-        offset, one = sampling.get("steps_offset"), sampling.get("set_alpha_to_one")
-        if not isinstance(offset, int) or not isinstance(one, bool):
-            raise InputError(
-                f"the bundle {self._bundle.folder} says nothing of its sampler (steps_offset {offset!r}, "
-                f"set_alpha_to_one {one!r}): export it again"
-            )
         return {
             "alphas_cumprod": self._bundle.arrays["alphas_cumprod"],
-            "steps_offset": offset,
-            "set_alpha_to_one": one,
+            "steps_offset": sampling["steps_offset"],
+            "set_alpha_to_one": sampling["set_alpha_to_one"],
         }

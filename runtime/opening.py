@@ -78,7 +78,22 @@ def open_source(job: Job, stack: ExitStack) -> Source:
         See :func:`~.decode.open_checkpoint`, :meth:`.bundle.Bundle.open`, :func:`~.models.open.load_models` and
         :class:`~.engines.open.EngineSet`; options that do not belong to the kind of folder.
     """
-    return _open_bundle(job, stack) if is_bundle(job.checkpoint) else _open_checkpoint(job)
+    bundle = is_bundle(job.checkpoint)
+    _check_gradients(job, bundle=bundle)
+    return _open_bundle(job, stack) if bundle else _open_checkpoint(job)
+
+
+def _check_gradients(job: Job, *, bundle: bool) -> None:
+    natural = "engines" if bundle and job.backend != "pytorch" else "autograd"
+    if job.gradients in (None, natural):
+        return
+    if job.gradients == "autograd":
+        advice = "give --backend pytorch with its --models"
+    else:
+        advice = "leave --backend pytorch out" if bundle else "make a bundle with md-export bundle, and run that"
+    raise InputError(
+        f"gradients by {job.gradients} were asked for, and {job.checkpoint} computes them by {natural}: {advice}"
+    )
 
 
 def _open_checkpoint(job: Job) -> Source:

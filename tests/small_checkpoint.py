@@ -35,7 +35,7 @@ class World:
 
 def world_of(models: Any, name: str, *, semantic: bool = False) -> World:
     """The world of these models, with decoders that give what their own encoders would: means and deviations of the
-    contexts of a few captions and of the features of a few soft random pictures; latents of unit scale."""
+    contexts of a few captions, and of the latents and features of a few soft random pictures."""
     import torch
 
     context = models.encode_text(CAPTIONS).numpy()
@@ -43,9 +43,10 @@ def world_of(models: Any, name: str, *, semantic: bool = False) -> World:
     pictures = torch.nn.functional.interpolate(coarse, size=models.image_size, mode="bilinear")
     with torch.no_grad():
         structure, token, _ = (found.numpy() for found in models.features(pictures))
+    latent = models.encode_latent(pictures).numpy()
     scales = {
         "context": (context.mean(0), 0.2 * context.std(0)),
-        "latent": (0.0, 1.0),
+        "latent": (latent.mean(0), latent.std(0)),
         "structure": (structure.mean(0), structure.std(0)),
     }
     scales |= {"semantic": (token.mean(0), token.std(0))} if semantic else {}

@@ -69,7 +69,25 @@ def test_no_import_circles() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["runtime", "runtime.cli", "runtime.decode", "runtime.metrics.compare", "runtime.refine.loop"]
+    "module",
+    [
+        "runtime",
+        "runtime.bundle",
+        "runtime.bundle_decode",
+        "runtime.cli",
+        "runtime.decode",
+        "runtime.demo",
+        "runtime.engines.open",
+        "runtime.engines.ort",
+        "runtime.generators.engines",
+        "runtime.job",
+        "runtime.metrics.compare",
+        "runtime.networks",
+        "runtime.opening",
+        "runtime.refine.engines",
+        "runtime.refine.loop",
+        "runtime.sampling",
+    ],
 )
 def test_runtime_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, minddiffuser.{module}; print(*[name for name in {HEAVY} if name in sys.modules])"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .base import BATCH, NetworkGraph, float32
 from .denoise import step_function, step_inputs
+from .reverse import vjp
 from .scaling import unit_scale
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def _backward(step_once: Callable[..., Any]) -> Callable[..., Any]:
     def gradient(
         latent: Tensor, step: Tensor, context: Tensor, uncond_context: Tensor, guidance: Tensor, next_gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
-        pulled: Any = torch.func.vjp(lambda z, c: step_once(z, step, c, uncond_context, guidance), latent, context)
-        pull_back = pulled[1]
+        _, pull_back = vjp(lambda z, c: step_once(z, step, c, uncond_context, guidance), latent, context)
         scale = unit_scale(next_gradient)
         at_latent, at_context = pull_back(next_gradient / scale.reshape(-1, 1, 1, 1))
         return at_latent * scale.reshape(-1, 1, 1, 1), at_context * scale.reshape(-1, 1, 1)

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ...runtime.refine.loss import semantic_loss, structural_loss
 from .base import BATCH, NetworkGraph, float32
+from .reverse import vjp
 from .scaling import unit_scale
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
-
-_vjp: Any = torch.func.vjp  # typed for one of its two forms only
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
@@ -51,11 +50,11 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 
 def _structural(features: Callable[..., Any]) -> Callable[..., Any]:
     def gradient(latent: Tensor, target: Tensor, mask: Tensor, layer_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        structure, pull_back, image = _vjp(features, latent, has_aux=True)
-        loss, pull_loss = _vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
+        (structure, image), pull_back = vjp(features, latent)
+        loss, pull_loss = vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
         (slope,) = pull_loss(torch.ones_like(loss))
         scale = unit_scale(slope)
-        (back,) = pull_back(slope / _like(scale, slope))
+        (back,) = pull_back(slope / _like(scale, slope), None)
         return loss, back * _like(scale, back), image
 
     return gradient
@@ -70,20 +69,16 @@ def _with_semantic(features: Callable[..., Any]) -> Callable[..., Any]:
         semantic_target: Tensor,
         semantic_weight: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        def apart(latent: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-            structure, token, image = features(latent)
-            return (structure, token), image
-
-        (structure, token), pull_back, image = _vjp(apart, latent, has_aux=True)
+        (structure, token, image), pull_back = vjp(features, latent)
 
         def total(s: Tensor, t: Tensor) -> Tensor:
             loss: Tensor = structural_loss(s, target, mask, layer_weights)
             return loss + semantic_weight * semantic_loss(t, semantic_target)  # type: ignore[no-any-return]
 
-        loss, pull_loss = _vjp(total, structure, token)
+        loss, pull_loss = vjp(total, structure, token)
         slope, token_slope = pull_loss(torch.ones_like(loss))
         scale = torch.maximum(unit_scale(slope), unit_scale(token_slope))
-        (back,) = pull_back((slope / _like(scale, slope), token_slope / _like(scale, token_slope)))
+        (back,) = pull_back(slope / _like(scale, slope), token_slope / _like(scale, token_slope), None)
         return loss, back * _like(scale, back), image
 
     return gradient

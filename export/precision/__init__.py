@@ -2,7 +2,7 @@
 
 from .emulate import emulate, runs_here
 from .exemption import Exemption
-from .int8 import CalibrationSettings, Quantised, calibrated, dynamic, weights_only
+from .int8 import CalibrationSettings, NothingToQuantise, Quantised, calibrated, dynamic, weights_only
 from .probe import Range, probe
 from .rules import PrecisionRules, decide
 from .to_half import convert
@@ -10,6 +10,7 @@ from .to_half import convert
 __all__ = [
     "CalibrationSettings",
     "Exemption",
+    "NothingToQuantise",
     "PrecisionRules",
     "Quantised",
     "Range",

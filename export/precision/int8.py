@@ -38,6 +38,10 @@ Ranking = Literal["outputs", "layers"]
 OLDEST_OPSET = 13  # the first in which DequantizeLinear takes one scale per channel
 
 
+class NothingToQuantise(InputError):
+    """The graph has no layer that int8 would change."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
     """How to quantise with calibration.
@@ -122,7 +126,9 @@ def dynamic(model: ModelProto, *, reduce_range: bool = True) -> ModelProto:
     model = _checked(model)
     names = [layer.name for layer in quantisable(model) if layer.node.op_type in ("MatMul", "Gemm")]
     if not names:
-        raise InputError("the graph has no MatMul or Gemm with a constant weight: int8 would change nothing in it")
+        raise NothingToQuantise(
+            "the graph has no MatMul or Gemm with a constant weight: int8 would change nothing in it"
+        )
     for node, named in zip(model.graph.node, _names(model), strict=True):
         node.name = named  # it picks layers by name
     large = sum(map(size_of, model.graph.initializer)) >= IN_MEMORY_BYTES
@@ -168,7 +174,7 @@ def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: Calibratio
     model = _checked(model)
     layers = quantisable(model)
     if not layers:
-        raise InputError(
+        raise NothingToQuantise(
             "the graph has no Conv, MatMul or Gemm with a constant weight: int8 would change nothing in it"
         )
     peaks = peaks_of(
@@ -246,7 +252,7 @@ def weights_only(model: ModelProto, *, smallest: int = 2**16) -> ModelProto:
         load = helper.make_node("DequantizeLinear", names, [tensor.name], name=f"{tensor.name}:dequantise", axis=0)
         result.graph.node.append(load)
     if not result.graph.node:
-        raise InputError(
+        raise NothingToQuantise(
             f"the graph has no matrix of {smallest} float32 numbers or more: int8 weights would change nothing in it"
         )
     result.graph.node.extend(nodes)

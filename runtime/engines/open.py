@@ -141,7 +141,8 @@ def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Cal
         reason = _why_no_provider(backend)
         if backend == "ort" or reason is not None:
             return reason
-    if gpu() is None:  # asked last: finding out may import PyTorch
+    found = gpu()  # asked last: finding out may import PyTorch
+    if found is None:
         return "no GPU"
     lacking = [name for name, graph in bundle.graphs.items() if not _runs(graph, target)]
     if lacking:
@@ -151,7 +152,7 @@ def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Cal
     from .trt_identity import check_plan, this_machine
 
     try:
-        here = this_machine(target)
+        here = this_machine(target, found)
     except MindDiffuserError as error:
         return str(error)
     plans = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]

@@ -98,13 +98,15 @@ class EngineObjective:
             return slope, None
         step_back = self._engines["denoise_gradient"]
         context = self._generator.whole_context(params)
-        at_context: Float32 | None = None
+        total: Any = None
         for row in reversed(range(n_steps)):
             feeds = {**self._generator.step_inputs(latents[row], context, row), "next_gradient": slope}
             found = step_back.run(feeds)
-            slope, part = found["latent_gradient"], as_numpy(found["context_gradient"])
-            at_context = part.copy() if at_context is None else at_context + part
-        return slope, at_context
+            slope, part = found["latent_gradient"], found["context_gradient"]
+            if not hasattr(part, "detach"):  # a tensor is summed where it is, and nothing waits for the GPU
+                part = as_numpy(part)
+            total = part if total is None else total + part
+        return slope, None if total is None else np.array(as_numpy(total))
 
 
 def _layer_weights(settings: RefineSettings, target: Float32, mask: NDArray[np.bool_]) -> Float32:

@@ -1,11 +1,22 @@
-"""A stand-in for the models: a few smooth random layers in float64, with every attribute that stage 1 and 2 use."""
+"""A stand-in for the models: a few smooth random layers in float64, with every attribute that stage 1 and 2 use.
+
+And engines without any export: PyTorch's own networks behind the interface that a bundle's graphs have.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
+from minddiffuser.runtime.engines.pytorch import TorchEngine
+from minddiffuser.runtime.models.open import load_models
 
 N, TOKENS, TEXT_WIDTH, LATENT = 3, 15, 8, (4, 4, 4)
 
@@ -60,3 +71,19 @@ def toy_inputs(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "uncond_context": rng.standard_normal((TOKENS, TEXT_WIDTH)).astype(np.float32),
         "noise": rng.standard_normal((N, *LATENT)).astype(np.float32),
     }
+
+
+@pytest.fixture(scope="session")
+def small_models(small_world: Path) -> Any:
+    return load_models(str(small_world))
+
+
+@pytest.fixture(scope="session")
+def torch_engines() -> Callable[..., dict[str, TorchEngine]]:
+    """Models -> an engine of every network graph; `semantic` is whether gradients know the semantic term."""
+
+    def make(models: Any, *, semantic: bool = False) -> dict[str, TorchEngine]:
+        graphs = [network_graph(name, models, semantic=semantic) for name in NETWORK_GRAPHS]
+        return {graph.name: TorchEngine(graph.name, models, graph.inputs, graph.outputs) for graph in graphs}
+
+    return make

@@ -34,10 +34,27 @@ class Shell:
 def test_it_runs_the_commands_that_it_tells(tmp_path: Path) -> None:
     shell, stream = Shell(), io.StringIO()
     assert run_demo(tmp_path / "demo", SETTINGS, stream=stream, execute=shell) == 0
-    assert shell.ran == ["simulate", "fit", "run"]
-    lines = stream.getvalue().splitlines()
-    assert [line.split()[1] for line in lines] == ["md-train", "md-train", "md-reconstruct"]
+    assert shell.ran == ["simulate", "fit", "run", "bundle", "run"]
+    *lines, last = stream.getvalue().splitlines()
+    told = [line.split()[1] for line in lines]
+    assert told == ["md-train", "md-train", "md-reconstruct", "md-export", "md-reconstruct"]
     assert "--n-test 3" in lines[0]
+    assert (
+        last == f"the same pictures from the bundle, without PyTorch: {tmp_path / 'demo' / 'engines' / 'report.html'}"
+    )
+
+
+def test_the_bundle_is_refined_as_the_checkpoint_is(tmp_path: Path) -> None:
+    """The same stage 2, on engines that need no PyTorch, into a folder of its own."""
+    made = commands(tmp_path, SETTINGS, None)
+    assert made["bundle"][made["bundle"].index("--out") + 1] == made["engines"][2]
+    assert made["engines"][made["engines"].index("--backend") + 1] == "ort"
+    for option in ("--steps", "--learning-rate", "--backprop-steps", "--batch-size", "--threads"):
+        values = [made[name][made[name].index(option) + 1] for name in ("run", "engines")]
+        assert values[0] == values[1], option
+    assert "--models" not in made["engines"]
+    outs = {made[name][made[name].index("--out") + 1] for name in made}
+    assert len(outs) == len(made)
 
 
 def test_finished_pieces_are_used_again_and_a_failed_one_is_made_anew(tmp_path: Path) -> None:
@@ -47,7 +64,11 @@ def test_finished_pieces_are_used_again_and_a_failed_one_is_made_anew(tmp_path: 
     assert failing.ran == ["simulate", "fit"]
     again = Shell()
     assert run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=again) == 0
-    assert again.ran == ["fit", "run"]
+    assert again.ran == ["fit", "run", "bundle", "run"]
+    # Runs know by themselves what is left to do; pieces that were made are not made again.
+    done = Shell()
+    assert run_demo(tmp_path, SETTINGS, stream=io.StringIO(), execute=done) == 0
+    assert done.ran == ["run", "run"]
 
 
 def test_other_choices_want_another_folder(tmp_path: Path) -> None:
@@ -106,12 +127,13 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, int]) -> None
 @pytest.mark.parametrize("stimuli", [None, Path("pictures")])
 def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: Path) -> None:
     """Each command line is parsed by the command's own parser, so that an option renamed there fails here."""
+    from minddiffuser.export import cli as export_cli
     from minddiffuser.runtime import cli as runtime_cli
     from minddiffuser.training import cli as training_cli
 
+    parsers = {"md-train": training_cli, "md-export": export_cli, "md-reconstruct": runtime_cli}
     for command in commands(tmp_path, SETTINGS, stimuli).values():
-        parser = training_cli.parser() if command[0] == "md-train" else runtime_cli.parser()
-        parser.parse_args(command[1:])
+        parsers[command[0]].parser().parse_args(command[1:])
 
 
 def test_the_page_says_what_was_chosen() -> None:

@@ -152,7 +152,8 @@ def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype:
     header = json.dumps({"responses": {"dtype": dtype, "shape": [2, 4], "data_offsets": [0, 8 * size]}}).encode()
     (tmp_path / "r.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8 * size))
     # Where ml_dtypes is installed (onnx brings it), numpy has bfloat16, and the kind of number is what is wrong.
-    with pytest.raises((FileError, ShapeError), match="save float32|truncated or damaged|are bfloat16: expected float32"):
+    told = "save float32|truncated or damaged|are bfloat16: expected float32"
+    with pytest.raises((FileError, ShapeError), match=told):
         open_responses(tmp_path / "r.safetensors")
 
 

@@ -1,0 +1,228 @@
+"""The gate on graphs of one operator: what passes, what does not, and what it says then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto
+
+from minddiffuser.export import gate
+from minddiffuser.export.gate import Case, GateFailure, end_to_end, expected_cases, failed, verify, verify_file
+from minddiffuser.export.parity import PICTURES, TOLERANCES
+from minddiffuser.runtime.bundle_schema import PRECISIONS
+from minddiffuser.runtime.engines.base import TensorSpec
+
+Build = Callable[..., ModelProto]
+SPECS = {"x": TensorSpec("float32", ("batch", 3))}, {"y": TensorSpec("float32", ("batch", 3))}
+
+
+def case(kind: str = "decoded", batch: int = 2, seed: int = 0) -> Case:
+    """The reference doubles."""
+    x = np.random.default_rng(seed).standard_normal((batch, 3)).astype(np.float32)
+    return Case(kind=kind, feeds={"x": x}, expected={"y": 2 * x})
+
+
+def doubled(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"y": 2 * feeds["x"]}
+
+
+def test_figures_are_kept_by_kind_of_input() -> None:
+    """The worst over the cases of one kind."""
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        off = 1e-5 if len(feeds["x"]) == 5 else 1e-6
+        return {"y": 2 * feeds["x"] + np.float32(off)}
+
+    cases = [case("random"), case("decoded", 5), case("decoded", 2)]
+    found = verify("doubler", run, cases, "fp32")
+    assert found.reason is None
+    told = json.loads(json.dumps(found.parity, allow_nan=False))
+    assert told["verified"] == "run"
+    assert told["tolerance"] == TOLERANCES["fp32"].worst
+    assert told["reason"] == TOLERANCES["fp32"].reason
+    worst = {kind: tensors["y"]["worst"] for kind, tensors in told["inputs"].items()}
+    peaks = [np.abs(c.expected["y"]).max() for c in cases]
+    assert worst["random"] == pytest.approx(1e-6 / peaks[0], rel=0.3)
+    assert worst["decoded"] == pytest.approx(1e-5 / peaks[1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda y: y * np.nan, "y holds NaN or infinite values (on random inputs)"),
+        (lambda y: y[:, :2], "y has shape (2, 2), expected (2, 3) (on random inputs)"),
+        (lambda y: y + 0.1, "of its peak, tolerance 0.0001 (on random inputs)"),
+        (lambda y: -y, "y is off by 2 of its peak"),
+    ],
+)
+def test_a_failure_says_which_graph_which_tensor_and_what_to_try(
+    broken: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    found = verify("doubler", lambda feeds: {"y": broken(2 * feeds["x"])}, [case("random"), case("decoded")], "fp32")
+    assert found.reason is not None
+    assert words in found.reason
+    json.dumps(found.parity, allow_nan=False)  # an infinite error can be written down for --keep-failed
+    error = failed("doubler", "fp32", found.reason)
+    assert isinstance(error, GateFailure)
+    assert str(error).startswith("the graph doubler in fp32 is not published: y ")
+    assert "report it" in str(error)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_has_something_to_try(precision: str) -> None:
+    told = str(failed("doubler", precision, "y is wrong"))
+    assert len(told.partition("; ")[2]) > 20
+    assert "\n" not in told
+
+
+def test_one_wrong_case_among_many_is_enough() -> None:
+    cases = [case(seed=seed) for seed in range(4)]
+    wrong = cases[2].feeds["x"]
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": (2 if feeds["x"] is not wrong else 2.1) * feeds["x"]}
+
+    assert "(on decoded inputs)" in str(verify("doubler", run, cases, "fp32").reason)
+
+
+class Doubler:
+    """An engine that knows only one batch size at a time, as all do."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return doubled(feeds)
+
+
+def test_cases_hold_what_the_reference_gives() -> None:
+    inputs: dict[str, Any] = {"random": [case().feeds], "decoded": [case(batch=1).feeds, case(batch=3).feeds]}
+    engine: Any = Doubler()
+    cases = expected_cases(engine, inputs)
+    assert [(c.kind, len(c.expected["y"])) for c in cases] == [("random", 2), ("decoded", 1), ("decoded", 3)]
+    for c in cases:
+        np.testing.assert_array_equal(c.expected["y"], 2 * c.feeds["x"])
+
+
+def write(model: ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def test_a_file_is_run_by_onnx_runtime(build: Build, tmp_path: Path) -> None:
+    model = build([("Add", "x x", "y")], {"x": ("batch", 3)}, {"y": ("batch", 3)})
+    path = write(model, tmp_path / "doubler.fp32.onnx")
+    found = verify_file("doubler", path, SPECS, [case(), case(batch=5)], "fp32", threads=1)
+    assert (found.reason, found.parity["verified"]) == (None, "run")
+    wrong = build([("Mul", "x x", "y")], {"x": ("batch", 3)}, {"y": ("batch", 3)})
+    found = verify_file("doubler", write(wrong, tmp_path / "wrong.onnx"), SPECS, [case()], "fp32", threads=1)
+    assert "y is off by" in str(found.reason)
+
+
+def half_model(build: Build, kind: int, name: str) -> ModelProto:
+    """Doubling by a sum with a large number, which half precision cannot hold beside a small one."""
+    return build(
+        [
+            ("Cast", "x", "h", {"to": kind}),
+            ("Cast", "big", "b", {"to": kind}),
+            ("Add", "h b", "s"),
+            ("Sub", "s b", "back"),
+            ("Add", "back h", "d"),
+            ("Cast", "d", "y", {"to": TensorProto.FLOAT}),
+        ],
+        {"x": ("batch", 3)},
+        {"y": ("batch", 3)},
+        {"big": np.array(1.0 if name == "exact" else 1024.0, np.float32)},
+    )
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)])
+def test_rounding_of_half_precision_is_seen(build: Build, tmp_path: Path, precision: str, kind: int) -> None:
+    x = np.array([[0.5, -0.25, 1.0], [0.125, 2.0, -1.0]], np.float32)
+    cases = [Case(kind="decoded", feeds={"x": x}, expected={"y": 2 * x})]
+    exact = write(half_model(build, kind, "exact"), tmp_path / "exact.onnx")
+    assert verify_file("doubler", exact, SPECS, cases, precision, threads=1).reason is None
+    coarse = write(half_model(build, kind, "coarse"), tmp_path / "coarse.onnx")
+    found = verify_file("doubler", coarse, SPECS, cases, precision, threads=1)
+    assert "y is off by" in str(found.reason)
+    assert "emulated" in found.parity["verified"]
+
+
+def test_an_overflow_of_float16_is_seen(build: Build, tmp_path: Path) -> None:
+    """ONNX Runtime has no float16 sum on the CPU: it would compute this in float32, and get it right."""
+    nodes = [
+        ("Cast", "x", "h", {"to": TensorProto.FLOAT16}),
+        ("Mul", "h large", "a"),
+        ("Mul", "a large", "b"),
+        ("Mul", "b tiny", "c"),
+        ("Mul", "c twice", "d"),
+        ("Cast", "d", "y", {"to": TensorProto.FLOAT}),
+    ]
+    weights = {name: np.array(v, np.float16) for name, v in {"large": 512, "tiny": 2**-18, "twice": 2}.items()}
+    path = write(build(nodes, {"x": ("batch", 3)}, {"y": ("batch", 3)}, weights), tmp_path / "large.onnx")
+    found = verify_file("doubler", path, SPECS, [case()], "fp16", threads=1)
+    assert found.reason == "y holds NaN or infinite values (on decoded inputs)"
+
+
+def pictures(n: int = 3, size: int = 16) -> np.ndarray:
+    """Soft random pictures."""
+    coarse = np.random.default_rng(4).random((n, 3, 4, 4), np.float32)
+    return coarse.repeat(size // 4, 2).repeat(size // 4, 3)
+
+
+def embed(images: np.ndarray) -> np.ndarray:
+    return images.mean((2, 3)).reshape(len(images), -1)
+
+
+def test_equal_pictures_pass() -> None:
+    expected = pictures()
+    found = end_to_end(expected.copy(), expected, pictures() * 0.9, embed, "fp32")
+    assert found.reason is None
+    told = json.loads(json.dumps(found.figures, allow_nan=False))
+    assert told["psnr_db"] == 120
+    assert told["n_trials"] == 3
+    assert told["compared_with"] == "what was seen"
+    assert told["differences"] == {"pixcorr": 0, "ssim": 0, "identification": 0}
+
+
+def test_one_trial_has_no_identification() -> None:
+    expected = pictures(1)
+    found = end_to_end(expected, expected, None, embed, "fp32")
+    assert set(found.figures["differences"]) == {"pixcorr", "ssim"}
+    assert found.figures["compared_with"] == "PyTorch's pictures"
+
+
+def test_pictures_that_are_no_numbers_are_told() -> None:
+    found = pictures()
+    found[1, 0, 0, 0] = np.nan
+    assert end_to_end(found, pictures(), None, embed, "fp32").reason == "the pictures hold NaN or infinite values"
+
+
+def test_pictures_of_another_trial_are_told_in_decibels() -> None:
+    expected = pictures()
+    reason = str(end_to_end(expected[[1, 0, 2]], expected, expected, embed, "fp32").reason)
+    assert "dB PSNR to PyTorch's, at least 45 are needed" in reason
+    flat = end_to_end(np.full_like(expected, 0.5), expected, expected, embed, "bf16")
+    assert "dB PSNR" in str(flat.reason)
+
+
+@pytest.mark.parametrize("name", ["pixcorr", "ssim", "identification"])
+@pytest.mark.parametrize("by", [0.1, float("nan")])
+def test_a_metric_that_differs_is_told_by_name(name: str, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By turns, each metric says something else of the engines' pictures than of PyTorch's."""
+    expected = pictures()
+    found = np.clip(expected + 1e-4, 0, 1)  # tells the two apart
+    metric = {"identification": "two_way"}.get(name, name)
+    real = getattr(gate, metric)
+
+    def biased(first: Any, second: Any) -> Any:
+        own = embed(found) if metric == "two_way" else found
+        return real(first, second) + (by if second.shape == own.shape and np.array_equal(second, own) else 0)
+
+    monkeypatch.setattr(gate, metric, biased)
+    reason = str(end_to_end(found, expected, expected, embed, "fp32").reason)
+    assert reason.startswith(f"{name} differs by ")
+    assert f"at most {PICTURES['fp32'].metric:g} is allowed" in reason

@@ -1,0 +1,160 @@
+"""What engines are verified on: disjoint training trials, and what real runs of both stages give each graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
+from minddiffuser.export.material import STEPS, random_feeds, reference_run, schedule_of, trials_for
+from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.engines.base import check_feeds
+from minddiffuser.runtime.engines.pytorch import TorchEngine
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
+from minddiffuser.runtime.generators.noise import trial_noise
+from minddiffuser.runtime.images import to_float
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.training.datasets.folder import SplitData, open_data, write_data
+
+N_VOXELS, N_TRAIN = 24, 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_checkpoint: Path) -> Checkpoint:
+    return open_checkpoint(small_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def models(small_world: Path) -> Any:
+    return load_models(str(small_world))
+
+
+def write_folder(folder: Path, *, n_voxels: int = N_VOXELS, size: int = 32) -> Path:
+    """Every trial with its own number in its first voxel, and a picture of its own."""
+    rng = np.random.default_rng(2)
+
+    def split(n: int, start: int) -> SplitData:
+        responses = rng.standard_normal((n, n_voxels), dtype=np.float32)
+        responses[:, 0] = start + np.arange(n)
+        return SplitData(
+            responses=responses,
+            stimulus=np.arange(n)[::-1].copy(),
+            images=rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
+            captions=[["a picture"]] * n,
+            noise_ceiling=None,
+        )
+
+    splits = {"train": split(N_TRAIN, 0), "test": split(4, 1000)}
+    write_data(folder, splits, subject="someone", rois={"V1": (0, n_voxels)})
+    return folder
+
+
+def test_trials_of_a_folder_are_training_trials_and_disjoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data")
+    verify, calibrate = trials_for(checkpoint, folder, (3, 4))
+    numbers = [part.responses[:, 0].astype(int).tolist() for part in (verify, calibrate)]
+    assert (len(verify), len(calibrate)) == (3, 4)
+    assert len(set(sum(numbers, []))) == 7
+    assert max(sum(numbers, [])) == N_TRAIN - 1  # spread over the whole split, none of it the test's
+    data = open_data(folder)
+    for part in (verify, calibrate):
+        assert part.origin == "training trials"
+        np.testing.assert_array_equal(part.decoded.latent, checkpoint.decode(part.responses).latent)
+        assert part.seen is not None
+        for picture, trial in zip(part.seen, part.responses[:, 0].astype(int), strict=True):
+            stimulus = N_TRAIN - 1 - trial
+            np.testing.assert_array_equal(picture, to_float(data.images("train", stimulus, stimulus + 1))[0])
+
+
+def test_pictures_of_another_size_are_not_compared_with(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (part,) = trials_for(checkpoint, write_folder(tmp_path / "data", size=16), (2,))
+    assert part.seen is None
+
+
+def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Checkpoint) -> None:
+    first, second = trials_for(checkpoint, None, (400, 2))
+    again, _ = trials_for(checkpoint, None, (400, 2))
+    np.testing.assert_array_equal(first.responses, again.responses)
+    mean, std = checkpoint.statistics
+    scores = (first.responses - mean) / std
+    assert np.abs(scores.mean(0)).max() < 0.25
+    assert np.abs(scores.std(0) - 1).max() < 0.15
+    assert not (first.responses[:2] == second.responses).any()
+    assert (first.seen, first.origin) == (None, "drawn from the training statistics")
+
+
+def test_another_data_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has 7 voxels, the checkpoint was fitted on 24: give the data folder"):
+        trials_for(checkpoint, write_folder(tmp_path / "other", n_voxels=7), (2,))
+    with pytest.raises(InputError, match="has 12 training trials, 13 are needed: leave --data out"):
+        trials_for(checkpoint, write_folder(tmp_path / "few"), (9, 4))
+    assert len(trials_for(checkpoint, tmp_path / "few", (8, 4))) == 2
+
+
+@pytest.mark.parametrize("name", NETWORK_GRAPHS)
+def test_random_inputs_fit_every_graph(name: str, models: Any, checkpoint: Checkpoint) -> None:
+    graph = network_graph(name, models, semantic=True)
+    feeds = random_feeds(graph, checkpoint, batch=3)
+    assert list(feeds) == list(graph.inputs)
+    free = check_feeds(name, graph.inputs, feeds)
+    assert free == {BATCH: 3}
+    again, other = random_feeds(graph, checkpoint, batch=3), random_feeds(graph, checkpoint, batch=3, seed=1)
+    first = next(iter(feeds))
+    assert all(np.array_equal(again[key], array) for key, array in feeds.items())
+    assert not np.array_equal(other[first], feeds[first])
+    if "mask" in feeds:
+        np.testing.assert_array_equal(feeds["mask"], checkpoint.mask)
+        np.testing.assert_allclose(feeds["layer_weights"].sum(1), 1, rtol=1e-6)
+    if "uncond_context" in feeds:
+        np.testing.assert_array_equal(feeds["uncond_context"], checkpoint.uncond_context)
+    if "image" in feeds:
+        assert feeds["image"].min() >= 0
+        assert feeds["image"].max() <= 1
+
+
+@pytest.mark.parametrize("backprop_steps", [None, 2])
+def test_the_reference_is_stage_1_and_what_each_graph_was_given(
+    models: Any, checkpoint: Checkpoint, backprop_steps: int | None
+) -> None:
+    (trials,) = trials_for(checkpoint, None, (2,))
+    graphs = [network_graph(name, models, semantic=False) for name in NETWORK_GRAPHS]
+    engines: Any = {graph.name: TorchEngine(graph.name, models, graph.inputs, graph.outputs) for graph in graphs}
+    found = reference_run(checkpoint, models, engines, trials, semantic=False, backprop_steps=backprop_steps)
+    decoded = trials.decoded
+    generator = DiffusionGenerator(
+        models,
+        torch.from_numpy(decoded.latent),
+        torch.from_numpy(decoded.context),
+        torch.from_numpy(checkpoint.uncond_context),
+        torch.from_numpy(trial_noise(42, range(2), models.latent_shape)),
+    )
+    with torch.no_grad():
+        expected = generator.stage1_render().numpy()
+    np.testing.assert_allclose(found.stage1, expected, rtol=0, atol=2e-5)
+    assert set(found.feeds) == set(NETWORK_GRAPHS)
+    for graph in graphs:
+        for feeds in found.feeds[graph.name]:
+            assert check_feeds(graph.name, graph.inputs, feeds) == {BATCH: 2}
+            assert all(array.dtype == np.float32 for array in feeds.values())
+    times = [float(feeds["step"][0]) for feeds in found.feeds["denoise"]]
+    assert times == sorted(times, reverse=True)
+    assert len(times) == len(STEPS)
+    assert len(found.feeds["denoise_gradient"]) == (len(STEPS) if backprop_steps is None else backprop_steps)
+    np.testing.assert_array_equal(found.feeds["clip_structure"][0]["image"], found.stage1)
+    np.testing.assert_array_equal(
+        found.feeds["vae_decode"][0]["latent"], found.feeds["structure_gradient"][0]["latent"]
+    )
+    for feeds in found.feeds["denoise_gradient"]:
+        assert np.abs(feeds["next_gradient"]).max() > 0
+
+
+def test_the_schedule_is_the_models(models: Any) -> None:
+    found = schedule_of(models)
+    assert found["steps_offset"] == 1
+    assert found["set_alpha_to_one"] is False
+    np.testing.assert_array_equal(found["alphas_cumprod"], models.alphas_cumprod)

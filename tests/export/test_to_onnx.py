@@ -1,0 +1,220 @@
+"""A network as an ONNX file: the same bytes everywhere, nothing of this machine in it, names of weights and layers."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
+
+from minddiffuser.export.graphs.base import BATCH, NetworkGraph, float32, network_graph
+from minddiffuser.export.graphs.reverse import vjp
+from minddiffuser.export.store import WEIGHTS, WeightStore
+from minddiffuser.export.to_onnx import OPSET, export_network, prepare
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.models.open import load_models
+
+Run = Callable[..., dict[str, np.ndarray]]
+ELSEWHERE = """
+import hashlib, sys
+from minddiffuser.export.graphs.base import network_graph
+from minddiffuser.export.to_onnx import export_network, prepare
+from minddiffuser.runtime.models.open import load_models
+
+models = load_models(sys.argv[1])
+prepare(models)
+made = export_network(network_graph("vae_decode", models, semantic=False), models)
+print(hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest())
+"""
+
+
+def sha256(model: ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.Popen[str]:
+    """Another process in another folder, with other hashes of names, begins to export."""
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    return subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, str(small_world)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        env=environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def models(small_world: Path) -> Any:
+    opened = load_models(str(small_world))
+    prepare(opened)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def exported(elsewhere: Any, models: Any) -> ModelProto:
+    return export_network(network_graph("vae_decode", models, semantic=False), models)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_file_computes_what_the_network_does(batch: int, models: Any, exported: ModelProto, run: Run) -> None:
+    latent = torch.randn(batch, *models.latent_shape, generator=torch.Generator().manual_seed(batch))
+    with torch.no_grad():
+        expected = models.decode_latent(latent).numpy()
+    np.testing.assert_allclose(run(exported, {"latent": latent.numpy()})["image"], expected, rtol=0, atol=1e-5)
+
+
+def test_two_processes_write_the_same_bytes(exported: ModelProto, elsewhere: subprocess.Popen[str]) -> None:
+    told, _ = elsewhere.communicate(timeout=280)
+    assert elsewhere.returncode == 0
+    assert told.split()[-1] == sha256(exported)
+
+
+def test_nothing_of_this_machine_is_in_it(exported: ModelProto, small_world: Path) -> None:
+    bare = ModelProto()
+    bare.CopyFrom(exported)
+    for tensor in bare.graph.initializer:
+        tensor.ClearField("raw_data")
+    text = str(bare)
+    for node in exported.graph.node:  # a slash stands between layer and operator, and nowhere else
+        text = text.replace(f'"{node.name}"', f'"{node.name.replace("/", ":")}"')
+    words = [getpass.getuser(), socket.gethostname(), str(Path.home()), os.getcwd(), sys.prefix, str(small_world)]
+    words = [word for word in words if len(word) > 3]  # shorter ones may be anything
+    for word in ("/", ".py", "File ", "Traceback", "torch", "pkg.", *words):
+        assert word not in text, word
+    assert exported.producer_name == "minddiffuser"
+    assert exported.producer_version == ""
+    assert not exported.metadata_props
+    assert not any(node.doc_string or node.metadata_props for node in exported.graph.node)
+    assert not exported.functions
+
+
+def test_it_is_a_plain_model_of_one_opset(exported: ModelProto) -> None:
+    onnx.checker.check_model(exported, full_check=True)
+    assert [(entry.domain, entry.version) for entry in exported.opset_import] == [("", OPSET)]
+    assert exported.graph.name == "vae_decode"
+    for value in (*exported.graph.input, *exported.graph.output):
+        first = value.type.tensor_type.shape.dim[0]
+        assert first.dim_param == BATCH
+
+
+def test_weights_have_the_networks_own_names(models: Any, exported: ModelProto) -> None:
+    own = {f"vae.{name}": tensor.numpy() for name, tensor in models.vae.state_dict().items()}
+    named = 0
+    for tensor in exported.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if not tensor.name.startswith("vae."):
+            assert array.size <= 64, tensor.name  # shapes and scalars
+            continue
+        plain, turned = tensor.name.removesuffix("_transposed"), tensor.name.endswith("_transposed")
+        np.testing.assert_array_equal(array.T if turned else array, own[plain])
+        named += 1
+    assert named > 20
+
+
+def test_nodes_are_named_by_their_layers(exported: ModelProto) -> None:
+    names = [node.name for node in exported.graph.node]
+    assert len(set(names)) == len(names)
+    convolutions = [node for node in exported.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 5
+    for node in convolutions:
+        assert node.name == f"{node.input[1].removesuffix('.weight')}/Conv_1"
+    layers = {name.rpartition("/")[0] for name in names}
+    assert "vae.decoder.mid_block.attentions.0.to_v" in layers
+    assert len([name for name in names if name.startswith("vae.")]) > 0.9 * len(names)
+
+
+class Pair:
+    """Two linear layers, each large enough to be kept as it is."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.unet, self.vae, self.clip = nn.Linear(72, 70), nn.Linear(70, 75), nn.Linear(2, 2)
+
+
+def pair_graphs(models: Any) -> tuple[NetworkGraph, NetworkGraph]:
+    """A layer of a fixed input, as of a time step, and one of the input itself; and the gradient of both."""
+    inputs = {"x": float32(BATCH, 72), "time": float32(72)}
+
+    def forward(x: Tensor, time: Tensor) -> Tensor:
+        hidden = models.unet(x) * torch.tanh(models.unet(time.unsqueeze(0)))
+        return models.vae(torch.tanh(hidden))
+
+    def backward(function: Callable[..., Any]) -> Callable[..., Any]:
+        def gradient(x: Tensor, time: Tensor, slope: Tensor) -> Tensor:
+            _, pull_back = vjp(lambda given: function(given, time), x)
+            return pull_back(slope)[0]
+
+        return gradient
+
+    plain = NetworkGraph(
+        name="pair",
+        inputs=inputs,
+        outputs={"y": float32(BATCH, 75)},
+        forward=forward,
+        forward_inputs=("x", "time"),
+    )
+    back = NetworkGraph(
+        name="pair_gradient",
+        inputs={**inputs, "slope": float32(BATCH, 75)},
+        outputs={"x_gradient": float32(BATCH, 72)},
+        forward=forward,
+        forward_inputs=("x", "time"),
+        backward=backward,
+    )
+    return plain, back
+
+
+def test_a_graph_and_its_gradient_share_their_weights(tmp_path: Path, run: Run) -> None:
+    models: Any = Pair()
+    prepare(models)
+    plain, back = (export_network(graph, models) for graph in pair_graphs(models))
+    x, time = torch.randn(3, 72).requires_grad_(), torch.randn(72)
+    out = pair_graphs(models)[0].forward(x, time)
+    slope = torch.randn(3, 75)
+    (expected,) = torch.autograd.grad(out, x, slope)
+    feeds = {"x": x.detach().numpy(), "time": time.numpy()}
+    with WeightStore(tmp_path) as store:
+        first, _ = store.write(plain, "plain")
+        second, _ = store.write(back, "back")
+    np.testing.assert_allclose(run(first, feeds)["y"], out.detach().numpy(), atol=1e-5)
+    found = run(second, {**feeds, "slope": slope.numpy()})["x_gradient"]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    held = sum(p.numel() * 4 for layer in (models.unet, models.vae) for p in layer.parameters() if p.ndim == 2)
+    assert (tmp_path / WEIGHTS).stat().st_size < held + 2000
+
+
+def toy(forward: Callable[..., Any], **outputs: Any) -> NetworkGraph:
+    inputs = {"a": float32(BATCH, 5), "b": float32(BATCH, 5)}
+    return NetworkGraph(name="toy", inputs=inputs, outputs=outputs, forward=forward, forward_inputs=tuple(inputs))
+
+
+def test_sums_at_repeated_indices_are_refused() -> None:
+    index = torch.tensor([0, 0, 1, 1, 2])
+
+    def scattering(a: Tensor, b: Tensor) -> Tensor:
+        return (a + b).scatter_add(1, index.expand(a.shape[0], 5), b)
+
+    models: Any = Pair()
+    with pytest.raises(InputError, match=r"the graph toy adds up at repeated indices \(.*Scatter"):
+        export_network(toy(scattering, y=float32(BATCH, 5)), models)
+
+
+def test_two_free_sizes_are_refused() -> None:
+    models: Any = Pair()
+    with pytest.raises(InputError, match="the graph toy has more than one free size"):
+        export_network(toy(lambda a, b: (a + 1, b + 1), y=float32(BATCH, 5), z=float32(BATCH, 5)), models)

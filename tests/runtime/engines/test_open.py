@@ -1,0 +1,352 @@
+"""Which engine is chosen, what is told of it, and that no other one runs instead."""
+
+import importlib.util
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle_schema import Graph, Variant
+from minddiffuser.runtime.engines import cuda_gpu, trt_identity
+from minddiffuser.runtime.engines import open as opening
+from minddiffuser.runtime.engines.base import TensorSpec
+from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.open import BACKENDS, EngineSet, EngineSettings, choose_backend, open_engine
+from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings
+from minddiffuser.runtime.errors import FileError, InputError
+
+ADA = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
+PLAN = {
+    "target": "tensorrt",
+    "library": "10.1.0",
+    "platform": f"{sys.platform}-{platform.machine()}".lower(),
+    "gpu": ADA.name,
+    "compute_capability": "8.9",
+    "options": {},
+    "graph": {"sha256": "ab" * 32},
+}
+NETWORKS = ("denoise", "vae_decode")
+SPECS = {"x": TensorSpec("float32", ("batch", 4))}
+Held = dict[str, Sequence[tuple[str, str]]]
+
+
+def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None = None, **plan: Any) -> Bundle:
+    """A bundle as far as choosing goes; `held` has (target, precision) of every engine by graph."""
+    graphs = {}
+    for name, engines in held.items():
+        variants = tuple(
+            Variant(
+                graph=name,
+                target=target,
+                precision=precision,
+                file=Path(f"/bundle/engines/{name}.{target}.{precision}"),
+                data=(),
+                opset=20,
+                batch_sizes=(batches or {}).get(target),
+                parity={},
+                precision_map=[],
+                builder=PLAN | {"target": target} | plan,
+            )
+            for target, precision in engines
+        )
+        graphs[name] = Graph(name, SPECS, SPECS, variants)
+    return Bundle(
+        folder=Path("/bundle"),
+        manifest={},
+        hash="",
+        version=1,
+        models_name="small",
+        models_hash="",
+        checkpoint_hash="",
+        subject="someone",
+        modality="fmri",
+        preset="reference",
+        image_size=32,
+        n_voxels=24,
+        shapes={},
+        files={},
+        graphs=graphs,
+    )
+
+
+def everywhere(*engines: tuple[str, str]) -> Held:
+    """Networks with ONNX graphs and these engines; a decoder with an ONNX graph alone."""
+    return {**{name: [("onnx", "fp32"), *engines] for name in NETWORKS}, "decode_latent": [("onnx", "fp32")]}
+
+
+EVERY = everywhere(("tensorrt", "fp16"), ("tensorrt-rtx", "fp16"), ("ort-tensorrt", "fp16"))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what this machine is said to have."""
+
+    def has(
+        *, providers: Sequence[str] = (), libraries: dict[str, str] | None = None, onnxruntime_there: bool = True
+    ) -> None:
+        names = [f"{name}ExecutionProvider" for name in (*providers, "CPU")]
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+        monkeypatch.setattr(trt_identity, "library_version", (libraries or {}).get)
+        if not onnxruntime_there:
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    return has
+
+
+TENSORRT, RTX = {"tensorrt": "10.1.0"}, {"tensorrt-rtx": "10.1.0"}
+PROVIDERS = ("Tensorrt", "CUDA")
+
+
+@pytest.mark.parametrize(
+    ("held", "gpu", "there", "chosen", "told"),
+    [
+        (EVERY, ADA, {"libraries": TENSORRT, "providers": PROVIDERS}, "tensorrt", ["the fastest that is here"]),
+        (
+            EVERY,
+            ADA,
+            {"libraries": RTX, "providers": PROVIDERS},
+            "tensorrt-rtx",
+            ["tensorrt: TensorRT does not load here: pip install 'minddiffuser[gpu]'"],
+        ),
+        (EVERY, ADA, {"providers": PROVIDERS}, "ort-tensorrt", ["tensorrt-rtx: TensorRT-RTX does not load here"]),
+        (EVERY, ADA, {"providers": ["CUDA"]}, "ort-cuda", ["ort-tensorrt: onnxruntime is a build without it"]),
+        (everywhere(), ADA, {"providers": PROVIDERS}, "ort-cuda", ["tensorrt: not in the bundle"]),
+        (everywhere(), ADA, {}, "ort", ["ort-cuda: onnxruntime is a build without it"]),
+        (
+            EVERY,
+            None,
+            {"libraries": TENSORRT | RTX, "providers": PROVIDERS},
+            "ort",
+            [f"{name}: no GPU" for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-cuda")],
+        ),
+        (
+            EVERY,
+            ADA,
+            {"libraries": {"tensorrt": "11.0.0"}},
+            "ort",
+            ["tensorrt: the plan was built by TensorRT 10.1.0, this machine has 11.0.0"],
+        ),
+        (
+            EVERY,
+            Gpu(0, "NVIDIA A100", "8.0", "13.0"),
+            {"libraries": TENSORRT},
+            "ort",
+            ["tensorrt: the plan is for NVIDIA GeForce RTX 4090", "this machine has NVIDIA A100"],
+        ),
+        (
+            {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]},
+            ADA,
+            {"libraries": TENSORRT},
+            "ort",
+            ["tensorrt: the bundle has no engine of clip_structure"],
+        ),
+    ],
+)
+def test_auto_takes_the_fastest_that_runs_here_and_tells_why_no_other(
+    held: Held, gpu: Gpu | None, there: dict[str, Any], chosen: str, told: list[str], machine: Callable[..., None]
+) -> None:
+    machine(**there)
+    choice = choose_backend(bundle_of(held), "auto", lambda: gpu)
+    assert choice.backend == chosen
+    for part in told:
+        assert part in choice.reason
+
+
+def test_a_cpu_is_not_asked_for_a_gpu_in_vain(machine: Callable[..., None]) -> None:
+    """Looking for a GPU may cost PyTorch's import: not for a bundle and an onnxruntime that have no use for one."""
+    machine()
+
+    def looked() -> None:
+        raise AssertionError("looked for a GPU")
+
+    assert choose_backend(bundle_of(everywhere()), "auto", looked).backend == "ort"
+    assert choose_backend(bundle_of(everywhere()), "ort", looked).backend == "ort"
+    assert choose_backend(bundle_of(everywhere()), "ort-cuda", looked).backend == "ort-cuda"
+
+
+def test_where_nothing_runs_every_reason_is_told(machine: Callable[..., None]) -> None:
+    machine(onnxruntime_there=False)
+    with pytest.raises(InputError) as caught:
+        choose_backend(bundle_of(EVERY), "auto", lambda: None)
+    for part in ("tensorrt: no GPU", "ort-cuda: onnxruntime is not installed", "ort: onnxruntime is not installed"):
+        assert part in str(caught.value)
+    assert str(caught.value).endswith("build one for this machine")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_asked_for_is_taken_or_refused_but_never_replaced(
+    backend: str, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(providers=PROVIDERS, libraries=TENSORRT | RTX)
+    choice = choose_backend(bundle_of(EVERY), backend, lambda: ADA)
+    assert (choice.backend, choice.reason) == (backend, "asked for")
+    target = BACKENDS[backend]
+    others: Held = {name: [(t, "fp16") for t in set(BACKENDS.values()) - {target}] for name in NETWORKS}
+    with pytest.raises(InputError, match=rf"the backend '{backend}' needs {target}: md-export build bundle --target"):
+        choose_backend(bundle_of(others), backend, lambda: ADA)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
+    for finder in (lambda: None, None):
+        if backend.startswith("ort"):  # ONNX Runtime itself says what is missing, when the session is opened
+            assert choose_backend(bundle_of(EVERY), backend, finder).backend == backend
+        else:
+            with pytest.raises(InputError, match=f"'{backend}' needs an NVIDIA GPU and none was found"):
+                choose_backend(bundle_of(EVERY), backend, finder)
+
+
+MIXED: Held = {
+    "denoise": [("onnx", p) for p in ("int8", "bf16", "fp16", "fp32")] + [("tensorrt", "fp32"), ("tensorrt", "fp16")],
+    "vae_decode": [("onnx", "fp16"), ("onnx", "fp32"), ("tensorrt", "fp16")],
+    "decode_latent": [("onnx", "fp16"), ("onnx", "fp32")],
+}
+
+
+def set_of(held: Held, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> EngineSet:
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
+    return EngineSet(bundle_of(held, batches=choices.pop("batches", None)), EngineSettings(**choices))
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "expected"),
+    [
+        ("ort", "auto", ("onnx fp32", "onnx fp32", "onnx fp32")),
+        ("ort-cuda", "auto", ("onnx fp16", "onnx fp16", "onnx fp32")),
+        ("tensorrt", "auto", ("tensorrt fp16", "tensorrt fp16", "onnx fp32")),
+        # A graph that was left in float32 when the bundle was made stays there.
+        ("ort", "int8", ("onnx int8", "onnx fp32", "onnx fp32")),
+        ("ort", "bf16", ("onnx bf16", "onnx fp32", "onnx fp32")),
+        ("ort-cuda", "fp16", ("onnx fp16", "onnx fp16", "onnx fp16")),
+        ("ort-cuda", "fp32", ("onnx fp32", "onnx fp32", "onnx fp32")),
+        ("tensorrt", "fp16", ("tensorrt fp16", "tensorrt fp16", "onnx fp16")),
+    ],
+)
+def test_precisions(backend: str, precision: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = set_of(MIXED, monkeypatch, backend=backend, precision=precision)
+    found = [engines.variant(name) for name in MIXED]
+    assert tuple(f"{variant.target} {variant.precision}" for variant in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "choices", "told"),
+    [
+        # float32 is there for both, and nobody asked for it.
+        (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, asked for fp16"),
+        (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, asked for bf16"),
+        (
+            {"vae_decode": [("tensorrt", "fp16")], "denoise": [("onnx", "fp32")]},
+            {"backend": "tensorrt"},
+            "has no denoise for the backend 'tensorrt': md-export build bundle --target tensorrt",
+        ),
+        (
+            {"denoise": [("ort-tensorrt", "fp16")], "vae_decode": [("tensorrt", "fp16")]},
+            {"backend": "tensorrt"},
+            "has no denoise",
+        ),
+    ],
+)
+def test_a_precision_or_engine_that_is_not_there_is_refused(
+    held: Held, choices: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = set_of(held, monkeypatch, **choices)
+    with pytest.raises(InputError, match=told):
+        engines.variant("denoise")
+
+
+def test_the_largest_batch_is_the_smallest_of_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"tensorrt": (1, 2, 8), "onnx": None}
+    held = {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]}
+    assert set_of(held, monkeypatch, backend="tensorrt", batches=sizes).largest_batch == 8
+    assert set_of(held, monkeypatch, backend="ort", batches=sizes).largest_batch is None
+    both = {"denoise": [("tensorrt", "fp16")], "vae_decode": [("tensorrt", "fp16")]}
+    smaller = set_of(both, monkeypatch, backend="tensorrt", batches=sizes)
+    object.__setattr__(smaller.bundle.graphs["vae_decode"].variants[0], "batch_sizes", (1, 4))
+    assert smaller.largest_batch == 4
+
+
+@pytest.mark.parametrize(
+    ("backend", "providers"),
+    [
+        ("ort", {"decode_latent": "cpu", "denoise": "cpu"}),
+        ("ort-cuda", {"decode_latent": "cpu", "denoise": "cuda"}),
+        ("ort-tensorrt", {"decode_latent": "cpu", "denoise": "tensorrt"}),
+    ],
+)
+def test_decoders_run_on_the_cpu_where_only_networks_have_gpu_engines(
+    backend: str, providers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, tuple[OrtSettings, str]] = {}
+
+    def fake(name: str, path: Path, _inputs: Any, _outputs: Any, settings: OrtSettings, *, precision: str) -> Any:
+        asked[name] = settings, path.name
+        return OrtEngine(None, name, SPECS, SPECS, settings, precision)
+
+    monkeypatch.setattr(opening, "open_ort", fake)
+    held = everywhere(("ort-tensorrt", "fp32"))
+    with set_of(held, monkeypatch, backend=backend, threads=2, memory="low", memory_limit_bytes=9) as engines:
+        for name in providers:
+            assert engines[name] is engines[name]
+    assert {name: settings.provider for name, (settings, _) in asked.items()} == providers
+    assert asked["decode_latent"][1] == "decode_latent.onnx.fp32"
+    for settings, _ in asked.values():
+        assert (settings.threads, settings.memory, settings.memory_limit_bytes) == (2, "low", 9)
+
+
+def test_decoders_of_a_bundle_of_plans_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(opening, "open_ort", lambda name, path, *_args, **_named: opened.append((name, path.name)))
+    monkeypatch.setattr(EngineSet, "_plan", lambda self, graph, variant: opened.append((graph, variant.file.name)))
+    engines = set_of(everywhere(("tensorrt", "fp16")), monkeypatch, backend="tensorrt")
+    for name in ("decode_latent", "denoise"):
+        engines._engine(engines.variant(name), engines._backend(name))
+    assert opened == [("decode_latent", "decode_latent.onnx.fp32"), ("denoise", "denoise.tensorrt.fp16")]
+
+
+def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) -> None:
+    bundle = Bundle.open(toy_bundle)
+    latent = rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
+    with EngineSet(bundle) as engines:
+        assert engines.choice.backend == "ort"
+        image = engines["vae_decode"].run({"latent": latent})["image"]
+        expected = 1 / (1 + np.exp(-latent[:, :3].repeat(8, 2).repeat(8, 3)))
+        np.testing.assert_allclose(image, expected, rtol=1e-5)
+        assert engines["vae_decode"] is engines["vae_decode"]
+        assert engines.loop() is None
+        engine = engines["vae_decode"]
+    with pytest.raises(InputError, match="closed"):
+        engine.run({"latent": latent})
+    with open_engine(bundle, "vae_decode", EngineSettings(backend="ort", precision="fp32", threads=1)) as alone:
+        np.testing.assert_allclose(alone.run({"latent": latent})["image"], expected, rtol=1e-5)
+
+
+def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_bundle, tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["graphs"]["denoise"]
+    manifest.write_text(json.dumps(content))
+    engines = EngineSet(Bundle.open(tmp_path / "bundle"))
+    for ask in (engines.__getitem__, engines.variant):
+        with pytest.raises(FileError, match="lacks the graph denoise: export it with them"):
+            ask("denoise")
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"backend": "onnx"}, "backend 'onnx' is unknown: choose one of auto, ort, ort-cuda, ort-tensorrt, tensorrt"),
+        ({"precision": "fp8"}, "precision 'fp8' is unknown"),
+        ({"threads": 0}, "threads is 0"),
+        ({"memory": "none"}, "memory 'none' is unknown"),
+        ({"memory_limit_bytes": -1}, "memory_limit_bytes is -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        EngineSettings(**choices)

@@ -1,0 +1,238 @@
+"""The tiny world exported by md-export's own code: both stages on ONNX Runtime reach PyTorch's pictures."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.decode import Decoded, open_checkpoint
+from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
+from minddiffuser.runtime.generators.noise import trial_noise
+from minddiffuser.runtime.images import read_image, write_png
+from minddiffuser.runtime.models.models import Models
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.networks import EngineNetworks, Networks, Start, TorchNetworks
+from minddiffuser.runtime.refine.loop import Refined, refine
+from minddiffuser.runtime.refine.settings import RefineSettings
+
+# The bundle is exported once in a session, which takes minutes.
+pytestmark = pytest.mark.timeout(1200)
+
+ROWS = np.random.default_rng(1).standard_normal((2, 24)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models("tiny")
+
+
+@pytest.fixture(scope="module")
+def engines(tiny_bundle: Path) -> Iterator[EngineSet]:
+    with EngineSet(Bundle.open(tiny_bundle), EngineSettings(backend="ort", threads=1)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def decoder(engines: EngineSet) -> BundleDecoder:
+    return BundleDecoder(engines.bundle, engines)
+
+
+@pytest.fixture(scope="module")
+def decoded(decoder: BundleDecoder) -> Decoded:
+    return decoder.decode(ROWS)
+
+
+@pytest.fixture(scope="module")
+def both(engines: EngineSet, models: Models) -> dict[str, Networks]:
+    return {
+        "pytorch": TorchNetworks(models, checkpointing=False),
+        "engines": EngineNetworks(engines.bundle, engines),
+    }
+
+
+def generator_of(networks: Networks, decoder: BundleDecoder, decoded: Decoded, backprop_steps: int | None) -> Any:
+    return networks.generator(
+        Start(
+            latent=decoded.latent,
+            context=decoded.context,
+            uncond_context=decoder.uncond_context,
+            noise=trial_noise(42, range(len(ROWS)), networks.latent_shape),
+            backprop_steps=backprop_steps,
+        )
+    )
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
+
+def test_features_are_those_of_the_checkpoint(decoded: Decoded, tiny_checkpoint: Path) -> None:
+    expected = open_checkpoint(tiny_checkpoint).decode(ROWS)
+    for field in fields(expected):
+        reference, found = getattr(expected, field.name), getattr(decoded, field.name)
+        assert found.shape == reference.shape
+        assert reference.std() > 0.1
+        np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_stage_1_is_pytorchs_picture(both: dict[str, Networks], decoder: BundleDecoder, decoded: Decoded) -> None:
+    images = {k: as_numpy(generator_of(v, decoder, decoded, None).stage1_render()) for k, v in both.items()}
+    assert images["pytorch"].std() > 0.05
+    assert np.abs(images["pytorch"][0] - images["pytorch"][1]).max() > 0.1
+    np.testing.assert_allclose(images["engines"], images["pytorch"], atol=1e-3)
+
+
+FORMS = {
+    "truncated": RefineSettings(steps=3, backprop_steps=2, semantic_weight=0.1),
+    "latent alone": RefineSettings(steps=3, backprop_steps=0, layer_weights="reference", loss_mean="all"),
+    "full": RefineSettings(steps=1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stage_2_reaches_pytorchs_picture(
+    form: str, both: dict[str, Networks], decoder: BundleDecoder, decoded: Decoded
+) -> None:
+    settings = FORMS[form]
+    first: dict[str, tuple[Any, Any, Any]] = {}
+    found: dict[str, Refined] = {}
+    for name, networks in both.items():
+        generator = generator_of(networks, decoder, decoded, settings.backprop_steps)
+        objective = networks.objective(generator, decoded.structure, decoder.mask, settings, decoded.semantic)
+        real = objective.value_and_gradient
+
+        def once(params: Any, *, name: str = name, real: Any = real) -> Any:
+            result = real(params)
+            first.setdefault(name, result)
+            return result
+
+        objective.value_and_gradient = once
+        found[name] = refine(objective, generator.initial(), settings)
+    gradients, expected = first["engines"][1], first["pytorch"][1]
+    assert set(gradients) == set(expected) == ({"latent"} if form == "latent alone" else {"latent", "context"})
+    for name, slope in expected.items():
+        reference = as_numpy(slope).reshape(len(ROWS), -1).astype(np.float64)
+        norms = np.linalg.norm(reference, axis=1)
+        assert norms.min() > 0
+        error = np.linalg.norm(gradients[name].reshape(len(ROWS), -1) - reference, axis=1)
+        assert (error / norms).max() < 1e-4, name
+    np.testing.assert_allclose(found["engines"].loss_curve, found["pytorch"].loss_curve, rtol=1e-3)
+    stage1, image = as_numpy(first["pytorch"][2]), as_numpy(found["pytorch"].image)
+    assert np.abs(image - stage1).max() > 0.01, "the refinement moves the pictures"
+    assert (found["pytorch"].loss_curve[-1] < found["pytorch"].loss_curve[0]).all()
+    np.testing.assert_allclose(found["engines"].image, image, atol=1e-3)
+
+
+# Put before a program: the libraries that an edge box has not.
+BARE = """
+import sys
+ABSENT = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "onnx", "onnxscript", "sklearn")
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+RUN = """
+import sys
+from minddiffuser.runtime.cli import main
+code = main(sys.argv[1:])
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+sys.exit(code)
+"""
+FAST = ["--steps", "2", "--backprop-steps", "2", "--learning-rate", "0.05", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same trials by the command: on engines without PyTorch, and on PyTorch's networks."""
+    folder = tmp_path_factory.mktemp("runs")
+    np.save(folder / "responses.npy", ROWS)
+    for trial in range(len(ROWS)):
+        picture = np.random.default_rng(trial).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        write_png(folder / "seen" / f"{trial}.png", picture)
+    shared = ["run", str(tiny_bundle), str(folder / "responses.npy"), "--stimuli", str(folder / "seen"), *FAST]
+    for name, before, options in (
+        ("ort", BARE, ["--backend", "ort"]),
+        ("pytorch", "", ["--backend", "pytorch", "--models", "tiny", "--device", "cpu"]),
+    ):
+        command = [sys.executable, "-c", before + RUN, *shared, *options, "--out", str(folder / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        loaded = done.stdout.split("\n")[1].split()
+        assert ("torch" in loaded) == (name == "pytorch")
+        assert "onnxruntime" in loaded
+    return {name: folder / name for name in ("ort", "pytorch")}
+
+
+def pictures(run: Path) -> dict[str, np.ndarray]:
+    return {
+        str(path.relative_to(run)): read_image(path).astype(int) for path in sorted((run / "images").rglob("*.png"))
+    }
+
+
+def test_both_stages_run_without_pytorch(runs: dict[str, Path]) -> None:
+    found = pictures(runs["ort"])
+    assert set(found) == {f"images/{kind}/{t:06d}.png" for kind in ("stage1", "stage2") for t in range(len(ROWS))}
+    assert all(picture.shape == (64, 64, 3) and picture.std() > 5 for picture in found.values())
+    assert (found["images/stage2/000000.png"] != found["images/stage1/000000.png"]).any()
+    assert (runs["ort"] / "report.html").is_file()
+    settings = json.loads((runs["ort"] / "settings.json").read_text())
+    assert (settings["settings"]["backend"], settings["settings"]["dtype"]) == ("ort", "fp32")
+    metrics = json.loads((runs["ort"] / "summary.json").read_text())["metrics"]
+    assert set(metrics) == {"pixcorr", "ssim", "ssim_columns", "clip_two_way"}
+
+
+def test_pytorch_gives_the_same_pictures_and_figures(runs: dict[str, Path]) -> None:
+    found, expected = (pictures(runs[name]) for name in ("ort", "pytorch"))
+    assert set(found) == set(expected)
+    for name, picture in expected.items():
+        assert np.abs(found[name] - picture).max() <= 1, name
+    by_engines, by_torch = (json.loads((runs[n] / "summary.json").read_text())["metrics"] for n in ("ort", "pytorch"))
+    for metric, row in by_torch.items():
+        for stage in ("stage1", "stage2"):
+            assert by_engines[metric][stage] == pytest.approx(row[stage], abs=0.005), metric
+
+
+SPENT = """
+import os
+spent = os.times()
+print(spent.user + spent.system)
+"""
+FIRST_TRIAL = """
+import sys
+import numpy as np
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.engines.open import EngineSet
+bundle = Bundle.open(sys.argv[1])
+with EngineSet(bundle) as engines:
+    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32))
+assert decoded.structure.shape == (1, *bundle.shapes["structure"])
+"""
+
+
+def test_a_first_trial_is_decoded_before_torch_would_be_imported(tiny_bundle: Path) -> None:
+    """Process time, user and system, the interpreter's start included in both; the fastest of three each."""
+
+    def seconds(program: str) -> float:
+        command = [sys.executable, "-c", program + SPENT, str(tiny_bundle)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return float(done.stdout)
+
+    times = {name: [] for name in ("trial", "torch")}  # type: dict[str, list[float]]
+    for _ in range(3):
+        times["trial"].append(seconds(FIRST_TRIAL))
+        times["torch"].append(seconds("import torch\n"))
+    ratio = min(times["trial"]) / min(times["torch"])
+    assert ratio < 1, times

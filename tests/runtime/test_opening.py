@@ -1,0 +1,247 @@
+"""What a run computes with: a checkpoint or a bundle, and options that belong to the other kind."""
+
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.decode import Checkpoint
+from minddiffuser.runtime.engines.open import EngineSet
+from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
+from minddiffuser.runtime.job import Job
+from minddiffuser.runtime.networks import EngineNetworks, TorchNetworks
+from minddiffuser.runtime.opening import Source, is_bundle, open_source, versions
+from minddiffuser.runtime.reconstruct import ReconstructSettings
+from minddiffuser.runtime.refine.settings import RefineSettings
+
+Open = Callable[..., Source]
+Write = Callable[..., Path]
+ONE = ReconstructSettings(stage=1)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> Any:
+    """A run sets the process's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Any:
+    """Opens a source for a folder and options; everything is closed after the test."""
+    with ExitStack() as stack:
+
+        def run(folder: Path, **options: Any) -> Source:
+            job = Job(checkpoint=folder, responses=tmp_path / "absent.npy", out=tmp_path / "run", **options)
+            return open_source(job, stack)
+
+        yield run
+
+
+@pytest.fixture
+def written(small_checkpoint: Path, tmp_path: Path, toy_bundle: Path) -> Write:
+    """Writes a toy bundle without some graphs, or with its manifest changed."""
+
+    def write(*leave_out: str, edit: Callable[[dict[str, Any]], object] | None = None) -> Path:
+        folder = tmp_path / "bundle"
+        if edit is None:
+            made: Path = importlib.import_module("toy_bundle").write_toy_bundle(
+                folder, small_checkpoint, leave_out=leave_out
+            )
+            return made
+        shutil.copytree(toy_bundle, folder)
+        content = json.loads((folder / "manifest.json").read_text())
+        edit(content)
+        (folder / "manifest.json").write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+def test_a_checkpoint_is_pytorch(opened: Open, small_checkpoint: Path, small_world: Path) -> None:
+    assert not is_bundle(small_checkpoint)
+    source = opened(small_checkpoint, models=str(small_world), device="cpu", threads=1)
+    assert isinstance(source.decoder, Checkpoint)
+    assert isinstance(source.networks, TorchNetworks)
+    assert source.computing == {"backend": "pytorch", "device": "cpu", "dtype": "float32", "threads": 1}
+    assert "torch" in source.libraries
+    assert (source.told, source.largest_batch, source.embeds) == ("PyTorch, cpu, float32", None, True)
+
+
+def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
+    assert is_bundle(toy_bundle)
+    source = opened(toy_bundle, threads=1)
+    assert isinstance(source.decoder, BundleDecoder)
+    assert isinstance(source.networks, EngineNetworks)
+    assert source.computing == {"backend": "ort", "device": "cpu", "dtype": "fp32", "threads": 1}
+    assert "onnxruntime" in source.libraries
+    assert "torch" not in source.libraries
+    assert source.told.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
+    assert (source.judge, source.largest_batch, source.embeds) == (None, None, True)
+
+
+def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, small_world: Path) -> None:
+    """Its decoders, and the models that it was made of."""
+    source = opened(toy_bundle, backend="pytorch", models=str(small_world), device="cpu", threads=1)
+    assert isinstance(source.decoder, BundleDecoder)
+    assert isinstance(source.networks, TorchNetworks)
+    assert source.networks.hash == source.decoder.models_hash
+    assert source.computing["backend"] == "pytorch"
+    assert source.decoder.decode_start(np.zeros((1, 24), np.float32))[1].shape == (1, 4, 4, 4)
+
+
+def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = EngineSet.__init__
+
+    def spy(self: EngineSet, bundle: Any, settings: Any = None) -> None:
+        seen.append(settings)
+        real(self, bundle, settings)
+
+    monkeypatch.setattr(EngineSet, "__init__", spy)
+    source = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
+    assert source.told.endswith("(asked for)")
+    assert source.computing["threads"] == 1
+    (settings,) = seen
+    assert (settings.backend, settings.precision, settings.memory, settings.threads) == ("ort", "fp32", "low", 1)
+    assert not settings.share_threads, "only a command may take the process's threads"
+
+
+def test_engines_are_closed_with_the_stack(toy_bundle: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        source = open_source(Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path, threads=1), stack)
+        engine: Any = source.decoder._engines["decode_latent"]  # type: ignore[union-attr]
+        feeds = {"responses": np.zeros((1, 24), np.float32)}
+        engine.run(feeds)
+    with pytest.raises(InputError, match="closed"):
+        engine.run(feeds)
+
+
+REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
+    "backend": ({"backend": "ort"}, "is a checkpoint, and --backend choose among a bundle's engines"),
+    "pytorch": ({"backend": "pytorch"}, "--backend"),
+    "all": ({"backend": "auto", "precision": "fp16", "memory": "low"}, "--backend, --precision, --memory"),
+    "gradients": ({"gradients": "engines"}, "gradients by engines were asked for.*md-export bundle"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_A_CHECKPOINT)
+def test_a_bundles_options_are_refused_of_a_checkpoint(opened: Open, small_checkpoint: Path, name: str) -> None:
+    options, told = REFUSED_OF_A_CHECKPOINT[name]
+    with pytest.raises(InputError, match=told):
+        opened(small_checkpoint, **options)
+
+
+REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
+    "models": ({"models": "tiny"}, "is a bundle, which has its networks inside, and --models choose PyTorch's"),
+    "clip": ({"clip": "ViT-B-32:openai"}, "--clip"),
+    "device": ({"device": "cuda"}, "--device"),
+    "dtype": ({"dtype": "float16"}, "--dtype"),
+    "several": ({"models": "tiny", "device": "cpu", "backend": "ort"}, "--models, --device"),
+    "pytorch with precision": ({"backend": "pytorch", "precision": "fp32"}, "--precision choose.*backend is pytorch"),
+    "pytorch with memory": ({"backend": "pytorch", "memory": "low"}, "--memory choose"),
+    "precision": ({"precision": "fp16"}, "in fp32, asked for fp16: choose one of these"),
+    "backend": ({"backend": "tensorrt"}, "holds engines for onnx, the backend 'tensorrt' needs tensorrt: md-export"),
+    "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
+    "unknown memory": ({"memory": "none"}, "memory 'none' is unknown"),
+    "threads": ({"threads": 99_999}, f"threads is 99999 and this machine has {os.cpu_count()} cores"),
+    "autograd": ({"gradients": "autograd"}, "computes them by engines: give --backend pytorch"),
+    "engines of pytorch": ({"gradients": "engines", "backend": "pytorch"}, "leave --backend pytorch out"),
+    "threads of pytorch": ({"backend": "pytorch", "threads": 99_999}, "threads is 99999"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_A_BUNDLE)
+def test_options_that_a_bundle_cannot_follow_are_refused(opened: Open, toy_bundle: Path, name: str) -> None:
+    options, told = REFUSED_OF_A_BUNDLE[name]
+    with pytest.raises(InputError, match=told) as caught:
+        opened(toy_bundle, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_models_than_the_bundles_are_refused_at_the_first_look(
+    opened: Open, toy_bundle: Path, small_world: Path
+) -> None:
+    source = opened(toy_bundle, backend="pytorch", models=str(small_world), threads=1, device="cpu")
+    with pytest.raises(InputError, match="exported for other models"):
+        source.decoder.require_models("0" * 64, "other")
+
+
+STAGE_2 = ReconstructSettings(refine=RefineSettings(backprop_steps=4))
+LATENT = ReconstructSettings(refine=RefineSettings(backprop_steps=0))
+# graph: settings that need it, settings that do not
+NEEDS: dict[str, tuple[ReconstructSettings, ReconstructSettings | None]] = {
+    "decode_context": (ONE, None),
+    "decode_latent": (ONE, None),
+    "denoise": (ONE, None),
+    "vae_decode": (ONE, None),
+    "decode_structure": (LATENT, ONE),
+    "structure_gradient": (LATENT, ONE),
+    "denoise_gradient": (STAGE_2, LATENT),
+    "clip_structure": (replace(STAGE_2, controls="oracle"), replace(STAGE_2, controls="shuffled")),
+}
+
+
+@pytest.mark.parametrize("graph", NEEDS)
+def test_graphs_that_a_run_would_miss_are_named_before_it_begins(opened: Open, written: Write, graph: str) -> None:
+    needs, needs_not = NEEDS[graph]
+    folder = written(graph)
+    with pytest.raises(FileError, match=f"lacks the graph {graph}: export it with them .*--graphs .*{graph}"):
+        opened(folder, settings=needs, threads=1)
+    if needs_not is not None:
+        source = opened(folder, settings=needs_not, threads=1)
+        assert source.embeds == (graph != "clip_structure")
+
+
+def test_a_semantic_target_needs_its_decoder(opened: Open, written: Write) -> None:
+    """Where the shapes promise one and no graph decodes it."""
+    folder = written(edit=lambda content: content["shapes"].update(semantic=[32]))
+    assert opened(folder, settings=STAGE_2, threads=1).decoder.shapes["semantic"] == (32,)
+    weighed = ReconstructSettings(refine=RefineSettings(semantic_weight=0.1))
+    with pytest.raises(FileError, match="lacks the graph decode_semantic"):
+        opened(folder, settings=weighed, threads=1)
+
+
+def test_without_pytorch_the_extra_is_named(
+    opened: Open, small_checkpoint: Path, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for folder, options in ((small_checkpoint, {}), (toy_bundle, {"backend": "pytorch"})):
+        with pytest.raises(MissingExtra, match=r"minddiffuser\[torch\]"):
+            opened(folder, **options)
+    assert opened(toy_bundle, threads=1).computing["backend"] == "ort"
+
+
+def test_threads_of_an_earlier_run_are_kept(opened: Open, toy_bundle: Path, tmp_path: Path) -> None:
+    """A resumed run's pictures have the same last bits."""
+    assert opened(toy_bundle).computing["threads"] == os.cpu_count()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"threads": 7}}))
+    assert opened(toy_bundle).computing["threads"] == 7
+    assert opened(toy_bundle, threads=1).computing["threads"] == 1
+    for nonsense in ({"settings": {"threads": "many"}}, {"settings": {"threads": 0}}, {}):
+        (tmp_path / "run" / "settings.json").write_text(json.dumps(nonsense))
+        assert opened(toy_bundle).computing["threads"] == os.cpu_count()
+
+
+def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> None:
+    for folder in (tmp_path / "absent", tmp_path):
+        with pytest.raises(FileError):
+            opened(folder)
+
+
+def test_versions_of_what_is_installed() -> None:
+    found = versions(("numpy", "no-such-library-anywhere"))
+    assert found == {"numpy": np.__version__}
