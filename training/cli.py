@@ -225,8 +225,8 @@ def _world(args: argparse.Namespace) -> Path:
 
 
 def _open_models(args: argparse.Namespace, preset: str) -> Any:
-    from ..runtime.job import choose_device
     from ..runtime.models.open import load_models
+    from ..runtime.opening import choose_device
 
     return load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
 

@@ -188,6 +188,8 @@ class EngineSet:
     ----------
     bundle : Bundle
     settings : EngineSettings
+    shares : bool
+        Whether plans run on one device and one arena, which end with the set; False gives each its own.
 
     Raises
     ------
@@ -195,7 +197,8 @@ class EngineSet:
         See :func:`choose_backend`.
     """
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings | None = None) -> None:
+    def __init__(self, bundle: Bundle, settings: EngineSettings | None = None, *, shares: bool = True) -> None:
+        self._shares = shares
         self.bundle, self.settings = bundle, settings or EngineSettings()
         self.choice = choose_backend(bundle, self.settings.backend)
         self._open: dict[str, Engine] = {}
@@ -316,7 +319,7 @@ class EngineSet:
         from .trt_arena import Arena
         from .trt_plan import PlanFile
 
-        if self._cuda is None:
+        if self._cuda is None and self._shares:
             self._cuda = open_device()
             self._stack.callback(self._cuda.close)
             self._arena = Arena(self._cuda)
@@ -353,4 +356,5 @@ def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = No
     MindDiffuserError
         The graph is not in the bundle, or no engine of it runs here.
     """
-    return EngineSet(bundle, settings)[graph]
+    # Alone, a plan owns its device and its scratch memory, and frees them with itself.
+    return EngineSet(bundle, settings, shares=False)[graph]

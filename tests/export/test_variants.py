@@ -1,4 +1,4 @@
-"""What each precision does to a graph, and what it says about it. The conversions themselves: tests/export/precision."""
+"""What each precision does to a graph, and what it says about it. How it does that: tests/export/precision."""
 
 from __future__ import annotations
 

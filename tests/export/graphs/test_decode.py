@@ -134,7 +134,8 @@ def test_trials_do_not_mix(fitted: Fitted, target: str, run: Run) -> None:
 def test_specs_are_the_graphs_own(fitted: Fitted) -> None:
     for target in TARGETS:
         model = decode_model(fitted.checkpoint, target)
-        for specs, values in zip(decode_specs(fitted.checkpoint, target), (model.graph.input, model.graph.output)):
+        sides = (model.graph.input, model.graph.output)
+        for specs, values in zip(decode_specs(fitted.checkpoint, target), sides, strict=True):
             told = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
             assert told == {name: spec.shape for name, spec in specs.items()}
             assert {spec.dtype for spec in specs.values()} == {"float32"}

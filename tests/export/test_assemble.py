@@ -1,0 +1,359 @@
+"""Bundles that are whole or absent: of the decoders alone, which take no time to export."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from minddiffuser.export import assemble, parity
+from minddiffuser.export.assemble import ExportSettings, export_bundle
+from minddiffuser.export.check import OK, check_bundle
+from minddiffuser.export.gate import GateFailure
+from minddiffuser.export.parity import Tolerance
+from minddiffuser.runtime.batch.identity import alone_in
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
+
+CHEAP = ("decode_context", "decode_structure")
+Export = Callable[..., Bundle]
+KILLED = """
+import sys, time
+from pathlib import Path
+from minddiffuser.export.assemble import ExportSettings, export_bundle
+
+def hang(label, done, total):
+    if done == 1:
+        print("half way", flush=True)
+        time.sleep(600)
+
+checkpoint, world, out = sys.argv[1:]
+graphs = ("decode_context", "decode_structure")
+export_bundle(Path(checkpoint), Path(out), ExportSettings(graphs=graphs, threads=1), models=world, progress=hang)
+"""
+
+
+@pytest.fixture
+def export(small_checkpoint: Path, small_world: Path) -> Export:
+    def run(out: Path, *, models: Path | None = None, settings: dict[str, Any] | None = None, **options: Any) -> Bundle:
+        chosen = ExportSettings(**{"graphs": CHEAP, "threads": 1, **(settings or {})})
+        return export_bundle(small_checkpoint, out, chosen, models=str(models or small_world), **options)
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def one_sentence(error: pytest.ExceptionInfo[MindDiffuserError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) > 30
+    return text
+
+
+def test_a_bundle_of_the_decoders(export: Export, tmp_path: Path, small_checkpoint: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    bundle = export(tmp_path / "deep" / "bundle", progress=lambda *now: seen.append(now))
+    assert names(tmp_path / "deep") == ["bundle"]
+    assert set(bundle.graphs) == set(CHEAP)
+    assert set(bundle.files) == set(contents(bundle.folder)) - {"manifest.json"}
+    assert seen == [("exporting and verifying graphs", done, 2) for done in range(3)]
+    checkpoint = open_checkpoint(small_checkpoint)
+    assert bundle.checkpoint_hash == checkpoint.hash
+    assert bundle.models_hash == checkpoint.models_hash
+    assert (bundle.n_voxels, bundle.image_size, bundle.subject) == (24, 32, "someone")
+    for name in CHEAP:
+        (variant,) = bundle.graphs[name].variants
+        assert (variant.target, variant.precision, variant.batch_sizes) == ("onnx", "fp32", None)
+        assert set(variant.parity["inputs"]) == {"random", "decoded"}
+        for tensors in variant.parity["inputs"].values():
+            assert all(part["worst"] < 1e-5 for part in tensors.values())
+    arrays = bundle.arrays
+    np.testing.assert_array_equal(arrays["mask"], checkpoint.mask)
+    np.testing.assert_array_equal(arrays["uncond_context"], checkpoint.uncond_context)
+    assert [line.verdict for line in check_bundle(bundle.folder, threads=1)] == [OK, OK]
+
+
+def test_parity_holds_what_the_checkpoint_decodes(export: Export, tmp_path: Path, small_checkpoint: Path) -> None:
+    bundle = export(tmp_path / "bundle", settings={"n_verify": 3})
+    held = load_file(bundle.path("parity.safetensors"))
+    assert set(held) == {
+        "decode_context/in/responses",
+        "decode_context/out/context",
+        "decode_structure/in/responses",
+        "decode_structure/out/structure",
+    }
+    decoded = open_checkpoint(small_checkpoint).decode(held["decode_context/in/responses"])
+    assert len(decoded.context) == 3
+    np.testing.assert_array_equal(held["decode_context/out/context"], decoded.context)
+    np.testing.assert_array_equal(held["decode_structure/out/structure"], decoded.structure)
+    assert bundle.manifest["lineage"]["verified_on"] == {"trials": 3, "origin": "drawn from the training statistics"}
+
+
+def test_two_exports_are_the_same_bytes(export: Export, tmp_path: Path) -> None:
+    """Whatever order the graphs are asked for in."""
+    first = contents(export(tmp_path / "a").folder)
+    second = contents(export(tmp_path / "b", settings={"graphs": CHEAP[::-1]}).folder)
+    assert first == second
+    assert any(name.startswith("engines/") for name in first)
+
+
+def test_a_network_graph_comes_with_its_own_reference(export: Export, tmp_path: Path) -> None:
+    """Stage 1 and 2 run once in PyTorch, and what the VAE was given there is what its graph is verified on."""
+    bundle = export(tmp_path / "bundle", settings={"graphs": ("vae_decode",), "n_verify": 2})
+    (variant,) = bundle.graphs["vae_decode"].variants
+    assert set(variant.parity["inputs"]) == {"random", "decoded"}
+    assert variant.data == (bundle.folder / "engines" / "weights.bin",)
+    held = load_file(bundle.path("parity.safetensors"))
+    assert held["vae_decode/in/latent"].shape == (2, 4, 4, 4)
+    assert held["vae_decode/out/image"].std() > 0
+    (line,) = check_bundle(bundle.folder, threads=1)
+    assert (line.graph, line.verdict) == ("vae_decode", OK)
+
+
+def test_an_old_bundle_is_replaced_as_a_whole(export: Export, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    export(out, settings={"graphs": ("decode_latent",)})
+    (out / "engines" / "left.over").write_bytes(b"x")
+    bundle = export(out)
+    assert set(bundle.graphs) == set(CHEAP)
+    assert contents(out) == contents(export(tmp_path / "fresh").folder)
+    assert names(tmp_path) == ["bundle", "fresh"]
+
+
+def test_an_empty_folder_becomes_a_bundle_and_so_does_the_folder_one_is_in(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert export(Path(".")).folder == here
+    assert names(tmp_path) == ["here"]
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder with something in it", "another program's manifest"])
+def test_what_is_no_bundle_is_never_replaced(export: Export, tmp_path: Path, there: str) -> None:
+    out = tmp_path / "out"
+    if there == "a file":
+        out.write_text("thesis")
+    else:
+        out.mkdir()
+        (out / "thesis.txt").write_text("thesis")
+        if "manifest" in there:
+            (out / "manifest.json").write_text(json.dumps({"name": "my site", "start_url": "/"}))
+    before = contents(tmp_path)
+    with pytest.raises(FileError, match="is there and is no bundle: give another --out folder") as error:
+        export(out)
+    one_sentence(error)
+    assert contents(tmp_path) == before
+
+
+def test_a_gate_that_fails_leaves_the_old_bundle(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    export(out)
+    before = contents(out)
+    monkeypatch.setitem(parity.TOLERANCES, "fp32", Tolerance(1e-12, 0.9, "nothing passes"))
+    with pytest.raises(GateFailure, match="the graph decode_context in fp32 is not published: context is off by") as e:
+        export(out)
+    one_sentence(e)
+    assert contents(out) == before
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_what_fails_is_kept_for_inspection_and_nothing_is_published(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, out = tmp_path / "kept", tmp_path / "bundle"
+    monkeypatch.setitem(parity.TOLERANCES, "fp32", Tolerance(1e-12, 0.9, "nothing passes"))
+    sizes = []
+    for _ in range(2):
+        with pytest.raises(GateFailure, match="decode_context"):
+            export(out, settings={"keep_failed": kept})
+        sizes.append({path.name: path.stat().st_size for path in kept.iterdir()})
+    assert sizes[0] == sizes[1]  # a second failure does not add to the first one's files
+    assert names(tmp_path) == ["kept"]
+    for name in CHEAP:  # every graph that fails, not only the first
+        model = onnx.load(str(kept / f"{name}.fp32.onnx"))
+        assert model.graph.name == name
+        onnx.checker.check_model(model)
+        told = json.loads((kept / f"{name}.fp32.onnx.json").read_text())
+        assert "of its peak, tolerance 1e-12" in told["reason"]
+        assert told["parity"]["inputs"]["decoded"]
+
+
+def test_a_graph_in_another_precision_fails_alone(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(parity.TOLERANCES, "fp16", Tolerance(1e-9, 0.9, "nothing passes"))
+    kept = tmp_path / "kept"
+    with pytest.raises(GateFailure, match="in fp16 is not published: context is off by .*; export it in bf16 or fp32"):
+        export(tmp_path / "bundle", settings={"precisions": ("fp16",), "keep_failed": kept})
+    assert {path.name for path in kept.glob("*.onnx")} == {f"{name}.fp16.onnx" for name in CHEAP}
+
+
+def test_decoders_in_every_precision(export: Export, tmp_path: Path) -> None:
+    bundle = export(tmp_path / "bundle", settings={"precisions": ("fp16", "bf16", "int8")})
+    for name in CHEAP:
+        precisions = [variant.precision for variant in bundle.graphs[name].variants]
+        assert precisions == ["fp32", "fp16", "bf16"]  # of so few weights int8 makes nothing smaller
+        for variant in bundle.graphs[name].variants[1:]:
+            assert "emulated" in variant.parity["verified"]
+            assert "stay in float32" in variant.builder["note"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_bundle(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    export(out)
+    before = contents(out)
+    real = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.suffix == ".onnx":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match="cannot be written .No space left on device.: free some space") as error:
+        export(out)
+    one_sentence(error)
+    assert contents(out) == before
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_other_models_than_the_checkpoints_are_refused(export: Export, tmp_path: Path) -> None:
+    from small_world import write_small_world
+
+    with pytest.raises(InputError, match="other models") as error:
+        export(tmp_path / "bundle", models=write_small_world(tmp_path / "world", seed=9))
+    one_sentence(error)
+    assert names(tmp_path) == ["world"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"graphs": ("dream",)}, "graph 'dream' is unknown: choose one of clip_structure, "),
+        ({"precisions": ("fp8",)}, "precision 'fp8' is unknown: choose one of bf16, fp16, fp32, int8"),
+        ({"n_verify": 0}, "n_verify is 0: give 1 or more trials"),
+        ({"n_calibrate": -1}, "n_calibrate is -1: give 1 or more trials"),
+        ({"graphs": ("decode_semantic",)}, "has no decoder for decode_semantic"),
+    ],
+)
+def test_settings_that_cannot_be_used(export: Export, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        export(tmp_path / "bundle", settings=settings)
+    one_sentence(error)
+    assert names(tmp_path) == []
+
+
+def test_two_exports_into_one_bundle_do_not_meet(export: Export, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    export(out)
+    before = contents(out)
+    with alone_in(tmp_path / ".bundle.lock"), pytest.raises(FileError, match="another process is working"):
+        export(out)
+    assert contents(out) == before
+    export(out)  # what the other one left does not matter
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("old", [True, False], ids=["old bundle", "none"])
+def test_a_killed_export_leaves_the_old_bundle_or_none(
+    export: Export, tmp_path: Path, small_checkpoint: Path, small_world: Path, old: bool
+) -> None:
+    out = tmp_path / "bundle"
+    before = contents(export(out, settings={"graphs": ("decode_latent",)}).folder) if old else {}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(small_checkpoint), str(small_world), str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half way\n"
+    assert any(name.endswith(".draft") for name in names(tmp_path))
+    with pytest.raises(FileError, match="another process is working"):
+        export(out)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
+    process.stdout.close()
+    if old:
+        assert contents(out) == before
+        assert set(Bundle.open(out).graphs) == {"decode_latent"}
+    else:
+        assert not out.exists()
+    assert set(export(out).graphs) == set(CHEAP)
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_killed_between_two_renames(export: Export, tmp_path: Path) -> None:
+    """The old bundle is set aside and the new one not in place: the next export begins by putting the old one back."""
+    out, aside = tmp_path / "bundle", tmp_path / ".bundle.old"
+    export(out, settings={"graphs": ("decode_latent",)})
+    before = contents(out)
+    out.rename(aside)
+    with pytest.raises(InputError, match="no decoder"):
+        export(out, settings={"graphs": ("decode_semantic",)})
+    assert contents(out) == before
+    assert set(export(out).graphs) == set(CHEAP)
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_leftovers_of_a_bundle_with_a_longer_name_are_not_touched(export: Export, tmp_path: Path) -> None:
+    others = [tmp_path / ".bundle.v2.123.draft", tmp_path / ".bundle[1].77.draft"]
+    own = tmp_path / ".bundle.99.draft"
+    for folder in (*others, own):
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x")
+    export(tmp_path / "bundle")
+    assert names(tmp_path) == sorted(["bundle", *(folder.name for folder in others)])
+
+
+def test_what_a_reader_would_refuse_is_not_put_in_place(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(draft: Path) -> None:
+        assert draft.parent == tmp_path
+        path = draft / "arrays.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    with pytest.raises(FileError, match="arrays.safetensors is damaged"):
+        export(tmp_path / "bundle", finish=spoil)
+    assert names(tmp_path) == []
+
+
+def test_interrupted_leaves_nothing(export: Export, tmp_path: Path) -> None:
+    def stop(label: str, done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "bundle", progress=stop)
+    assert names(tmp_path) == []
+
+
+def test_the_lists_of_targets_agree() -> None:
+    from minddiffuser.runtime.checkpoint import TARGETS
+
+    assert set(assemble.DECODE_TARGETS) == set(TARGETS)
