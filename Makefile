@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test lint check clean
 
-demo: $(VENV)/ready-train
+demo: $(VENV)/ready-export
 	$(BIN)/md-reconstruct demo --out $(RUN)
 
 test: $(VENV)/ready-dev

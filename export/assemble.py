@@ -25,11 +25,12 @@ from ..runtime.files import read_json, sha256_of, write_json, write_tensors
 from ..runtime.models.models import Models
 from ..runtime.models.open import load_models
 from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES, versions
-from .gate import Case, GateFailure, Verified, end_to_end, expected_cases, failed, verify_file
+from .gate import Case, Verified, end_to_end, expected_cases, verify_file
 from .graphs.base import NETWORK_GRAPHS, NetworkGraph, network_graph
 from .graphs.decode import PREFIX, decode_model, decode_specs
 from .material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
-from .pictures import engine_pictures
+from .parity import GateFailure, failed
+from .pictures import SEED, engine_pictures
 from .store import WeightStore
 from .to_onnx import export_network, prepare
 from .variants import in_precision
@@ -208,7 +209,7 @@ class _Work:
     def _decoder(self, name: str, verify: Trials, calibrate: Trials, store: WeightStore) -> None:
         target = name.removeprefix(PREFIX)
         specs = decode_specs(self._checkpoint, target)
-        (random,) = trials_for(self._checkpoint, None, (len(verify),))
+        (random,) = trials_for(self._checkpoint, None, (len(verify),), seed=SEED + 1)
         cases = [
             Case(kind=kind, feeds={"responses": t.responses}, expected={target: np.asarray(getattr(t.decoded, target))})
             for kind, t in (("random", random), ("decoded", verify))
@@ -225,7 +226,10 @@ class _Work:
         probed: Reference | None,
         store: WeightStore,
     ) -> None:
-        inputs = {"random": [random_feeds(graph, self._checkpoint)], "decoded": reference.feeds[graph.name]}
+        # One trial of large pictures: autograd through the decoder at 512 px takes ten gigabytes for each.
+        batch = 2 if self._models.image_size <= SMALL_PICTURE_PX else 1
+        random = random_feeds(graph, self._checkpoint, batch=batch)
+        inputs = {"random": [random], "decoded": reference.feeds[graph.name]}
         cases = expected_cases(engine, inputs)
         batches = probed.feeds[graph.name] if probed is not None else []
         self._variants(
@@ -322,9 +326,20 @@ class _Work:
             compared = end_to_end(found, reference.stage1, verify.seen, embed, precision)
             self._progress(f"comparing pictures in {precision}", 1, 1)
             if compared.reason is not None:
+                self._keep_pictures(precision, found)
                 raise failed("pictures of stage 1", precision, compared.reason)
             pictures[precision] = compared.figures
         self._write_manifest(pictures, verify)
+
+    def _keep_pictures(self, precision: str, found: Any) -> None:
+        """Put the graphs of a precision and the pictures that they made where they can be looked at."""
+        kept = self._settings.keep_failed
+        if kept is None:
+            return
+        kept.mkdir(parents=True, exist_ok=True)
+        write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
+        for path in (self._draft / "engines").glob(f"*.{precision}.onnx"):
+            onnx.save(onnx.load(path), kept / path.name, save_as_external_data=True, location=f"{path.name}.bin")
 
     def _write_manifest(self, pictures: dict[str, Any], verify: Trials) -> None:
         write_tensors(self._draft / PARITY, self._parity)

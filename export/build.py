@@ -10,14 +10,13 @@ from typing import Any
 
 from ..runtime.batch.identity import alone_in
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import MANIFEST, PARITY, Variant, sealed
-from ..runtime.engines.cuda_gpu import find_gpu
-from ..runtime.engines.trt_identity import check_plan, this_machine
+from ..runtime.bundle_schema import MANIFEST, PARITY, Listed, Variant, sealed
+from ..runtime.engines.open import ORT_CACHE
+from ..runtime.engines.ort import OrtSettings, open_ort
 from ..runtime.errors import InputError
 from ..runtime.files import read_json, read_tensors, sha256_of, write_json
-from .check import case_of, run_variant
-from .gate import failed
-from .parity import TOLERANCES, compare
+from .check import case_of, fitted, run_variant, why_not_here
+from .parity import TOLERANCES, compare, failed
 from .to_trt import build_plan
 from .trt_settings import TrtSettings
 
@@ -125,9 +124,13 @@ def _built(
 
 def _cached_by_ort(bundle: Bundle, variant: Variant) -> dict[str, Any]:
     """Let ONNX Runtime's TensorRT provider build its engine into the bundle's cache, by running the graph once."""
-    (bundle.folder / "engines" / ORT_TENSORRT).mkdir(exist_ok=True)
+    cache = bundle.folder / ORT_CACHE
+    cache.mkdir(exist_ok=True)
+    described = bundle.graphs[variant.graph]
     feeds, _ = case_of(variant.graph, read_tensors(bundle.path(PARITY), "the bundle's reference outputs"))
-    run_variant(bundle, replace(variant, target=ORT_TENSORRT), feeds, None)
+    settings = OrtSettings(provider="tensorrt", cache=cache)
+    with open_ort(variant.graph, variant.file, described.inputs, described.outputs, settings) as engine:
+        engine.run(feeds)
     return {
         "target": ORT_TENSORRT,
         "precision": variant.precision,
@@ -137,27 +140,27 @@ def _cached_by_ort(bundle: Bundle, variant: Variant) -> dict[str, Any]:
         "batch_sizes": None,
         "parity": {"verified": "the graph that it was built from", "graph": variant.parity},
         "precision_map": variant.precision_map,
-        "builder": {"target": ORT_TENSORRT, "cache": "engines/ort-tensorrt"},
+        "builder": {"target": ORT_TENSORRT, "cache": ORT_CACHE},
     }
 
 
 def _publish(bundle: Bundle, target: str, chosen: Sequence[Variant], made: Sequence[dict[str, Any]]) -> None:
-    """Write the manifest with the new engines, then verify them where they run; take it back if one is wrong."""
+    """Verify the new engines where they run here, then write the manifest, once."""
     path = bundle.folder / MANIFEST
+    files = _new_files(bundle, target, made)
+    for variant, entry in zip(chosen, made, strict=True):
+        parity = _verified(bundle, variant, entry, files)
+        if parity is not None:
+            entry["parity"] = parity
     before = read_json(path, "the bundle's manifest")
-    after = _with(before, bundle, target, chosen, made)
-    write_json(path, sealed(after))
-    try:
-        parity = _verified(Bundle.open(bundle.folder), target, chosen)
-        for variant in chosen:
-            key = (variant.graph, variant.precision)
-            for entry in after["graphs"][variant.graph]["variants"]:
-                if entry["target"] == target and entry["precision"] == variant.precision and key in parity:
-                    entry["parity"] = parity[key]
-        write_json(path, sealed(after))
-    except BaseException:
-        write_json(path, before)
-        raise
+    write_json(path, sealed(_with(before, target, chosen, made, files)))
+
+
+def _new_files(bundle: Bundle, target: str, made: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    paths = {bundle.folder / entry["file"] for entry in made}
+    if target == ORT_TENSORRT:
+        paths |= {path for path in (bundle.folder / ORT_CACHE).iterdir() if path.is_file()}
+    return {_relative(bundle, path): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in paths}
 
 
 def _tidy(folder: Path, target: str) -> None:
@@ -170,7 +173,11 @@ def _tidy(folder: Path, target: str) -> None:
 
 
 def _with(
-    before: Mapping[str, Any], bundle: Bundle, target: str, chosen: Sequence[Variant], made: Sequence[dict[str, Any]]
+    before: Mapping[str, Any],
+    target: str,
+    chosen: Sequence[Variant],
+    made: Sequence[dict[str, Any]],
+    new_files: Mapping[str, Any],
 ) -> dict[str, Any]:
     graphs = {name: {**graph, "variants": list(graph["variants"])} for name, graph in before["graphs"].items()}
     files = dict(before["files"])
@@ -180,43 +187,44 @@ def _with(
             variants.remove(old)
             if old["file"] != entry["file"] and old["file"].endswith(".plan"):
                 files.pop(old["file"], None)
-        variants.append(dict(entry))
-        path = bundle.folder / entry["file"]
-        files[entry["file"]] = {"sha256": sha256_of(path), "size": path.stat().st_size}
-    return {**before, "graphs": graphs, "files": dict(sorted(files.items()))}
+        variants.append(entry)
+    return {**before, "graphs": graphs, "files": dict(sorted({**files, **new_files}.items()))}
 
 
-def _verified(bundle: Bundle, target: str, chosen: Sequence[Variant]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Figures of the new engines that run here."""
+def _verified(
+    bundle: Bundle, source: Variant, entry: Mapping[str, Any], files: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Figures of a new engine that is not in the manifest yet; None where it does not run here."""
+    variant = replace(
+        source,
+        target=entry["target"],
+        file=bundle.folder / entry["file"],
+        data=tuple(bundle.folder / name for name in entry["data"]),
+        batch_sizes=None if entry["batch_sizes"] is None else tuple(entry["batch_sizes"]),
+        builder=entry["builder"],
+    )
+    if why_not_here(variant) is not None:
+        return None
+    graph = bundle.graphs[variant.graph]
+    listed = {name: Listed(sha256=file["sha256"], size=file["size"]) for name, file in files.items()}
+    draft = replace(
+        bundle,
+        files={**bundle.files, **listed},
+        graphs={**bundle.graphs, graph.name: replace(graph, variants=(*graph.variants, variant))},
+    )
     reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for wanted in chosen:
-        variant = next(
-            v for v in bundle.graphs[wanted.graph].variants if (v.target, v.precision) == (target, wanted.precision)
-        )
-        feeds, expected = case_of(variant.graph, reference)
-        if not _runs_here(variant):
-            continue
-        outputs = run_variant(bundle, variant, feeds, None)
-        tolerance = TOLERANCES[variant.precision]
-        measured, reason = compare(outputs, expected, tolerance)
-        if reason is not None:
-            raise failed(f"{variant.graph} ({target})", variant.precision, reason)
-        found[variant.graph, variant.precision] = {
-            "verified": "run",
-            "reference": "PyTorch float32",
-            "tolerance": tolerance.worst,
-            "reason": tolerance.reason,
-            "inputs": {"decoded": {name: part.as_dict() for name, part in measured.items()}},
-        }
-    return found
-
-
-def _runs_here(variant: Variant) -> bool:
-    """Whether the plan was built for this machine, and not by it for another."""
-    if find_gpu() is None:
-        return False
-    return variant.target == ORT_TENSORRT or check_plan(variant.builder, this_machine(variant.target)) is None
+    feeds, expected = fitted(draft, variant, *case_of(variant.graph, reference))
+    tolerance = TOLERANCES[variant.precision]
+    measured, reason = compare(run_variant(draft, variant, feeds, None), expected, tolerance)
+    if reason is not None:
+        raise failed(f"{variant.graph} ({variant.target})", variant.precision, reason)
+    return {
+        "verified": "run",
+        "reference": "PyTorch float32",
+        "tolerance": tolerance.worst,
+        "reason": tolerance.reason,
+        "inputs": {"decoded": {name: part.as_dict() for name, part in measured.items()}},
+    }
 
 
 def _relative(bundle: Bundle, path: Path) -> str:

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import PARITY, Variant
-from ..runtime.engines.open import BACKENDS, EngineSet, EngineSettings
+from ..runtime.bundle_schema import PARITY, Graph, Variant
+from ..runtime.engines.base import TensorSpec, check_feeds
+from ..runtime.engines.cuda_gpu import find_gpu
+from ..runtime.engines.open import BACKENDS, EngineSet, EngineSettings, why_no_provider
 from ..runtime.engines.ort import as_numpy
+from ..runtime.engines.trt_identity import check_plan, this_machine
 from ..runtime.errors import MindDiffuserError, MissingExtra
 from ..runtime.files import read_tensors
 from .parity import PICTURES, TOLERANCES, compare, psnr, worst_of
@@ -108,18 +111,73 @@ def _line(
     if not expected:
         return Line(**named, verdict=BAD, detail="the bundle holds no reference outputs for it: export it again")
     tolerance = TOLERANCES[variant.precision]
+    reason = why_not_here(variant)
+    if reason is not None:
+        return Line(**named, verdict=NOT_RUN, detail=reason)
+    misfit = _misfit(bundle.graphs[variant.graph], feeds, expected)
+    if misfit is not None:
+        return Line(**named, verdict=BAD, detail=misfit)
+    feeds, expected = fitted(bundle, variant, feeds, expected)
     try:
         outputs = run_variant(bundle, variant, feeds, threads)
+    except MissingExtra:
+        raise
     except MindDiffuserError as error:
-        # The plain graph runs anywhere: one that does not is damaged, unless there is nothing to run it with.
-        plain = (variant.target, variant.precision) == ("onnx", "fp32")
-        if plain and isinstance(error, MissingExtra):
-            raise
-        return Line(**named, verdict=BAD if plain else NOT_RUN, detail=str(error))
+        return Line(**named, verdict=BAD, detail=str(error))
     measured, reason = compare(outputs, expected, tolerance)
     worst = worst_of(list(measured.values())).worst
     verdict = OK if reason is None else BAD
     return Line(**named, verdict=verdict, worst=worst, tolerance=tolerance.worst, detail=reason or "")
+
+
+def _misfit(graph: Graph, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str | None:
+    """Why reference arrays cannot be a graph's inputs and outputs, or None."""
+    try:
+        free = check_feeds(graph.name, graph.inputs, feeds)
+    except MindDiffuserError as error:
+        return f"the bundle's reference does not fit: {error}"
+    wanted = {name: tuple(free.get(str(n), n) for n in spec.shape) for name, spec in graph.outputs.items()}
+    found = {name: array.shape for name, array in expected.items()}
+    if found == wanted:
+        return None
+    return f"the bundle's reference outputs are {found}, expected {wanted}: export it again"
+
+
+def why_not_here(variant: Variant) -> str | None:
+    """Why this machine is not one that an engine is for, or None."""
+    if variant.target == "onnx":
+        return "ONNX Runtime has no bfloat16 kernels on a CPU" if variant.precision == "bf16" else None
+    if find_gpu() is None:
+        return "no NVIDIA GPU was found"
+    try:
+        if variant.target == "ort-tensorrt":
+            return why_no_provider("ort-tensorrt")
+        return check_plan(variant.builder, this_machine(variant.target))
+    except MissingExtra as error:
+        return str(error)
+
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def fitted(bundle: Bundle, variant: Variant, feeds: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
+    """As many rows as the engine was built for, by leaving some out or taking them again."""
+    if variant.batch_sizes is None:
+        return feeds, expected
+    graph = bundle.graphs[variant.graph]
+    free = {name for specs in (graph.inputs, graph.outputs) for name, spec in specs.items() if not _fixed(spec)}
+    n = next(len(array) for name, array in expected.items() if name in free)
+    least, most = min(variant.batch_sizes), max(variant.batch_sizes)
+    rows = np.arange(min(max(n, least), most)) % n
+
+    def cut(arrays: Arrays) -> Arrays:
+        return {name: array[rows] if name in free else array for name, array in arrays.items()}
+
+    return cut(feeds), cut(expected)
+
+
+def _fixed(spec: TensorSpec) -> bool:
+    return isinstance(spec.shape[0], int)
 
 
 def run_variant(
@@ -140,10 +198,15 @@ def run_variant(
 
 def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Line:
     named: dict[str, Any] = {"graph": "pictures of stage 1", "target": "onnx", "precision": precision}
+    responses = reference["responses"]
+    if responses.ndim != 2 or len(responses) == 0:
+        return Line(**named, verdict=BAD, detail=f"the reference's responses have shape {responses.shape}")
     try:
         found = engine_pictures(bundle.folder, reference["responses"], precision, threads)
+    except MissingExtra:
+        raise
     except MindDiffuserError as error:
-        return Line(**named, verdict=NOT_RUN, detail=str(error))
+        return Line(**named, verdict=BAD, detail=str(error))
     if found is None:
         return Line(**named, verdict=NOT_RUN, detail="ONNX Runtime has no bfloat16 kernels on a CPU")
     expected = reference.get("stage1", np.zeros(0, np.float32))

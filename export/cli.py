@@ -31,6 +31,7 @@ _EXTRAS = {
     "scipy": "export",
     "onnxruntime": "edge",
     "tensorrt": "gpu",
+    "cuda": "gpu",
     "tensorrt_rtx": "rtx",
 }
 _EXAMPLE = """
@@ -224,7 +225,7 @@ def _bundle(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from .check import BAD, NOT_RUN, OK, check_bundle
 
-    lines = check_bundle(args.bundle, threads=args.threads, on_line=lambda line: print(line, flush=True))
+    lines = check_bundle(args.bundle, threads=args.threads, on_line=_say)
     bad = [line for line in lines if line.verdict == BAD]
     n_ok, n_not = (sum(line.verdict == verdict for line in lines) for verdict in (OK, NOT_RUN))
     if bad:
@@ -239,7 +240,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from .inspect import describe
 
     for line in describe(args.bundle):
-        print(line)
+        _say(line)
     return DONE
 
 
@@ -267,6 +268,10 @@ def _trt_settings(args: argparse.Namespace, target: str) -> Any:
     if target == "ort-tensorrt":
         _refuse_trt_options(args)
         return None
+    if args.batch is not None and args.batch[0] != 1:
+        raise InputError(
+            f"--batch begins with {args.batch[0]}: give 1 there, since the last batch of a run may be a single trial"
+        )
     given = {
         "optimization_level": args.optimization_level,
         "workspace_bytes": None if args.workspace is None else args.workspace << 20,
@@ -289,6 +294,11 @@ def _refuse_trt_options(args: argparse.Namespace) -> None:
         raise InputError(
             f"{told} belong to the targets tensorrt and tensorrt-rtx: give one with --target, or leave them out"
         )
+
+
+def _say(line: object) -> None:
+    """Print a line. What a stranger's bundle says of itself has no power over the terminal."""
+    print("".join(letter if letter.isprintable() else "?" for letter in str(line)), flush=True)
 
 
 def _count(text: str) -> int:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..runtime.engines.base import Engine, Specs
 from ..runtime.engines.ort import OrtSettings, as_numpy, open_ort
-from ..runtime.errors import MindDiffuserError
 from ..runtime.metrics.identification import two_way
 from ..runtime.metrics.pixcorr import pixcorr
 from ..runtime.metrics.ssim import ssim
@@ -23,17 +22,6 @@ from .precision.onnx_tools import session_of
 
 Feeds = dict[str, NDArray[np.float32]]
 Outputs = dict[str, NDArray[np.float32]]
-
-_TRY = {
-    "fp32": "report it: float32 has no reason to differ",
-    "fp16": "export it in bf16 or fp32, or give --data with training trials, so that the probe sees real ranges",
-    "bf16": "export it in fp16 or fp32",
-    "int8": "export it in fp32, or give --data with training trials to calibrate on",
-}
-
-
-class GateFailure(MindDiffuserError, ValueError):
-    """An engine is out of tolerance: it is not published."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,11 +117,6 @@ def verify_file(
         return verify(graph, engine.run, cases, precision)
 
 
-def failed(graph: str, precision: str, reason: str) -> GateFailure:
-    """The sentence for a graph that is out of tolerance."""
-    return GateFailure(f"the graph {graph} in {precision} is not published: {reason}; {_TRY[precision]}")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EndToEnd:
     """Stage-1 pictures of engines against PyTorch's."""
@@ -184,6 +167,9 @@ def end_to_end(
     if lowest < tolerance.psnr:
         reason = f"stage-1 pictures have {lowest:.1f} dB PSNR to PyTorch's, at least {tolerance.psnr:g} are needed"
     for name, difference in differences.items():
-        if not abs(difference) <= tolerance.metric and reason is None:  # NaN is no agreement either
-            reason = f"{name} differs by {difference:+.4f} from PyTorch's, at most {tolerance.metric:g} is allowed"
+        allowed = tolerance.metric
+        if name == "identification":  # it counts pairs: among few trials, one more or less is beyond any tolerance
+            allowed = max(allowed, 1 / (len(found) * (len(found) - 1)))
+        if not abs(difference) <= allowed and reason is None:  # NaN is no agreement either
+            reason = f"{name} differs by {difference:+.4f} from PyTorch's, at most {allowed:g} is allowed"
     return EndToEnd(figures=content, reason=reason)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import Variant
-from ..runtime.engines.open import BACKENDS, choose_backend
-from ..runtime.engines.ort import PROVIDERS
+from ..runtime.bundle_schema import Variant, shown
+from ..runtime.engines.open import BACKENDS, choose_backend, why_no_provider
 from ..runtime.engines.trt_identity import check_plan, this_machine
 from ..runtime.errors import MindDiffuserError
 
@@ -24,14 +24,14 @@ def describe(folder: Path) -> Iterator[str]:
     """
     bundle = Bundle.open(folder)
     versions = bundle.manifest["versions"]
-    maker = versions.get("minddiffuser", "?")
+    maker = _text(versions.get("minddiffuser"))
     yield f"bundle {bundle.folder}, {_bytes(bundle.size_bytes)}, made by minddiffuser {maker}"
     yield f"  subject {bundle.subject} ({bundle.modality}), {bundle.n_voxels} voxels, {bundle.image_size} px"
     yield f"  models {bundle.models_name} {bundle.models_hash[:12]}, checkpoint {bundle.checkpoint_hash[:12]}"
     yield f"  structure from the layer preset {bundle.preset}"
     origin = bundle.manifest["lineage"].get("verified_on")
     if isinstance(origin, dict):
-        yield f"  verified on {origin.get('trials')} trials, {origin.get('origin')}"
+        yield f"  verified on {_text(origin.get('trials'))} trials, {_text(origin.get('origin'))}"
     yield "graphs"
     for graph in bundle.graphs.values():
         yield f"  {graph.name}"
@@ -43,7 +43,7 @@ def describe(folder: Path) -> Iterator[str]:
             yield f"    {_variant(variant)}"
     yield "pictures against PyTorch"
     for precision, figures in bundle.manifest["end_to_end"].items():
-        yield f"  {precision}: {_pictures(figures)}"
+        yield f"  {_text(precision)}: {_pictures(figures)}"
     yield "runs on"
     yield from (f"  {line}" for line in _here(bundle))
 
@@ -53,10 +53,10 @@ def _variant(variant: Variant) -> str:
     told = [f"{variant.target} {variant.precision}", _bytes(variant.file.stat().st_size)]
     told += [f"opset {variant.opset}"] if variant.target == "onnx" else []
     told += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
-    told += [f"worst error {worst:.2g}"] if worst is not None else [str(variant.parity.get("verified", ""))]
+    told += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
     told += [f"{len(variant.precision_map)} layers kept wider"] if variant.precision_map else []
     gpu = variant.builder.get("gpu")
-    told += [f"for {gpu}"] if isinstance(gpu, str) else []
+    told += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []
     return ", ".join(part for part in told if part)
 
 
@@ -64,24 +64,35 @@ def _worst(parity: dict[str, Any]) -> float | None:
     inputs = parity.get("inputs")
     if not isinstance(inputs, dict):
         return None
-    found = [
-        part["worst"]
-        for tensors in inputs.values()
-        if isinstance(tensors, dict)
-        for part in tensors.values()
-        if isinstance(part, dict) and isinstance(part.get("worst"), int | float)
-    ]
-    return max(found, default=None)
+    parts = [part for tensors in inputs.values() if isinstance(tensors, dict) for part in tensors.values()]
+    found = [_number(part.get("worst")) for part in parts if isinstance(part, dict)]
+    return max((worst for worst in found if worst is not None), default=None)
 
 
 def _pictures(figures: Any) -> str:
     if not isinstance(figures, dict):
         return "no figures"
+    level = _number(figures.get("psnr_db"))
+    told = [] if level is None else [f"PSNR {level:.1f} dB"]
     differences = figures.get("differences")
-    told = [f"PSNR {figures.get('psnr_db'):.1f} dB"] if isinstance(figures.get("psnr_db"), int | float) else []
     if isinstance(differences, dict):
-        told += [f"{name} {value:+.4f}" for name, value in differences.items() if isinstance(value, int | float)]
+        known = {name: _number(value) for name, value in differences.items()}
+        told += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
     return ", ".join(told) or "no figures"
+
+
+def _number(value: Any) -> float | None:
+    """A figure from a stranger, or None where it is none."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str:
+    """A text from a stranger without anything that a terminal would obey."""
+    return shown(value).strip("'\"") if value is not None else "?"
 
 
 def _here(bundle: Bundle) -> Iterator[str]:
@@ -97,26 +108,15 @@ def _here(bundle: Bundle) -> Iterator[str]:
 
 
 def _why_not(bundle: Bundle, backend: str) -> str | None:
-    """Why a backend cannot run the bundle here, without what to do about it."""
-    try:
-        choose_backend(bundle, backend)
-        if backend.startswith("ort"):
-            return _no_provider(backend)
-        target = BACKENDS[backend]
-        here = this_machine(target)
-    except MindDiffuserError as error:
-        return str(error).rpartition(": ")[0] or str(error)
-    plans = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
-    return next((reason for plan in plans if (reason := check_plan(plan.builder, here)) is not None), None)
-
-
-def _no_provider(backend: str) -> str | None:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        return "onnxruntime is not installed"
-    wanted = PROVIDERS[backend.removeprefix("ort").removeprefix("-") or "cpu"]
-    return None if wanted in onnxruntime.get_available_providers() else f"this onnxruntime has no {wanted}"
+    """Why a backend cannot run the bundle here."""
+    target = BACKENDS[backend]
+    held = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
+    if not held:
+        return "not in the bundle"
+    if backend.startswith("ort"):
+        return why_no_provider(backend)
+    here = this_machine(target)
+    return next((reason for plan in held if (reason := check_plan(plan.builder, here)) is not None), None)
 
 
 def _bytes(size: int) -> str:

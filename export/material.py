@@ -21,9 +21,9 @@ from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
 from ..training.datasets.folder import open_data
 from .graphs.base import BATCH, NetworkGraph
+from .pictures import SEED
 
 Feeds = dict[str, NDArray[np.float32]]
-SEED = 42
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
 STEPS = (0, 12, 24, 34)
 
@@ -50,7 +50,7 @@ class Trials:
         return len(self.responses)
 
 
-def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...]) -> list[Trials]:
+def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...], *, seed: int = SEED) -> list[Trials]:
     """Draw disjoint sets of training trials, `counts` of them each.
 
     Parameters
@@ -68,7 +68,7 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     total = sum(counts)
     if data is None:
         mean, std = checkpoint.statistics
-        noise = np.random.default_rng(SEED).standard_normal((total, len(mean)), dtype=np.float32)
+        noise = np.random.default_rng(seed).standard_normal((total, len(mean)), dtype=np.float32)
         rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:
         rows, seen = _from_folder(checkpoint, data, total)

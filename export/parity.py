@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.errors import MindDiffuserError
+
 Array = NDArray[Any]
+
+_TRY = {
+    "fp32": "report it: float32 has no reason to differ",
+    "fp16": "export it in bf16 or fp32, or give --data with training trials, so that the probe sees real ranges",
+    "bf16": "export it in fp16 or fp32",
+    "int8": "export it in fp32, or give --data with training trials to calibrate on",
+}
+
+
+class GateFailure(MindDiffuserError, ValueError):
+    """An engine is out of tolerance: it is not published."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +141,8 @@ def compare(
     measured = {name: figures(np.asarray(outputs[name]), expected[name]) for name in expected}
     reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
     return measured, next((reason for reason in reasons if reason is not None), None)
+
+
+def failed(graph: str, precision: str, reason: str) -> GateFailure:
+    """The sentence for a graph that is out of tolerance."""
+    return GateFailure(f"the graph {graph} in {precision} is not published: {reason}; {_TRY[precision]}")

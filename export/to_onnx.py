@@ -56,9 +56,8 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
         raise InputError(f"PyTorch gave no ONNX program for {graph.name}: install a PyTorch that has torch.onnx")
     model = converted.model
     simplify(model)
-    names = _weight_names(models)
-    _one_layout(model.graph, names)
-    _rename(model, graph, names)
+    _one_layout(model.graph)
+    _rename(model, graph, _weight_names(models))
     _refuse_scatter(model, graph.name)
     return ir.to_proto(model)
 
@@ -79,34 +78,26 @@ def _refuse_scatter(model: ir.Model, name: str) -> None:
             )
 
 
-def _one_layout(graph: ir.Graph, names: Mapping[str, str]) -> None:
-    """Let matrix products take weights as the networks hold them.
+def _one_layout(graph: ir.Graph) -> None:
+    """Let Gemm take its weight transposed, as all other products have it.
 
-    Converted from a gradient, some come transposed that come plain from its forward graph; in two layouts they could
-    not be shared on the disk.
+    Converted from a forward graph, a layer of one row is a Gemm that transposes its weight; from a gradient, one with
+    the weight transposed. In two layouts they could not be shared on the disk.
     """
-    held = {_key(value.const_value.numpy()): value for value in graph.initializers.values() if value.const_value}
+    turned: dict[ir.Value, ir.Value] = {}
     for node in graph:
-        given = node.inputs[1].const_value if node.op_type == "Gemm" and node.inputs[1] is not None else None
-        if given is None or _key(given.numpy()) in names:
+        flag, value = node.attributes.get("transB"), node.inputs[1] if node.op_type == "Gemm" else None
+        if flag is None or flag.as_int() == 0 or value is None or value.const_value is None:
             continue
-        plain = np.ascontiguousarray(given.numpy().T)
-        key = _key(plain)
-        if key not in names:
-            continue
-        if key not in held:
-            name = names[key]
-            held[key] = ir.Value(
-                name=name,
-                shape=ir.Shape(plain.shape),
-                type=ir.TensorType(given.dtype),
-                const_value=ir.tensor(plain, name=name),
-            )
-            graph.register_initializer(held[key])
-        node.replace_input_with(1, held[key])
-        turned = node.attributes.get("transB")
-        node.attributes.add(ir.AttrInt64("transB", 0 if turned is not None and turned.as_int() else 1))
-    for value in list(graph.initializers.values()):
+        if value not in turned:
+            array, name = np.ascontiguousarray(value.const_value.numpy().T), f"{value.name}_transposed"
+            kind = ir.TensorType(value.const_value.dtype)
+            tensor = ir.tensor(array, name=name)
+            turned[value] = ir.Value(name=name, shape=ir.Shape(array.shape), type=kind, const_value=tensor)
+            graph.register_initializer(turned[value])
+        node.replace_input_with(1, turned[value])
+        node.attributes.add(ir.AttrInt64("transB", 0))
+    for value in turned:
         if not value.uses() and not value.is_graph_output():
             graph.initializers.pop(str(value.name))
 

@@ -113,6 +113,8 @@ def _add_engines(run: Any) -> None:
     engines.add_argument(
         "--gradients", choices=("autograd", "engines"), help="how stage 2 differentiates (default: what there is)"
     )
+    engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
+    engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
     engines.add_argument("--memory", choices=("fast", "low"), help="low holds weights once (default: fast)")
 
 
@@ -180,6 +182,7 @@ def _run(args: argparse.Namespace) -> int:
     names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
     engines = ("backend", "precision", "memory", "gradients")
     choices = {name: getattr(args, name) for name in (*names, *engines)}
+    choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}
     job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)

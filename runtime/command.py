@@ -52,13 +52,14 @@ def tell(prog: str, message: str, code: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, the system or PyTorch (CPU or GPU) had no memory left."""
+    """Whether numpy, the system, PyTorch (CPU or GPU) or ONNX Runtime had no memory left."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        part in text for part in ("can't allocate memory", "not enough memory", "out of memory")
-    )
+    text, kind = str(error), type(error)
+    # ONNX Runtime's errors share no base class but Exception.
+    known = isinstance(error, RuntimeError) or kind.__module__.startswith("onnxruntime")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "Failed to allocate memory", "bad_alloc")
+    return known and any(part in text for part in words)
 
 
 def version() -> str:

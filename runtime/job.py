@@ -57,6 +57,9 @@ class Job:
         CPU threads, at most the machine's cores; None takes those of the run folder's earlier run, else torch's choice.
     share_threads
         Of a bundle's engines; for a process that runs nothing else.
+    gpu_memory_mib, engine_cache
+        Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
+        it compiles.
     notes
         Lines for the report.
     """
@@ -77,6 +80,8 @@ class Job:
     dtype: str = "float32"
     threads: int | None = None
     share_threads: bool = False
+    gpu_memory_mib: int | None = None
+    engine_cache: Path | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .bundle_decode import BundleDecoder
     from .decode import Checkpoint
+    from .engines.open import EngineSet
     from .job import Job
     from .models.models import Models
 
@@ -125,6 +126,7 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
             )
         needs_torch()
         engines = stack.enter_context(EngineSet(bundle, EngineSettings(backend="ort", threads=job.threads)))
+        _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith("decode_")])
         return _torch_source(job, BundleDecoder(bundle, engines))
     _refuse_torch_options(job)
     threads = _threads(job, None)
@@ -134,9 +136,11 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
         memory=job.memory or "fast",
         threads=threads,
         share_threads=job.share_threads,
+        memory_limit_bytes=None if job.gpu_memory_mib is None else job.gpu_memory_mib << 20,
+        cache=job.engine_cache,
     )
     engines = stack.enter_context(EngineSet(bundle, settings))
-    bundle.require(*_needed(job, bundle))
+    _open_all(bundle, engines, _needed(job, bundle))
     networks = EngineNetworks(bundle, engines)
     choice = engines.choice
     return Source(
@@ -159,6 +163,13 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
 
 def _given(job: Job, *names: str) -> list[str]:
     return [f"--{name}" for name in names if getattr(job, name) is not None]
+
+
+def _open_all(bundle: Bundle, engines: EngineSet, graphs: list[str]) -> None:
+    """Open what a run uses: a missing or unfit engine is told before anything is computed."""
+    bundle.require(*graphs)
+    for graph in graphs:
+        engines[graph]
 
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:

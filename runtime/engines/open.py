@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import InputError, MindDiffuserError, check_choice
 from .base import Engine
+from .contract import check_contract
 from .ort import PROVIDERS, OrtSettings, open_ort
 
 if TYPE_CHECKING:
@@ -33,6 +36,10 @@ DECODE = "decode_"
 """How the names of decoders begin; all other graphs are networks."""
 
 
+ORT_CACHE = "engines/ort-tensorrt/"
+"""Where a bundle keeps the engines that ONNX Runtime's TensorRT provider has built."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """What to run a bundle on.
@@ -50,7 +57,7 @@ class EngineSettings:
     memory : str
         "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
     memory_limit_bytes : int or None
-        Of the GPU's memory, for each graph.
+        Of the GPU's memory, for each graph; ONNX Runtime only.
     cache : Path or None
         Where TensorRT-RTX keeps what it compiles for this GPU.
 
@@ -138,7 +145,7 @@ def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Cal
     if target not in held:
         return "not in the bundle"
     if backend.startswith("ort"):
-        reason = _why_no_provider(backend)
+        reason = why_no_provider(backend)
         if backend == "ort" or reason is not None:
             return reason
     found = gpu()  # asked last: finding out may import PyTorch
@@ -164,7 +171,8 @@ def _runs(graph: Graph, target: str) -> bool:
     return graph.name.startswith(DECODE) or any(variant.target == target for variant in graph.variants)
 
 
-def _why_no_provider(backend: str) -> str | None:
+def why_no_provider(backend: str) -> str | None:
+    """Why this onnxruntime cannot be a backend ("ort", "ort-cuda", "ort-tensorrt"), or None."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
     if backend == "ort":  # in every build; not worth the import
@@ -206,6 +214,7 @@ class EngineSet:
         self._cuda: Any = None
         self._arena: Any = None
         self._loop: Any = None
+        self._cache: Path | None = None
 
     def __getitem__(self, graph: str) -> Engine:
         """The engine of a graph.
@@ -304,16 +313,33 @@ class EngineSet:
         return self._stack.enter_context(self._engine(variant, backend or self.choice.backend))
 
     def _engine(self, variant: Variant, backend: str) -> Engine:
+        check_contract(self.bundle, variant.graph)
         graph = variant.graph
         described = self.bundle.graphs[graph]
         if backend.startswith("ort"):
             settings = self.settings.ort(_PROVIDERS[backend])
+            if backend == "ort-tensorrt":
+                settings = replace(settings, cache=self._ort_cache())
             return open_ort(
                 graph, variant.file, described.inputs, described.outputs, settings, precision=variant.precision
             )
         return self._plan(graph, variant)
 
+    def _ort_cache(self) -> Path:
+        """A private copy of the bundle's engine cache: only verified files in it, and the bundle stays as it is."""
+        if self._cache is None:
+            self._cache = Path(self._stack.enter_context(TemporaryDirectory(prefix="minddiffuser-")))
+            for name in self.bundle.files:
+                if name.startswith(ORT_CACHE):
+                    shutil.copyfile(self.bundle.path(name), self._cache / name.removeprefix(ORT_CACHE))
+        return self._cache
+
     def _plan(self, graph: str, variant: Variant) -> Engine:
+        if self.settings.memory_limit_bytes is not None:
+            raise InputError(
+                "memory_limit_bytes is for ONNX Runtime: a plan's memory was fixed when it was built (md-export build "
+                "--workspace), leave it out"
+            )
         from .cuda_device import open_device
         from .trt import open_trt
         from .trt_arena import Arena
@@ -348,8 +374,12 @@ class EngineSet:
         return [(p, self.bundle.files[p.relative_to(self.bundle.folder).as_posix()].sha256) for p in paths]
 
 
-def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = None) -> Engine:
+def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = None) -> tuple[Engine, Choice]:
     """Open one graph of a bundle by itself; several that work together belong into an :class:`EngineSet`.
+
+    Returns
+    -------
+    The engine, and which backend was chosen and why.
 
     Raises
     ------
@@ -357,4 +387,5 @@ def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = No
         The graph is not in the bundle, or no engine of it runs here.
     """
     # Alone, a plan owns its device and its scratch memory, and frees them with itself.
-    return EngineSet(bundle, settings, shares=False)[graph]
+    engines = EngineSet(bundle, settings, shares=False)
+    return engines[graph], engines.choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,15 +111,14 @@ def open_ort(
         session = onnxruntime.InferenceSession(
             str(path),
             sess_options=_options(onnxruntime, settings, half=precision in ("fp16", "bf16")),
-            providers=[(wanted, _provider_options(settings, path))],
+            providers=_providers(settings),
         )
     except Exception as error:  # a dozen types of its own
-        if is_out_of_memory(error) or isinstance(error, MemoryError):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise FileError(
-            f"ONNX Runtime cannot open the graph {name} ({path}): {reason}; export the bundle again"
-        ) from error
+        if is_out_of_memory(error):
+            raise MemoryError(f"ONNX Runtime had no memory left to open {name}") from error
+        half = precision in ("fp16", "bf16") and settings.provider == "cpu"
+        advice = f"a CPU has few kernels for {precision}, choose fp32" if half else "export the bundle again"
+        raise FileError(f"ONNX Runtime cannot open the graph {name} ({path}): {_reason(error)}; {advice}") from error
     used = session.get_providers()
     if used[0] != wanted:
         raise InputError(
@@ -127,6 +126,8 @@ def open_ort(
             "GPU's driver and CUDA libraries are installed, or choose the backend ort"
         )
     _check_interface(session, name, path, inputs, outputs)
+    if settings.provider != "cpu":
+        _refuse_fall_back(session, name)
     return OrtEngine(session, name, inputs, outputs, settings, precision)
 
 
@@ -163,7 +164,7 @@ class OrtEngine:
         if self._settings.provider != "cpu":
             return self._run_bound(session, feeds)
         solid = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        return dict(zip(self._names, session.run(self._names, solid), strict=True))
+        return dict(zip(self._names, self._guarded(session.run, self._names, solid), strict=True))
 
     def close(self) -> None:
         """Free the session. Twice is once."""
@@ -182,6 +183,24 @@ class OrtEngine:
             raise InputError(f"the engine {self.name!r} is closed: open it again")
         return self._session
 
+    def place(self, array: Any) -> Any:
+        """An array where the engine wants it, so that many runs do not copy it each time."""
+        if self._settings.provider == "cpu":
+            return array
+        kind, number = self.device.split(":")
+        return OrtArray.adopt(array, kind, int(number))
+
+    def _guarded(self, run: Callable[..., Any], *arguments: Any) -> Any:
+        """Run; what ONNX Runtime raises becomes one sentence, or a MemoryError."""
+        try:
+            return run(*arguments)
+        except Exception as error:  # a dozen types of its own, of which Exception is the only common base
+            if is_out_of_memory(error):
+                raise MemoryError(f"ONNX Runtime had no memory left for {self.name}") from error
+            raise FileError(
+                f"ONNX Runtime cannot run the graph {self.name}: {_reason(error)}; export the bundle again"
+            ) from error
+
     def _run_bound(self, session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run with inputs and outputs on the GPU."""
         kind, number = self.device.split(":")
@@ -191,7 +210,7 @@ class OrtEngine:
             array.bind(binding, name)
         for name in self._names:
             binding.bind_output(name, kind, int(number))
-        session.run_with_iobinding(binding)
+        self._guarded(session.run_with_iobinding, binding)
         return {n: OrtArray(v) for n, v in zip(self._names, binding.get_outputs(), strict=True)}
 
 
@@ -207,31 +226,53 @@ def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
         options.intra_op_num_threads = settings.threads or 0
         # Idle threads of one session would spin on the cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    if settings.provider != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if settings.memory == "low":
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
-def _provider_options(settings: OrtSettings, path: Path) -> dict[str, str]:
+# Where these run on the CPU inside a session for the GPU, that is a fall-back and no shape arithmetic.
+_HEAVY = {"Conv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "FusedConv", "Softmax", "InstanceNormalization"}
+
+
+def _refuse_fall_back(session: Any, name: str) -> None:
+    given = session.get_provider_graph_assignment_info()
+    heavy = [
+        node.op_type
+        for part in given
+        if part.ep_name == PROVIDERS["cpu"]
+        for node in part.get_nodes()
+        if node.op_type in _HEAVY
+    ]
+    if heavy:
+        kinds = ", ".join(sorted(set(heavy)))
+        raise InputError(
+            f"ONNX Runtime gave {len(heavy)} operators of the graph {name} to the CPU ({kinds}): "
+            "choose another backend or precision"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _providers(settings: OrtSettings) -> list[tuple[str, dict[str, str]]]:
     if settings.provider == "cpu":
-        return {}
-    options = {"device_id": "0"}
+        return [(PROVIDERS["cpu"], {})]
+    cuda = {"device_id": "0"}
+    if settings.memory_limit_bytes is not None:
+        cuda["gpu_mem_limit"] = str(settings.memory_limit_bytes)
     if settings.provider == "cuda":
-        if settings.memory_limit_bytes is not None:
-            options["gpu_mem_limit"] = str(settings.memory_limit_bytes)
-        return options
-    cache = settings.cache or path.parent / "ort-tensorrt"
-    options |= {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache),
-        "trt_fp16_enable": "0",  # precision lives in the graph
-    }
+        return [(PROVIDERS["cuda"], cuda)]
+    options = {"device_id": "0", "trt_fp16_enable": "0"}  # precision lives in the graph
+    if settings.cache is not None:
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(settings.cache)}
     if settings.memory_limit_bytes is not None:
         options["trt_max_workspace_size"] = str(settings.memory_limit_bytes)
-    return options
+    return [(PROVIDERS["tensorrt"], options), (PROVIDERS["cuda"], cuda)]
 
 
 def _check_interface(session: Any, name: str, path: Path, inputs: Specs, outputs: Specs) -> None:

@@ -1,14 +1,23 @@
-"""Small ONNX models from a few rows of text, and ONNX Runtime without any of the package around it."""
+"""Small ONNX models from a few rows of text, ONNX Runtime by itself, and bundles that a test may spoil."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
+
+from minddiffuser.export.assemble import ExportSettings, export_bundle
+from minddiffuser.export.cli import main
+from minddiffuser.runtime.bundle_schema import sealed
 
 Arrays = Mapping[str, np.ndarray]
 Build = Callable[..., ModelProto]
@@ -57,3 +66,60 @@ def build() -> Build:
 @pytest.fixture(scope="session")
 def run() -> Run:
     return run_onnx
+
+
+@pytest.fixture(scope="session")
+def decoder_bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two decoders, which md-export's own code makes in a second. Not to be changed: copy it."""
+    settings = ExportSettings(graphs=("decode_context", "decode_structure"), n_verify=2, threads=1)
+    out = tmp_path_factory.mktemp("bundles") / "decoders"
+    folder: Path = export_bundle(small_checkpoint, out, settings, models=str(small_world)).folder
+    return folder
+
+
+@pytest.fixture
+def copied(decoder_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `decoder_bundle` that a test may spoil."""
+    return Path(shutil.copytree(decoder_bundle, tmp_path / "bundle"))
+
+
+def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest as someone would who knows what he does: it lists the files as they are, and is sealed."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    for name, entry in content["files"].items():
+        data = (folder / name).read_bytes()
+        entry.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    edit(content)
+    path.write_text(json.dumps(sealed(content)))
+
+
+@pytest.fixture(scope="session")
+def reseal() -> Callable[..., None]:
+    return edit_manifest
+
+
+@pytest.fixture(scope="session")
+def edit_parity() -> Callable[..., None]:
+    """Change the bundle's reference outputs, and seal it again."""
+
+    def run(folder: Path, edit: Callable[[dict[str, np.ndarray]], Any]) -> None:
+        arrays = load_file(folder / "parity.safetensors")
+        edit(arrays)
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "parity.safetensors")
+        edit_manifest(folder, lambda content: None)
+
+    return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """Run md-export in this process: exit code, lines on standard output, lines on standard error."""
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return code, told.out.splitlines(), told.err.splitlines()
+
+    return run

@@ -174,6 +174,14 @@ def test_attention(scale: float | None) -> None:
             forward(aten.scaled_dot_product_attention.default, query, key, value, **options)
 
 
+def test_a_square_is_a_product_and_other_powers_are_left_alone() -> None:
+    given = draw(20)
+    assert torch.equal(backward(aten.pow.Tensor_Scalar, given, 2), given * given)
+    assert torch.equal(backward(aten.pow.Tensor_Scalar, given, 2.0), given * given)
+    for exponent in (3, 0.5, -1):
+        assert backward(aten.pow.Tensor_Scalar, given, exponent) is NotImplemented
+
+
 def test_the_rest() -> None:
     given = draw(2, 5)
     near(forward(aten._safe_softmax.default, given, 1), given.exp() / given.exp().sum(1, keepdim=True))

@@ -13,8 +13,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from minddiffuser.export import gate
-from minddiffuser.export.gate import Case, GateFailure, end_to_end, expected_cases, failed, verify, verify_file
-from minddiffuser.export.parity import PICTURES, TOLERANCES
+from minddiffuser.export.gate import Case, end_to_end, expected_cases, verify, verify_file
+from minddiffuser.export.parity import PICTURES, TOLERANCES, GateFailure, failed
 from minddiffuser.runtime.bundle_schema import PRECISIONS
 from minddiffuser.runtime.engines.base import TensorSpec
 

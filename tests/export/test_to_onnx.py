@@ -138,12 +138,12 @@ def test_nodes_are_named_by_their_layers(exported: ModelProto) -> None:
 
 
 class Pair:
-    """Two linear layers, each large enough to be kept as it is."""
+    """Three linear layers, each large enough to be kept as it is."""
 
     def __init__(self) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            self.unet, self.vae, self.clip = nn.Linear(72, 70), nn.Linear(70, 75), nn.Linear(2, 2)
+            self.unet, self.vae, self.clip = nn.Linear(72, 70), nn.Linear(70, 75), nn.Linear(72, 70)
 
 
 def pair_graphs(models: Any) -> tuple[NetworkGraph, NetworkGraph]:
@@ -151,8 +151,8 @@ def pair_graphs(models: Any) -> tuple[NetworkGraph, NetworkGraph]:
     inputs = {"x": float32(BATCH, 72), "time": float32(72)}
 
     def forward(x: Tensor, time: Tensor) -> Tensor:
-        hidden = models.unet(x) * torch.tanh(models.unet(time.unsqueeze(0)))
-        return models.vae(torch.tanh(hidden))
+        hidden = models.unet(x) * torch.tanh(models.clip(time.unsqueeze(0)))
+        return torch.tanh(models.vae(torch.tanh(hidden)))
 
     def backward(function: Callable[..., Any]) -> Callable[..., Any]:
         def gradient(x: Tensor, time: Tensor, slope: Tensor) -> Tensor:
@@ -194,7 +194,9 @@ def test_a_graph_and_its_gradient_share_their_weights(tmp_path: Path, run: Run) 
     np.testing.assert_allclose(run(first, feeds)["y"], out.detach().numpy(), atol=1e-5)
     found = run(second, {**feeds, "slope": slope.numpy()})["x_gradient"]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
-    held = sum(p.numel() * 4 for layer in (models.unet, models.vae) for p in layer.parameters() if p.ndim == 2)
+    held = sum(
+        p.numel() * 4 for layer in (models.unet, models.vae, models.clip) for p in layer.parameters() if p.ndim == 2
+    )
     assert (tmp_path / WEIGHTS).stat().st_size < held + 2000
 
 

@@ -47,8 +47,12 @@ class Fitted:
             position = np.sort(rng.permutation(size)[:n_predicted]).astype(np.int32)
             truth = scores @ rng.standard_normal((N_VOXELS, n_predicted))
             fitted = make_decoder(name, target, **OPTIONS.get(name, {})).fit(scores, truth / truth.std(0), n_threads=1)
+            index, weight = (fitted.arrays()[name] for name in ("index", "weight"))
+            constant = np.resize(np.array(CONSTANT, np.int32), (n_predicted, 1))  # chosen, and always 0
             arrays = {
                 **fitted.arrays(),
+                "index": np.concatenate([index, constant], 1),
+                "weight": np.concatenate([weight, np.ones_like(constant, np.float32)], 1),
                 "position": position,
                 "target_mean": rng.standard_normal(size).astype(np.float32),
                 "target_std": rng.uniform(0.5, 2, size).astype(np.float32),

@@ -210,6 +210,7 @@ MIXED: Held = {
 
 def set_of(held: Held, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> EngineSet:
     monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
+    monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)  # these graphs are stand-ins
     return EngineSet(bundle_of(held, batches=choices.pop("batches", None)), EngineSettings(**choices))
 
 
@@ -321,7 +322,9 @@ def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) ->
         engine = engines["vae_decode"]
     with pytest.raises(InputError, match="closed"):
         engine.run({"latent": latent})
-    with open_engine(bundle, "vae_decode", EngineSettings(backend="ort", precision="fp32", threads=1)) as alone:
+    alone, choice = open_engine(bundle, "vae_decode", EngineSettings(backend="ort", precision="fp32", threads=1))
+    assert (choice.backend, choice.reason) == ("ort", "asked for")
+    with alone:
         np.testing.assert_allclose(alone.run({"latent": latent})["image"], expected, rtol=1e-5)
 
 

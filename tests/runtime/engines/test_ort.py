@@ -149,10 +149,10 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="fell back to CPUExecutionProvider: check that the GPU's driver"):
         open_ort("line", path, INPUTS, OUTPUTS, OrtSettings(provider=provider))
-    # One provider was asked for: ONNX Runtime was not invited to choose another.
-    assert [name for name, _ in fake_session.opened["providers"]] == [
-        {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[provider]
-    ]
+    # ONNX Runtime was not invited to choose the CPU; what TensorRT leaves over is CUDA's.
+    expected = {"cuda": ["CUDAExecutionProvider"]}
+    expected["tensorrt"] = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    assert [name for name, _ in fake_session.opened["providers"]] == expected[provider]
 
 
 def test_providers_get_limits_and_the_cache(path: Path, fake_session: type[FakeSession], tmp_path: Path) -> None:
@@ -165,10 +165,11 @@ def test_providers_get_limits_and_the_cache(path: Path, fake_session: type[FakeS
     assert options(provider="cuda") == {"device_id": "0"}
     assert options(provider="cuda", memory_limit_bytes=1 << 30)["gpu_mem_limit"] == str(1 << 30)
     tensorrt = options(provider="tensorrt", memory_limit_bytes=1 << 20)
-    assert tensorrt["trt_engine_cache_path"] == str(tmp_path / "ort-tensorrt")
-    assert (tensorrt["trt_engine_cache_enable"], tensorrt["trt_fp16_enable"]) == ("1", "0")
-    assert tensorrt["trt_max_workspace_size"] == str(1 << 20)
-    assert options(provider="tensorrt", cache=tmp_path / "mine")["trt_engine_cache_path"] == str(tmp_path / "mine")
+    # Without a folder of the caller's nothing is kept: never beside the graph, in a bundle that was verified.
+    assert "trt_engine_cache_enable" not in tensorrt
+    assert (tensorrt["trt_fp16_enable"], tensorrt["trt_max_workspace_size"]) == ("0", str(1 << 20))
+    cached = options(provider="tensorrt", cache=tmp_path / "mine")
+    assert (cached["trt_engine_cache_enable"], cached["trt_engine_cache_path"]) == ("1", str(tmp_path / "mine"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory: out of memory")])
@@ -176,8 +177,38 @@ def test_no_memory_is_not_taken_for_a_damaged_file(
     path: Path, fake_session: type[FakeSession], error: Exception
 ) -> None:
     fake_session.error = error
-    with pytest.raises(type(error)):
+    with pytest.raises(MemoryError, match="no memory left to open line"):
         open_ort("line", path, INPUTS, OUTPUTS)
+
+
+def test_a_session_that_gave_heavy_work_to_the_cpu_is_refused(tmp_path: Path) -> None:
+    from minddiffuser.runtime.engines.ort import _refuse_fall_back
+
+    a, b = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 2]) for name in "ab")
+    nodes = [helper.make_node("MatMul", ["a", "a"], ["c"]), helper.make_node("Neg", ["c"], ["b"])]
+    for kept, refused in ((nodes, True), ([helper.make_node("Neg", ["a"], ["b"])], False)):
+        model = helper.make_model(helper.make_graph(kept, "g", [a], [b]), opset_imports=[helper.make_opsetid("", 20)])
+        model.ir_version = 10
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        if refused:
+            with pytest.raises(InputError, match=r"1 operators of the graph g to the CPU \(MatMul\)"):
+                _refuse_fall_back(session, "g")
+        else:
+            _refuse_fall_back(session, "g")
+
+
+def test_a_graph_that_fails_when_it_runs_is_one_sentence(tmp_path: Path) -> None:
+    a, b = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in "ab")
+    index = onnx.numpy_helper.from_array(np.array([9]), "i")
+    graph = helper.make_graph([helper.make_node("Gather", ["a", "i"], ["b"], axis=0)], "g", [a], [b], [index])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    specs = {"a": TensorSpec("float32", ("n", 2))}, {"b": TensorSpec("float32", ("n", 2))}
+    with open_ort("g", tmp_path / "g.onnx", *specs) as engine, pytest.raises(FileError, match="cannot run the graph g"):
+        engine.run({"a": np.zeros((2, 2), np.float32)})
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "absent", "no operator"])

@@ -1,0 +1,318 @@
+"""Engines added to a bundle: real ones of TensorRT-RTX, whose builder needs no GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.export import build, check, to_trt
+from minddiffuser.export.assemble import list_files
+from minddiffuser.export.build import build_engines
+from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.trt_settings import TrtSettings
+from minddiffuser.runtime.batch.identity import alone_in
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle_schema import Variant
+from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.open import EngineSet, EngineSettings, choose_backend
+from minddiffuser.runtime.engines.trt_identity import check_plan, this_machine
+from minddiffuser.runtime.engines.trt_library import messages_of
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
+
+trt = pytest.importorskip("tensorrt_rtx")
+
+RTX = TrtSettings(target="tensorrt-rtx", optimization_level=0, profile={"batch": (1, 2, 4)})
+CARD = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
+DECODERS = ["decode_context", "decode_structure"]
+Command = Callable[..., tuple[int, list[str], list[str]]]
+Edit = Callable[..., None]
+KILLED = """
+import sys, time
+from pathlib import Path
+from minddiffuser.export.build import build_engines
+from minddiffuser.export.trt_settings import TrtSettings
+
+def hang(label, done, total):
+    if done == 1 and label.startswith("building tensorrt"):
+        print("half way", flush=True)
+        time.sleep(600)
+
+graphs = ["decode_context", "decode_structure"]
+build_engines(Path(sys.argv[1]), "tensorrt-rtx", TrtSettings(target="tensorrt-rtx"), graphs=graphs, progress=hang)
+"""
+
+
+def plans(folder: Path) -> list[Path]:
+    return sorted((folder / "engines" / "tensorrt-rtx").glob("*"))
+
+
+def plan_of(bundle: Bundle, graph: str, precision: str = "fp32") -> Variant:
+    (found,) = [v for v in bundle.graphs[graph].variants if (v.target, v.precision) == ("tensorrt-rtx", precision)]
+    return found
+
+
+def is_a_plan(path: Path) -> bool:
+    """TensorRT-RTX's own opinion of a file's header; without a GPU it cannot say more."""
+    _, diagnostics = trt.Runtime(messages_of(trt)).get_engine_validity(path.read_bytes())
+    return not diagnostics & trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE.value
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "find_gpu", lambda: None)
+    monkeypatch.setattr(to_trt, "find_gpu", lambda: None)
+
+
+@pytest.fixture
+def built(copied: Path, no_gpu: None) -> Bundle:
+    return build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+
+
+@pytest.mark.timeout(1800)
+def test_every_network_of_the_tiny_world_is_built_here(
+    tiny_bundle: Path, tmp_path: Path, command: Command, no_gpu: None
+) -> None:
+    """Both gradients among them. What cannot be run without a GPU is never chosen, and said."""
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    code, out, err = command(
+        "build", folder, "--target", "tensorrt-rtx", "--optimization-level", "0", "--batch", *"124"
+    )
+    assert (code, out) == (0, [str(folder)])
+    assert not any("Traceback" in line for line in err)
+    bundle = Bundle.open(folder)
+    for graph in NETWORK_GRAPHS:
+        plan = plan_of(bundle, graph)
+        assert is_a_plan(plan.file)
+        assert plan.batch_sizes == (1, 2, 4)
+        assert plan.builder["library"] == trt.__version__
+        assert plan.builder["options"]["optimization_level"] == 0
+        assert set(plan.builder["profile"]["inputs"]) == set(bundle.graphs[graph].inputs)
+        graph_file = next(v for v in bundle.graphs[graph].variants if v.target == "onnx")
+        relative = graph_file.file.relative_to(folder).as_posix()
+        assert plan.builder["graph"]["sha256"] == bundle.files[relative].sha256
+    assert len(plans(folder)) == len(NETWORK_GRAPHS)
+    assert not any(v.target == "tensorrt-rtx" for v in bundle.graphs["decode_context"].variants)
+    with pytest.raises(InputError, match="the backend 'tensorrt-rtx' needs an NVIDIA GPU and none was found") as error:
+        choose_backend(bundle, "tensorrt-rtx", lambda: None)
+    assert "\n" not in str(error.value)
+    chosen = choose_backend(bundle, "auto", lambda: None)
+    assert chosen.backend == "ort"
+    assert "tensorrt-rtx: no GPU" in chosen.reason
+    assert choose_backend(bundle, "auto", lambda: CARD).backend == "tensorrt-rtx"
+    feeds = {"latent": np.zeros((1, 4, 8, 8), np.float32)}
+    with EngineSet(bundle, EngineSettings(threads=1)) as engines:  # the machine's own choice, whatever it is
+        assert engines["vae_decode"].run(feeds)["image"].shape == (1, 3, 64, 64)
+
+
+def test_a_plan_is_listed_with_its_identity(built: Bundle) -> None:
+    for graph in DECODERS:
+        plan = plan_of(built, graph)
+        assert is_a_plan(plan.file)
+        assert plan.batch_sizes == (1, 2, 4)
+        assert plan.parity["verified"] == "the graph that it was built from"
+        identity = plan.builder
+        assert (identity["target"], identity["library"]) == ("tensorrt-rtx", trt.__version__)
+        assert (identity["gpu"], identity["compute_capability"]) == (None, None)
+        onnx_file = f"engines/{graph}.fp32.onnx"
+        assert identity["graph"]["sha256"] == built.files[onnx_file].sha256
+        assert identity["graph"]["data"] == {"weights.bin": built.files["engines/weights.bin"].sha256}
+    assert set(list_files(built.folder)) == set(built.files)
+
+
+def test_building_again_replaces_the_plans(built: Bundle, no_gpu: None) -> None:
+    other = TrtSettings(target="tensorrt-rtx", optimization_level=0, profile={"batch": (1, 1, 8)})
+    before = {path.name for path in plans(built.folder)}
+    again = build_engines(built.folder, "tensorrt-rtx", other, graphs=DECODERS[:1])
+    assert plan_of(again, "decode_context").batch_sizes == (1, 8)
+    assert plan_of(again, "decode_structure").batch_sizes == (1, 2, 4)
+    after = {path.name for path in plans(built.folder)}
+    assert len(before) == len(after) == 2
+    assert len(before & after) == 1
+    assert set(list_files(built.folder)) == set(again.files)
+
+
+def test_progress_names_the_graph(copied: Path, no_gpu: None) -> None:
+    seen: list[tuple[str, int, int]] = []
+    build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS, progress=lambda *now: seen.append(now))
+    whole = [now for now in seen if now[0] == "building tensorrt-rtx engines"]
+    assert whole == [("building tensorrt-rtx engines", done, 2) for done in range(3)]
+    assert {label.partition(":")[0] for label, _, _ in seen} >= {f"{graph} fp32" for graph in DECODERS}
+
+
+def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(
+    built: Bundle, reseal: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another library, for another GPU, from another graph or other weights."""
+    plan, here = plan_of(built, "decode_context"), this_machine("tensorrt-rtx", CARD)
+    graph = plan.builder["graph"]
+    assert check_plan(plan.builder, here, graph_sha256=graph["sha256"], data=graph["data"]) is None
+    told = [
+        check_plan({**plan.builder, "library": "0.9.9"}, here),
+        check_plan(plan.builder, {**here, "compute_capability": "7.5"}),
+        check_plan(plan.builder, here, graph_sha256="00" * 32),
+        check_plan(plan.builder, here, graph_sha256=graph["sha256"], data={"weights.bin": "00" * 32}),
+    ]
+    for sentence, words in zip(
+        told, ["0.9.9", "compute capability 7.5", "another version of its ONNX graph", "other weights"], strict=True
+    ):
+        assert sentence is not None
+        assert words in sentence
+        assert "md-export build BUNDLE --target tensorrt-rtx" in sentence
+
+    def edit(content: dict[str, Any]) -> None:
+        for entry in content["graphs"].values():
+            entry["variants"][-1]["builder"]["library"] = "0.9.9"
+
+    reseal(built.folder, edit)
+    chosen = choose_backend(Bundle.open(built.folder), "auto", lambda: CARD)
+    assert chosen.backend.startswith("ort")
+    assert f"the plan was built by TensorRT-RTX 0.9.9, this machine has {trt.__version__}" in chosen.reason
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_build_leaves_the_bundle_as_it_was(copied: Path, no_gpu: None) -> None:
+    before = {p.relative_to(copied): p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(copied)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half way\n"
+    with pytest.raises(FileError, match="another process is working"):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
+    process.stdout.close()
+    left = plans(copied)
+    assert len(left) == 1  # whole, and not in the manifest
+    bundle = Bundle.open(copied)
+    assert all(v.target == "onnx" for graph in bundle.graphs.values() for v in graph.variants)
+    assert {name: (copied / name).read_bytes() for name in before} == before
+    (left[0].parent / ".decode_context.fp32.1.draft").write_bytes(b"half a plan")
+    finished = build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+    assert set(plans(copied)) == {plan_of(finished, graph).file for graph in DECODERS}  # and nothing else
+
+
+def test_a_build_that_fails_leaves_the_bundle_as_it_was(
+    built: Bundle, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.relative_to(built.folder): p.read_bytes() for p in built.folder.rglob("*") if p.is_file()}
+    real, count = build.build_plan, iter(range(9))
+
+    def second_fails(*given: Any, **named: Any) -> Any:
+        if next(count) == 1:
+            raise InputError("the parser refuses it")
+        return real(*given, **named)
+
+    monkeypatch.setattr(build, "build_plan", second_fails)
+    other = TrtSettings(target="tensorrt-rtx", optimization_level=0, profile={"batch": (1, 1, 3)})
+    with pytest.raises(InputError, match="the parser refuses it"):
+        build_engines(built.folder, "tensorrt-rtx", other, graphs=DECODERS)
+    assert {p.relative_to(built.folder): p.read_bytes() for p in before_files(built.folder, before)} == before
+    assert Bundle.open(built.folder).hash == built.hash
+
+
+def before_files(folder: Path, names: Any) -> list[Path]:
+    return [folder / name for name in names]
+
+
+def test_an_engine_that_runs_here_and_is_wrong_is_taken_back(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with a GPU, where the runner's numbers come from somewhere else here."""
+    manifest = (copied / "manifest.json").read_bytes()
+    monkeypatch.setattr(build, "why_not_here", lambda variant: None)
+    real = build.run_variant
+
+    def run(bundle: Bundle, variant: Variant, feeds: Any, threads: Any) -> dict[str, np.ndarray]:
+        plain = next(v for v in bundle.graphs[variant.graph].variants if v.target == "onnx")
+        found = real(bundle, plain, feeds, 1)
+        wrong = 1.01 if variant.graph == "decode_structure" and biased else 1.0
+        return {name: wrong * array for name, array in found.items()}
+
+    monkeypatch.setattr(build, "run_variant", run)
+    biased = True
+    words = r"decode_structure \(tensorrt-rtx\) in fp32 is not published: structure is off by"
+    with pytest.raises(MindDiffuserError, match=words):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+    assert (copied / "manifest.json").read_bytes() == manifest
+    biased = False
+    bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+    told = plan_of(bundle, "decode_structure").parity
+    assert told["verified"] == "run"
+    assert told["inputs"]["decoded"]["structure"]["worst"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"graphs": ["denoise"]}, "lacks the graph denoise: export it with them"),
+        ({"graphs": ["decode_context"], "precisions": ["fp16"]}, "holds no graph to build from in fp16 .it has fp32."),
+        ({}, "holds no graph to build from in fp32 .it has none."),  # only decoders, which the CPU runs
+    ],
+)
+def test_what_is_not_there_cannot_be_built(copied: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(MindDiffuserError, match=words) as error:
+        build_engines(copied, "tensorrt-rtx", RTX, **options)
+    assert "\n" not in str(error.value)
+    assert not (copied / "engines" / "tensorrt-rtx").exists()
+
+
+def test_int8_graphs_are_not_built_from(copied: Path, reseal: Edit, no_gpu: None) -> None:
+    """They are quantised for the CPU."""
+
+    def edit(content: dict[str, Any]) -> None:
+        variants = content["graphs"]["decode_context"]["variants"]
+        variants.append({**variants[0], "precision": "int8"})
+
+    reseal(copied, edit)
+    bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_context"])
+    assert [(v.target, v.precision) for v in bundle.graphs["decode_context"].variants] == [
+        ("onnx", "fp32"),
+        ("onnx", "int8"),
+        ("tensorrt-rtx", "fp32"),
+    ]
+
+
+def test_onnx_runtimes_tensorrt_is_run_once_to_fill_its_cache(
+    copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves in its folder is part of the bundle, hashes and all."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    class Fake:
+        def __init__(self, graph: str, cache: Path) -> None:
+            self._graph, self._cache = graph, cache
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def run(self, feeds: Any) -> None:
+            seen.append((self._graph, feeds["responses"].shape))
+            (self._cache / f"{self._graph}.engine").write_bytes(b"compiled")
+
+    def open_fake(graph: str, path: Path, inputs: Any, outputs: Any, settings: Any) -> Fake:
+        assert settings.provider == "tensorrt"
+        return Fake(graph, settings.cache)
+
+    monkeypatch.setattr(build, "open_ort", open_fake)
+    bundle = build_engines(copied, "ort-tensorrt", None, graphs=DECODERS)
+    assert seen == [(graph, (2, 24)) for graph in DECODERS]
+    for graph in DECODERS:
+        plain, added = bundle.graphs[graph].variants
+        assert (added.target, added.file, added.data) == ("ort-tensorrt", plain.file, plain.data)
+        assert f"engines/ort-tensorrt/{graph}.engine" in bundle.files
+    (copied / "engines" / "ort-tensorrt" / "decode_context.engine").write_bytes(b"tampered")
+    with pytest.raises(FileError, match="decode_context.engine"):
+        Bundle.open(copied)
+
+
+def test_two_builds_do_not_meet(copied: Path) -> None:
+    with alone_in(copied), pytest.raises(FileError, match="another process is working"):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
