@@ -295,6 +295,8 @@ class _Work:
             self._parity[f"{name}/in/{key}"] = np.asarray(array, np.float32)
         for key, array in case.expected.items():
             self._parity[f"{name}/out/{key}"] = np.asarray(array, np.float32)
+        for key, spread in case.spread.items():
+            self._parity[f"{name}/spread/{key}"] = np.array([spread], np.float32)
 
     def _write_arrays(self) -> None:
         mean, std = self._checkpoint.statistics

@@ -15,7 +15,7 @@ from ..runtime.engines.open import ORT_CACHE
 from ..runtime.engines.ort import OrtSettings, open_ort
 from ..runtime.errors import InputError
 from ..runtime.files import read_json, read_tensors, sha256_of, write_json
-from .check import case_of, fitted, run_variant, why_not_here
+from .check import case_of, fitted, run_variant, spread_of, why_not_here
 from .parity import TOLERANCES, compare, failed
 from .to_trt import build_plan
 from .trt_settings import TrtSettings
@@ -215,7 +215,8 @@ def _verified(
     reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
     feeds, expected = fitted(draft, variant, *case_of(variant.graph, reference))
     tolerance = TOLERANCES[variant.precision]
-    measured, reason = compare(run_variant(draft, variant, feeds, None), expected, tolerance)
+    spread = spread_of(reference, variant.graph)
+    measured, reason = compare(run_variant(draft, variant, feeds, None), expected, tolerance, spread)
     if reason is not None:
         raise failed(f"{variant.graph} ({variant.target})", variant.precision, reason)
     return {

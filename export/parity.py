@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ TOLERANCES: dict[str, Tolerance] = {
         2.5e-1, 0.97, "one in 256 levels per weight and layer; what it does to pictures is measured end to end"
     ),
 }
+
+
+NUDGE = 3e-5
+"""Relative change of a latent that moves a picture as far as float32 decoders differ (2.6e-5, measured at 512 px)."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +138,25 @@ def psnr(found: Array, expected: Array) -> float:
 
 
 def compare(
-    outputs: Mapping[str, Array], expected: Mapping[str, Array], tolerance: Tolerance
+    outputs: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    tolerance: Tolerance,
+    spread: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Figures], str | None]:
-    """Every output against its reference, and why the first of them is out of tolerance."""
+    """Every output against its reference, and why the first of them is out of tolerance.
+
+    Parameters
+    ----------
+    spread
+        How far the reference itself moves, in the terms of `Figures.worst`, when its latent moves by `NUDGE`: a slope
+        jumps where a pixel is clamped, and an engine is not held to more than PyTorch holds to itself.
+    """
     outputs = {**{name: np.zeros(0) for name in expected}, **outputs}  # one that is missing has another shape
     measured = {name: figures(np.asarray(outputs[name]), expected[name]) for name in expected}
-    reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
+    allowed = {name: replace(tolerance, worst=max(tolerance.worst, (spread or {}).get(name, 0.0))) for name in expected}
+    reasons = [
+        verdict(name, measured[name], allowed[name], np.asarray(outputs[name]), expected[name]) for name in expected
+    ]
     return measured, next((reason for reason in reasons if reason is not None), None)
 
 

@@ -340,3 +340,21 @@ def test_the_lists_of_targets_agree() -> None:
     from minddiffuser.runtime.checkpoint import TARGETS
 
     assert set(assemble.DECODE_TARGETS) == set(TARGETS)
+
+
+@pytest.mark.timeout(1800)
+def test_graphs_and_their_gradients_share_their_weights(tiny_bundle: Path) -> None:
+    """Of the whole file, next to nothing is for a gradient alone: what is small enough to be folded."""
+    owners: dict[tuple[int, int], set[str]] = {}
+    for path in (tiny_bundle / "engines").glob("*.onnx"):
+        for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            if place:
+                span = int(place["offset"]), int(place["length"])
+                owners.setdefault(span, set()).add(path.name.partition(".")[0])
+    gradients = {"structure_gradient", "denoise_gradient"}
+    alone = sum(length for (_, length), graphs in owners.items() if graphs <= gradients)
+    shared = sum(length for (_, length), graphs in owners.items() if graphs & gradients and graphs - gradients)
+    assert shared > 10e6
+    assert alone < 0.01 * shared
+    assert (tiny_bundle / "engines" / "weights.bin").stat().st_size < 1.02 * sum(length for _, length in owners)
