@@ -125,7 +125,8 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
                 "choose another backend"
             )
         needs_torch()
-        engines = stack.enter_context(EngineSet(bundle, EngineSettings(backend="ort", threads=job.threads)))
+        settings = EngineSettings(backend="ort", threads=_threads(job, None))
+        engines = stack.enter_context(EngineSet(bundle, settings))
         _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith("decode_")])
         return _torch_source(job, BundleDecoder(bundle, engines))
     _refuse_torch_options(job)
