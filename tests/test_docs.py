@@ -14,7 +14,11 @@ PAGES = sorted(
     for path in ROOT.rglob("*.md")
     if not any(part.startswith(".") or part in {"build", "runs"} for part in path.relative_to(ROOT).parts)
 )
-COMMANDS = {"md-train": "minddiffuser.training.cli", "md-reconstruct": "minddiffuser.runtime.cli"}
+COMMANDS = {
+    "md-train": "minddiffuser.training.cli",
+    "md-export": "minddiffuser.export.cli",
+    "md-reconstruct": "minddiffuser.runtime.cli",
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -35,26 +39,31 @@ def typed(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_in_the_documents_parses(page: Path) -> None:
+    from minddiffuser.export.cli import parser as export
     from minddiffuser.runtime.cli import parser as reconstruct
     from minddiffuser.training.cli import parser as train
 
     for program, *arguments in typed(page):
-        {"md-train": train, "md-reconstruct": reconstruct}[program]().parse_args(arguments)
+        {"md-train": train, "md-export": export, "md-reconstruct": reconstruct}[program]().parse_args(arguments)
 
 
+@pytest.mark.timeout(1200)
 def test_the_readme_runs(tmp_path: Path) -> None:
     """Its commands and its Python, in order, on a smaller subject."""
     smaller = {
         "simulate": ["--n-train", "60", "--n-test", "2"],
         "fit": ["--n-structure", "20", "--n-selection", "20", "--percent", "5", "--threads", "1"],
         "run": ["--steps", "2", "--threads", "1"],
+        "bundle": ["--verify-trials", "1", "--threads", "1"],
+        "check": ["--threads", "1"],
     }
     commands = typed(ROOT / "README.md")
-    assert [command[1] for command in commands] == ["simulate", "fit", "run"]
+    assert [command[1] for command in commands] == ["simulate", "fit", "run", "bundle", "check", "run"]
     for program, *arguments in commands:
         line = [sys.executable, "-m", COMMANDS[program], *arguments, *smaller[arguments[0]]]
         subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    for run in ("run", "run2"):
+        assert (tmp_path / run / "report.html").stat().st_size > 10_000
     (code,) = blocks(ROOT / "README.md", "python")
     code = code.replace("RefineSettings(", "RefineSettings(steps=2, ") + "print(stage1.shape, stage2.shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
