@@ -39,10 +39,13 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
     Raises
     ------
     InputError
-        An operator that adds up at repeated indices is in the graph: ONNX Runtime does that from several threads at
-        once.
+        The networks hold an operator whose gradient cannot be exported, or the graph one that adds up at repeated
+        indices, which ONNX Runtime does from several threads at once.
     """
-    program = trace(graph, models)
+    try:
+        program = trace(graph, models)
+    except NotImplementedError as error:
+        raise InputError(f"the graph {graph.name} cannot be exported from {models.name}: {error}") from error
     converted = torch.onnx.export(
         program,
         dynamo=True,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
+from minddiffuser.export import to_onnx
 from minddiffuser.export.graphs.base import BATCH, NetworkGraph, float32, network_graph
 from minddiffuser.export.graphs.reverse import vjp
 from minddiffuser.export.store import WEIGHTS, WeightStore
@@ -220,3 +222,13 @@ def test_two_free_sizes_are_refused() -> None:
     models: Any = Pair()
     with pytest.raises(InputError, match="the graph toy has more than one free size"):
         export_network(toy(lambda a, b: (a + 1, b + 1), y=float32(BATCH, 5), z=float32(BATCH, 5)), models)
+
+
+def test_a_network_whose_gradient_cannot_be_exported_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise NotImplementedError("a slice with step 2")
+
+    graph, models = SimpleNamespace(name="denoise_gradient"), SimpleNamespace(name="odd")
+    monkeypatch.setattr(to_onnx, "trace", refuse)
+    with pytest.raises(InputError, match="denoise_gradient cannot be exported from odd: a slice with step 2"):
+        to_onnx.export_network(graph, models)
