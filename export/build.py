@@ -10,7 +10,7 @@ from typing import Any
 
 from ..runtime.batch.identity import alone_in
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import MANIFEST, PARITY, Listed, Variant, sealed
+from ..runtime.bundle_schema import DECODE, MANIFEST, PARITY, Listed, Variant, sealed
 from ..runtime.engines.open import ORT_CACHE
 from ..runtime.engines.ort import OrtSettings, open_ort
 from ..runtime.errors import InputError
@@ -71,7 +71,7 @@ def build_engines(
 
 
 def _chosen(bundle: Bundle, precisions: Sequence[str] | None, graphs: Sequence[str] | None) -> list[Variant]:
-    names = graphs if graphs is not None else [name for name in bundle.graphs if not name.startswith("decode_")]
+    names = graphs if graphs is not None else [name for name in bundle.graphs if not name.startswith(DECODE)]
     bundle.require(*names)
     held = [v for name in names for v in bundle.graphs[name].variants if v.target == "onnx"]
     # int8 graphs are quantised for the CPU; TensorRT refuses their integer biases.

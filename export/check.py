@@ -21,6 +21,7 @@ from ..runtime.errors import MindDiffuserError, MissingExtra
 from ..runtime.files import read_tensors
 from .parity import PICTURES, TOLERANCES, compare, psnr, worst_of
 from .pictures import engine_pictures
+from .settings import memory_for
 
 OK, BAD, NOT_RUN = "ok", "FAILED", "not run"
 
@@ -100,7 +101,7 @@ def case_of(
 
 
 def spread_of(reference: Mapping[str, NDArray[Any]], graph: str) -> dict[str, float]:
-    """How far PyTorch's own outputs of a graph move when its latent is nudged; see :func:`~.parity.compare`."""
+    """How far outputs of a graph may jump where rounding decides; see :mod:`~.undecided`."""
     start = f"{graph}/spread/"
     found = {name.removeprefix(start): array for name, array in reference.items() if name.startswith(start)}
     return {name: float(array.reshape(-1)[0]) for name, array in found.items() if array.size == 1}
@@ -197,7 +198,8 @@ def run_variant(
         This machine cannot run it.
     """
     backend = next(name for name, target in reversed(BACKENDS.items()) if target == variant.target)
-    settings = EngineSettings(backend=backend, precision=variant.precision, threads=threads)
+    memory = memory_for(bundle.image_size)
+    settings = EngineSettings(backend=backend, precision=variant.precision, threads=threads, memory=memory)
     with EngineSet(bundle, settings) as engines:
         return {name: as_numpy(array) for name, array in engines.open(variant).run(feeds).items()}
 

@@ -191,8 +191,9 @@ def _bundle(args: argparse.Namespace) -> int:
     settings = {target: _trt_settings(args, target) for target in targets}
     if not targets:
         _refuse_trt_options(args)
-    from .assemble import ExportSettings, export_bundle
+    from .assemble import export_bundle
     from .build import build_engines
+    from .settings import ExportSettings
 
     choices: dict[str, Any] = {} if args.threads is None else {"threads": args.threads}
     wanted = ExportSettings(

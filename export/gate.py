@@ -16,7 +16,7 @@ from ..runtime.engines.ort import OrtSettings, as_numpy, open_ort
 from ..runtime.metrics.identification import two_way
 from ..runtime.metrics.pixcorr import pixcorr
 from ..runtime.metrics.ssim import ssim
-from .parity import NUDGE, PICTURES, TOLERANCES, Figures, Tolerance, compare, figures, psnr, worst_of
+from .parity import PICTURES, TOLERANCES, Figures, Tolerance, compare, figures, psnr, worst_of
 from .precision import emulate
 from .precision.onnx_tools import session_of
 
@@ -28,7 +28,7 @@ Outputs = dict[str, NDArray[np.float32]]
 class Case:
     """Inputs of a graph and what PyTorch makes of them; `kind` is "random" or "decoded".
 
-    `spread` is how far an output moves when the latent is nudged; see :func:`~.parity.compare`.
+    `spread` is how far an output may jump where rounding decides; see :mod:`~.undecided`.
     """
 
     kind: str
@@ -45,21 +45,27 @@ class Verified:
     reason: str | None = None
 
 
-def expected_cases(reference: Engine, inputs: Mapping[str, Sequence[Feeds]]) -> list[Case]:
-    """Run the reference over inputs by kind; `structure_gradient` twice, since its slopes jump at clamped pixels."""
+def expected_cases(
+    reference: Engine,
+    inputs: Mapping[str, Sequence[Feeds]],
+    jumps: Callable[[Feeds], Mapping[str, NDArray[np.float32]]] | None = None,
+) -> list[Case]:
+    """Run the reference over inputs by kind.
+
+    Parameters
+    ----------
+    jumps
+        Inputs -> how far outputs may be off where rounding decides a branch, with the sign and shape of the outputs.
+    """
     cases = []
     for kind, several in inputs.items():
         for feeds in several:
             expected = {name: as_numpy(array) for name, array in reference.run(feeds).items()}
-            spread = _spread(reference, feeds, expected) if reference.name == "structure_gradient" else {}
+            spread = {}
+            for name, jump in (jumps(feeds) if jumps is not None else {}).items():
+                spread[name] = figures(expected[name] + jump, expected[name]).worst
             cases.append(Case(kind=kind, feeds=feeds, expected=expected, spread=spread))
     return cases
-
-
-def _spread(reference: Engine, feeds: Feeds, expected: Outputs) -> dict[str, float]:
-    noise = np.random.default_rng(0).standard_normal(feeds["latent"].shape, np.float32)
-    moved = reference.run({**feeds, "latent": feeds["latent"] * (1 + np.float32(NUDGE) * noise)})
-    return {"latent_gradient": figures(as_numpy(moved["latent_gradient"]), expected["latent_gradient"]).worst}
 
 
 def verify(
@@ -108,6 +114,7 @@ def verify_file(
     precision: str,
     *,
     threads: int,
+    memory: str = "fast",
 ) -> Verified:
     """Verify an ONNX file on this machine's CPU; half precision by emulation.
 
@@ -124,7 +131,7 @@ def verify_file(
                 precision,
                 how="emulated in float32, every stored tensor rounded",
             )
-    settings = OrtSettings(threads=threads)
+    settings = OrtSettings(threads=threads, memory=memory)
     with open_ort(graph, path, *specs, settings, precision=precision) as engine:
         return verify(graph, engine.run, cases, precision)
 

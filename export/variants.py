@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..runtime.bundle_schema import DECODE
 from .precision import CalibrationSettings, NothingToQuantise, calibrated, convert, decide, dynamic, probe, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -72,7 +73,7 @@ def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads:
 
 
 def _routed(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
-    route = INT8_ROUTES.get("decode" if graph.startswith("decode_") else graph)
+    route = INT8_ROUTES.get("decode" if graph.startswith(DECODE) else graph)
     if route == "weights":
         return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")
     if route == "dynamic":

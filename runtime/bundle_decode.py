@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .bundle_schema import DECODE
 from .decode import Array, Decoded, Float32, checked, good_scores, z_scores
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
-
-PREFIX = "decode_"
 
 
 class BundleDecoder:
@@ -45,7 +44,7 @@ class BundleDecoder:
     def decode(self, responses: Array) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""
         rows = self._good(responses)
-        names = [name for name in self.shapes if name != "semantic" or PREFIX + name in self._bundle.graphs]
+        names = [name for name in self.shapes if name != "semantic" or DECODE + name in self._bundle.graphs]
         return Decoded(**dict(zip(names, self.decode_only(rows, names), strict=True)))
 
     def decode_start(self, responses: Array) -> tuple[Float32, Float32]:
@@ -58,7 +57,7 @@ class BundleDecoder:
 
         One by one: a sum over voxels may be taken in another order for another number of trials.
         """
-        engines = {name: self._engines[PREFIX + name] for name in names}
+        engines = {name: self._engines[DECODE + name] for name in names}
         return [
             np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
             for name, engine in engines.items()

@@ -19,6 +19,8 @@ VERSION = 1
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.safetensors"
 PARITY = "parity.safetensors"
+DECODE = "decode_"
+"""How the names of decoders' graphs begin; all others are networks'."""
 GRAPHS = (
     "decode_context",
     "decode_latent",

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle_schema import MANIFEST
+from .bundle_schema import DECODE, MANIFEST
 from .controls import CONTROLS
 from .errors import InputError, MissingExtra
 from .files import read_json
@@ -127,7 +127,7 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
         needs_torch()
         settings = EngineSettings(backend="ort", threads=_threads(job, None))
         engines = stack.enter_context(EngineSet(bundle, settings))
-        _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith("decode_")])
+        _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith(DECODE)])
         return _torch_source(job, BundleDecoder(bundle, engines))
     _refuse_torch_options(job)
     threads = _threads(job, None)

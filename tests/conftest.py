@@ -82,7 +82,8 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
     Tracing the gradients takes minutes: tests that use it raise their own time limit.
     """
-    from minddiffuser.export.assemble import ExportSettings, export_bundle
+    from minddiffuser.export.assemble import export_bundle
+    from minddiffuser.export.settings import ExportSettings
 
     settings = ExportSettings(precisions=("fp32",), n_verify=2, n_calibrate=1, threads=1)
     out = tmp_path_factory.mktemp("bundles") / "tiny"

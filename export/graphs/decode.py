@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ...runtime.bundle_schema import DECODE
 from ...runtime.checkpoint import read_target
 from ...runtime.decode import Checkpoint
 from ...runtime.engines.base import TensorSpec
@@ -23,7 +24,6 @@ from .base import BATCH, float32
 
 # Weights gathered together: bounds the memory of one trial, 16 MB for voxels and as much for products.
 _WEIGHTS_AT_ONCE = 1 << 22
-PREFIX = "decode_"
 
 
 def decode_specs(checkpoint: Checkpoint, target: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
@@ -74,7 +74,7 @@ class _Builder:
 
     def node(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         output = output or f"{operator.lower()}_{len(self._nodes)}"
-        name = f"{PREFIX}{self._target}/{operator}_{len(self._nodes)}"
+        name = f"{DECODE}{self._target}/{operator}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
 
@@ -83,7 +83,7 @@ class _Builder:
             return [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s.shape)) for n, s in specs.items()]
 
         graph = helper.make_graph(
-            self._nodes, PREFIX + self._target, infos(inputs), infos(outputs), list(self._constants.values())
+            self._nodes, DECODE + self._target, infos(inputs), infos(outputs), list(self._constants.values())
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="minddiffuser")
         model.ir_version = 10

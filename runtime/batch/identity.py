@@ -76,10 +76,17 @@ def _short(value: object) -> str:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two processes never write one run; a killed process loses it by itself.
+def alone_in(folder: Path, told: Path | None = None) -> Iterator[None]:
+    """Hold the folder's lock, so that two processes never write one; a killed process loses it by itself.
 
     Where the system has no such locks, nothing is held.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing.
+    told
+        What messages name instead of it.
 
     Raises
     ------
@@ -91,10 +98,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise FileError(
-            f"the run folder {folder} cannot be written ({error.strerror}): choose another --out folder"
+            f"the folder {told or folder} cannot be written ({error.strerror}): choose another one"
         ) from error
     try:
-        _lock(lock, folder)
+        _lock(lock, told or folder)
         yield
     finally:
         os.close(lock)
@@ -108,9 +115,7 @@ def _lock(lock: int, folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise FileError(
-            f"another process is working in the run folder {folder}: wait for it, or give another --out folder"
-        ) from None
+        raise FileError(f"another process is working in {folder}: wait for it, or give another folder") from None
     except OSError:
         return  # a network drive without locks
 

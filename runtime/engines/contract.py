@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..bundle_schema import DECODE
 from ..errors import FileError
 from .base import TensorSpec
 
@@ -57,8 +58,8 @@ def _fits(given: TensorSpec, shape: _Shape) -> bool:
 
 
 def _contract(bundle: Bundle, graph: str) -> tuple[_Shapes, _Shapes] | None:
-    if graph.startswith("decode_"):
-        target = graph.removeprefix("decode_")
+    if graph.startswith(DECODE):
+        target = graph.removeprefix(DECODE)
         if target not in bundle.shapes:
             return None
         return {"responses": (_N, bundle.n_voxels)}, {target: (_N, *bundle.shapes[target])}

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ..bundle_schema import DECODE
 from ..errors import InputError, MindDiffuserError, check_choice
 from .base import Engine
 from .contract import check_contract
@@ -32,10 +33,6 @@ BACKENDS: dict[str, str] = {
 PRECISIONS = ("fp16", "bf16", "fp32", "int8")
 # What ONNX Runtime's backends run on; see OrtSettings.
 _PROVIDERS = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
-DECODE = "decode_"
-"""How the names of decoders begin; all other graphs are networks."""
-
-
 ORT_CACHE = "engines/ort-tensorrt/"
 """Where a bundle keeps the engines that ONNX Runtime's TensorRT provider has built."""
 

@@ -36,7 +36,8 @@ class OrtSettings:
         process can have its own threads afterwards.
     memory : str
         "fast" lets kernels keep weights in their own layout beside the stored ones, and keeps freed memory for the
-        next run. "low" does neither: weights of all sessions are the mapped file, and a run gives back what it took.
+        next run. "low", on the CPU, does neither: weights of all sessions are the mapped file, none is transposed or
+        fused into another when a graph is opened, and a run gives back what it took.
     memory_limit_bytes : int or None
         Of the GPU's memory, for each session.
     cache : Path or None
@@ -112,6 +113,7 @@ def open_ort(
             str(path),
             sess_options=_options(onnxruntime, settings, half=precision in ("fp16", "bf16")),
             providers=_providers(settings),
+            disabled_optimizers=["ConstantFolding"] if _is_low(settings) else None,
         )
     except Exception as error:  # a dozen types of its own
         if is_out_of_memory(error):
@@ -217,8 +219,9 @@ class OrtEngine:
 def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what matters is raised
-    if half and settings.provider == "cpu":
-        # The level above rearranges layouts, and ends the process on some float16 graphs (CLIP's, onnxruntime 1.32).
+    if _is_low(settings) or (half and settings.provider == "cpu"):
+        # The level above rearranges layouts: weights are copied, and some float16 graphs end the process (CLIP's,
+        # onnxruntime 1.32).
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if uses_pool(onnxruntime, settings.threads, share=settings.share_threads):
         options.use_per_session_threads = False
@@ -228,10 +231,14 @@ def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.provider != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if settings.memory == "low":
+    if _is_low(settings):
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
+
+
+def _is_low(settings: OrtSettings) -> bool:
+    return settings.memory == "low" and settings.provider == "cpu"
 
 
 # Where these run on the CPU inside a session for the GPU, that is a fall-back and no shape arithmetic.

@@ -67,6 +67,15 @@ def guided_step(models: Models, given: Mapping[str, Tensor]) -> Tensor:
     return step[1] * latent + step[2] * noise
 
 
+def loss_of(models: Models, given: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    """Of images (n, 3, H, H): the loss of each that `structure_gradient` goes down, (n,)."""
+    structure, token = models.structure(image, semantic="semantic_target" in given)
+    loss = structural_loss(structure, given["target"], given["mask"], given["layer_weights"])
+    if token is not None:
+        loss = loss + given["semantic_weight"] * semantic_loss(token, given["semantic_target"])
+    return loss
+
+
 def _denoise(models: Models, given: Named) -> Named:
     with torch.no_grad():
         return {"next_latent": guided_step(models, given)}
@@ -86,10 +95,7 @@ def _structure_gradient(models: Models, given: Named) -> Named:
     latent = given["latent"].detach().requires_grad_()
     with torch.enable_grad():
         image = models.decode_latent(latent)
-        structure, token = models.structure(image, semantic="semantic_target" in given)
-        loss = structural_loss(structure, given["target"], given["mask"], given["layer_weights"])
-        if token is not None:
-            loss = loss + given["semantic_weight"] * semantic_loss(token, given["semantic_target"])
+        loss = loss_of(models, given, image)
         (gradient,) = torch.autograd.grad(loss.sum(), latent)
     return {"loss": loss.detach(), "latent_gradient": gradient, "image": image.detach()}
 

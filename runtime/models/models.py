@@ -121,9 +121,13 @@ class Models:
 
     def decode_latent(self, latent: torch.Tensor) -> torch.Tensor:
         """The image (n, 3, H, W) in [0, 1] of latents (n, 4, h, w); clamped, so a saturated pixel has no gradient."""
+        return self.decode_unclamped(latent).clamp(0, 1)
+
+    def decode_unclamped(self, latent: torch.Tensor) -> torch.Tensor:
+        """What :meth:`decode_latent` clamps."""
         scaled = latent.to(self.precise) / self.scaling_factor
         image: torch.Tensor = self.vae.decode(scaled.to(self.dtype)).sample
-        return (image.to(self.precise) / 2 + 0.5).clamp(0, 1)
+        return image.to(self.precise) / 2 + 0.5
 
     def predict_noise(self, latent: torch.Tensor, timestep: int | torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The noise that the UNet sees in `latent` (n, 4, h, w) at `timestep` (0 to 999), given `context`.

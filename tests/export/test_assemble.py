@@ -17,10 +17,12 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from minddiffuser.export import assemble, parity
-from minddiffuser.export.assemble import ExportSettings, export_bundle
+from minddiffuser.export import parity
+from minddiffuser.export import settings as export_settings
+from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.check import OK, check_bundle
 from minddiffuser.export.parity import GateFailure, Tolerance
+from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.batch.identity import alone_in
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.decode import open_checkpoint
@@ -31,7 +33,8 @@ Export = Callable[..., Bundle]
 KILLED = """
 import sys, time
 from pathlib import Path
-from minddiffuser.export.assemble import ExportSettings, export_bundle
+from minddiffuser.export.assemble import export_bundle
+from minddiffuser.export.settings import ExportSettings
 
 def hang(label, done, total):
     if done == 1:
@@ -74,7 +77,7 @@ def test_a_bundle_of_the_decoders(export: Export, tmp_path: Path, small_checkpoi
     assert names(tmp_path / "deep") == ["bundle"]
     assert set(bundle.graphs) == set(CHEAP)
     assert set(bundle.files) == set(contents(bundle.folder)) - {"manifest.json"}
-    assert seen == [("exporting and verifying graphs", done, 2) for done in range(3)]
+    assert seen == [(label, done, 2) for label in ("exporting graphs", "verifying engines") for done in range(3)]
     checkpoint = open_checkpoint(small_checkpoint)
     assert bundle.checkpoint_hash == checkpoint.hash
     assert bundle.models_hash == checkpoint.models_hash
@@ -339,7 +342,7 @@ def test_interrupted_leaves_nothing(export: Export, tmp_path: Path) -> None:
 def test_the_lists_of_targets_agree() -> None:
     from minddiffuser.runtime.checkpoint import TARGETS
 
-    assert set(assemble.DECODE_TARGETS) == set(TARGETS)
+    assert set(export_settings.DECODE_TARGETS) == set(TARGETS)
 
 
 @pytest.mark.timeout(1800)

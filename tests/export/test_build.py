@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from minddiffuser.export import build, check, to_trt
-from minddiffuser.export.assemble import list_files
 from minddiffuser.export.build import build_engines
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.manifest import list_files
 from minddiffuser.export.trt_settings import TrtSettings
 from minddiffuser.runtime.batch.identity import alone_in
 from minddiffuser.runtime.bundle import Bundle

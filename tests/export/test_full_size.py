@@ -5,7 +5,6 @@ Run with: pytest -m full_size tests/export/test_full_size.py   (24 GB of memory,
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.memory import give_back
 from minddiffuser.export.parity import PICTURES, TOLERANCES
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.models.open import load_models
@@ -60,7 +60,7 @@ def test_the_whole_of_stable_diffusion(tmp_path: Path, small_world: Path, small_
     models = load_models(folder, clip=f"local-dir:{clip}")
     weights = write_checkpoint(checkpoint, models)
     del models
-    gc.collect()
+    give_back()
 
     out = tmp_path / "bundle"
     md_export("bundle", checkpoint, "--models", folder, "--clip", f"local-dir:{clip}", "--out", out)

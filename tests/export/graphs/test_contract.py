@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
-from minddiffuser.export.graphs.decode import PREFIX
 from minddiffuser.export.graphs.scaling import unit_scale
 from minddiffuser.export.tracing import example_inputs
-from minddiffuser.runtime.bundle_schema import GRAPHS
+from minddiffuser.runtime.bundle_schema import DECODE, GRAPHS
 from minddiffuser.runtime.engines.pytorch import NETWORKS, TorchEngine
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.models.open import load_models
@@ -38,7 +37,7 @@ def peak_error(found: Tensor, expected: Tensor) -> float:
 
 def test_the_registers_agree() -> None:
     assert tuple(NETWORK_GRAPHS) == NETWORKS
-    assert set(NETWORK_GRAPHS) == {name for name in GRAPHS if not name.startswith(PREFIX)}
+    assert set(NETWORK_GRAPHS) == {name for name in GRAPHS if not name.startswith(DECODE)}
 
 
 @both

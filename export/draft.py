@@ -1,0 +1,228 @@
+"""Every graph of a bundle, written and not yet verified, with what PyTorch says of its inputs.
+
+All that needs the networks is done here. Afterwards they are let go: engines of gigabytes are opened in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from ..runtime.bundle_schema import DECODE
+from ..runtime.decode import Checkpoint
+from ..runtime.engines.base import Specs
+from ..runtime.engines.pytorch import TorchEngine
+from ..runtime.errors import InputError
+from ..runtime.models.models import Models
+from .gate import Case, expected_cases
+from .graphs.base import NETWORK_GRAPHS, NetworkGraph, network_graph
+from .graphs.decode import decode_model, decode_specs
+from .manifest import describe_models
+from .material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
+from .pictures import SEED
+from .settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings
+from .store import WeightStore
+from .to_onnx import export_network, prepare
+from .undecided import clamp_jumps
+from .variants import in_precision
+
+Progress = Callable[[str, int, int], None]
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """A graph in one precision on the disk; `exceptions` from the precision, and how it was made."""
+
+    precision: str
+    path: Path
+    data: list[Path]
+    opset: int
+    exceptions: list[dict[str, Any]]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DraftGraph:
+    """A graph in every precision that it takes, and the cases that each is verified on."""
+
+    name: str
+    specs: tuple[Specs, Specs]
+    cases: list[Case]
+    written: list[Written]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draft:
+    """What was written, and what is kept of the networks.
+
+    Attributes
+    ----------
+    graphs : list of DraftGraph
+    trials : Trials
+        That engines are verified on.
+    stage1 : (n, 3, H, H) float32 in [0, 1], or None
+        PyTorch's pictures of them; None where no network graph was asked for.
+    alphas_cumprod : (n_train_steps,) float64
+    described : dict
+        Of the networks, for the manifest.
+    embed
+        Pictures (n, 3, H, H) -> CLIP embeddings (n, d), PyTorch's.
+    """
+
+    graphs: list[DraftGraph]
+    trials: Trials
+    stage1: Array | None
+    alphas_cumprod: NDArray[np.float64]
+    described: dict[str, Any]
+    embed: Callable[[Array], Array]
+
+
+def draft_graphs(
+    checkpoint: Checkpoint,
+    models: Models,
+    settings: ExportSettings,
+    *,
+    data: Path | None,
+    folder: Path,
+    progress: Progress,
+) -> Draft:
+    """Run the reference, and write every graph that was asked for.
+
+    Parameters
+    ----------
+    models
+        Their weights are put into the memory format of graphs, in place. Whoever holds no other reference to them
+        has their memory back.
+    data
+        See :func:`~.material.trials_for`.
+    folder
+        Where graphs and weights go; it exists.
+
+    Raises
+    ------
+    InputError
+        The checkpoint has no such decoder, or the networks hold what cannot be exported.
+    """
+    names = _names(checkpoint, settings)
+    prepare(models)
+    clip = replace(models, unet=None, vae=None, text_encoder=None)
+
+    def embed(images: Array) -> Array:
+        with torch.no_grad():
+            return np.asarray(clip.embedding(torch.from_numpy(images)))
+
+    work = _Work(checkpoint, models, settings, data)
+    if any(name in NETWORK_GRAPHS for name in names):  # decoders are compared with the checkpoint alone
+        work.run_reference(progress)
+    graphs = []
+    with WeightStore(folder) as store:
+        for done, name in enumerate(names):
+            progress("exporting graphs", done, len(names))
+            graphs.append(work.decoder(name, store) if name.startswith(DECODE) else work.network(name, store))
+        progress("exporting graphs", len(names), len(names))
+    return Draft(
+        graphs=graphs,
+        trials=work.verify,
+        stage1=work.reference.stage1 if work.reference is not None else None,
+        alphas_cumprod=np.array(models.alphas_cumprod),
+        described=describe_models(models),
+        embed=embed,
+    )
+
+
+def _names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
+    decoders = [DECODE + target for target in DECODE_TARGETS if target in checkpoint.shapes]
+    known = [*decoders, *NETWORK_GRAPHS]
+    wanted = known if settings.graphs is None else settings.graphs
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise InputError(f"the checkpoint {checkpoint.folder} has no decoder for {', '.join(missing)}")
+    return [name for name in known if name in wanted]
+
+
+class _Work:
+    """The reference over some trials, and graphs one by one."""
+
+    def __init__(self, checkpoint: Checkpoint, models: Models, settings: ExportSettings, data: Path | None) -> None:
+        self._checkpoint, self._models, self._settings = checkpoint, models, settings
+        # The gradients' semantic term wants a target that the checkpoint can decode.
+        self._semantic = "semantic" in checkpoint.shapes
+        self._small = models.image_size <= SMALL_PICTURE_PX
+        few = 4 if self._small else 1
+        counts = (settings.n_verify or few, settings.n_calibrate or few)
+        self.verify, self._calibrate = trials_for(checkpoint, data, counts)
+        self.reference: Reference | None = None
+        self._probed: Reference | None = None
+        self._graphs = {name: network_graph(name, models, semantic=self._semantic) for name in NETWORK_GRAPHS}
+        self._engines = {n: TorchEngine(n, models, g.inputs, g.outputs) for n, g in self._graphs.items()}
+
+    def run_reference(self, progress: Progress) -> None:
+        label, runs = "running both stages in PyTorch", 1 if self._settings.all_precisions == ("fp32",) else 2
+        progress(label, 0, runs)
+        self.reference = self._run(self.verify)
+        progress(label, 1, runs)
+        if runs > 1:
+            self._probed = self._run(self._calibrate)
+            progress(label, 2, runs)
+
+    def _run(self, trials: Trials) -> Reference:
+        # Of large networks two steps back are enough to see whether gradients agree; all 35 take a quarter of an hour.
+        steps = None if self._small else 2
+        return reference_run(
+            self._checkpoint, self._models, dict(self._engines), trials, semantic=self._semantic, backprop_steps=steps
+        )
+
+    def decoder(self, name: str, store: WeightStore) -> DraftGraph:
+        target = name.removeprefix(DECODE)
+        (random,) = trials_for(self._checkpoint, None, (len(self.verify),), seed=SEED + 1)
+        cases = [
+            Case(kind=kind, feeds={"responses": t.responses}, expected={target: np.asarray(getattr(t.decoded, target))})
+            for kind, t in (("random", random), ("decoded", self.verify))
+        ]
+        specs = decode_specs(self._checkpoint, target)
+        batches = [{"responses": self._calibrate.responses}]
+        written = self._write(name, [decode_model(self._checkpoint, target)], batches, store)
+        return DraftGraph(name=name, specs=specs, cases=cases, written=written)
+
+    def network(self, name: str, store: WeightStore) -> DraftGraph:
+        graph: NetworkGraph = self._graphs[name]
+        if self.reference is None:
+            raise ValueError(name)
+        # One trial of large pictures: autograd through the decoder at 512 px takes ten gigabytes for each.
+        random = random_feeds(graph, self._checkpoint, batch=2 if self._small else 1)
+        jumps = partial(clamp_jumps, self._models) if name == "structure_gradient" else None
+        cases = expected_cases(self._engines[name], {"random": [random], "decoded": self.reference.feeds[name]}, jumps)
+        batches = self._probed.feeds[name] if self._probed is not None else []
+        written = self._write(name, [export_network(graph, self._models)], batches, store)
+        return DraftGraph(name=name, specs=(graph.inputs, graph.outputs), cases=cases, written=written)
+
+    def _write(
+        self, name: str, models: list[onnx.ModelProto], batches: Sequence[Feeds], store: WeightStore
+    ) -> list[Written]:
+        """Write a graph in each precision; `models` holds its only reference, which is let go in time."""
+        found: list[Written] = []
+        for precision in reversed(self._settings.all_precisions):
+            converted = in_precision(models, name, precision, batches, threads=self._settings.threads)
+            if converted is None:
+                continue
+            opset = next(entry.version for entry in converted.models[0].opset_import if entry.domain in ("", "ai.onnx"))
+            path, data = store.write(converted.models.pop(), f"{name}.{precision}")
+            written = Written(
+                precision=precision,
+                path=path,
+                data=data,
+                opset=opset,
+                exceptions=converted.exceptions,
+                note=converted.note,
+            )
+            found.insert(0, written)
+        return found
