@@ -70,7 +70,7 @@ def guided_step(models: Models, given: Mapping[str, Tensor]) -> Tensor:
 def loss_of(models: Models, given: Mapping[str, Tensor], image: Tensor) -> Tensor:
     """Of images (n, 3, H, H): the loss of each that `structure_gradient` goes down, (n,)."""
     structure, token = models.structure(image, semantic="semantic_target" in given)
-    loss = structural_loss(structure, given["target"], given["mask"], given["layer_weights"])
+    loss: Tensor = structural_loss(structure, given["target"], given["mask"], given["layer_weights"])
     if token is not None:
         loss = loss + given["semantic_weight"] * semantic_loss(token, given["semantic_target"])
     return loss

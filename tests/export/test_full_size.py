@@ -71,7 +71,10 @@ def test_the_whole_of_stable_diffusion(tmp_path: Path, small_world: Path, small_
         assert variant.file.stat().st_size < 1 << 28  # weights lie beside it
         for tensors in variant.parity["inputs"].values():
             for figures in tensors.values():
-                assert figures["worst"] <= TOLERANCES["fp32"].worst, (graph.name, figures)
+                jump = figures.get("jump", 0.0)
+                assert jump == 0 or graph.name == "structure_gradient"
+                assert jump < 0.1
+                assert figures["worst"] <= TOLERANCES["fp32"].worst + jump, (graph.name, figures)
                 assert figures["cosine"] >= TOLERANCES["fp32"].cosine, (graph.name, figures)
     pictures = bundle.manifest["end_to_end"]["fp32"]
     assert pictures["psnr_db"] >= PICTURES["fp32"].psnr
