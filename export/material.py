@@ -180,6 +180,9 @@ class _Watched:
         self.kept.append({name: as_numpy(array).astype(np.float32) for name, array in feeds.items()})
         return self._engine.run(feeds)
 
+    def place(self, array: Any) -> Any:
+        return self._engine.place(array)
+
 
 def random_feeds(graph: NetworkGraph, checkpoint: Checkpoint, *, batch: int = 2, seed: int = 0) -> Feeds:
     """Seeded random inputs of a network graph with the checkpoint's own mask and unconditional context."""

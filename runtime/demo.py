@@ -34,7 +34,7 @@ _RUNS = ("run", "engines")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Sizes of the demonstration, chosen to end within six minutes on two cores.
+    """Sizes of the demonstration, chosen to end in about seven minutes on two cores.
 
     Attributes
     ----------

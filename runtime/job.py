@@ -306,7 +306,7 @@ def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[
         return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
 
     if source.judge is None:
-        return without_concept("the networks come without a judge (a folder judge/ beside a model folder)")
+        return without_concept("a judge comes with a model folder (judge/ beside it), and here there is none")
     if not given.captions:
         return without_concept("the seen pictures come without captions that name what they show")
     from .metrics.judge import open_judge

@@ -186,7 +186,7 @@ class OrtEngine:
         return self._session
 
     def place(self, array: Any) -> Any:
-        """An array where the engine wants it, so that many runs do not copy it each time."""
+        """See :meth:`.base.Engine.place`."""
         if self._settings.provider == "cpu":
             return array
         kind, number = self.device.split(":")

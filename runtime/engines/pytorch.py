@@ -41,10 +41,11 @@ class TorchEngine:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """See :meth:`.base.Engine.run`."""
         check_feeds(self.name, self.inputs, feeds)
-        given = {
-            name: torch.as_tensor(array).to(self._models.device, self._models.precise) for name, array in feeds.items()
-        }
-        return self._function(self._models, given)
+        return self._function(self._models, {name: self.place(array) for name, array in feeds.items()})
+
+    def place(self, array: Any) -> Tensor:
+        """See :meth:`.base.Engine.place`."""
+        return torch.as_tensor(array).to(self._models.device, self._models.precise)
 
     def close(self) -> None:
         """Nothing to free: the models are the caller's."""

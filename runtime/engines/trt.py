@@ -124,6 +124,10 @@ class TrtEngine:
             self.cuda.leave()
         return outputs
 
+    def place(self, array: Any) -> Any:
+        """See :meth:`.base.Engine.place`."""
+        return self.cuda.adopt(array)
+
     def check(self, feeds: Mapping[str, Any]) -> dict[str, int]:
         """Refuse inputs that do not fit the graph or the plan's profile; the free dimensions' sizes otherwise."""
         sizes = check_feeds(self.name, self.inputs, feeds)

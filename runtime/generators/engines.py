@@ -82,6 +82,7 @@ class EngineGenerator:
         )
         self._table = step_table(self._schedule)
         self._guidance = np.array([guidance_scale], np.float32)
+        self._placed: dict[str, Any] | None = None
         self.backprop_steps = backprop_steps
         self._cached: Float32 | None = None
         self._iteration = 0
@@ -93,10 +94,9 @@ class EngineGenerator:
         return self._schedule.noise_keep**0.5 if self.backprop_steps is None else 1.0
 
     @property
-    def table(self) -> Float32:
-        """Rows (timestep, latent_scale, noise_scale) of the steps that parameters act on."""
-        n = len(self._table) if self.backprop_steps is None else self.backprop_steps
-        return self._table[len(self._table) - n :]
+    def first_step(self) -> int:
+        """The first of the denoising steps that parameters act on."""
+        return 0 if self.backprop_steps is None else len(self._table) - self.backprop_steps
 
     def initial(self) -> dict[str, Float32]:
         """Give the start parameters ``latent`` and, unless `backprop_steps` is 0, ``context``; restart the noise."""
@@ -104,7 +104,7 @@ class EngineGenerator:
         if self.backprop_steps is None:
             return {"latent": self._latent.copy(), "context": self._context.copy()}
         if self._cached is None:
-            head = self._table[: len(self._table) - self.backprop_steps]
+            head = range(self.first_step)
             self._cached = as_numpy(self._denoised(self._noised(self._latent), self._context, head)[-1])
         params = {"latent": self._cached.copy()}
         if self.backprop_steps > 0:
@@ -117,11 +117,25 @@ class EngineGenerator:
         if self.backprop_steps is None:
             latent = self._noised(latent)
             self._iteration += 1
-        return self._denoised(_solid(latent), self.whole_context(params), self.table)
+        steps = range(self.first_step, len(self._table))
+        return self._denoised(_solid(latent), self.whole_context(params), steps)
 
-    def step_inputs(self, latent: Any, context: Float32, row: int) -> dict[str, Any]:
-        """What `denoise` takes at a row of `table`."""
-        return self._inputs(latent, context, self.table[row])
+    def step_inputs(self, latent: Any, context: Any, step: int) -> dict[str, Any]:
+        """What `denoise` takes at a step; what is the same at each call lies where the engine keeps arrays."""
+        if self._placed is None:
+            place = self._engines["denoise"].place
+            self._placed = {
+                "rows": [place(row) for row in self._table],
+                "uncond_context": place(self._uncond),
+                "guidance": place(self._guidance),
+            }
+        return {
+            "latent": latent,
+            "step": self._placed["rows"][step],
+            "context": context,
+            "uncond_context": self._placed["uncond_context"],
+            "guidance": self._placed["guidance"],
+        }
 
     def whole_context(self, params: Mapping[str, Float32]) -> Float32:
         """The context with token 0 of the start, which is not decoded and never moves."""
@@ -138,22 +152,16 @@ class EngineGenerator:
         self._iteration = 0
         return image
 
-    def _denoised(self, latent: Float32, context: Float32, table: Float32) -> list[Any]:
-        if self._loop is not None and len(table) == len(self._table):
-            return list(self._loop(latent, table, context, self._uncond, self._guidance))
-        latents: list[Any] = [latent]
-        for row in table:
-            latents.append(self._engines["denoise"].run(self._inputs(latents[-1], context, row))["next_latent"])
+    def _denoised(self, latent: Float32, context: Float32, steps: range) -> list[Any]:
+        if self._loop is not None and len(steps) == len(self._table):
+            return list(self._loop(latent, self._table, context, self._uncond, self._guidance))
+        if not steps:
+            return [latent]
+        denoise = self._engines["denoise"]
+        placed, latents = denoise.place(context), [denoise.place(latent)]
+        for step in steps:
+            latents.append(denoise.run(self.step_inputs(latents[-1], placed, step))["next_latent"])
         return latents
-
-    def _inputs(self, latent: Any, context: Float32, row: Float32) -> dict[str, Any]:
-        return {
-            "latent": latent,
-            "step": row,
-            "context": context,
-            "uncond_context": self._uncond,
-            "guidance": self._guidance,
-        }
 
     def _noised(self, latent: Float32) -> Float32:
         noise = _solid(self._noise_at(self._iteration))

@@ -78,12 +78,13 @@ class EngineObjective:
             )
         if "semantic_target" in self._fixed:
             self._fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
+        self._placed = {name: head.place(array) for name, array in self._fixed.items()}
 
     def value_and_gradient(self, params: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32], Float32]:
         """Render, compare, and differentiate each trial's own loss; see AutogradObjective."""
         chosen = self._settings.optimised(params)
         latents = self._generator.latents(params)
-        found = self._engines["structure_gradient"].run({"latent": latents[-1], **self._fixed})
+        found = self._engines["structure_gradient"].run({"latent": latents[-1], **self._placed})
         at_latent, at_context = self._back(found["latent_gradient"], latents, params)
         gradients = {"latent": as_numpy(at_latent) * np.float32(self._generator.latent_scale)}
         if at_context is not None:
@@ -96,17 +97,21 @@ class EngineObjective:
         n_steps = len(latents) - 1
         if n_steps == 0:
             return slope, None
-        step_back = self._engines["denoise_gradient"]
-        context = self._generator.whole_context(params)
+        step_back, first = self._engines["denoise_gradient"], self._generator.first_step
+        context = step_back.place(self._generator.whole_context(params))
         total: Any = None
+        waiting: list[Any] = []
         for row in reversed(range(n_steps)):
-            feeds = {**self._generator.step_inputs(latents[row], context, row), "next_gradient": slope}
+            feeds = {**self._generator.step_inputs(latents[row], context, first + row), "next_gradient": slope}
             found = step_back.run(feeds)
             slope, part = found["latent_gradient"], found["context_gradient"]
-            if not hasattr(part, "detach"):  # a tensor is summed where it is, and nothing waits for the GPU
-                part = as_numpy(part)
-            total = part if total is None else total + part
-        return slope, None if total is None else np.array(as_numpy(total))
+            if isinstance(part, np.ndarray) or hasattr(part, "detach"):  # summed where it is
+                total = part if total is None else total + part
+            else:  # only the host can add these up, and would wait for the GPU after each step
+                waiting.append(part)
+        for part in waiting:
+            total = as_numpy(part) if total is None else total + as_numpy(part)
+        return slope, np.array(as_numpy(total))
 
 
 def _layer_weights(settings: RefineSettings, target: Float32, mask: NDArray[np.bool_]) -> Float32:

@@ -39,7 +39,7 @@ def write_checkpoint(folder: Path, models: Any) -> int:
     from small_checkpoint import world_of, write_small_checkpoint
 
     write_small_checkpoint(folder, models.hash, world=world_of(models, "sd14"))
-    parts = (models.unet, models.vae.decoder, models.vae.post_quant_conv, models.clip.visual)
+    parts = (models.unet, models.vae.decoder, models.vae.post_quant_conv, models.clip)
     return sum(p.numel() * 4 for part in parts for p in part.parameters())
 
 

@@ -98,6 +98,17 @@ def test_shapes_and_addresses_are_told_only_when_they_change(
     assert {name for name, _ in device.named("shape")} == {"latent", "context"}
 
 
+def test_what_was_placed_is_not_copied_again(opened: TrtEngine, device: Any, rng: np.random.Generator) -> None:
+    given = fakes.feeds(rng)
+    placed = {name: opened.place(array) for name, array in given.items()}
+    device.log.clear()
+    for _ in range(2):
+        found = opened.run(placed)["next_latent"]
+        np.testing.assert_array_equal(device.to_numpy(found), fakes.guided_step(given))
+    assert device.named("allocate") == [(given["latent"].shape,)] * 2  # the outputs
+    assert device.named("copy") == []
+
+
 def test_no_run_waits_and_each_is_ordered_with_its_caller(
     opened: TrtEngine, device: Any, rng: np.random.Generator
 ) -> None:

@@ -245,7 +245,7 @@ class Toy:
     def engines(self) -> dict[str, Any]:
         taken = {"target": SimpleNamespace(shape=("batch", *self.structure))}
         return {
-            name: SimpleNamespace(run=getattr(self, name), inputs=taken)
+            name: SimpleNamespace(run=getattr(self, name), place=np.asarray, inputs=taken)
             for name in ("denoise", "denoise_gradient", "structure_gradient")
         }
 
@@ -322,7 +322,7 @@ class Watched(Toy):
             self.most = max(self.most, self.alive)
             return found
 
-        return SimpleNamespace(run=run, inputs=engine.inputs)
+        return SimpleNamespace(run=run, place=engine.place, inputs=engine.inputs)
 
     def _gone(self, size: int) -> None:
         self.alive -= size
@@ -356,6 +356,46 @@ def test_an_evaluation_runs_each_step_once_and_holds_one_latent_per_step(form: s
     grown = 20 * latent if FORMS[form] is None else 0
     assert most[25] - most[5] == grown, "memory grows by something else than a latent per step"
     assert most[5] <= (5 + 4) * latent + 3 * context
+
+
+class OnGpu:
+    """An array that only the host can add up; reading it waits for everything before."""
+
+    def __init__(self, value: Array, log: list[str]) -> None:
+        self.value, self.log = value, log
+        self.dtype, self.shape = value.dtype, value.shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        self.log.append("read")
+        return self.value
+
+
+def test_nothing_is_read_before_the_last_step_is_queued(rng: np.random.Generator) -> None:
+    target, mask = rng.standard_normal((2, *Toy.structure)).astype(np.float32), np.ones(Toy.structure, bool)
+    inputs, settings, log = toy_inputs(rng), RefineSettings(backprop_steps=None), []
+    plain: dict[str, Any] = Toy().engines()
+    steps = {"n_steps": 50, "n_noise": None, "n_reverse": 4}
+
+    def remote(name: str, engine: Any) -> Any:
+        def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
+            log.append(name)
+            given = {key: array.value for key, array in feeds.items()}  # what is not placed has no value
+            return {key: OnGpu(array, log) for key, array in engine.run(given).items()}
+
+        def place(array: Any) -> Any:
+            return array if isinstance(array, OnGpu) else OnGpu(np.asarray(array), log)
+
+        return SimpleNamespace(run=run, place=place, inputs=engine.inputs)
+
+    gradients = []
+    for engines in (plain, {name: remote(name, engine) for name, engine in plain.items()}):
+        generator, objective = on_engines(WORLD, engines, inputs, settings, target, mask, **steps)
+        gradients.append(objective.value_and_gradient(generator.initial())[1])
+    queued = ["denoise"] * 4 + ["structure_gradient"] + ["denoise_gradient"] * 4
+    assert log[: len(queued)] == queued
+    assert set(log[len(queued) :]) == {"read"}
+    for name, expected in gradients[0].items():
+        np.testing.assert_array_equal(gradients[1][name], expected)
 
 
 def test_arrays_that_do_not_fit_are_refused(
