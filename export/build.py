@@ -94,14 +94,14 @@ def _built(
     draft = folder / f".{variant.graph}.{variant.precision}.{os.getpid()}.draft"
     folder.mkdir(exist_ok=True)
     listed = {path.name: bundle.files[_relative(bundle, path)].sha256 for path in (variant.file, *variant.data)}
-    label = f"{variant.graph} {variant.precision}"
     try:
         identity = build_plan(
             variant.file,
             draft,
             settings,
-            progress=None if progress is None else lambda name, done, n: progress(f"{label}: {name}", done, n),
+            progress=progress,
             hashes=listed,
+            label=f"{variant.graph} {variant.precision}",
         )
         # Named by its content, so that a plan that it replaces stays whole until the manifest says so.
         path = folder / f"{variant.graph}.{variant.precision}.{sha256_of(draft)[:12]}.plan"

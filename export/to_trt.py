@@ -25,6 +25,7 @@ def build_plan(
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
     hashes: Mapping[str, str] | None = None,
+    label: str | None = None,
 ) -> dict[str, Any]:
     """Build a plan from an ONNX file.
 
@@ -41,6 +42,8 @@ def build_plan(
         Asked again and again whether to stop.
     hashes : mapping of file name to SHA-256, or None
         Of the graph and its data files, where they are known; the others are computed.
+    label : str or None
+        What progress and messages call the plan; None: the file's name.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def build_plan(
     gpu = find_gpu()
     check_machine(settings, gpu)
     graph = graph_hashes(onnx_path, hashes or {})
-    watch = Watch(f"building {plan_path.name}", progress, cancelled, target=settings.target)
+    watch = Watch(f"building {label or plan_path.name}", progress, cancelled, target=settings.target)
     try:
         profile = _build(trt, onnx_path, plan_path, settings, gpu, watch)
     except MemoryError as error:

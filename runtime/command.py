@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 from .errors import InputError, MindDiffuserError
 
-DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,12 +30,16 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
     interrupted, out_of_memory : what to do then, to follow the words "interrupted: " and "out of memory: ".
     """
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
     except MindDiffuserError as error:
         return tell(prog, str(error), USERS_MISTAKE)
     except KeyboardInterrupt:
         return tell(prog, f"interrupted: {interrupted}", INTERRUPTED)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return READER_GONE
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
             return tell(
@@ -43,6 +48,16 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
         if not is_out_of_memory(error):
             raise
         return tell(prog, f"out of memory: {out_of_memory}", USERS_MISTAKE)
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is the standard output that broke: who reads it has seen enough, as `head` does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return True
+    return False
 
 
 def tell(prog: str, message: str, code: int) -> int:
