@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -52,12 +53,14 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
 
 def _reader_is_gone() -> bool:
     """Whether it is the standard output that broke: who reads it has seen enough, as `head` does."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
-        return True
-    return False
+    if not hasattr(select, "poll"):
+        return False
+    output, watch = sys.stdout.fileno(), select.poll()
+    watch.register(output, 0)
+    if not any(events & select.POLLERR for _, events in watch.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # or Python complains when it ends
+    return True
 
 
 def tell(prog: str, message: str, code: int) -> int:
