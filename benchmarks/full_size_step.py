@@ -1,4 +1,7 @@
-"""One guided step of Stable Diffusion 1.4 with random weights on the CPU: eager, torch.compile, ONNX Runtime."""
+"""One guided step of Stable Diffusion 1.4 with random weights on the CPU: eager, torch.compile, ONNX Runtime.
+
+ONNX Runtime in float32, the rivals' precision, and in the int8 that ``md-export bundle --precision int8`` gives.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,14 @@ from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.store import WeightStore
 from minddiffuser.export.to_onnx import export_network, prepare
 from minddiffuser.export.tracing import example_inputs
-from minddiffuser.runtime.engines.ort import OrtSettings, open_ort
+from minddiffuser.export.variants import in_precision
+from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings, open_ort
 from minddiffuser.runtime.engines.pytorch import guided_step
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 
 EAGER, COMPILED = "PyTorch, eager", "PyTorch, torch.compile"
+INT8 = f"{ENGINES}, int8"
 FULL_STEP = "SD 1.4, a guided step"
 
 Contestant = tuple[str, Callable[[], Any]]
@@ -76,14 +81,24 @@ def _line_up(threads: int, with_compile: bool, stack: ExitStack) -> Iterator[Con
         torch._dynamo.reset()
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="full-size-")))
     prepare(models)
-    with WeightStore(folder) as store:
-        path, _ = store.write(export_network(graph, models), "denoise")
+    exported = [export_network(graph, models)]
     inputs, outputs = graph.inputs, graph.outputs
     del models, graph
     gc.collect()
-    engine = stack.enter_context(open_ort("denoise", path, inputs, outputs, OrtSettings(threads=threads)))
+    paths = {}
+    with WeightStore(folder) as store:
+        for precision in ("int8", "fp32"):  # the last one takes the graph
+            converted = in_precision(exported, "denoise", precision, [], threads=threads)
+            assert converted is not None
+            paths[precision], _ = store.write(converted.models.pop(), f"denoise.{precision}")
     feeds = {name: array.numpy() for name, array in given.items()}
-    yield ENGINES, lambda: engine.run(feeds)["next_latent"]
+    for name, precision in ((ENGINES, "fp32"), (INT8, "int8")):
+        with open_ort("denoise", paths[precision], inputs, outputs, OrtSettings(threads=threads)) as engine:
+            yield name, partial(_run, engine, feeds)
+
+
+def _run(engine: OrtEngine, feeds: dict[str, Any]) -> Any:
+    return engine.run(feeds)["next_latent"]
 
 
 def _step(models: Models, given: dict[str, Tensor]) -> Tensor:
