@@ -23,7 +23,7 @@ from .manifest import describe_checkpoint, describe_format, describe_specs, list
 from .memory import give_back
 from .parity import GateFailure, failed
 from .pictures import engine_pictures
-from .placement import check_out, replacing
+from .placement import check_out, in_place_of
 from .settings import ExportSettings, memory_for
 
 
@@ -67,7 +67,7 @@ def export_bundle(
     check_out(out)
     opened = [load_models(models, clip=clip, preset=fitted.preset)]
     fitted.require_models(opened[0].hash, opened[0].name)
-    with replacing(out) as folder:
+    with in_place_of(out) as folder:
         told = progress or _silent
         draft = _drafted(fitted, opened, settings, data, folder, told)
         give_back()
@@ -187,8 +187,10 @@ class _Gate:
             self._parity[f"{name}/in/{key}"] = np.asarray(array, np.float32)
         for key, array in case.expected.items():
             self._parity[f"{name}/out/{key}"] = np.asarray(array, np.float32)
-        for key, spread in case.spread.items():
-            self._parity[f"{name}/spread/{key}"] = np.array([spread], np.float32)
+        for precision, tensors in case.spread.items():
+            for key, spread in tensors.items():
+                most = np.array([spread.jump, spread.turn], np.float32)
+                self._parity[f"{name}/spread/{precision}/{key}"] = most.clip(0, 1)
 
     def _pictures(self, expected: NDArray[np.float32]) -> dict[str, Any]:
         """Compare whole pictures of stage 1, engine by engine, with PyTorch's."""

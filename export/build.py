@@ -215,7 +215,7 @@ def _verified(
     reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
     feeds, expected = fitted(draft, variant, *case_of(variant.graph, reference))
     tolerance = TOLERANCES[variant.precision]
-    spread = spread_of(reference, variant.graph)
+    spread = spread_of(reference, variant)
     measured, reason = compare(run_variant(draft, variant, feeds, None), expected, tolerance, spread)
     if reason is not None:
         raise failed(f"{variant.graph} ({variant.target})", variant.precision, reason)

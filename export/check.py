@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import PARITY, Graph, Variant
+from ..runtime.bundle_schema import ADVICE, PARITY, Graph, Variant
 from ..runtime.engines.base import TensorSpec, check_feeds
 from ..runtime.engines.cuda_gpu import find_gpu
 from ..runtime.engines.open import BACKENDS, EngineSet, EngineSettings, why_no_provider
 from ..runtime.engines.ort import as_numpy
 from ..runtime.engines.trt_identity import check_plan, this_machine
-from ..runtime.errors import MindDiffuserError, MissingExtra
+from ..runtime.errors import FileError, MindDiffuserError, MissingExtra
 from ..runtime.files import read_tensors
-from .parity import PICTURES, TOLERANCES, compare, psnr
+from .parity import PICTURES, TOLERANCES, Spread, compare, psnr
 from .pictures import engine_pictures
 from .settings import memory_for
 
@@ -100,11 +100,21 @@ def case_of(
     return under("in"), under("out")
 
 
-def spread_of(reference: Mapping[str, NDArray[Any]], graph: str) -> dict[str, float]:
-    """How far outputs of a graph may jump where rounding decides; see :mod:`~.undecided`."""
-    start = f"{graph}/spread/"
-    found = {name.removeprefix(start): array for name, array in reference.items() if name.startswith(start)}
-    return {name: float(array.reshape(-1)[0]) for name, array in found.items() if array.size == 1}
+def spread_of(reference: Mapping[str, NDArray[Any]], variant: Variant) -> dict[str, Spread]:
+    """How far outputs of a variant may differ besides; see :mod:`~.undecided`.
+
+    Raises
+    ------
+    FileError
+        The bundle says something else than two numbers from 0 to 1.
+    """
+    start, found = f"{variant.graph}/spread/{variant.precision}/", {}
+    for name, array in reference.items():
+        if name.startswith(start):
+            if array.shape != (2,) or not ((array >= 0) & (array <= 1)).all():  # nor NaN
+                raise FileError(f"the bundle's {name} is {array.tolist()}, expected two numbers from 0 to 1: {ADVICE}")
+            found[name.removeprefix(start)] = Spread(*array.tolist())
+    return found
 
 
 def _line(
@@ -126,12 +136,13 @@ def _line(
         return Line(**named, verdict=BAD, detail=misfit)
     feeds, expected = fitted(bundle, variant, feeds, expected)
     try:
+        spread = spread_of(reference, variant)
         outputs = run_variant(bundle, variant, feeds, threads)
     except MissingExtra:
         raise
     except MindDiffuserError as error:
         return Line(**named, verdict=BAD, detail=str(error))
-    measured, reason = compare(outputs, expected, tolerance, spread_of(reference, variant.graph))
+    measured, reason = compare(outputs, expected, tolerance, spread)
     # The tensor that is nearest to what it may be.
     worst, allowed = max(
         ((part.worst, tolerance.worst + part.jump) for part in measured.values()), key=lambda pair: pair[0] / pair[1]

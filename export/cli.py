@@ -42,7 +42,8 @@ example (offline, on the tiny world that comes with the package):
   md-export check bundle
   md-reconstruct run bundle data --out run --backprop-steps 4
 
-exit codes: 0 done, 1 a check failed, 2 something that you can mend, 130 interrupted.
+exit codes: 0 done, 1 a check failed, 2 something that you can mend, 130 interrupted,
+141 the reader of the output went away.
 """
 
 

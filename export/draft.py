@@ -31,8 +31,8 @@ from .pictures import SEED
 from .settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings
 from .store import WeightStore
 from .to_onnx import export_network, prepare
-from .undecided import clamp_jumps
-from .variants import in_precision
+from .undecided import undecided
+from .variants import HALVES, in_precision
 
 Progress = Callable[[str, int, int], None]
 Array = NDArray[np.float32]
@@ -121,18 +121,18 @@ def draft_graphs(
             return np.asarray(clip.embedding(torch.from_numpy(images)))
 
     work = _Work(checkpoint, models, settings, data)
-    if any(name in NETWORK_GRAPHS for name in names):  # decoders are compared with the checkpoint alone
-        work.run_reference(progress)
+    networks = [name for name in names if name in NETWORK_GRAPHS]  # decoders are compared with the checkpoint alone
+    reference = work.run_reference(progress) if networks else Reference(stage1=np.zeros(0, np.float32))
     graphs = []
     with WeightStore(folder) as store:
         for done, name in enumerate(names):
             progress("exporting graphs", done, len(names))
-            graphs.append(work.decoder(name, store) if name.startswith(DECODE) else work.network(name, store))
+            graphs.append(work.network(name, reference, store) if name in networks else work.decoder(name, store))
         progress("exporting graphs", len(names), len(names))
     return Draft(
         graphs=graphs,
         trials=work.verify,
-        stage1=work.reference.stage1 if work.reference is not None else None,
+        stage1=reference.stage1 if networks else None,
         alphas_cumprod=np.array(models.alphas_cumprod),
         described=describe_models(models),
         embed=embed,
@@ -160,19 +160,20 @@ class _Work:
         few = 4 if self._small else 1
         counts = (settings.n_verify or few, settings.n_calibrate or few)
         self.verify, self._calibrate = trials_for(checkpoint, data, counts)
-        self.reference: Reference | None = None
         self._probed: Reference | None = None
         self._graphs = {name: network_graph(name, models, semantic=self._semantic) for name in NETWORK_GRAPHS}
         self._engines = {n: TorchEngine(n, models, g.inputs, g.outputs) for n, g in self._graphs.items()}
 
-    def run_reference(self, progress: Progress) -> None:
+    def run_reference(self, progress: Progress) -> Reference:
+        """Both stages over the trials to verify on and, where a precision asks for it, those to calibrate on."""
         label, runs = "running both stages in PyTorch", 1 if self._settings.all_precisions == ("fp32",) else 2
         progress(label, 0, runs)
-        self.reference = self._run(self.verify)
+        reference = self._run(self.verify)
         progress(label, 1, runs)
         if runs > 1:
             self._probed = self._run(self._calibrate)
             progress(label, 2, runs)
+        return reference
 
     def _run(self, trials: Trials) -> Reference:
         # Of large networks two steps back are enough to see whether gradients agree; all 35 take a quarter of an hour.
@@ -193,14 +194,13 @@ class _Work:
         written = self._write(name, [decode_model(self._checkpoint, target)], batches, store)
         return DraftGraph(name=name, specs=specs, cases=cases, written=written)
 
-    def network(self, name: str, store: WeightStore) -> DraftGraph:
+    def network(self, name: str, reference: Reference, store: WeightStore) -> DraftGraph:
         graph: NetworkGraph = self._graphs[name]
-        if self.reference is None:
-            raise ValueError(name)
         # One trial of large pictures: autograd through the decoder at 512 px takes ten gigabytes for each.
         random = random_feeds(graph, self._checkpoint, batch=2 if self._small else 1)
-        jumps = partial(clamp_jumps, self._models) if name == "structure_gradient" else None
-        cases = expected_cases(self._engines[name], {"random": [random], "decoded": self.reference.feeds[name]}, jumps)
+        precisions = [p for p in self._settings.all_precisions if p in ("fp32", *HALVES)]
+        bounds = partial(undecided, self._models, precisions) if name == "structure_gradient" else None
+        cases = expected_cases(self._engines[name], {"random": [random], "decoded": reference.feeds[name]}, bounds)
         batches = self._probed.feeds[name] if self._probed is not None else []
         written = self._write(name, [export_network(graph, self._models)], batches, store)
         return DraftGraph(name=name, specs=(graph.inputs, graph.outputs), cases=cases, written=written)

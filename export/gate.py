@@ -16,7 +16,7 @@ from ..runtime.engines.ort import OrtSettings, as_numpy, open_ort
 from ..runtime.metrics.identification import two_way
 from ..runtime.metrics.pixcorr import pixcorr
 from ..runtime.metrics.ssim import ssim
-from .parity import PICTURES, TOLERANCES, Figures, Tolerance, compare, figures, psnr, worst_of
+from .parity import PICTURES, TOLERANCES, Figures, Spread, Tolerance, compare, psnr, spread_by, worst_of
 from .precision import emulate
 from .precision.onnx_tools import session_of
 
@@ -28,13 +28,13 @@ Outputs = dict[str, NDArray[np.float32]]
 class Case:
     """Inputs of a graph and what PyTorch makes of them; `kind` is "random" or "decoded".
 
-    `spread` is how far an output may jump where rounding decides; see :mod:`~.undecided`.
+    `spread` is how far outputs may differ besides in each precision; see :mod:`~.undecided`.
     """
 
     kind: str
     feeds: Feeds
     expected: Outputs
-    spread: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, dict[str, Spread]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +48,23 @@ class Verified:
 def expected_cases(
     reference: Engine,
     inputs: Mapping[str, Sequence[Feeds]],
-    jumps: Callable[[Feeds], Mapping[str, NDArray[np.float32]]] | None = None,
+    bounds: Callable[[Feeds], Mapping[str, Mapping[str, NDArray[np.float32]]]] | None = None,
 ) -> list[Case]:
     """Run the reference over inputs by kind.
 
     Parameters
     ----------
-    jumps
-        Inputs -> how far outputs may be off where rounding decides a branch, with the sign and shape of the outputs.
+    bounds
+        Inputs -> by precision, how far each element of an output may be off where rounding decides a branch.
     """
     cases = []
     for kind, several in inputs.items():
         for feeds in several:
             expected = {name: as_numpy(array) for name, array in reference.run(feeds).items()}
-            spread = {}
-            for name, jump in (jumps(feeds) if jumps is not None else {}).items():
-                spread[name] = figures(expected[name] + jump, expected[name]).worst
+            spread = {
+                precision: {name: spread_by(bound, expected[name]) for name, bound in tensors.items()}
+                for precision, tensors in (bounds(feeds) if bounds is not None else {}).items()
+            }
             cases.append(Case(kind=kind, feeds=feeds, expected=expected, spread=spread))
     return cases
 
@@ -76,13 +77,13 @@ def verify(
     Parameters
     ----------
     how
-        "run" where the engine itself ran, "emulated" where its numbers were emulated.
+        For the manifest: "run" where the engine itself ran as a user would run it.
     """
     tolerance, reason = TOLERANCES[precision], None
     measured: dict[str, dict[str, list[Figures]]] = {}
     for case in cases:
         found = {name: as_numpy(array) for name, array in run(case.feeds).items()}
-        parts, out = compare(found, case.expected, tolerance, case.spread)
+        parts, out = compare(found, case.expected, tolerance, case.spread.get(precision))
         reason = reason or (f"{out} (on {case.kind} inputs)" if out else None)
         for name, part in parts.items():
             measured.setdefault(case.kind, {}).setdefault(name, []).append(part)
@@ -132,8 +133,9 @@ def verify_file(
                 how="emulated in float32, every stored tensor rounded",
             )
     settings = OrtSettings(threads=threads, memory=memory)
+    how = "run" if memory == "fast" else f"run with memory {memory}"
     with open_ort(graph, path, *specs, settings, precision=precision) as engine:
-        return verify(graph, engine.run, cases, precision)
+        return verify(graph, engine.run, cases, precision, how=how)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -49,24 +49,26 @@ def describe(folder: Path) -> Iterator[str]:
 
 
 def _variant(variant: Variant) -> str:
-    worst = _worst(variant.parity)
+    worst, jump = _most(variant.parity, "worst"), _most(variant.parity, "jump")
     told = [f"{variant.target} {variant.precision}", _bytes(variant.file.stat().st_size)]
     told += [f"opset {variant.opset}"] if variant.target == "onnx" else []
     told += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
     told += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
+    told += [f"of which clamped pixels up to {jump:.2g}"] if worst is not None and jump is not None else []
     told += [f"{len(variant.precision_map)} layers kept wider"] if variant.precision_map else []
     gpu = variant.builder.get("gpu")
     told += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []
     return ", ".join(part for part in told if part)
 
 
-def _worst(parity: dict[str, Any]) -> float | None:
+def _most(parity: dict[str, Any], figure: str) -> float | None:
+    """The largest of a figure over tensors and kinds of input."""
     inputs = parity.get("inputs")
     if not isinstance(inputs, dict):
         return None
     parts = [part for tensors in inputs.values() if isinstance(tensors, dict) for part in tensors.values()]
-    found = [_number(part.get("worst")) for part in parts if isinstance(part, dict)]
-    return max((worst for worst in found if worst is not None), default=None)
+    found = [_number(part.get(figure)) for part in parts if isinstance(part, dict)]
+    return max((value for value in found if value is not None), default=None)
 
 
 def _pictures(figures: Any) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.bundle_schema import MANIFEST, VERSION
 from ..runtime.decode import Checkpoint
 from ..runtime.engines.base import Specs
 from ..runtime.files import sha256_of
-from ..runtime.models.models import Models
 from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES, versions
+
+if TYPE_CHECKING:
+    from ..runtime.models.models import Models
 
 
 def describe_format() -> dict[str, Any]:

@@ -67,20 +67,30 @@ PICTURES: dict[str, PictureTolerance] = {
 
 
 @dataclass(frozen=True)
+class Spread:
+    """What rounding may do to a tensor besides, where it decides a branch: see `Figures` and :mod:`~.undecided`."""
+
+    jump: float
+    turn: float
+
+
+@dataclass(frozen=True)
 class Figures:
     """One tensor against its reference.
 
     `worst` and `mean` are the largest and the mean absolute error as shares of the reference's largest magnitude;
-    `cosine` is the smallest over trials. `jump` is what `worst` may be besides rounding: see :mod:`~.undecided`.
+    `cosine` is the smallest over trials. `jump` is what `worst` may be besides rounding, `turn` what `cosine` may be
+    below 1 besides: see :mod:`~.undecided`.
     """
 
     worst: float
     mean: float
     cosine: float
     jump: float = 0.0
+    turn: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        return {name: value for name, value in asdict(self).items() if name != "jump" or value}
+        return {name: value for name, value in asdict(self).items() if value or name not in ("jump", "turn")}
 
 
 def figures(found: Array, expected: Array) -> Figures:
@@ -98,6 +108,18 @@ def figures(found: Array, expected: Array) -> Figures:
     return Figures(float(error.max() / peak), float(error.mean() / peak), float(cosine.min()))
 
 
+def spread_by(bound: Array, expected: Array) -> Spread:
+    """What a tensor may differ by, given how far each element may; nothing where that is not a finite number."""
+    b, e = (array.astype(np.float64).reshape(len(array), -1) for array in (bound, expected))
+    if not (np.isfinite(b).all() and np.isfinite(e).all()):
+        return Spread(0.0, 0.0)
+    sizes, lengths = np.linalg.norm(b, axis=1), np.linalg.norm(e, axis=1)
+    # A vector that moves by a share s of its length turns by the angle whose sine is s at most.
+    share = np.where(sizes < lengths, sizes / np.where(lengths > 0, lengths, 1), (sizes > 0) * 1.0)
+    peak = max(float(np.abs(e).max()), np.finfo(np.float32).tiny)
+    return Spread(float(np.abs(b).max() / peak), float(1 - np.sqrt(1 - share.max() ** 2)))
+
+
 def worst_of(parts: list[Figures]) -> Figures:
     """The worst of several comparisons."""
     return Figures(
@@ -105,6 +127,7 @@ def worst_of(parts: list[Figures]) -> Figures:
         max(p.mean for p in parts),
         min(p.cosine for p in parts),
         max(p.jump for p in parts),
+        max(p.turn for p in parts),
     )
 
 
@@ -123,8 +146,9 @@ def verdict(tensor: str, measured: Figures, tolerance: Tolerance, found: Array, 
         return f"{tensor} is flat: every pixel has the same colour"
     if measured.worst > tolerance.worst + measured.jump:
         return f"{tensor} is off by {measured.worst:.2g} of its peak, tolerance {tolerance.worst + measured.jump:.3g}"
-    if measured.cosine < tolerance.cosine:
-        return f"{tensor} has cosine {measured.cosine:.6f} to its reference, at least {tolerance.cosine} is needed"
+    least = tolerance.cosine - measured.turn
+    if measured.cosine < least:
+        return f"{tensor} has cosine {measured.cosine:.6f} to its reference, at least {least:.6g} is needed"
     return None
 
 
@@ -143,20 +167,21 @@ def compare(
     outputs: Mapping[str, Array],
     expected: Mapping[str, Array],
     tolerance: Tolerance,
-    spread: Mapping[str, float] | None = None,
+    spread: Mapping[str, Spread] | None = None,
 ) -> tuple[dict[str, Figures], str | None]:
     """Every output against its reference, and why the first of them is out of tolerance.
 
     Parameters
     ----------
     spread
-        How far an output may jump besides, in the terms of `Figures.worst`: see :mod:`~.undecided`.
+        How far outputs may jump and turn besides.
     """
     outputs = {**{name: np.zeros(0) for name in expected}, **outputs}  # one that is missing has another shape
-    jumps = {name: (spread or {}).get(name, 0.0) for name in expected}
-    measured = {
-        name: replace(figures(np.asarray(outputs[name]), expected[name]), jump=jumps[name]) for name in expected
-    }
+    none = Spread(0.0, 0.0)
+    measured = {}
+    for name in expected:
+        more = (spread or {}).get(name, none)
+        measured[name] = replace(figures(np.asarray(outputs[name]), expected[name]), jump=more.jump, turn=more.turn)
     reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
     return measured, next((reason for reason in reasons if reason is not None), None)
 

@@ -26,7 +26,7 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
+def in_place_of(out: Path) -> Iterator[Path]:
     """A draft folder beside `out` that takes its place where the block ends well, and is gone where it does not.
 
     What an earlier export left behind is taken away, and an old bundle that it had set aside is put back.

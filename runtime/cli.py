@@ -24,7 +24,8 @@ example (offline, on the tiny world that comes with the package):
   md-reconstruct run checkpoint data --models tiny --out run --backprop-steps 4
 
 a run that was stopped goes on when the same command is given again.
-exit codes: 0 done, 1 done but some trials were skipped, 2 something that you can mend, 130 interrupted.
+exit codes: 0 done, 1 done but some trials were skipped, 2 something that you can mend, 130 interrupted,
+141 the reader of the output went away.
 """
 
 
@@ -115,7 +116,11 @@ def _add_engines(run: Any) -> None:
     )
     engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
     engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
-    engines.add_argument("--memory", choices=("fast", "low"), help="low holds weights once (default: fast)")
+    engines.add_argument(
+        "--memory",
+        choices=("fast", "low"),
+        help="on the CPU, low holds weights once and nothing of a run (default: fast)",
+    )
 
 
 def _add_refinement(run: Any) -> None:

@@ -32,7 +32,8 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
     """
     try:
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed before the command began
+            sys.stdout.flush()
         return code
     except MindDiffuserError as error:
         return tell(prog, str(error), USERS_MISTAKE)
@@ -53,11 +54,15 @@ def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_m
 
 def _reader_is_gone() -> bool:
     """Whether it is the standard output that broke: who reads it has seen enough, as `head` does."""
-    if not hasattr(select, "poll"):
+    if sys.stdout is None or not hasattr(select, "poll"):
         return False
-    output, watch = sys.stdout.fileno(), select.poll()
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # a program that runs the command has put something else there
+        return False
+    watch = select.poll()
     watch.register(output, 0)
-    if not any(events & select.POLLERR for _, events in watch.poll(0)):
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in watch.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # or Python complains when it ends
     return True

@@ -79,6 +79,8 @@ class CudaPythonDevice:
     def adopt(self, array: Any) -> CudaArray:
         if isinstance(array, CudaArray):
             given = array
+            if array._device is not self:
+                self._wait_for(array._device.stream)
         elif hasattr(array, _INTERFACE):
             given = self._foreign(array)
         else:

@@ -188,7 +188,9 @@ class OrtEngine:
     def place(self, array: Any) -> Any:
         """See :meth:`.base.Engine.place`."""
         if self._settings.provider == "cpu":
-            return array
+            return np.ascontiguousarray(array)
+        if hasattr(array, "detach") and array.device.type != "cpu":
+            return array.detach().contiguous()
         kind, number = self.device.split(":")
         return OrtArray.adopt(array, kind, int(number))
 

@@ -60,7 +60,7 @@ class EngineObjective:
                 f"the target has shape {target.shape}, the engines take (n, {', '.join(map(str, expected))}): "
                 "decode the target with the CLIP and layer preset that refinement uses"
             )
-        self._fixed: dict[str, Float32] = {
+        fixed: dict[str, Float32] = {
             "target": np.where(mask, target, 0).astype(np.float32),
             "mask": mask.astype(np.float32),
             "layer_weights": _layer_weights(settings, target, mask),
@@ -71,14 +71,12 @@ class EngineObjective:
                     f"semantic_weight is {settings.semantic_weight}, and the bundle's gradients were exported without "
                     "the semantic term: export one from a checkpoint that decodes it, or leave the weight out"
                 )
-            self._fixed["semantic_target"] = check_semantic_target(semantic_target, len(target), settings)
+            fixed["semantic_target"] = check_semantic_target(semantic_target, len(target), settings)
         elif "semantic_target" in head.inputs:
-            self._fixed["semantic_target"] = np.zeros(
-                (len(target), int(head.inputs["semantic_target"].shape[1])), np.float32
-            )
-        if "semantic_target" in self._fixed:
-            self._fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
-        self._placed = {name: head.place(array) for name, array in self._fixed.items()}
+            fixed["semantic_target"] = np.zeros((len(target), int(head.inputs["semantic_target"].shape[1])), np.float32)
+        if "semantic_target" in fixed:
+            fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
+        self._placed = {name: head.place(array) for name, array in fixed.items()}
 
     def value_and_gradient(self, params: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32], Float32]:
         """Render, compare, and differentiate each trial's own loss; see AutogradObjective."""

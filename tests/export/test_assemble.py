@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from minddiffuser.export import parity
+from minddiffuser.export import assemble, parity
 from minddiffuser.export import settings as export_settings
 from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.check import OK, check_bundle
@@ -37,11 +38,11 @@ from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.settings import ExportSettings
 
 def hang(label, done, total):
-    if done == 1:
+    if (label, done) == (phase, 1):
         print("half way", flush=True)
         time.sleep(600)
 
-checkpoint, world, out = sys.argv[1:]
+checkpoint, world, out, phase = sys.argv[1:]
 graphs = ("decode_context", "decode_structure")
 export_bundle(Path(checkpoint), Path(out), ExportSettings(graphs=graphs, threads=1), models=world, progress=hang)
 """
@@ -275,7 +276,10 @@ def test_a_killed_export_leaves_the_old_bundle_or_none(
     old, new = tmp_path / "old", tmp_path / "new"
     before = contents(export(old, settings={"graphs": ("decode_latent",)}).folder)
     command = [sys.executable, "-c", KILLED, str(small_checkpoint), str(small_world)]
-    processes = [subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE, text=True) for out in (old, new)]
+    processes = [
+        subprocess.Popen([*command, str(out), phase], stdout=subprocess.PIPE, text=True)
+        for out, phase in ((old, "exporting graphs"), (new, "verifying engines"))
+    ]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "half way\n"
@@ -329,14 +333,36 @@ def test_what_a_reader_would_refuse_is_not_put_in_place(
     assert names(tmp_path) == []
 
 
-def test_interrupted_leaves_nothing(export: Export, tmp_path: Path) -> None:
+@pytest.mark.parametrize("phase", ["exporting graphs", "verifying engines"])
+def test_interrupted_leaves_nothing(export: Export, tmp_path: Path, phase: str) -> None:
     def stop(label: str, done: int, total: int) -> None:
-        if done == 1:
+        if (label, done) == (phase, 1):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path / "bundle", progress=stop)
     assert names(tmp_path) == []
+
+
+def test_the_networks_are_gone_before_engines_are_opened(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would not fit into memory at full size. CLIP stays, to say what pictures show."""
+    opened: list[Any] = []
+    load = assemble.load_models
+
+    def loaded(*arguments: Any, **options: Any) -> Any:
+        models = load(*arguments, **options)
+        opened.extend(weakref.ref(part) for part in (models, models.unet, models.vae, models.text_encoder))
+        return models
+
+    def watch(label: str, done: int, total: int) -> None:
+        alive = [reference() is not None for reference in opened]
+        assert any(alive) == (label != "verifying engines"), (label, alive)
+
+    monkeypatch.setattr(assemble, "load_models", loaded)
+    export(tmp_path / "bundle", progress=watch)
+    assert len(opened) == 4
 
 
 def test_the_lists_of_targets_agree() -> None:

@@ -71,11 +71,12 @@ def test_the_whole_of_stable_diffusion(tmp_path: Path, small_world: Path, small_
         assert variant.file.stat().st_size < 1 << 28  # weights lie beside it
         for tensors in variant.parity["inputs"].values():
             for figures in tensors.values():
-                jump = figures.get("jump", 0.0)
+                jump, turn = figures.get("jump", 0.0), figures.get("turn", 0.0)
                 assert jump == 0 or graph.name == "structure_gradient"
-                assert jump < 0.1
+                assert jump < 0.1  # of pixels at the edge there are few
+                assert turn < 1e-3
                 assert figures["worst"] <= TOLERANCES["fp32"].worst + jump, (graph.name, figures)
-                assert figures["cosine"] >= TOLERANCES["fp32"].cosine, (graph.name, figures)
+                assert figures["cosine"] >= TOLERANCES["fp32"].cosine - turn, (graph.name, figures)
     pictures = bundle.manifest["end_to_end"]["fp32"]
     assert pictures["psnr_db"] >= PICTURES["fp32"].psnr
     assert all(abs(value) <= PICTURES["fp32"].metric for value in pictures["differences"].values())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
 import pytest
+
+from minddiffuser.runtime.command import guarded
 
 SPEAKS = """
 import sys
@@ -31,6 +34,21 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(n_lines: int) -> None:
     assert process.wait(60) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_no_output_at_all_is_no_mistake() -> None:
+    """As a daemon starts it: standard output is closed before Python begins."""
+    line = f"{shlex.join([sys.executable, '-c', SPEAKS, '3'])} >&-"
+    told = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_another_broken_pipe_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert guarded("it", command, interrupted="", out_of_memory="") == 2
+    assert capsys.readouterr().err == "it: Broken pipe: mend that and run the same command again\n"
 
 
 def test_a_reader_that_stays_gets_everything() -> None:
