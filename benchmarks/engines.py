@@ -51,7 +51,8 @@ GOALS = (
     Goal(job=FULL_STEP, contestant=ENGINES, against=EAGER, at_least=1.2),
 )
 # Half of one of 256 levels; a latent's unit is its deviation; the others relative to their length.
-TOLERANCE = {"picture": 2e-3, "latent": 1e-2, "loss": 1e-3, "gradient": 1e-2, "decoded": 1e-3}
+# An int8 latent may turn by the angle of the gate's cosine of 0.97.
+TOLERANCE = {"picture": 2e-3, "latent": 1e-2, "loss": 1e-3, "gradient": 1e-2, "decoded": 1e-3, "int8": 0.24}
 PEAK_SIZE = 2048
 
 

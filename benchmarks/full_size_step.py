@@ -49,8 +49,9 @@ def full_size_rows(threads: int, repeats: int, *, with_compile: bool, say: Calla
         for name, work in _line_up(threads, with_compile, stack):
             say(f"{FULL_STEP}: {name}")
             ms = median_ms(interleaved({name: work}, repeats)[name])
-            output = {"latent": work()}
-            reference = reference or output
+            output = work()
+            reference = output if reference is None else reference
+            what = "int8" if name == INT8 else "latent"
             rows.append(
                 Row(
                     job=FULL_STEP,
@@ -59,7 +60,7 @@ def full_size_rows(threads: int, repeats: int, *, with_compile: bool, say: Calla
                     milliseconds=ms,
                     speedup=rows[0].milliseconds / ms if rows else 1.0,
                     gflops=flops / (ms * 1e6),
-                    difference=differences(output, reference),
+                    difference=differences({what: output}, {what: reference}),
                 )
             )
             del work  # it holds the weights

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.4 and ViT-B/32 at full size with random weights: exported, verified, built for TensorRT-RTX.
 
-Run with: pytest -m full_size tests/export/test_full_size.py   (24 GB of memory, 25 GB of disk, hours on two cores)
+Run with: pytest -m full_size tests/export/test_full_size.py   (21 GB of memory, 25 GB of disk, an hour on two cores)
 """
 
 from __future__ import annotations
