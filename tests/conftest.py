@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,52 +76,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written
 
 
-EXPORT = """
-import sys
-from pathlib import Path
-from minddiffuser.export.assemble import export_bundle
-from minddiffuser.export.settings import ExportSettings
-
-checkpoint, out = map(Path, sys.argv[1:])
-settings = ExportSettings(precisions=("fp32",), n_verify=2, n_calibrate=1, threads=1)
-export_bundle(checkpoint, out, settings, models="tiny")
-"""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of `tiny_bundle` come last: it is made beside the others."""
-    items.sort(key=_waits)
-
-
-def _waits(item: pytest.Item) -> bool:
-    return "tiny_bundle" in getattr(item, "fixturenames", ())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tiny_export(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[subprocess.Popen[str], Path] | None]:
-    """The process that exports `tiny_bundle`, begun before the first test where some test wants it."""
-    if not any(_waits(item) for item in request.session.items):
-        yield None
-        return
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    command = [sys.executable, "-c", EXPORT, str(request.getfixturevalue("tiny_checkpoint")), str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    yield process, out
-    process.kill()
-    process.wait()
-
-
 @pytest.fixture(scope="session")
-def tiny_bundle(_tiny_export: tuple[subprocess.Popen[str], Path]) -> Path:
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` exported by md-export's own code, all graphs in float32.
 
     Tracing the gradients takes minutes: tests that use it raise their own time limit.
     """
-    process, out = _tiny_export
-    assert process.stderr is not None
-    with process.stderr as told:
-        words = told.read()
-    assert process.wait() == 0, words
-    return out
+    from minddiffuser.export.assemble import export_bundle
+    from minddiffuser.export.settings import ExportSettings
+
+    settings = ExportSettings(precisions=("fp32",), n_verify=2, n_calibrate=1, threads=1)
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    folder: Path = export_bundle(tiny_checkpoint, out, settings, models="tiny").folder
+    return folder
