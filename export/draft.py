@@ -6,6 +6,7 @@ All that needs the networks is done here. Afterwards they are let go: engines of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from .graphs.base import NETWORK_GRAPHS, NetworkGraph, network_graph
 from .graphs.decode import decode_model, decode_specs
 from .manifest import describe_models
 from .material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
+from .memory import uncollected
 from .pictures import SEED
 from .settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings
 from .store import WeightStore
@@ -202,7 +204,9 @@ class _Work:
         bounds = partial(undecided, self._models, precisions) if name == "structure_gradient" else None
         cases = expected_cases(self._engines[name], {"random": [random], "decoded": reference.feeds[name]}, bounds)
         batches = self._probed.feeds[name] if self._probed is not None else []
-        written = self._write(name, [export_network(graph, self._models)], batches, store)
+        with uncollected() if self._small else nullcontext():  # of large networks the garbage is gigabytes
+            models = [export_network(graph, self._models)]
+        written = self._write(name, models, batches, store)
         return DraftGraph(name=name, specs=(graph.inputs, graph.outputs), cases=cases, written=written)
 
     def _write(
