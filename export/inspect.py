@@ -54,7 +54,7 @@ def _variant(variant: Variant) -> str:
     told += [f"opset {variant.opset}"] if variant.target == "onnx" else []
     told += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
     told += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
-    told += [f"of which clamped pixels up to {jump:.2g}"] if worst is not None and jump is not None else []
+    told += [f"clamped pixels may make {jump:.2g} of it"] if worst is not None and jump is not None else []
     told += [f"{len(variant.precision_map)} layers kept wider"] if variant.precision_map else []
     gpu = variant.builder.get("gpu")
     told += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []

@@ -189,8 +189,11 @@ class OrtEngine:
         """See :meth:`.base.Engine.place`."""
         if self._settings.provider == "cpu":
             return np.ascontiguousarray(array)
-        if hasattr(array, "detach") and array.device.type != "cpu":
-            return array.detach().contiguous()
+        if hasattr(array, "detach"):
+            array = array.detach().contiguous()
+            if array.device.type != "cpu":
+                return array
+            array = array.numpy()
         kind, number = self.device.split(":")
         return OrtArray.adopt(array, kind, int(number))
 

@@ -140,6 +140,17 @@ def test_a_stale_plan_is_told(
     assert told["auto"].startswith("ort (") or told["auto"].startswith("ort-cuda (")
 
 
+def test_what_clamped_pixels_may_do_is_told(copied: Path, reseal: Edit) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        figures = {"worst": 0.0085, "mean": 1e-5, "cosine": 1.0, "jump": 0.0132}
+        content["graphs"]["decode_context"]["variants"][0]["parity"] = {"inputs": {"decoded": {"context": figures}}}
+
+    assert not any("clamped pixels" in line for line in describe(copied))
+    reseal(copied, edit)
+    (line,) = (line for line in describe(copied) if "clamped pixels" in line)
+    assert line.endswith("worst error 0.0085, clamped pixels may make 0.013 of it")
+
+
 @pytest.mark.parametrize("figures", [{}, None, 3, {"psnr_db": "x", "differences": [1]}, {"differences": {"ssim": "?"}}])
 def test_figures_of_a_stranger_are_shown_or_left_out(copied: Path, reseal: Edit, figures: Any) -> None:
     def edit(content: dict[str, Any]) -> None:

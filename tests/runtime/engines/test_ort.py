@@ -302,6 +302,19 @@ def test_bound_outputs_stay_where_they_are_and_are_inputs_again(
     np.testing.assert_allclose(as_numpy(found["y"]), expected(feeds), rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_what_was_placed_is_an_input_of_many_runs(
+    bound: OnDevice, path: Path, feeds: dict[str, np.ndarray], kind: Callable[..., Any]
+) -> None:
+    with open_ort("line", path, INPUTS, OUTPUTS) as on_host:
+        turned = np.asfortranarray(feeds["x"])
+        assert on_host.place(turned).flags.c_contiguous
+        for engine in (bound, on_host):
+            placed = {name: engine.place(array if engine is on_host else kind(array)) for name, array in feeds.items()}
+            for _ in range(2):
+                np.testing.assert_allclose(as_numpy(engine.run(placed)["y"]), expected(feeds), rtol=1e-5)
+
+
 def test_bound_inputs_are_checked_too(bound: OnDevice, feeds: dict[str, np.ndarray]) -> None:
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((2, 5), np.float32))
     with pytest.raises(ShapeError, match=r"float32 \(2, 5\), expected float32 \(batch, 4\)"):

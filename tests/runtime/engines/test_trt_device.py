@@ -164,6 +164,16 @@ def test_another_librarys_array_is_shared_once_it_is_ready(device: CudaPythonDev
         device.adopt(foreign(shape=(16, 8), strides=(64, 8)))
 
 
+def test_an_array_of_another_stream_is_waited_for(device: CudaPythonDevice, cuda: FakeCuda) -> None:
+    mine, other = device.adopt(np.arange(64, dtype=np.float32)), CudaPythonDevice()
+    cuda.log.clear()
+    assert device.adopt(mine) is mine
+    assert cuda.count("cudaEventRecord") == 0
+    assert other.adopt(mine) is mine
+    assert ("cudaEventRecord", "event", device.stream) in cuda.log
+    assert cuda.count("cudaStreamWaitEvent") == 1
+
+
 def test_a_recording_is_ended_whatever_happens(device: CudaPythonDevice, cuda: FakeCuda) -> None:
     def fails() -> None:
         raise RuntimeError("in the middle")
