@@ -19,7 +19,7 @@ from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
-from ..training.datasets.folder import open_data
+from ..runtime.data.folder import open_data
 from .graphs.base import BATCH, NetworkGraph
 from .pictures import SEED
 

@@ -26,7 +26,7 @@ from ..runtime.decode import open_checkpoint
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from .datasets.base import Data
-from .datasets.target import check_place
+from ..runtime.data.target import check_place
 from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import Journal
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser

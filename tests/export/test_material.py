@@ -19,7 +19,7 @@ from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.training.datasets.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 
 N_VOXELS, N_TRAIN = 24, 12
 

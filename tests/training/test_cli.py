@@ -15,7 +15,7 @@ from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
-from minddiffuser.training.datasets.folder import open_data
+from minddiffuser.runtime.data.folder import open_data
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
 
@@ -136,7 +136,7 @@ def test_another_data_set_is_one_file_and_one_line(
     module = ModuleType("minddiffuser.training.datasets.tape")
     module.open_tape = open_tape  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(DATASETS, "tape", ("tape", "open_tape"))
+    monkeypatch.setitem(DATASETS, "tape", (".tape", "open_tape"))
     assert main(["fit", "mine", "--out", str(tmp_path / "c"), "--dataset", "tape"]) == 2
     assert capsys.readouterr().err == "md-train: the tape mine is torn\n"
 

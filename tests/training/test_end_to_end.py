@@ -12,7 +12,7 @@ from minddiffuser.runtime import cli as reconstruct
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
-from minddiffuser.training.datasets.folder import open_data
+from minddiffuser.runtime.data.folder import open_data
 
 
 def test_from_simulation_to_pictures(

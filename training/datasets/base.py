@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import check_choice
 
-SPLITS = ("train", "test")
-
-# name -> (module in this package, function that opens a path). A new data set is one file and one line here.
-DATASETS: dict[str, tuple[str, str]] = {"folder": ("folder", "open_data")}
+# name -> (module, function that opens a path). A new data set is one file in this package and one line here.
+DATASETS: dict[str, tuple[str, str]] = {"folder": ("...runtime.data.folder", "open_data")}
 
 
 class Data(Protocol):
@@ -89,6 +87,6 @@ def open_dataset(name: str, path: Path | str) -> Data:
     """
     check_choice("data set", name, DATASETS)
     module, attribute = DATASETS[name]
-    opened: Any = getattr(import_module(f"{__package__}.{module}"), attribute)(Path(path))
+    opened: Any = getattr(import_module(module, __package__), attribute)(Path(path))
     data: Data = opened
     return data

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...runtime.errors import FileError
-from ...runtime.files import check_format, read_json
-from .base import SPLITS
-from .schema import VERSION
+from ..errors import FileError
+from ..files import check_format, read_json
+from .schema import SPLITS, VERSION
 
 _CONTENT = ("data.json", "captions.json", *(f"{split}.safetensors" for split in SPLITS), "stimuli")
 _PICTURE = re.compile(r"\d{6,}\.png")

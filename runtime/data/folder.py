@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import check_format, read_json, read_tensors, sha256_of, write_json, write_tensors
-from ...runtime.images import png_bytes, read_image
-from .base import SPLITS
-from .schema import VERSION, check_captions, check_description, check_finite, check_tensors
+from ..errors import FileError, InputError, check_choice
+from ..files import check_format, read_json, read_tensors, sha256_of, write_json, write_tensors
+from ..images import png_bytes, read_image
+from .schema import SPLITS, VERSION, check_captions, check_description, check_finite, check_tensors
 from .target import check_target, replacing_folder
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import FileError
-from .base import SPLITS
+from ..errors import FileError
 
 VERSION = 1
+SPLITS = ("train", "test")
 MODALITIES = ("fmri",)
 
 

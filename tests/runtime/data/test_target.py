@@ -13,7 +13,7 @@ import pytest
 
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.files import write_json
-from minddiffuser.training.datasets.target import check_place, check_target, replacing_folder
+from minddiffuser.runtime.data.target import check_place, check_target, replacing_folder
 
 
 def make(folder: Path, content: str) -> None:

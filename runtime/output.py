@@ -1,0 +1,73 @@
+"""Output folders: a command writes into a folder that is new, empty, or of the same kind, and into no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import FileError
+from .files import read_json
+
+# Desktops leave these in every folder that somebody looks at.
+DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
+# What a killed process of ours leaves: a draft of files.replacing, or the lock.
+_DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.draft")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of that name says nothing about whose a folder is."""
+    return name in DESKTOP or name == ".lock" or _DRAFT.fullmatch(name) is not None
+
+
+def draft_of(name: str) -> str | None:
+    """The file that a draft was to become, or None where the name is not that of a draft."""
+    match = _DRAFT.fullmatch(name)
+    return None if match is None else match["name"]
+
+
+def contents(folder: Path) -> Iterator[str]:
+    """The names in a folder that belong to somebody, sorted."""
+    return iter(sorted(path.name for path in folder.iterdir() if not is_leftover(path.name)))
+
+
+def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
+    """Refuse a folder into which a command must not write; call it before anything is opened or made.
+
+    Parameters
+    ----------
+    folder
+        As the user gave it.
+    what
+        The kind of folder in words, such as "run folder".
+    marker
+        The file that makes a folder one of this kind.
+    kind
+        Of the marker's format, "minddiffuser-<kind>".
+
+    Returns
+    -------
+    bool
+        Whether the folder is one of this kind already; False where it is new or empty.
+
+    Raises
+    ------
+    FileError
+        It is a file, cannot be read, or holds something else.
+    """
+    try:
+        if not folder.is_dir():
+            if folder.exists() or folder.is_symlink():
+                raise FileError(f"{folder} is a file: give a new or empty folder as {what}")
+            return False
+        first = next(contents(folder), None)
+    except PermissionError as error:
+        raise FileError(f"{folder} cannot be read ({error.strerror}): give another folder as {what}") from error
+    if first is None:
+        return False
+    path = folder / marker
+    if not path.is_file():
+        raise FileError(f"{folder} holds {first} and is not a {what}: give a new or empty folder")
+    if read_json(path, f"the {what}'s {marker}").get("format") != f"minddiffuser-{kind}":
+        raise FileError(f"{folder} holds a {marker} that is not of a {what}: give a new or empty folder")
+    return True
