@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.folder import open_data
 from ..runtime.decode import Checkpoint, Decoded
 from ..runtime.engines.base import Engine
 from ..runtime.engines.ort import as_numpy
@@ -19,7 +20,6 @@ from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
-from ..runtime.data.folder import open_data
 from .graphs.base import BATCH, NetworkGraph
 from .pictures import SEED
 

@@ -150,8 +150,8 @@ def _add_world(commands: Any) -> None:
 
 
 def _simulate_fmri(args: argparse.Namespace) -> Path:
-    from ..runtime.progress import Phases
     from ..runtime.data.target import check_target
+    from ..runtime.progress import Phases
     from .simulate import FmriSettings
     from .subject import Showing, simulate_subject
 

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
+from ..runtime.data.target import check_place
 from ..runtime.decode import open_checkpoint
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from .datasets.base import Data
-from ..runtime.data.target import check_place
 from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import Journal
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser

@@ -11,10 +11,10 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import InputError
-from ..runtime.images import fit_square, list_pictures, read_image, to_float
 from ..runtime.data.folder import DataFolder, SplitData, write_data
 from ..runtime.data.target import check_target
+from ..runtime.errors import InputError
+from ..runtime.images import fit_square, list_pictures, read_image, to_float
 from .simulate import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
 
 GENERATOR_VERSION = 1

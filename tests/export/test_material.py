@@ -11,6 +11,7 @@ import torch
 
 from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
 from minddiffuser.export.material import STEPS, random_feeds, reference_run, schedule_of, trials_for
+from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
@@ -19,7 +20,6 @@ from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 
 N_VOXELS, N_TRAIN = 24, 12
 

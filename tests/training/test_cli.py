@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
-from minddiffuser.runtime.data.folder import open_data
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime import cli as reconstruct
+from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
-from minddiffuser.runtime.data.folder import open_data
 
 
 def test_from_simulation_to_pictures(

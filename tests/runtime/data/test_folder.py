@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data.target import check_target
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
 from minddiffuser.training.datasets.base import DATASETS, open_dataset
-from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
-from minddiffuser.runtime.data.target import check_target
 
 N_VOXELS, SIZE = 7, 12
 ROIS = {"V1": (0, 4), "LO": (4, 7)}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from minddiffuser.runtime.data.target import check_place, check_target, replacing_folder
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.files import write_json
-from minddiffuser.runtime.data.target import check_place, check_target, replacing_folder
 
 
 def make(folder: Path, content: str) -> None:
