@@ -102,7 +102,12 @@ def test_what_may_not_be_opened_is_not_told_as_damage(
 
 def test_a_failed_writer_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a", b"old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as draft:
-        draft.write_bytes(b"new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing(tmp_path / "a") as draft:
+            draft.write_bytes(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
