@@ -159,10 +159,19 @@ def _add_demo(commands: Any) -> None:
         description="Simulate a subject, fit its decoders, reconstruct in two stages, measure, write a report.",
         epilog="example (offline):\n  md-reconstruct demo --out demo --stimuli my_drawings",
     )
-    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="RUN", help="(default: %(default)s)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new or empty (default: %(default)s)"
+    )
     demo.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
-    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own PNG or JPEG pictures, shown to the subject")
+    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject")
     demo.add_argument("--seed", type=int, metavar="S", help="of the subject")
+    demo.add_argument(
+        "--subject",
+        type=Path,
+        metavar="DIR",
+        help="where the simulated subject and its decoders are kept for other demonstrations (default: in the user's "
+        "cache folder)",
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -172,7 +181,7 @@ def _add_report(commands: Any) -> None:
         _report,
         help="write a run's page again",
         description="Write RUN/report.html from what is in the run folder, finished or not.",
-        epilog="example (offline):\n  md-reconstruct report demo",
+        epilog="example (offline):\n  md-reconstruct report demo/run",
     )
     report.add_argument("run", type=Path, metavar="RUN", help="run folder")
 
@@ -216,9 +225,9 @@ def _demo(args: argparse.Namespace) -> int:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
     given = {"n_trials": args.trials, "seed": args.seed}
     settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
-    code = run_demo(args.out, settings, stimuli=args.stimuli, stream=sys.stderr)
+    code = run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
     if code in (DONE, SOME_SKIPPED):
-        print(args.out / "report.html")
+        print(args.out / "run" / "report.html")
     return code
 
 
