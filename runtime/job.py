@@ -23,7 +23,7 @@ from .images import png_bytes
 from .opening import Source, open_source, versions
 from .reconstruct import Reconstructor, ReconstructSettings
 from .report.page import write_report
-from .responses import Responses, open_responses, screen, seen, with_pictures
+from .responses import Responses, open_responses, screen, seen, voxels_to_leave_out, with_pictures
 from .summary import Measures, caption_labels, measure_run, write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
@@ -158,6 +158,9 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     responses, skipped = screen(given.rows, decoder.n_voxels, decoder.scored)
     for trial, reason in sorted(skipped.items()):
         stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
+    cure = voxels_to_leave_out(given.rows, decoder.n_voxels)
+    if cure is not None:
+        stream.write(f"md-reconstruct: {cure}\n")
     good = [trial for trial in range(len(responses)) if trial not in skipped]
     pictures, size, on_step = given.pictures, source.networks.image_size, _Relay()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.folder import open_data
+from .data.nan import find_holes, numbers
 from .errors import FileError, InputError, ShapeError
-from .files import check_format, natural, read_json, read_tensors
+from .files import natural, read_tensors
 from .images import fit_square, list_pictures, read_image
+from .recognise import NPY, SAFETENSORS, recognise
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
-DATA_VERSION = 1
 ARRAY_SUFFIXES = (".safetensors", ".npz", ".npy")
 # Beyond so many standard deviations of the training responses a trial is an artefact, and its picture noise or NaN.
 MOST_SD = 1e6
 _KEY = "responses"
+# What numpy raises for damaged files, its header's tokenizer and the zip reader included.
+_NUMPY_ERRORS = (
+    *(ValueError, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,15 +83,7 @@ def open_responses(path: Path | str) -> Responses:
         return _data_folder(path)
     if not path.exists():
         raise FileError(f"the responses {path} do not exist: give a data folder or a {', '.join(ARRAY_SUFFIXES)} file")
-    rows: Rows
-    if path.suffix == ".npy":
-        rows = _matrix(_load_numpy(path), str(path))
-    elif path.suffix in (".npz", ".safetensors"):
-        rows = _rows(_archive(path), str(path))
-    else:
-        raise FileError(
-            f"the responses {path} end in {path.suffix!r}: give a data folder or a {', '.join(ARRAY_SUFFIXES)} file"
-        )
+    rows = _array_file(path)
     return Responses(rows=rows, hash=_hash(rows))
 
 
@@ -171,9 +172,22 @@ def screen(
     if len(skipped) == len(rows):
         raise InputError(
             f"none of the {len(rows)} trials can be reconstructed (trial 0: {skipped[0]}): "
-            "check how the responses were exported"
+            f"{voxels_to_leave_out(rows, n_voxels) or 'check how the responses were exported'}"
         )
     return responses, skipped
+
+
+def voxels_to_leave_out(rows: Rows, n_voxels: int) -> str | None:
+    """What a person can do where few voxels hold the NaN of many trials, so that no trial is lost; else None."""
+    whole = [row for row in rows if len(row) == n_voxels]
+    holes = find_holes(rows if isinstance(rows, np.ndarray) else np.stack(whole)) if whole else None
+    if holes is None or not holes.voxels_cost_less:
+        return None
+    return (
+        f"{len(holes.trials)} trials hold NaN or infinite values, nearly all of them in "
+        f"{numbers('voxel', holes.voxels)}: leave these voxels out of the training data too and fit again, and those "
+        "trials can be reconstructed"
+    )
 
 
 def _fault(
@@ -183,9 +197,9 @@ def _fault(
         return f"it has {len(row)} voxels, expected {n_voxels}"
     with np.errstate(over="ignore"):
         narrow = row.astype(np.float32)
-    n_bad = int(np.count_nonzero(~np.isfinite(narrow)))
-    if n_bad:
-        return f"{n_bad} of {n_voxels} values are NaN or infinite"
+    bad = np.flatnonzero(~np.isfinite(narrow))
+    if len(bad):
+        return f"{len(bad)} of {n_voxels} values are NaN or infinite, in {numbers('voxel', bad)}"
     if n_voxels > 1 and bool((narrow == narrow[0]).all()):
         return f"every voxel is {float(narrow[0]):g}"
     furthest = float(np.abs(scored(narrow[None])).max())
@@ -195,71 +209,60 @@ def _fault(
 
 
 def _data_folder(folder: Path) -> Responses:
-    content = read_json(folder / "data.json", "the data folder's description")
-    check_format(content, folder / "data.json", "data", DATA_VERSION)
-    path = folder / "test.safetensors"
-    tensors = read_tensors(path, "the test split")
-    if _KEY not in tensors or "stimulus" not in tensors:
-        raise FileError(f"{path} lacks 'responses' or 'stimulus': make the data folder again")
-    rows = _matrix(tensors[_KEY], str(path))
-    if content.get("n_voxels") not in (None, rows.shape[1]):
-        raise FileError(
-            f"{path} has {rows.shape[1]} voxels, data.json says {content['n_voxels']}: make the data folder again"
-        )
-    stimulus = tensors["stimulus"]
-    if stimulus.shape != (len(rows),) or stimulus.dtype.kind not in "iu" or (stimulus < 0).any():
-        raise FileError(f"{path} has stimulus {stimulus.shape} {stimulus.dtype}: expected one index per trial")
-    pictures = tuple(folder / "stimuli" / "test" / f"{int(index):06d}.png" for index in stimulus)
-    for picture in pictures:
-        if not picture.is_file():
-            raise FileError(f"the stimulus {picture} is missing: make the data folder again")
-    provenance = content.get("provenance")
+    data = open_data(folder, splits=("test",))
+    rows, stimulus = data.responses("test"), data.stimulus("test").tolist()
+    pictures, captions = data.image_paths("test"), data.captions("test")
     return Responses(
         rows=rows,
         hash=_hash(rows),
-        subject=str(content.get("subject")),
-        pictures=pictures,
-        captions=_captions(folder / "captions.json", [int(index) for index in stimulus]),
-        simulated=isinstance(provenance, dict) and str(provenance.get("kind", "")).startswith("simulated"),
+        subject=data.subject,
+        pictures=tuple(pictures[index] for index in stimulus),
+        captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
+        simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
     )
 
 
-def _captions(path: Path, stimuli: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    if not path.exists():
-        return ()
-    captions = read_json(path, "the captions").get("test")
-    if not captions:
-        return ()
+def _array_file(path: Path) -> Rows:
+    """Rows of an array file, whose suffix and contents must agree."""
     try:
-        return tuple(tuple(str(caption) for caption in captions[stimulus]) for stimulus in stimuli)
-    except (TypeError, IndexError, KeyError) as error:
-        raise FileError(f"{path} lacks captions of some test stimuli ({error}): make the data folder again") from error
+        kind = recognise(path)
+    except OSError as error:
+        raise FileError(f"the responses {path} cannot be read ({error.strerror}): check the path") from error
+    expected = f"expected a data folder or a {', '.join(ARRAY_SUFFIXES)} file"
+    if kind is None:
+        raise FileError(f"the responses {path} are of no known kind, {expected}: save the array with numpy.save")
+    if kind.suffix != path.suffix.lower():
+        raise FileError(f"the responses {path} are {kind.name}, {expected}: {kind.advice}")
+    if kind is SAFETENSORS:
+        return _rows(read_tensors(path, "the responses"), str(path))
+    try:
+        return _matrix(_mapped(path), str(path)) if kind is NPY else _rows(_archive(path), str(path))
+    except FileError:
+        raise
+    except _NUMPY_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.view(np.ndarray)
 
 
 def _archive(path: Path) -> dict[str, NDArray[Any]]:
-    if path.suffix == ".safetensors":
-        return read_tensors(path, "the responses")
-    archive = _load_numpy(path)
-    if isinstance(archive, np.ndarray):
-        raise FileError(f"{path} is a .npy file with another name: name it .npy")
-    try:
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _load_numpy(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise _unreadable(path, error) from error
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _unreadable(path: Path, error: Exception) -> FileError:
+    # Numpy advises to unpickle, which runs a stranger's code, or only says that it cannot map objects.
+    if any(word in str(error) for word in ("allow_pickle", "pickled", "Python objects")):
+        return FileError(
+            f"the responses {path} cannot be read: they hold Python objects (dtype object), which are never opened; "
+            "save one plain float32 array (n_trials, n_voxels), or one (n_voxels,) array per trial in a .npz"
+        )
+    reason = "they ask for more memory than there is" if isinstance(error, MemoryError) else str(error)
     return FileError(
-        f"the responses {path} cannot be read ({error}): they are truncated, damaged or hold Python objects; "
-        "save a plain float32 array again"
+        f"the responses {path} cannot be read ({reason:.100}): they are truncated or damaged; save a float32 array again"
     )
 
 
