@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..runtime.data.folder import DataFolder, SplitData, write_data
 from ..runtime.data.target import check_target
+from ..runtime.data.trial_ids import default_trial_ids
 from ..runtime.errors import InputError
 from ..runtime.images import fit_square, list_pictures, read_image, to_float
 from .simulate import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
@@ -160,7 +161,7 @@ def simulate_subject(
     responses = simulate_fmri(brain, drives, settings, noise_rng)
     return write_data(
         out,
-        {"train": _split(responses["train"], train), "test": _split(responses["test"], test)},
+        {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
         subject=f"simulated-{seed}",
         rois=settings.rois,
         provenance=_provenance(models, settings, seed, source),
@@ -168,13 +169,14 @@ def simulate_subject(
     )
 
 
-def _split(responses: Responses, shown: Shown) -> SplitData:
+def _split(name: str, responses: Responses, shown: Shown) -> SplitData:
     return SplitData(
         responses=responses.responses,
         stimulus=responses.stimulus,
         images=shown.images,
         captions=shown.captions,
         noise_ceiling=responses.noise_ceiling,
+        trial_ids=default_trial_ids(name, responses.stimulus, averages=responses.averages),
     )
 
 

@@ -21,6 +21,7 @@ from ..files import check_format, read_json, read_tensors, sha256_of, write_json
 from ..images import png_bytes, read_image
 from .schema import SPLITS, VERSION, check_captions, check_description, check_finite, check_tensors
 from .target import check_target, replacing_folder
+from .trial_ids import TRIAL_IDS, check_trial_ids, default_trial_ids, folder_trial_ids
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -57,6 +58,7 @@ class DataFolder:
                     f"captions.json in {folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
                     f"{n_stimuli} pictures: give one list of captions per picture"
                 )
+        self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in SPLITS}
         train = self.responses("train")
         self.constant_voxels: NDArray[np.int64] = np.flatnonzero((train == train[:1]).all(axis=0))
         if len(self.constant_voxels) == self.n_voxels:
@@ -76,6 +78,11 @@ class DataFolder:
         In both splits the variance of the signal is that over the training pictures.
         """
         return self._of(split).get("noise_ceiling")
+
+    def trial_ids(self, split: str) -> tuple[str, ...]:
+        """One text per trial, all different, which stays with it in subsets; see :mod:`.trial_ids`."""
+        check_choice("split", split, SPLITS)
+        return self._trial_ids[split]
 
     def n_stimuli(self, split: str) -> int:
         """How many pictures the split has."""
@@ -114,8 +121,10 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions."""
-        parts = [sha256_of(self.folder / name) for name in ("data.json", "train.safetensors", "test.safetensors")]
+        """SHA-256 over the whole folder: description, responses, pictures, captions, and trial ids if stored."""
+        names = ["data.json", "train.safetensors", "test.safetensors"]
+        names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
+        parts = [sha256_of(self.folder / name) for name in names]
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
 
     @cached_property
@@ -177,6 +186,7 @@ class SplitData:
     captions : captions per picture; empty when there are none (the test split only).
     noise_ceiling : (n_voxels,) float32 in [0, 1], or None if unknown: the share of a trial's variance that the
         picture explains, the variance of the signal taken over the training pictures.
+    trial_ids : one text per trial, all different, or None for split/stimulus/repetition; see :mod:`.trial_ids`.
     """
 
     responses: NDArray[np.float32]
@@ -184,6 +194,7 @@ class SplitData:
     images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
     captions: Sequence[Sequence[str]] = ()
     noise_ceiling: NDArray[np.float32] | None = None
+    trial_ids: Sequence[str] | None = None
 
 
 def write_data(
@@ -234,6 +245,7 @@ def write_data(
             _write_split(draft, name, splits[name], description["image_size"])
         texts = {name: [list(group) for group in splits[name].captions] for name in SPLITS}
         write_json(draft / "captions.json", texts)
+        write_json(draft / TRIAL_IDS, {name: list(_trial_ids(splits[name], name)) for name in SPLITS})
         write_json(draft / "data.json", description)
     return open_data(folder)
 
@@ -266,9 +278,14 @@ def _check_split(part: SplitData, name: str, description: Mapping[str, Any]) -> 
     n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
     check_tensors(_tensors(part), source, n_trials, description["n_voxels"], n_stimuli)
     check_finite(part.responses, name, source)
+    check_trial_ids(list(_trial_ids(part, name)), n_trials, source)
     check_captions([list(group) for group in part.captions], name, source)
     if len(part.captions) != n_stimuli and (len(part.captions) or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
+
+
+def _trial_ids(part: SplitData, name: str) -> Sequence[str]:
+    return default_trial_ids(name, part.stimulus) if part.trial_ids is None else part.trial_ids
 
 
 def _tensors(part: SplitData) -> dict[str, NDArray[Any]]:

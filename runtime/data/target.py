@@ -17,8 +17,9 @@ from pathlib import Path
 from ..errors import FileError
 from ..files import check_format, read_json
 from .schema import SPLITS, VERSION
+from .trial_ids import TRIAL_IDS
 
-_CONTENT = ("data.json", "captions.json", *(f"{split}.safetensors" for split in SPLITS), "stimuli")
+_CONTENT = ("data.json", "captions.json", TRIAL_IDS, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
 _PICTURE = re.compile(r"\d{6,}\.png")
 # Desktops leave these in every folder that somebody looks at.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
