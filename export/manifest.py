@@ -42,6 +42,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "hash": checkpoint.hash,
             "subject": checkpoint.subject,
             "modality": checkpoint.modality,
+            **({} if checkpoint.rois is None else {"rois": {k: list(span) for k, span in checkpoint.rois.items()}}),
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],

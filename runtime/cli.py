@@ -88,7 +88,16 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
     run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
     run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder, new or to be resumed")
-    run.add_argument("--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, by name")
+    run.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, named by its id or in order"
+    )
+    run.add_argument(
+        "--trial-ids",
+        type=Path,
+        metavar="FILE",
+        help="the trials' ids, one per line or a JSON list; a trial's noise depends on its id (default: those of the "
+        "data folder, the names of a file's arrays, or the rows)",
+    )
     run.add_argument("--stage", type=int, choices=(1, 2), default=2, help="where to stop (default: %(default)s)")
     run.add_argument(
         "--controls",
@@ -193,7 +202,19 @@ def _run(args: argparse.Namespace) -> int:
     settings = ReconstructSettings(
         stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
     )
-    names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
+    names = (
+        "checkpoint",
+        "responses",
+        "out",
+        "models",
+        "clip",
+        "stimuli",
+        "trial_ids",
+        "batch_size",
+        "device",
+        "dtype",
+        "threads",
+    )
     engines = ("backend", "precision", "memory", "gradients")
     choices = {name: getattr(args, name) for name in (*names, *engines)}
     choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}

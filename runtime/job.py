@@ -17,13 +17,15 @@ from .batch.identity import alone_in, claim_folder
 from .batch.run import Outcome, run_batch
 from .batch.ticker import Ticker
 from .controls import CONTROLS
+from .data.trial_ids import hash_of_ids
 from .errors import InputError
 from .files import sha256_of, write_bytes
 from .images import png_bytes
 from .opening import Source, open_source, versions
 from .reconstruct import Reconstructor, ReconstructSettings
 from .report.page import write_report
-from .responses import Responses, open_responses, screen, seen, voxels_to_leave_out, with_pictures
+from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from .screen import screen
 from .summary import Measures, caption_labels, measure_run, write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
@@ -45,8 +47,11 @@ class Job:
         backend "pytorch".
     gradients
         "autograd" (a checkpoint, or the backend "pytorch") or "engines" (a bundle); None: what there is.
+    trial_ids
+        A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
-        A folder of pictures that were seen, in the trials' order; None takes the data folder's own, if any.
+        A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
+        own, if any.
     settings
         Both stages.
     batch_size
@@ -73,6 +78,7 @@ class Job:
     precision: str | None = None
     memory: str | None = None
     gradients: str | None = None
+    trial_ids: Path | None = None
     stimuli: Path | None = None
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
@@ -119,17 +125,18 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
                 f"md-reconstruct: a refinement broke off in trial(s) {', '.join(map(str, outcome.failed))}: its loss "
                 "became NaN or infinite, and the best picture before that was kept\n"
             )
-        outcome = _measured(job, work.source, work.given, outcome)
+        outcome = _measured(job, work, outcome)
         return outcome, write_report(job.out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
-    """A job whose inputs were all opened and found good, and what decides its pictures."""
+    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
 
     given: Responses
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
+    warnings: tuple[str, ...]
     source: Source
     batch_size: int
     identity: Mapping[str, Any]
@@ -154,13 +161,14 @@ class _Relay:
 def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     source = open_source(job, stack)
     decoder = source.decoder
-    given = _given(job, source)
-    responses, skipped = screen(given.rows, decoder.n_voxels, decoder.scored)
-    for trial, reason in sorted(skipped.items()):
-        stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
-    cure = voxels_to_leave_out(given.rows, decoder.n_voxels)
-    if cure is not None:
-        stream.write(f"md-reconstruct: {cure}\n")
+    given, told = _given(job, source)
+    screened = screen(given.rows, decoder.training)
+    responses, skipped, warnings = screened.responses, screened.skipped, (*told, *screened.warnings)
+    for warning in warnings:
+        stream.write(f"md-reconstruct: warning: {warning}\n")
+    for trial, reason in skipped.items():
+        name = f" ({given.named[trial]})" if given.named else ""
+        stream.write(f"md-reconstruct: trial {trial}{name} is skipped: {reason}\n")
     good = [trial for trial in range(len(responses)) if trial not in skipped]
     pictures, size, on_step = given.pictures, source.networks.image_size, _Relay()
 
@@ -173,6 +181,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         responses,
         good,
         job.settings,
+        trial_ids=given.trial_ids,
         seen=None if pictures is None else look,
         on_step=on_step,
     )
@@ -183,6 +192,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         given=given,
         responses=responses,
         skipped=skipped,
+        warnings=warnings,
         source=source,
         batch_size=batch_size,
         identity=_identity(job, source, given, batch_size=batch_size),
@@ -191,11 +201,15 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     )
 
 
-def _given(job: Job, source: Source) -> Responses:
+def _given(job: Job, source: Source) -> tuple[Responses, list[str]]:
+    """The responses, and warnings about them."""
     given = open_responses(job.responses)
     if given.subject is not None:
         source.decoder.require_subject(given.subject)
-    return given if job.stimuli is None else with_pictures(given, job.stimuli)
+    told = source.decoder.require_rois(given.rois)
+    given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
+    given = given if job.stimuli is None else with_pictures(given, job.stimuli)
+    return given, [] if told is None else [told]
 
 
 def _batch_size(job: Job, source: Source) -> int:
@@ -227,6 +241,7 @@ def _identity(job: Job, source: Source, given: Responses, *, batch_size: int) ->
             "checkpoint": source.decoder.hash,
             "models": source.networks.hash,
             "responses": given.hash,
+            "trial_ids": hash_of_ids(given.trial_ids),
             "stimuli": stimuli,
         },
         "data": {"subject": source.decoder.subject, "n_trials": len(given.rows), "simulated": given.simulated},
@@ -289,14 +304,16 @@ def _renderings(settings: ReconstructSettings) -> int:
     return 1 + (settings.refine.steps + 1) * (1 + len(CONTROLS[settings.controls]))
 
 
-def _measured(job: Job, source: Source, given: Responses, outcome: Outcome) -> Outcome:
+def _measured(job: Job, work: _Work, outcome: Outcome) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
+    source, given = work.source, work.given
     start = time.perf_counter()
     has_stimuli = given.pictures is not None
     measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
     values = measure_run(job.out, outcome, measures) if has_stimuli else {}
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes)
+    notes = (*(f"Warning: {warning}." for warning in work.warnings), *notes)
+    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes, trial_ids=given.named)
     return outcome
 
 

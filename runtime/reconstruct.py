@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .batch.run import BatchResult
 from .controls import CONTROLS, derangement
+from .data.trial_ids import row_ids
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .networks import Networks, Start
@@ -98,6 +99,8 @@ class Reconstructor:
     good_trials : trial numbers
         Those whose rows of `responses` are good.
     settings : ReconstructSettings
+    trial_ids : sequence of str, optional
+        One per row of `responses`; they decide the noise. The rows where not given.
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
     on_step : callable, optional
@@ -117,6 +120,7 @@ class Reconstructor:
         good_trials: Sequence[int],
         settings: ReconstructSettings,
         *,
+        trial_ids: Sequence[str] | None = None,
         seen: Seen | None = None,
         on_step: OnStep | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class Reconstructor:
         decoder.require_preset(networks.preset)
         self._decoder, self._networks, self._responses = decoder, networks, responses
         self._settings, self._seen, self._on_step = settings, seen, on_step
+        self._trial_ids = row_ids(len(responses)) if trial_ids is None else tuple(trial_ids)
         if settings.stage == 2:
             _check_targets(decoder, settings.refine)
         controls = CONTROLS[settings.controls]
@@ -136,9 +141,9 @@ class Reconstructor:
         seconds: dict[str, float] = {}
         with _Stopwatch(seconds, "decode"):
             if self._settings.stage == 1:
-                context, latent = self._decoder.decode_start(rows)
+                context, latent = self._decoder.decode_start(rows, screened=True)
             else:
-                decoded = self._decoder.decode(rows)
+                decoded = self._decoder.decode(rows, screened=True)
                 context, latent = decoded.context, decoded.latent
         generator = self._generator(trials, context, latent)
         with _Stopwatch(seconds, "stage1"):
@@ -173,7 +178,9 @@ class Reconstructor:
                 latent=latent,
                 context=context,
                 uncond_context=self._decoder.uncond_context,
-                noise=draw(settings.refine.seed, trials, self._networks.latent_shape),
+                noise=draw(
+                    settings.refine.seed, [self._trial_ids[trial] for trial in trials], self._networks.latent_shape
+                ),
                 guidance_scale=settings.guidance_scale,
                 n_steps=settings.n_steps,
                 n_noise=settings.n_noise,
@@ -203,7 +210,8 @@ class Reconstructor:
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            decoded = self._decoder.decode(self._responses[[self._partner[trial] for trial in trials]])
+            partners = self._responses[[self._partner[trial] for trial in trials]]
+            decoded = self._decoder.decode(partners, screened=True)
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)

@@ -62,7 +62,13 @@ def measure_run(run: Path, outcome: Outcome, measures: Measures) -> dict[str, Va
 
 
 def write_summary(
-    run: Path, outcome: Outcome, values: Mapping[str, Values], *, seed: int, notes: Sequence[str] = ()
+    run: Path,
+    outcome: Outcome,
+    values: Mapping[str, Values],
+    *,
+    seed: int,
+    notes: Sequence[str] = (),
+    trial_ids: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -77,7 +83,9 @@ def write_summary(
     seed
         Of the bootstrap.
     notes
-        Why a metric is left out.
+        Why a metric is left out, and warnings.
+    trial_ids
+        Trial to id, where ids are more than the trials' numbers.
 
     Returns
     -------
@@ -89,18 +97,21 @@ def write_summary(
         The files cannot be written.
     """
     one, two = values.get("stage1", {}), values.get("stage2")
+    ids = trial_ids or {}
     content = {
         "format": "minddiffuser-run",
         "version": SUMMARY_VERSION,
         "n_trials": len(outcome.trials),
-        "skipped": [{"trial": trial, "reason": reason} for trial, reason in sorted(outcome.skipped.items())],
+        "skipped": [
+            {"trial": trial, **_id(ids, trial), "reason": reason} for trial, reason in sorted(outcome.skipped.items())
+        ],
         "failed": list(outcome.failed),
         "metrics": table(one, two, seed),
         "controls": {kind: table(one, values[kind], seed) for kind in ("shuffled", "oracle") if kind in values},
         "notes": list(notes),
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
-    write_bytes(run / "trials.json", (json.dumps(_rows(outcome.trials, one, two), indent=1) + "\n").encode())
+    write_bytes(run / "trials.json", (json.dumps(_rows(outcome.trials, ids, one, two), indent=1) + "\n").encode())
     write_json(run / "summary.json", content)
     return content
 
@@ -151,10 +162,15 @@ def _blocks(run: Path, kind: str, trials: Sequence[int]) -> Iterator[tuple[int, 
         yield start, stimuli, to_float(np.stack([read_image(run / "images" / kind / name) for name in names]))
 
 
-def _rows(trials: Sequence[int], one: Values, two: Values | None) -> list[dict[str, Any]]:
+def _id(ids: Mapping[int, str], trial: int) -> dict[str, str]:
+    return {"id": ids[trial]} if trial in ids else {}
+
+
+def _rows(trials: Sequence[int], ids: Mapping[int, str], one: Values, two: Values | None) -> list[dict[str, Any]]:
     return [
         {
             "trial": trial,
+            **_id(ids, trial),
             "stimulus": bool(one),
             "metrics": {n: [float(one[n][row]), None if two is None else float(two[n][row])] for n in one},
         }

@@ -32,6 +32,7 @@ from .schema import (
     constant_voxels,
 )
 from .target import check_target, claimed, replacing_folder
+from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -67,6 +68,7 @@ class DataFolder:
             self._check_captions(split)
         for split in (split for split in SPLITS if split not in splits):
             self._check_unread(split, n_trials[split])
+        self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised); mapped, read-only."""
@@ -82,6 +84,11 @@ class DataFolder:
         In both splits the variance of the signal is that over the training pictures.
         """
         return self._of(split).get("noise_ceiling")
+
+    def trial_ids(self, split: str) -> tuple[str, ...]:
+        """One text per trial, all different, which stays with it in subsets; see :mod:`.trial_ids`."""
+        self._check_open(split)
+        return self._trial_ids[split]
 
     @property
     def constant_voxels(self) -> NDArray[np.intp]:
@@ -128,8 +135,10 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions."""
-        parts = [sha256_of(self.folder / name) for name in ("data.json", "train.safetensors", "test.safetensors")]
+        """SHA-256 over the whole folder: description, responses, pictures, captions, and trial ids if stored."""
+        names = ["data.json", "train.safetensors", "test.safetensors"]
+        names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
+        parts = [sha256_of(self.folder / name) for name in names]
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
 
     @cached_property
@@ -275,6 +284,7 @@ def _write(folder: Path, parts: Mapping[str, Part], description: Mapping[str, An
         for name in SPLITS:
             _write_part(draft, name, parts[name], description["image_size"])
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
+        write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", description)
     return open_data(folder)
 
@@ -286,6 +296,7 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any]) -> None:
     check_values(responses, name, source)
     if name == "train":
         constant_voxels(responses, source)
+    check_trial_ids(part.trial_ids, n_trials, source)
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")

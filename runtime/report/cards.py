@@ -64,10 +64,11 @@ def card(trial: Trial) -> str:
     tags = [] if fall is None else [f"loss −{100 * fall:.0f} %"]
     tags += ["refinement broke off"] if trial.failed else []
     tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
+    named = "" if trial.name is None else f' <span class="tag">{escape(trial.name)}</span>'
     said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
-        f'<h3>Trial {trial.number}</h3>{tag}</div><div class="strip">{pictures}</div>{_figures(trial)}'
+        f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>{_figures(trial)}'
         f"{charts.loss_curve(trial.loss, trial.best_step, said)}</article>"
     )
 

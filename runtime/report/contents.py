@@ -26,7 +26,8 @@ class Trial:
     """One trial's card.
 
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
-    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off.
+    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off. `name` is the trial's id
+    where that is more than its number.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Trial:
     best_step: int | None = None
     failed: bool = False
     metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +67,11 @@ def read_run(run: Path) -> RunContents:
     numbers = sorted(int(path.stem) for path in stage1.glob("*.png") if path.stem.isdecimal())
     if not numbers:
         raise FileError(f"{run} holds no picture in images/stage1: give a folder in which a run has finished a trial")
-    metrics = _trial_metrics(run / "trials.json")
+    metrics, names = _trial_metrics(run / "trials.json")
     return RunContents(
         settings=_optional(run / "settings.json", "the run's settings"),
         summary=_optional(run / "summary.json", "the run's summary"),
-        trials=tuple(_trial(run, number, metrics.get(number, {})) for number in numbers),
+        trials=tuple(_trial(run, number, metrics.get(number, {}), names.get(number)) for number in numbers),
     )
 
 
@@ -89,7 +91,9 @@ def _optional(path: Path, what: str) -> dict[str, Any]:
     return read_json(path, what) if path.exists() else {}
 
 
-def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]]) -> Trial:
+def _trial(
+    run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]], trial_id: str | None
+) -> Trial:
     name = f"{number:06d}.png"
     pictures = {
         kind: run / folder / name for kind, folder in PICTURE_FOLDERS.items() if (run / folder / name).is_file()
@@ -105,17 +109,20 @@ def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, flo
         best_step=best if isinstance(best, int) and 0 <= best < len(values) else None,
         failed=curve.get("failed") is True,
         metrics=metrics,
+        name=trial_id,
     )
 
 
-def _trial_metrics(path: Path) -> dict[int, dict[str, tuple[float | None, float | None]]]:
+def _trial_metrics(path: Path) -> tuple[dict[int, dict[str, tuple[float | None, float | None]]], dict[int, str]]:
+    """Each trial's metrics, and its id where the file has one."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
         rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}): it is damaged, run md-reconstruct run again") from error
     found: dict[int, dict[str, tuple[float | None, float | None]]] = {}
+    names: dict[int, str] = {}
     for row in rows if isinstance(rows, list) else [rows]:
         trial, metrics = mapping_or_empty(row).get("trial"), mapping_or_empty(mapping_or_empty(row).get("metrics"))
         if not isinstance(trial, int):
@@ -125,4 +132,6 @@ def _trial_metrics(path: Path) -> dict[int, dict[str, tuple[float | None, float 
             for name, pair in metrics.items()
             if isinstance(pair, list) and len(pair) == 2
         }
-    return found
+        if isinstance(row.get("id"), str):
+            names[trial] = row["id"]
+    return found, names

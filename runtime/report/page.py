@@ -143,11 +143,16 @@ def _skipped(summary: Mapping[str, Any]) -> str:
     rows = [mapping_or_empty(row) for row in skipped] if isinstance(skipped, list) else []
     if not rows:
         return ""
-    items = "".join(f"<li>Trial {escape(str(row.get('trial')))}: {escape(str(row.get('reason')))}</li>" for row in rows)
+    items = "".join(f"<li>Trial {escape(_name(row))}: {escape(str(row.get('reason')))}</li>" for row in rows)
     return (
         '<section id="skipped" aria-labelledby="skipped-title"><h2 id="skipped-title">Skipped trials</h2>'
         f'<ul class="skipped-list">{items}</ul></section>'
     )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """A trial's number, and its id where there is one."""
+    return f"{row.get('trial')} ({row['id']})" if "id" in row else str(row.get("trial"))
 
 
 def _settings(contents: RunContents) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.data.trial_ids import row_ids
 from minddiffuser.runtime.decode import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.noise import trial_noise
@@ -65,7 +66,7 @@ def generator_of(networks: Networks, decoder: BundleDecoder, decoded: Decoded, b
             latent=decoded.latent,
             context=decoded.context,
             uncond_context=decoder.uncond_context,
-            noise=trial_noise(42, range(len(ROWS)), networks.latent_shape),
+            noise=trial_noise(42, row_ids(len(ROWS)), networks.latent_shape),
             backprop_steps=backprop_steps,
         )
     )
