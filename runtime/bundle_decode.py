@@ -28,7 +28,6 @@ class BundleDecoder:
         self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
-        self.hash = bundle.hash
 
     @property
     def mask(self) -> NDArray[np.bool_]:

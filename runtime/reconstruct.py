@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
-# (phase, step, steps): called after each iteration of a refinement
+# (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each evaluation of a refinement,
+# 0 to steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
 
 # Up to this size all 35 steps' activations fit a laptop's memory (3.4 GB measured for 16 trials of the tiny world), and
 # recomputing them costs a third of the time; the gradient is the same either way.
 KEEP_ACTIVATIONS_PX = 128
 CHECKPOINTING = ("auto", "on", "off")
+BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
 _NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
 
@@ -129,41 +131,47 @@ class Reconstructor:
         self._decoder, self._networks, self._responses = decoder, networks, responses
         self._settings, self._seen, self._on_step = settings, seen, on_step
         self._trial_ids = row_ids(len(responses)) if trial_ids is None else tuple(trial_ids)
-        if settings.stage == 2:
-            _check_targets(decoder, settings.refine)
-        controls = CONTROLS[settings.controls]
-        if "oracle" in controls and seen is None:
-            raise InputError(_NEEDS_STIMULI)
-        self._partner = derangement(good_trials, settings.refine.seed) if "shuffled" in controls else {}
+        check_request(decoder, good_trials, settings, has_stimuli=seen is not None)
+        shuffles = "shuffled" in CONTROLS[settings.controls]
+        self._partner = derangement(good_trials, settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
-        """Reconstruct n trials from their responses (n, n_voxels) float32."""
+        """Reconstruct n trials from their responses (n, n_voxels) float32.
+
+        A trial of which some picture is not finite is given as lost: it has no picture at all, so that every kind of
+        picture is there for the same trials.
+        """
         seconds: dict[str, float] = {}
+        lost: dict[int, str] = {}
         with _Stopwatch(seconds, "decode"):
             if self._settings.stage == 1:
                 context, latent = self._decoder.decode_start(rows, screened=True)
             else:
                 decoded = self._decoder.decode(rows, screened=True)
                 context, latent = decoded.context, decoded.latent
+        self._told("decode", 1, 1)
         generator = self._generator(trials, context, latent)
         with _Stopwatch(seconds, "stage1"):
-            stage1 = _pictures(generator.stage1_render(), trials)
-        if self._settings.stage == 1:
-            return BatchResult(stage1=stage1, seconds=seconds)
+            stage1 = _pictures(generator.stage1_render(), trials, "stage 1", lost)
+        self._told("stage 1", 1, 1)
+        if self._settings.stage == 1 or len(lost) == len(trials):
+            return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
         with _Stopwatch(seconds, "stage2"):
-            refined = self._refine("stage 2", generator, decoded.structure, decoded.semantic)
-        stage2, failed = _pictures(refined.image, trials), refined.failed
+            refined = self._refine(REFINEMENT, generator, decoded.structure, decoded.semantic)
+        stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
         controls: dict[str, NDArray[np.uint8]] = {}
         for name in CONTROLS[self._settings.controls]:
             with _Stopwatch(seconds, name):
                 control = self._refine(name, generator, *self._target(name, trials))
-            controls[name], failed = _pictures(control.image, trials), failed | control.failed
+            controls[name] = _pictures(control.image, trials, f"the control {name}", lost)
+            failed = failed | control.failed
         return BatchResult(
             stage1=stage1,
             stage2=stage2,
             loss_curve=refined.loss_curve,
             best_step=refined.best_step,
             failed=failed,
+            lost=lost,
             controls=controls,
             seconds=seconds,
         )
@@ -202,10 +210,13 @@ class Reconstructor:
         objective = self._networks.objective(generator, structure, self._decoder.mask, settings, semantic)
 
         def told(step: int, _loss: NDArray[np.float64]) -> None:
-            if self._on_step is not None:
-                self._on_step(phase, step, settings.steps)
+            self._told(phase, step, settings.steps)
 
         return refine(objective, generator.initial(), settings, told)
+
+    def _told(self, phase: str, step: int, steps: int) -> None:
+        if self._on_step is not None:
+            self._on_step(phase, step, steps)
 
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
@@ -223,6 +234,30 @@ def keeps_activations(checkpointing: str, image_size: int) -> bool:
     return image_size <= KEEP_ACTIVATIONS_PX if checkpointing == "auto" else checkpointing == "off"
 
 
+def check_request(
+    decoder: Checkpoint | BundleDecoder,
+    good_trials: Sequence[int],
+    settings: ReconstructSettings,
+    *,
+    has_stimuli: bool,
+) -> None:
+    """Refuse what settings, decoders and trials cannot give together: all that is known without the networks.
+
+    Raises
+    ------
+    InputError
+        The "oracle" control without stimuli, or the "shuffled" one with a single trial; a semantic term without a
+        decoder for its target; an empty mask.
+    """
+    if settings.stage == 2:
+        _check_targets(decoder, settings.refine)
+    controls = CONTROLS[settings.controls]
+    if "oracle" in controls and not has_stimuli:
+        raise InputError(_NEEDS_STIMULI)
+    if "shuffled" in controls:
+        derangement(good_trials, settings.refine.seed)
+
+
 def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:
     """Refuse what stage 2 would stumble over at its first batch."""
     if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
@@ -237,15 +272,22 @@ def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings
         )
 
 
-def _pictures(images: Any, trials: Sequence[int]) -> NDArray[np.uint8]:
-    values = images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy()
-    bad = [trial for trial, picture in zip(trials, values, strict=True) if np.isnan(picture).any()]
-    if bad:
-        raise InputError(
-            f"the pictures of trials {', '.join(map(str, bad))} hold NaN: the networks overflowed; give a wider "
-            "--dtype (of a bundle: --precision), or leave these trials out"
-        )
+def _pictures(images: Any, trials: Sequence[int], what: str, lost: dict[int, str]) -> NDArray[np.uint8]:
+    """Images (n, 3, H, W) to (n, H, W, 3) uint8; a trial whose picture is not finite is black, and added to `lost`."""
+    values = np.array(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy())
+    for row, trial in enumerate(trials):
+        if not np.isfinite(values[row]).all():
+            lost.setdefault(trial, f"its picture of {what} holds NaN or infinite values")
+            values[row] = 0
     return to_uint8(values)
+
+
+def phases(settings: ReconstructSettings) -> dict[str, int]:
+    """The phases of one picture in their order, as `OnStep` is told them, and the most steps of each."""
+    found = dict.fromkeys(BEFORE_REFINEMENT, 1)
+    if settings.stage == 2:
+        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), settings.refine.steps + 1)
+    return found
 
 
 class _Stopwatch:

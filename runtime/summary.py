@@ -105,7 +105,7 @@ def write_summary(
         "skipped": [
             {"trial": trial, **_id(ids, trial), "reason": reason} for trial, reason in sorted(outcome.skipped.items())
         ],
-        "failed": list(outcome.failed),
+        "failed": outcome.failures(),
         "metrics": table(one, two, seed),
         "controls": {kind: table(one, values[kind], seed) for kind in ("shuffled", "oracle") if kind in values},
         "notes": list(notes),

@@ -67,7 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[train]'") from error
         return DONE
 
-    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="give a smaller --batch-size")
+    return guarded(
+        PROG,
+        run,
+        interrupted="give the same command again",
+        out_of_memory="give a smaller --batch-size",
+        argv=argv,
+    )
 
 
 _RAW: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}

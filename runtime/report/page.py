@@ -139,13 +139,24 @@ def _trials_hint(contents: RunContents, n_shown: int) -> str:
 
 
 def _skipped(summary: Mapping[str, Any]) -> str:
-    skipped = summary.get("skipped")
-    rows = [mapping_or_empty(row) for row in skipped] if isinstance(skipped, list) else []
+    """The trials without a picture, and why: those that failed, and those that were skipped."""
+    failed = [row for row in _entries(summary, "failed") if row.get("picture") is False]
+    return _reasons("failed", "Failed trials", failed) + _reasons(
+        "skipped", "Skipped trials", _entries(summary, "skipped")
+    )
+
+
+def _entries(summary: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    rows = summary.get(name)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _reasons(name: str, title: str, rows: list[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     items = "".join(f"<li>Trial {escape(_name(row))}: {escape(str(row.get('reason')))}</li>" for row in rows)
     return (
-        '<section id="skipped" aria-labelledby="skipped-title"><h2 id="skipped-title">Skipped trials</h2>'
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
         f'<ul class="skipped-list">{items}</ul></section>'
     )
 

@@ -62,8 +62,6 @@ def test_constants_are_the_checkpoints(decoder: BundleDecoder, checkpoint: Check
     for name in ("subject", "preset", "models_name", "models_hash", "n_voxels", "image_size", "shapes"):
         assert getattr(decoder, name) == getattr(checkpoint, name), name
     np.testing.assert_array_equal(decoder.scored(ROWS), checkpoint.scored(ROWS))
-    assert len(decoder.hash) == 64
-    assert decoder.hash != checkpoint.hash
 
 
 def with_value(value: float) -> np.ndarray:

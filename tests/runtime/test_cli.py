@@ -52,6 +52,12 @@ def arguments(small_checkpoint: Path, small_world: Path, responses: Path, tmp_pa
     ]
 
 
+def a_run_folder(folder: Path) -> Path:
+    """One that says that it is one."""
+    (folder / "settings.json").write_text(json.dumps({"format": "minddiffuser-run-settings", "version": 1}))
+    return folder
+
+
 def pictures(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.png"))}
 
@@ -112,7 +118,7 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     told = capsys.readouterr().err
     assert "trial 1 is skipped: it has 20 voxels, expected 24" in told
     assert "trial 3 is skipped: 1 of 24 values are NaN or infinite" in told
-    assert "2 of 5 trials were skipped" in told
+    assert "of 5 trials, 2 skipped: see " in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [row["trial"] for row in summary["skipped"]] == [1, 3]
     assert summary["n_trials"] == 3
@@ -171,7 +177,12 @@ def give(args: list[str], tmp: Path, array: np.ndarray) -> None:
 
 @mistake("invalid choice: 'other'")
 def unknown_preset(args: list[str], tmp: Path) -> None:
-    args += ["--preset", "other"]
+    args += ["--stage2-preset", "other"]
+
+
+@mistake("--preset is now --stage2-preset")
+def preset_of_an_earlier_release(args: list[str], tmp: Path) -> None:
+    args += ["--preset", "paper"]
 
 
 @mistake("argument --batch-size: '0' is not a whole number from 1 to 100,000")
@@ -309,7 +320,7 @@ def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
     args += ["--semantic-weight", "0.1"]
 
 
-@mistake("this machine has")
+@mistake("this process may use")
 def more_threads_than_cores(args: list[str], tmp: Path) -> None:
     args += ["--threads", "99999"]
 
@@ -324,7 +335,7 @@ def note_in_another_encoding(args: list[str], tmp: Path) -> None:
     args += ["--note", b"caf\xe9".decode(errors="surrogateescape")]
 
 
-@mistake("no settings.json")
+@mistake("holds stimuli and is not a run folder")
 def stimuli_of_something_else(args: list[str], tmp: Path) -> None:
     write_png(tmp / "run" / "stimuli" / "000000.png", np.zeros((32, 32, 3), np.uint8))
 
@@ -354,7 +365,7 @@ def folder_of_other_settings(args: list[str], tmp: Path) -> None:
     args += ["--stage", "1"]
 
 
-@mistake("cannot be written")
+@mistake("is a file")
 def folder_that_is_a_file(args: list[str], tmp: Path) -> None:
     (tmp / "run").write_text("")
 
@@ -429,21 +440,23 @@ def test_broken_refinements_are_told_and_kept(
         return (loss * float("nan") if len(calls) == 4 else loss), gradients, image  # trials 2 and 3, last evaluation
 
     monkeypatch.setattr(AutogradObjective, "value_and_gradient", value_and_gradient)
-    assert cli.main(arguments) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "broke off" in line]
+    assert cli.main(arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if "broke off" in line]
     assert len(told) == 1
-    assert "in trial(s) 2, 3: its loss became NaN" in told[0]
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["failed"] == [2, 3]
+    assert "trial(s) 2, 3: a refinement broke off: its loss became NaN" in told[0]
+    assert lines[-1].startswith("md-reconstruct: of 5 trials, 2 failed: see ")
+    failed = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    assert [(entry["trial"], entry["picture"]) for entry in failed] == [(2, True), (3, True)]
     assert (tmp_path / "run" / "report.html").read_text().count("refinement broke off") == 2
 
 
 def test_the_folder_is_locked_until_the_page_is_written(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("fcntl")
     from minddiffuser.runtime import job
-    from minddiffuser.runtime.batch.identity import alone_in
     from minddiffuser.runtime.errors import FileError
+    from minddiffuser.runtime.locks import inside, locked
 
     locked = []
 
@@ -451,7 +464,8 @@ def test_the_folder_is_locked_until_the_page_is_written(
         real = getattr(job, name)
 
         def step(*given: object, **chosen: object) -> object:
-            with pytest.raises(FileError, match="another process"), alone_in(tmp_path / "run"):
+            folder = tmp_path / "run"
+            with pytest.raises(FileError, match="another process"), locked(inside(folder), folder):
                 pass
             locked.append(name)
             return real(*given, **chosen)
@@ -510,7 +524,7 @@ def test_what_happens_to_a_run_from_outside_is_one_line(
         raise error
 
     monkeypatch.setattr(page, "write_report", fail)
-    assert cli.main(["report", str(tmp_path)]) == code
+    assert cli.main(["report", str(a_run_folder(tmp_path))]) == code
     assert told in one_line(capsys)
 
 
@@ -519,7 +533,7 @@ def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(page, "write_report", lambda run: {}["a fault of ours"])
     with pytest.raises(KeyError):
-        cli.main(["report", str(tmp_path)])
+        cli.main(["report", str(a_run_folder(tmp_path))])
 
 
 @pytest.mark.parametrize("command", ["run", "demo", "report"])

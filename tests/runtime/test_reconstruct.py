@@ -17,7 +17,7 @@ from minddiffuser.runtime.images import to_float, to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.networks import TorchNetworks
-from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
 
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
@@ -77,7 +77,9 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     # Three targets, three pictures: none is another's.
     pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"]]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
-    assert told == [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
+    refined = [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
+    assert told == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
+    assert {phase: sum(name == phase for name, *_ in told) for phase in phases(settings)} == phases(settings)
     again = run((0, 1), RESPONSES[:2])
     assert (again.stage2 == result.stage2).all()
 
@@ -174,17 +176,39 @@ def test_recomputed_activations_give_the_same_pictures(
         np.testing.assert_array_equal(other.loss_curve, results[0].loss_curve)
 
 
-def test_pictures_of_nan_name_their_trials(
-    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_is_not_finite_is_lost_and_the_others_stay(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
+    """Of stage 1: no picture of that trial is left, of any kind, and the other trials' are what they were."""
+    whole = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
+    real = DiffusionGenerator.stage1_render
+
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
-        images = torch.zeros(3, 3, 32, 32)
-        images[1:, 0, 5, 5] = torch.nan
+        images = real(self).clone()
+        images[1, 0, 5, 5] = value
         return images
 
     monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
-    with pytest.raises(InputError, match=r"trials 1, 3 hold NaN.*--dtype"):
-        made(checkpoint, models, stage=1)((0, 1, 3), RESPONSES[[0, 1, 3]])
+    result = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
+    assert result.lost == {1: "its picture of stage 1 holds NaN or infinite values"}
+    assert result.stage2 is not None
+    assert whole.stage2 is not None
+    for now, before in ((result.stage1, whole.stage1), (result.stage2, whole.stage2)):
+        assert (now[[0, 2]] == before[[0, 2]]).all()
+    assert (result.controls["oracle"][[0, 2]] == whole.controls["oracle"][[0, 2]]).all()
+
+
+def test_a_batch_without_any_picture_is_not_refined(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowed(self: DiffusionGenerator) -> torch.Tensor:
+        return torch.full((2, 3, 32, 32), torch.nan)
+
+    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    result = made(checkpoint, models)((0, 3), RESPONSES[[0, 3]])
+    assert set(result.lost) == {0, 3}
+    assert result.stage2 is None
 
 
 @pytest.mark.parametrize("evaluation", [1, 4])
