@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,11 +22,14 @@ from .controls import CONTROLS
 from .errors import InputError
 from .files import sha256_of, write_bytes
 from .images import png_bytes
+from .measure import Measured, measure_run, open_extractors
+from .metrics.extractors import Features, Given
 from .opening import Source, open_source, versions
+from .progress import Phases
 from .reconstruct import Reconstructor, ReconstructSettings
 from .report.page import write_report
 from .responses import Responses, open_responses, screen, seen, with_pictures
-from .summary import Measures, caption_labels, measure_run, write_summary
+from .summary import write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
@@ -108,6 +113,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     """
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
+        extractors, missing = _extractors(work)
         stack.enter_context(alone_in(job.out))
         claim_folder(job.out, work.identity)
         stream.write(f"computing with {work.source.told}\n")
@@ -119,7 +125,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
                 f"md-reconstruct: a refinement broke off in trial(s) {', '.join(map(str, outcome.failed))}: its loss "
                 "became NaN or infinite, and the best picture before that was kept\n"
             )
-        outcome = _measured(job, work.source, work.given, outcome)
+        outcome = _measured(job, work, outcome, extractors, missing, stream)
         return outcome, write_report(job.out)
 
 
@@ -171,6 +177,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         good,
         job.settings,
         seen=None if pictures is None else look,
+        stimulus_ids=given.stimulus_ids,
         on_step=on_step,
     )
     for path in dict.fromkeys(pictures[trial] for trial in good) if pictures else ():
@@ -286,33 +293,52 @@ def _renderings(settings: ReconstructSettings) -> int:
     return 1 + (settings.refine.steps + 1) * (1 + len(CONTROLS[settings.controls]))
 
 
-def _measured(job: Job, source: Source, given: Responses, outcome: Outcome) -> Outcome:
+def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """What the metrics compare, opened before anything is computed, and a note for each metric that is left out."""
+    source, given = work.source, work.given
+    if given.pictures is None:
+        return {}, ()
+    computed = [source.networks.hash, source.computing, versions(source.libraries)]
+    return open_extractors(
+        Given(
+            embed=source.networks.embedding if source.embeds else None,
+            embed_identity=json.dumps(computed, sort_keys=True),
+            classifier=source.judge,
+            captions=[given.captions[trial] for trial in work.good] if given.captions else (),
+            device=source.device,
+        )
+    )
+
+
+def _measured(
+    job: Job,
+    work: _Work,
+    outcome: Outcome,
+    extractors: Mapping[str, Features],
+    notes: Sequence[str],
+    stream: TextIO,
+) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
     start = time.perf_counter()
-    has_stimuli = given.pictures is not None
-    measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
-    values = measure_run(job.out, outcome, measures) if has_stimuli else {}
+    measured = Measured()
+    if extractors:
+        ids = work.given.stimulus_ids
+        with Phases(stream=stream) as phases:
+            measured = measure_run(
+                job.out,
+                work.good,
+                extractors,
+                stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
+                seed=job.settings.refine.seed,
+                on_progress=partial(phases, "measuring pictures"),
+            )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes)
+    write_summary(
+        job.out,
+        outcome,
+        measured,
+        seed=job.settings.refine.seed,
+        simulated=work.given.simulated,
+        notes=notes,
+    )
     return outcome
-
-
-def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
-    """CLIP of the run's networks; the judge beside them, where captions say what was seen, or a note why not."""
-    embed = source.networks.embedding if source.embeds else None
-    notes = () if source.embeds else ("clip_two_way was left out: the bundle has no graph clip_structure.",)
-
-    def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
-        return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
-
-    if source.judge is None:
-        return without_concept("a judge comes with a model folder (judge/ beside it), and here there is none")
-    if not given.captions:
-        return without_concept("the seen pictures come without captions that name what they show")
-    from .metrics.judge import open_judge
-
-    judge = open_judge(source.judge, source.device)
-    labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
-    if labels is None:
-        return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
-    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), notes

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch.run import BatchResult
-from .controls import CONTROLS, derangement
+from .controls import CONTROLS, partners
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .networks import Networks, Start
@@ -94,19 +94,21 @@ class Reconstructor:
     decoder : Checkpoint or BundleDecoder
     networks : Networks
     responses : (n_trials, n_voxels) float32
-        Of the whole run: a shuffled target is another trial's.
+        Of the whole run: a shuffled target is that of another picture's trial.
     good_trials : trial numbers
         Those whose rows of `responses` are good.
     settings : ReconstructSettings
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
+    stimulus_ids : one per trial, optional
+        The same for trials that showed the same picture: a shuffled target is that of another picture.
     on_step : callable, optional
 
     Raises
     ------
     InputError
         The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
-        one with a single trial; a semantic term without a decoder for its target; an empty mask.
+        one with a single picture; a semantic term without a decoder for its target; an empty mask.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Reconstructor:
         settings: ReconstructSettings,
         *,
         seen: Seen | None = None,
+        stimulus_ids: Sequence[str] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         decoder.require_models(networks.hash, networks.name)
@@ -129,7 +132,8 @@ class Reconstructor:
         controls = CONTROLS[settings.controls]
         if "oracle" in controls and seen is None:
             raise InputError(_NEEDS_STIMULI)
-        self._partner = derangement(good_trials, settings.refine.seed) if "shuffled" in controls else {}
+        shuffled = "shuffled" in controls
+        self._partner = partners(good_trials, settings.refine.seed, stimulus_ids) if shuffled else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
         """Reconstruct n trials from their responses (n, n_voxels) float32."""

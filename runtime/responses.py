@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from .errors import FileError, InputError, ShapeError
 from .files import check_format, natural, read_json, read_tensors
 from .images import fit_square, list_pictures, read_image
+from .stimuli import stimulus_ids
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 DATA_VERSION = 1
@@ -50,6 +52,11 @@ class Responses:
     pictures: tuple[Path, ...] | None = None
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
+
+    @cached_property
+    def stimulus_ids(self) -> tuple[str, ...] | None:
+        """One id per trial, the same for trials whose picture has the same content; None where pictures are unknown."""
+        return None if self.pictures is None else stimulus_ids(self.pictures)
 
 
 def open_responses(path: Path | str) -> Responses:
