@@ -17,11 +17,11 @@ from .words import PICTURE_ALTS, PICTURE_WORDS, direction, figure, metric_words
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
 EMBEDDED_SIDE = 256
 GLANCE_TRIALS = 4
+_ABSURD = 1e6  # of a loss: a file that was changed by hand
 
 
 def sort_options(trials: Sequence[Trial]) -> str:
-    """The <option>s of the sort control: the number, the gain in each metric (its change for the better), how far the loss
-    fell."""
+    """The <option>s of the sort control: the number, each metric's change for the better, the fall of the loss."""
     options = [("trial", "trial number")]
     options += [(gain_key(name), f"gain in {metric_words(name)[0]}") for name in metric_names(trials)]
     if any(loss_fall(trial) is not None for trial in trials):
@@ -56,7 +56,8 @@ def loss_fall(trial: Trial) -> float | None:
     """The share of the first loss that the kept iterate took away."""
     if not trial.loss or trial.best_step is None or trial.loss[0] <= 0:
         return None
-    return number_or_none(1 - trial.loss[trial.best_step] / trial.loss[0])
+    fall = 1 - trial.loss[trial.best_step] / trial.loss[0]
+    return fall if abs(fall) < _ABSURD else None
 
 
 def card(trial: Trial) -> str:

@@ -65,7 +65,7 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def metrics_section(summary: Mapping[str, Any]) -> str:
+def metrics_section(summary: Mapping[str, Any], *, simulated: bool) -> str:
     """The section with the table and the drawings; an empty string where nothing was measured."""
     metrics = _entries(summary)
     if not metrics:
@@ -86,7 +86,7 @@ def metrics_section(summary: Mapping[str, Any]) -> str:
     drawings = "".join(_drawing(name, entry, controls) for name, entry in metrics.items())
     return (
         '<section id="metrics" aria-labelledby="metrics-title"><h2 id="metrics-title">Metrics</h2>'
-        f'<p class="hint">{_hint(summary, columns, list(controls))}</p>'
+        f'<p class="hint">{_hint(summary, columns, list(controls), simulated=simulated)}</p>'
         '<div class="table-box" role="region" aria-labelledby="metrics-title" tabindex="0"><table class="measures">'
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -120,7 +120,7 @@ def _kind(name: str, sign: int) -> str:
     return {1: "better", -1: "worse", 0: "open"}[sign * direction(name)]
 
 
-def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str]) -> str:
+def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *, simulated: bool) -> str:
     metrics = _entries(summary)
     words = [_count(summary), _directions(metrics)]
     words.append(
@@ -135,7 +135,7 @@ def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str]) -
             words.append("There are too few pictures for intervals, and so for any claim.")
     elif n_pictures is not None and n_pictures < _FEW_PICTURES:
         words.append(f"With {n_pictures:.0f} pictures the intervals are wide: this is a demonstration, not a study.")
-    words += [SIMULATED] if summary.get("simulated") is True else []
+    words += [SIMULATED] if simulated else []
     return escape(" ".join(words), quote=False)
 
 
@@ -153,7 +153,7 @@ def _of(count: float, noun: str) -> str:
 
 
 def _directions(metrics: Mapping[str, Any]) -> str:
-    lower = [metric_words(name)[0] for name in metrics if direction(name) < 0]
+    lower = [_plain(name) for name in metrics if direction(name) < 0]
     if not lower:
         return "Higher is better."
     if all(direction(name) < 0 for name in metrics):

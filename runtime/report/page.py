@@ -42,7 +42,8 @@ def page(contents: RunContents) -> str:
     """The whole page as HTML. Every text that comes from a file is escaped."""
     style, script = _part("page.css"), _part("page.js")
     shown = contents.trials[:MOST_TRIALS]
-    metrics = metrics_section(contents.summary)
+    simulated = bool(mapping_or_empty(contents.settings.get("data")).get("simulated"))
+    metrics = metrics_section(contents.summary, simulated=simulated)
     return Template(_part("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(f"{_heading(contents)} · MindDiffuser"),
@@ -52,7 +53,7 @@ def page(contents: RunContents) -> str:
         heading=escape(_heading(contents)),
         facts=_facts(contents),
         explanation=explanation(
-            simulated=bool(mapping_or_empty(contents.settings.get("data")).get("simulated")),
+            simulated=simulated,
             has_stage2="stage2" in contents.pictures,
         ),
         glance=glance(contents.trials),
@@ -146,7 +147,8 @@ def _listed(summary: Mapping[str, Any], key: str, title: str) -> str:
     rows = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if not rows:
         return ""
-    items = "".join(f"<li>Trial {escape(str(row.get('trial')))}: {escape(str(row.get('reason')))}</li>" for row in rows)
+    named = [(_text(row.get("trial")), _text(row.get("reason"))) for row in rows]
+    items = "".join(f"<li>Trial {escape(trial)}: {escape(reason)}</li>" for trial, reason in named)
     return (
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>'
         f'<ul class="skipped-list">{items}</ul></section>'
@@ -181,14 +183,16 @@ def _flat(content: object, prefix: str = "", depth: int = 0) -> list[tuple[str, 
 
 
 def _text(value: object, depth: int = 0) -> str:
-    if depth > _DEEPEST or isinstance(value, dict):
+    if depth > _DEEPEST:
         return "…"  # no setting of ours lies so deep
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item, depth + 1)}" for name, item in value.items())
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return "–" if number_or_none(value) is None else f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(_text(item, depth + 1) for item in value)
     return str(value)

@@ -38,8 +38,9 @@ NO_CLAIM = (
 TOO_FEW = "No claim about stage 2 is made here: there are too few pictures for intervals."
 # To be said wherever numbers of a simulated subject are.
 SIMULATED = (
-    "The early visual areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches. A real "
-    "brain does not grant that: the numbers show that the method does what it should, not how well it works in a scanner."
+    "The early visual areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches. A "
+    "real brain does not grant that: the numbers show that the method does what it should, not how well it works in a "
+    "scanner."
 )
 
 _STAGES = (
