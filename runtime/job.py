@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,12 +26,15 @@ from .errors import FileError, InputError, check_choice
 from .files import sha256_of, write_bytes
 from .images import png_bytes
 from .locks import inside, locked
+from .measure import Measured, measure_run, open_extractors
+from .metrics.extractors import Features, Given
 from .opening import Described, Source, describe_source
+from .progress import Phases
 from .reconstruct import Reconstructor, ReconstructSettings, check_request, phases
 from .report.page import write_report
 from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
 from .screen import screen
-from .summary import Measures, caption_labels, measure_run, write_summary
+from .summary import write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
@@ -135,6 +140,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     check_run_folder(job.out)
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
+        extractors, missing = _extractors(work)
         stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)
         stream.write(f"computing with {work.source.told}\n")
@@ -144,7 +150,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
             _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
         outcome = _reconstruct(job, work, stream)
         _tell_failures(outcome, work, stream)
-        outcome = _measured(job, work, outcome)
+        outcome = _measured(job, work, outcome, extractors, missing, stream)
         return outcome, write_report(job.out)
 
 
@@ -193,7 +199,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     if not good:
         raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
     pictures = given.pictures
-    check_request(decoder, good, job.settings, has_stimuli=pictures is not None)
+    check_request(decoder, good, job.settings, has_stimuli=pictures is not None, stimulus_ids=given.stimulus_ids)
     if pictures is not None:
         _check_pictures(pictures, good, decoder.image_size)
     early = _early_identity(job, described, given)
@@ -212,6 +218,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         job.settings,
         trial_ids=given.trial_ids,
         seen=None if pictures is None else look,
+        stimulus_ids=given.stimulus_ids,
         on_step=on_step,
     )
     batch_size = _batch_size(job, source)
@@ -377,35 +384,55 @@ def _advice(dtype: str, trials: Sequence[int]) -> str:
     )
 
 
-def _measured(job: Job, work: _Work, outcome: Outcome) -> Outcome:
+def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """What the metrics compare, opened before anything is computed, and a note for each metric that is left out."""
+    source, given = work.source, work.given
+    if given.pictures is None:
+        return {}, ()
+    computed = [source.networks.hash, source.computing, versions(source.libraries)]
+    return open_extractors(
+        Given(
+            embed=source.networks.embedding if source.embeds else None,
+            embed_identity=json.dumps(computed, sort_keys=True),
+            classifier=source.judge,
+            captions=[given.captions[trial] for trial in work.good] if given.captions else (),
+            device=source.device,
+        )
+    )
+
+
+def _measured(
+    job: Job,
+    work: _Work,
+    outcome: Outcome,
+    extractors: Mapping[str, Features],
+    notes: Sequence[str],
+    stream: TextIO,
+) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
     source, given = work.source, work.given
     start = time.perf_counter()
-    has_stimuli = given.pictures is not None
-    measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
-    values = measure_run(job.out, outcome, measures) if has_stimuli else {}
+    measured = Measured()
+    if extractors:
+        ids = work.given.stimulus_ids
+        with Phases(stream=stream) as phases:
+            measured = measure_run(
+                job.out,
+                work.good,
+                extractors,
+                stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
+                seed=job.settings.refine.seed,
+                on_progress=partial(phases, "measuring pictures"),
+            )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes, trial_ids=given.named)
+    write_summary(
+        job.out,
+        outcome,
+        measured,
+        seed=job.settings.refine.seed,
+        simulated=given.simulated,
+        notes=notes,
+        trial_ids=given.named,
+    )
     return outcome
-
-
-def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
-    """CLIP of the run's networks; the judge beside them, where captions say what was seen, or a note why not."""
-    embed = source.networks.embedding if source.embeds else None
-    notes = () if source.embeds else ("clip_two_way was left out: the bundle has no graph clip_structure.",)
-
-    def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
-        return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
-
-    if source.judge is None:
-        return without_concept("a judge comes with a model folder (judge/ beside it), and here there is none")
-    if not given.captions:
-        return without_concept("the seen pictures come without captions that name what they show")
-    from .metrics.judge import open_judge
-
-    judge = open_judge(source.judge, source.device)
-    labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
-    if labels is None:
-        return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
-    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), notes

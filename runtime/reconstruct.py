@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch.run import BatchResult
-from .controls import CONTROLS, derangement
+from .controls import CONTROLS, partners
 from .data.trial_ids import row_ids
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
@@ -97,7 +97,7 @@ class Reconstructor:
     decoder : Checkpoint or BundleDecoder
     networks : Networks
     responses : (n_trials, n_voxels) float32
-        Of the whole run: a shuffled target is another trial's.
+        Of the whole run: a shuffled target is that of another picture's trial.
     good_trials : trial numbers
         Those whose rows of `responses` are good.
     settings : ReconstructSettings
@@ -105,13 +105,15 @@ class Reconstructor:
         One per row of `responses`; they decide the noise. The rows where not given.
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
+    stimulus_ids : one per trial, optional
+        The same for trials that showed the same picture: a shuffled target is that of another picture.
     on_step : callable, optional
 
     Raises
     ------
     InputError
         The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
-        one with a single trial; a semantic term without a decoder for its target; an empty mask.
+        one with a single picture; a semantic term without a decoder for its target; an empty mask.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Reconstructor:
         *,
         trial_ids: Sequence[str] | None = None,
         seen: Seen | None = None,
+        stimulus_ids: Sequence[str] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         decoder.require_models(networks.hash, networks.name)
@@ -131,9 +134,9 @@ class Reconstructor:
         self._decoder, self._networks, self._responses = decoder, networks, responses
         self._settings, self._seen, self._on_step = settings, seen, on_step
         self._trial_ids = row_ids(len(responses)) if trial_ids is None else tuple(trial_ids)
-        check_request(decoder, good_trials, settings, has_stimuli=seen is not None)
+        check_request(decoder, good_trials, settings, has_stimuli=seen is not None, stimulus_ids=stimulus_ids)
         shuffles = "shuffled" in CONTROLS[settings.controls]
-        self._partner = derangement(good_trials, settings.refine.seed) if shuffles else {}
+        self._partner = partners(good_trials, settings.refine.seed, stimulus_ids) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
         """Reconstruct n trials from their responses (n, n_voxels) float32.
@@ -240,13 +243,14 @@ def check_request(
     settings: ReconstructSettings,
     *,
     has_stimuli: bool,
+    stimulus_ids: Sequence[str] | None = None,
 ) -> None:
     """Refuse what settings, decoders and trials cannot give together: all that is known without the networks.
 
     Raises
     ------
     InputError
-        The "oracle" control without stimuli, or the "shuffled" one with a single trial; a semantic term without a
+        The "oracle" control without stimuli, or the "shuffled" one with a single picture; a semantic term without a
         decoder for its target; an empty mask.
     """
     if settings.stage == 2:
@@ -255,7 +259,7 @@ def check_request(
     if "oracle" in controls and not has_stimuli:
         raise InputError(_NEEDS_STIMULI)
     if "shuffled" in controls:
-        derangement(good_trials, settings.refine.seed)
+        partners(good_trials, settings.refine.seed, stimulus_ids)
 
 
 def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .files import natural, read_tensors
 from .images import fit_square, list_pictures, read_image
 from .recognise import NPY, SAFETENSORS, recognise
 from .screen import Rows
+from .stimuli import stimulus_ids
 
 ARRAY_SUFFIXES = (".safetensors", ".npz", ".npy")
 _KEY = "responses"
@@ -72,6 +74,11 @@ class Responses:
     def named(self) -> dict[int, str]:
         """Trial to id; empty where the ids are just the rows."""
         return ids_worth_showing(self.trial_ids)
+
+    @cached_property
+    def stimulus_ids(self) -> tuple[str, ...] | None:
+        """One id per trial, the same for trials whose picture has the same content; None where pictures are unknown."""
+        return None if self.pictures is None else stimulus_ids(self.pictures)
 
 
 def open_responses(path: Path | str) -> Responses:

@@ -1,4 +1,4 @@
-"""What a run folder holds, read once for the page: settings, figures, and each trial's pictures and curve."""
+"""What a run folder holds, read once for the page: settings, metrics, and each trial's pictures and curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import FileError
 from ..files import read_json
@@ -64,7 +64,7 @@ def read_run(run: Path) -> RunContents:
     if not run.is_dir():
         raise FileError(f"the run folder {run} does not exist: give the folder that md-reconstruct run wrote")
     stage1 = run / PICTURE_FOLDERS["stage1"]
-    numbers = sorted(int(path.stem) for path in stage1.glob("*.png") if path.stem.isdecimal())
+    numbers = sorted({int(path.stem) for path in stage1.glob("*.png") if _is_trial(path)})
     if not numbers:
         raise FileError(f"{run} holds no picture in images/stage1: give a folder in which a run has finished a trial")
     metrics, names = _trial_metrics(run / "trials.json")
@@ -77,14 +77,28 @@ def read_run(run: Path) -> RunContents:
 
 def number_or_none(value: object) -> float | None:
     """A finite float, or None for anything else that a JSON file may hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number from 0 on, and not true or false."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def mapping_or_empty(value: object) -> Mapping[str, Any]:
     """`value` where it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _is_trial(path: Path) -> bool:
+    stem = path.stem
+    return stem.isascii() and stem.isdecimal() and stem == f"{int(stem):06d}"
 
 
 def _optional(path: Path, what: str) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def _trial(
         number=number,
         pictures=pictures,
         loss=tuple(value for value in values if value is not None) if None not in values else (),
-        best_step=best if isinstance(best, int) and 0 <= best < len(values) else None,
+        best_step=best if is_count(best) and best < len(values) else None,
         failed=curve.get("failed") is True,
         metrics=metrics,
         name=trial_id,
@@ -125,7 +139,7 @@ def _trial_metrics(path: Path) -> tuple[dict[int, dict[str, tuple[float | None, 
     names: dict[int, str] = {}
     for row in rows if isinstance(rows, list) else [rows]:
         trial, metrics = mapping_or_empty(row).get("trial"), mapping_or_empty(mapping_or_empty(row).get("metrics"))
-        if not isinstance(trial, int):
+        if not is_count(trial):
             raise FileError(f"{path} has an entry without a trial number: run md-reconstruct run again to rewrite it")
         found[trial] = {
             name: (number_or_none(pair[0]), number_or_none(pair[1]))
