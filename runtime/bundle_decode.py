@@ -17,7 +17,10 @@ from .errors import InputError
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs."""
+    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+
+    `hash` is of what the engines take from the bundle, and stays the same when others are added to it.
+    """
 
     def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
         self._bundle, self._engines = bundle, engines
@@ -25,7 +28,7 @@ class BundleDecoder:
         self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
-        self.hash = bundle.hash
+        self.hash = engines.content_hash
 
     @property
     def mask(self) -> NDArray[np.bool_]:

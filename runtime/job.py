@@ -60,6 +60,9 @@ class Job:
     gpu_memory_mib, engine_cache
         Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
         it compiles.
+    trust_plans, trust_list
+        Whether the user trusts every plan of the bundle, and the file that lists those that were trusted before; see
+        :mod:`~minddiffuser.runtime.engines.trust`.
     notes
         Lines for the report.
     """
@@ -82,6 +85,8 @@ class Job:
     share_threads: bool = False
     gpu_memory_mib: int | None = None
     engine_cache: Path | None = None
+    trust_plans: bool = False
+    trust_list: Path | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -100,7 +100,7 @@ def _check_gradients(job: Job, *, bundle: bool) -> None:
 def _open_checkpoint(job: Job) -> Source:
     from .decode import open_checkpoint
 
-    given = _given(job, "backend", "precision", "memory")
+    given = _given(job, "backend", "precision", "memory", "trust_plans")
     if given:
         raise InputError(
             f"{job.checkpoint} is a checkpoint, and {', '.join(given)} choose among a bundle's engines: make a bundle "
@@ -114,11 +114,12 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
     from .bundle import Bundle
     from .bundle_decode import BundleDecoder
     from .engines.open import EngineSet, EngineSettings
+    from .engines.trust import Trust
     from .networks import EngineNetworks
 
     bundle = Bundle.open(job.checkpoint)
     if job.backend == "pytorch":
-        given = _given(job, "precision", "memory")
+        given = _given(job, "precision", "memory", "trust_plans")
         if given:
             raise InputError(
                 f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
@@ -126,8 +127,9 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
             )
         needs_torch()
         settings = EngineSettings(backend="ort", threads=_threads(job, None))
-        engines = stack.enter_context(EngineSet(bundle, settings))
-        _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith(DECODE)])
+        decoders = [name for name in _needed(job, bundle) if name.startswith(DECODE)]
+        engines = stack.enter_context(EngineSet(bundle, settings, graphs=decoders))
+        engines.start()
         return _torch_source(job, BundleDecoder(bundle, engines))
     _refuse_torch_options(job)
     threads = _threads(job, None)
@@ -139,9 +141,10 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
         share_threads=job.share_threads,
         memory_limit_bytes=None if job.gpu_memory_mib is None else job.gpu_memory_mib << 20,
         cache=job.engine_cache,
+        trust=Trust(file=job.trust_list, everything=job.trust_plans),
     )
-    engines = stack.enter_context(EngineSet(bundle, settings))
-    _open_all(bundle, engines, _needed(job, bundle))
+    engines = stack.enter_context(EngineSet(bundle, settings, graphs=_needed(job, bundle)))
+    engines.start()
     networks = EngineNetworks(bundle, engines)
     choice = engines.choice
     return Source(
@@ -163,18 +166,11 @@ def _open_bundle(job: Job, stack: ExitStack) -> Source:
 
 
 def _given(job: Job, *names: str) -> list[str]:
-    return [f"--{name}" for name in names if getattr(job, name) is not None]
-
-
-def _open_all(bundle: Bundle, engines: EngineSet, graphs: list[str]) -> None:
-    """Open what a run uses: a missing or unfit engine is told before anything is computed."""
-    bundle.require(*graphs)
-    for graph in graphs:
-        engines[graph]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(job, name) not in (None, False)]
 
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:
-    """The graphs that a run uses."""
+    """The graphs that a run uses: those of its pictures, and the one that measures them, where the bundle has it."""
     graphs = ["decode_context", "decode_latent", "denoise", "vae_decode"]
     if job.settings.stage == 2:
         refine = job.settings.refine
@@ -182,7 +178,7 @@ def _needed(job: Job, bundle: Bundle) -> list[str]:
         graphs += ["denoise_gradient"] if refine.backprop_steps != 0 else []
         graphs += ["decode_semantic"] if refine.semantic_weight > 0 and "semantic" in bundle.shapes else []
         graphs += ["clip_structure"] if "oracle" in CONTROLS[job.settings.controls] else []
-    return graphs
+    return list(dict.fromkeys((*graphs, *({"clip_structure"} & bundle.graphs.keys()))))
 
 
 def _refuse_torch_options(job: Job) -> None:
