@@ -20,7 +20,10 @@ from .scale import TrainingStatistics
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs."""
+    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+
+    `hash` stays the same when engines that are not used are added to the bundle.
+    """
 
     def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
         self._bundle, self._engines = bundle, engines
@@ -28,6 +31,11 @@ class BundleDecoder:
         self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what the engines take from the bundle; it is settled once they have started."""
+        return self._engines.content_hash
 
     @property
     def mask(self) -> NDArray[np.bool_]:

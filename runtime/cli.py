@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Any, NoReturn
 from .batch.choose import LEFT_OUT
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
-from .engines.open import BACKENDS
+from .engines.here import BACKENDS
+from .engines.trust import trust_list
 from .errors import InputError
 
 PROG = "md-reconstruct"
@@ -141,6 +143,12 @@ def _add_engines(run: Any) -> None:
     engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
     engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
     engines.add_argument(
+        "--trust-plans",
+        action="store_true",
+        help="run a bundle's TensorRT plans though they were neither built here nor trusted (md-export trust): they "
+        "are code for this machine; goes with a --backend by name",
+    )
+    engines.add_argument(
         "--memory",
         choices=("fast", "low"),
         help="on the CPU, low holds weights once and nothing of a run (default: fast)",
@@ -235,6 +243,7 @@ def _run(args: argparse.Namespace) -> int:
     choices = {name: getattr(args, name) for name in (*names, *engines)}
     choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}
     choices |= {"skip_trials": tuple(args.skip_trials)}
+    choices |= {"trust_plans": args.trust_plans, "trust_list": trust_list(os.environ)}
     job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)

@@ -76,6 +76,9 @@ class Job:
     gpu_memory_mib, engine_cache
         Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
         it compiles.
+    trust_plans, trust_list
+        Whether the user trusts every plan of the bundle, and the file that lists those that were trusted before; see
+        :mod:`~minddiffuser.runtime.engines.trust`.
     notes
         Lines for the report.
     """
@@ -100,6 +103,8 @@ class Job:
     share_threads: bool = False
     gpu_memory_mib: int | None = None
     engine_cache: Path | None = None
+    trust_plans: bool = False
+    trust_list: Path | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -278,7 +283,7 @@ def _early_identity(job: Job, described: Described, given: Responses) -> dict[st
     return {
         "settings": {**settings, "layer_preset": described.decoder.preset},
         "hashes": {
-            "checkpoint": described.hash,
+            **({} if described.hash is None else {"checkpoint": described.hash}),
             "responses": given.hash,
             "trial_ids": hash_of_ids(given.trial_ids),
             "stimuli": stimuli,
@@ -297,7 +302,7 @@ def _identity(job: Job, source: Source, early: Mapping[str, Any], *, batch_size:
     return {
         "settings": {**early["settings"], "batch_size": batch_size, **source.computing},
         "versions": versions(source.libraries),
-        "hashes": {**early["hashes"], "models": source.networks.hash},
+        "hashes": {**early["hashes"], "checkpoint": source.decoder.hash, "models": source.networks.hash},
         "data": early["data"],
         "given": {"models": job.models or source.networks.name, "clip": job.clip, "checkpointing": checkpointing},
         "notes": list(job.notes),

@@ -106,9 +106,9 @@ def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: 
     seen = []
     real = EngineSet.__init__
 
-    def spy(self: EngineSet, bundle: Any, settings: Any = None) -> None:
+    def spy(self: EngineSet, bundle: Any, settings: Any = None, **named: Any) -> None:
         seen.append(settings)
-        real(self, bundle, settings)
+        real(self, bundle, settings, **named)
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
     source = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
