@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ def _from_folder(folder: Path) -> ClipSource:
 def _check_config(path: Path, model: dict[str, Any], preprocess: Any) -> None:
     """Refuse fields of another type, and normalisation that open_clip would fill in with OpenAI's unasked."""
     check_types(path, model, hints_of(open_clip.CLIP.__init__) | {"vision_cfg": dict, "text_cfg": dict}, "model_cfg.")
+    if "embed_dim" not in model:
+        refuse(path, "model_cfg.embed_dim", ABSENT, "a whole number")
     vision = hints_of(open_clip.CLIPVisionCfg) | {"patch_size": int | None}  # null in the configs of ResNets
     check_types(path, model["vision_cfg"], vision, "model_cfg.vision_cfg.")
     check_types(path, model["text_cfg"], hints_of(open_clip.CLIPTextCfg), "model_cfg.text_cfg.")
@@ -193,7 +196,7 @@ def check_clip(source: ClipSource, preset: str) -> None:
     model = {name: value for name, value in copy.deepcopy(source.model).items() if name != "custom_text"}
     kind = open_clip.CustomTextCLIP if source.model.get("custom_text") else open_clip.CLIP
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             network = kind(**model)
         with safe_open(source.weights, "pt") as file:
             held = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())

@@ -29,5 +29,6 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+    """The first line of an error that says something, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

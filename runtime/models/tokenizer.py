@@ -30,12 +30,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Any:
         with quiet():
             tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
             largest = max(tokenizer.get_vocab().values())
-            ids = (
-                tokenizer.pad_token
-                and tokenizer(
-                    _TRIED, padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
-                ).input_ids
-            )
+            ids = _ids(tokenizer) if tokenizer.pad_token else None
     except BaseException as error:  # transformers and tokenizers each have their own, and a panic of Rust
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
@@ -55,3 +50,8 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Any:
             "correct bos_token and padding_side, or download it again"
         )
     return tokenizer
+
+
+def _ids(tokenizer: Any) -> Any:
+    options = {"padding": "max_length", "max_length": N_TOKENS, "truncation": True, "return_tensors": "pt"}
+    return tokenizer(_TRIED, **options).input_ids
