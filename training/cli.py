@@ -230,7 +230,7 @@ def _open_models(args: argparse.Namespace, preset: str) -> Any:
 
     models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
     for note in models.notes:
-        sys.stderr.write(f"md-train: {note}\n")
+        tell(PROG, note, DONE)
     return models
 
 

@@ -96,6 +96,8 @@ def _from_folder(folder: Path) -> ClipSource:
             f"the CLIP folder {folder} has a config.json and no {CONFIG}, as transformers saves a CLIP: pass "
             f"open_clip's own, by a name such as {DEFAULT}, or hf-hub:timm/vit_base_patch32_clip_224.openai"
         )
+    if path.is_file():
+        check_readable(path)
     config = read_json(path, "the CLIP's config")
     model = config.get("model_cfg")
     if not isinstance(model, dict) or not {"vision_cfg", "text_cfg"} <= model.keys():
@@ -106,7 +108,7 @@ def _from_folder(folder: Path) -> ClipSource:
         raise FileError(
             f"the CLIP folder {folder} lacks {WEIGHTS[0]}: download it again (pickled weights are never read)"
         )
-    check_readable(path, weights)
+    check_readable(weights)
     return ClipSource(
         name=f"local-dir:{folder}",
         pretrained=None,

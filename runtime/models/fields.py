@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@lru_cache
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The type of each parameter that a function or class takes by name, as it is annotated."""
     hints = typing.get_type_hints(function)
