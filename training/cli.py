@@ -234,7 +234,10 @@ def _open_models(args: argparse.Namespace, preset: str) -> Any:
     from ..runtime.models.open import load_models
     from ..runtime.opening import choose_device
 
-    return load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    for note in models.notes:
+        tell(PROG, note, DONE)
+    return models
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
