@@ -186,16 +186,15 @@ def _array_file(path: Path) -> tuple[Rows, tuple[str, ...]]:
     expected = f"expected a data folder or a {', '.join(ARRAY_SUFFIXES)} file"
     if kind is None:
         raise FileError(f"the responses {path} are of no known kind, {expected}: save the array with numpy.save")
-    if kind.suffix != path.suffix.lower():
+    if not kind.suffix or kind.suffix != path.suffix.lower():
         raise FileError(f"the responses {path} are {kind.name}, {expected}: {kind.advice}")
     if kind is SAFETENSORS:
         return _rows(read_tensors(path, "the responses"), str(path))
     try:
-        return (_matrix(_mapped(path), str(path)), ()) if kind is NPY else _rows(_archive(path), str(path))
-    except FileError:
-        raise
+        content = _mapped(path) if kind is NPY else _archive(path)
     except _NUMPY_ERRORS as error:
         raise _unreadable(path, error) from error
+    return _rows(content, str(path)) if isinstance(content, dict) else (_matrix(content, str(path)), ())
 
 
 def _mapped(path: Path) -> NDArray[Any]:
@@ -215,10 +214,11 @@ def _unreadable(path: Path, error: Exception) -> FileError:
             f"the responses {path} cannot be read: they hold Python objects (dtype object), which are never opened; "
             "save one plain float32 array (n_trials, n_voxels), or one (n_voxels,) array per trial in a .npz"
         )
-    reason = "they ask for more memory than there is" if isinstance(error, MemoryError) else str(error)
+    reason = (
+        "they ask for more memory than there is" if isinstance(error, MemoryError) else " ".join(str(error).split())
+    )
     return FileError(
-        f"the responses {path} cannot be read ({reason:.100}): they are truncated or damaged; save them again "
-        "as float32"
+        f"the responses {path} cannot be read ({reason:.100}): they are truncated or damaged, save a float32 array"
     )
 
 

@@ -24,6 +24,9 @@ def _load(name: str) -> None:
         raise
 
 
+_load("small_data")  # which costs numpy alone: test files import it as any module
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

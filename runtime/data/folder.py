@@ -354,7 +354,7 @@ def _check_png(path: Path, image_size: int) -> None:
 def _check_size(path: Path, width: int, height: int, image_size: int) -> None:
     if (width, height) != (image_size, image_size):
         raise FileError(
-            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size}: "
+            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size!r:.20}: "
             "make it that square (runtime.images.fit_square does)"
         )
 

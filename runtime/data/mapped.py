@@ -82,7 +82,8 @@ def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
 def _unreadable(path: Path, what: str, error: Exception) -> str:
     kind = recognise(path) if path.is_file() else None
     if kind is None or kind is SAFETENSORS:
-        return f"{what} at {path} cannot be read ({error}): it is truncated or damaged, make it again"
+        reason = " ".join(str(error).split())
+        return f"{what} at {path} cannot be read ({reason:.100}): it is truncated or damaged, make it again"
     return (
         f"{what} at {path} is {kind.name}, expected a safetensors file: copy it again, or write the data folder anew "
         "with write_data (docs/data_folder.md)"

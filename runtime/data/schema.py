@@ -45,16 +45,18 @@ def _check_rois(rois: object, n_voxels: int, source: str) -> None:
     expected = 0
     for name, span in rois.items():
         if not (isinstance(span, list | tuple) and len(span) == 2 and all(_is_int(edge) for edge in span)):
-            raise FileError(f"roi {name!r} in {source} is {span!r:.60}: give [start, stop] in voxels")
+            raise FileError(f"roi {name!r:.40} in {source} is {span!r:.60}: give [start, stop] in voxels")
         start, stop = span
         if not is_text(name) or start != expected or stop <= start:
             raise FileError(
-                f"roi {name!r} in {source} spans {start} to {stop}: ROIs are named, follow each other from voxel 0 "
-                f"without gap or overlap, and this one must start at {expected}"
+                f"roi {name!r:.40} in {source} spans {start!r:.20} to {stop!r:.20}: ROIs are named, follow each other "
+                f"from voxel 0 without gap or overlap, and this one must start at {expected!r:.20}"
             )
         expected = stop
     if expected != n_voxels:
-        raise FileError(f"the rois in {source} end at voxel {expected}, n_voxels is {n_voxels}: they must agree")
+        raise FileError(
+            f"the rois in {source} end at voxel {expected!r:.20}, n_voxels is {n_voxels!r:.20}: they must agree"
+        )
 
 
 def check_tensors(
@@ -76,7 +78,7 @@ def check_tensors(
         array = tensors[name]
         if array.dtype != dtype or array.shape != shape:
             raise FileError(
-                f"{name} in {source} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape} "
+                f"{name} in {source} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {str(shape):.60} "
                 "(n_trials and n_voxels of data.json): write it again"
             )
     if n_stimuli is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli, files
 from minddiffuser.runtime.images import write_png
@@ -242,11 +243,7 @@ def mask_of_another_preset(args: list[str], tmp: Path) -> None:
 
 @mistake("'someone'")
 def another_subject(args: list[str], tmp: Path) -> None:
-    data = tmp / "data"
-    write_png(data / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
-    save_file({"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}, data / "test.safetensors")
-    (data / "data.json").write_text(json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"}))
-    args[2] = str(data)
+    args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
 
 
 @mistake("do not exist")

@@ -1,13 +1,18 @@
 import json
+import pickle
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_data import write_small_data
 
+from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.responses import open_responses, screen, seen, with_pictures
+from minddiffuser.runtime.responses import open_responses, screen, seen, voxels_to_leave_out, with_pictures
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -23,20 +28,7 @@ def test_every_format_gives_the_same_trials(tmp_path: Path) -> None:
 
 
 def write_data(folder: Path) -> Path:
-    for index in range(2):
-        write_png_of(folder / "stimuli" / "test" / f"{index:06d}.png", 100 * index)
-    tensors = {"responses": ROWS, "stimulus": np.array([1, 0, 1])}
-    save_file(tensors, folder / "test.safetensors")
-    description = {
-        "format": "minddiffuser-data",
-        "version": 1,
-        "subject": "someone",
-        "n_voxels": 4,
-        "provenance": {"kind": "simulated fMRI"},
-    }
-    (folder / "data.json").write_text(json.dumps(description))
-    (folder / "captions.json").write_text(json.dumps({"train": [], "test": [["a red cat"], ["a blue car"]]}))
-    return folder
+    return write_small_data(folder / "data", ROWS, provenance={"kind": "simulated fMRI"}).folder
 
 
 def write_png_of(path: Path, level: int) -> None:
@@ -46,15 +38,15 @@ def write_png_of(path: Path, level: int) -> None:
 def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
     given = open_responses(write_data(tmp_path))
     assert (given.subject, given.simulated) == ("someone", True)
-    assert given.captions == (("a blue car",), ("a red cat",), ("a blue car",))
+    assert given.captions == (("thing 1",), ("thing 0",), ("thing 1",))
     assert given.pictures is not None
     pictures = seen(given.pictures, 4)
     assert pictures.shape == (3, 4, 4, 3)
-    assert pictures[:, 0, 0, 0].tolist() == [100, 0, 100]
+    assert pictures[:, 0, 0, 0].tolist() == [40, 0, 40]
 
 
 def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
-    given = open_responses(write_data(tmp_path / "data"))
+    given = open_responses(write_data(tmp_path))
     for index, name in enumerate(("b.png", "a.png", "c.png")):
         write_png_of(tmp_path / "mine" / name, index)
     shown = with_pictures(given, tmp_path / "mine")
@@ -70,21 +62,66 @@ def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
     [
         ({"format": "other"}, "not a MindDiffuser data"),
         ({"version": 2}, "version 2"),
-        ({"n_voxels": 5}, "has 4 voxels, data.json says 5"),
+        ({"n_voxels": 5, "rois": {"all": [0, 5]}}, r", 4\), expected float32 \(\d+, 5\)"),
+        ({"n_voxels": 5}, "rois .* end at voxel 4, n_voxels is 5"),
+        ({"modality": "eeg"}, "modality .* 'fmri'"),
+        ({"subject": None}, "subject"),
+        ({"image_size": 9}, "image_size is 9"),
+        ({"rois": {"V1": [1, 4]}}, "'V1' .* must start at 0"),
+        ({"splits": {"train": {"n_trials": 10}, "test": {"n_trials": 2}}}, r"\(3, 4\), expected float32 \(2, 4\)"),
+        ({"splits": {"train": {"n_trials": 9}, "test": {"n_trials": 3}}}, r"\(10, 4\), expected float32 \(9, 4\)"),
+        ({"provenance": [1]}, "provenance"),
     ],
 )
-def test_other_data_folders_are_refused(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    path = write_data(tmp_path) / "data.json"
+def test_other_data_folders_are_refused_as_fit_refuses_them(
+    tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    folder = write_data(tmp_path)
+    path = folder / "data.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(FileError, match=told):
-        open_responses(tmp_path)
+    for opened in (open_responses, open_data):
+        with pytest.raises(FileError, match=told):
+            opened(folder)
 
 
-@pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000001.png", "data.json"])
+@pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000000.png", "data.json", "captions.json"])
 def test_an_incomplete_data_folder_is_refused(tmp_path: Path, name: str) -> None:
-    (write_data(tmp_path) / name).unlink()
-    with pytest.raises(FileError, match="missing"):
-        open_responses(tmp_path)
+    folder = write_data(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(FileError, match=r"missing|000001.png where 000000.png"):
+        open_responses(folder)
+
+
+@pytest.mark.parametrize("captions", [{"train": [], "test": [["a"]]}, {"train": [], "test": [["a"], []]}, {"test": []}])
+def test_broken_captions_are_refused(tmp_path: Path, captions: object) -> None:
+    folder = write_data(tmp_path)
+    (folder / "captions.json").write_text(json.dumps(captions))
+    with pytest.raises(FileError, match="captions"):
+        open_responses(folder)
+
+
+def test_a_run_needs_no_train_split(tmp_path: Path) -> None:
+    folder = write_data(tmp_path)
+    whole = open_responses(folder)
+    (folder / "train.safetensors").unlink()
+    shutil.rmtree(folder / "stimuli" / "train")
+    alone = open_responses(folder)
+    assert (alone.hash, alone.captions, alone.pictures) == (whole.hash, whole.captions, whole.pictures)
+    with pytest.raises(FileError, match="train"):
+        open_data(folder)
+    with pytest.raises(InputError, match="train split of .* was not opened"):
+        open_data(folder, splits=["test"]).responses("train")
+
+
+def test_a_run_reads_nothing_of_the_train_split_but_its_header(tmp_path: Path) -> None:
+    folder = write_data(tmp_path)
+    path = folder / "train.safetensors"
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[:header] + b"\xff" * (len(content) - header))  # NaN, and indices of no picture
+    assert len(open_responses(folder).rows) == 3
+    with pytest.raises(FileError, match="train.safetensors"):
+        open_data(folder)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +158,74 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: int) -> No
         open_responses(path)
 
 
-def test_python_objects_are_never_read(tmp_path: Path) -> None:
-    np.save(tmp_path / "r.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(FileError, match="cannot be read"):
+@pytest.mark.parametrize("name", ["r.npy", "r.npz"])
+def test_python_objects_are_never_read(tmp_path: Path, name: str) -> None:
+    array = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / name, array) if name == "r.npy" else np.savez(tmp_path / name, responses=array)
+    with pytest.raises(FileError, match="Python objects .*, which are never opened; save one plain float32") as caught:
+        open_responses(tmp_path / name)
+    assert "allow_pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".h5", ".mat", ".csv", ""])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "are an HDF5 file.*h5py"),
+        (pickle.dumps({"responses": [1.0]}), "are a Python pickle.* never opened"),
+        (b"V1,V2\n0.5,1.5\n", "are a table in text.*numpy.loadtxt"),
+        (bytes(range(256)), "are of no known kind"),
+        (b"", "are empty"),
+    ],
+    ids=["hdf5", "pickle", "csv", "noise", "empty"],
+)
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path: Path, content: bytes, told: str, suffix: str) -> None:
+    path = tmp_path / f"r{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=told) as caught:
+        open_responses(path)
+    assert "allow_pickle" not in str(caught.value)
+    assert ".safetensors, .npz, .npy" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "right"), [("r.npy", ".npz"), ("r.npz", ".npy"), ("r.safetensors", ".npy")])
+def test_an_array_under_another_name_is_told_its_name(tmp_path: Path, name: str, right: str) -> None:
+    with open(tmp_path / name, "wb") as file:
+        np.savez(file, responses=ROWS) if right == ".npz" else np.save(file, ROWS)
+    with pytest.raises(FileError, match=f"name it {right}"):
+        open_responses(tmp_path / name)
+
+
+def test_changed_bytes_of_array_files_are_one_sentence(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    np.savez(tmp_path / "r.npz", responses=ROWS)
+    rng = random.Random(0)
+    refused = 0
+    for name in ("r.npy", "r.npz"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(400):
+            changed = bytearray(whole)
+            changed[rng.randrange(len(whole))] ^= rng.randrange(1, 256)
+            (tmp_path / name).write_bytes(changed)
+            try:
+                open_responses(tmp_path / name)
+            except MindDiffuserError as error:
+                refused += 1
+                assert "\n" not in str(error)  # noqa: PT017 - where it opens, a value has changed
+    assert refused > 300
+
+
+def test_a_size_beyond_the_file_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    whole = (tmp_path / "r.npy").read_bytes()
+    (tmp_path / "r.npy").write_bytes(whole.replace(b"(3, 4), }         ", b"(3000000000, 4), }"))
+    with pytest.raises(FileError, match="truncated or damaged"):
         open_responses(tmp_path / "r.npy")
 
 
-@pytest.mark.parametrize("name", ["absent.npy", "text.csv"])
-def test_a_missing_file_or_another_format_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "text.csv").write_text("1,2")
-    with pytest.raises(FileError, match=r"\.safetensors, \.npz, \.npy"):
-        open_responses(tmp_path / name)
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"absent.npy do not exist: .*\.safetensors, \.npz, \.npy"):
+        open_responses(tmp_path / "absent.npy")
 
 
 def as_they_are(responses: np.ndarray) -> np.ndarray:
@@ -183,6 +277,24 @@ def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
     assert skipped[3] == "it has 3 voxels, expected 4"
     assert skipped[4] == "every voxel is 7"
     assert (responses[[0, 2]] == ROWS[[0, 2]]).all()
+
+
+def test_voxels_that_spoil_many_trials_are_named_as_the_cheaper_loss() -> None:
+    rows = np.random.default_rng(1).standard_normal((40, 300)).astype(np.float32)
+    assert voxels_to_leave_out(rows, 300) is None
+    rows[5:25, [7, 120, 299]] = np.nan
+    advice = voxels_to_leave_out(rows, 300) or ""
+    assert advice.startswith("20 trials hold NaN")
+    assert "3 voxels (7, 120, 299): leave these voxels out" in advice
+    assert voxels_to_leave_out(list(rows), 300) == advice
+    assert screen(rows, 300, as_they_are)[1][5].endswith("in 3 voxels (7, 120, 299)")
+    rows[:, 7] = np.nan
+    with pytest.raises(InputError, match=r"none of the 40 trials .* 3 voxels \(7, 120, 299\): leave these voxels out"):
+        screen(rows, 300, as_they_are)
+    rows[:, 7] = 1
+    rows[5:25] = 0.5
+    rows[3] = np.nan  # a trial that nothing saves
+    assert voxels_to_leave_out(rows, 300) is None
 
 
 @pytest.mark.parametrize(
