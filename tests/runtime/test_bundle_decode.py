@@ -76,8 +76,8 @@ def with_value(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "error", "told"),
     [
-        (with_value(np.nan), InputError, "trial 1 holds NaN"),
-        (with_value(np.inf), InputError, "trial 1 holds NaN"),
+        (with_value(np.nan), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
+        (with_value(np.inf), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
         (ROWS[:, :23], ShapeError, "responses have 23 voxels, the decoders were fitted on 24"),
         (ROWS[0], ShapeError, r"expected \(n_trials, 24\)"),
         (ROWS.astype(bool), ShapeError, "bool"),

@@ -44,7 +44,7 @@ def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONS
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
     result = made(checkpoint, models, stage=1)((0, 3), RESPONSES[[0, 3]])
     decoded = checkpoint.decode(RESPONSES[[0, 3]])
-    noise = trial_noise(3, (0, 3), models.latent_shape)
+    noise = trial_noise(3, ("0", "3"), models.latent_shape)
     generator = DiffusionGenerator(
         models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
     )

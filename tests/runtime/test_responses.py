@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
+from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.responses import open_responses, screen, seen, with_pictures
+from minddiffuser.runtime.responses import open_responses, seen, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -134,10 +134,6 @@ def test_a_missing_file_or_another_format_is_refused(tmp_path: Path, name: str) 
         open_responses(tmp_path / name)
 
 
-def as_they_are(responses: np.ndarray) -> np.ndarray:
-    return responses
-
-
 def test_arrays_of_many_trials_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     rows = np.arange(24, dtype=np.float32).reshape(12, 2)
     np.savez(tmp_path / "r.npz", **{f"trial{t}": rows[t] for t in reversed(range(12))})
@@ -157,43 +153,48 @@ def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype:
         open_responses(tmp_path / "r.safetensors")
 
 
-def test_finite_but_absurd_trials_are_bad_too() -> None:
-    rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    rows[1, 2], rows[2, 0], rows[3, 1] = 3e6, -3e38, 9e5
-
-    def scored(responses: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return responses / np.array([0.1, 1, 1, 1], np.float32)
-
-    responses, skipped = screen(rows, 4, scored)
-    assert skipped == {
-        1: "a voxel lies 3e+06 standard deviations from training, expected at most 1e+06",
-        2: "a voxel lies inf standard deviations from training, expected at most 1e+06",
-    }
-    assert (responses[3] == rows[3]).all()
-
-
-def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
-    bad = ROWS.copy()
-    bad[1, 2] = np.nan
-    rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
-    responses, skipped = screen(rows, 4, as_they_are)
-    assert list(skipped) == [1, 3, 4, 5]
-    assert "1 of 4 values" in skipped[1]
-    assert skipped[3] == "it has 3 voxels, expected 4"
-    assert skipped[4] == "every voxel is 7"
-    assert (responses[[0, 2]] == ROWS[[0, 2]]).all()
+def test_ids_come_from_the_file_that_has_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("b-2", "b-10", "a"))})
+    assert open_responses(tmp_path / "r.npy").trial_ids == ("0", "1", "2")
+    assert open_responses(tmp_path / "r.npy").named == {}
+    named = open_responses(tmp_path / "r.npz")
+    assert named.trial_ids == ("a", "b-2", "b-10")
+    assert (np.stack(list(named.rows)) == ROWS[[2, 0, 1]]).all()
+    folder = write_data(tmp_path / "data")  # pictures 1, 0, 1
+    assert open_responses(folder).trial_ids == ("test/1/0", "test/0/0", "test/1/1")
+    (folder / "trial_ids.json").write_text(json.dumps({"train": [], "test": ["x", "y", "z"]}))
+    assert open_responses(folder).named == {0: "x", 1: "y", 2: "z"}
+    (tmp_path / "ids.txt").write_text("one\ntwo\nthree\n")
+    assert with_trial_ids(open_responses(folder), tmp_path / "ids.txt").trial_ids == ("one", "two", "three")
 
 
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (ROWS[:, :3], "responses have 3 voxels, the checkpoint was fitted on 4"),
-        (np.full((2, 4), np.nan, np.float32), "none of the 2 trials"),
-        (np.ones((2, 4), np.float32), "none of the 2 trials"),
-        (np.zeros((0, 4), np.float32), "no trial"),
-    ],
-)
-def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
-    with pytest.raises(MindDiffuserError, match=told):
-        screen(rows, 4, as_they_are)
+@pytest.mark.parametrize("rois", [{"V1": [0, 3]}, {"V1": [0, 2], "V2": [3, 4]}, {"V1": "all"}, [0, 4]])
+def test_rois_that_do_not_fit_the_voxels_are_refused(tmp_path: Path, rois: object) -> None:
+    path = write_data(tmp_path) / "data.json"
+    assert open_responses(tmp_path).rois is None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": {"V2": [3, 4], "V1": [0, 3]}}))
+    assert list((open_responses(tmp_path).rois or {}).items()) == [("V1", (0, 3)), ("V2", (3, 4))]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
+    with pytest.raises(FileError, match=r"(?i)roi"):
+        open_responses(tmp_path)
+
+
+def test_pictures_named_by_ids_go_to_their_trials(tmp_path: Path) -> None:
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("cat", "dog", "ant"))})
+    given = open_responses(tmp_path / "r.npz")
+    for name in ("zoo", "dog", "cat"):
+        write_png_of(tmp_path / "mine" / f"{name}.png", 0)
+    with pytest.raises(InputError, match=r"2 of the 3 pictures .* named by a trial's id .*\(zoo\)"):
+        with_pictures(given, tmp_path / "mine")
+    (tmp_path / "mine" / "zoo.png").rename(tmp_path / "mine" / "ant.png")
+    shown = with_pictures(given, tmp_path / "mine")
+    assert [path.stem for path in shown.pictures or ()] == list(given.trial_ids) == ["ant", "cat", "dog"]
+    assert shown.trial_ids == given.trial_ids
+    moved = with_trial_ids(given, write_lines(tmp_path / "ids.txt", "dog", "ant", "cat"))
+    assert [path.stem for path in with_pictures(moved, tmp_path / "mine").pictures or ()] == ["dog", "ant", "cat"]
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines))
+    return path
