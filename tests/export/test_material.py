@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,27 @@ def test_the_reference_is_stage_1_and_what_each_graph_was_given(
     )
     for feeds in found.feeds["denoise_gradient"]:
         assert np.abs(feeds["next_gradient"]).max() > 0
+
+
+def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+    rois = {"V1": (0, 10), "LO": (10, N_VOXELS)}
+    own = copy_with_rois(small_checkpoint, tmp_path / "checkpoint", rois)
+    assert len(trials_for(own, write_folder(tmp_path / "good", rois=rois), (2,))[0]) == 2
+    wrong = {
+        "subject 'someone', the responses are of 'else'": {"subject": "else", "rois": rois},
+        "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO'": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
+        "not on the scale of the training responses": {"rois": rois, "scale": 300},
+    }
+    for number, (told, changes) in enumerate(wrong.items()):
+        with pytest.raises(InputError, match=told):
+            trials_for(own, write_folder(tmp_path / str(number), **changes), (2,))
+
+
+def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, int]]) -> Checkpoint:
+    shutil.copytree(checkpoint, folder)
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
+    return open_checkpoint(folder)
 
 
 def test_the_schedule_is_the_models(models: Any) -> None:

@@ -19,7 +19,10 @@ def test_the_same_regions_pass_however_they_are_listed() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"LO": (0, 6), "V2": (6, 14), "V1": (14, 24)}, "voxels 0 to 10 are 'V1' there, and 0 to 6 are 'LO' in the data"),
+        (
+            {"LO": (0, 6), "V2": (6, 14), "V1": (14, 24)},
+            "voxels 0 to 10 are 'V1' there, and 0 to 6 are 'LO' in the data",
+        ),
         ({"V2": (0, 10), "V1": (10, 18), "LO": (18, 24)}, "0 to 10 are 'V1' there, and 0 to 10 are 'V2'"),
         ({"V1": (0, 12), "V2": (12, 18), "LO": (18, 24)}, "0 to 10 are 'V1' there, and 0 to 12 are 'V1'"),
         ({"V1": (0, 10), "V2": (10, 18), "MT": (18, 24)}, "18 to 24 are 'LO' there, and 18 to 24 are 'MT'"),
