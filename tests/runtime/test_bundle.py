@@ -693,18 +693,18 @@ def test_a_mutated_manifest_is_one_sentence_or_harmless(data: st.DataObject, sha
 
 
 def test_rois_are_optional_and_checked(tmp_path: Path) -> None:
-    from small_bundle import N_VOXELS, write_small_bundle
+    n_voxels = small.N_VOXELS
 
     def bundle(name: str, rois: Any) -> Bundle:
         def edit(content: dict[str, Any]) -> None:
             content["checkpoint"]["rois"] = rois
 
-        return Bundle.open(write_small_bundle(tmp_path / name, edit=edit))
+        return Bundle.open(small.write_small_bundle(tmp_path / name, edit=edit))
 
     assert bundle("none", None).rois is None
-    assert bundle("some", {"V2": [5, N_VOXELS], "V1": [0, 5]}).rois == {"V1": (0, 5), "V2": (5, N_VOXELS)}
+    assert bundle("some", {"V2": [5, n_voxels], "V1": [0, 5]}).rois == {"V1": (0, 5), "V2": (5, n_voxels)}
     for number, rois in enumerate(
-        ([], {"V1": [0, 5]}, {"V1": [0, N_VOXELS + 1]}, {"V1": "all"}, {"\x1b[2J" * 99: [0]})
+        ([], {"V1": [0, 5]}, {"V1": [0, n_voxels + 1]}, {"V1": "all"}, {"\x1b[2J" * 99: [0]})
     ):
         with pytest.raises(FileError, match="field 'rois' is") as caught:
             bundle(f"bad{number}", rois)
