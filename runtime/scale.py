@@ -161,8 +161,8 @@ def _cause(scale: Scale) -> str:
         )
     if narrow or near:
         return (
-            "They vary too little, as when units differ (V are 10^-6 times µV) or many trials, or the same one, were "
-            "averaged"
+            "They vary too little, as when units differ (V are 10^-6 times µV), many trials were averaged, or all are "
+            "copies of one"
         )
     return (
         "They lie around other values than in training, as when units or the baseline differ, when only one of both "

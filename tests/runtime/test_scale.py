@@ -64,7 +64,7 @@ def told(kind: str, change: str) -> tuple[str, str]:
         ("raw", "z-scored", "refused", "z-scored already"),
         ("centred", "one trial in int16", "refused", "other values"),
         ("centred", "one trial in V", "refused", "too little"),
-        ("raw", "one picture", "refused", "the same one"),
+        ("raw", "one picture", "refused", "copies of one"),
     ],
 )
 def test_what_is_said_of_other_units(kind: str, change: str, outcome: str, cause: str) -> None:
