@@ -123,8 +123,9 @@ def test_responses_of_another_scale_are_refused_as_by_a_command(decoder: BundleD
             of.decode(300 * ROWS)
         with pytest.raises(InputError, match="not on the scale of the training responses"):
             of.decode_start(1e-4 * ROWS)
-        with pytest.warns(UserWarning, match="hardly on the scale"):
+        with pytest.warns(UserWarning, match="hardly on the scale") as told:
             warned = of.decode(ROWS + 6)
+        assert told[0].filename == __file__
         np.testing.assert_array_equal(warned.latent, of.decode(ROWS + 6, screened=True).latent)
 
 
