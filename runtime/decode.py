@@ -182,15 +182,16 @@ class Checkpoint:
             A trial is bad, or the responses are not on the scale of training: see the same function, whose warnings
             come through :func:`warnings.warn`.
         """
-        return Decoded(**self._decoded(responses, tuple(self._targets), screened))
+        rows = good_responses(responses, self.training, screened=screened)
+        return Decoded(**self._decoded(rows, tuple(self._targets)))
 
     def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
-        decoded = self._decoded(responses, ("context", "latent"), screened)
+        decoded = self._decoded(good_responses(responses, self.training, screened=screened), ("context", "latent"))
         return decoded["context"], decoded["latent"]
 
-    def _decoded(self, responses: Array, names: Sequence[str], screened: bool) -> dict[str, Float32]:
-        scored = self.training.scores(good_responses(responses, self.training, screened=screened))
+    def _decoded(self, responses: Float32, names: Sequence[str]) -> dict[str, Float32]:
+        scored = self.training.scores(responses)
         decoded = {name: self._targets[name](scored) for name in names}
         if "context" in decoded:
             decoded["context"][:, 0] = self._context_bos
@@ -266,7 +267,7 @@ def good_responses(responses: Array, training: TrainingStatistics, *, screened: 
     for trial, reason in found.skipped.items():
         raise InputError(f"trial {trial} cannot be decoded ({reason}): leave such trials out")
     for warning in found.warnings:
-        warnings.warn(warning, stacklevel=4)
+        warnings.warn(warning, stacklevel=3)  # the line that called decode
     return found.responses
 
 

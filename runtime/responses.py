@@ -142,7 +142,7 @@ def _in_order_of(responses: Responses, pictures: Sequence[Path], folder: Path | 
         return tuple(pictures)
     strangers = sorted(by_name.keys() - set(responses.trial_ids), key=natural)
     if len(named) < len(pictures):
-        told = strangers[0] if strangers else "several"
+        told = strangers[0] if strangers else "two have one name"
         raise InputError(
             f"{len(named)} of the {len(pictures)} pictures in {folder} are named by a trial's id and the others are "
             f"not ({told}): name each by its trial's id, or none"

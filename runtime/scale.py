@@ -7,24 +7,29 @@ median   of the absolute z-scores of all trials and voxels
 spread   of each voxel the standard deviation of its z-scores over trials, which is the given standard deviation over
          that of training; the median over voxels. Counts from `SPREAD_TRIALS` trials on.
 
-Measured on a simulated subject (300 training trials, 64 test trials that average three showings; "raw": each voxel with
-a standard deviation from 5 to 40 around a mean from 300 to 1,500, as raw fMRI has; its test responses then changed):
+Measured on a simulated subject (``md-train simulate fmri --seed 7 --n-train 300 --n-test 64``), whose test trials
+average three showings. "raw" gives each voxel another mean (300 to 1,500) and size (5 to 40 times), as raw fMRI has;
+"z-scored" is by the means and deviations of its own split:
 
-======================================== ======== =======
-given                                      median  spread
-======================================== ======== =======
-as they are                                  0.54    0.81
-20 % larger                                    10    0.97
-z-scored (by themselves)                       53    0.06
-x 300 (NSD's betas are stored as int16)    16,000     240
-x 0.01                                         53   0.008
-raw, where training was z-scored               910     14
-centred, as they are                         0.54    0.81
-centred, x 0.01                            0.0057   0.008
-======================================== ======== =======
+========================= ======================= ======== =======
+training                  given                     median  spread
+========================= ======================= ======== =======
+raw                       the same                    0.54    0.79
+raw                       20 % larger                  5.7    0.95
+raw                       z-scored                      28   0.032
+raw                       x 300, as NSD's int16      8,400     240
+raw                       x 0.01                        28  0.0079
+raw                       voxels reversed               11    0.80
+z-scored                  raw                          900      25
+centred on 0              the same                    0.54    0.79
+centred on 0              20 % larger                 0.65    0.95
+centred on 0              x 300, as NSD's int16        160     240
+centred on 0              x 0.01                     0.028  0.0079
+centred on 0              x 10^-6, V for µV          0.027 7.9e-07
+========================= ======================= ======== =======
 
-A normal distribution has a median of 0.67; averaging trials, quiet pictures or a louder session move both measures by a
-factor of two at most. The warnings lie some five times beyond that, the refusals some forty times.
+A normal distribution has a median of 0.67. Averaging repetitions, quieter pictures or a louder session move both
+measures by a factor of two or so; the warnings lie beyond a factor of five, the refusals beyond one of forty.
 """
 
 from __future__ import annotations
@@ -156,8 +161,8 @@ def _cause(scale: Scale) -> str:
         )
     if narrow or near:
         return (
-            "They vary too little, as when units differ (V are 10^-6 times µV) or many trials, or the same one, were "
-            "averaged"
+            "They vary too little, as when units differ (V are 10^-6 times µV), many trials were averaged, or all are "
+            "copies of one"
         )
     return (
         "They lie around other values than in training, as when units or the baseline differ, when only one of both "

@@ -137,8 +137,8 @@ def _check_scores(responses: NDArray[np.float32], skipped: dict[int, str], train
         if share[row] > FEW_VOXELS:
             skipped[trial] = (
                 f"{np.count_nonzero(far[row])} of {len(responses[trial])} voxels lie more than {MOST_SD:g} standard "
-                f"deviations from training (the furthest {np.abs(scores[row]).max():.2g}): it is an artefact, or in "
-                "other units than the rest"
+                f"deviations from training (the furthest {np.abs(scores[row]).max():.2g}): it is an artefact, in "
+                "other units, or its voxels are in another order"
             )
             responses[trial] = 0
         elif share[row] > 0:

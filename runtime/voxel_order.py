@@ -70,5 +70,5 @@ def _within(values: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Spearman's, ties in the order that they come in."""
-    one, other = (np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b))
-    return float(np.corrcoef(one, other)[0, 1])
+    first, second = (np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])

@@ -117,8 +117,8 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     arguments[2] = str(tmp_path / "r.safetensors")
     assert cli.main([*arguments, "--stage", "1"]) == 1
     told = capsys.readouterr().err
-    assert "trial 1 is skipped: it has 20 voxels, expected 24" in told
-    assert "trial 3 is skipped: 1 of 24 values are NaN or infinite" in told
+    assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in told
+    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite" in told
     assert "of 5 trials, 2 skipped: see " in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [row["trial"] for row in summary["skipped"]] == [1, 3]

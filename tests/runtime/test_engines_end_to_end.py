@@ -217,7 +217,7 @@ from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.engines.open import EngineSet
 bundle = Bundle.open(sys.argv[1])
 with EngineSet(bundle) as engines:
-    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32))
+    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32), screened=True)
 assert decoded.structure.shape == (1, *bundle.shapes["structure"])
 """
 

@@ -16,7 +16,7 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float, to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.networks import TorchNetworks
+from minddiffuser.runtime.networks import Start, TorchNetworks
 from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
 
@@ -44,7 +44,7 @@ def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONS
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
     result = made(checkpoint, models, stage=1)((0, 3), RESPONSES[[0, 3]])
     decoded = checkpoint.decode(RESPONSES[[0, 3]])
-    noise = trial_noise(3, (0, 3), models.latent_shape)
+    noise = trial_noise(3, ("0", "3"), models.latent_shape)
     generator = DiffusionGenerator(
         models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
     )
@@ -232,3 +232,32 @@ def test_a_refinement_that_breaks_off_is_told_by_trial(
     result = made(checkpoint, models, controls="oracle")((0, 3), RESPONSES[[0, 3]])
     assert result.failed is not None
     assert result.failed.tolist() == [False, True]
+
+
+def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
+    checkpoint: Checkpoint, models: Models
+) -> None:
+    """Networks may round differently in batches of another size; noise, latent and context are given exactly."""
+    ids = ("a", "b", "c", "d")
+
+    def start(rows: list[int], trials: list[int]) -> Start:
+        """That of the trials among a run of these rows."""
+        taken: list[Start] = []
+
+        class Watched(TorchNetworks):
+            def generator(self, start: Start) -> Any:
+                taken.append(start)
+                return super().generator(start)
+
+        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, n_noise=3, n_reverse=4)
+        names = [ids[row] for row in rows]
+        run = Reconstructor(checkpoint, Watched(models), responses, range(len(rows)), settings, trial_ids=names)
+        run(trials, responses[trials])
+        return taken[0]
+
+    whole = start([0, 1, 2, 3], [0, 1, 2, 3])
+    for rows, trials in (([3, 1], [0, 1]), ([3, 1], [1]), ([1], [0])):
+        part = start(rows, trials)
+        originals = [rows[trial] for trial in trials]
+        for name in ("noise", "latent", "context"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[originals])

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -458,7 +459,7 @@ def test_a_folder_behind_links_and_of_a_foreign_name_opens(folder: Path, tmp_pat
     place = tmp_path / "Ünïcode 資料"
     place.mkdir()
     (place / "stimuli").symlink_to(folder / "stimuli")
-    for name in ("data.json", "captions.json", "train.safetensors"):
+    for name in ("data.json", "captions.json", "trial_ids.json", "train.safetensors"):
         (place / name).write_bytes((folder / name).read_bytes())
     (place / "test.safetensors").symlink_to(folder / "test.safetensors")
     (tmp_path / "link").symlink_to(place)
@@ -502,3 +503,28 @@ def test_of_two_that_write_one_folder_the_second_says_so(tmp_path: Path) -> None
     first.join()
     assert results[0].subject == "first"
     assert open_data(tmp_path / "data").subject == "first"
+def test_trial_ids_are_kept_once_and_replaced_with_the_folder(tmp_path: Path) -> None:
+    place, train, test = tmp_path / "data", split(0, 4, 6), split(1, 2, 3, captions=False)
+    data = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "y", "z"])})
+    assert data.trial_ids("test") == ("x", "y", "z")
+    assert data.trial_ids("train")[0] == f"train/{train.stimulus[0]}/0"
+    stored = json.loads((place / "trial_ids.json").read_text())
+    assert stored == {"train": list(data.trial_ids("train")), "test": ["x", "y", "z"]}
+    before = data.data_hash
+    again = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "z", "y"])}, replace=True)
+    assert again.data_hash != before
+    (place / "trial_ids.json").unlink()
+    assert len(set(open_data(place).trial_ids("test"))) == 3
+
+
+@pytest.mark.parametrize("ids", [["x", "y"], ["x", "y", "x"], ["x", "", "z"], ["x", 1, "z"]])
+def test_trial_ids_that_name_no_trial_are_refused(tmp_path: Path, ids: list[Any]) -> None:
+    test = replace(split(1, 2, 3, captions=False), trial_ids=ids)
+    with pytest.raises(InputError, match="the test split to write"):
+        write(tmp_path / "data", splits={"train": split(0, 4, 6), "test": test})
+    assert not (tmp_path / "data").exists()
+    folder = tmp_path / "good"
+    write(folder)
+    edit_json(folder / "trial_ids.json", lambda content: content.update(test=ids))
+    with pytest.raises(FileError, match=r"trial_ids\.json"):
+        open_data(folder)
