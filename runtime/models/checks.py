@@ -61,7 +61,7 @@ def check_architecture(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _read(part: Path, kind: type) -> dict[str, Any]:
+def _read(part: Path, kind: Any) -> dict[str, Any]:
     """The part's config, with the defaults of its class for what is absent."""
     path = part / "config.json"
     config = read_json(path, f"the {part.name}'s config")
@@ -135,7 +135,7 @@ def _check_text(path: Path, unet: dict[str, Any], text: dict[str, Any]) -> None:
         )
 
 
-def _unknown_fields(path: Path, config: dict[str, Any], kind: type) -> list[str]:
+def _unknown_fields(path: Path, config: dict[str, Any], kind: Any) -> list[str]:
     known = inspect.signature(kind.__init__).parameters
     unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
     if not unknown:

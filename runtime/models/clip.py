@@ -102,7 +102,7 @@ def _from_folder(folder: Path) -> ClipSource:
     model = config.get("model_cfg")
     if not isinstance(model, dict) or not {"vision_cfg", "text_cfg"} <= model.keys():
         raise InputError(f"{path} has no model_cfg with vision_cfg and text_cfg: pass an open_clip folder")
-    _check_config(path, model, config.get("preprocess_cfg", ABSENT))
+    check_config(path, model, config.get("preprocess_cfg", ABSENT))
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise FileError(
@@ -120,12 +120,13 @@ def _from_folder(folder: Path) -> ClipSource:
     )
 
 
-def _check_config(path: Path, model: dict[str, Any], preprocess: Any) -> None:
+def check_config(path: Path, model: dict[str, Any], preprocess: Any) -> None:
     """Refuse fields of another type, and normalisation that open_clip would fill in with OpenAI's unasked."""
     check_types(path, model, hints_of(open_clip.CLIP.__init__) | {"vision_cfg": dict, "text_cfg": dict}, "model_cfg.")
     if "embed_dim" not in model:
         refuse(path, "model_cfg.embed_dim", ABSENT, "a whole number")
-    vision = hints_of(open_clip.CLIPVisionCfg) | {"patch_size": int | None}  # null in the configs of ResNets
+    vision = hints_of(open_clip.CLIPVisionCfg) | {"patch_size": int | None, "timm_proj": str | None}
+    # Both are null in open_clip's own configs of other towers.
     check_types(path, model["vision_cfg"], vision, "model_cfg.vision_cfg.")
     check_types(path, model["text_cfg"], hints_of(open_clip.CLIPTextCfg), "model_cfg.text_cfg.")
     if not isinstance(preprocess, dict):

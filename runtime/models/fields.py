@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from ..errors import InputError
 
 ABSENT = object()
-LARGEST, MOST_LAYERS, LONGEST = 1 << 16, 64, 16
+LARGEST, MOST_LAYERS, LONGEST = 1 << 20, 64, 16
 """Whole numbers, numbers of layers and lengths of lists stay below these: a network's outline is made from them."""
 _POSITIVE = ("eps", "scale_factor", "scaling_factor", "out_scale_factor", "mlp_ratio")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
@@ -53,7 +53,7 @@ def check_types(path: Path, config: Mapping[str, Any], hints: Mapping[str, Any],
             continue
         if not _conforms(value, hint):
             refuse(path, within + name, value, describe(hint))
-        _check_range(path, within, name, value)
+        _check_range(path, within + name, value, whole=float not in _leaves(hint))
 
 
 def describe(hint: Any) -> str:
@@ -83,6 +83,12 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
+def _leaves(hint: Any) -> set[Any]:
+    """The types that a hint is made of, such as int and NoneType of `int | tuple[int, ...] | None`."""
+    inner = typing.get_args(hint)
+    return set().union(*map(_leaves, inner)) if inner else {hint}
+
+
 def _conforms(value: Any, hint: Any) -> bool:
     if _is_union(hint):
         return any(_conforms(value, kind) for kind in typing.get_args(hint))
@@ -102,15 +108,15 @@ def _conforms(value: Any, hint: Any) -> bool:
     return isinstance(value, origin) if isinstance(origin, type) else True
 
 
-def _check_range(path: Path, within: str, name: str, value: Any) -> None:
+def _check_range(path: Path, name: str, value: Any, *, whole: bool) -> None:
     if isinstance(value, list):
         if len(value) > LONGEST:
-            refuse(path, within + name, value, f"at most {LONGEST} entries")
+            refuse(path, name, value, f"at most {LONGEST} entries")
         for entry in value:
-            _check_range(path, within, name, entry)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        most = MOST_LAYERS if "layers" in name else LARGEST
+            _check_range(path, name, entry, whole=whole)
+    elif whole and is_number(value):
+        most = MOST_LAYERS if "layers" in name.rpartition(".")[2] else LARGEST
         if not 0 <= value <= most:
-            refuse(path, within + name, value, f"0 to {most}")
-    if is_number(value) and name.endswith(_POSITIVE) and not value > 0:
-        refuse(path, within + name, value, "a number above 0")
+            refuse(path, name, value, f"0 to {most}")
+    elif is_number(value) and name.endswith(_POSITIVE) and not value > 0:
+        refuse(path, name, value, "a number above 0")

@@ -104,7 +104,7 @@ def test_a_whole_chain_is_that_of_diffusers_for_the_same_file(
         ({"steps_offset": None}, "'steps_offset' is None, expected a whole number"),
         ({"steps_offset": 0.5}, "'steps_offset' is 0.5"),
         ({"steps_offset": 1000}, "expected less than the 1000 trained timesteps"),
-        ({"num_train_timesteps": 10**12}, "expected 0 to 65536"),
+        ({"num_train_timesteps": 10**12}, "expected 0 to 1048576"),
     ],
 )
 def test_what_ddim_over_the_betas_does_not_do_is_refused_by_name(
