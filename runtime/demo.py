@@ -21,6 +21,7 @@ from .errors import FileError, InputError
 from .files import read_json, sha256_of, write_json
 from .images import list_pictures, read_image
 from .schedule import N_REVERSE
+from .stimuli import stimulus_ids
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 _MODULES = {
@@ -118,7 +119,7 @@ def run_demo(
     """
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = _for_pictures(settings, len(pictures))
+        settings = _for_pictures(settings, pictures)
         for path in pictures:  # one that cannot be decoded is told before anything is made
             read_image(path)
     work = out / "work"
@@ -143,9 +144,9 @@ def run_demo(
     return DONE
 
 
-def _for_pictures(settings: DemoSettings, n_pictures: int) -> DemoSettings:
-    changes: dict[str, Any] = {"n_trials": n_pictures}
-    if n_pictures == 1:  # there is no other picture to take a shuffled target from
+def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": len(pictures)}
+    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
         changes["controls"] = "oracle"
     return replace(settings, **changes)
 

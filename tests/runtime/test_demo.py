@@ -90,12 +90,15 @@ def test_own_pictures_decide_the_number_of_trials(tmp_path: Path) -> None:
         run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=io.StringIO(), execute=Shell())
 
 
-def test_one_picture_has_no_shuffled_control(tmp_path: Path) -> None:
-    write_png(tmp_path / "mine" / "only.png", np.zeros((9, 9, 3), np.uint8))
+@pytest.mark.parametrize(("n_files", "said"), [(1, "1 picture,"), (3, "3 pictures,")])
+def test_one_picture_has_no_shuffled_control(n_files: int, said: str, tmp_path: Path) -> None:
+    """Copies of it do not make it two."""
+    for index in range(n_files):
+        write_png(tmp_path / "mine" / f"{index}.png", np.zeros((9, 9, 3), np.uint8))
     stream = io.StringIO()
     assert run_demo(tmp_path / "demo", SETTINGS, stimuli=tmp_path / "mine", stream=stream, execute=Shell()) == 0
     assert "--controls oracle" in stream.getvalue()
-    assert "1 picture," in stream.getvalue()
+    assert said in stream.getvalue()
 
 
 def test_a_picture_that_cannot_be_decoded_leaves_no_demonstration_behind(tmp_path: Path) -> None:

@@ -330,6 +330,21 @@ def test_a_faulty_metric_or_extractor_is_refused(tmp_path: Path, monkeypatch: py
         open_extractors(Given())
 
 
+def test_features_of_a_network_that_overflowed_cost_their_metric_alone(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+
+    def overflowing(images: np.ndarray) -> np.ndarray:
+        features = embed(images)
+        features[-1, 0] = np.inf
+        return features
+
+    found = measured(run, function=overflowing)
+    assert set(found.values["stage2"]) == {"pixcorr"}
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("clip_two_way was left out: it is NaN or infinite for some pictures of ")
+    assert list(summary_of(run, found)["metrics"]) == ["pixcorr"]
+
+
 def test_what_is_missing_is_said_by_metric() -> None:
     extractors, notes = open_extractors(Given())
     assert list(extractors) == ["images"]
