@@ -202,12 +202,13 @@ class _Measuring:
     ) -> NDArray[np.float64]:
         features = self._extractors[metric.needs]
         if features.of_pictures is None:
-            return np.array([self._value(metric, pair) for pair in pairs], np.float64)
-        found = np.stack([self._row(metric.needs, picture) for _, picture in pairs])
+            return self._kept.rows(_identity(metric), [self._key(*pair) for pair in pairs])
+        identity = self._features_identity(metric.needs)
+        found = self._kept.rows(identity, [self._key(picture) for _, picture in pairs])
         if features.truth is not None:
             truth = features.truth[list(rows)]
         else:
-            truth = np.stack([self._row(metric.needs, stimulus) for stimulus, _ in pairs])
+            truth = self._kept.rows(identity, [self._key(stimulus) for stimulus, _ in pairs])
         if not (np.isfinite(truth).all() and np.isfinite(found).all()):
             return np.full(len(pairs), np.nan)
         return metric(truth, found, ids)
