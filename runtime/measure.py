@@ -24,6 +24,8 @@ FLOOR = "stage1_floor"
 KEPT = "measured.safetensors"
 # Pictures are measured so many at a time: a thousand of 512 px would not fit a laptop's memory as float32.
 _BLOCK = 32
+# What a process that is killed has to measure again, at most; one that is interrupted has nothing to.
+_SAVE_EVERY = 10 * _BLOCK
 
 Values = dict[str, NDArray[np.float64]]
 Pair = tuple[Path, Path]  # stimulus, picture
@@ -165,7 +167,7 @@ class _Measuring:
     def __init__(self, extractors: Mapping[str, Features], kept: Kept, on_progress: OnProgress | None) -> None:
         self._extractors, self._kept, self._on_progress = extractors, kept, on_progress
         self._digests: dict[Path, str] = {}
-        self._done = self._total = 0
+        self._done = self._total = self._saved = 0
 
     def measure(
         self, metrics: Sequence[Metric], pairs: Mapping[str, Sequence[Pair]], ids: Sequence[str], rows: Sequence[int]
@@ -262,6 +264,9 @@ class _Measuring:
 
     def _tell(self, n_more: int) -> None:
         self._done += n_more
+        if self._done - self._saved >= _SAVE_EVERY:
+            self._kept.save(all_used=False)
+            self._saved = self._done
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
 
