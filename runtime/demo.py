@@ -29,6 +29,7 @@ from .images import list_pictures, read_image
 from .locks import inside, locked
 from .output import check_output
 from .schedule import N_REVERSE
+from .stimuli import stimulus_ids
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 MARKER, KIND = "demo.json", "demo"
@@ -146,7 +147,7 @@ def run_demo(
     check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = _for_pictures(settings, len(pictures))
+        settings = _for_pictures(settings, pictures)
         for path in pictures:  # one that cannot be decoded is named before anything is made
             read_image(path)
     run = partial(_run, execute=execute or _execute, environment=_environment(settings), stream=stream)
@@ -237,9 +238,9 @@ def _say(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-def _for_pictures(settings: DemoSettings, n_pictures: int) -> DemoSettings:
-    changes: dict[str, Any] = {"n_trials": n_pictures}
-    if n_pictures == 1:  # there is no other picture to take a shuffled target from
+def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": len(pictures)}
+    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
         changes["controls"] = "oracle"
     return replace(settings, **changes)
 

@@ -24,6 +24,8 @@ FLOOR = "stage1_floor"
 KEPT = "measured.safetensors"
 # Pictures are measured so many at a time: a thousand of 512 px would not fit a laptop's memory as float32.
 _BLOCK = 32
+# What a process that is killed has to measure again, at most; one that is interrupted has nothing to.
+_SAVE_EVERY = 10 * _BLOCK
 
 Values = dict[str, NDArray[np.float64]]
 Pair = tuple[Path, Path]  # stimulus, picture
@@ -127,11 +129,11 @@ def measure_run(
     work = _Measuring(extractors, kept, on_progress)
     finished = False
     try:
-        values = work.measure(metrics, pairs, ids, whole)
+        values, unusable = work.measure(metrics, pairs, ids, whole)
         finished = True
     finally:  # what was measured until an interruption is kept too
         kept.save(all_used=finished)
-    return Measured(trials=here, stimulus_ids=ids, values=values, notes=notes)
+    return Measured(trials=here, stimulus_ids=ids, values=values, notes=notes + unusable)
 
 
 def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:
@@ -165,14 +167,17 @@ class _Measuring:
     def __init__(self, extractors: Mapping[str, Features], kept: Kept, on_progress: OnProgress | None) -> None:
         self._extractors, self._kept, self._on_progress = extractors, kept, on_progress
         self._digests: dict[Path, str] = {}
-        self._done = self._total = 0
+        self._done = self._total = self._saved = 0
 
     def measure(
         self, metrics: Sequence[Metric], pairs: Mapping[str, Sequence[Pair]], ids: Sequence[str], rows: Sequence[int]
-    ) -> dict[str, Values]:
-        """Kind -> metric -> values; `rows` are the measured trials' among those that extractors know the truth of."""
+    ) -> tuple[dict[str, Values], tuple[str, ...]]:
+        """Kind -> metric -> values, and why metrics are left out.
+
+        `rows` are the measured trials' among those that extractors know the truth of.
+        """
         of_images = [metric for metric in metrics if self._extractors[metric.needs].of_pictures is None]
-        needed = {metric.needs for metric in metrics if metric not in of_images}
+        needed = dict.fromkeys(metric.needs for metric in metrics if metric not in of_images)
         all_pairs = [pair for those in pairs.values() for pair in those] if of_images else []
         missing_pairs = [p for p in dict.fromkeys(all_pairs) if any(self._value(m, p) is None for m in of_images)]
         missing_files = {name: self._missing_files(name, pairs) for name in needed}
@@ -182,22 +187,32 @@ class _Measuring:
         self._measure_pairs(of_images, missing_pairs)
         for name, files in missing_files.items():
             self._extract(name, files)
-        return {
-            kind: {metric.name: self._values(metric, those, ids, rows) for metric in metrics}
-            for kind, those in pairs.items()
-        }
+        found: dict[str, Values] = {kind: {} for kind in pairs}
+        notes = []
+        for metric in metrics:
+            by_kind = {kind: self._values(metric, those, ids, rows) for kind, those in pairs.items()}
+            broken = [kind for kind, values in by_kind.items() if not np.isfinite(values).all()]
+            if broken:  # such as features of a network that overflowed; the other metrics are worth having
+                notes.append(f"{metric.name} was left out: it is NaN or infinite for some pictures of {broken[0]}.")
+                continue
+            for kind, values in by_kind.items():
+                found[kind][metric.name] = values
+        return found, tuple(notes)
 
     def _values(
         self, metric: Metric, pairs: Sequence[Pair], ids: Sequence[str], rows: Sequence[int]
     ) -> NDArray[np.float64]:
         features = self._extractors[metric.needs]
         if features.of_pictures is None:
-            return np.array([self._value(metric, pair) for pair in pairs], np.float64)
-        found = np.stack([self._row(metric.needs, picture) for _, picture in pairs])
+            return self._kept.rows(_identity(metric), [self._key(*pair) for pair in pairs])
+        identity = self._features_identity(metric.needs)
+        found = self._kept.rows(identity, [self._key(picture) for _, picture in pairs])
         if features.truth is not None:
             truth = features.truth[list(rows)]
         else:
-            truth = np.stack([self._row(metric.needs, stimulus) for stimulus, _ in pairs])
+            truth = self._kept.rows(identity, [self._key(stimulus) for stimulus, _ in pairs])
+        if not (np.isfinite(truth).all() and np.isfinite(found).all()):
+            return np.full(len(pairs), np.nan)
         return metric(truth, found, ids)
 
     def _measure_pairs(self, metrics: Sequence[Metric], pairs: Sequence[Pair]) -> None:
@@ -249,6 +264,9 @@ class _Measuring:
 
     def _tell(self, n_more: int) -> None:
         self._done += n_more
+        if self._done - self._saved >= _SAVE_EVERY:
+            self._kept.save(all_used=False)
+            self._saved = self._done
         if self._on_progress is not None:
             self._on_progress(self._done, self._total)
 

@@ -93,7 +93,7 @@ def table(measured: Measured, seed: int) -> dict[str, dict[str, Any]]:
 
     "difference" is stage 2 minus stage 1. "decoded_minus_shuffled" is stage 2 with the trial's own decoded target minus
     stage 2 with that of another picture's trial: both begin with the same stage 1, so it is what the target is worth,
-    apart from refinement as such.
+    apart from refinement as such. "stage1_minus_floor" is the same of stage 1.
     """
     values, ids = measured.values, measured.stimulus_ids
     one, two, floor, shuffled = (values.get(kind) for kind in ("stage1", "stage2", FLOOR, "shuffled"))
@@ -104,7 +104,7 @@ def table(measured: Measured, seed: int) -> dict[str, dict[str, Any]]:
             return {}
         return differences(first, second, np.random.default_rng(seed), stimulus_ids=ids)
 
-    gains, worth = paired(one, two), paired(shuffled, two)
+    gains, worth, above = paired(one, two), paired(shuffled, two), paired(floor, one)
     n_pictures = len(set(ids))
     return {
         name: {
@@ -112,6 +112,7 @@ def table(measured: Measured, seed: int) -> dict[str, dict[str, Any]]:
             "n_pictures": n_pictures,
             "stage1": mean(first, ids),
             "stage1_floor": None if floor is None else mean(floor[name], ids),
+            "stage1_minus_floor": above.get(name),
             "stage2": None if two is None else mean(two[name], ids),
             **gains.get(name, {"difference": None, "ci95": None}),
             "decoded_minus_shuffled": worth.get(name),

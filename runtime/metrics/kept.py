@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +42,11 @@ class Kept:
         if row is None and (row := self._there.get(name, {}).get(key)) is not None:
             self._used.setdefault(name, {})[key] = row
         return row
+
+    def rows(self, identity: str, keys: Iterable[bytes]) -> Array:
+        """The rows of these keys, (n, ...), every one of which was asked for or put."""
+        used = self._used[_digest(identity.encode()).hex()]
+        return np.stack([used[key] for key in keys])
 
     def put(self, identity: str, key: bytes, row: Array) -> None:
         """Keep a row, of the same shape and type as the identity's others."""

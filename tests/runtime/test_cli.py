@@ -86,8 +86,13 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert set(summary["controls"]) == {"shuffled", "oracle"}
     for table in (summary["metrics"], *summary["controls"].values()):
         for row in table.values():
-            assert set(row) == {"stage1", "stage2", "difference", "ci95"}
+            assert {"stage1", "stage2", "difference", "ci95"} <= set(row)
             assert row["difference"] == pytest.approx(row["stage2"] - row["stage1"])
+    for name, row in summary["metrics"].items():
+        assert row["n_pictures"] == N_TRIALS
+        shuffled = summary["controls"]["shuffled"][name]["stage2"]
+        assert row["decoded_minus_shuffled"]["difference"] == pytest.approx(row["stage2"] - shuffled)
+        assert row["stage1_floor"] is not None
     assert summary["controls"]["oracle"]["ssim"]["stage1"] == summary["metrics"]["ssim"]["stage1"]
     assert set(summary["seconds"]) == {"decode", "stage1", "stage2", "shuffled", "oracle", "metrics"}
     trials = json.loads((run / "trials.json").read_text())
@@ -96,6 +101,40 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert settings["settings"]["refine"]["backprop_steps"] == 1
     assert settings["notes"] == ["by hand"]
     assert all(len(value) == 64 for value in settings["hashes"].values())
+
+
+def test_repeated_pictures_and_no_second_measuring(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials 0, 2 and 4 showed one picture, 1 and 3 another, in files of their own."""
+    for trial, shown in ((2, 0), (4, 0), (3, 1)):
+        shutil.copy(stimuli / f"{shown}.png", stimuli / f"{trial}.png")
+    arguments += ["--stimuli", str(stimuli), "--controls", "shuffled"]
+    assert cli.main(arguments) == 0
+    assert "measuring pictures: " in capsys.readouterr().err
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (first["n_trials"], first["n_pictures"]) == (5, 2)
+    assert {row["ci95"] for row in first["metrics"].values()} == {None}
+    trials = json.loads((tmp_path / "run" / "trials.json").read_text())
+    ids = [trial["stimulus_id"] for trial in trials]
+    assert ids[0] == ids[2] == ids[4] != ids[1] == ids[3]
+    for trial in trials:  # against one other picture there is nothing between right and wrong
+        assert set(trial["metrics"]["clip_two_way"]) <= {0.0, 1.0}
+    assert cli.main(arguments) == 0
+    assert "measuring" not in capsys.readouterr().err
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {**again, "seconds": None} == {**first, "seconds": None}
+
+
+def test_shuffling_one_picture_is_refused_before_anything_is_made(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for trial in range(1, N_TRIALS):
+        shutil.copy(stimuli / "0.png", stimuli / f"{trial}.png")
+    assert cli.main([*arguments, "--stimuli", str(stimuli), "--controls", "shuffled"]) == 2
+    said = one_line(capsys)
+    assert "at least 2 different pictures, all 5 good ones showed the same" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[str], tmp_path: Path) -> None:

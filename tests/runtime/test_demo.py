@@ -238,12 +238,15 @@ def test_own_pictures_decide_the_number_of_trials(tmp_path: Path) -> None:
         run(tmp_path / "demo", stimuli=tmp_path / "mine")
 
 
-def test_one_picture_has_no_shuffled_control(tmp_path: Path) -> None:
-    write_png(tmp_path / "mine" / "only.png", np.zeros((9, 9, 3), np.uint8))
+@pytest.mark.parametrize(("n_files", "named"), [(1, "1 picture,"), (3, "3 pictures,")])
+def test_one_picture_has_no_shuffled_control(n_files: int, named: str, tmp_path: Path) -> None:
+    """Copies of it do not make it two."""
+    for index in range(n_files):
+        write_png(tmp_path / "mine" / f"{index}.png", np.zeros((9, 9, 3), np.uint8))
     code, said = run(tmp_path / "demo", stimuli=tmp_path / "mine")
     assert code == 0
     assert "--controls oracle" in said
-    assert "1 picture," in said
+    assert named in said
 
 
 def test_a_picture_that_cannot_be_decoded_leaves_no_demonstration_behind(tmp_path: Path) -> None:

@@ -137,6 +137,10 @@ def test_the_floor_is_stage_1_of_a_trial_with_another_picture(tmp_path: Path) ->
             ]
             assert any(floor == pytest.approx(other) for other in others)
         assert values["stage1_floor"]["pixcorr"].mean() < values["stage1"]["pixcorr"].mean() - 0.1
+        row = summary_of(run, measured(run, seed=seed))["metrics"]["pixcorr"]
+        difference = float(np.mean(values["stage1"]["pixcorr"] - values["stage1_floor"]["pixcorr"]))  # two trials each
+        assert row["stage1_minus_floor"]["difference"] == pytest.approx(difference)
+        assert row["stage1_minus_floor"]["ci95"][0] > 0
         floors.append(tuple(values["stage1_floor"]["pixcorr"]))
     assert len(set(floors)) == 2
 
@@ -271,6 +275,23 @@ def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypa
     assert counting.since() == (28, 42)
 
 
+def test_measuring_that_is_killed_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_BLOCK", 5)
+    monkeypatch.setattr(measure, "_SAVE_EVERY", 15)
+    run, counting = write_run(tmp_path), Counting(monkeypatch)
+    there: dict[int, bytes] = {}
+
+    def on_progress(done: int, _total: int) -> None:
+        there[done] = (run / KEPT).read_bytes() if (run / KEPT).exists() else b""
+
+    measured(run, function=counting.embed, on_progress=on_progress)
+    assert [done for done in there if there[done]][0] == 15
+    counting.since()
+    (run / KEPT).write_bytes(there[20])  # as a kill after 20 would have left it
+    measured(run, function=counting.embed)
+    assert counting.since() == (33, 42)
+
+
 def test_a_damaged_picture_is_one_sentence(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (run / "images" / "stage2" / "000002.png").write_bytes(b"no picture")
@@ -328,6 +349,21 @@ def test_a_faulty_metric_or_extractor_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(METRICS, "pixcorr", replace(METRICS["pixcorr"], needs="lpips"))
     with pytest.raises(InputError, match="extractor 'lpips'"):
         open_extractors(Given())
+
+
+def test_features_of_a_network_that_overflowed_cost_their_metric_alone(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+
+    def overflowing(images: np.ndarray) -> np.ndarray:
+        features = embed(images)
+        features[-1, 0] = np.inf
+        return features
+
+    found = measured(run, function=overflowing)
+    assert set(found.values["stage2"]) == {"pixcorr"}
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("clip_two_way was left out: it is NaN or infinite for some pictures of ")
+    assert list(summary_of(run, found)["metrics"]) == ["pixcorr"]
 
 
 def test_what_is_missing_is_said_by_metric() -> None:

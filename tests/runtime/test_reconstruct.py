@@ -98,6 +98,24 @@ def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models
     assert (other.stage2 == first.stage2).all()
 
 
+def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, models: Models) -> None:
+    """Trials 0 and 1 showed one picture: the target of trial 0 is trial 3's, however the three are drawn."""
+    settings = ReconstructSettings(refine=REFINE, controls="shuffled", n_noise=3, n_reverse=4)
+
+    def shuffled(responses: np.ndarray, shown: str = "aaxb") -> np.ndarray:
+        networks = TorchNetworks(models)
+        run = Reconstructor(checkpoint, networks, responses, [0, 1, 3], settings, stimulus_ids=tuple(shown))
+        return run((0,), RESPONSES[:1]).controls["shuffled"]
+
+    first, of_one, of_three = shuffled(RESPONSES), RESPONSES.copy(), RESPONSES.copy()
+    of_one[1] *= -1
+    of_three[3] *= -1
+    assert (shuffled(of_one) == first).all()
+    assert (shuffled(of_three) != first).any()
+    with pytest.raises(InputError, match="all 3 good ones showed the same"):
+        shuffled(RESPONSES, "aaxa")
+
+
 def test_true_features_are_the_models_own(models: Models) -> None:
     images = to_float(SEEN[:2])
     structure, semantic = TorchNetworks(models).features(images, semantic=True)

@@ -503,6 +503,8 @@ def test_of_two_that_write_one_folder_the_second_says_so(tmp_path: Path) -> None
     first.join()
     assert results[0].subject == "first"
     assert open_data(tmp_path / "data").subject == "first"
+
+
 def test_trial_ids_are_kept_once_and_replaced_with_the_folder(tmp_path: Path) -> None:
     place, train, test = tmp_path / "data", split(0, 4, 6), split(1, 2, 3, captions=False)
     data = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "y", "z"])})

@@ -27,6 +27,7 @@ def test_rows_come_back_as_they_were(path: Path) -> None:
     assert row is not None
     assert row.dtype == np.float32
     assert row.tolist() == [0, 1, 2]
+    assert kept.rows("a value", [TWO, ONE, TWO]).tolist() == [-1, 0.25, -1]
     assert kept.get("features", TWO) is None
     assert kept.get("another value", ONE) is None
 
