@@ -47,6 +47,10 @@ def cached(name: str, precision: str) -> dict[str, Any]:
     return {"cache": folder, "profile": {"batch": [1, 1, 16]}, "graph": graph, **ort_identity(ADA)}
 
 
+def identity(name: str, target: str, precision: str) -> dict[str, Any]:
+    return PLAN | {"target": target} | (cached(name, precision) if target == "ort-tensorrt" else {})
+
+
 def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None = None, **plan: Any) -> Bundle:
     """A bundle as far as choosing goes; `held` has (target, precision) of every engine by graph."""
     graphs, files = {}, {}
@@ -62,7 +66,10 @@ def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None =
                 batch_sizes=(batches or {}).get(target),
                 parity={},
                 precision_map=[],
-                builder=PLAN | {"target": target} | (cached(name, precision) if target == "ort-tensorrt" else {}) | plan,
+                builder=PLAN
+                | {"target": target}
+                | (cached(name, precision) if target == "ort-tensorrt" else {})
+                | plan,
             )
             for target, precision in engines
         )
@@ -113,9 +120,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return has
 
 
-def choose(
-    bundle: Bundle, wanted: str, gpu: Callable[[], Gpu | None], *, trusted: bool = True, **given: Any
-) -> Choice:
+def choose(bundle: Bundle, wanted: str, gpu: Callable[[], Gpu | None], *, trusted: bool = True, **given: Any) -> Choice:
     return choose_backend(bundle, wanted, Machine(Trust(everything=trusted), gpu), **given)
 
 
@@ -195,7 +200,11 @@ def test_where_nothing_runs_every_reason_is_told(machine: Callable[..., None]) -
     machine(onnxruntime_there=False)
     with pytest.raises(InputError) as caught:
         choose(bundle_of(EVERY), "auto", lambda: None)
-    for part in ("tensorrt: no NVIDIA GPU was found", "ort-cuda: onnxruntime is not installed", "ort: onnxruntime is not installed"):
+    for part in (
+        "tensorrt: no NVIDIA GPU was found",
+        "ort-cuda: onnxruntime is not installed",
+        "ort: onnxruntime is not installed",
+    ):
         assert part in str(caught.value)
     assert str(caught.value).endswith("build one for this machine")
 
