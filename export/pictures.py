@@ -38,7 +38,8 @@ def engine_pictures(
     if backend == "ort" and precision == "bf16":
         return None
     settings = EngineSettings(backend=backend, precision=precision, threads=threads)
-    with EngineSet(bundle, settings) as engines:
+    graphs = ("decode_latent", "decode_context", "denoise", "vae_decode")
+    with EngineSet(bundle, settings, graphs=graphs) as engines:
         decoder, networks = BundleDecoder(bundle, engines), EngineNetworks(bundle, engines)
         latent, context = decoder.decode_only(responses, ("latent", "context"))
         start = Start(

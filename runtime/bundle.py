@@ -6,8 +6,8 @@ parity.safetensors   inputs and outputs by which the engines can be verified aga
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
 A bundle may come from a stranger: nothing in it is parsed before paths, sizes, hashes and types are checked, and only
-files that the manifest lists are ever opened, whatever else lies in the folder. Whether a built engine may run, which is
-code for the machine, is not decided here: see :mod:`.engines.trust`.
+files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run, which
+are code for the machine, is not decided here: see :mod:`.engines.trust`.
 """
 
 from __future__ import annotations

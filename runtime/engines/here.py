@@ -271,6 +271,8 @@ def why_not_backend(
     missing = [name for name in needed if not runs_on(bundle.graphs[name], target)]
     if missing:
         return lacking(bundle, backend, missing)
+    if backend != "ort" and machine.lacks_gpu(backend):  # though decoders alone would run on the CPU
+        return NO_GPU
     for name in needed:
         picked = pick(bundle, name, backend, precision, machine)
         if isinstance(picked, str):

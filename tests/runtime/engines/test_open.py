@@ -47,6 +47,10 @@ def cached(name: str, precision: str) -> dict[str, Any]:
     return {"cache": folder, "profile": {"batch": [1, 1, 16]}, "graph": graph, **ort_identity(ADA)}
 
 
+def identity(name: str, target: str, precision: str) -> dict[str, Any]:
+    return PLAN | {"target": target} | (cached(name, precision) if target == "ort-tensorrt" else {})
+
+
 def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None = None, **plan: Any) -> Bundle:
     """A bundle as far as choosing goes; `held` has (target, precision) of every engine by graph."""
     graphs, files = {}, {}
