@@ -18,7 +18,10 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 
 
 def partners(
-    trials: Sequence[int], seed: int, stimulus_ids: Sequence[str] | Mapping[int, str] | None = None
+    trials: Sequence[int],
+    seed: int,
+    stimulus_ids: Sequence[str] | Mapping[int, str] | None = None,
+    ids: Sequence[str] | Mapping[int, str] | None = None,
 ) -> dict[int, int]:
     """Give every trial another one, whose stimulus was another picture, and each of them once where that can be.
 
@@ -35,6 +38,8 @@ def partners(
         Of the order.
     stimulus_ids
         By trial number, the same for trials that showed the same picture; None: each showed another one.
+    ids
+        By trial number, the trials' ids: with them it does not matter in which order a file has the trials.
 
     Raises
     ------
@@ -45,7 +50,8 @@ def partners(
         raise InputError(
             f"shuffled targets need at least 2 good trials, there are {len(trials)}: leave the control out"
         )
-    order = np.random.default_rng([seed, len(trials)]).permutation(np.sort(np.asarray(trials))).tolist()
+    ordered = sorted(trials) if ids is None else sorted(trials, key=lambda trial: ids[trial])
+    order = np.random.default_rng([seed, len(trials)]).permutation(ordered).tolist()
     showings: dict[object, list[int]] = {}
     for trial in order:
         showings.setdefault(trial if stimulus_ids is None else stimulus_ids[trial], []).append(trial)

@@ -30,7 +30,7 @@ from .measure import Measured, measure_run, open_extractors
 from .metrics.extractors import Features, Given
 from .opening import Described, Source, describe_source
 from .progress import Phases
-from .reconstruct import Reconstructor, ReconstructSettings, check_request, phases
+from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
 from .report.page import write_report
 from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
 from .screen import screen
@@ -204,7 +204,8 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     if not good:
         raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
     pictures = given.pictures
-    check_request(decoder, good, job.settings, has_stimuli=pictures is not None, stimulus_ids=given.stimulus_ids)
+    trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
+    check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
     if pictures is not None:
         _check_pictures(pictures, good, decoder.image_size)
     early = _early_identity(job, described, given)
@@ -218,12 +219,9 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     reconstructor = Reconstructor(
         source.decoder,
         source.networks,
-        responses,
-        good,
+        trials,
         job.settings,
-        trial_ids=given.trial_ids,
         seen=None if pictures is None else look,
-        stimulus_ids=given.stimulus_ids,
         on_step=on_step,
     )
     batch_size = _batch_size(job, source)
@@ -426,6 +424,7 @@ def _measured(
                 work.good,
                 extractors,
                 stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
+                trial_ids=given.trial_ids,
                 seed=job.settings.refine.seed,
                 on_progress=partial(phases, "measuring pictures"),
             )

@@ -82,6 +82,7 @@ def measure_run(
     extractors: Mapping[str, Features],
     *,
     stimulus_ids: Sequence[str] | None = None,
+    trial_ids: Sequence[str] | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Measured:
@@ -100,6 +101,8 @@ def measure_run(
         Of :func:`open_extractors`; where one knows what is true of each trial, its rows belong to `trials`.
     stimulus_ids
         Of each of `trials`, the same for those that showed the same picture; None: each showed another one.
+    trial_ids
+        By trial number; see :func:`~.controls.partners`.
     seed
         Decides whose stage 1 is each trial's floor: the trial whose target is its shuffled one.
     on_progress
@@ -123,7 +126,7 @@ def measure_run(
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1 and "stage1" in kinds:
-        other = partners(here, seed, dict(zip(here, ids, strict=True)))
+        other = partners(here, seed, dict(zip(here, ids, strict=True)), trial_ids)
         pairs[FLOOR] = [_pair(run, "stage1", trial, other[trial]) for trial in here]
     kept = Kept(run / KEPT)
     work = _Measuring(extractors, kept, on_progress)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .bundle_decode import BundleDecoder
     from .decode import Checkpoint
+    from .engines.open import EngineSet
     from .job import Job
     from .models.models import Models
 

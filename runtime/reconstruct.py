@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from .batch.run import BatchResult
 from .controls import CONTROLS, partners
-from .data.trial_ids import row_ids
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .networks import Networks, Start
@@ -89,6 +88,36 @@ class ReconstructSettings:
             self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """The trials of a run.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels) float32
+        Of the whole run: a shuffled target is that of another picture's trial.
+    good
+        Numbers of those whose rows of `responses` are good.
+    ids
+        One per row, which decide the noise and whose target is shuffled to whom; the rows where not given.
+    stimulus_ids
+        One per row, the same for trials that showed the same picture; None: each showed another one.
+    """
+
+    responses: NDArray[np.float32]
+    good: Sequence[int]
+    ids: Sequence[str] | None = None
+    stimulus_ids: Sequence[str] | None = None
+
+    def id_of(self, trial: int) -> str:
+        """The id of a trial."""
+        return str(trial) if self.ids is None else self.ids[trial]
+
+    def partners(self, seed: int) -> dict[int, int]:
+        """Whose target each good trial is refined toward by the "shuffled" control; see :func:`.controls.partners`."""
+        return partners(self.good, seed, self.stimulus_ids, self.ids)
+
+
 class Reconstructor:
     """Both stages of the paper, batch by batch; the `reconstruct` of :func:`~minddiffuser.runtime.batch.run.run_batch`.
 
@@ -96,17 +125,10 @@ class Reconstructor:
     ----------
     decoder : Checkpoint or BundleDecoder
     networks : Networks
-    responses : (n_trials, n_voxels) float32
-        Of the whole run: a shuffled target is that of another picture's trial.
-    good_trials : trial numbers
-        Those whose rows of `responses` are good.
+    trials : Trials
     settings : ReconstructSettings
-    trial_ids : sequence of str, optional
-        One per row of `responses`; they decide the noise. The rows where not given.
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
-    stimulus_ids : one per trial, optional
-        The same for trials that showed the same picture: a shuffled target is that of another picture.
     on_step : callable, optional
 
     Raises
@@ -120,23 +142,19 @@ class Reconstructor:
         self,
         decoder: Checkpoint | BundleDecoder,
         networks: Networks,
-        responses: NDArray[np.float32],
-        good_trials: Sequence[int],
+        trials: Trials,
         settings: ReconstructSettings,
         *,
-        trial_ids: Sequence[str] | None = None,
         seen: Seen | None = None,
-        stimulus_ids: Sequence[str] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         decoder.require_models(networks.hash, networks.name)
         decoder.require_preset(networks.preset)
-        self._decoder, self._networks, self._responses = decoder, networks, responses
+        self._decoder, self._networks, self._trials = decoder, networks, trials
         self._settings, self._seen, self._on_step = settings, seen, on_step
-        self._trial_ids = row_ids(len(responses)) if trial_ids is None else tuple(trial_ids)
-        check_request(decoder, good_trials, settings, has_stimuli=seen is not None, stimulus_ids=stimulus_ids)
+        check_request(decoder, trials, settings, has_stimuli=seen is not None)
         shuffles = "shuffled" in CONTROLS[settings.controls]
-        self._partner = partners(good_trials, settings.refine.seed, stimulus_ids) if shuffles else {}
+        self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
         """Reconstruct n trials from their responses (n, n_voxels) float32.
@@ -190,7 +208,7 @@ class Reconstructor:
                 context=context,
                 uncond_context=self._decoder.uncond_context,
                 noise=draw(
-                    settings.refine.seed, [self._trial_ids[trial] for trial in trials], self._networks.latent_shape
+                    settings.refine.seed, [self._trials.id_of(trial) for trial in trials], self._networks.latent_shape
                 ),
                 guidance_scale=settings.guidance_scale,
                 n_steps=settings.n_steps,
@@ -224,7 +242,7 @@ class Reconstructor:
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            partners = self._responses[[self._partner[trial] for trial in trials]]
+            partners = self._trials.responses[[self._partner[trial] for trial in trials]]
             decoded = self._decoder.decode(partners, screened=True)
             return decoded.structure, decoded.semantic
         if self._seen is None:
@@ -239,11 +257,10 @@ def keeps_activations(checkpointing: str, image_size: int) -> bool:
 
 def check_request(
     decoder: Checkpoint | BundleDecoder,
-    good_trials: Sequence[int],
+    trials: Trials,
     settings: ReconstructSettings,
     *,
     has_stimuli: bool,
-    stimulus_ids: Sequence[str] | None = None,
 ) -> None:
     """Refuse what settings, decoders and trials cannot give together: all that is known without the networks.
 
@@ -259,7 +276,7 @@ def check_request(
     if "oracle" in controls and not has_stimuli:
         raise InputError(_NEEDS_STIMULI)
     if "shuffled" in controls:
-        partners(good_trials, settings.refine.seed, stimulus_ids)
+        trials.partners(settings.refine.seed)
 
 
 def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:

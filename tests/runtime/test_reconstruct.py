@@ -17,7 +17,7 @@ from minddiffuser.runtime.images import to_float, to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.networks import Start, TorchNetworks
-from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations, phases
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, Trials, keeps_activations, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
 
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
@@ -38,7 +38,8 @@ def checkpoint(small_checkpoint: Path) -> Checkpoint:
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
     settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
     networks = TorchNetworks(models, checkpointing=not keeps_activations(settings.checkpointing, models.image_size))
-    return Reconstructor(checkpoint, networks, responses, [0, 1, 3], settings, seen=lambda trials: SEEN[list(trials)])
+    trials = Trials(responses=responses, good=[0, 1, 3])
+    return Reconstructor(checkpoint, networks, trials, settings, seen=lambda trials: SEEN[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
@@ -60,8 +61,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     run = Reconstructor(
         checkpoint,
         TorchNetworks(models),
-        RESPONSES,
-        [0, 1, 3],
+        Trials(responses=RESPONSES, good=[0, 1, 3]),
         settings,
         seen=lambda trials: SEEN[list(trials)],
         on_step=lambda *step: told.append(step),
@@ -104,7 +104,8 @@ def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, mo
 
     def shuffled(responses: np.ndarray, shown: str = "aaxb") -> np.ndarray:
         networks = TorchNetworks(models)
-        run = Reconstructor(checkpoint, networks, responses, [0, 1, 3], settings, stimulus_ids=tuple(shown))
+        trials = Trials(responses=responses, good=[0, 1, 3], stimulus_ids=tuple(shown))
+        run = Reconstructor(checkpoint, networks, trials, settings)
         return run((0,), RESPONSES[:1]).controls["shuffled"]
 
     first, of_one, of_three = shuffled(RESPONSES), RESPONSES.copy(), RESPONSES.copy()
@@ -157,7 +158,12 @@ def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], tol
 def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Models) -> None:
     for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
         with pytest.raises(InputError, match=told):
-            Reconstructor(checkpoint, TorchNetworks(models), RESPONSES, [0], ReconstructSettings(controls=controls))
+            Reconstructor(
+                checkpoint,
+                TorchNetworks(models),
+                Trials(responses=RESPONSES, good=[0]),
+                ReconstructSettings(controls=controls),
+            )
 
 
 def test_what_stage_2_would_stumble_over_is_refused_before(
@@ -269,7 +275,8 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
 
         responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, n_noise=3, n_reverse=4)
         names = [ids[row] for row in rows]
-        run = Reconstructor(checkpoint, Watched(models), responses, range(len(rows)), settings, trial_ids=names)
+        some = Trials(responses=responses, good=range(len(rows)), ids=names)
+        run = Reconstructor(checkpoint, Watched(models), some, settings)
         run(trials, responses[trials])
         return taken[0]
 
