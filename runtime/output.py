@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .errors import FileError
@@ -38,7 +39,7 @@ def contents(folder: Path) -> Iterator[str]:
     return iter(sorted(path.name for path in folder.iterdir() if not is_leftover(path.name)))
 
 
-def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
+def check_output(folder: Path, *, what: str, marker: str, kind: str, besides: Collection[str] = ()) -> bool:
     """Refuse a folder into which a command must not write; call it before anything is opened or made.
 
     Parameters
@@ -51,6 +52,8 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
         The file that makes a folder one of this kind.
     kind
         Of the marker's format, "minddiffuser-<kind>".
+    besides
+        Names that a folder may hold and yet count as empty.
 
     Returns
     -------
@@ -60,16 +63,18 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     Raises
     ------
     FileError
-        It is a file, cannot be read, or holds something else.
+        It is a file, cannot be read or written, or holds something else.
     """
     try:
         if not folder.is_dir():
             if folder.exists() or folder.is_symlink():
                 raise FileError(f"{folder} is a file: give a new or empty folder as {what}")
+            _check_writable(folder, what)
             return False
-        first = next(contents(folder), None)
+        first = next((name for name in contents(folder) if name not in besides), None)
     except PermissionError as error:
         raise FileError(f"{folder} cannot be read ({error.strerror}): give another folder as {what}") from error
+    _check_writable(folder, what)
     if first is None:
         return False
     path = folder / marker
@@ -78,3 +83,12 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     if read_json(path, f"the {what}'s {marker}").get("format") != f"minddiffuser-{kind}":
         raise FileError(f"{folder} holds a {marker} that is not of a {what}: give a new or empty folder")
     return True
+
+
+def _check_writable(folder: Path, what: str) -> None:
+    """Say at once what would only be found when the first file is written."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise FileError(f"{folder} cannot be made, since {place} is a file: give another folder as {what}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise FileError(f"{folder} cannot be written (no permission in {place}): give another folder as {what}")

@@ -134,7 +134,7 @@ def fit(data: Data, models: FitModels, out: Path, settings: FitSettings, *, prog
     ingredients = _ingredients(data, models, settings)
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     if (out / DESCRIPTION).exists():
-        return _finished(out, key)
+        return _finished(out, key, data)
     journal = Journal(out, key)
     job = _Job(data, models, settings, journal, normaliser, progress or _silent)
     features = job.features(out)
@@ -190,13 +190,13 @@ def _ingredients(data: Data, models: FitModels, settings: FitSettings) -> dict[s
     }
 
 
-def _finished(out: Path, key: str) -> Path:
+def _finished(out: Path, key: str, data: Data) -> Path:
     found = read_description(out)["provenance"].get("key")
     if found != key:
         raise FileError(
             f"{out} holds a checkpoint of other data, models or settings: choose another --out, or delete that folder"
         )
-    open_checkpoint(out)  # a damaged one is reported, not handed out
+    open_checkpoint(out).require_rois(data.rois)  # a damaged one is reported, not handed out
     return out
 
 
@@ -336,6 +336,7 @@ def _description(
         "subject": data.subject,
         "modality": data.modality,
         "n_voxels": data.n_voxels,
+        "rois": {name: list(span) for name, span in data.rois.items()},
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},
         "shapes": {name: list(shape) for name, shape in shapes.items()},

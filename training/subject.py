@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..runtime.data.folder import DataFolder, SplitData, write_claimed
 from ..runtime.data.target import check_target, claimed
+from ..runtime.data.trial_ids import default_trial_ids
 from ..runtime.errors import InputError
 from ..runtime.images import fit_square, list_pictures, read_image, to_float
 from .simulate import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
@@ -161,20 +162,21 @@ def simulate_subject(
         responses = simulate_fmri(brain, drives, settings, noise_rng)
         return write_claimed(
             out,
-            {"train": _split(responses["train"], train), "test": _split(responses["test"], test)},
+            {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
             subject=f"simulated-{seed}",
             rois=settings.rois,
             provenance=_provenance(models, settings, seed, source),
         )
 
 
-def _split(responses: Responses, shown: Shown) -> SplitData:
+def _split(name: str, responses: Responses, shown: Shown) -> SplitData:
     return SplitData(
         responses=responses.responses,
         stimulus=responses.stimulus,
         images=shown.images,
         captions=shown.captions,
         noise_ceiling=responses.noise_ceiling,
+        trial_ids=default_trial_ids(name, responses.stimulus, averages=responses.averages),
     )
 
 

@@ -32,6 +32,7 @@ from .schema import (
     constant_voxels,
 )
 from .target import check_target, claimed, replacing_folder
+from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -52,6 +53,7 @@ class DataFolder:
 
     def __init__(self, folder: Path, description: Mapping[str, Any], splits: Sequence[str]) -> None:
         self.folder = folder
+        self._mark = _mark(folder)
         self.splits = tuple(splits)
         self.subject: str = description["subject"]
         self.modality: str = description["modality"]
@@ -67,6 +69,7 @@ class DataFolder:
             self._check_captions(split)
         for split in (split for split in SPLITS if split not in splits):
             self._check_unread(split, n_trials[split])
+        self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised); mapped, read-only."""
@@ -82,6 +85,11 @@ class DataFolder:
         In both splits the variance of the signal is that over the training pictures.
         """
         return self._of(split).get("noise_ceiling")
+
+    def trial_ids(self, split: str) -> tuple[str, ...]:
+        """One text per trial, all different, which stays with it in subsets; see :mod:`.trial_ids`."""
+        self._check_open(split)
+        return self._trial_ids[split]
 
     @property
     def constant_voxels(self) -> NDArray[np.intp]:
@@ -112,6 +120,7 @@ class DataFolder:
             image = read_image(path)
             _check_size(path, image.shape[1], image.shape[0], self.image_size)
             slot[:] = image
+        self._check_same()
         return images
 
     def captions(self, split: str) -> list[list[str]]:
@@ -128,8 +137,11 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions."""
-        parts = [sha256_of(self.folder / name) for name in ("data.json", "train.safetensors", "test.safetensors")]
+        """SHA-256 over the whole folder: description, responses, pictures, captions, and trial ids if stored."""
+        names = ["data.json", "train.safetensors", "test.safetensors"]
+        names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
+        parts = [sha256_of(self.folder / name) for name in names]
+        self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
 
     @cached_property
@@ -142,6 +154,7 @@ class DataFolder:
             # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
             digest.update(sha256_of(path).encode())
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        self._check_same()
         return digest.hexdigest()
 
     def _of(self, split: str) -> dict[str, NDArray[Any]]:
@@ -152,6 +165,13 @@ class DataFolder:
         check_choice("split", split, SPLITS)
         if split not in self.splits:
             raise InputError(f"the {split} split of {self.folder} was not opened: give it in open_data's `splits`")
+
+    def _check_same(self) -> None:
+        """After pictures were read: that they are of the folder whose responses were mapped."""
+        if _mark(self.folder) != self._mark:
+            raise FileError(
+                f"the data folder {self.folder} was replaced or edited while it was in use: give the command again"
+            )
 
     def _source(self, split: str) -> str:
         return str(self.folder / f"{split}.safetensors")
@@ -275,6 +295,7 @@ def _write(folder: Path, parts: Mapping[str, Part], description: Mapping[str, An
         for name in SPLITS:
             _write_part(draft, name, parts[name], description["image_size"])
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
+        write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", description)
     return open_data(folder)
 
@@ -286,6 +307,7 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any]) -> None:
     check_values(responses, name, source)
     if name == "train":
         constant_voxels(responses, source)
+    check_trial_ids(part.trial_ids, n_trials, source)
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
@@ -299,6 +321,15 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
         image = picture(part.images[index], image_size, f"{name} picture {index}")
         # Not write_png: thousands of renames and fsyncs buy nothing inside a draft.
         (place / f"{index:06d}.png").write_bytes(png_bytes(image))
+
+
+def _mark(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one writing of a data folder from another: each writes data.json last."""
+    try:
+        found = (folder / "data.json").stat()
+    except OSError:  # between two renames
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _check_stimuli(folder: Path, split: str, image_size: int) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError, ShapeError, check_choice
 from .plain import plain_json
 from .schema import SPLITS, VERSION
+from .trial_ids import default_trial_ids
 
 Array = NDArray[Any]
 
@@ -35,13 +36,15 @@ class SplitData:
         only).
     noise_ceiling : (n_voxels,) in [0, 1], or None if unknown: the share of a trial's variance that the picture
         explains, the variance of the signal taken over the training pictures.
+    trial_ids : one text per trial, all different, or None for split/stimulus/repetition; see :mod:`.trial_ids`.
     """
 
     responses: ArrayLike
     stimulus: ArrayLike
-    images: Sequence[ArrayLike] | Array
+    images: Sequence[Any] | Array
     captions: Sequence[Sequence[str] | str] | None = ()
     noise_ceiling: ArrayLike | None = None
+    trial_ids: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +52,9 @@ class Part:
     """One split as it will be written: float32 and int64 `tensors`, `captions` as lists; `images` are made later."""
 
     tensors: dict[str, Array]
-    images: Sequence[Any]
+    images: Sequence[Any] | Array
     captions: list[list[str]]
+    trial_ids: Sequence[str]
 
 
 def parts_of(splits: Mapping[str, SplitData]) -> dict[str, Part]:
@@ -142,7 +146,7 @@ def _to_uint8(array: Array) -> str:
     return "bring its values to 0 to 255 and convert: picture.round().astype(numpy.uint8)"
 
 
-def _first(images: Sequence[Any], name: str) -> NDArray[np.uint8]:
+def _first(images: Sequence[Any] | Array, name: str) -> NDArray[np.uint8]:
     """The first picture, whose side is that of all."""
     first = np.asarray(images[0])
     side = min(first.shape[:2]) if first.ndim == 3 and first.shape[-1] == 3 else max(first.shape, default=0)
@@ -157,7 +161,8 @@ def _part(split: SplitData, responses: NDArray[np.float32], name: str) -> Part:
         raise InputError(f"the pictures of {name} are a {type(split.images).__name__}: give an array or a list")
     if len(split.images) == 0:
         raise InputError(f"the {name} split has no picture: give at least one")
-    return Part(tensors=tensors, images=split.images, captions=_captions(split.captions, name))
+    ids = default_trial_ids(name, tensors["stimulus"]) if split.trial_ids is None else split.trial_ids
+    return Part(tensors=tensors, images=split.images, captions=_captions(split.captions, name), trial_ids=ids)
 
 
 def _responses(given: ArrayLike, name: str) -> tuple[NDArray[np.float32], np.dtype[Any]]:

@@ -21,8 +21,9 @@ from ..locks import beside as lock_of
 from ..locks import locked
 from ..output import is_desktop
 from .schema import SPLITS, VERSION
+from .trial_ids import TRIAL_IDS
 
-_CONTENT = ("data.json", "captions.json", *(f"{split}.safetensors" for split in SPLITS), "stimuli")
+_CONTENT = ("data.json", "captions.json", TRIAL_IDS, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
 _PICTURE = re.compile(r"\d{6,}\.png")
 
 

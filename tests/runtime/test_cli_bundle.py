@@ -223,7 +223,7 @@ def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
     args += ["--semantic-weight", "0.1"]
 
 
-@mistake("this machine has")
+@mistake("this process may use")
 def more_threads_than_cores(args: list[str], tmp: Path) -> None:
     args += ["--threads", "99999"]
 

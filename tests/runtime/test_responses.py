@@ -12,7 +12,7 @@ from small_data import write_small_data
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.responses import open_responses, screen, seen, voxels_to_leave_out, with_pictures
+from minddiffuser.runtime.responses import open_responses, seen, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -228,10 +228,6 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         open_responses(tmp_path / "absent.npy")
 
 
-def as_they_are(responses: np.ndarray) -> np.ndarray:
-    return responses
-
-
 def test_arrays_of_many_trials_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     rows = np.arange(24, dtype=np.float32).reshape(12, 2)
     np.savez(tmp_path / "r.npz", **{f"trial{t}": rows[t] for t in reversed(range(12))})
@@ -251,60 +247,44 @@ def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype:
         open_responses(tmp_path / "r.safetensors")
 
 
-def test_finite_but_absurd_trials_are_bad_too() -> None:
-    rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    rows[1, 2], rows[2, 0], rows[3, 1] = 3e6, -3e38, 9e5
-
-    def scored(responses: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return responses / np.array([0.1, 1, 1, 1], np.float32)
-
-    responses, skipped = screen(rows, 4, scored)
-    assert skipped == {
-        1: "a voxel lies 3e+06 standard deviations from training, expected at most 1e+06",
-        2: "a voxel lies inf standard deviations from training, expected at most 1e+06",
-    }
-    assert (responses[3] == rows[3]).all()
-
-
-def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
-    bad = ROWS.copy()
-    bad[1, 2] = np.nan
-    rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
-    responses, skipped = screen(rows, 4, as_they_are)
-    assert list(skipped) == [1, 3, 4, 5]
-    assert "1 of 4 values" in skipped[1]
-    assert skipped[3] == "it has 3 voxels, expected 4"
-    assert skipped[4] == "every voxel is 7"
-    assert (responses[[0, 2]] == ROWS[[0, 2]]).all()
+def test_ids_come_from_the_file_that_has_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("b-2", "b-10", "a"))})
+    assert open_responses(tmp_path / "r.npy").trial_ids == ("0", "1", "2")
+    assert open_responses(tmp_path / "r.npy").named == {}
+    named = open_responses(tmp_path / "r.npz")
+    assert named.trial_ids == ("a", "b-2", "b-10")
+    assert (np.stack(list(named.rows)) == ROWS[[2, 0, 1]]).all()
+    folder = write_data(tmp_path / "data")  # pictures 1, 0, 1
+    assert open_responses(folder).trial_ids == ("test/1/0", "test/0/0", "test/1/1")
+    (folder / "trial_ids.json").write_text(json.dumps({"train": [], "test": ["x", "y", "z"]}))
+    assert open_responses(folder).named == {0: "x", 1: "y", 2: "z"}
+    (tmp_path / "ids.txt").write_text("one\ntwo\nthree\n")
+    assert with_trial_ids(open_responses(folder), tmp_path / "ids.txt").trial_ids == ("one", "two", "three")
 
 
-def test_voxels_that_spoil_many_trials_are_named_as_the_cheaper_loss() -> None:
-    rows = np.random.default_rng(1).standard_normal((40, 300)).astype(np.float32)
-    assert voxels_to_leave_out(rows, 300) is None
-    rows[5:25, [7, 120, 299]] = np.nan
-    advice = voxels_to_leave_out(rows, 300) or ""
-    assert advice.startswith("20 trials hold NaN or infinite values in 3 voxels (7, 120, 299) only: leave these")
-    assert voxels_to_leave_out(list(rows), 300) == advice
-    assert screen(rows, 300, as_they_are)[1][5].endswith("in 3 voxels (7, 120, 299)")
-    rows[:, 7] = np.nan
-    with pytest.raises(InputError, match=r"none of the 40 trials .* 3 voxels \(7, 120, 299\) only: leave these"):
-        screen(rows, 300, as_they_are)
-    rows[:, 7] = 1
-    rows[5:25] = 0.5
-    rows[3] = np.nan  # a trial that nothing saves
-    assert voxels_to_leave_out(rows, 300) is None
+def test_a_data_folder_s_rois_come_with_it(tmp_path: Path) -> None:
+    rois = {"V1": (0, 1), "V2": (1, 4)}
+    assert open_responses(write_small_data(tmp_path / "data", ROWS, rois=rois).folder).rois == rois
+    np.save(tmp_path / "r.npy", ROWS)
+    assert open_responses(tmp_path / "r.npy").rois is None
 
 
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (ROWS[:, :3], "responses have 3 voxels, the checkpoint was fitted on 4"),
-        (np.full((2, 4), np.nan, np.float32), "none of the 2 trials"),
-        (np.ones((2, 4), np.float32), "none of the 2 trials"),
-        (np.zeros((0, 4), np.float32), "no trial"),
-    ],
-)
-def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
-    with pytest.raises(MindDiffuserError, match=told):
-        screen(rows, 4, as_they_are)
+def test_pictures_named_by_ids_go_to_their_trials(tmp_path: Path) -> None:
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("cat", "dog", "ant"))})
+    given = open_responses(tmp_path / "r.npz")
+    for name in ("zoo", "dog", "cat"):
+        write_png_of(tmp_path / "mine" / f"{name}.png", 0)
+    with pytest.raises(InputError, match=r"2 of the 3 pictures .* named by a trial's id .*\(zoo\)"):
+        with_pictures(given, tmp_path / "mine")
+    (tmp_path / "mine" / "zoo.png").rename(tmp_path / "mine" / "ant.png")
+    shown = with_pictures(given, tmp_path / "mine")
+    assert [path.stem for path in shown.pictures or ()] == list(given.trial_ids) == ["ant", "cat", "dog"]
+    assert shown.trial_ids == given.trial_ids
+    moved = with_trial_ids(given, write_lines(tmp_path / "ids.txt", "dog", "ant", "cat"))
+    assert [path.stem for path in with_pictures(moved, tmp_path / "mine").pictures or ()] == ["dog", "ant", "cat"]
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines))
+    return path

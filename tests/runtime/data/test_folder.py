@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         put("train.safetensors", b"\x89HDF\r\n\x1a\n" + bytes(99)),
         "is an HDF5 file, expected a safetensors file",
     ),
-    "tensors folder": (lambda f: ((f / "test.safetensors").unlink(), (f / "test.safetensors").mkdir()), "is a folder"),
+    "tensors folder": (
+        lambda f: ((f / "test.safetensors").unlink(), (f / "test.safetensors").mkdir()),
+        "that it is a file",
+    ),
     "captions short": (captions(lambda c: c["train"].pop()), "captions for 3 train stimuli, .* 4 pictures"),
     "captions missing": (captions(drop("test")), "captions of test"),
     "captions empty": (captions(lambda c: c.update(train=[])), "captions for 0 train"),
@@ -458,7 +462,7 @@ def test_a_folder_behind_links_and_of_a_foreign_name_opens(folder: Path, tmp_pat
     place = tmp_path / "Ünïcode 資料"
     place.mkdir()
     (place / "stimuli").symlink_to(folder / "stimuli")
-    for name in ("data.json", "captions.json", "train.safetensors"):
+    for name in ("data.json", "captions.json", "trial_ids.json", "train.safetensors"):
         (place / name).write_bytes((folder / name).read_bytes())
     (place / "test.safetensors").symlink_to(folder / "test.safetensors")
     (tmp_path / "link").symlink_to(place)
@@ -471,6 +475,17 @@ def test_opening_writes_nothing(folder: Path) -> None:
     data.images("test")
     assert data.data_hash
     assert sorted((str(path), path.stat().st_mtime_ns) for path in folder.parent.rglob("*")) == before
+
+
+def test_a_folder_that_is_replaced_while_it_is_used_mixes_nothing(folder: Path) -> None:
+    data = open_data(folder)
+    old = data.responses("train").copy()
+    data.images("train")
+    write(folder, splits={"train": split(7, 4, 6), "test": split(8, 2, 3, captions=False)}, replace=True)
+    np.testing.assert_array_equal(data.responses("train"), old)  # as they were mapped
+    for use in (lambda: data.images("train"), lambda: data.hash("train"), lambda: data.data_hash):
+        with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
+            use()
 
 
 class Waiting(list[Any]):
@@ -502,3 +517,30 @@ def test_of_two_that_write_one_folder_the_second_says_so(tmp_path: Path) -> None
     first.join()
     assert results[0].subject == "first"
     assert open_data(tmp_path / "data").subject == "first"
+
+
+def test_trial_ids_are_kept_once_and_replaced_with_the_folder(tmp_path: Path) -> None:
+    place, train, test = tmp_path / "data", split(0, 4, 6), split(1, 2, 3, captions=False)
+    data = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "y", "z"])})
+    assert data.trial_ids("test") == ("x", "y", "z")
+    assert data.trial_ids("train")[0] == f"train/{train.stimulus[0]}/0"
+    stored = json.loads((place / "trial_ids.json").read_text())
+    assert stored == {"train": list(data.trial_ids("train")), "test": ["x", "y", "z"]}
+    before = data.data_hash
+    again = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "z", "y"])}, replace=True)
+    assert again.data_hash != before
+    (place / "trial_ids.json").unlink()
+    assert len(set(open_data(place).trial_ids("test"))) == 3
+
+
+@pytest.mark.parametrize("ids", [["x", "y"], ["x", "y", "x"], ["x", "", "z"], ["x", 1, "z"]])
+def test_trial_ids_that_name_no_trial_are_refused(tmp_path: Path, ids: list[Any]) -> None:
+    test = replace(split(1, 2, 3, captions=False), trial_ids=ids)
+    with pytest.raises(InputError, match="the test split to write"):
+        write(tmp_path / "data", splits={"train": split(0, 4, 6), "test": test})
+    assert not (tmp_path / "data").exists()
+    folder = tmp_path / "good"
+    write(folder)
+    edit_json(folder / "trial_ids.json", lambda content: content.update(test=ids))
+    with pytest.raises(FileError, match=r"trial_ids\.json"):
+        open_data(folder)
