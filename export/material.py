@@ -89,7 +89,7 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
 def _from_folder(
     checkpoint: Checkpoint, data: Path, total: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    folder = open_data(data)
+    folder = open_data(data, splits=("train",))
     checkpoint.require_subject(folder.subject)
     checkpoint.require_rois(folder.rois)
     responses = folder.responses("train")

@@ -113,12 +113,12 @@ def _voxels_to_leave_out(rows: Rows, n_voxels: int) -> str | None:
     """What a person can do where few voxels hold the NaN of many trials, so that no trial is lost; else None."""
     whole = [row for row in rows if len(row) == n_voxels]
     holes = find_holes(rows if isinstance(rows, np.ndarray) else np.stack(whole)) if whole else None
-    if holes is None or not holes.voxels_cost_less:
+    n_saved = 0 if holes is None else len(holes.trials) - len(holes.broken)
+    if holes is None or n_saved < 2 or not holes.voxels_cost_less:
         return None
     return (
-        f"{len(holes.trials)} trials hold NaN or infinite values, nearly all of them in "
-        f"{numbers('voxel', holes.voxels)}: leave these voxels out of the training data too and fit again, and those "
-        "trials can be reconstructed"
+        f"{n_saved} trials hold NaN or infinite values in {numbers('voxel', holes.voxels)} only: leave these voxels "
+        "out, of the training data too, and fit again, and those trials can be reconstructed"
     )
 
 

@@ -53,6 +53,7 @@ class DataFolder:
 
     def __init__(self, folder: Path, description: Mapping[str, Any], splits: Sequence[str]) -> None:
         self.folder = folder
+        self._mark = _mark(folder)
         self.splits = tuple(splits)
         self.subject: str = description["subject"]
         self.modality: str = description["modality"]
@@ -119,6 +120,7 @@ class DataFolder:
             image = read_image(path)
             _check_size(path, image.shape[1], image.shape[0], self.image_size)
             slot[:] = image
+        self._check_same()
         return images
 
     def captions(self, split: str) -> list[list[str]]:
@@ -139,6 +141,7 @@ class DataFolder:
         names = ["data.json", "train.safetensors", "test.safetensors"]
         names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
         parts = [sha256_of(self.folder / name) for name in names]
+        self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
 
     @cached_property
@@ -151,6 +154,7 @@ class DataFolder:
             # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
             digest.update(sha256_of(path).encode())
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        self._check_same()
         return digest.hexdigest()
 
     def _of(self, split: str) -> dict[str, NDArray[Any]]:
@@ -161,6 +165,13 @@ class DataFolder:
         check_choice("split", split, SPLITS)
         if split not in self.splits:
             raise InputError(f"the {split} split of {self.folder} was not opened: give it in open_data's `splits`")
+
+    def _check_same(self) -> None:
+        """After pictures were read: that they are of the folder whose responses were mapped."""
+        if _mark(self.folder) != self._mark:
+            raise FileError(
+                f"the data folder {self.folder} was replaced or edited while it was in use: give the command again"
+            )
 
     def _source(self, split: str) -> str:
         return str(self.folder / f"{split}.safetensors")
@@ -310,6 +321,15 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
         image = picture(part.images[index], image_size, f"{name} picture {index}")
         # Not write_png: thousands of renames and fsyncs buy nothing inside a draft.
         (place / f"{index:06d}.png").write_bytes(png_bytes(image))
+
+
+def _mark(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one writing of a data folder from another: each writes data.json last."""
+    try:
+        found = (folder / "data.json").stat()
+    except OSError:  # between two renames
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _check_stimuli(folder: Path, split: str, image_size: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError
+from ..files import cannot_open
 from ..recognise import SAFETENSORS, recognise
 
 _DTYPES = {
@@ -44,9 +45,9 @@ def map_tensors(path: Path, what: str) -> dict[str, NDArray[Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if path.is_dir():  # which the system tells in many ways
-        raise FileError(f"{what} is missing: {path} is a folder, expected a safetensors file")
     try:
+        with open(path, "rb"):  # safetensors tells a missing file, a folder and a forbidden one in one way
+            pass
         with safe_open(path, framework="numpy"):  # checks the header: names, dtypes, places, and that none is missing
             pass
         start, header = _header(path)
@@ -57,9 +58,9 @@ def map_tensors(path: Path, what: str) -> dict[str, NDArray[Any]]:
         raise FileError(
             f"{what} at {path} holds numbers of type {error.args[0]}, which numpy has not: save float32"
         ) from error
-    except PermissionError as error:
-        raise FileError(f"{what} at {path} cannot be read ({error.strerror}): check its permissions") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise cannot_open(what, path, error) from error
+    except (SafetensorError, ValueError) as error:
         raise FileError(_unreadable(path, what, error)) from error
 
 
@@ -80,7 +81,7 @@ def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> str:
-    kind = recognise(path) if path.is_file() else None
+    kind = recognise(path)
     if kind is None or kind is SAFETENSORS:
         reason = " ".join(str(error).split())
         return f"{what} at {path} cannot be read ({reason:.100}): it is truncated or damaged, make it again"

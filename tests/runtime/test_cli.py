@@ -150,19 +150,20 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ROWS.copy()
-    rows[3, 5] = np.nan
+    rows[3:, 5] = np.nan
     arrays = {f"{t:02d}": rows[t] for t in range(N_TRIALS)} | {"01": ROWS[1, :20]}
     save_file({name: np.ascontiguousarray(row) for name, row in arrays.items()}, tmp_path / "r.safetensors")
     arguments[2] = str(tmp_path / "r.safetensors")
     assert cli.main([*arguments, "--stage", "1"]) == 1
     told = capsys.readouterr().err
     assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in told
-    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite" in told
-    assert "of 5 trials, 2 skipped: see " in told
+    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite, in voxel 5" in told
+    assert "2 trials hold NaN or infinite values in voxel 5 only: leave these voxels out" in told
+    assert "of 5 trials, 3 skipped: see " in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert [row["trial"] for row in summary["skipped"]] == [1, 3]
-    assert summary["n_trials"] == 3
-    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2, 4)}
+    assert [row["trial"] for row in summary["skipped"]] == [1, 3, 4]
+    assert summary["n_trials"] == 2
+    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2)}
 
 
 def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
@@ -285,6 +286,12 @@ def another_subject(args: list[str], tmp: Path) -> None:
     args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
 
 
+@mistake("modality in")
+def data_that_fit_refuses(args: list[str], tmp: Path) -> None:
+    args[2] = str(write_small_data(tmp / "data", ROWS).folder)
+    edit(tmp / "data" / "data.json", modality="eeg")
+
+
 @mistake("do not exist")
 def missing_responses(args: list[str], tmp: Path) -> None:
     args[2] = str(tmp / "absent.npy")
@@ -315,7 +322,7 @@ def constant(args: list[str], tmp: Path) -> None:
     give(args, tmp, np.ones_like(ROWS))
 
 
-@mistake("truncated, damaged or hold Python objects")
+@mistake("hold Python objects (dtype object), which are never opened")
 def pickled(args: list[str], tmp: Path) -> None:
     np.save(tmp / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
     args[2] = str(tmp / "bad.npy")

@@ -127,9 +127,9 @@ def test_voxels_that_spoil_many_trials_are_named_as_the_cheaper_loss() -> None:
         assert found.skipped[5].endswith("in 3 voxels (7, 120, 199)")
         (advice,) = found.warnings
         assert advice.startswith("20 trials hold NaN")
-        assert "3 voxels (7, 120, 199): leave these voxels out" in advice
+        assert "3 voxels (7, 120, 199) only: leave these voxels out" in advice
     rows[:, 7] = np.nan
-    with pytest.raises(InputError, match=r"none of the 40 trials .* 3 voxels \(7, 120, 199\): leave these voxels out"):
+    with pytest.raises(InputError, match=r"none of the 40 trials .* 3 voxels \(7, 120, 199\) only: leave these voxels"):
         screen(rows, statistics)
     rows, _ = raw(40)
     rows[3] = np.nan  # a trial that nothing saves

@@ -65,7 +65,7 @@ def edits(content: Any) -> Iterator[Any]:
         yield from (edited(content, path, nest) for nest in NESTINGS)
 
 
-@pytest.mark.parametrize(("name", "n_edits"), [("data.json", 500), ("captions.json", 300)])
+@pytest.mark.parametrize(("name", "n_edits"), [("data.json", 500), ("captions.json", 300), ("trial_ids.json", 300)])
 def test_json(folder: Path, name: str, n_edits: int) -> None:
     original = (folder / name).read_text()
     whole = open_data(folder)

@@ -258,7 +258,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         put("train.safetensors", b"\x89HDF\r\n\x1a\n" + bytes(99)),
         "is an HDF5 file, expected a safetensors file",
     ),
-    "tensors folder": (lambda f: ((f / "test.safetensors").unlink(), (f / "test.safetensors").mkdir()), "is a folder"),
+    "tensors folder": (
+        lambda f: ((f / "test.safetensors").unlink(), (f / "test.safetensors").mkdir()),
+        "that it is a file",
+    ),
     "captions short": (captions(lambda c: c["train"].pop()), "captions for 3 train stimuli, .* 4 pictures"),
     "captions missing": (captions(drop("test")), "captions of test"),
     "captions empty": (captions(lambda c: c.update(train=[])), "captions for 0 train"),
@@ -472,6 +475,17 @@ def test_opening_writes_nothing(folder: Path) -> None:
     data.images("test")
     assert data.data_hash
     assert sorted((str(path), path.stat().st_mtime_ns) for path in folder.parent.rglob("*")) == before
+
+
+def test_a_folder_that_is_replaced_while_it_is_used_mixes_nothing(folder: Path) -> None:
+    data = open_data(folder)
+    old = data.responses("train").copy()
+    data.images("train")
+    write(folder, splits={"train": split(7, 4, 6), "test": split(8, 2, 3, captions=False)}, replace=True)
+    np.testing.assert_array_equal(data.responses("train"), old)  # as they were mapped
+    for use in (lambda: data.images("train"), lambda: data.hash("train"), lambda: data.data_hash):
+        with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
+            use()
 
 
 class Waiting(list[Any]):
