@@ -123,10 +123,13 @@ class Journal:
         self.files[name] = sha256_of(self._folder / name)
         self._write()
 
+    def has(self, name: str) -> bool:
+        """Whether a piece was kept."""
+        return name + _PART in self._parts
+
     def part(self, name: str) -> dict[str, Array] | None:
         """The arrays of a piece that was kept, or None."""
-        file = name + _PART
-        return read_tensors(self._folder / file, "a part of the unfinished fit") if file in self._parts else None
+        return read_tensors(self._folder / (name + _PART), "a part of the unfinished fit") if self.has(name) else None
 
     def keep(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Keep a piece of a file that is not finished."""

@@ -45,9 +45,9 @@ class FittedDecoder(Protocol):
 class Decoder(Protocol):
     """Settings of a decoder, and the way to fit it.
 
-    A kind whose targets do not depend on one another may have ``block(n_trials, n_voxels) -> int | None`` besides: the
-    number of targets from which on preparing for the responses costs little (None: all that fit in memory). Large fits then go on block by block after an
-    interruption; without it, a feature is fitted in one go.
+    A kind whose targets do not depend on one another may have ``block(n_trials, n_voxels) -> int | None`` besides:
+    the number of targets from which on preparing for the responses costs little (None: all that fit in memory).
+    Large fits then go on block by block after an interruption; without it, a feature is fitted in one go.
     """
 
     def fit(
