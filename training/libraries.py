@@ -22,16 +22,22 @@ def versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What differs, in words: "torch 2.3.0 (here 2.4.1)"; empty when nothing does.
-
-    Builds of one release for other devices (2.4.1+cpu) count as the same.
-    """
-
-    def release(text: str) -> str:
-        return text.partition("+")[0]
-
+    """What differs, in words: "torch 2.3.0 (here 2.4.1)"; empty when nothing does."""
     return ", ".join(
         f"{name} {before[name]} (here {now[name]})"
         for name in sorted(before.keys() & now.keys())
-        if release(before[name]) != release(now[name])
+        if not _same(before[name], now[name])
     )
+
+
+def merged(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """The versions of work that was begun with some and goes on with others: "2.3.0, then 2.4.1"."""
+    return {
+        name: before[name] if name in before and _same(before[name], here) else f"{before.get(name, '?')}, then {here}"
+        for name, here in now.items()
+    }
+
+
+def _same(one: str, other: str) -> bool:
+    """Builds of one release for other devices (2.4.1+cpu) count as the same."""
+    return one.partition("+")[0] == other.partition("+")[0]

@@ -174,41 +174,43 @@ def feature_scores(
         Keeps each fold's scores, and has those that an earlier call finished.
     """
     fold = folds_of(sources.stimulus, settings.n_folds, fold_order(settings))
-    drawn = {name: _draw(sources, name) for name in sources.features}
-    regions = _regions(sources)
-    per_fold = len(regions) * len(drawn)
-    scores = np.empty((settings.n_folds, len(drawn), len(regions)))
-    nulls = np.empty((*scores.shape, _N_SHUFFLED))
-    left = []
-    for number in range(settings.n_folds):
-        found = None if parts is None else parts.part(_part(number))
-        if found is None or found["score"].shape != scores.shape[1:] or found["null"].shape != nulls.shape[1:]:
-            left.append(number)
-        else:
-            scores[number], nulls[number] = found["score"], found["null"]
-    done = (settings.n_folds - len(left)) * per_fold
-    for number in left:
-
-        def told(n_done: int, before: int = done) -> None:
-            if progress is not None:
-                progress(before + n_done, settings.n_folds * per_fold)
-
-        told(0)
-        scores[number], nulls[number] = _fold_scores(sources, drawn, regions, (number, fold == number), n_threads, told)
+    drawn, regions = {name: _draw(sources, name) for name in sources.features}, _regions(sources)
+    score = np.empty((settings.n_folds, len(drawn), len(regions)))
+    null = np.empty((*score.shape, _N_SHUFFLED))
+    places = [(number, row) for number in range(settings.n_folds) for row in range(len(drawn))]
+    left = [place for place in places if not _restore(score[place], null[place], parts, place)]
+    total, done = score.size, (len(places) - len(left)) * len(regions)
+    report = progress or (lambda _done, _total: None)
+    report(done, total)
+    now: _HeldOut | None = None
+    for place in left:
+        number, row = place
+        if now is None or now.number != number:
+            now = None  # one fold's responses at a time
+            now = _HeldOut(number, sources, fold == number)
+        name = list(drawn)[row]
+        score[place], null[place] = now.score(drawn[name], sources.decoders[name], regions, n_threads)
         if parts is not None:
-            parts.keep(_part(number), {"score": scores[number], "null": nulls[number]})
-        done += per_fold
-    if progress is not None:
-        progress(done, done)
-    mean, null = scores.mean(axis=0), nulls.mean(axis=0)
+            parts.keep(_part(place), {"score": score[place], "null": null[place]})
+        done += len(regions)
+        report(done, total)
+    mean, shuffled = score.mean(axis=0), null.mean(axis=0)
     return {
-        name: _feature(sources.positions[name], drawn[name], regions, mean[row], null[row])
+        name: _feature(sources.positions[name], drawn[name], regions, mean[row], shuffled[row])
         for row, name in enumerate(drawn)
     }
 
 
-def _part(number: int) -> str:
-    return f"scores-{number}"
+def _part(place: tuple[int, int]) -> str:
+    return f"scores-{place[0]}-{place[1]}"
+
+
+def _restore(score: Float64, null: Float64, parts: Parts | None, place: tuple[int, int]) -> bool:
+    found = None if parts is None else parts.part(_part(place))
+    if found is None or found["score"].shape != score.shape or found["null"].shape != null.shape:
+        return False
+    score[:], null[:] = found["score"], found["null"]
+    return True
 
 
 def _regions(sources: Sources) -> list[tuple[str, int, int]]:
@@ -230,35 +232,31 @@ def _draw(sources: Sources, name: str) -> Array:
     return drawn[:, np.ptp(shown, axis=0) > 1e-6 * np.abs(shown).max(axis=0)]
 
 
-def _fold_scores(
-    sources: Sources,
-    drawn: Mapping[str, Array],
-    regions: list[tuple[str, int, int]],
-    held_out: tuple[int, NDArray[np.bool_]],
-    n_threads: int | None,
-    progress: Callable[[int], None],
-) -> tuple[Float64, Float64]:
-    """Scores (n_features, n_regions) and nulls (n_features, n_regions, n_shuffled) of one fold."""
-    number, hidden = held_out
-    normaliser = fit_normaliser(sources.responses[~hidden])
-    known, unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
-    shown = sources.stimulus[hidden]
-    score = np.zeros((len(drawn), len(regions)))
-    null = np.zeros((*score.shape, _N_SHUFFLED))
-    shuffled = _shufflings(number, len(np.unique(shown)))
-    done = 0
-    for row, (name, values) in enumerate(drawn.items()):
-        for column, (_, start, stop) in enumerate(regions):
-            seen = known[:, start:stop]
-            if values.shape[1] > 0 and seen.any():  # else nothing varies, and 0 is the score
-                targets = TargetColumns(values, sources.stimulus[~hidden], np.arange(values.shape[1]))
-                fitted = sources.decoders[name].fit(seen, targets, n_threads=n_threads, progress=None)
-                found = predicted(fitted, unseen[:, start:stop], 0, values.shape[1])
-                score[row, column] = correlation(found, np.asarray(values[shown], np.float64)).mean()
-                null[row, column] = null_scores(found, values, shown, shuffled)
-            done += 1
-            progress(done)
-    return score, null
+class _HeldOut:
+    """One held-out fold: its responses, normalised by the others, and the shufflings of its stimuli."""
+
+    def __init__(self, number: int, sources: Sources, hidden: NDArray[np.bool_]) -> None:
+        self.number = number
+        self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
+        normaliser = fit_normaliser(sources.responses[~hidden])
+        self._seen, self._unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
+        self._shuffled = _shufflings(number, len(np.unique(self._shown)))
+
+    def score(
+        self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
+    ) -> tuple[Float64, Float64]:
+        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions."""
+        score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
+        for number, (_, start, stop) in enumerate(regions):
+            seen = self._seen[:, start:stop]
+            if values.shape[1] == 0 or not seen.any():  # nothing varies, and 0 is the score
+                continue
+            targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
+            fitted = decoder.fit(seen, targets, n_threads=n_threads)
+            found = predicted(fitted, self._unseen[:, start:stop], 0, values.shape[1])
+            score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
+            null[number] = null_scores(found, values, self._shown, self._shuffled)
+        return score, null
 
 
 def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.training import blocks as block_rule
 from minddiffuser.training.decoders.base import DECODERS, make_decoder
-from minddiffuser.training.decoders.ridge import Ridge
+from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import FitSettings, fit
 from minddiffuser.training.selection import SelectionSettings
@@ -194,6 +196,187 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, data:
         assert before == {name: (out / name).stat().st_mtime_ns for name in before}
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Blocks of 8 targets; the list receives (n_trials, n_targets) of every call of the solver."""
+    monkeypatch.setattr(block_rule, "_BLOCK", 8)
+    monkeypatch.setattr(block_rule, "_BLOCK_PER_VOXEL", 0)
+    whole, calls = Ridge.fit, []
+
+    def counted(self: Ridge, responses: Any, targets: Any, **options: Any) -> FittedRidge:
+        calls.append(targets.shape)
+        return whole(self, responses, targets, **options)
+
+    monkeypatch.setattr(Ridge, "fit", counted)
+    return calls
+
+
+def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    """Interrupted after every block, again and again, until it is done: as many fits, and the same bytes."""
+    seen: list[tuple[str, int, int]] = []
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS, progress=lambda *told: seen.append(told)))
+    n_unbroken = len(small_blocks)
+    assert [told for told in seen if told[0] == "latent"][-2:] == [("latent", 8, 16), ("latent", 16, 16)]
+    assert ("selection", 8, 240) in seen
+    small_blocks.clear()
+    furthest: dict[str, int] = {}
+    out, n_kills = tmp_path / "c", 0
+
+    class Killed(Exception):
+        pass
+
+    while not (out / "checkpoint.json").exists():
+        n_begun = len(small_blocks)
+
+        def kill(name: str, done: int, total: int, before: int = n_begun) -> None:
+            assert done >= furthest.get(name, 0), f"{name} began again at {done}"
+            if len(small_blocks) > before + 3:  # something is kept, and more has been fitted
+                raise Killed
+            furthest[name] = done
+
+        try:
+            fit(data, Models(), out, SETTINGS, progress=kill)
+        except Killed:
+            n_kills += 1
+    assert n_kills > 20
+    assert contents(out) == whole
+    assert len(small_blocks) <= n_unbroken + 3 * n_kills  # scores are kept for all three regions together
+
+
+def test_a_kept_block_that_was_damaged_is_fitted_again(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def killed(name: str, done: int, _total: int) -> None:
+        if name == "selection" and done == 200:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), out, SETTINGS, progress=killed)
+    parts = sorted(out.glob("selection-*.part.safetensors"))
+    assert len(parts) == 24
+    parts[3].write_bytes(parts[2].read_bytes())
+    parts[5].unlink()
+    (out / "mine.part.safetensors").write_bytes(b"somebody's")
+    seen: list[int] = []
+    fit(
+        data, Models(), out, SETTINGS, progress=lambda name, done, _: seen.append(done) if name == "selection" else None
+    )
+    assert seen[0] == 22 * 8
+    (out / "mine.part.safetensors").unlink()  # it was left alone
+    assert contents(out) == whole
+
+
+def test_a_second_fit_into_the_folder_is_refused_and_harms_nothing(tmp_path: Path, data: Data) -> None:
+    told: list[str] = []
+
+    def progress(name: str, _done: int, _total: int) -> None:
+        if not told and name == "selection":
+            with pytest.raises(
+                FileError, match=f"another process is working in {tmp_path / 'c'}: wait for it"
+            ) as caught:
+                fit(data, Models(), tmp_path / "c", SETTINGS)
+            told.append(str(caught.value))
+
+    fit(data, Models(), tmp_path / "c", SETTINGS, progress=progress)
+    assert len(told) == 1
+    assert contents(tmp_path / "c") == contents(fit(data, Models(), tmp_path / "alone", SETTINGS))
+
+
+def test_hidden_drafts_of_other_programs_are_left_alone(tmp_path: Path, data: Data) -> None:
+    out = tmp_path / "c"
+    out.mkdir()
+    ours, theirs = out / ".latent.safetensors.123.draft", out / ".thesis.tex.123.draft"
+    for path in (ours, theirs):
+        path.write_text("half")
+    fit(data, Models(), out, SETTINGS)
+    assert theirs.read_text() == "half"
+    assert not ours.exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_decoder_that_gives_nan_is_refused_before_its_file(
+    value: float, tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FittedRidge.arrays
+
+    def spoiled(self: FittedRidge) -> dict[str, np.ndarray]:
+        arrays = {name: array.copy() for name, array in whole(self).items()}
+        arrays["weight"][3, 2] = value
+        return arrays
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FittedRidge, "arrays", spoiled)
+        with pytest.raises(InputError, match="decoder of context gave NaN or infinite weights for 1 of 42 dimensions"):
+            fit(data, Models(), tmp_path / "c", SETTINGS)
+    assert not (tmp_path / "c" / "context.safetensors").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            FittedRidge, "predict", lambda self, x, start=0, stop=None: np.full((len(x), stop - start), value)
+        )
+        with pytest.raises(InputError, match="gave NaN or infinite values for held-out trials"):
+            fit(data, Models(), tmp_path / "c", SETTINGS)
+    assert not (tmp_path / "c" / "mask.safetensors").exists()
+    open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+
+
+def test_constants_of_nan_are_refused(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty caption is no feature of any picture, and a checkpoint with it could not be opened either."""
+    monkeypatch.setattr(Models, "encode_text", lambda self, captions: np.full((1, 15, 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="uncond_context of constants.safetensors came out with NaN"):
+        fit(data, Models(), tmp_path / "c", SETTINGS)
+
+
+REMOVED = object()
+EDITS = (None, "x", -1, [], 0.5, {}, REMOVED)
+
+
+def fields(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON document but its root."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [found for key, value in items for found in ((*path, key), *fields(value, (*path, key)))]
+
+
+def test_single_edits_of_the_journal_change_no_number(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    """The fit ends with the same bytes, or is refused in one sentence before anything is written."""
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def killed(name: str, done: int, _total: int) -> None:
+        if name == "scores" and done > 0:
+            raise KeyboardInterrupt
+
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), half, SETTINGS, progress=killed)
+    journal = json.loads((half / "fit.json").read_text())
+    cases = [(place, edit) for place in fields(journal) for edit in EDITS]
+    assert len(cases) > 250
+    n_finished = 0
+    before = contents(half)
+    for place, edit in random.Random(8).sample(cases, 250):
+        content = json.loads(json.dumps(journal))
+        inner = content[place[0]] if len(place) > 1 else content
+        inner[place[-1]] = edit
+        if edit is REMOVED:
+            del inner[place[-1]]
+        (half / "fit.json").write_text(json.dumps(content))
+        # Where it goes on is enough: what it would write then is the same as in the other tests.
+        with pytest.raises((ZeroDivisionError, FileError)) as caught:
+            fit(data, Models(), half, SETTINGS, progress=lambda *_: 1 / 0)
+        n_finished += caught.type is ZeroDivisionError
+        if caught.type is FileError:
+            assert "\n" not in str(caught.value)
+            assert {**contents(half), "fit.json": b""} == {**before, "fit.json": b""}
+    assert n_finished > 100
+    assert contents(fit(data, Models(), half, SETTINGS)) == whole
+
+
 def test_a_file_damaged_after_the_kill_is_fitted_again(tmp_path: Path, data: Data) -> None:
     def killed(name: str, _done: int, _total: int) -> None:
         if name == "selection":
@@ -251,13 +434,13 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
 def test_a_full_disk_is_one_sentence_and_can_be_continued(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever file it is that has no room."""
+    """Whether it is a small file, a fold of the selection or one of the scores that has no room."""
     import safetensors.numpy
 
     whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
     save, calls = safetensors.numpy.save_file, []
-    n_files = len(PARTS) + 2 * SETTINGS.selection.n_folds  # folds of selection and of scores are kept one by one
-    for when in range(1, n_files + 1):
+    n_files = len(PARTS) + SETTINGS.selection.n_folds * (1 + len(SHAPES))  # folds are kept one by one
+    for when in (2, 8, n_files - 1):
         calls.clear()
 
         def full(arrays: Any, path: Any, when: int = when, **options: Any) -> None:

@@ -262,11 +262,7 @@ def _prepare(folder: Path, key: str, ingredients: dict[str, Any], shapes: dict[s
     found = _whole_rows(folder, key, shapes)
     if found is not None:
         content, hashes = found
-        before = content["libraries"]
-        content["libraries"] = {
-            name: before[name] if before.get(name, version) == version else f"{before[name]}, then {version}"
-            for name, version in now.items()
-        }
+        content["libraries"] = libraries.merged(content["libraries"], now) if content["done"] else now
         return _Target(folder, shapes, content, hashes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
