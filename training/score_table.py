@@ -21,10 +21,8 @@ def table(scores: Scores) -> str:
     names = list(scores.features)
     first = next(iter(scores.features.values()))
     lines = [
-        f"decoded against true values of held-out training trials: mean correlation over all dimensions and "
-        f"{scores.n_folds} folds;",
-        f"in brackets what 95 % of {scores.n_shuffled} shuffled pairings of pictures and trials stay below, "
-        "* no better than that",
+        f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
+        f"and over all dimensions; (what 95 % of {scores.n_shuffled} shuffled pairings stay below), * no better",
         "",
         _row("region", "voxels", names),
         _row("all", str(first.whole.n_voxels), [_cell(scores.features[name], None) for name in names]),
@@ -39,8 +37,8 @@ def table(scores: Scores) -> str:
     lines += [
         _row("dimensions", "", dimensions),
         "",
-        f"structure, all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
-        f"choose them",
+        f"structure: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
+        "choose them",
         f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
     ]
     return "\n".join(line.rstrip() for line in lines)

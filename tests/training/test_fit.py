@@ -529,6 +529,7 @@ def test_places_are_checked_before_the_work(tmp_path: Path, data: Data, monkeypa
     assert (tmp_path / "here" / "checkpoint.json").exists()
 
 
+@dataclass(frozen=True)
 class MeanVoxel:
     """A decoder in one file: every target is a multiple of the mean of all voxels."""
 
@@ -536,11 +537,19 @@ class MeanVoxel:
     def for_target(cls, target: str) -> MeanVoxel:
         return cls()
 
-    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> MeanVoxel:
-        n_targets, mean = targets.shape[1], responses.mean(axis=1)
-        y = targets.columns(0, n_targets)
-        self.slope, self.n_voxels = (mean @ y) / (mean @ mean), responses.shape[1]
-        return self
+    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> FittedMean:
+        mean = responses.mean(axis=1)
+        slope = (mean @ targets.columns(0, targets.shape[1])) / (mean @ mean)
+        return FittedMean(slope, responses.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "mean"}
+
+
+@dataclass(frozen=True)
+class FittedMean:
+    slope: np.ndarray
+    n_voxels: int
 
     def predict(self, responses: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
         return np.outer(responses.mean(axis=1), self.slope[start:stop])
@@ -550,9 +559,6 @@ class MeanVoxel:
         weight = np.repeat(self.slope[:, None] / self.n_voxels, self.n_voxels, axis=1).astype(np.float32)
         index = np.broadcast_to(np.arange(self.n_voxels, dtype=np.int32), shape)
         return {"index": index, "weight": weight, "bias": np.zeros(len(self.slope), np.float32)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "mean"}
 
 
 @pytest.fixture
@@ -585,9 +591,9 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
 def test_a_decoder_of_another_layout_is_refused_before_its_file(
     tmp_path: Path, data: Data, mean_decoder: FitSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = MeanVoxel.arrays
+    whole = FittedMean.arrays
     for change in ({"weight": np.zeros((42, 14))}, {"scale": np.ones(42, np.float32)}, {"bias": np.zeros(3, "f4")}):
-        monkeypatch.setattr(MeanVoxel, "arrays", lambda self, change=change: {**whole(self), **change})
+        monkeypatch.setattr(FittedMean, "arrays", lambda self, change=change: {**whole(self), **change})
         with pytest.raises(ShapeError, match="decoder of context gave .*a checkpoint holds index int32"):
             fit(data, Models(), tmp_path / "c", mean_decoder)
     assert not (tmp_path / "c" / "context.safetensors").exists()
