@@ -24,6 +24,9 @@ def _load(name: str) -> None:
         raise
 
 
+_load("json_edits")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoders.base import Columns, Decoder
+from .decoders.base import Decoder
+from .solvers.columns import Columns
 
 # Targets whose weights are held at once, at least this many and at least this many per voxel: a decoder prepares
 # for the responses (the voxels' Gram matrix) once per block, and with these a block's weights take a few times that

@@ -30,12 +30,13 @@ from ..runtime.locks import inside, locked
 from . import libraries, scores
 from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data
-from .decoders.base import TARGETS, Columns, Decoder, changed, make_decoder
+from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
 from .score_table import figure
 from .selection import SelectionSettings, best_per_layer, fold_correlations, folds_of, mean_over_folds
+from .solvers.columns import Columns
 
 if TYPE_CHECKING:
     from .features.extract import Features
@@ -355,17 +356,17 @@ class _Job:
         spans = list(blocks(n_targets, size))
         parts = {(start, stop): f"{name}-{start:08d}" for start, stop in spans}
         left = [span for span in spans if not self.journal.has(parts[span])]
-        responses = self.normaliser(self.data.responses("train")) if left else None
         done = n_targets - sum(stop - start for start, stop in left)
         if done > 0:
             self.progress(name, done, n_targets)
+        responses = self.normaliser(self.data.responses("train")) if left else np.empty((0, 0))
         for start, stop in left:
-            fitted = decoder.fit(
-                responses,
-                Block(targets, start, stop),
-                n_threads=self.settings.n_threads,
-                progress=lambda n, _of, before=done: self.progress(name, before + n, n_targets),
-            )
+
+            def told(n: int, _of: int, before: int = done) -> None:
+                self.progress(name, before + n, n_targets)
+
+            block = Block(targets, start, stop)
+            fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=told)
             arrays = _in_layout(name, fitted.arrays(), stop - start)
             if len(spans) == 1:
                 return arrays

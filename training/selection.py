@@ -185,10 +185,11 @@ def fold_correlations(
         if work is None or work.number != number:
             work = None  # one fold's responses at a time
             work = _Fold(number, responses, stimulus, fold == number)
-        before = done
-        found = work.score(
-            features[:, start:stop], decoder, n_threads, lambda n, _of, before=before: report(before + n)
-        )
+
+        def told(n: int, _of: int, before: int = done) -> None:
+            report(before + n)
+
+        found = work.score(features[:, start:stop], decoder, n_threads, told)
         scores[number, start:stop] = found
         if parts is not None:
             parts.keep(_part(number, start), {"score": found})
