@@ -1,6 +1,7 @@
 """The files of a checkpoint folder: what fitting writes and decoding reads.
 
-checkpoint.json       what it was fitted on and for, shapes, settings, and the SHA-256 of every other file
+checkpoint.json       what it was fitted on and for, shapes, settings, and the SHA-256 of every other file; optionally
+                      rois, name to [start, stop] in the voxel axis
 normaliser            mean, std (n_voxels,) of the training responses; std 0 marks a voxel that did not vary
 <target>              index (n_targets, n_selected) int32 voxels, weight of that shape, bias (n_targets,),
                       position (n_targets,) int32 in the flattened target, target_mean and target_std (size,)

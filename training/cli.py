@@ -70,7 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[train]'") from error
         return DONE
 
-    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="give a smaller --batch-size")
+    return guarded(
+        PROG,
+        run,
+        interrupted="give the same command again",
+        out_of_memory="give a smaller --batch-size",
+        argv=argv,
+    )
 
 
 _RAW: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -284,7 +290,10 @@ def _open_models(args: argparse.Namespace, preset: str) -> Any:
     from ..runtime.models.open import load_models
     from ..runtime.opening import choose_device
 
-    return load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    for note in models.notes:
+        tell(PROG, note, DONE)
+    return models
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -159,10 +159,10 @@ def fit(
     ingredients = _ingredients(data, models, settings)
     key = _hash(ingredients)
     if (out / DESCRIPTION).exists():
-        return _finished(out, key)
+        return _finished(out, key, data)
     with locked(inside(out), out):
         if (out / DESCRIPTION).exists():  # by another process, since
-            return _finished(out, key)
+            return _finished(out, key, data)
         journal = Journal(out, key, _about(data, settings))
         job = _Job(data, models, settings, journal, normaliser, progress or _silent)
         _write(job, job.features(out, say or _unsaid), key, ingredients)
@@ -277,10 +277,10 @@ def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
     }
 
 
-def _finished(out: Path, key: str) -> Path:
+def _finished(out: Path, key: str, data: Data) -> Path:
     if read_description(out)["provenance"].get("key") != key:
         raise _other(out)
-    open_checkpoint(out)  # a damaged one is reported, not handed out
+    open_checkpoint(out).require_rois(data.rois)  # a damaged one is reported, not handed out
     return out
 
 
@@ -482,6 +482,7 @@ def _description(
         "subject": data.subject,
         "modality": data.modality,
         "n_voxels": data.n_voxels,
+        "rois": {name: list(span) for name, span in data.rois.items()},
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},
         "shapes": {name: list(shape) for name, shape in shapes.items()},

@@ -178,7 +178,8 @@ def feature_scores(
     score = np.empty((settings.n_folds, len(drawn), len(regions)))
     null = np.empty((*score.shape, _N_SHUFFLED))
     places = [(number, row) for number in range(settings.n_folds) for row in range(len(drawn))]
-    left = [place for place in places if not _restore(score[place], null[place], parts, place)]
+    spans = np.array([(start, stop) for _, start, stop in regions])
+    left = [place for place in places if not _restore(score[place], null[place], spans, parts, place)]
     total, done = score.size, (len(places) - len(left)) * len(regions)
     report = progress or (lambda _done, _total: None)
     report(done, total)
@@ -191,7 +192,7 @@ def feature_scores(
         name = list(drawn)[row]
         score[place], null[place] = now.score(drawn[name], sources.decoders[name], regions, n_threads)
         if parts is not None:
-            parts.keep(_part(place), {"score": score[place], "null": null[place]})
+            parts.keep(_part(place), {"score": score[place], "null": null[place], "spans": spans})
         done += len(regions)
         report(done, total)
     mean, shuffled = score.mean(axis=0), null.mean(axis=0)
@@ -205,9 +206,9 @@ def _part(place: tuple[int, int]) -> str:
     return f"scores-{place[0]}-{place[1]}"
 
 
-def _restore(score: Float64, null: Float64, parts: Parts | None, place: tuple[int, int]) -> bool:
+def _restore(score: Float64, null: Float64, spans: Array, parts: Parts | None, place: tuple[int, int]) -> bool:
     found = None if parts is None else parts.part(_part(place))
-    if found is None or found["score"].shape != score.shape or found["null"].shape != null.shape:
+    if found is None or not np.array_equal(found["spans"], spans):  # regions do not decide a fit, so they may change
         return False
     score[:], null[:] = found["score"], found["null"]
     return True

@@ -18,6 +18,8 @@ from onnx import helper
 from minddiffuser.export import check
 from minddiffuser.export.check import BAD, NOT_RUN, OK, Line, check_bundle, fitted
 from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.engines import cuda_gpu, trt_identity
+from minddiffuser.runtime.engines.cuda_gpu import Gpu
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
@@ -243,7 +245,7 @@ def test_an_engine_that_is_for_this_machine_and_does_not_run_fails(
     def run(*_: Any) -> Any:
         raise InputError("no memory for it")
 
-    monkeypatch.setattr(check, "run_variant", run)
+    monkeypatch.setattr(check, "running", run)
     assert [line.verdict for line in check_bundle(copied)] == [BAD, BAD]
     assert check_bundle(copied)[0].detail == "no memory for it"
 
@@ -252,7 +254,7 @@ def test_without_onnx_runtime_the_extra_is_named(copied: Path, monkeypatch: pyte
     def run(*_: Any) -> Any:
         raise MissingExtra("running a bundle needs onnxruntime: pip install 'minddiffuser[edge]'")
 
-    monkeypatch.setattr(check, "run_variant", run)
+    monkeypatch.setattr(check, "running", run)
     with pytest.raises(MissingExtra, match="edge"):
         check_bundle(copied)
 
@@ -282,7 +284,7 @@ def add_plan(folder: Path, reseal: Edit) -> None:
 
 def test_a_plan_is_not_run_without_a_gpu(copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     add_plan(copied, reseal)
-    monkeypatch.setattr(check, "find_gpu", lambda: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
     lines = check_bundle(copied, threads=1)
     assert [line.verdict for line in lines] == [OK, OK, NOT_RUN]
     assert lines[2].detail == "no NVIDIA GPU was found"
@@ -292,16 +294,8 @@ def test_a_plan_for_another_machine_is_told_and_not_run(
     copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_plan(copied, reseal)
-    here = {
-        "target": "tensorrt-rtx",
-        "library": "2.0.0",
-        "cuda": "13.0",
-        "gpu": "NVIDIA GeForce RTX 4090",
-        "compute_capability": "8.9",
-        "platform": "linux-x86_64",
-    }
-    monkeypatch.setattr(check, "find_gpu", lambda: object())
-    monkeypatch.setattr(check, "this_machine", lambda target: here)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0"))
+    monkeypatch.setattr(trt_identity, "library_version", lambda target: "2.0.0")
     line = check_bundle(copied, threads=1)[2]
     assert line.verdict == NOT_RUN
     assert "the plan was built by TensorRT-RTX 1.0.0, this machine has 2.0.0" in line.detail

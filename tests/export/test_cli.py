@@ -17,17 +17,18 @@ from minddiffuser.export import cli
 from minddiffuser.export.check import OK, check_bundle
 from minddiffuser.export.cli import main, parser
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import PRECISIONS, TARGETS
+from minddiffuser.runtime.bundle_schema import PRECISIONS, TARGETS, Variant
+from minddiffuser.runtime.engines.trust import read_trusted
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
 Edit = Callable[..., None]
-COMMANDS = [[], ["bundle"], ["check"], ["inspect"], ["build"]]
+COMMANDS = [[], ["bundle"], ["check"], ["inspect"], ["build"], ["trust"]]
 GPU_TARGETS = [target for target in TARGETS if target in ("tensorrt", "ort-tensorrt")]
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("runtime.engines.cuda_gpu", "export.to_trt", "export.check"):
+    for name in ("runtime.engines.cuda_gpu", "export.to_trt"):
         monkeypatch.setattr(f"minddiffuser.{name}.find_gpu", lambda: None)
 
 
@@ -51,6 +52,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("md-export ")
+
+
+def plans_of(bundle: Bundle) -> list[Variant]:
+    return [v for graph in bundle.graphs.values() for v in graph.variants if v.target == "tensorrt-rtx"]
 
 
 BUNDLE = ["bundle", "nowhere", "--out", "x"]
@@ -138,9 +143,15 @@ def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: 
 
 
 def test_a_bundle_with_engines_and_half_precision(
-    command: Command, small_checkpoint: Path, small_world: Path, tmp_path: Path, no_gpu: None
+    command: Command,
+    small_checkpoint: Path,
+    small_world: Path,
+    tmp_path: Path,
+    no_gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     out = tmp_path / "bundle"
     code, told, err = command(
         "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "vae_decode",
@@ -154,8 +165,10 @@ def test_a_bundle_with_engines_and_half_precision(
     both = [("onnx", "fp32"), ("onnx", "fp16")]
     built = [("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16")]
     assert held == {"decode_context": both, "vae_decode": both + built}
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "bundle", "config"]
     assert not (out / ".lock").exists()
+    trusted = read_trusted(tmp_path / "config" / "minddiffuser" / "trusted_plans.json")
+    assert set(trusted) == {bundle.files[f"engines/tensorrt-rtx/{v.file.name}"].sha256 for v in plans_of(bundle)}
     # Both stages ran once in PyTorch, and what the VAE was given there is what its graph is verified on.
     variant = bundle.graphs["vae_decode"].variants[0]
     assert set(variant.parity["inputs"]) == {"random", "decoded"}

@@ -47,7 +47,7 @@ class Data:
     modality: str = "fmri"
     provenance: dict[str, Any] = field(default_factory=dict)
     order: np.ndarray = field(default_factory=lambda: np.r_[np.arange(40), np.arange(20)])
-    rois: dict[str, tuple[int, int]] = field(default_factory=lambda: {"V1": (0, 6), "LO": (6, 14)})
+    rois: dict[str, tuple[int, int]] = field(default_factory=lambda: {"V1": (0, 5), "LO": (5, 14)})
     texts: int = N_STIMULI
 
     @property
@@ -378,6 +378,18 @@ def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None
     (out / "mask.safetensors").write_bytes(b"half")
     with pytest.raises(FileError, match="truncated or was changed"):
         fit(data, Models(), out, SETTINGS)
+
+
+def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Path, data: Data) -> None:
+    out = fit(data, Models(), tmp_path / "checkpoint", FitSettings(n_threads=1))
+    checkpoint = open_checkpoint(out)
+    assert list((checkpoint.rois or {}).items()) == [("V1", (0, 5)), ("LO", (5, 14))]
+    assert checkpoint.require_rois(data.rois) is None
+    turned = replace(data, rois={"LO": (0, 9), "V1": (9, 14)})
+    with pytest.raises(InputError, match="voxels 0 to 5 are 'V1' there, and 0 to 9 are 'LO' in the data folder"):
+        checkpoint.require_rois(turned.rois)
+    with pytest.raises(InputError, match="0 to 5 are 'V1' there"):
+        fit(turned, Models(), out, FitSettings(n_threads=1))
 
 
 @pytest.mark.parametrize("finished", [True, False])

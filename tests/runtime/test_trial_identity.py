@@ -1,0 +1,201 @@
+"""``md-reconstruct run``: a trial's picture goes with its id, whatever row, file or company it comes in."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from minddiffuser.runtime import cli
+from minddiffuser.runtime.data.folder import SplitData, write_data
+from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.responses import open_responses
+
+IDS = ("cat", "dog", "elk", "fox", "gnu")
+ROWS = np.random.default_rng(1).standard_normal((len(IDS), 24)).astype(np.float32)
+FAST = ["--steps", "1", "--backprop-steps", "1", "--threads", "1", "--device", "cpu"]
+Run = Callable[..., dict[str, bytes]]
+
+
+@pytest.fixture
+def run(small_checkpoint: Path, small_world: Path, tmp_path: Path) -> Run:
+    """Reconstruct an array's or a folder's trials one by one; gives the pictures by kind and place."""
+    count = 0
+
+    def go(responses: Path, *options: str, code: int = 0) -> dict[str, bytes]:
+        nonlocal count
+        count += 1
+        out = tmp_path / f"run{count}"
+        command = ["run", str(small_checkpoint), str(responses), "--models", str(small_world), "--out", str(out)]
+        assert cli.main([*command, *FAST, "--batch-size", "1", *options]) == code
+        return {f"{path.parent.name}/{path.stem}": path.read_bytes() for path in sorted(out.glob("images/*/*.png"))}
+
+    return go
+
+
+def saved(path: Path, rows: np.ndarray) -> Path:
+    np.save(path, rows)
+    return path
+
+
+def listed(path: Path, ids: Any) -> str:
+    path.write_text(json.dumps(list(ids)) if path.suffix == ".json" else "\n".join(ids))
+    return str(path)
+
+
+def of(pictures: dict[str, bytes], row: int) -> tuple[bytes, bytes]:
+    return pictures[f"stage1/{row:06d}"], pictures[f"stage2/{row:06d}"]
+
+
+def test_pictures_go_with_the_ids(run: Run, tmp_path: Path) -> None:
+    whole = run(saved(tmp_path / "a.npy", ROWS), "--trial-ids", listed(tmp_path / "a.txt", IDS))
+    order = [3, 0, 4]
+    some = run(
+        saved(tmp_path / "b.npy", ROWS[order]), "--trial-ids", listed(tmp_path / "b.json", [IDS[t] for t in order])
+    )
+    assert [of(some, row) for row in range(3)] == [of(whole, trial) for trial in order]
+    save_file({IDS[2]: ROWS[2].copy(), IDS[1]: ROWS[1].copy()}, tmp_path / "c.safetensors")  # names are ids
+    named = run(tmp_path / "c.safetensors")
+    assert [of(named, 0), of(named, 1)] == [of(whole, 1), of(whole, 2)]
+    alone = run(saved(tmp_path / "d.npy", ROWS[4:]), "--trial-ids", listed(tmp_path / "d.txt", IDS[4:]))
+    assert of(alone, 0) == of(whole, 4)
+    # Without ids it is the row that decides: other noise, other pictures.
+    rowed = run(saved(tmp_path / "e.npy", ROWS[order]))
+    assert all(of(rowed, row) != of(whole, trial) for row, trial in enumerate(order))
+
+
+def test_a_subset_of_a_data_folder_keeps_its_pictures(run: Run, tmp_path: Path) -> None:
+    def write(folder: Path, trials: list[int], ids: list[str] | None) -> Path:
+        images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+        stimulus = np.array([0, 1, 0, 2, 1])[trials]
+        test = SplitData(responses=ROWS[trials], stimulus=stimulus, images=images, trial_ids=ids)
+        train = SplitData(responses=ROWS, stimulus=np.zeros(5, np.int64), images=images[:1], captions=[["a cat"]])
+        write_data(folder, {"train": train, "test": test}, subject="someone", rois={"V1": (0, 24)})
+        return folder
+
+    whole = run(write(tmp_path / "whole", [0, 1, 2, 3, 4], None))
+    ids = json.loads((tmp_path / "whole" / "trial_ids.json").read_text())["test"]
+    assert ids == ["test/0/0", "test/1/0", "test/0/1", "test/2/0", "test/1/1"]
+    part = run(write(tmp_path / "part", [4, 2], [ids[4], ids[2]]))
+    assert [of(part, 0), of(part, 1)] == [of(whole, 4), of(whole, 2)]
+    first = tmp_path / "run1"
+    assert [row["id"] for row in json.loads((first / "trials.json").read_text())] == ids
+    assert "test/1/1" in (first / "report.html").read_text()
+    # A folder of an earlier release has no such file, and the same ids.
+    (tmp_path / "whole" / "trial_ids.json").unlink()
+    assert list(open_responses(tmp_path / "whole").trial_ids) == ids
+
+
+def test_skipped_trials_are_named_by_their_ids(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ROWS.copy()
+    bad[1, 3] = np.nan
+    run(saved(tmp_path / "a.npy", bad), "--trial-ids", listed(tmp_path / "a.txt", IDS), "--stage", "1", code=1)
+    assert "trial 1 (dog) is skipped: 1 of 24 values" in capsys.readouterr().err
+    (skipped,) = json.loads((tmp_path / "run1" / "summary.json").read_text())["skipped"]
+    assert (skipped["trial"], skipped["id"]) == (1, "dog")
+    assert "Trial 1 (dog)" in (tmp_path / "run1" / "report.html").read_text()
+    run(saved(tmp_path / "b.npy", ROWS), "--stage", "1")
+    assert all("id" not in row for row in json.loads((tmp_path / "run2" / "trials.json").read_text()))
+
+
+def test_a_run_folder_belongs_to_its_ids(
+    small_checkpoint: Path, small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "a.npy", ROWS)
+    command = ["run", str(small_checkpoint), str(path), "--models", str(small_world), "--out", str(tmp_path / "run")]
+    command += [*FAST, "--stage", "1", "--trial-ids"]
+    assert cli.main([*command, listed(tmp_path / "a.txt", IDS)]) == 0
+    assert cli.main([*command, listed(tmp_path / "a.json", IDS)]) == 0
+    capsys.readouterr()
+    assert cli.main([*command, listed(tmp_path / "b.txt", reversed(IDS))]) == 2
+    assert "hashes.trial_ids" in capsys.readouterr().err
+
+
+def test_ids_that_are_not_one_per_trial_are_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "a.npy", ROWS)
+    for ids, told in ((IDS[:4], "has 4 trial ids and there are 5 trials"), (("cat",) * 5, "stands at trials 0 and 1")):
+        capsys.readouterr()
+        assert run(path, "--trial-ids", listed(tmp_path / "ids.txt", ids), code=2) == {}
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert told in line
+
+
+def test_own_pictures_find_their_trials_by_id(run: Run, tmp_path: Path) -> None:
+    colours = dict(zip(IDS, np.random.default_rng(3).integers(0, 256, (5, 3)), strict=True))
+    for name, colour in colours.items():
+        write_png(tmp_path / "seen" / f"{name}.png", np.broadcast_to(colour.astype(np.uint8), (32, 32, 3)).copy())
+    ids = ("gnu", "cat", "fox", "dog", "elk")
+    options = ["--trial-ids", listed(tmp_path / "a.txt", ids), "--stimuli", str(tmp_path / "seen"), "--stage", "1"]
+    run(saved(tmp_path / "a.npy", ROWS), *options)
+    for row, name in enumerate(ids):
+        shown = (tmp_path / "run1" / "stimuli" / f"{row:06d}.png").read_bytes()
+        assert shown == (tmp_path / "seen" / f"{name}.png").read_bytes()
+
+
+# ---- responses that are not on the scale of training, or not in its order ------------------------------------------
+
+
+def test_other_units_are_refused_before_the_run_folder_is_touched(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(saved(tmp_path / "a.npy", 300 * ROWS), code=2) == {}
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "not on the scale of the training responses" in line
+    assert not (tmp_path / "run1").exists()
+
+
+def test_a_doubtful_scale_is_told_on_the_page_too(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ROWS + 6
+    assert len(run(saved(tmp_path / "a.npy", rows), "--stage", "1")) == len(ROWS)
+    assert "md-reconstruct: warning: the responses are hardly on the scale" in capsys.readouterr().err
+    (note,) = [
+        note for note in json.loads((tmp_path / "run1" / "summary.json").read_text())["notes"] if "scale" in note
+    ]
+    assert note.startswith("Warning: the responses are hardly on the scale")
+    assert "hardly on the scale" in (tmp_path / "run1" / "report.html").read_text()
+
+
+def write_folder(folder: Path, rois: dict[str, tuple[int, int]]) -> Path:
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    part = SplitData(responses=ROWS, stimulus=np.zeros(5, np.int64), images=images, captions=[["a cat"]])
+    write_data(folder, {"train": part, "test": part}, subject="someone", rois=rois)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+def test_voxels_of_other_regions_are_refused_and_unknown_regions_told(
+    kind: str, small_checkpoint: Path, toy_bundle: Path, small_world: Path, tmp_path: Path, capsys: Any
+) -> None:
+    source = shutil.copytree({"checkpoint": small_checkpoint, "bundle": toy_bundle}[kind], tmp_path / kind)
+    options = ["--models", str(small_world), "--device", "cpu"] if kind == "checkpoint" else []
+    data = write_folder(tmp_path / "data", {"V1": (0, 10), "LO": (10, 24)})
+    turned = write_folder(tmp_path / "turned", {"LO": (0, 14), "V1": (14, 24)})
+
+    def go(folder: Path, out: str) -> int:
+        command = ["run", str(source), str(folder), "--out", str(tmp_path / out), "--stage", "1", "--threads", "1"]
+        return cli.main([*command, *options])
+
+    assert go(data, "old") == 0
+    assert "keeps no rois (an earlier release made it)" in capsys.readouterr().err
+    assert any("keeps no rois" in n for n in json.loads((tmp_path / "old" / "summary.json").read_text())["notes"])
+    keep_rois(source, {"V1": [0, 10], "LO": [10, 24]})
+    assert go(turned, "turned") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO' in the data folder" in line
+    assert not (tmp_path / "turned" / "settings.json").exists()
+    assert go(data, "new") == 0
+    assert "rois" not in capsys.readouterr().err
+
+
+def keep_rois(source: Path, rois: dict[str, list[int]]) -> None:
+    path = source / "manifest.json"
+    path = path if path.exists() else source / "checkpoint.json"
+    content = json.loads(path.read_text())
+    content.get("checkpoint", content)["rois"] = rois
+    path.write_text(json.dumps(content))
