@@ -232,7 +232,7 @@ class Checkpoint:
         if preset != self.preset:
             raise InputError(
                 f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for "
-                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --preset {preset}"
+                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
             )
 
 

@@ -24,7 +24,9 @@ def _load(name: str) -> None:
         raise
 
 
-_load("small_data")  # which costs numpy alone: test files import it as any module
+# Which cost numpy alone: test files import them as any module.
+_load("json_edits")
+_load("small_data")
 
 
 @pytest.fixture

@@ -157,7 +157,8 @@ def _listed(summary: Mapping[str, Any], key: str, title: str) -> str:
 
 def _name(row: Mapping[str, Any]) -> str:
     """A trial's number, and its id where there is one."""
-    return f"{row.get('trial')} ({row['id']})" if "id" in row else str(row.get("trial"))
+    number = _text(row.get("trial"))
+    return f"{number} ({_text(row['id'])})" if "id" in row else number
 
 
 def _settings(contents: RunContents) -> str:
