@@ -43,7 +43,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("vae", {"use_quant_conv": False}, "do not fit its config"),
         ("vae", {"block_out_channels": [8, 8, 8, 10**12]}, "'block_out_channels' is 1000000000000, expected 0 to"),
         ("vae", {"quantization_config": {"quant_method": "x"}}, "'quantization_config' is"),
-        ("unet", {"sample_size": 10**6}, "'sample_size' is 1000000, expected 0 to"),
+        ("unet", {"sample_size": 10**12}, "'sample_size' is 1000000000000, expected 0 to"),
         ("unet", {"sample_size": 600}, "sample_size 600, expected one number from 1 to 512"),
         ("unet", {"sample_size": [4, 4]}, r"sample_size \[4, 4\], expected one number"),
         ("unet", {"num_class_embeds": 3}, r"wants more than a text, as SDXL does \(num_class_embeds 3\)"),
