@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import MANIFEST, Variant, native_files, sealed
 from ..runtime.engines.here import hashes_of, source_of
-from ..runtime.files import read_json, write_json
+from ..runtime.files import read_json, sha256_of, write_json
 
 
 def keep_built(old: Bundle, draft: Path, say: Callable[[str], None]) -> None:
@@ -28,14 +28,15 @@ def keep_built(old: Bundle, draft: Path, say: Callable[[str], None]) -> None:
     """
     new = Bundle.open(draft, verify=False)
     built = [v for graph in old.graphs.values() for v in graph.variants if v.target != "onnx"]
-    kept = [variant for variant in built if _fits(new, variant)]
+    kept = [variant for variant in built if _fits(new, variant) and _is_whole(old, variant)]
     if kept:
         _add(old, new, kept)
         say(f"kept the engines whose graphs are the same: {_names(kept)}")
     gone = [variant for variant in built if variant not in kept]
     if gone:
         targets = " and ".join(f"--target {target}" for target in sorted({v.target for v in gone}))
-        say(f"the graphs of these engines changed, and they are taken out: {_names(gone)}; md-export build {targets}")
+        told = f"{_names(gone)}; md-export build {targets}"
+        say(f"the graphs of these engines changed, or they are damaged, and they are taken out: {told}")
 
 
 def _names(variants: list[Variant]) -> str:
@@ -45,6 +46,11 @@ def _names(variants: list[Variant]) -> str:
 def _fits(new: Bundle, variant: Variant) -> bool:
     onnx = source_of(new, variant) if variant.graph in new.graphs else None
     return onnx is not None and variant.builder.get("graph") == hashes_of(new, onnx)
+
+
+def _is_whole(old: Bundle, variant: Variant) -> bool:
+    names = native_files(variant, old.folder, old.files)
+    return bool(names) and all(sha256_of(old.folder / name) == old.files[name].sha256 for name in names)
 
 
 def _add(old: Bundle, new: Bundle, kept: list[Variant]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -430,8 +431,41 @@ def test_plans_of_unchanged_graphs_survive_an_export(built: Bundle, small_checkp
         f"kept the engines whose graphs are the same: {', '.join(f'{g} tensorrt-rtx fp32' for g in DECODERS)}"
     ]
     said.clear()
+    plan_of(bundle, "decode_structure").file.write_bytes(b"x" * len(old["decode_structure"]))  # the size alone fits
     bundle = export(again)
     kept = [(v.graph, v.target) for g in bundle.graphs.values() for v in g.variants if v.target != "onnx"]
     assert kept == ([] if weights else [("decode_context", "tensorrt-rtx")])
     assert "decode_structure tensorrt-rtx fp32; md-export build --target tensorrt-rtx" in said[-1]
     assert "they are taken out" in said[-1]
+
+
+def test_a_bundle_is_read_once_it_is_locked(copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another build adds until then is not lost."""
+    real = build.locked
+
+    @contextmanager
+    def late(*given: Any, **named: Any) -> Iterator[None]:
+        monkeypatch.setattr(build, "locked", real)
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_structure"])
+        with real(*given, **named):
+            yield
+
+    monkeypatch.setattr(build, "locked", late)
+    bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_context"])
+    assert {graph for graph in DECODERS if plan_of(bundle, graph)} == set(DECODERS)
+    assert (copied.parent / ".bundle.lock").exists()  # taken away, it could have two holders
+
+
+def test_a_bundle_that_cannot_be_written_is_one_sentence(
+    copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "tensorrt-rtx":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(FileError, match="bundle cannot be written .Permission denied.: change its permissions or"):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)

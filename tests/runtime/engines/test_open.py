@@ -1,5 +1,8 @@
 """Which engine is chosen, what is told of it, and that no other one runs instead."""
 
+import dataclasses
+import gc
+import hashlib
 import importlib.util
 import json
 import platform
@@ -23,7 +26,7 @@ from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity
 from minddiffuser.runtime.engines.open import Choice, EngineSet, EngineSettings, choose_backend, open_engine
 from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings
 from minddiffuser.runtime.engines.trust import Trust
-from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 
 ADA = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
 PLAN = {
@@ -53,14 +56,14 @@ def identity(name: str, target: str, precision: str) -> dict[str, Any]:
 
 def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None = None, **plan: Any) -> Bundle:
     """A bundle as far as choosing goes; `held` has (target, precision) of every engine by graph."""
-    graphs, files = {}, {}
+    graphs, files = {}, {"arrays.safetensors": Listed(sha256="ef" * 32, size=1)}
     for name, engines in held.items():
         variants = tuple(
             Variant(
                 graph=name,
                 target=target,
                 precision=precision,
-                file=Path(f"/bundle/engines/{name}.{target}.{precision}"),
+                file=Path(f"/bundle/engines/{name}.{'onnx' if target == 'ort-tensorrt' else target}.{precision}"),
                 data=(),
                 opset=20,
                 batch_sizes=(batches or {}).get(target),
@@ -75,8 +78,11 @@ def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None =
         )
         graphs[name] = Graph(name, SPECS, SPECS, variants)
         for variant in variants:
-            files[variant.file.relative_to("/bundle").as_posix()] = Listed(sha256="ab" * 32, size=1)
-            files[f"{variant.builder.get('cache')}/x.engine"] = Listed(sha256="cd" * 32, size=1)
+            graph = variant.target in ("onnx", "ort-tensorrt")
+            sha256 = "ab" * 32 if graph else hashlib.sha256(str(variant.file).encode()).hexdigest()
+            files[variant.file.relative_to("/bundle").as_posix()] = Listed(sha256=sha256, size=1)
+            if "cache" in variant.builder:
+                files[f"{variant.builder['cache']}/x.engine"] = Listed(sha256="cd" * 32, size=1)
     return Bundle(
         folder=Path("/bundle"),
         manifest={},
@@ -396,3 +402,124 @@ def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         EngineSettings(**choices)
+
+
+def test_what_is_asked_of_the_engines_decides_and_not_the_rest(set_of: Callable[..., EngineSet]) -> None:
+    """Plans of some graphs are enough for what needs no others; for what does, they are named at once, and the cure."""
+    held = {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]}
+    assert set_of(held, graphs=("denoise", "decode_latent"), backend="tensorrt").choice.backend == "tensorrt"
+    told = "has no clip_structure for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs clip_st"
+    with pytest.raises(InputError, match=told):
+        set_of(held, backend="tensorrt")
+
+
+class Failing:
+    """Opens engines; those of some providers do not start."""
+
+    def __init__(self, error: Exception, *providers: str) -> None:
+        self.error, self.providers = error, providers
+        self.open: list[str] = []
+        self.closed: list[str] = []
+
+    def __call__(self, name: str, path: Path, inputs: Any, outputs: Any, settings: OrtSettings, **_named: Any) -> Any:
+        if settings.provider in self.providers and name == "vae_decode":  # the second one, so that one is open
+            raise self.error
+        outer = self
+
+        class Opened(OrtEngine):
+            def close(self) -> None:
+                outer.closed.append(f"{settings.provider} {name}")
+                super().close()
+
+        self.open.append(f"{settings.provider} {name}")
+        return Opened(None, name, SPECS, SPECS, settings, "fp32")
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("fell back to the CPU"), FileError("no kernel image"), MemoryError("none"), MissingExtra("x")]
+)
+def test_auto_passes_over_what_does_not_start_and_says_so(
+    error: Exception, set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Failing(error, "cuda")
+    monkeypatch.setattr(opening, "open_ort", fake)
+    with set_of(everywhere()) as engines:
+        assert engines.choice.backend == "ort-cuda"
+        engines.start()
+        assert engines.choice.backend == "ort"
+        assert f"ort-cuda: it does not start ({error})" in engines.choice.reason
+        assert "\n" not in engines.choice.reason
+        assert fake.closed == ["cuda denoise"]  # nothing of it keeps the GPU's memory
+        assert [engines[name].device for name in NETWORKS] == ["cpu", "cpu"]
+    assert fake.open == ["cuda denoise", "cpu denoise", "cpu vae_decode", "cpu decode_latent"]
+    with set_of(everywhere(), backend="ort-cuda") as engines, pytest.raises(type(error), match=str(error)):
+        engines.start()
+
+
+def test_auto_that_ends_with_nothing_gives_the_last_reason(
+    set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "open_ort", Failing(FileError("the graph is damaged"), "cuda", "cpu"))
+    with set_of(everywhere()) as engines, pytest.raises(FileError, match="the graph is damaged"):
+        engines.start()
+
+
+def test_auto_stays_with_what_has_computed(set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a picture is never another backend's."""
+    monkeypatch.setattr(opening, "open_ort", Failing(InputError("no memory"), "cuda"))
+    with set_of(everywhere()) as engines:
+        assert engines["denoise"].device == "cuda:0"
+        with pytest.raises(InputError, match="no memory"):
+            engines["vae_decode"]
+        assert engines.choice.backend == "ort-cuda"
+
+
+def test_the_cache_of_an_engine_lives_as_long_as_it(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever holds it: open_engine gives the engine away and keeps nothing."""
+    machine(providers=PROVIDERS)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
+    monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)
+    caches: list[Path] = []
+
+    def fake(name: str, path: Path, inputs: Any, outputs: Any, settings: OrtSettings, **_named: Any) -> Any:
+        assert settings.cache is not None
+        assert settings.profile == (1, 1, 16)
+        caches.append(settings.cache)
+        return OrtEngine(None, name, SPECS, SPECS, settings, "fp32")
+
+    monkeypatch.setattr(opening, "open_ort", fake)
+    bundle = dataclasses.replace(bundle_of(everywhere(("ort-tensorrt", "fp16"))), folder=Path("/bundle"))
+    for name in [name for name in bundle.files if name.endswith(".engine") and "denoise" in name]:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"code")
+    monkeypatch.setattr(Bundle, "path", lambda _self, name: tmp_path / name)
+    settings = EngineSettings(backend="ort-tensorrt", trust=Trust(everything=True))
+    engine, _ = open_engine(bundle, "denoise", settings)
+    gc.collect()
+    assert [path.read_bytes() for path in caches[0].iterdir()] == [b"code"]
+    engine.close()
+    engine.close()
+    assert not caches[0].exists()
+
+
+def test_what_a_run_takes_stays_the_same_when_engines_are_added(set_of: Callable[..., EngineSet]) -> None:
+    """And changes with every file that it runs from."""
+
+    def hash_of(held: Held, backend: str = "ort", **given: Any) -> str:
+        return set_of(held, backend=backend, **given).content_hash
+
+    plain = hash_of(everywhere())
+    assert hash_of(everywhere(("tensorrt", "fp16"))) == plain
+    assert hash_of(everywhere(("onnx", "fp16"))) == plain  # the CPU takes float32
+    assert hash_of(everywhere(("tensorrt", "fp16")), "tensorrt") != plain
+    assert hash_of(everywhere(), graphs=("denoise",)) != plain
+    cached = hash_of(everywhere(("ort-tensorrt", "fp16")), "ort-tensorrt")
+    assert len({plain, cached, hash_of(everywhere(("tensorrt", "fp16")), "tensorrt")}) == 3
+
+
+def test_a_cache_of_kernels_inside_the_bundle_is_refused(toy_bundle: Path) -> None:
+    for cache in (toy_bundle, toy_bundle / "engines" / "new"):
+        with pytest.raises(InputError, match="lies inside the bundle .*: give a folder of your own"):
+            EngineSet(Bundle.open(toy_bundle), EngineSettings(cache=cache))
