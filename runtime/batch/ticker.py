@@ -119,11 +119,15 @@ class _Pace:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self._first: float | None = None
         self._laps: deque[float] = deque(maxlen=_WINDOW)
         self._steps: deque[float] = deque(maxlen=_WINDOW)
 
     def add(self, seconds: float) -> None:
-        self._laps.append(seconds)
+        if self.most > 1 and self._first is None:
+            self._first = seconds  # it compiles and warms up: no measure of those that follow
+        else:
+            self._laps.append(seconds)
 
     def end(self, steps: float) -> None:
         """A batch has ended with so many steps per image: fewer than at most, where its trials stopped early."""
@@ -136,7 +140,7 @@ class _Pace:
 
     @property
     def seconds(self) -> float | None:
-        """The median, which a first step that compiles or warms up does not move; None before there is one to trust."""
-        if not self._laps or (self.most > 1 and len(self._laps) == 1 and not self._steps):
-            return None
-        return median(self._laps)
+        """The median, which a pause does not move; None before there is a step to go by."""
+        if self._laps:
+            return median(self._laps)
+        return self._first if self._steps else None

@@ -501,7 +501,7 @@ def test_the_folder_is_locked_until_the_page_is_written(
     from minddiffuser.runtime.errors import FileError
     from minddiffuser.runtime.locks import inside, locked
 
-    locked = []
+    held = []
 
     def watched(name: str) -> None:
         real = getattr(job, name)
@@ -510,7 +510,7 @@ def test_the_folder_is_locked_until_the_page_is_written(
             folder = tmp_path / "run"
             with pytest.raises(FileError, match="another process"), locked(inside(folder), folder):
                 pass
-            locked.append(name)
+            held.append(name)
             return real(*given, **chosen)
 
         monkeypatch.setattr(job, name, step)
@@ -518,7 +518,7 @@ def test_the_folder_is_locked_until_the_page_is_written(
     for name in ("claim_folder", "run_batch", "write_summary", "write_report"):
         watched(name)
     assert cli.main([*arguments, "--stage", "1"]) == 0
-    assert locked == ["claim_folder", "run_batch", "write_summary", "write_report"]
+    assert held == ["claim_folder", "run_batch", "write_summary", "write_report"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
