@@ -12,29 +12,38 @@ from safetensors.numpy import save_file
 
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.data.folder import SplitData, write_data
+from minddiffuser.runtime.engines import ort
 from minddiffuser.runtime.images import write_png
 from minddiffuser.runtime.responses import open_responses
 
 IDS = ("cat", "dog", "elk", "fox", "gnu")
 ROWS = np.random.default_rng(1).standard_normal((len(IDS), 24)).astype(np.float32)
-FAST = ["--steps", "1", "--backprop-steps", "1", "--threads", "1", "--device", "cpu"]
+FAST = ["--steps", "1", "--backprop-steps", "1", "--threads", "1", "--batch-size", "1"]
 Run = Callable[..., dict[str, bytes]]
 
 
 @pytest.fixture
-def run(small_checkpoint: Path, small_world: Path, tmp_path: Path) -> Run:
-    """Reconstruct an array's or a folder's trials one by one; gives the pictures by kind and place."""
+def run(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Reconstruct an array's or a folder's trials one by one; gives the pictures by kind and place.
+
+    By a bundle whose networks are one formula each, or from `source`.
+    """
+    # A command takes one pool of threads for its process; this process has other tests to run.
+    monkeypatch.setattr(ort, "uses_pool", lambda *_given, **_named: False)
     count = 0
 
-    def go(responses: Path, *options: str, code: int = 0) -> dict[str, bytes]:
+    def go(responses: Path, *options: str, source: Path = toy_bundle, code: int = 0) -> dict[str, bytes]:
         nonlocal count
         count += 1
         out = tmp_path / f"run{count}"
-        command = ["run", str(small_checkpoint), str(responses), "--models", str(small_world), "--out", str(out)]
-        assert cli.main([*command, *FAST, "--batch-size", "1", *options]) == code
+        assert cli.main(["run", str(source), str(responses), "--out", str(out), *FAST, *options]) == code
         return {f"{path.parent.name}/{path.stem}": path.read_bytes() for path in sorted(out.glob("images/*/*.png"))}
 
     return go
+
+
+def with_options(run: Run, *always: str, source: Path) -> Run:
+    return lambda responses, *options: run(responses, *options, *always, source=source)
 
 
 def saved(path: Path, rows: np.ndarray) -> Path:
@@ -51,7 +60,12 @@ def of(pictures: dict[str, bytes], row: int) -> tuple[bytes, bytes]:
     return pictures[f"stage1/{row:06d}"], pictures[f"stage2/{row:06d}"]
 
 
-def test_pictures_go_with_the_ids(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+def test_pictures_go_with_the_ids(
+    kind: str, run: Run, small_checkpoint: Path, small_world: Path, tmp_path: Path
+) -> None:
+    if kind == "checkpoint":
+        run = with_options(run, "--models", str(small_world), "--device", "cpu", source=small_checkpoint)
     whole = run(saved(tmp_path / "a.npy", ROWS[:4]), "--trial-ids", listed(tmp_path / "a.txt", IDS[:4]))
     order = [3, 0]
     some = run(
@@ -99,16 +113,12 @@ def test_skipped_trials_are_named_by_their_ids(run: Run, tmp_path: Path, capsys:
     assert all("id" not in row for row in json.loads((tmp_path / "run2" / "trials.json").read_text()))
 
 
-def test_a_run_folder_belongs_to_its_ids(
-    small_checkpoint: Path, small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = saved(tmp_path / "a.npy", ROWS)
-    command = ["run", str(small_checkpoint), str(path), "--models", str(small_world), "--out", str(tmp_path / "run")]
-    command += [*FAST, "--stage", "1", "--trial-ids"]
-    assert cli.main([*command, listed(tmp_path / "a.txt", IDS)]) == 0
-    assert cli.main([*command, listed(tmp_path / "a.json", IDS)]) == 0
+def test_a_run_folder_belongs_to_its_ids(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, options = saved(tmp_path / "a.npy", ROWS), ("--out", str(tmp_path / "run"), "--stage", "1", "--trial-ids")
+    run(path, *options, listed(tmp_path / "a.txt", IDS))
+    run(path, *options, listed(tmp_path / "a.json", IDS))
     capsys.readouterr()
-    assert cli.main([*command, listed(tmp_path / "b.txt", reversed(IDS))]) == 2
+    run(path, *options, listed(tmp_path / "b.txt", reversed(IDS)), code=2)
     assert "hashes.trial_ids" in capsys.readouterr().err
 
 
@@ -167,26 +177,25 @@ def write_folder(folder: Path, rois: dict[str, tuple[int, int]]) -> Path:
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
 def test_voxels_of_other_regions_are_refused_and_unknown_regions_told(
-    kind: str, small_checkpoint: Path, toy_bundle: Path, small_world: Path, tmp_path: Path, capsys: Any
+    kind: str, run: Run, small_checkpoint: Path, toy_bundle: Path, small_world: Path, tmp_path: Path, capsys: Any
 ) -> None:
     source = shutil.copytree({"checkpoint": small_checkpoint, "bundle": toy_bundle}[kind], tmp_path / kind)
     options = ["--models", str(small_world), "--device", "cpu"] if kind == "checkpoint" else []
     data = write_folder(tmp_path / "data", {"V1": (0, 10), "LO": (10, 24)})
     turned = write_folder(tmp_path / "turned", {"LO": (0, 14), "V1": (14, 24)})
 
-    def go(folder: Path, out: str) -> int:
-        command = ["run", str(source), str(folder), "--out", str(tmp_path / out), "--stage", "1", "--threads", "1"]
-        return cli.main([*command, *options])
+    def go(folder: Path, code: int = 0) -> None:
+        run(folder, "--stage", "1", *options, source=source, code=code)
 
-    assert go(data, "old") == 0
+    go(data)
     assert "keeps no rois (an earlier release made it)" in capsys.readouterr().err
-    assert any("keeps no rois" in n for n in json.loads((tmp_path / "old" / "summary.json").read_text())["notes"])
+    assert any("keeps no rois" in n for n in json.loads((tmp_path / "run1" / "summary.json").read_text())["notes"])
     keep_rois(source, {"V1": [0, 10], "LO": [10, 24]})
-    assert go(turned, "turned") == 2
+    go(turned, code=2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO' in the data folder" in line
-    assert not (tmp_path / "turned" / "settings.json").exists()
-    assert go(data, "new") == 0
+    assert not (tmp_path / "run2" / "settings.json").exists()
+    go(data)
     assert "rois" not in capsys.readouterr().err
 
 
