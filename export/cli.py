@@ -86,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         interrupted="nothing was changed; give the same command again",
         out_of_memory="export fewer graphs at a time with --graphs, or on a machine with more memory",
+        argv=argv,
     )
 
 

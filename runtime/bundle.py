@@ -72,6 +72,8 @@ class Bundle:
         Whose responses it decodes, of what kind; the layer preset of the structure.
     image_size, n_voxels : int
         Side of a picture in pixels; width of the responses.
+    rois : dict or None
+        Name to (start, stop) in the voxel axis; None where an earlier release kept none.
     shapes : dict
         Of one trial's "context", "latent", "structure" and perhaps "semantic".
     files : dict
@@ -95,6 +97,7 @@ class Bundle:
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
+    rois: dict[str, tuple[int, int]] | None = None
 
     @classmethod
     def open(

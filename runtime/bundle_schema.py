@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from .engines.base import TensorSpec
 from .errors import FileError
+from .rois import stored_rois
 
 KIND = "bundle"
 VERSION = 1
@@ -149,6 +150,7 @@ class Contents:
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
+    rois: dict[str, tuple[int, int]] | None
 
 
 @dataclass(frozen=True)
@@ -339,6 +341,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         shapes=_shapes(top.get("shapes")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
+        rois=stored_rois(content["checkpoint"].get("rois"), content["n_voxels"], f"{path}, 'checkpoint'"),
     )
 
 

@@ -29,6 +29,7 @@ from .images import list_pictures, read_image
 from .locks import inside, locked
 from .output import check_output
 from .schedule import N_REVERSE
+from .stimuli import stimulus_ids
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 MARKER, KIND = "demo.json", "demo"
@@ -146,21 +147,22 @@ def run_demo(
     check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = _for_pictures(settings, len(pictures))
+        settings = _for_pictures(settings, pictures)
         for path in pictures:  # one that cannot be decoded is named before anything is made
             read_image(path)
     run = partial(_run, execute=execute or _execute, environment=_environment(settings), stream=stream)
+    key = subject_key(settings)
     with locked(inside(out), out):
         _claim(out, settings, pictures)
-        kept = kept_in(out, settings, stream) if subject is None else subject
+        kept = kept_in(out, key, stream) if subject is None else subject
         steps = commands(out, kept, settings, stimuli)
-        with _subject(kept, settings, stream):
+        with _subject(kept, key, stream):
             code = run([steps["subject"], steps["checkpoint"]])
             shutil.rmtree(kept / "features", ignore_errors=True)  # ours: under the marker of a kept subject
         if code == DONE:
             code = worst = run([steps["data"], steps["run"]] if "data" in steps else [steps["run"]])
         if code in (DONE, SOME_SKIPPED):
-            with _subject(kept, settings, stream):
+            with _subject(kept, key, stream):
                 code = run([steps["bundle"]])
         if code == DONE:
             code = run([steps["engines"]])
@@ -170,12 +172,8 @@ def run_demo(
     return code
 
 
-def kept_in(out: Path, settings: DemoSettings, stream: TextIO) -> Path:
-    """The folder of the kept subject: in the user's cache, or in `out` where that cannot be written.
-
-    Its name is a hash of everything that decides the subject, this package's code included, so that a newer release
-    makes its own.
-    """
+def kept_in(out: Path, key: str, stream: TextIO) -> Path:
+    """The folder of the kept subject: in the user's cache, or in `out` where that cannot be written."""
     from platformdirs import user_cache_path
 
     cache = user_cache_path("minddiffuser", appauthor=False)
@@ -186,10 +184,11 @@ def kept_in(out: Path, settings: DemoSettings, stream: TextIO) -> Path:
     except OSError as error:
         stream.write(f"the subject is kept in {out / 'subject'}, not for other demonstrations ({error})\n")
         return out / "subject"
-    return cache / f"demo-{_key(settings)[:16]}"
+    return cache / f"demo-{key[:16]}"
 
 
-def _key(settings: DemoSettings) -> str:
+def subject_key(settings: DemoSettings) -> str:
+    """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
     package = Path(__file__).parents[1]
     parts = [package / name for name in ("runtime", "training", "export")]
     code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
@@ -201,11 +200,11 @@ def _key(settings: DemoSettings) -> str:
 
 
 @contextmanager
-def _subject(kept: Path, settings: DemoSettings, stream: TextIO) -> Iterator[None]:
+def _subject(kept: Path, key: str, stream: TextIO) -> Iterator[None]:
     """Hold the kept subject's folder; another demonstration that is making it is waited for."""
     check_output(kept, what="folder of a demonstration's subject", marker=SUBJECT_MARKER, kind=SUBJECT_KIND)
     with locked(inside(kept), kept, wait=True, on_wait=lambda line: _say(stream, line)):
-        content = {"format": f"minddiffuser-{SUBJECT_KIND}", "version": VERSION, "key": _key(settings)}
+        content = {"format": f"minddiffuser-{SUBJECT_KIND}", "version": VERSION, "key": key}
         path = kept / SUBJECT_MARKER
         if not path.exists():
             write_json(path, content)
@@ -239,9 +238,9 @@ def _say(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-def _for_pictures(settings: DemoSettings, n_pictures: int) -> DemoSettings:
-    changes: dict[str, Any] = {"n_trials": n_pictures}
-    if n_pictures == 1:  # there is no other picture to take a shuffled target from
+def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": len(pictures)}
+    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
         changes["controls"] = "oracle"
     return replace(settings, **changes)
 

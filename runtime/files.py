@@ -161,9 +161,9 @@ def check_format(content: Mapping[str, Any], path: Path, kind: str, version: int
     Every self-describing file starts with {"format": "minddiffuser-<kind>", "version": <int>}.
     """
     if content.get("format") != f"minddiffuser-{kind}":
-        raise FileError(f"{path} is not a MindDiffuser {kind} (format {content.get('format')!r}): check the path")
+        raise FileError(f"{path} is not a MindDiffuser {kind} (format {content.get('format')!r:.60}): check the path")
     if content.get("version") != version:
         raise FileError(
-            f"{path} has {kind} version {content.get('version')!r}, this release reads version {version}: "
+            f"{path} has {kind} version {content.get('version')!r:.30}, this release reads version {version}: "
             "make it again with this release, or install the release that wrote it"
         )

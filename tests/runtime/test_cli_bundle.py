@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.engines import ort
@@ -217,13 +217,7 @@ def other_voxels(args: list[str], tmp: Path) -> None:
 
 @mistake("decodes subject 'someone', the responses are of 'else'")
 def another_subject(args: list[str], tmp: Path) -> None:
-    write_png(tmp / "data" / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
-    arrays = {"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}
-    save_file(arrays, tmp / "data" / "test.safetensors")
-    (tmp / "data" / "data.json").write_text(
-        json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"})
-    )
-    args[2] = str(tmp / "data")
+    args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
 
 
 @mistake("version 99")
@@ -274,7 +268,7 @@ def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
     args += ["--semantic-weight", "0.1"]
 
 
-@mistake("this machine has")
+@mistake("this process may use")
 def more_threads_than_cores(args: list[str], tmp: Path) -> None:
     args += ["--threads", "99999"]
 

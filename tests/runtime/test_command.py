@@ -48,7 +48,10 @@ def test_another_broken_pipe_is_told(capsys: pytest.CaptureFixture[str]) -> None
         raise BrokenPipeError(32, "Broken pipe")
 
     assert guarded("it", command, interrupted="", out_of_memory="") == 2
-    assert capsys.readouterr().err == "it: Broken pipe: mend that and run the same command again\n"
+    assert (
+        capsys.readouterr().err
+        == "it: Broken pipe: fix that and run the same command again (--debug shows where it happened)\n"
+    )
 
 
 def test_a_reader_that_stays_gets_everything() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime import demo
-from minddiffuser.runtime.demo import KEPT_TRIALS, DemoSettings, commands, kept_in, run_demo
+from minddiffuser.runtime.demo import KEPT_TRIALS, DemoSettings, commands, kept_in, run_demo, subject_key
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import write_png
 
@@ -91,17 +91,25 @@ def test_another_demonstration_uses_the_kept_subject(tmp_path: Path, cache: Path
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"n_train": 41}, {"n_structure": 9}, {"models": "other"}])
-def test_what_decides_the_subject_makes_another_one(change: dict[str, Any]) -> None:
-    stream = io.StringIO()
-    assert kept_in(Path("x"), SETTINGS, stream) != kept_in(Path("x"), replace(SETTINGS, **change), stream)
-    assert kept_in(Path("x"), SETTINGS, stream) == kept_in(Path("y"), replace(SETTINGS, steps=1), stream)
+def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cache: Path) -> None:
+    key = subject_key(SETTINGS)
+    assert subject_key(replace(SETTINGS, **change)) != key
+    assert subject_key(replace(SETTINGS, steps=1)) == key
+    assert kept_in(Path("x"), key, io.StringIO()) == cache / f"demo-{key[:16]}"
 
 
 def test_other_code_makes_another_subject(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = kept_in(Path("x"), SETTINGS, io.StringIO())
+    before = subject_key(SETTINGS)
     real = demo.sha256_of
     monkeypatch.setattr(demo, "sha256_of", lambda path: "0" if path.name == "simulate.py" else real(path))
-    assert kept_in(Path("x"), SETTINGS, io.StringIO()) != before
+    assert subject_key(SETTINGS) != before
+
+
+def test_code_that_changes_meanwhile_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update of the package during the ten minutes: the demonstration ends as it began."""
+    keys = iter(["0" * 64, "1" * 64, "2" * 64])
+    monkeypatch.setattr(demo, "subject_key", lambda settings: next(keys))
+    assert run(tmp_path / "demo")[0] == 0
 
 
 def test_without_a_cache_folder_the_subject_is_kept_with_the_demonstration(tmp_path: Path, cache: Path) -> None:
@@ -230,12 +238,15 @@ def test_own_pictures_decide_the_number_of_trials(tmp_path: Path) -> None:
         run(tmp_path / "demo", stimuli=tmp_path / "mine")
 
 
-def test_one_picture_has_no_shuffled_control(tmp_path: Path) -> None:
-    write_png(tmp_path / "mine" / "only.png", np.zeros((9, 9, 3), np.uint8))
+@pytest.mark.parametrize(("n_files", "named"), [(1, "1 picture,"), (3, "3 pictures,")])
+def test_one_picture_has_no_shuffled_control(n_files: int, named: str, tmp_path: Path) -> None:
+    """Copies of it do not make it two."""
+    for index in range(n_files):
+        write_png(tmp_path / "mine" / f"{index}.png", np.zeros((9, 9, 3), np.uint8))
     code, said = run(tmp_path / "demo", stimuli=tmp_path / "mine")
     assert code == 0
     assert "--controls oracle" in said
-    assert "1 picture," in said
+    assert named in said
 
 
 def test_a_picture_that_cannot_be_decoded_leaves_no_demonstration_behind(tmp_path: Path) -> None:

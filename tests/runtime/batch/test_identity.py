@@ -36,6 +36,7 @@ def test_the_same_settings_may_come_back_and_notes_may_change(tmp_path: Path) ->
             r"settings\.seed: 1 there, \"absent\" now",
         ),
         ("versions", {"torch": "2.7"}, r"versions\.torch"),
+        ("versions", {"torch": "2.6", "tensorrt": "10"}, r"versions\.tensorrt: \"absent\" there"),
         ("hashes", {"models": "bb"}, r"hashes\.models"),
         ("data", {"subject": "two"}, r"data\.subject"),
     ],
@@ -49,7 +50,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, part: str, value: ob
 @pytest.mark.parametrize("name", ["images", "journal", "stimuli", "curves"])
 def test_results_without_settings_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(FileError, match="no settings.json"):
+    with pytest.raises(FileError, match=f"holds {name} and is not a run folder"):
         claim_folder(tmp_path, IDENTITY)
 
 
