@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Any, NoReturn
 from .batch.choose import LEFT_OUT
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
-from .engines.open import BACKENDS
+from .engines.here import BACKENDS
+from .engines.trust import trust_list
 from .errors import InputError
 
 PROG = "md-reconstruct"
@@ -90,7 +92,16 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
     run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
     run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder: new, empty, or to be resumed")
-    run.add_argument("--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, by name")
+    run.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, named by its id or in order"
+    )
+    run.add_argument(
+        "--trial-ids",
+        type=Path,
+        metavar="FILE",
+        help="the trials' ids, one per line or a JSON list; a trial's noise depends on its id (default: those of the "
+        "data folder, the names of a file's arrays, or the rows)",
+    )
     run.add_argument(
         "--skip-trials",
         type=_names,
@@ -131,6 +142,12 @@ def _add_engines(run: Any) -> None:
     )
     engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
     engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
+    engines.add_argument(
+        "--trust-plans",
+        action="store_true",
+        help="run a bundle's TensorRT plans though they were neither built here nor trusted (md-export trust): they "
+        "are code for this machine; goes with a --backend by name",
+    )
     engines.add_argument(
         "--memory",
         choices=("fast", "low"),
@@ -175,10 +192,19 @@ def _add_demo(commands: Any) -> None:
         description="Simulate a subject, fit its decoders, reconstruct in two stages, measure, write a report.",
         epilog="example (offline):\n  md-reconstruct demo --out demo --stimuli my_drawings",
     )
-    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="RUN", help="(default: %(default)s)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new or empty (default: %(default)s)"
+    )
     demo.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
-    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own PNG or JPEG pictures, shown to the subject")
+    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject")
     demo.add_argument("--seed", type=int, metavar="S", help="of the subject")
+    demo.add_argument(
+        "--subject",
+        type=Path,
+        metavar="DIR",
+        help="where the simulated subject and its decoders are kept for other demonstrations (default: in the user's "
+        "cache folder)",
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -188,7 +214,7 @@ def _add_report(commands: Any) -> None:
         _report,
         help="write a run's page again",
         description="Write RUN/report.html from what is in the run folder, finished or not.",
-        epilog="example (offline):\n  md-reconstruct report demo",
+        epilog="example (offline):\n  md-reconstruct report demo/run",
     )
     report.add_argument("run", type=Path, metavar="RUN", help="run folder")
 
@@ -200,11 +226,24 @@ def _run(args: argparse.Namespace) -> int:
     settings = ReconstructSettings(
         stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
     )
-    names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
+    names = (
+        "checkpoint",
+        "responses",
+        "out",
+        "models",
+        "clip",
+        "stimuli",
+        "trial_ids",
+        "batch_size",
+        "device",
+        "dtype",
+        "threads",
+    )
     engines = ("backend", "precision", "memory", "gradients")
     choices = {name: getattr(args, name) for name in (*names, *engines)}
     choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}
     choices |= {"skip_trials": tuple(args.skip_trials)}
+    choices |= {"trust_plans": args.trust_plans, "trust_list": trust_list(os.environ)}
     job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)
@@ -237,9 +276,9 @@ def _demo(args: argparse.Namespace) -> int:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
     given = {"n_trials": args.trials, "seed": args.seed}
     settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
-    code = run_demo(args.out, settings, stimuli=args.stimuli, stream=sys.stderr)
+    code = run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
     if code in (DONE, SOME_SKIPPED):
-        print(args.out / "report.html")
+        print(args.out / "run" / "report.html")
     return code
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,16 +20,21 @@ from .batch.identity import check_run_folder, check_same_run, claim_folder
 from .batch.places import check_places
 from .batch.run import BROKE_OFF, Outcome, run_batch
 from .batch.ticker import Ticker
+from .data.trial_ids import hash_of_ids
 from .environment import versions
 from .errors import FileError, InputError, check_choice
 from .files import sha256_of, write_bytes
 from .images import png_bytes
 from .locks import inside, locked
+from .measure import Measured, measure_run, open_extractors
+from .metrics.extractors import Features, Given
 from .opening import Described, Source, describe_source
-from .reconstruct import Reconstructor, ReconstructSettings, check_request, phases
+from .progress import Phases
+from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
 from .report.page import write_report
-from .responses import Responses, open_responses, screen, seen, with_pictures
-from .summary import Measures, caption_labels, measure_run, write_summary
+from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from .screen import screen
+from .summary import write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
@@ -49,8 +56,11 @@ class Job:
         backend "pytorch".
     gradients
         "autograd" (a checkpoint, or the backend "pytorch") or "engines" (a bundle); None: what there is.
+    trial_ids
+        A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
-        A folder of pictures that were seen, in the trials' order; None takes the data folder's own, if any.
+        A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
+        own, if any.
     skip_trials
         Trials to leave out, by their id or their row.
     settings
@@ -66,6 +76,9 @@ class Job:
     gpu_memory_mib, engine_cache
         Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
         it compiles.
+    trust_plans, trust_list
+        Whether the user trusts every plan of the bundle, and the file that lists those that were trusted before; see
+        :mod:`~minddiffuser.runtime.engines.trust`.
     notes
         Lines for the report.
     """
@@ -79,6 +92,7 @@ class Job:
     precision: str | None = None
     memory: str | None = None
     gradients: str | None = None
+    trial_ids: Path | None = None
     stimuli: Path | None = None
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
@@ -89,6 +103,8 @@ class Job:
     share_threads: bool = False
     gpu_memory_mib: int | None = None
     engine_cache: Path | None = None
+    trust_plans: bool = False
+    trust_list: Path | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -129,6 +145,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     check_run_folder(job.out)
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
+        extractors, missing = _extractors(work)
         stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)
         stream.write(f"computing with {work.source.told}\n")
@@ -138,17 +155,18 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
             _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
         outcome = _reconstruct(job, work, stream)
         _tell_failures(outcome, work, stream)
-        outcome = _measured(job, work.source, work.given, outcome)
+        outcome = _measured(job, work, outcome, extractors, missing, stream)
         return outcome, write_report(job.out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
-    """A job whose inputs were all opened and found good, and what decides its pictures."""
+    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
 
     given: Responses
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
+    warnings: tuple[str, ...]
     source: Source
     batch_size: int
     identity: Mapping[str, Any]
@@ -173,16 +191,21 @@ class _Relay:
 def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     described = describe_source(job, stack)
     decoder = described.decoder
-    given = _given(job, described)
-    responses, skipped = screen(given.rows, decoder.n_voxels, decoder.scored)
-    for trial, reason in sorted(skipped.items()):
-        stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
-    skipped |= left_out(job.skip_trials, len(responses), getattr(given, "trial_ids", ()))
+    given, told = _given(job, described)
+    screened = screen(given.rows, decoder.training)
+    responses, skipped, warnings = screened.responses, screened.skipped, (*told, *screened.warnings)
+    for warning in warnings:
+        stream.write(f"md-reconstruct: warning: {warning}\n")
+    for trial, reason in skipped.items():
+        name = f" ({given.named[trial]})" if given.named else ""
+        stream.write(f"md-reconstruct: trial {trial}{name} is skipped: {reason}\n")
+    skipped |= left_out(job.skip_trials, len(responses), given.trial_ids)
     good = [trial for trial in range(len(responses)) if trial not in skipped]
     if not good:
         raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
     pictures = given.pictures
-    check_request(decoder, good, job.settings, has_stimuli=pictures is not None)
+    trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
+    check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
     if pictures is not None:
         _check_pictures(pictures, good, decoder.image_size)
     early = _early_identity(job, described, given)
@@ -196,8 +219,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     reconstructor = Reconstructor(
         source.decoder,
         source.networks,
-        responses,
-        good,
+        trials,
         job.settings,
         seen=None if pictures is None else look,
         on_step=on_step,
@@ -207,6 +229,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         given=given,
         responses=responses,
         skipped=skipped,
+        warnings=warnings,
         source=source,
         batch_size=batch_size,
         identity=_identity(job, source, early, batch_size=batch_size),
@@ -215,11 +238,15 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     )
 
 
-def _given(job: Job, described: Described) -> Responses:
+def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
+    """The responses, and warnings about them."""
     given = open_responses(job.responses)
     if given.subject is not None:
         described.decoder.require_subject(given.subject)
-    return given if job.stimuli is None else with_pictures(given, job.stimuli)
+    told = described.decoder.require_rois(given.rois)
+    given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
+    given = given if job.stimuli is None else with_pictures(given, job.stimuli)
+    return given, [] if told is None else [told]
 
 
 def _check_pictures(pictures: Sequence[Path], good: Sequence[int], size: int) -> None:
@@ -253,7 +280,12 @@ def _early_identity(job: Job, described: Described, given: Responses) -> dict[st
     stimuli = None if given.pictures is None else _hash_pictures(given.pictures)
     return {
         "settings": {**settings, "layer_preset": described.decoder.preset},
-        "hashes": {"checkpoint": described.hash, "responses": given.hash, "stimuli": stimuli},
+        "hashes": {
+            **({} if described.hash is None else {"checkpoint": described.hash}),
+            "responses": given.hash,
+            "trial_ids": hash_of_ids(given.trial_ids),
+            "stimuli": stimuli,
+        },
         "data": {
             "subject": described.decoder.subject,
             "n_trials": len(given.rows),
@@ -268,7 +300,7 @@ def _identity(job: Job, source: Source, early: Mapping[str, Any], *, batch_size:
     return {
         "settings": {**early["settings"], "batch_size": batch_size, **source.computing},
         "versions": versions(source.libraries),
-        "hashes": {**early["hashes"], "models": source.networks.hash},
+        "hashes": {**early["hashes"], "checkpoint": source.decoder.hash, "models": source.networks.hash},
         "data": early["data"],
         "given": {"models": job.models or source.networks.name, "clip": job.clip, "checkpointing": checkpointing},
         "notes": list(job.notes),
@@ -355,33 +387,56 @@ def _advice(dtype: str, trials: Sequence[int]) -> str:
     )
 
 
-def _measured(job: Job, source: Source, given: Responses, outcome: Outcome) -> Outcome:
+def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """What the metrics compare, opened before anything is computed, and a note for each metric that is left out."""
+    source, given = work.source, work.given
+    if given.pictures is None:
+        return {}, ()
+    computed = [source.networks.hash, source.computing, versions(source.libraries)]
+    return open_extractors(
+        Given(
+            embed=source.networks.embedding if source.embeds else None,
+            embed_identity=json.dumps(computed, sort_keys=True),
+            classifier=source.judge,
+            captions=[given.captions[trial] for trial in work.good] if given.captions else (),
+            device=source.device,
+        )
+    )
+
+
+def _measured(
+    job: Job,
+    work: _Work,
+    outcome: Outcome,
+    extractors: Mapping[str, Features],
+    notes: Sequence[str],
+    stream: TextIO,
+) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
+    source, given = work.source, work.given
     start = time.perf_counter()
-    has_stimuli = given.pictures is not None
-    measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
-    values = measure_run(job.out, outcome, measures) if has_stimuli else {}
+    measured = Measured()
+    if extractors:
+        ids = work.given.stimulus_ids
+        with Phases(stream=stream) as phases:
+            measured = measure_run(
+                job.out,
+                work.good,
+                extractors,
+                stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
+                trial_ids=given.trial_ids,
+                seed=job.settings.refine.seed,
+                on_progress=partial(phases, "measuring pictures"),
+            )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=(*source.notes, *notes))
+    notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)
+    write_summary(
+        job.out,
+        outcome,
+        measured,
+        seed=job.settings.refine.seed,
+        simulated=given.simulated,
+        notes=notes,
+        trial_ids=given.named,
+    )
     return outcome
-
-
-def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
-    """CLIP of the run's networks; the judge beside them, where captions say what was seen, or a note why not."""
-    embed = source.networks.embedding if source.embeds else None
-    notes = () if source.embeds else ("clip_two_way was left out: the bundle has no graph clip_structure.",)
-
-    def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
-        return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
-
-    if source.judge is None:
-        return without_concept("a judge comes with a model folder (judge/ beside it), and here there is none")
-    if not given.captions:
-        return without_concept("the seen pictures come without captions that name what they show")
-    from .metrics.judge import open_judge
-
-    judge = open_judge(source.judge, source.device)
-    labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
-    if labels is None:
-        return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
-    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), notes

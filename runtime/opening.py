@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -52,13 +50,14 @@ class Described:
     decoder
         Subject, width of the responses, training statistics, shapes; a bundle's engines open when they are used.
     hash
-        Of everything in the folder that the pictures depend on.
+        Of everything in the folder that the pictures depend on; None where that is known only once the engines of a
+        bundle have started.
     open
         Opens the rest.
     """
 
     decoder: Checkpoint | BundleDecoder
-    hash: str
+    hash: str | None
     open: Callable[[], Source]
 
 
@@ -147,7 +146,7 @@ def _check_gradients(job: Job, *, bundle: bool) -> None:
 def _describe_checkpoint(job: Job) -> Described:
     from .decode import open_checkpoint
 
-    given = _given(job, "backend", "precision", "memory")
+    given = _given(job, "backend", "precision", "memory", "trust_plans")
     if given:
         raise InputError(
             f"{job.checkpoint} is a checkpoint, and {', '.join(given)} choose among a bundle's engines: make a bundle "
@@ -171,27 +170,29 @@ def _on_pytorch(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
     from .bundle_decode import BundleDecoder
     from .engines.open import EngineSet, EngineSettings
 
-    given = _given(job, "precision", "memory")
+    given = _given(job, "precision", "memory", "trust_plans")
     if given:
         raise InputError(
             f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
             "choose another backend"
         )
     needs_torch()
-    engines = stack.enter_context(EngineSet(bundle, EngineSettings(backend="ort", threads=_threads(job, None))))
+    settings = EngineSettings(backend="ort", threads=_threads(job, None))
     graphs = [name for name in _needed(job, bundle) if name.startswith(DECODE)]
+    engines = stack.enter_context(EngineSet(bundle, settings, graphs=graphs))
     decoder = BundleDecoder(bundle, engines)
 
     def opened() -> Source:
-        _open_all(bundle, engines, graphs)
+        engines.start()
         return _torch_source(job, decoder, bundle.manifest["checkpoint"]["provenance"], _ONNX_RUNTIME)
 
-    return Described(decoder=decoder, hash=_hash_used(bundle, engines, graphs), open=opened)
+    return Described(decoder=decoder, hash=decoder.hash, open=opened)
 
 
 def _on_engines(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
     from .bundle_decode import BundleDecoder
     from .engines.open import EngineSet, EngineSettings
+    from .engines.trust import Trust
 
     _refuse_torch_options(job)
     settings = EngineSettings(
@@ -202,14 +203,14 @@ def _on_engines(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
         share_threads=job.share_threads,
         memory_limit_bytes=None if job.gpu_memory_mib is None else job.gpu_memory_mib << 20,
         cache=job.engine_cache,
+        trust=Trust(file=job.trust_list, everything=job.trust_plans),
     )
-    engines = stack.enter_context(EngineSet(bundle, settings))
-    graphs = _needed(job, bundle)
-    bundle.require(*graphs)
+    engines = stack.enter_context(EngineSet(bundle, settings, graphs=_needed(job, bundle)))
+    decoder = BundleDecoder(bundle, engines)
+    # "auto" may have to take another backend, and with it other files, when it starts.
+    settled = settings.backend != "auto"
     return Described(
-        decoder=BundleDecoder(bundle, engines),
-        hash=_hash_used(bundle, engines, graphs),
-        open=lambda: _engine_source(job, bundle, engines),
+        decoder=decoder, hash=decoder.hash if settled else None, open=lambda: _engine_source(job, bundle, engines)
     )
 
 
@@ -217,7 +218,7 @@ def _engine_source(job: Job, bundle: Bundle, engines: EngineSet) -> Source:
     from .bundle_decode import BundleDecoder
     from .networks import EngineNetworks
 
-    _open_all(bundle, engines, _needed(job, bundle))
+    engines.start()
     networks = EngineNetworks(bundle, engines)
     choice, device = engines.choice, engines["vae_decode"].device
     return Source(
@@ -238,30 +239,6 @@ def _engine_source(job: Job, bundle: Bundle, engines: EngineSet) -> Source:
         embeds="clip_structure" in bundle.graphs,
         notes=_notes_of_bundle(bundle),
     )
-
-
-def _hash_used(bundle: Bundle, engines: EngineSet, graphs: list[str]) -> str:
-    """A hash over what a run takes from a bundle: engines that are added to it later change nothing."""
-    from .bundle_schema import ARRAYS
-    from .engines.open import ORT_CACHE
-
-    files = {bundle.path(ARRAYS)}
-    for graph in graphs:
-        variant = engines.variant(graph)
-        files |= {variant.file, *variant.data}
-    if engines.choice.backend == "ort-tensorrt":
-        files |= {bundle.path(name) for name in bundle.files if name.startswith(ORT_CACHE)}
-    names = sorted(file.relative_to(bundle.folder).as_posix() for file in files)
-    used = {
-        "checkpoint": bundle.checkpoint_hash,
-        "models": bundle.models_hash,
-        "preset": bundle.preset,
-        "shapes": bundle.shapes,
-        "image_size": bundle.image_size,
-        "sampling": bundle.manifest["sampling"],
-        "files": {name: bundle.files[name].sha256 for name in names},
-    }
-    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
 def _gpu(device: str) -> dict[str, str]:
@@ -298,18 +275,11 @@ def _note(before: object, now: dict[str, str], libraries: Sequence[str], then: s
 
 
 def _given(job: Job, *names: str) -> list[str]:
-    return [f"--{name}" for name in names if getattr(job, name) is not None]
-
-
-def _open_all(bundle: Bundle, engines: EngineSet, graphs: list[str]) -> None:
-    """Open what a run uses: a missing or unfit engine is told before anything is computed."""
-    bundle.require(*graphs)
-    for graph in graphs:
-        engines[graph]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(job, name) not in (None, False)]
 
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:
-    """The graphs that a run uses."""
+    """The graphs that a run uses: those of its pictures, and the one that measures them, where the bundle has it."""
     graphs = ["decode_context", "decode_latent", "denoise", "vae_decode"]
     if job.settings.stage == 2:
         refine = job.settings.refine
@@ -317,7 +287,7 @@ def _needed(job: Job, bundle: Bundle) -> list[str]:
         graphs += ["denoise_gradient"] if refine.backprop_steps != 0 else []
         graphs += ["decode_semantic"] if refine.semantic_weight > 0 and "semantic" in bundle.shapes else []
         graphs += ["clip_structure"] if "oracle" in CONTROLS[job.settings.controls] else []
-    return graphs
+    return list(dict.fromkeys((*graphs, *({"clip_structure"} & bundle.graphs.keys()))))
 
 
 def _refuse_torch_options(job: Job) -> None:

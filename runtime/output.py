@@ -10,15 +10,22 @@ from pathlib import Path
 from .errors import FileError
 from .files import read_json
 
-# Desktops leave these in every folder that somebody looks at.
-DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
-# What a killed process of ours leaves: a draft of files.replacing, or the lock.
+# Desktops and network drives leave these in every folder that somebody looks at.
+DESKTOP = frozenset({".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "Icon\r", "@eaDir"})
+_DESKTOP = frozenset(name.lower() for name in DESKTOP)  # Windows writes "desktop.ini" and "Desktop.ini"
+# What a process of ours leaves: a draft of files.replacing, or the lock of this folder or of one in it.
 _DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.draft")
+_LOCK = re.compile(r"\.(.+\.)?lock")
+
+
+def is_desktop(name: str) -> bool:
+    """Whether a desktop made a file of that name by itself ("._name" are macOS's on drives of other systems)."""
+    return name.lower() in _DESKTOP or name.startswith("._")
 
 
 def is_leftover(name: str) -> bool:
     """Whether a file of that name says nothing about whose a folder is."""
-    return name in DESKTOP or name == ".lock" or _DRAFT.fullmatch(name) is not None
+    return is_desktop(name) or _LOCK.fullmatch(name) is not None or _DRAFT.fullmatch(name) is not None
 
 
 def draft_of(name: str) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch.run import BatchResult
-from .controls import CONTROLS, derangement
+from .controls import CONTROLS, partners
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .networks import Networks, Start
@@ -88,6 +88,36 @@ class ReconstructSettings:
             self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """The trials of a run.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels) float32
+        Of the whole run: a shuffled target is that of another picture's trial.
+    good
+        Numbers of those whose rows of `responses` are good.
+    ids
+        One per row, which decide the noise and whose target is shuffled to whom; the rows where not given.
+    stimulus_ids
+        One per row, the same for trials that showed the same picture; None: each showed another one.
+    """
+
+    responses: NDArray[np.float32]
+    good: Sequence[int]
+    ids: Sequence[str] | None = None
+    stimulus_ids: Sequence[str] | None = None
+
+    def id_of(self, trial: int) -> str:
+        """The id of a trial."""
+        return str(trial) if self.ids is None else self.ids[trial]
+
+    def partners(self, seed: int) -> dict[int, int]:
+        """Whose target each good trial is refined toward by the "shuffled" control; see :func:`.controls.partners`."""
+        return partners(self.good, seed, self.stimulus_ids, self.ids)
+
+
 class Reconstructor:
     """Both stages of the paper, batch by batch; the `reconstruct` of :func:`~minddiffuser.runtime.batch.run.run_batch`.
 
@@ -95,10 +125,7 @@ class Reconstructor:
     ----------
     decoder : Checkpoint or BundleDecoder
     networks : Networks
-    responses : (n_trials, n_voxels) float32
-        Of the whole run: a shuffled target is another trial's.
-    good_trials : trial numbers
-        Those whose rows of `responses` are good.
+    trials : Trials
     settings : ReconstructSettings
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
@@ -108,15 +135,14 @@ class Reconstructor:
     ------
     InputError
         The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
-        one with a single trial; a semantic term without a decoder for its target; an empty mask.
+        one with a single picture; a semantic term without a decoder for its target; an empty mask.
     """
 
     def __init__(
         self,
         decoder: Checkpoint | BundleDecoder,
         networks: Networks,
-        responses: NDArray[np.float32],
-        good_trials: Sequence[int],
+        trials: Trials,
         settings: ReconstructSettings,
         *,
         seen: Seen | None = None,
@@ -124,11 +150,11 @@ class Reconstructor:
     ) -> None:
         decoder.require_models(networks.hash, networks.name)
         decoder.require_preset(networks.preset)
-        self._decoder, self._networks, self._responses = decoder, networks, responses
+        self._decoder, self._networks, self._trials = decoder, networks, trials
         self._settings, self._seen, self._on_step = settings, seen, on_step
-        check_request(decoder, good_trials, settings, has_stimuli=seen is not None)
+        check_request(decoder, trials, settings, has_stimuli=seen is not None)
         shuffles = "shuffled" in CONTROLS[settings.controls]
-        self._partner = derangement(good_trials, settings.refine.seed) if shuffles else {}
+        self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
         """Reconstruct n trials from their responses (n, n_voxels) float32.
@@ -140,9 +166,9 @@ class Reconstructor:
         lost: dict[int, str] = {}
         with _Stopwatch(seconds, "decode"):
             if self._settings.stage == 1:
-                context, latent = self._decoder.decode_start(rows)
+                context, latent = self._decoder.decode_start(rows, screened=True)
             else:
-                decoded = self._decoder.decode(rows)
+                decoded = self._decoder.decode(rows, screened=True)
                 context, latent = decoded.context, decoded.latent
         self._told("decode", 1, 1)
         generator = self._generator(trials, context, latent)
@@ -181,7 +207,9 @@ class Reconstructor:
                 latent=latent,
                 context=context,
                 uncond_context=self._decoder.uncond_context,
-                noise=draw(settings.refine.seed, trials, self._networks.latent_shape),
+                noise=draw(
+                    settings.refine.seed, [self._trials.id_of(trial) for trial in trials], self._networks.latent_shape
+                ),
                 guidance_scale=settings.guidance_scale,
                 n_steps=settings.n_steps,
                 n_noise=settings.n_noise,
@@ -214,7 +242,8 @@ class Reconstructor:
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            decoded = self._decoder.decode(self._responses[[self._partner[trial] for trial in trials]])
+            partners = self._trials.responses[[self._partner[trial] for trial in trials]]
+            decoded = self._decoder.decode(partners, screened=True)
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)
@@ -228,7 +257,7 @@ def keeps_activations(checkpointing: str, image_size: int) -> bool:
 
 def check_request(
     decoder: Checkpoint | BundleDecoder,
-    good_trials: Sequence[int],
+    trials: Trials,
     settings: ReconstructSettings,
     *,
     has_stimuli: bool,
@@ -238,7 +267,7 @@ def check_request(
     Raises
     ------
     InputError
-        The "oracle" control without stimuli, or the "shuffled" one with a single trial; a semantic term without a
+        The "oracle" control without stimuli, or the "shuffled" one with a single picture; a semantic term without a
         decoder for its target; an empty mask.
     """
     if settings.stage == 2:
@@ -247,7 +276,7 @@ def check_request(
     if "oracle" in controls and not has_stimuli:
         raise InputError(_NEEDS_STIMULI)
     if "shuffled" in controls:
-        derangement(good_trials, settings.refine.seed)
+        trials.partners(settings.refine.seed)
 
 
 def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:

@@ -11,8 +11,9 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.data.folder import DataFolder, SplitData, write_data
-from ..runtime.data.target import check_target
+from ..runtime.data.folder import DataFolder, SplitData, write_claimed
+from ..runtime.data.target import check_target, claimed
+from ..runtime.data.trial_ids import default_trial_ids
 from ..runtime.errors import InputError
 from ..runtime.images import fit_square, list_pictures, read_image, to_float
 from .simulate import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
@@ -137,13 +138,13 @@ def simulate_subject(
     InputError
         The seed or batch size cannot be used.
     FileError
-        A picture cannot be decoded, or the folder cannot be written.
+        A picture cannot be decoded, or the folder cannot be written, or another process is writing it.
     """
-    check_target(out, replace=replace)
     if seed < 0 or batch_size < 1:
         raise InputError(
             f"seed {seed} and batch size {batch_size} given: the seed is 0 or more, the batch size 1 or more"
         )
+    check_target(out, replace=replace)
     train_seed, test_seed, brain_seed, noise_seed = np.random.SeedSequence(seed).spawn(4)
     train = rendered(train_seed, showing.n_train, models.image_size, combinations="seen")
     if showing.stimuli is None:
@@ -156,25 +157,26 @@ def simulate_subject(
         test = Shown(Squares(paths, models.image_size), [])
         source = [os.fsencode(path.name).decode(errors="replace") for path in paths]
     brain_rng, noise_rng = np.random.default_rng(brain_seed), np.random.default_rng(noise_seed)
-    brain, drives = _look(models, train, test, settings, brain_rng, batch_size, progress)
-    responses = simulate_fmri(brain, drives, settings, noise_rng)
-    return write_data(
-        out,
-        {"train": _split(responses["train"], train), "test": _split(responses["test"], test)},
-        subject=f"simulated-{seed}",
-        rois=settings.rois,
-        provenance=_provenance(models, settings, seed, source),
-        replace=replace,
-    )
+    with claimed(out, replace=replace):
+        brain, drives = _look(models, train, test, settings, brain_rng, batch_size, progress)
+        responses = simulate_fmri(brain, drives, settings, noise_rng)
+        return write_claimed(
+            out,
+            {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
+            subject=f"simulated-{seed}",
+            rois=settings.rois,
+            provenance=_provenance(models, settings, seed, source),
+        )
 
 
-def _split(responses: Responses, shown: Shown) -> SplitData:
+def _split(name: str, responses: Responses, shown: Shown) -> SplitData:
     return SplitData(
         responses=responses.responses,
         stimulus=responses.stimulus,
         images=shown.images,
         captions=shown.captions,
         noise_ceiling=responses.noise_ceiling,
+        trial_ids=default_trial_ids(name, responses.stimulus, averages=responses.averages),
     )
 
 

@@ -221,5 +221,5 @@ gpu.make_importable()
 from minddiffuser.runtime.schedule import N_REVERSE
 assert N_REVERSE == gpu.N_STEPS
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/")
+    ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False, cwd="/")
     assert ran.returncode == 0, ran.stderr

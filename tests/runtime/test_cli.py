@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli, files
 from minddiffuser.runtime.images import write_png
@@ -85,8 +85,13 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert set(summary["controls"]) == {"shuffled", "oracle"}
     for table in (summary["metrics"], *summary["controls"].values()):
         for row in table.values():
-            assert set(row) == {"stage1", "stage2", "difference", "ci95"}
+            assert {"stage1", "stage2", "difference", "ci95"} <= set(row)
             assert row["difference"] == pytest.approx(row["stage2"] - row["stage1"])
+    for name, row in summary["metrics"].items():
+        assert row["n_pictures"] == N_TRIALS
+        shuffled = summary["controls"]["shuffled"][name]["stage2"]
+        assert row["decoded_minus_shuffled"]["difference"] == pytest.approx(row["stage2"] - shuffled)
+        assert row["stage1_floor"] is not None
     assert summary["controls"]["oracle"]["ssim"]["stage1"] == summary["metrics"]["ssim"]["stage1"]
     assert set(summary["seconds"]) == {"decode", "stage1", "stage2", "shuffled", "oracle", "metrics"}
     trials = json.loads((run / "trials.json").read_text())
@@ -95,6 +100,40 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert settings["settings"]["refine"]["backprop_steps"] == 1
     assert settings["notes"] == ["by hand"]
     assert all(len(value) == 64 for value in settings["hashes"].values())
+
+
+def test_repeated_pictures_and_no_second_measuring(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials 0, 2 and 4 showed one picture, 1 and 3 another, in files of their own."""
+    for trial, shown in ((2, 0), (4, 0), (3, 1)):
+        shutil.copy(stimuli / f"{shown}.png", stimuli / f"{trial}.png")
+    arguments += ["--stimuli", str(stimuli), "--controls", "shuffled"]
+    assert cli.main(arguments) == 0
+    assert "measuring pictures: " in capsys.readouterr().err
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (first["n_trials"], first["n_pictures"]) == (5, 2)
+    assert {row["ci95"] for row in first["metrics"].values()} == {None}
+    trials = json.loads((tmp_path / "run" / "trials.json").read_text())
+    ids = [trial["stimulus_id"] for trial in trials]
+    assert ids[0] == ids[2] == ids[4] != ids[1] == ids[3]
+    for trial in trials:  # against one other picture there is nothing between right and wrong
+        assert set(trial["metrics"]["clip_two_way"]) <= {0.0, 1.0}
+    assert cli.main(arguments) == 0
+    assert "measuring" not in capsys.readouterr().err
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {**again, "seconds": None} == {**first, "seconds": None}
+
+
+def test_shuffling_one_picture_is_refused_before_anything_is_made(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for trial in range(1, N_TRIALS):
+        shutil.copy(stimuli / "0.png", stimuli / f"{trial}.png")
+    assert cli.main([*arguments, "--stimuli", str(stimuli), "--controls", "shuffled"]) == 2
+    said = one_line(capsys)
+    assert "at least 2 different pictures, all 5 good ones showed the same" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[str], tmp_path: Path) -> None:
@@ -110,37 +149,50 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ROWS.copy()
-    rows[3, 5] = np.nan
+    rows[3:, 5] = np.nan
     arrays = {f"{t:02d}": rows[t] for t in range(N_TRIALS)} | {"01": ROWS[1, :20]}
     save_file({name: np.ascontiguousarray(row) for name, row in arrays.items()}, tmp_path / "r.safetensors")
     arguments[2] = str(tmp_path / "r.safetensors")
     assert cli.main([*arguments, "--stage", "1"]) == 1
     told = capsys.readouterr().err
-    assert "trial 1 is skipped: it has 20 voxels, expected 24" in told
-    assert "trial 3 is skipped: 1 of 24 values are NaN or infinite" in told
-    assert "of 5 trials, 2 skipped: see " in told
+    assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in told
+    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite, in voxel 5" in told
+    assert "2 trials hold NaN or infinite values in voxel 5 only: leave these voxels out" in told
+    assert "of 5 trials, 3 skipped: see " in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert [row["trial"] for row in summary["skipped"]] == [1, 3]
-    assert summary["n_trials"] == 3
-    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2, 4)}
+    assert [row["trial"] for row in summary["skipped"]] == [1, 3, 4]
+    assert summary["n_trials"] == 2
+    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2)}
 
 
+# The command, which kills itself as soon as the record that is named first is written.
+KILLED = """
+import os, signal, sys
+from minddiffuser.runtime import cli
+from minddiffuser.runtime.batch import journal
+
+last, write = sys.argv[1], journal.write_json
+
+def write_and_die(path, content):
+    write(path, content)
+    if path.name == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+journal.write_json = write_and_die
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "minddiffuser.runtime.cli", *arguments, "--steps", "8"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        while not (run / "journal" / "000000.json").exists():
-            assert process.poll() is None, "the run ended without its first record"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finished = {p: p.stat().st_mtime_ns for p in run.glob("images/*/00000[01].png")}
+    command = [sys.executable, "-c", KILLED, "000000.json", *arguments, "--steps", "8"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    finished = {p: p.stat().st_mtime_ns for p in run.glob("images/*/*.png")}
     assert len(finished) == 4
-    assert not (run / "journal" / "000002.json").exists()
+    assert [path.name for path in (run / "journal").iterdir()] == ["000000.json"]
     assert cli.main([*arguments, "--steps", "8"]) == 0
     assert {p: p.stat().st_mtime_ns for p in finished} == finished, "finished trials were made again"
     arguments[arguments.index("--out") + 1] = str(tmp_path / "whole")
@@ -242,11 +294,13 @@ def mask_of_another_preset(args: list[str], tmp: Path) -> None:
 
 @mistake("'someone'")
 def another_subject(args: list[str], tmp: Path) -> None:
-    data = tmp / "data"
-    write_png(data / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
-    save_file({"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}, data / "test.safetensors")
-    (data / "data.json").write_text(json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"}))
-    args[2] = str(data)
+    args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
+
+
+@mistake("modality in")
+def data_that_fit_refuses(args: list[str], tmp: Path) -> None:
+    args[2] = str(write_small_data(tmp / "data", ROWS).folder)
+    edit(tmp / "data" / "data.json", modality="eeg")
 
 
 @mistake("do not exist")
@@ -279,7 +333,7 @@ def constant(args: list[str], tmp: Path) -> None:
     give(args, tmp, np.ones_like(ROWS))
 
 
-@mistake("truncated, damaged or hold Python objects")
+@mistake("hold Python objects (dtype object), which are never opened")
 def pickled(args: list[str], tmp: Path) -> None:
     np.save(tmp / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
     args[2] = str(tmp / "bad.npy")

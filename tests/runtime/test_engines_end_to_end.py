@@ -14,6 +14,7 @@ import pytest
 
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.data.trial_ids import row_ids
 from minddiffuser.runtime.decode import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.noise import trial_noise
@@ -65,7 +66,7 @@ def generator_of(networks: Networks, decoder: BundleDecoder, decoded: Decoded, b
             latent=decoded.latent,
             context=decoded.context,
             uncond_context=decoder.uncond_context,
-            noise=trial_noise(42, range(len(ROWS)), networks.latent_shape),
+            noise=trial_noise(42, row_ids(len(ROWS)), networks.latent_shape),
             backprop_steps=backprop_steps,
         )
     )
@@ -216,7 +217,7 @@ from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.engines.open import EngineSet
 bundle = Bundle.open(sys.argv[1])
 with EngineSet(bundle) as engines:
-    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32))
+    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32), screened=True)
 assert decoded.structure.shape == (1, *bundle.shapes["structure"])
 """
 

@@ -99,16 +99,16 @@ def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, s
     assert isinstance(source.networks, TorchNetworks)
     assert source.networks.hash == source.decoder.models_hash
     assert source.computing["backend"] == "pytorch"
-    assert source.decoder.decode_start(np.zeros((1, 24), np.float32))[1].shape == (1, 4, 4, 4)
+    assert source.decoder.decode_start(np.zeros((1, 24), np.float32), screened=True)[1].shape == (1, 4, 4, 4)
 
 
 def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = EngineSet.__init__
 
-    def spy(self: EngineSet, bundle: Any, settings: Any = None) -> None:
+    def spy(self: EngineSet, bundle: Any, settings: Any = None, **named: Any) -> None:
         seen.append(settings)
-        real(self, bundle, settings)
+        real(self, bundle, settings, **named)
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
     source = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
