@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,19 +203,16 @@ def list_pictures(folder: Path | str) -> list[Path]:
     return pictures
 
 
-def cut_by_squares(pictures: Sequence[Path]) -> str | None:
+def cut_by_squares(pictures: Iterable[tuple[str, ImageU8]]) -> str | None:
     """One line that names the pictures of which :func:`fit_square` leaves something out; None where all are square.
 
-    Raises
-    ------
-    FileError
-        A picture cannot be decoded.
+    Parameters
+    ----------
+    pictures : name and array (H, W, 3) of each; looked at one by one, and not kept.
     """
-    cut = []
-    for path in pictures:
-        height, width = read_image(path).shape[:2]
-        if height != width:
-            cut.append(f"{path.name} ({width} x {height} px)")
+    cut = [
+        f"{name} ({image.shape[1]} x {image.shape[0]} px)" for name, image in pictures if len(set(image.shape[:2])) > 1
+    ]
     if not cut:
         return None
     named = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")

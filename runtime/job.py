@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,7 +24,7 @@ from .data.trial_ids import hash_of_ids
 from .environment import versions
 from .errors import FileError, InputError, check_choice
 from .files import sha256_of, write_bytes
-from .images import png_bytes
+from .images import cut_by_squares, png_bytes, read_image
 from .locks import inside, locked
 from .measure import Measured, measure_run, open_extractors
 from .metrics.extractors import Features, Given
@@ -207,7 +207,10 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
     check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
     if pictures is not None:
-        _check_pictures(pictures, good, decoder.image_size)
+        cut = _check_pictures(pictures, good)
+        if cut is not None:
+            stream.write(f"md-reconstruct: {cut}\n")
+            warnings = (*warnings, cut)
     early = _early_identity(job, described, given)
     check_same_run(job.out, early)
     source = described.open()
@@ -249,14 +252,18 @@ def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
     return given, [] if told is None else [told]
 
 
-def _check_pictures(pictures: Sequence[Path], good: Sequence[int], size: int) -> None:
-    """Decode what was seen, and throw it away, since all of them may not fit the memory."""
-    for path in dict.fromkeys(pictures[trial] for trial in good):
-        try:
-            seen([path], size)
-        except FileError as error:
-            trials = ",".join(str(trial) for trial in good if pictures[trial] == path)
-            raise FileError(f"{error}; or leave out what it belongs to: --skip-trials {trials}") from error
+def _check_pictures(pictures: Sequence[Path], good: Sequence[int]) -> str | None:
+    """Decode every stimulus, and keep none, since all of them may not fit the memory; a warning where edges are cut."""
+
+    def decoded() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for path in dict.fromkeys(pictures[trial] for trial in good):
+            try:
+                yield path.name, read_image(path)
+            except FileError as error:
+                trials = ",".join(str(trial) for trial in good if pictures[trial] == path)
+                raise FileError(f"{error}; or leave out what it belongs to: --skip-trials {trials}") from error
+
+    return cut_by_squares(decoded())
 
 
 def _batch_size(job: Job, source: Source) -> int:

@@ -203,6 +203,9 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
             replace=args.force,
             progress=progress,
         )
+    note = data.provenance["stimuli"]["note"]
+    if note is not None:
+        tell(PROG, note, DONE)
     _tell_ceilings(data)
     return data.folder
 

@@ -232,15 +232,14 @@ def test_a_picture_that_may_not_be_opened_is_not_told_as_damage(
         read_image(tmp_path / "a.png")
 
 
-def test_pictures_that_lose_their_edges_are_named(tmp_path: Path) -> None:
-    write_png(tmp_path / "square.png", np.zeros((9, 9, 3), np.uint8))
-    assert cut_by_squares([tmp_path / "square.png"]) is None
-    shapes = [(4, 9), (9, 4), (9, 9), (3, 5), (5, 3)]
-    for index, (height, width) in enumerate(shapes):
-        write_png(tmp_path / f"{index}.png", np.zeros((height, width, 3), np.uint8))
-    paths = [tmp_path / f"{index}.png" for index in range(len(shapes))]
-    assert cut_by_squares(paths[:1]) == "0.png (9 x 4 px) is not square: the middle is shown, its edges are cut off"
-    assert cut_by_squares(paths) == (
+def test_pictures_that_lose_their_edges_are_named() -> None:
+    pictures = [
+        (f"{index}.png", np.zeros((*shape, 3), np.uint8))
+        for index, shape in enumerate([(4, 9), (9, 4), (9, 9), (3, 5), (5, 3)])
+    ]
+    assert cut_by_squares(pictures[2:3]) is None
+    assert cut_by_squares(pictures[:1]) == "0.png (9 x 4 px) is not square: the middle is shown, its edges are cut off"
+    assert cut_by_squares(iter(pictures)) == (
         "0.png (9 x 4 px), 1.png (4 x 9 px), 3.png (5 x 3 px) and 1 more are not square: "
         "the middle is shown, their edges are cut off"
     )

@@ -370,6 +370,9 @@ def test_own_pictures_of_any_size_and_mode(tmp_path: Path, rng: np.random.Genera
     assert np.isfinite(data.responses("test")).all()
     assert data.captions("test") == []
     assert data.provenance["stimuli"]["test"] == ["a.jpg", "b.PNG", "c.png"]
+    # What becomes of them is said, and their names stay with them.
+    assert data.provenance["stimuli"]["note"].startswith("a.jpg (300 x 20 px), b.PNG (5 x 9 px) are not square: ")
+    assert [name.split("/")[1] for name in data.trial_ids("test")] == ["a.jpg", "b.PNG", "c.png"]
     # The training half of the subject does not depend on what is tested.
     np.testing.assert_array_equal(data.responses("train"), make(tmp_path / "plain").responses("train"))
 
