@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ADVICE, PARITY, Graph, Variant
 from ..runtime.engines.base import TensorSpec, check_feeds
-from ..runtime.engines.here import BACKENDS, NO_BF16, Machine, why_not
+from ..runtime.engines.here import BACKENDS, NO_BF16, Machine, why_no_provider, why_not
 from ..runtime.engines.open import EngineSet, EngineSettings
 from ..runtime.engines.ort import as_numpy
 from ..runtime.engines.trust import Trust
@@ -141,8 +141,8 @@ def _line(
     tolerance = TOLERANCES[variant.precision]
     backend, reason = backend_for(bundle, variant, machine)
     if backend is None:
-        if "onnxruntime is not installed" in str(reason):
-            raise MissingExtra(f"running a bundle needs onnxruntime: {reason}")
+        if (missing := why_no_provider("ort")) is not None:
+            raise MissingExtra(f"checking a bundle needs ONNX Runtime: {missing}")
         return Line(**named, verdict=NOT_RUN, detail=str(reason))
     misfit = _misfit(bundle.graphs[variant.graph], feeds, expected)
     if misfit is not None:

@@ -107,7 +107,9 @@ def _add_bundle(commands: Any) -> None:
     )
     bundle.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder that md-train fit wrote")
     bundle.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
-    bundle.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    bundle.add_argument(
+        "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
+    )
     bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder, new or empty")
     bundle.add_argument(
         "--force",

@@ -90,10 +90,10 @@ def _add_run(commands: Any) -> None:
         help="data folder (its test split), or .safetensors, .npz or .npy with (n_trials, n_voxels)",
     )
     run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
-    run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    run.add_argument("--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)")
     run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder: new, empty, or to be resumed")
     run.add_argument(
-        "--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, named by its id or in order"
+        "--stimuli", type=Path, metavar="DIR", help="the stimuli: one picture per trial, named by its id or in order"
     )
     run.add_argument(
         "--trial-ids",

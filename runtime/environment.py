@@ -43,7 +43,12 @@ def compare_versions(
     if not isinstance(before, Mapping):
         return None
     known = [(name, before[name], now[name]) for name in libraries if isinstance(before.get(name), str) and name in now]
-    other = [(name, old, new) for name, old, new in known if old.partition("+")[0] != new.partition("+")[0]]
+    other = [(name, old, new) for name, old, new in known if not same_version(old, new)]
     if not other:
         return None
     return [f"{name} {old}" for name, old, _ in other], [f"{name} {new}" for name, _, new in other]
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two builds are of one release, for other devices perhaps (2.5.1 and 2.5.1+cpu)."""
+    return one.partition("+")[0] == other.partition("+")[0]

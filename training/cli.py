@@ -158,7 +158,9 @@ def _add_fit(commands: Any) -> None:
 
 def _add_models(command: Any) -> None:
     command.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
-    command.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    command.add_argument(
+        "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     command.add_argument("--batch-size", type=_count, default=32, metavar="N", help="pictures at a time (default: 32)")
 

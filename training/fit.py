@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
 from ..runtime.data.target import check_place
 from ..runtime.decode import open_checkpoint
+from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
@@ -504,7 +505,7 @@ def _description(
             "constant_voxels": job.normaliser.constant.tolist(),
             "data": data.provenance,
             "python": platform.python_version(),
-            "libraries": libraries.versions(libraries.FIT),
+            "libraries": versions(libraries.FIT),
             "features": {"key": features.key, "libraries": features.libraries},
         },
         "files": dict(sorted(job.journal.files.items())),

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+
+from ..runtime.environment import same_version
 
 FEATURES = ("torch", "diffusers", "transformers", "open_clip_torch", "pillow")
 """What the features of pictures and captions are computed with."""
 FIT = ("minddiffuser", "numpy", "scipy", "torch", "diffusers", "transformers", "open_clip_torch")
-
-
-def versions(names: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those libraries that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -26,18 +16,15 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ", ".join(
         f"{name} {before[name]} (here {now[name]})"
         for name in sorted(before.keys() & now.keys())
-        if not _same(before[name], now[name])
+        if not same_version(before[name], now[name])
     )
 
 
 def merged(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """The versions of work that was begun with some and goes on with others: "2.3.0, then 2.4.1"."""
     return {
-        name: before[name] if name in before and _same(before[name], here) else f"{before.get(name, '?')}, then {here}"
+        name: before[name]
+        if name in before and same_version(before[name], here)
+        else f"{before.get(name, '?')}, then {here}"
         for name, here in now.items()
     }
-
-
-def _same(one: str, other: str) -> bool:
-    """Builds of one release for other devices (2.4.1+cpu) count as the same."""
-    return one.partition("+")[0] == other.partition("+")[0]

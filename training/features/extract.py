@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import check_format, read_json, write_json
 from ...runtime.images import fit_square, to_float
@@ -163,7 +164,7 @@ def _make(
 
 def _notes(found: _Opened) -> list[str]:
     features, cut = found
-    differing = libraries.differences(features.libraries, libraries.versions(libraries.FEATURES))
+    differing = libraries.differences(features.libraries, versions(libraries.FEATURES))
     notes = [cut.line()]
     if differing:
         notes.append(
@@ -258,7 +259,7 @@ def _start(path: Path, shape: tuple[int, ...]) -> int:
 
 def _prepare(folder: Path, key: str, ingredients: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> _Target:
     """Go on with what an earlier run left, or make empty files of full length."""
-    now = libraries.versions(libraries.FEATURES)
+    now = versions(libraries.FEATURES)
     found = _whole_rows(folder, key, shapes)
     if found is not None:
         content, hashes = found

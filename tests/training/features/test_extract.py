@@ -325,15 +325,15 @@ def test_other_versions_of_libraries_are_told_and_nothing_is_computed(
         if done == 4:
             raise KeyboardInterrupt
 
-    here = libraries.versions(libraries.FEATURES)
+    here = extract.versions(libraries.FEATURES)
     assert {"torch", "diffusers", "transformers", "open_clip_torch"} <= set(here)
     with pytest.raises(KeyboardInterrupt):
         extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2, progress=kill)
     later = {**here, "torch": "9.9.0", "diffusers": here["diffusers"] + "+cpu"}
-    monkeypatch.setattr(libraries, "versions", lambda _names: later)
+    monkeypatch.setattr(extract, "versions", lambda _names: later)
     mixed = extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2)
     assert mixed.libraries["torch"] == f"{here['torch']}, then 9.9.0"
-    monkeypatch.setattr(libraries, "versions", lambda _names: here)
+    monkeypatch.setattr(extract, "versions", lambda _names: here)
     data, lines = Pictures(), []
     again = extract_features(data, "train", models, cache_dir=tmp_path, say=lines.append)
     assert data.asked == []
