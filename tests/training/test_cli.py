@@ -118,10 +118,11 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
     assert data.n_voxels == 2000
     assert simulate("data") == 2
     assert "--force" in capsys.readouterr().err
+    pictures = data.images("train")
     assert simulate("data", "--force", "--train-repetitions", "2") == 0
     again = open_data(tmp_path / "data")
     assert again.responses("train").shape == (12, 2000)
-    np.testing.assert_array_equal(again.images("train"), data.images("train"))
+    np.testing.assert_array_equal(again.images("train"), pictures)
 
 
 def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
