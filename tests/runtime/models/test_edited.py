@@ -46,7 +46,7 @@ INSTEAD = {
 }
 # Thousands of entries: a few of each are edited.
 LARGE = ("tokenizer/tokenizer.json", "tokenizer/vocab.json")
-PER_FILE = {"model_index.json": 5, "unet/config.json": 55}
+PER_FILE = {"model_index.json": 5, "unet/config.json": 55, "scheduler/scheduler_config.json": 45}
 CAPTIONS = ["a red cat in the sea", ""]
 Numbers = dict[str, Any]
 Kept = dict[Any, Any]
@@ -286,10 +286,10 @@ def test_edited_fields_end_well(world: Path, kept: Kept, rng: np.random.Generato
     chosen = []
     for name in (*FILES, *LARGE):
         here = [edit for edit in every if edit[0] == name]
-        chosen += [here[i] for i in rng.choice(len(here), min(len(here), PER_FILE.get(name, 32)), replace=False)]
+        chosen += [here[i] for i in rng.choice(len(here), min(len(here), PER_FILE.get(name, 27)), replace=False)]
     found = check(world, chosen, kept)
-    assert found.total() > 300
-    assert min(found[kind] for kind in ("same", "honoured", "refused")) >= 8
+    assert found.total() > 250
+    assert min(found[kind] for kind in ("same", "honoured", "refused")) >= 5
 
 
 @pytest.mark.slow

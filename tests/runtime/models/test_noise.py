@@ -143,4 +143,6 @@ def test_absent_betas_are_those_of_the_file_s_own_class(tmp_path: Path) -> None:
 
     absent = {"_class_name": "HeunDiscreteScheduler", "beta_start": REMOVED, "beta_end": REMOVED}
     read = read_schedule(write(tmp_path, absent | {"beta_schedule": REMOVED}))
-    np.testing.assert_allclose(read.alphas_cumprod, HeunDiscreteScheduler().alphas_cumprod.numpy(), rtol=1e-4)
+    with warnings.catch_warnings(action="ignore"):
+        theirs = HeunDiscreteScheduler().alphas_cumprod.numpy()
+    np.testing.assert_allclose(read.alphas_cumprod, theirs, rtol=1e-4)
