@@ -69,7 +69,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     progress
         Called with what is being done, and how much of it is.
     say
-        Receives a line on each engine of the old bundle that is kept, or is not.
+        Receives a line on each field of the model folder that a person should know of, and on each engine of the old
+        bundle that is kept, or is not.
 
     Raises
     ------
@@ -87,6 +88,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     trials = draft_trials(fitted, settings, data)
     opened = [load_models(models, clip=clip, preset=fitted.preset)]
     fitted.require_models(opened[0].hash, opened[0].name)
+    for note in opened[0].notes:
+        (say or _unsaid)(note)
     with in_place_of(out, force=force) as place:
         told, folder = progress or _silent, place.draft
         draft = _drafted(fitted, opened, settings, trials, folder, told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -113,7 +113,7 @@ class Job:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} is {value!r}: give a whole number of 1 or more")
         check_choice("dtype", self.dtype, DTYPES)
-        for name in ("checkpoint", "responses", "out", "stimuli", "engine_cache"):
+        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "engine_cache", "trust_list"):
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
@@ -199,7 +199,8 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     for trial, reason in skipped.items():
         name = f" ({given.named[trial]})" if given.named else ""
         stream.write(f"md-reconstruct: trial {trial}{name} is skipped: {reason}\n")
-    skipped |= left_out(job.skip_trials, len(responses), given.trial_ids)
+    left = left_out(job.skip_trials, len(responses), given.trial_ids)
+    skipped |= left
     good = [trial for trial in range(len(responses)) if trial not in skipped]
     if not good:
         raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
@@ -211,7 +212,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         if cut is not None:
             stream.write(f"md-reconstruct: {cut}\n")
             warnings = (*warnings, cut)
-    early = _early_identity(job, described, given)
+    early = _early_identity(job, described, given, left)
     check_same_run(job.out, early)
     source = described.open()
     size, on_step = source.networks.image_size, _Relay()
@@ -277,13 +278,13 @@ def _batch_size(job: Job, source: Source) -> int:
     return job.batch_size or (usual if most is None else min(usual, most))
 
 
-def _early_identity(job: Job, described: Described, given: Responses) -> dict[str, Any]:
+def _early_identity(job: Job, described: Described, given: Responses, left: Collection[int]) -> dict[str, Any]:
     """What is known of the run's identity before the networks are opened."""
     settings = asdict(job.settings)
     del settings["checkpointing"]  # the pictures do not depend on it
     settings["refine"] = job.settings.refine.as_dict()
-    if job.skip_trials:  # they decide who is in a batch with whom, and which targets are shuffled
-        settings["skip_trials"] = sorted(set(job.skip_trials))
+    if left:  # they decide who is in a batch with whom, and which targets are shuffled
+        settings["skip_trials"] = sorted(left)
     stimuli = None if given.pictures is None else _hash_pictures(given.pictures)
     return {
         "settings": {**settings, "layer_preset": described.decoder.preset},

@@ -332,8 +332,9 @@ def _torch_source(
         judge=judge if judge is not None and judge.is_dir() else None,
         device=str(models.device),
         told=networks.description,
-        notes=tuple(
-            _note(provenance.get("libraries"), versions(compared), compared, "the decoders were fitted", "this runs")
+        notes=(
+            *models.notes,
+            *_note(provenance.get("libraries"), versions(compared), compared, "the decoders were fitted", "this runs"),
         ),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import FileError
@@ -39,7 +39,7 @@ def contents(folder: Path) -> Iterator[str]:
     return iter(sorted(path.name for path in folder.iterdir() if not is_leftover(path.name)))
 
 
-def check_output(folder: Path, *, what: str, marker: str, kind: str, besides: Collection[str] = ()) -> bool:
+def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     """Refuse a folder into which a command must not write; call it before anything is opened or made.
 
     Parameters
@@ -52,8 +52,6 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str, besides: Co
         The file that makes a folder one of this kind.
     kind
         Of the marker's format, "minddiffuser-<kind>".
-    besides
-        Names that a folder may hold and yet count as empty.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str, besides: Co
                 raise FileError(f"{folder} is a file: give a new or empty folder as {what}")
             _check_writable(folder, what)
             return False
-        first = next((name for name in contents(folder) if name not in besides), None)
+        first = next(contents(folder), None)
     except PermissionError as error:
         raise FileError(f"{folder} cannot be read ({error.strerror}): give another folder as {what}") from error
     _check_writable(folder, what)

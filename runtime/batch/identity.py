@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
 from ..files import check_format, read_json, write_json
-from ..locks import inside, locked
 from ..output import check_output, draft_of
 
 SETTINGS_VERSION = 1
@@ -36,9 +34,7 @@ def check_run_folder(folder: Path) -> bool:
     FileError
         See :func:`~minddiffuser.runtime.output.check_output`.
     """
-    # The demonstration keeps its pieces in the folder of its run, and is there first.
-    pieces = ("work",) if (folder / "work" / "demo.json").is_file() else ()
-    return check_output(folder, what="run folder", marker=SETTINGS, kind="run-settings", besides=pieces)
+    return check_output(folder, what="run folder", marker=SETTINGS, kind="run-settings")
 
 
 def require_run_folder(folder: Path) -> None:
@@ -128,13 +124,6 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:16]}…{text[-4:]}"
-
-
-@contextmanager
-def alone_in(folder: Path, told: Path | None = None) -> Iterator[None]:
-    """Hold the lock inside a folder, as :mod:`~minddiffuser.runtime.locks` does; `told` is named in messages."""
-    with locked(inside(folder), told or folder):
-        yield
 
 
 def remove_drafts(folder: Path) -> None:

@@ -29,7 +29,7 @@ def check_places(job: Job) -> None:
             raise FileError(f"--out {job.out} lies in the {what} {folder}: give a folder outside it")
     if job.stimuli is not None and job.stimuli.is_dir() and _is(out, job.stimuli.resolve()):
         raise FileError(f"--out {job.out} is the folder of the stimuli: give another one")
-    if (job.out / SETTINGS).is_file() or (job.out / "work" / "demo.json").is_file():
+    if (job.out / SETTINGS).is_file():
         return  # a run folder holds no file of that name which a run would write over
     for what, place in {**read, "stimuli": job.stimuli, "responses": job.responses}.items():
         if place is not None and place.exists() and _same_or_inside(place.resolve(), out):

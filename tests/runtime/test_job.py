@@ -111,8 +111,7 @@ STRANGERS: dict[str, dict[str, str]] = {
     "settings of an editor": {"settings.json": '{"editor.fontSize": 12}'},
     "settings that are a list": {"settings.json": "[1]"},
     "a hidden file": {".bashrc": "x"},
-    "a demonstration's folder without its mark": {"work/data/f": "x"},
-    "more than a demonstration's": {"work/demo.json": "{}", "notes.txt": "x"},
+    "a folder in it": {"work/data/f": "x"},
 }
 
 
@@ -177,9 +176,9 @@ def test_a_place_without_permission_is_told_before_anything_is_read(
     assert f"cannot be written (no permission in {tmp_path})" in line
 
 
-def test_desktop_files_and_a_demonstrations_pieces_are_no_hindrance(of_bundle: list[str], tmp_path: Path) -> None:
-    for name in (".DS_Store", "Thumbs.db", "work/demo.json"):
-        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+def test_what_a_desktop_leaves_in_a_folder_is_no_hindrance(of_bundle: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".DS_Store", "Thumbs.db"):
         (tmp_path / "run" / name).write_text("{}")
     assert cli.main([*of_bundle, "--stage", "1"]) == 0
 
@@ -415,6 +414,11 @@ def test_trials_may_be_left_out(
     assert {row["reason"] for row in summary["skipped"]} == {"left out by --skip-trials"}
     assert {name[-10:] for name in pictures(tmp_path / "run")} == {f"{trial:06d}.png" for trial in (1, 2, 4)}
     assert cli.main([*args, "--skip-trials", "3,0"]) == 0
+    save_file({f"t{trial}": row for trial, row in enumerate(ROWS)}, inputs / "named.safetensors")
+    named = [*change([*args[:2], str(inputs / "named.safetensors"), *args[3:]], "--out", tmp_path / "named")]
+    assert cli.main([*named, "--skip-trials", "t3,0"]) == 0
+    assert [row["trial"] for row in read(tmp_path / "named" / "summary.json")["skipped"]] == [0, 3]
+    assert "or ids such as 't0'" in refusal([*named, "--skip-trials", "t9"], capsys)
     assert "skip_trials" in refusal([*args, "--skip-trials", "3"], capsys)
     assert "all 5 trials" in refusal([*args, "--skip-trials", "0,1,2,3,4"], capsys)
     assert "is not a list of trials" in refusal([*args, "--skip-trials", "1,,2"], capsys)

@@ -17,6 +17,7 @@ from minddiffuser.runtime.batch.identity import check_same_run, claim_folder
 from minddiffuser.runtime.batch.run import BatchResult, Outcome, run_batch
 from minddiffuser.runtime.errors import MindDiffuserError
 from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.measure import Measured
 from minddiffuser.runtime.report.page import write_report
 from minddiffuser.runtime.summary import write_summary
 
@@ -57,7 +58,8 @@ def resume(run: Path) -> Outcome:
     outcome = run_batch(run, RESPONSES, paint, batch_size=2, skipped=SKIPPED)
     figures = np.linspace(0, 1, len(outcome.trials))
     values = {"stage1": {"pixcorr": figures}, "stage2": {"pixcorr": figures**2}}
-    write_summary(run, outcome, values, seed=0, notes=["a note"])
+    measured = Measured(trials=outcome.trials, stimulus_ids=tuple(map(str, outcome.trials)), values=values)
+    write_summary(run, outcome, measured, seed=0, notes=["a note"])
     return outcome
 
 

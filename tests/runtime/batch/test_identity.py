@@ -1,11 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from minddiffuser.runtime.batch.identity import alone_in, claim_folder, remove_drafts
+from minddiffuser.runtime.batch.identity import claim_folder, remove_drafts
 from minddiffuser.runtime.errors import FileError
 
 IDENTITY = {
@@ -59,22 +57,6 @@ def test_damaged_settings_are_one_sentence(tmp_path: Path, content: str) -> None
     (tmp_path / "settings.json").write_text(content)
     with pytest.raises(FileError):
         claim_folder(tmp_path, IDENTITY)
-
-
-def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    code = (
-        "import sys, pathlib\n"
-        "from minddiffuser.runtime.batch.identity import alone_in\n"
-        "from minddiffuser.runtime.errors import FileError\n"
-        "try:\n"
-        "    with alone_in(pathlib.Path(sys.argv[1])): sys.exit(0)\n"
-        "except FileError as error: sys.exit(7 if 'another process' in str(error) else 1)\n"
-    )
-    other = [sys.executable, "-c", code, str(tmp_path)]
-    with alone_in(tmp_path):
-        assert subprocess.run(other, check=False).returncode == 7
-    assert subprocess.run(other, check=False).returncode == 0
 
 
 def test_drafts_go_and_pictures_stay(tmp_path: Path) -> None:
