@@ -207,13 +207,12 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     pictures = given.pictures
     trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
     check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
-    if pictures is not None:
-        cut = _check_pictures(pictures, good)
-        if cut is not None:
-            stream.write(f"md-reconstruct: {cut}\n")
-            warnings = (*warnings, cut)
+    cut = None if pictures is None else _check_pictures(pictures, good)
     early = _early_identity(job, described, given, left)
     check_same_run(job.out, early)
+    if cut is not None:
+        stream.write(f"md-reconstruct: {cut}\n")
+        warnings = (*warnings, cut)
     source = described.open()
     size, on_step = source.networks.image_size, _Relay()
 
