@@ -19,7 +19,7 @@ COMPARED = ("settings", "versions", "hashes", "data")
 # The files that a run writes, by their folder: only drafts of these are taken away.
 _NUMBERED = re.compile(r"\d{6,}\.(png|json)")
 _FOLDERS = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli", "curves", "journal")
-_FILES = (SETTINGS, "summary.json", "trials.json", "report.html")
+_FILES = (SETTINGS, "summary.json", "trials.json", "measured.safetensors", "report.html")
 
 
 def check_run_folder(folder: Path) -> bool:

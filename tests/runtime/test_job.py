@@ -189,7 +189,12 @@ def test_only_drafts_of_our_own_files_are_taken_away(of_bundle: list[str], tmp_p
     run = tmp_path / "run"
     theirs = [".thesis.draft", ".thesis.tex.12.draft", "images/stage1/.mine.7.draft", "images/mine/.000000.png.7.draft"]
     theirs += ["stimuli/.1.png.8.draft", "journal/.notes.json.9.draft"]
-    ours = [".summary.json.12.draft", "images/stage1/.000000.png.7.draft", "journal/.000001.json.9.draft"]
+    ours = [
+        ".summary.json.12.draft",
+        ".measured.safetensors.3.draft",
+        "images/stage1/.000000.png.7.draft",
+        "journal/.000001.json.9.draft",
+    ]
     for name in (*theirs, *ours):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")

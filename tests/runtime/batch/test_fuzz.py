@@ -33,7 +33,7 @@ RESPONSES = np.random.default_rng(0).random((6, 5)).astype(np.float32)
 SKIPPED = {5: "NaN"}
 VALUES: tuple[Any, ...] = (None, "x", "", -1, 0, 1.5, 10**30, True, [], {}, [None], {"a": 1}, "\x00", "NaN")
 ABSENT = object()
-N_EDITS = 400
+N_EDITS = 300
 
 
 def paint(trials: Sequence[int], rows: np.ndarray) -> BatchResult:
