@@ -1,13 +1,59 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures that every test may ask for, one state of the process at the start of each test, and groups of tests."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+# One thread for each process: workers of the test run would fight for the cores, and a machine with more of them
+# would add up in another order. It counts where a library is loaded afterwards, and in processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples in every run, and no limit on the time of one: a busy machine is no reason to fail.
+hypothesis.settings.register_profile("the same everywhere", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("the same everywhere")
+
+# PyTorch's own first seed: a test that is the first to load it begins with the same numbers.
+SEED = 67280421310721
+
+# What only a whole export of the tiny world can show, and the README, which makes one: made once, by one worker.
+WHOLE = {"readme_story", "tiny_bundle"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give workers whole files, whose fixtures are made once, and the longest piece of work first."""
+    groups = {item: "whole" if _is_whole(item) else str(item.path) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: groups[item] != "whole")
+
+
+def _is_whole(item: pytest.Item) -> bool:
+    return not WHOLE.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(autouse=True)
+def _one_state() -> Iterator[None]:
+    """What a test changes in the process is no other test's: PyTorch's random numbers, threads and switches."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.manual_seed(SEED)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(strict, warn_only=warns)
 
 
 def _load(name: str) -> None:
@@ -68,29 +114,27 @@ def toy_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint for the tiny world that comes with the package: random decoders with the semantic one, 24 voxels."""
-    from minddiffuser.runtime.models.open import load_models
-
-    _load("small_checkpoint")
-    from small_checkpoint import world_of, write_small_checkpoint
-
-    models = load_models("tiny")
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    written: Path = write_small_checkpoint(folder, models.hash, world=world_of(models, "tiny", semantic=True))
-    return written
+def readme() -> ModuleType:
+    """What the README says to type; see readme_story.py."""
+    _load("readme_story")
+    return sys.modules["readme_story"]
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` exported by md-export's own code, all graphs in float32.
+def readme_story(readme: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The README's own commands, in order, each run once for all tests."""
+    return readme.Story(tmp_path_factory.mktemp("readme"))
 
-    Tracing the gradients takes minutes: tests that use it raise their own time limit.
-    """
-    from minddiffuser.export.assemble import export_bundle
-    from minddiffuser.export.settings import ExportSettings
 
-    settings = ExportSettings(precisions=("fp32",), n_verify=2, n_calibrate=1, threads=1)
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    folder: Path = export_bundle(tiny_checkpoint, out, settings, models="tiny").folder
+@pytest.fixture(scope="session")
+def tiny_bundle(readme_story: Any) -> Path:
+    """The bundle that the README makes: the tiny world with every graph, exported once. Not to be changed: copy it."""
+    folder: Path = readme_story.until("bundle") / "bundle"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fitted_checkpoint(readme_story: Any) -> Path:
+    """The checkpoint that `tiny_bundle` is made of."""
+    folder: Path = readme_story.until("bundle") / "checkpoint"
     return folder

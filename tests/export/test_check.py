@@ -27,10 +27,6 @@ Command = Callable[..., tuple[int, list[str], list[str]]]
 Edit = Callable[..., None]
 
 
-# The tiny world with every graph, exported once for the whole session.
-whole = pytest.mark.timeout(1800)
-
-
 @contextmanager
 def flipped(path: Path, offset: int) -> Iterator[None]:
     """One bit of a file is another one for a while."""
@@ -52,7 +48,6 @@ def expect_refusal(told: tuple[int, list[str], list[str]], *words: str) -> None:
         assert word in err[0]
 
 
-@whole
 def test_a_good_bundle_has_one_line_for_each_graph_and_one_for_pictures(tiny_bundle: Path, command: Command) -> None:
     code, out, err = command("check", tiny_bundle, "--threads", "1")
     assert (code, err) == (0, [])
@@ -66,7 +61,6 @@ def test_a_good_bundle_has_one_line_for_each_graph_and_one_for_pictures(tiny_bun
     assert out[10:] == ["10 ok"]
 
 
-@whole
 def test_pictures_that_are_not_the_references_fail(
     tiny_bundle: Path, tmp_path: Path, edit_parity: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +88,6 @@ def test_pictures_that_are_not_the_references_fail(
     assert last_line().graph == ""
 
 
-@whole
 def test_a_flipped_byte_in_any_file(tiny_bundle: Path, tmp_path: Path, command: Command) -> None:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     for name in Bundle.open(folder).files:

@@ -78,7 +78,6 @@ def test_the_bundle_and_where_it_comes_from(decoder_bundle: Path) -> None:
     assert all("\n" not in line for line in lines)
 
 
-@pytest.mark.timeout(1800)
 def test_the_whole_bundle(tiny_bundle: Path) -> None:
     lines = list(describe(tiny_bundle))
     for name in Bundle.open(tiny_bundle).graphs:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,20 +190,48 @@ def test_a_forward_graph_is_its_function(batch: int, models: Any, forward: Model
         np.testing.assert_allclose(found[name], array.numpy(), rtol=0, atol=1e-5 * float(array.abs().max()))
 
 
-@pytest.fixture(scope="module")
-def forward(models: Any) -> ModelProto:
+def forward_graph(models: Any) -> NetworkGraph:
     def both(latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image = models.vae(latent)
         return (*models.clip(image), image)
 
-    graph = NetworkGraph(
+    return NetworkGraph(
         name="toy",
         inputs={"latent": INPUTS["latent"]},
         outputs={"first": float32(BATCH, 12), "rest": float32(BATCH, 4, 12), "image": float32(BATCH, 3, 8, 8)},
         forward=both,
         forward_inputs=("latent",),
     )
-    return export_network(graph, models)
+
+
+@pytest.fixture(scope="module")
+def forward(models: Any) -> ModelProto:
+    return export_network(forward_graph(models), models)
+
+
+ELSEWHERE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("here", sys.argv[1])
+here = importlib.util.module_from_spec(spec)
+sys.modules["here"] = here
+spec.loader.exec_module(here)
+models = here.Networks()
+here.prepare(models)
+print(here.sha256(here.export_network(here.forward_graph(models), models)))
+"""
+
+
+def sha256(model: ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def test_two_processes_write_the_same_bytes(forward: ModelProto, tmp_path: Path) -> None:
+    """Another process, in another folder, with other hashes of names."""
+    command = [sys.executable, "-c", ELSEWHERE, __file__]
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == sha256(forward)
 
 
 def test_example_inputs_are_what_the_graph_takes(models: Any) -> None:

@@ -1,0 +1,60 @@
+"""The README's commands on a smaller subject, one after the other as a person types them, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from minddiffuser.export import cli as export
+from minddiffuser.runtime import cli as reconstruct
+from minddiffuser.runtime.images import write_png
+from minddiffuser.training import cli as train
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+COMMANDS = {"md-train": train, "md-export": export, "md-reconstruct": reconstruct}
+# What makes each command quick: fewer trials, dimensions and steps.
+SMALLER = {
+    "simulate": ["--n-train", "60", "--n-test", "2"],
+    "fit": ["--n-structure", "20", "--n-selection", "20", "--percent", "5", "--threads", "1"],
+    "run": ["--steps", "2", "--threads", "1"],
+    "bundle": ["--verify-trials", "2", "--threads", "1"],
+    "check": ["--threads", "1"],
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code of a language on a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def typed(page: Path) -> list[list[str]]:
+    """The lines on a page that call one of the package's commands, in words."""
+    lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.split(" ")[0] in COMMANDS]
+
+
+class Story:
+    """Runs the commands in `folder`, each at most once, as far as somebody asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name, level in (("boat", 60), ("dog", 200)):
+            write_png(folder / "my_drawings" / f"{name}.png", np.full((40, 30, 3), level, np.uint8))
+        self._left = typed(README)
+        self.names = [command[1] for command in self._left]
+
+    def until(self, last: str | None) -> Path:
+        """Run what is left up to the first command of that name, or to the end; give the folder."""
+        done = self.names[: len(self.names) - len(self._left)]
+        while self._left and last not in done:
+            program, *arguments = self._left[0]
+            with contextlib.chdir(self._folder):
+                code = COMMANDS[program].main([*arguments, *SMALLER[arguments[0]]])
+            assert code == 0, f"{shlex.join(self._left[0])} ended with {code}; what it said is above"
+            done.append(self._left.pop(0)[1])
+        return self._folder
