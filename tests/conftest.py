@@ -14,9 +14,9 @@ from typing import Any
 # would add up in another order. It counts where a library is loaded afterwards, and in processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import hypothesis  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import numpy as np
+import pytest
 
 # The same examples in every run, and no limit on the time of one: a busy machine is no reason to fail.
 hypothesis.settings.register_profile("the same everywhere", deadline=None, derandomize=True, database=None)
