@@ -53,6 +53,24 @@ def backward_decompositions() -> dict[Any, Callable[..., Any]]:
     }
 
 
+def settle(graph: torch.fx.Graph) -> None:
+    """Replace, in place, what a traced gradient still holds without an operator in PyTorch's converter to ONNX.
+
+    Afterwards nothing is left to be broken down, which the converter would do by tracing the whole graph once more.
+    """
+    for node in list(graph.nodes):
+        if node.target is aten.squeeze.dims:
+            given, axes = node.args
+            n_axes = given.meta["val"].ndim
+            with graph.inserting_before(node):
+                for axis in sorted((axis % n_axes for axis in axes), reverse=True):
+                    given = graph.call_function(aten.squeeze.dim, (given, axis))
+            node.replace_all_uses_with(given)
+            graph.erase_node(node)
+        elif node.target is aten.logical_and_.default and len(node.args[0].users) == 1:  # nobody sees it written to
+            node.target = aten.logical_and.default
+
+
 def _convolution_backward(  # noqa: PLR0913 (the operator's own arguments)
     grad_output: Tensor,
     given: Tensor,

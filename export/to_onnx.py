@@ -46,6 +46,31 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
         program = trace(graph, models)
     except NotImplementedError as error:
         raise InputError(f"the graph {graph.name} cannot be exported from {models.name}: {error}") from error
+    model = _converted(graph, program)
+    simplify(model)
+    _one_layout(model.graph)
+    _rename(model, graph, _weight_names(models))
+    _refuse_scatter(model, graph.name)
+    return ir.to_proto(model)
+
+
+def _converted(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir.Model:
+    """A traced graph in ONNX's operators.
+
+    PyTorch would break it down first, by tracing it once more, which takes most of the time. A gradient is broken
+    down already; only where it holds an operator that is not known (another network's) it goes the long way.
+    """
+    if graph.backward is not None:
+        whole = program.run_decompositions
+        program.run_decompositions = lambda *_: program  # type: ignore[method-assign,assignment,misc]
+        try:
+            return _through_pytorch(graph, program)
+        except torch.onnx.OnnxExporterError:
+            program.run_decompositions = whole  # type: ignore[method-assign]
+    return _through_pytorch(graph, program)
+
+
+def _through_pytorch(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir.Model:
     converted = torch.onnx.export(
         program,
         dynamo=True,
@@ -57,12 +82,7 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
     )
     if converted is None:
         raise InputError(f"PyTorch gave no ONNX program for {graph.name}: install a PyTorch that has torch.onnx")
-    model = converted.model
-    simplify(model)
-    _one_layout(model.graph)
-    _rename(model, graph, _weight_names(models))
-    _refuse_scatter(model, graph.name)
-    return ir.to_proto(model)
+    return converted.model
 
 
 def prepare(models: Models) -> None:

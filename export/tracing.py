@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..runtime.models.models import Models
-from .decompositions import backward_decompositions, forward_decompositions
+from .decompositions import backward_decompositions, forward_decompositions, settle
 from .graphs.base import BATCH, NetworkGraph
 
 # Neither 1, which is taken for a broadcast, nor a number that occurs among the networks' own sizes.
@@ -69,6 +69,7 @@ def _trace_backward(
         # Positional, since make_fx knows no names.
         table = backward_decompositions()
         traced = make_fx(function, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*fake)
+    settle(traced.graph)
     return torch.export.export(
         traced, tuple(example.values()), strict=False, dynamic_shapes=tuple(_free(graph, tuple(example)))
     )

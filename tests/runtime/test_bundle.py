@@ -32,7 +32,7 @@ small = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(small)
 
 Edit = Callable[[dict[str, Any]], None]
-EXAMPLES = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ONNX = "engines/denoise.fp32.onnx"
 
 
@@ -658,7 +658,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
         yield from places(child, (*path, key))
 
 
-@settings(EXAMPLES, max_examples=500)
+@settings(EXAMPLES, max_examples=250)
 @given(data=st.data())
 def test_a_mutated_manifest_is_one_sentence_or_harmless(data: st.DataObject, shared: Path) -> None:
     content = manifest_of(shared)
