@@ -70,7 +70,6 @@ def test_a_failure_while_writing_leaves_the_old_one(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["data"]
 
 
-<<<<<<< HEAD
 def left_by_another_process(folder: Path) -> tuple[Path, Path]:
     """Where a killed process keeps the old folder and its draft, with the lock file that it leaves."""
     lock_of(folder).touch()
@@ -85,16 +84,6 @@ def test_what_a_killed_process_left_is_put_right(folder: Path) -> None:
     old, draft = left_by_another_process(folder)
     folder.rename(old)
     make(draft, "half")
-=======
-# No process ever has this number (Linux ends at 2**22, macOS at 99,999), as one that has ended might have again.
-DEAD = 2**22 + 1
-
-
-def test_what_a_killed_process_left_is_mended(folder: Path) -> None:
-    pid = DEAD
-    folder.rename(folder.with_name(f".data.{pid}.old"))
-    make(folder.with_name(f".data.{pid}.draft"), "half")
->>>>>>> suite
     with pytest.raises(FileError, match="data folder already"):
         check_target(folder)
     assert version(folder) == "old"
