@@ -13,6 +13,8 @@ from typing import Any
 # One thread for each process: workers of the test run would fight for the cores, and a machine with more of them
 # would add up in another order. It counts where a library is loaded afterwards, and in processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test needs a GPU, and what "auto" chooses must not depend on the machine.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import hypothesis
 import numpy as np

@@ -17,11 +17,11 @@ from minddiffuser.training import cli as train
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COMMANDS = {"md-train": train, "md-export": export, "md-reconstruct": reconstruct}
-# What makes each command quick: fewer trials, dimensions and steps.
+# What makes each command quick, and the same on every machine: fewer trials, dimensions and steps, and the CPU.
 SMALLER = {
-    "simulate": ["--n-train", "60", "--n-test", "2"],
-    "fit": ["--n-structure", "20", "--n-selection", "20", "--percent", "5", "--threads", "1"],
-    "run": ["--steps", "2", "--threads", "1"],
+    "simulate": ["--n-train", "60", "--n-test", "2", "--device", "cpu"],
+    "fit": ["--n-structure", "20", "--n-selection", "20", "--percent", "5", "--threads", "1", "--device", "cpu"],
+    "run": ["--steps", "2", "--threads", "1", "--device", "cpu"],
     "bundle": ["--verify-trials", "2", "--threads", "1"],
     "check": ["--threads", "1"],
 }

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NOT_OURS = {"build", "runs", *(path.parent.name for path in ROOT.glob("*/pyvenv.cfg"))}
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") or part in {"build", "runs"} for part in path.relative_to(ROOT).parts)
+    if not any(part.startswith(".") or part in NOT_OURS for part in path.relative_to(ROOT).parts)
 )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_PACKAGED = {"tests", "benchmarks", "docs", "build", "dist", "runs"}
+ENVIRONMENTS = {path.parent.name for path in ROOT.glob("*/pyvenv.cfg")}
+NOT_PACKAGED = {"tests", "benchmarks", "docs", "build", "dist", "runs", *ENVIRONMENTS}
 
 
 @pytest.fixture(scope="module")

@@ -228,9 +228,7 @@ def test_a_missing_library_names_its_extra(
 ) -> None:
     given = [a.format(checkpoint=small_checkpoint, bundle=copied) for a in arguments]
     script = f"import sys; sys.modules[{library!r}] = None; from minddiffuser.export.cli import main; sys.exit(main())"
-    told = subprocess.run(
-        [sys.executable, "-c", script, *given], capture_output=True, text=True, cwd=tmp_path, timeout=200
-    )
+    told = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, cwd=tmp_path)
     refused((told.returncode, told.stdout.splitlines(), told.stderr.splitlines()), f"minddiffuser[{extra}]")
     assert list(tmp_path.iterdir()) == [copied]
 

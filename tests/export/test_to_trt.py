@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import resource
 import signal
 import sys
 import warnings
@@ -26,6 +25,7 @@ from minddiffuser.runtime.engines.trt_library import TrtFailure, messages_of
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 
 trt = pytest.importorskip("tensorrt_rtx")
+resource = pytest.importorskip("resource")  # limits of a process, which Windows has not
 
 A100 = Gpu(0, "NVIDIA A100-SXM4-80GB", "8.0", "13.0")
 RTX = TrtSettings(target="tensorrt-rtx")

@@ -34,7 +34,7 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(n_lines: int) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    assert process.wait(60) == 141
+    assert process.wait() == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 
