@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from .command import DONE, SOME_SKIPPED, USERS_MISTAKE, version
 from .controls import CONTROLS
+from .environment import usable_cores
 from .errors import FileError, InputError
 from .files import read_json, sha256_of, write_json
 from .images import list_pictures, read_image
@@ -99,11 +100,16 @@ class DemoSettings:
 class Step:
     """One command as a person would type it, and the file that is there once it has ended well.
 
-    `made` is None for a run, which knows by itself what is left to do, and whose page is written anew.
+    A run (`is_run`) knows by itself what is left to do and is given again, and may end with some trials left out.
     """
 
     command: tuple[str, ...]
-    made: Path | None = None
+    made: Path
+    is_run: bool = False
+
+
+class _Ended(Exception):
+    """A command that did not end well, with the code that the demonstration ends with."""
 
 
 def run_demo(
@@ -120,7 +126,7 @@ def run_demo(
     Parameters
     ----------
     out
-        A folder for this demonstration: new, empty, or of the same one. Nothing in it is ever deleted.
+        A folder for this demonstration: new, empty, or of the same one. Nobody's files in it are ever deleted.
     settings
         Sizes. With `stimuli`, `n_trials` gives way to the number of pictures; one alone leaves the shuffled control
         out.
@@ -145,6 +151,8 @@ def run_demo(
         cannot be read.
     """
     check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
+    if subject is not None:
+        _check_subject(subject)
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
         settings = _for_pictures(settings, pictures)
@@ -156,20 +164,21 @@ def run_demo(
         _claim(out, settings, pictures)
         kept = kept_in(out, key, stream) if subject is None else subject
         steps = commands(out, kept, settings, stimuli)
-        with _subject(kept, key, stream):
-            code = run([steps["subject"], steps["checkpoint"]])
-            shutil.rmtree(kept / "features", ignore_errors=True)  # ours: under the marker of a kept subject
-        if code == DONE:
-            code = worst = run([steps["data"], steps["run"]] if "data" in steps else [steps["run"]])
-        if code in (DONE, SOME_SKIPPED):
+        try:
             with _subject(kept, key, stream):
-                code = run([steps["bundle"]])
-        if code == DONE:
-            code = run([steps["engines"]])
-    if code in (DONE, SOME_SKIPPED):
-        code = max(code, worst)
-        stream.write(f"the same pictures from the bundle, without PyTorch: {out / 'engines' / 'report.html'}\n")
-    return code
+                run(steps["subject"])
+                run(steps["checkpoint"])
+                _drop_features(kept / "features")
+            if "data" in steps:
+                run(steps["data"])
+            codes = [run(steps["run"])]
+            with _subject(kept, key, stream):
+                run(steps["bundle"])
+            codes.append(run(steps["engines"]))
+        except _Ended as ended:
+            return int(ended.args[0])
+    _say(stream, f"the same pictures from the bundle, without PyTorch: {steps['engines'].made}")
+    return max(codes)
 
 
 def kept_in(out: Path, key: str, stream: TextIO) -> Path:
@@ -199,10 +208,21 @@ def subject_key(settings: DemoSettings) -> str:
     return hashlib.sha256(json.dumps([VERSION, version(), decides, digests], sort_keys=True).encode()).hexdigest()
 
 
+def _check_subject(kept: Path) -> None:
+    check_output(kept, what="folder of a demonstration's subject", marker=SUBJECT_MARKER, kind=SUBJECT_KIND)
+
+
+def _drop_features(cache: Path) -> None:
+    """Take away hundreds of megabytes that nothing needs again, where they are all that lies there."""
+    found = sorted(cache.glob("*")) + sorted(cache.glob(".*"))
+    if all((path / "features.json").is_file() or path.name.endswith(".lock") for path in found):
+        shutil.rmtree(cache, ignore_errors=True)
+
+
 @contextmanager
 def _subject(kept: Path, key: str, stream: TextIO) -> Iterator[None]:
     """Hold the kept subject's folder; another demonstration that is making it is waited for."""
-    check_output(kept, what="folder of a demonstration's subject", marker=SUBJECT_MARKER, kind=SUBJECT_KIND)
+    _check_subject(kept)
     with locked(inside(kept), kept, wait=True, on_wait=lambda line: _say(stream, line)):
         content = {"format": f"minddiffuser-{SUBJECT_KIND}", "version": VERSION, "key": key}
         path = kept / SUBJECT_MARKER
@@ -216,21 +236,25 @@ def _subject(kept: Path, key: str, stream: TextIO) -> Iterator[None]:
         yield
 
 
-def _run(steps: Sequence[Step], *, execute: Execute, environment: Mapping[str, str], stream: TextIO) -> int:
-    """Run the steps that are not done, until one fails; returns the highest exit code."""
-    worst = DONE
-    for step in steps:
-        if step.made is not None and step.made.exists():
-            continue
-        _say(stream, f"$ {shlex.join(step.command)}")
-        code = execute(_runnable(step.command), environment)
-        if code < 0:
-            _say(stream, f"md-reconstruct: {' '.join(step.command[:2])} was ended by {_signal(-code)}: run it again")
-            return USERS_MISTAKE
-        if code not in ((DONE,) if step.made is not None else (DONE, SOME_SKIPPED)):
-            return code
-        worst = max(worst, code)
-    return worst
+def _run(step: Step, *, execute: Execute, environment: Mapping[str, str], stream: TextIO) -> int:
+    """Run a step that is not done; returns 0, or 1 where a run left some trials out.
+
+    Raises
+    ------
+    _Ended
+        The command ended in any other way, which it has given its reason for.
+    """
+    if step.made.exists() and not step.is_run:
+        return DONE
+    _say(stream, f"$ {shlex.join(step.command)}")
+    code = execute(_runnable(step.command), environment)
+    if code < 0:
+        _say(stream, f"md-reconstruct: {' '.join(step.command[:2])} was ended by {_signal(-code)}: run it again")
+        raise _Ended(USERS_MISTAKE)
+    good = (DONE, SOME_SKIPPED) if step.is_run and step.made.exists() else (DONE,)
+    if code not in good:  # Python's own code for an error that nobody caught is that of skipped trials
+        raise _Ended(USERS_MISTAKE if code == SOME_SKIPPED else code)
+    return code
 
 
 def _say(stream: TextIO, line: str) -> None:
@@ -278,9 +302,9 @@ def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None
     steps = {
         "subject": Step((*simulate, "--n-test", str(KEPT_TRIALS), "--out", kept_data), kept / "data" / "data.json"),
         "checkpoint": Step(tuple(fit), kept / "checkpoint" / "checkpoint.json"),
-        "run": Step((*run, "--controls", settings.controls, *same)),
+        "run": Step((*run, "--controls", settings.controls, *same), out / "run" / "report.html", is_run=True),
         "bundle": Step(tuple(export), kept / "bundle" / "manifest.json"),
-        "engines": Step((*engines, *same)),
+        "engines": Step((*engines, *same), out / "engines" / "report.html", is_run=True),
     }
     if own:
         steps["data"] = Step((*simulate, *shown, "--out", data), out / "data" / "data.json")
@@ -320,7 +344,7 @@ def _runnable(command: Sequence[str]) -> list[str]:
 
 
 def _threads(settings: DemoSettings) -> int:
-    return min(settings.threads, os.cpu_count() or 1)
+    return min(settings.threads, usable_cores())
 
 
 def _environment(settings: DemoSettings) -> dict[str, str]:
@@ -328,4 +352,13 @@ def _environment(settings: DemoSettings) -> dict[str, str]:
 
 
 def _execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it was interrupted too, and saves what it has; a second interruption ends it at once
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

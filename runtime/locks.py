@@ -7,8 +7,10 @@ it away while another process waits for it would leave two holders of two files 
 from __future__ import annotations
 
 import errno
+import stat
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,8 @@ from .errors import FileError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-# What a file system without locks answers (some network drives): there, nothing is held.
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+# What a file system without locks answers (some network drives): there, nothing is held, and a warning says so.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def inside(folder: Path) -> Path:
@@ -51,27 +53,55 @@ def locked(
     Raises
     ------
     FileError
-        Another process holds the lock and `wait` is False, or the lock file cannot be made.
+        Another process holds the lock and `wait` is False, or the lock file cannot be made or opened.
+
+    Warns
+    -----
+    UserWarning
+        The drive has no locks: two processes could write one folder.
     """
     from filelock import FileLock, Timeout
 
+    held = False
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file, preserve_lock_file=True)
         held = _acquired(lock, shown, wait=wait, on_wait=on_wait)
+        _open_to_who_may_write(file)
     except Timeout:
         raise FileError(f"another process is working in {shown}: wait for it, or give another folder") from None
-    except (NotImplementedError, OSError) as error:
-        if not isinstance(error, NotImplementedError) and error.errno not in _NO_LOCKS:
-            raise FileError(
-                f"the folder {shown} cannot be written ({error.strerror or error}): choose another one"
-            ) from error
-        held = False
+    except NotImplementedError:
+        _warn(shown)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _cannot_lock(file, shown, error) from error
+        _warn(shown)
     try:
         yield
     finally:
         if held:
             lock.release()
+
+
+def _open_to_who_may_write(file: Path) -> None:
+    """Let whoever may write the folder open its lock, which stays there: a colleague's umask does not decide that."""
+    wanted = stat.S_IMODE(file.parent.stat().st_mode) & 0o666 | 0o600
+    with suppress(OSError):  # a colleague's own lock file
+        if stat.S_IMODE(file.stat().st_mode) != wanted:
+            file.chmod(wanted)
+
+
+def _warn(shown: Path) -> None:
+    warnings.warn(f"the drive of {shown} has no locks: run one process at a time there", stacklevel=4)
+
+
+def _cannot_lock(file: Path, shown: Path, error: OSError) -> FileError:
+    if file.exists():
+        return FileError(
+            f"{shown} cannot be locked ({error.strerror or error}): see that you may write {file}, and that the drive "
+            "is there, or choose another folder"
+        )
+    return FileError(f"the folder {shown} cannot be written ({error.strerror or error}): choose another one")
 
 
 def _acquired(lock: FileLock, shown: Path, *, wait: bool, on_wait: Callable[[str], None] | None) -> bool:

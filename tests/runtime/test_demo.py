@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import random
+import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,22 +26,24 @@ SETTINGS = DemoSettings(n_trials=3, n_train=40)
 class Shell:
     """Stands for the subprocesses: remembers the commands, makes what they would, fails where it is to."""
 
-    def __init__(self, fail_at: str = "", code: int = 2) -> None:
+    def __init__(self, fail_at: str = "", code: int = 2, *, crash: bool = False) -> None:
         self.ran: list[str] = []
-        self.fail_at, self.code = fail_at, code
+        self.fail_at, self.code, self.crash = fail_at, code, crash
 
     def __call__(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         name, out = command[3], Path(command[command.index("--out") + 1])
         self.ran.append(name)
-        if name == self.fail_at and self.code not in (0, 1):
+        if name == self.fail_at and name != "fit" and (self.code not in (0, 1) or self.crash):
             return self.code
-        marker = {"simulate": "data.json", "fit": "checkpoint.json", "bundle": "manifest.json", "run": "settings.json"}
+        if name == "fit":
+            entry = Path(command[command.index("--cache") + 1]) / "0123"
+            entry.mkdir(parents=True, exist_ok=True)
+            (entry / "features.json").touch()
+            if self.fail_at == "fit":
+                return self.code
+        marker = {"simulate": "data.json", "fit": "checkpoint.json", "bundle": "manifest.json", "run": "report.html"}
         out.mkdir(exist_ok=True)
         (out / marker[name]).touch()
-        if name == "fit":
-            features = Path(command[command.index("--cache") + 1])
-            features.mkdir()
-            (features / "context.npy").touch()
         return self.code if name == self.fail_at else 0
 
 
@@ -156,6 +161,58 @@ def test_a_run_with_skipped_trials_goes_on_and_ends_with_1(tmp_path: Path) -> No
     assert said.splitlines()[-1].startswith("the same pictures from the bundle")
 
 
+@pytest.mark.parametrize(("command", "n_ran"), [("simulate", 1), ("fit", 2), ("run", 4), ("bundle", 5)])
+def test_a_command_that_crashes_ends_it(tmp_path: Path, command: str, n_ran: int) -> None:
+    """Python's exit code for an error that nobody caught is 1, as that of a run with skipped trials."""
+    shell = Shell(command, code=1, crash=True)
+    code, said = run(tmp_path / "demo", shell=shell)
+    assert (code, len(shell.ran)) == (2, n_ran)
+    assert "the same pictures" not in said
+
+
+def test_a_fit_that_was_ended_keeps_its_features(tmp_path: Path, cache: Path) -> None:
+    run(tmp_path / "demo", shell=Shell("fit", code=-9))
+    (kept,) = cache.iterdir()
+    assert (kept / "features" / "0123" / "features.json").is_file()
+    (kept / "features" / "notes.txt").write_text("mine")
+    run(tmp_path / "demo")
+    assert (kept / "features" / "notes.txt").read_text() == "mine"
+
+
+def test_a_process_with_one_core_asks_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "usable_cores", lambda: 1)
+    for name, step in commands(tmp_path, tmp_path, SETTINGS, None).items():
+        if "--threads" in step.command:
+            assert step.command[step.command.index("--threads") + 1] == "1", name
+
+
+def test_an_interrupted_command_may_save_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a terminal, where Ctrl-C reaches both processes."""
+    saves = """
+import signal, sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
+try:
+    print("ready", flush=True)
+    signal.pause()
+except KeyboardInterrupt:
+    Path(sys.argv[1]).touch()
+"""
+    real, saved = subprocess.Popen.wait, tmp_path / "saved"
+
+    def wait(process: Any, timeout: float | None = None) -> int:
+        monkeypatch.setattr(subprocess.Popen, "wait", real)
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "DEVNULL", subprocess.PIPE)
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        demo._execute([sys.executable, "-c", saves, str(saved)], dict(os.environ))
+    assert saved.exists()
+
+
 def test_other_choices_want_another_folder(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(FileError, match="seed, steps|steps, seed"):
@@ -194,6 +251,7 @@ def test_a_strangers_subject_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "features").mkdir(parents=True)
     with pytest.raises(FileError, match="is not a folder of a demonstration's subject"):
         run(tmp_path / "demo", subject=tmp_path / "mine")
+    assert not (tmp_path / "demo").exists()
     assert (tmp_path / "mine" / "features").is_dir()
     run(tmp_path / "demo", subject=tmp_path / "kept")
     with pytest.raises(FileError, match="keeps the subject of another release or of other choices"):

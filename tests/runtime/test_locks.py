@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
+import os
+import stat
+import subprocess
+import sys
 import threading
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -14,32 +16,34 @@ from filelock import FileLock
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.locks import beside, inside, locked
 
-SPAWN = multiprocessing.get_context("spawn")
-
-
-def hold(folder: Path, held: Event, leave: Event) -> None:
-    with locked(inside(folder), folder):
-        held.set()
-        leave.wait()
+# Holds the lock until its standard input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from minddiffuser.runtime.locks import inside, locked
+folder = Path(sys.argv[1])
+with locked(inside(folder), folder):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_one_process_at_a_time(tmp_path: Path, killed: bool) -> None:
-    held, leave = SPAWN.Event(), SPAWN.Event()
-    other = SPAWN.Process(target=hold, args=(tmp_path, held, leave))
-    other.start()
-    try:
-        assert held.wait(240)
-        with (
-            pytest.raises(FileError, match=f"another process is working in {tmp_path}: wait for it"),
-            locked(inside(tmp_path), tmp_path),
-        ):
-            pass
-    finally:
-        if killed:
-            other.kill()
-        leave.set()
-        other.join()
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with (
+                pytest.raises(FileError, match=f"another process is working in {tmp_path}: wait for it"),
+                locked(inside(tmp_path), tmp_path),
+            ):
+                pass
+        finally:
+            if killed:
+                other.kill()
+            other.communicate()
     with locked(inside(tmp_path), tmp_path):
         pass
 
@@ -86,11 +90,45 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         pass
 
 
-def test_a_drive_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_drive_without_locks_is_written_all_the_same_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(code, "none here")
+
+    monkeypatch.setattr(FileLock, "acquire", none)
+    with pytest.warns(UserWarning, match="has no locks: run one process at a time"), locked(inside(tmp_path), tmp_path):
+        (tmp_path / "a").touch()
+    assert (tmp_path / "a").exists()
+
+
+def test_a_lock_service_that_does_not_answer_is_no_leave_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside(tmp_path).touch()
+
     def none(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(FileLock, "acquire", none)
-    with locked(inside(tmp_path), tmp_path):
-        (tmp_path / "a").touch()
-    assert (tmp_path / "a").exists()
+    with (
+        pytest.raises(FileError, match=rf"cannot be locked \(No locks available\): see that you may write {tmp_path}"),
+        locked(inside(tmp_path), tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("folder", "lock"), [(0o777, 0o666), (0o775, 0o664), (0o755, 0o644), (0o700, 0o600)])
+def test_who_may_write_the_folder_may_lock_it(tmp_path: Path, folder: int, lock: int) -> None:
+    """Under a usual umask too: the file stays, and a colleague would be locked out for good."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    place.chmod(folder)
+    before = os.umask(0o022)
+    try:
+        with locked(inside(place), place):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(inside(place).stat().st_mode) == lock
