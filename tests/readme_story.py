@@ -17,8 +17,11 @@ COMMANDS = {"md-train": train, "md-export": export, "md-reconstruct": reconstruc
 # What makes each command quick, and the same on every machine: fewer trials, dimensions and steps, and the CPU.
 SMALLER = {
     "simulate": ["--n-train", "60", "--n-test", "2", "--device", "cpu"],
-    "fit": ["--n-structure", "20", "--n-selection", "20", "--percent", "5", "--threads", "1", "--device", "cpu"],
-    "run": ["--steps", "2", "--threads", "1", "--device", "cpu"],
+    "fit": [
+        *("--n-structure", "20", "--n-selection", "20", "--percent", "5", "--n-folds", "2"),
+        *("--threads", "1", "--device", "cpu"),
+    ],
+    "run": ["--steps", "2", "--threads", "1"],  # a bundle takes no --device
     "bundle": ["--verify-trials", "2", "--threads", "1"],
     "check": ["--threads", "1"],
 }
