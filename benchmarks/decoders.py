@@ -39,8 +39,8 @@ def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
     responses = mean + std * noise
     bundle = BundleDecoder(engines.bundle, engines)
     contestants: dict[str, Callable[[], Any]] = {
-        NUMPY: lambda: {"decoded": _flat(checkpoint.decode(responses))},
-        GRAPHS: lambda: {"decoded": _flat(bundle.decode(responses))},
+        NUMPY: lambda: {"decoded": _flat(checkpoint.decode(responses, screened=True))},
+        GRAPHS: lambda: {"decoded": _flat(bundle.decode(responses, screened=True))},
     }
     if _dense_bytes(checkpoint) <= MOST_BYTES:
         product = dense(checkpoint)

@@ -75,9 +75,11 @@ def opened(
     if args.bundle is not None:
         from minddiffuser.runtime.bundle import Bundle
         from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
+        from minddiffuser.runtime.engines.trust import Trust
 
-        settings = EngineSettings(backend=backend, precision=precision)
-        engines = stack.enter_context(EngineSet(Bundle.open(args.bundle), settings))
+        trust = Trust(everything=True)  # whoever measures a bundle has said so by naming it
+        settings = EngineSettings(backend=backend, precision=precision, trust=trust)
+        engines = stack.enter_context(EngineSet(Bundle.open(args.bundle), settings, graphs=GRAPHS))
         return engines, engines.loop()
     _check_backend(backend)
     folder = args.graphs or _temporary(stack)
@@ -116,6 +118,7 @@ def _plans(
     from minddiffuser.runtime.engines.trt_arena import Arena
     from minddiffuser.runtime.engines.trt_loop import DenoiseLoop
     from minddiffuser.runtime.engines.trt_plan import PlanFile
+    from minddiffuser.runtime.engines.trust import Trust
 
     for_this = ("current",) if target == "tensorrt-rtx" else ()
     settings = TrtSettings(target=target, profile={"batch": (batch, batch, batch)}, compute_capabilities=for_this)
@@ -130,7 +133,14 @@ def _plans(
         builder = build_plan(path, plan_path, settings)
         inputs, outputs = graph_specs()[name]
         plan = PlanFile(
-            name=name, precision=precision, path=plan_path, builder=builder, inputs=inputs, outputs=outputs, onnx=path
+            name=name,
+            precision=precision,
+            path=plan_path,
+            builder=builder,
+            inputs=inputs,
+            outputs=outputs,
+            onnx=path,
+            trust=Trust(everything=True),  # built just now
         )
         engines[name] = stack.enter_context(open_trt(plan, device=cuda, arena=arena))
     loop = stack.enter_context(DenoiseLoop(engines["denoise"], keep_latents=True))

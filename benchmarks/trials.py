@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from minddiffuser.runtime.data.trial_ids import row_ids
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.models.models import Models
 
@@ -58,7 +59,7 @@ def draw(models: Models, n: int, seed: int = 0) -> Trials:
         target = models.structure(models.decode_latent(others))[0].float().cpu().numpy()
     return Trials(
         latent=normal(n, *models.latent_shape),
-        noise=trial_noise(seed, range(n), models.latent_shape),
+        noise=trial_noise(seed, row_ids(n), models.latent_shape),
         context=normal(n, *models.context_shape),
         uncond_context=normal(*models.context_shape),
         target=target,

@@ -14,20 +14,28 @@ from numpy.typing import NDArray
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ARRAYS, MANIFEST, PARITY, sealed
 from ..runtime.decode import Checkpoint, open_checkpoint
+from ..runtime.engines.here import why_no_provider
+from ..runtime.errors import InputError, MissingExtra
 from ..runtime.files import write_json, write_tensors
 from ..runtime.models.models import Models
 from ..runtime.models.open import load_models
-from .draft import Draft, DraftGraph, Progress, Written, draft_graphs
+from ..runtime.output import check_output
+from .draft import Draft, DraftGraph, Progress, Written, draft_graphs, draft_trials, graph_names
 from .gate import Case, Verified, end_to_end, verify_file
+from .keeping import keep_built
 from .manifest import describe_checkpoint, describe_format, describe_specs, list_files
+from .material import Trials
 from .memory import give_back
 from .parity import GateFailure, failed
 from .pictures import engine_pictures
 from .placement import check_out, in_place_of
 from .settings import ExportSettings, memory_for
 
+# The folder of what failed: its marker says that an export may write there.
+KEPT, KEPT_MARKER, KEPT_KIND = "folder of graphs that failed", "failed.json", "failed-graphs"
 
-def export_bundle(
+
+def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all choices have defaults)
     checkpoint: Path,
     out: Path,
     settings: ExportSettings,
@@ -35,61 +43,92 @@ def export_bundle(
     models: str = "tiny",
     clip: str | None = None,
     data: Path | None = None,
+    force: bool = False,
     finish: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Export, verify, and put the bundle in place: whole, or what was there before.
+
+    Everything that is given is looked at before the networks are opened, which may be a download.
 
     Parameters
     ----------
     checkpoint
         Folder of ``md-train fit``.
     out
-        Folder of the bundle; a bundle that is there is replaced at the very end.
+        Folder of the bundle, new or empty; with `force` a bundle that is there is replaced at the very end.
     models, clip
         See :func:`~minddiffuser.runtime.models.open.load_models`.
     data
         See :func:`~.material.trials_for`.
+    force
+        Replace a bundle. Engines that were built for it are kept where their graphs stay the same.
     finish
         Called with the folder of the whole bundle before it is put in place, to add engines to it.
     progress
         Called with what is being done, and how much of it is.
+    say
+        Receives a line on each field of the model folder that a person should know of, and on each engine of the old
+        bundle that is kept, or is not.
 
     Raises
     ------
     GateFailure
         An engine is out of tolerance; nothing is published.
     MindDiffuserError
-        Inputs that cannot be used, or a folder that cannot be written.
+        Inputs that cannot be used, or a folder that cannot be written or holds something else.
     """
-    out = Path(os.path.abspath(out))  # "." has no name to put a draft beside
+    out = Path(os.path.realpath(out))  # "." has no name to put a draft beside, and a link would be replaced itself
     fitted = open_checkpoint(checkpoint)
-    check_out(out)
+    graph_names(fitted, settings)
+    check_out(out, force=force)
+    _check_kept(settings.keep_failed, out)
+    _needs_onnxruntime()
+    trials = draft_trials(fitted, settings, data)
     opened = [load_models(models, clip=clip, preset=fitted.preset)]
     fitted.require_models(opened[0].hash, opened[0].name)
-    with in_place_of(out) as folder:
-        told = progress or _silent
-        draft = _drafted(fitted, opened, settings, data, folder, told)
+    for note in opened[0].notes:
+        (say or _unsaid)(note)
+    with in_place_of(out, force=force) as place:
+        told, folder = progress or _silent, place.draft
+        draft = _drafted(fitted, opened, settings, trials, folder, told)
         give_back()
         _Gate(fitted, draft, settings, folder, told).run()
+        if place.old is not None:
+            keep_built(place.old, folder, say or _unsaid)
         if finish is not None:
             finish(folder)
         Bundle.open(folder)  # what a reader would refuse is never put in place
     return Bundle.open(out)
 
 
+def _check_kept(kept: Path | None, out: Path) -> None:
+    if kept is None:
+        return
+    if kept.resolve().is_relative_to(out):
+        raise InputError(f"--keep-failed {kept} lies inside the bundle {out}: give another folder")
+    check_output(kept, what=KEPT, marker=KEPT_MARKER, kind=KEPT_KIND)
+
+
+def _needs_onnxruntime() -> None:
+    reason = why_no_provider("ort")
+    if reason is not None:
+        raise MissingExtra(f"engines are verified with ONNX Runtime: {reason}")
+
+
 def _drafted(
     checkpoint: Checkpoint,
     models: list[Models],
     settings: ExportSettings,
-    data: Path | None,
+    trials: Sequence[Trials],
     folder: Path,
     progress: Progress,
 ) -> Draft:
     """`models` holds the only reference to the networks, which are gone when this returns."""
     engines = folder / "engines"
     engines.mkdir()
-    return draft_graphs(checkpoint, models.pop(), settings, data=data, folder=engines, progress=progress)
+    return draft_graphs(checkpoint, models.pop(), settings, trials=trials, folder=engines, progress=progress)
 
 
 class _Gate:
@@ -153,8 +192,8 @@ class _Gate:
                     "file": self._relative(written.path),
                     "data": [self._relative(file) for file in written.data],
                     "opset": written.opset,
-                    "batch_sizes": None,
-                    "parity": found.parity,
+                    "batch_sizes": None if found.one_row is None else [1],
+                    "parity": found.parity | ({} if found.one_row is None else {"one_trial_at_a_time": found.one_row}),
                     "precision_map": written.exceptions,
                     "builder": {"note": written.note} if written.note else {},
                 }
@@ -169,16 +208,22 @@ class _Gate:
 
     def _fail(self, name: str, written: Written, found: Verified) -> None:
         failure = failed(name, written.precision, str(found.reason))
-        kept, path = self._settings.keep_failed, written.path
-        if kept is None:
+        if self._settings.keep_failed is None:
             raise failure
-        kept.mkdir(parents=True, exist_ok=True)
-        model = onnx.load(str(path))
-        (kept / f"{path.name}.bin").unlink(missing_ok=True)  # onnx would add to an earlier one
-        onnx.save(model, str(kept / path.name), save_as_external_data=True, location=f"{path.name}.bin")
-        write_json(kept / f"{path.name}.json", {"reason": found.reason, "parity": found.parity})
-        path.unlink()
+        self._keep_graph(written.path)
+        told = {"reason": found.reason, "parity": found.parity}
+        write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
+        written.path.unlink()
         self._failures.append(failure)
+
+    def _keep_graph(self, path: Path) -> None:
+        """Put a graph with its weights into the folder of what failed, where an earlier export may have put it."""
+        kept = self._settings.keep_failed
+        assert kept is not None
+        if not (kept / KEPT_MARKER).is_file():
+            write_json(kept / KEPT_MARKER, {"format": f"minddiffuser-{KEPT_KIND}", "version": 1})
+        (kept / f"{path.name}.bin").unlink(missing_ok=True)  # onnx would add to an earlier one
+        onnx.save(onnx.load(str(path)), str(kept / path.name), save_as_external_data=True, location=f"{path.name}.bin")
 
     def _keep_parity(self, name: str, cases: Sequence[Case]) -> None:
         """What ``md-export check`` needs to verify the graph on another machine: one real case, or a random one."""
@@ -213,10 +258,9 @@ class _Gate:
         kept = self._settings.keep_failed
         if kept is None:
             return
-        kept.mkdir(parents=True, exist_ok=True)
-        write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
         for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
-            onnx.save(onnx.load(path), kept / path.name, save_as_external_data=True, location=f"{path.name}.bin")
+            self._keep_graph(path)
+        write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
 
     def _write_manifest(self, pictures: dict[str, Any]) -> None:
         write_tensors(self._folder / PARITY, self._parity)
@@ -239,6 +283,10 @@ class _Gate:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+def _unsaid(_line: str) -> None:
+    return None
 
 
 def _silent(_label: str, _done: int, _total: int) -> None:

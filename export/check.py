@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ADVICE, PARITY, Graph, Variant
 from ..runtime.engines.base import TensorSpec, check_feeds
-from ..runtime.engines.cuda_gpu import find_gpu
-from ..runtime.engines.open import BACKENDS, EngineSet, EngineSettings, why_no_provider
+from ..runtime.engines.here import BACKENDS, NO_BF16, Machine, why_no_provider, why_not
+from ..runtime.engines.open import EngineSet, EngineSettings
 from ..runtime.engines.ort import as_numpy
-from ..runtime.engines.trt_identity import check_plan, this_machine
+from ..runtime.engines.trust import Trust
 from ..runtime.errors import FileError, MindDiffuserError, MissingExtra
 from ..runtime.files import read_tensors
 from .parity import PICTURES, TOLERANCES, Spread, compare, psnr
 from .pictures import engine_pictures
+from .rows import Rows, compare_rows, free_of, tells_rows_apart
 from .settings import memory_for
 
 OK, BAD, NOT_RUN = "ok", "FAILED", "not run"
@@ -47,7 +49,11 @@ class Line:
 
 
 def check_bundle(
-    folder: Path, *, threads: int | None = None, on_line: Callable[[Line], None] | None = None
+    folder: Path,
+    *,
+    threads: int | None = None,
+    trust: Trust | None = None,
+    on_line: Callable[[Line], None] | None = None,
 ) -> list[Line]:
     """Verify every engine that this machine can run.
 
@@ -55,6 +61,8 @@ def check_bundle(
     ----------
     folder
         A bundle. That it is whole, and every hash, is checked first.
+    trust
+        Whose plans are run; None: nobody's.
     on_line
         Called with each line as it is found.
 
@@ -66,17 +74,19 @@ def check_bundle(
     bundle = Bundle.open(folder)
     reference = read_tensors(bundle.path(PARITY), "the bundle's reference outputs")
     lines = []
-    for line in _lines(bundle, reference, threads):
+    for line in _lines(bundle, reference, threads, Machine(trust)):
         lines.append(line)
         if on_line is not None:
             on_line(line)
     return lines
 
 
-def _lines(bundle: Bundle, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Iterator[Line]:
+def _lines(
+    bundle: Bundle, reference: Mapping[str, NDArray[Any]], threads: int | None, machine: Machine
+) -> Iterator[Line]:
     for graph in bundle.graphs.values():
         for variant in graph.variants:
-            yield _line(bundle, variant, reference, threads)
+            yield _line(bundle, variant, reference, threads, machine)
     precisions = [p for p in TOLERANCES if any(v.precision == p for v in _variants(bundle, "denoise"))]
     for precision in precisions:
         if "responses" in reference and {"denoise", "vae_decode"} <= bundle.graphs.keys():
@@ -122,22 +132,27 @@ def _line(
     variant: Variant,
     reference: Mapping[str, NDArray[Any]],
     threads: int | None,
+    machine: Machine,
 ) -> Line:
     feeds, expected = case_of(variant.graph, reference)
     named: dict[str, Any] = {"graph": variant.graph, "target": variant.target, "precision": variant.precision}
     if not expected:
         return Line(**named, verdict=BAD, detail="the bundle holds no reference outputs for it: export it again")
     tolerance = TOLERANCES[variant.precision]
-    reason = why_not_here(variant)
-    if reason is not None:
-        return Line(**named, verdict=NOT_RUN, detail=reason)
+    backend, reason = backend_for(bundle, variant, machine)
+    if backend is None:
+        if (missing := why_no_provider("ort")) is not None:
+            raise MissingExtra(f"checking a bundle needs ONNX Runtime: {missing}")
+        return Line(**named, verdict=NOT_RUN, detail=str(reason))
     misfit = _misfit(bundle.graphs[variant.graph], feeds, expected)
     if misfit is not None:
         return Line(**named, verdict=BAD, detail=misfit)
     feeds, expected = fitted(bundle, variant, feeds, expected)
     try:
         spread = spread_of(reference, variant)
-        outputs = run_variant(bundle, variant, feeds, threads)
+        with running(bundle, variant, backend, threads, machine.trust) as run:
+            outputs = run(feeds)
+            rows = rows_of(bundle, variant, run, feeds, expected, spread)
     except MissingExtra:
         raise
     except MindDiffuserError as error:
@@ -147,8 +162,24 @@ def _line(
     worst, allowed = max(
         ((part.worst, tolerance.worst + part.jump) for part in measured.values()), key=lambda pair: pair[0] / pair[1]
     )
+    if reason is None and rows.no_room is not None:
+        detail = f"one trial agrees (worst error {worst:.2g}), and {rows.no_room}: check it on a larger machine"
+        return Line(**named, verdict=NOT_RUN, detail=detail)
+    reason = reason or rows.reason
     verdict = OK if reason is None else BAD
     return Line(**named, verdict=verdict, worst=worst, tolerance=allowed, detail=reason or "")
+
+
+def rows_of(
+    bundle: Bundle, variant: Variant, run: Run, feeds: Arrays, expected: Arrays, spread: Mapping[str, Spread]
+) -> Rows:
+    """Trials that run together against the same alone, unless the reference's rows would show any mixture."""
+    graph, tolerance = bundle.graphs[variant.graph], TOLERANCES[variant.precision]
+    if tells_rows_apart(expected, free_of(graph.outputs), tolerance, spread):
+        return Rows()
+    bounded = memory_for(bundle.image_size) == "low"
+    specs = graph.inputs, graph.outputs
+    return compare_rows(run, specs, feeds, tolerance, spread=spread, sizes=variant.batch_sizes, bounded=bounded)
 
 
 def _misfit(graph: Graph, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str | None:
@@ -164,21 +195,19 @@ def _misfit(graph: Graph, feeds: Mapping[str, NDArray[Any]], expected: Mapping[s
     return f"the bundle's reference outputs are {found}, expected {wanted}: export it again"
 
 
-def why_not_here(variant: Variant) -> str | None:
-    """Why this machine is not one that an engine is for, or None."""
-    if variant.target == "onnx":
-        return "ONNX Runtime has no bfloat16 kernels on a CPU" if variant.precision == "bf16" else None
-    if find_gpu() is None:
-        return "no NVIDIA GPU was found"
-    try:
-        if variant.target == "ort-tensorrt":
-            return why_no_provider("ort-tensorrt")
-        return check_plan(variant.builder, this_machine(variant.target))
-    except MissingExtra as error:
-        return str(error)
+def backend_for(bundle: Bundle, variant: Variant, machine: Machine) -> tuple[str | None, str | None]:
+    """The backend that runs an engine on this machine, the CPU where that can; or None, and why none does."""
+    reasons = []
+    for backend in [name for name, target in reversed(BACKENDS.items()) if target == variant.target]:
+        reason = why_not(bundle, variant, backend, machine)
+        if reason is None:
+            return backend, None
+        reasons.append(reason)
+    return None, reasons[0]
 
 
 Arrays = dict[str, NDArray[Any]]
+Run = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 
 
 def fitted(bundle: Bundle, variant: Variant, feeds: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
@@ -201,21 +230,27 @@ def _fixed(spec: TensorSpec) -> bool:
     return isinstance(spec.shape[0], int)
 
 
-def run_variant(
-    bundle: Bundle, variant: Variant, feeds: Mapping[str, NDArray[Any]], threads: int | None
-) -> dict[str, NDArray[Any]]:
-    """Run one engine once.
+@contextmanager
+def running(
+    bundle: Bundle, variant: Variant, backend: str, threads: int | None, trust: Trust | None = None
+) -> Iterator[Run]:
+    """Open one engine, whatever else the bundle holds; what is given runs it, with numpy arrays.
 
     Raises
     ------
     MindDiffuserError
         This machine cannot run it.
     """
-    backend = next(name for name, target in reversed(BACKENDS.items()) if target == variant.target)
-    memory = memory_for(bundle.image_size)
-    settings = EngineSettings(backend=backend, precision=variant.precision, threads=threads, memory=memory)
-    with EngineSet(bundle, settings) as engines:
-        return {name: as_numpy(array) for name, array in engines.open(variant).run(feeds).items()}
+    settings = EngineSettings(
+        backend=backend,
+        precision=variant.precision,
+        threads=threads,
+        memory=memory_for(bundle.image_size),
+        trust=trust or Trust(),
+    )
+    with EngineSet(bundle, settings, graphs=[variant.graph]) as engines:
+        engine = engines.open(variant, backend)
+        yield lambda feeds: {name: as_numpy(array) for name, array in engine.run(feeds).items()}
 
 
 def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Line:
@@ -230,7 +265,7 @@ def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArr
     except MindDiffuserError as error:
         return Line(**named, verdict=BAD, detail=str(error))
     if found is None:
-        return Line(**named, verdict=NOT_RUN, detail="ONNX Runtime has no bfloat16 kernels on a CPU")
+        return Line(**named, verdict=NOT_RUN, detail=NO_BF16)
     expected = reference.get("stage1", np.zeros(0, np.float32))
     if found.shape != expected.shape:
         told = f"the reference's pictures have shape {expected.shape}, expected {found.shape}: export it again"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle_schema import PRECISIONS
+from ..runtime.bundle_schema import DECODE, PRECISIONS
 from ..runtime.command import DONE, Parser, guarded, tell, version
 from ..runtime.engines.trt_identity import HARDWARE_COMPATIBILITY
+from ..runtime.engines.trust import Trust, trust_list, trust_plans
 from ..runtime.errors import InputError, MissingExtra
 from ..runtime.progress import Phases
 
@@ -42,7 +44,7 @@ example (offline, on the tiny world that comes with the package):
   md-export check bundle
   md-reconstruct run bundle data --out run --backprop-steps 4
 
-exit codes: 0 done, 1 a check failed, 2 something that you can mend, 130 interrupted,
+exit codes: 0 done, 1 a check failed, 2 something that you can fix, 130 interrupted,
 141 the reader of the output went away.
 """
 
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_inspect(commands)
     _add_build(commands)
+    _add_trust(commands)
     return top
 
 
@@ -83,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         interrupted="nothing was changed; give the same command again",
         out_of_memory="export fewer graphs at a time with --graphs, or on a machine with more memory",
+        argv=argv,
     )
 
 
@@ -103,8 +107,15 @@ def _add_bundle(commands: Any) -> None:
     )
     bundle.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder that md-train fit wrote")
     bundle.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
-    bundle.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
-    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder, new or a bundle to replace")
+    bundle.add_argument(
+        "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
+    )
+    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder, new or empty")
+    bundle.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a bundle that is there; engines built for it are kept where their graphs stay the same",
+    )
     bundle.add_argument(
         "--data",
         type=Path,
@@ -123,7 +134,12 @@ def _add_bundle(commands: Any) -> None:
     )
     bundle.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all)")
     bundle.add_argument("--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4; large: 1)")
-    bundle.add_argument("--keep-failed", type=Path, metavar="DIR", help="put graphs out of tolerance there, to look at")
+    bundle.add_argument(
+        "--keep-failed",
+        type=Path,
+        metavar="DIR",
+        help="put graphs out of tolerance there, to look at; new, empty, or of an earlier export",
+    )
     bundle.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_trt(bundle)
 
@@ -169,6 +185,19 @@ def _add_build(commands: Any) -> None:
     _add_trt(build)
 
 
+def _add_trust(commands: Any) -> None:
+    trust = _command(
+        commands,
+        "trust",
+        _trust,
+        help="let a bundle's built engines run",
+        description="TensorRT's plans are code for the machine: those that were built elsewhere run only once their "
+        "SHA-256 is in your list of trusted plans. Add all of BUNDLE's to it, if you trust who made it.",
+        epilog="example (offline):\n  md-export trust bundle",
+    )
+    trust.add_argument("bundle", type=Path, metavar="BUNDLE")
+
+
 def _add_trt(command: Any) -> None:
     trt = command.add_argument_group("TensorRT")
     trt.add_argument(
@@ -188,12 +217,12 @@ def _add_trt(command: Any) -> None:
 
 
 def _bundle(args: argparse.Namespace) -> int:
-    targets = [target for target in args.target or () if target != "onnx"]
+    targets = list(dict.fromkeys(target for target in args.target or () if target != "onnx"))
     settings = {target: _trt_settings(args, target) for target in targets}
     if not targets:
         _refuse_trt_options(args)
     from .assemble import export_bundle
-    from .build import build_engines
+    from .build import add_engines, check_target
     from .settings import ExportSettings
 
     choices: dict[str, Any] = {} if args.threads is None else {"threads": args.threads}
@@ -204,11 +233,17 @@ def _bundle(args: argparse.Namespace) -> int:
         keep_failed=args.keep_failed,
         **choices,
     )
+    trusted = trust_list(os.environ)
+    for target in targets:
+        _check_buildable(wanted, target)
+        check_target(target, settings[target])
+        if trusted is not None:
+            trust_plans(trusted, {})
     with Phases(stream=sys.stderr) as phases:
 
         def finish(draft: Path) -> None:
             for target in targets:
-                build_engines(draft, target, settings[target], progress=phases)
+                add_engines(draft, target, settings[target], trust_list=trusted, progress=phases)
 
         export_bundle(
             args.checkpoint,
@@ -217,8 +252,10 @@ def _bundle(args: argparse.Namespace) -> int:
             models=args.models,
             clip=args.clip,
             data=args.data,
+            force=args.force,
             finish=finish,
             progress=phases,
+            say=_note,
         )
     print(args.out)
     return DONE
@@ -227,7 +264,7 @@ def _bundle(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from .check import BAD, NOT_RUN, OK, check_bundle
 
-    lines = check_bundle(args.bundle, threads=args.threads, on_line=_say)
+    lines = check_bundle(args.bundle, threads=args.threads, trust=_trust_of_user(), on_line=_say)
     bad = [line for line in lines if line.verdict == BAD]
     n_ok, n_not = (sum(line.verdict == verdict for line in lines) for verdict in (OK, NOT_RUN))
     if bad:
@@ -241,7 +278,7 @@ def _check(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from .inspect import describe
 
-    for line in describe(args.bundle):
+    for line in describe(args.bundle, _trust_of_user()):
         _say(line)
     return DONE
 
@@ -250,12 +287,60 @@ def _build(args: argparse.Namespace) -> int:
     from .build import build_engines
 
     settings = _trt_settings(args, args.target)
+    trusted = trust_list(os.environ)
     with Phases(stream=sys.stderr) as phases:
         build_engines(
-            args.bundle, args.target, settings, precisions=args.precision, graphs=args.graphs, progress=phases
+            args.bundle,
+            args.target,
+            settings,
+            precisions=args.precision,
+            graphs=args.graphs,
+            trust_list=trusted,
+            progress=phases,
+            say=_note,
         )
     print(args.bundle)
+    if trusted is None:
+        _note("what was built is not in your list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME")
     return DONE
+
+
+def _trust(args: argparse.Namespace) -> int:
+    from ..runtime.bundle import Bundle
+    from ..runtime.bundle_schema import native_files
+
+    bundle = Bundle.open(args.bundle)
+    found: dict[str, str] = {}
+    for variant in (variant for graph in bundle.graphs.values() for variant in graph.variants):
+        for name in native_files(variant, bundle.folder, bundle.files):
+            found[bundle.files[name].sha256] = f"{name} of {bundle.folder}"
+            _say(f"{variant.graph} {variant.target} {variant.precision} {name} {bundle.files[name].sha256}")
+    if not found:
+        print(f"{args.bundle} holds no built engines: there is nothing to trust")
+        return DONE
+    file = trust_list(os.environ)
+    added = trust_plans(file, found)
+    print(f"{added} of {len(found)} added to {file}" if added else f"all {len(found)} are in {file} already")
+    return DONE
+
+
+def _trust_of_user() -> Trust:
+    return Trust(file=trust_list(os.environ))
+
+
+def _note(line: str) -> None:
+    """A line for the person that is no result."""
+    sys.stderr.write(f"{PROG}: {line}\n")
+
+
+def _check_buildable(wanted: Any, target: str) -> None:
+    """Refuse an export that would end without a graph to build from."""
+    names = wanted.graphs
+    if names is not None and all(name.startswith(DECODE) for name in names):
+        raise InputError(
+            f"--target {target} builds engines of the networks, and --graphs names decoders alone, which the CPU runs: "
+            "leave --target out, or name a network"
+        )
 
 
 def _trt_settings(args: argparse.Namespace, target: str) -> Any:
@@ -267,13 +352,15 @@ def _trt_settings(args: argparse.Namespace, target: str) -> Any:
             f"the target {target} needs the NVIDIA GPU that the engines are for, and none was found: build on the "
             "machine that has it, or give --target tensorrt-rtx"
         )
-    if target == "ort-tensorrt":
-        _refuse_trt_options(args)
-        return None
     if args.batch is not None and args.batch[0] != 1:
         raise InputError(
             f"--batch begins with {args.batch[0]}: give 1 there, since the last batch of a run may be a single trial"
         )
+    if args.batch is not None and not args.batch[0] <= args.batch[1] <= args.batch[2]:
+        raise InputError(f"--batch is {' '.join(map(str, args.batch))}: give MIN OPT MAX in rising order")
+    if target == "ort-tensorrt":
+        _refuse_trt_options(args, but="batch")
+        return None if args.batch is None else tuple(args.batch)
     given = {
         "optimization_level": args.optimization_level,
         "workspace_bytes": None if args.workspace is None else args.workspace << 20,
@@ -287,9 +374,9 @@ def _trt_settings(args: argparse.Namespace, target: str) -> Any:
     return TrtSettings(target=target, **{name: value for name, value in given.items() if value is not None})
 
 
-def _refuse_trt_options(args: argparse.Namespace) -> None:
+def _refuse_trt_options(args: argparse.Namespace, *, but: str = "") -> None:
     names = ("batch", "optimization_level", "workspace", "timing_cache", "hardware_compatibility", "compute_capability")
-    given = [name for name in names if getattr(args, name) is not None]
+    given = [name for name in names if name != but and getattr(args, name) is not None]
     given += [name for name in ("version_compatible", "strip") if getattr(args, name)]
     if given:
         told = ", ".join(f"--{name.replace('_', '-')}" for name in given)

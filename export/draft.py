@@ -93,7 +93,7 @@ def draft_graphs(
     models: Models,
     settings: ExportSettings,
     *,
-    data: Path | None,
+    trials: Sequence[Trials],
     folder: Path,
     progress: Progress,
 ) -> Draft:
@@ -104,8 +104,8 @@ def draft_graphs(
     models
         Their weights are put into the memory format of graphs, in place. Whoever holds no other reference to them
         has their memory back.
-    data
-        See :func:`~.material.trials_for`.
+    trials
+        Those to verify on, and those to calibrate on; see :func:`draft_trials`.
     folder
         Where graphs and weights go; it exists.
 
@@ -114,7 +114,7 @@ def draft_graphs(
     InputError
         The checkpoint has no such decoder, or the networks hold what cannot be exported.
     """
-    names = _names(checkpoint, settings)
+    names = graph_names(checkpoint, settings)
     prepare(models)
     clip = replace(models, unet=None, vae=None, text_encoder=None)
 
@@ -122,7 +122,7 @@ def draft_graphs(
         with torch.no_grad():
             return np.asarray(clip.embedding(torch.from_numpy(images)))
 
-    work = _Work(checkpoint, models, settings, data)
+    work = _Work(checkpoint, models, settings, trials)
     networks = [name for name in names if name in NETWORK_GRAPHS]  # decoders are compared with the checkpoint alone
     reference = work.run_reference(progress) if networks else Reference(stage1=np.zeros(0, np.float32))
     graphs = []
@@ -141,7 +141,26 @@ def draft_graphs(
     )
 
 
-def _names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
+def draft_trials(checkpoint: Checkpoint, settings: ExportSettings, data: Path | None) -> list[Trials]:
+    """The trials that graphs are verified on, and those that they are calibrated on; needs no networks.
+
+    Raises
+    ------
+    InputError
+        See :func:`~.material.trials_for`.
+    """
+    few = 4 if checkpoint.image_size <= SMALL_PICTURE_PX else 1
+    return trials_for(checkpoint, data, (settings.n_verify or few, settings.n_calibrate or few))
+
+
+def graph_names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
+    """The graphs that are asked for, in the order of a bundle.
+
+    Raises
+    ------
+    InputError
+        The checkpoint has no such decoder.
+    """
     decoders = [DECODE + target for target in DECODE_TARGETS if target in checkpoint.shapes]
     known = [*decoders, *NETWORK_GRAPHS]
     wanted = known if settings.graphs is None else settings.graphs
@@ -154,14 +173,14 @@ def _names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
 class _Work:
     """The reference over some trials, and graphs one by one."""
 
-    def __init__(self, checkpoint: Checkpoint, models: Models, settings: ExportSettings, data: Path | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, models: Models, settings: ExportSettings, trials: Sequence[Trials]
+    ) -> None:
         self._checkpoint, self._models, self._settings = checkpoint, models, settings
         # The gradients' semantic term wants a target that the checkpoint can decode.
         self._semantic = "semantic" in checkpoint.shapes
         self._small = models.image_size <= SMALL_PICTURE_PX
-        few = 4 if self._small else 1
-        counts = (settings.n_verify or few, settings.n_calibrate or few)
-        self.verify, self._calibrate = trials_for(checkpoint, data, counts)
+        self.verify, self._calibrate = trials
         self._probed: Reference | None = None
         self._graphs = {name: network_graph(name, models, semantic=self._semantic) for name in NETWORK_GRAPHS}
         self._engines = {n: TorchEngine(n, models, g.inputs, g.outputs) for n, g in self._graphs.items()}

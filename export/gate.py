@@ -19,6 +19,7 @@ from ..runtime.metrics.ssim import ssim
 from .parity import PICTURES, TOLERANCES, Figures, Spread, Tolerance, compare, psnr, spread_by, worst_of
 from .precision import emulate
 from .precision.onnx_tools import session_of
+from .rows import Rows, compare_rows, free_of, tells_rows_apart
 
 Feeds = dict[str, NDArray[np.float32]]
 Outputs = dict[str, NDArray[np.float32]]
@@ -39,10 +40,14 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A graph's figures for the manifest, and why it is out of tolerance, if it is."""
+    """A graph's figures for the manifest, and why it is out of tolerance, if it is.
+
+    `one_row` says why more trials than one at once could not be verified, if they could not: then no more may be run.
+    """
 
     parity: dict[str, Any]
     reason: str | None = None
+    one_row: str | None = None
 
 
 def expected_cases(
@@ -70,14 +75,24 @@ def expected_cases(
 
 
 def verify(
-    graph: str, run: Callable[[Feeds], Mapping[str, Any]], cases: Sequence[Case], precision: str, *, how: str = "run"
+    run: Callable[[Feeds], Mapping[str, Any]],
+    specs: tuple[Specs, Specs],
+    cases: Sequence[Case],
+    precision: str,
+    *,
+    how: str = "run",
+    bounded: bool = False,
 ) -> Verified:
-    """Compare an engine with the reference over every case.
+    """Compare an engine with the reference over every case, and trials that run together with the same alone.
 
     Parameters
     ----------
+    specs
+        Inputs and outputs of the engine.
     how
         For the manifest: "run" where the engine itself ran as a user would run it.
+    bounded
+        See :func:`~.rows.compare_rows`.
     """
     tolerance, reason = TOLERANCES[precision], None
     measured: dict[str, dict[str, list[Figures]]] = {}
@@ -87,7 +102,22 @@ def verify(
         reason = reason or (f"{out} (on {case.kind} inputs)" if out else None)
         for name, part in parts.items():
             measured.setdefault(case.kind, {}).setdefault(name, []).append(part)
-    return Verified(parity=_parity(measured, tolerance, how), reason=reason)
+    parity = _parity(measured, tolerance, how)
+    if reason is not None or any(_tells_apart(case, specs[1], precision) for case in cases):
+        return Verified(parity=parity, reason=reason)
+    rows = _rows(run, specs, cases[0], precision, bounded=bounded)
+    if rows.worst is not None:
+        parity["rows_together"] = min(rows.worst, 1e30)
+    return Verified(parity=parity, reason=rows.reason, one_row=rows.no_room)
+
+
+def _tells_apart(case: Case, outputs: Specs, precision: str) -> bool:
+    return tells_rows_apart(case.expected, free_of(outputs), TOLERANCES[precision], case.spread.get(precision))
+
+
+def _rows(run: Any, specs: tuple[Specs, Specs], case: Case, precision: str, *, bounded: bool) -> Rows:
+    spread = case.spread.get(precision)
+    return compare_rows(run, specs, case.feeds, TOLERANCES[precision], spread=spread, bounded=bounded)
 
 
 def _parity(measured: Mapping[str, Mapping[str, list[Figures]]], tolerance: Tolerance, how: str) -> dict[str, Any]:
@@ -126,16 +156,17 @@ def verify_file(
         with session_of(emulate(onnx.load(str(path))), threads) as session:
             names = [value.name for value in session.get_outputs()]
             return verify(
-                graph,
                 lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
+                specs,
                 cases,
                 precision,
                 how="emulated in float32, every stored tensor rounded",
+                bounded=memory == "low",
             )
     settings = OrtSettings(threads=threads, memory=memory)
     how = "run" if memory == "fast" else f"run with memory {memory}"
     with open_ort(graph, path, *specs, settings, precision=precision) as engine:
-        return verify(graph, engine.run, cases, precision, how=how)
+        return verify(engine.run, specs, cases, precision, how=how, bounded=memory == "low")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,13 +9,19 @@ from typing import Any
 
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import Variant, shown
-from ..runtime.engines.open import BACKENDS, choose_backend, why_no_provider
-from ..runtime.engines.trt_identity import check_plan, this_machine
+from ..runtime.engines.here import BACKENDS, Machine, why_not_backend
+from ..runtime.engines.open import choose_backend
+from ..runtime.engines.trust import Trust
 from ..runtime.errors import MindDiffuserError
 
 
-def describe(folder: Path) -> Iterator[str]:
+def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
     """Lines about a bundle: lineage, graphs with sizes and figures, and what it will run on here.
+
+    Parameters
+    ----------
+    trust
+        Whose plans would run; None: nobody's. None is loaded.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def describe(folder: Path) -> Iterator[str]:
     for precision, figures in bundle.manifest["end_to_end"].items():
         yield f"  {_text(precision)}: {_pictures(figures)}"
     yield "runs on"
-    yield from (f"  {line}" for line in _here(bundle))
+    yield from (f"  {line}" for line in _here(bundle, Machine(trust)))
 
 
 def _variant(variant: Variant) -> str:
@@ -97,28 +103,16 @@ def _text(value: Any) -> str:
     return shown(value).strip("'\"") if value is not None else "?"
 
 
-def _here(bundle: Bundle) -> Iterator[str]:
+def _here(bundle: Bundle, machine: Machine) -> Iterator[str]:
     for backend in BACKENDS:
-        reason = _why_not(bundle, backend)
+        reason = why_not_backend(bundle, backend, machine)
         yield f"{backend}: yes" if reason is None else f"{backend}: no, {reason}"
     try:
-        choice = choose_backend(bundle, "auto")
+        choice = choose_backend(bundle, "auto", machine)
     except MindDiffuserError as error:
         yield f"auto: no, {error}"
     else:
         yield f"auto: {choice.backend} ({choice.reason})"
-
-
-def _why_not(bundle: Bundle, backend: str) -> str | None:
-    """Why a backend cannot run the bundle here."""
-    target = BACKENDS[backend]
-    held = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
-    if not held:
-        return "not in the bundle"
-    if backend.startswith("ort"):
-        return why_no_provider(backend)
-    here = this_machine(target)
-    return next((reason for plan in held if (reason := check_plan(plan.builder, here)) is not None), None)
 
 
 def _bytes(size: int) -> str:

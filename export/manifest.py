@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.bundle_schema import MANIFEST, VERSION
 from ..runtime.decode import Checkpoint
 from ..runtime.engines.base import Specs
+from ..runtime.environment import versions
 from ..runtime.files import sha256_of
-from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES, versions
+from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 
 if TYPE_CHECKING:
     from ..runtime.models.models import Models
@@ -42,6 +43,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "hash": checkpoint.hash,
             "subject": checkpoint.subject,
             "modality": checkpoint.modality,
+            **({} if checkpoint.rois is None else {"rois": {k: list(span) for k, span in checkpoint.rois.items()}}),
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],

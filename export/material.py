@@ -15,13 +15,13 @@ from ..runtime.engines.base import Engine
 from ..runtime.engines.ort import as_numpy
 from ..runtime.errors import InputError
 from ..runtime.generators.engines import EngineGenerator
-from ..runtime.generators.noise import trial_noise
 from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
+from ..runtime.scale import check_scale
 from .graphs.base import BATCH, NetworkGraph
-from .pictures import SEED
+from .pictures import SEED, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
@@ -63,7 +63,8 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     Raises
     ------
     InputError
-        The data folder has too few trials, or other voxels.
+        The data folder has too few trials, is another subject's, has other voxels or has them in another order, or its
+        responses are not on the scale of those that the checkpoint was fitted on.
     """
     total = sum(counts)
     if data is None:
@@ -77,7 +78,7 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     return [
         Trials(
             responses=rows[start:stop],
-            decoded=checkpoint.decode(rows[start:stop]),
+            decoded=checkpoint.decode(rows[start:stop], screened=True),  # engines get the same rows
             seen=None if seen is None else seen[start:stop],
             origin=origin,
         )
@@ -88,7 +89,9 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
 def _from_folder(
     checkpoint: Checkpoint, data: Path, total: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    folder = open_data(data)
+    folder = open_data(data, splits=("train",))
+    checkpoint.require_subject(folder.subject)
+    checkpoint.require_rois(folder.rois)
     responses = folder.responses("train")
     if responses.shape[1] != checkpoint.n_voxels:
         raise InputError(
@@ -99,6 +102,8 @@ def _from_folder(
         raise InputError(
             f"the data folder {data} has {len(responses)} training trials, {total} are needed: leave --data out"
         )
+    varying = checkpoint.training.std > 0
+    check_scale(checkpoint.scored(responses)[:, varying])
     chosen = np.linspace(0, len(responses) - 1, total).round().astype(int)
     stimulus = folder.stimulus("train")
     pictures = [to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus[chosen]]
@@ -135,7 +140,7 @@ def reference_run(
         How many denoising steps the backward pass goes back through; None: all.
     """
     decoded = trials.decoded
-    noise = trial_noise(SEED, range(len(trials)), models.latent_shape)
+    noise = parity_noise(len(trials), models.latent_shape)
     schedule = schedule_of(models)
     watched = {name: _Watched(engine) for name, engine in engines.items()}
     generator = EngineGenerator(

@@ -5,17 +5,19 @@ arrays.safetensors   the constants of decoding, sampling and scoring; see :attr:
 parity.safetensors   inputs and outputs by which the engines can be verified again
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
-A bundle may come from a stranger: nothing in it is parsed before paths, sizes, hashes and types are checked. Only files
-that the manifest lists are ever opened, whatever else lies in the folder.
+A bundle may come from a stranger: nothing in it is parsed before paths, sizes, hashes and types are checked, and only
+files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run, which
+are code for the machine, is not decided here: see :mod:`.engines.trust`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +25,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle_schema import ADVICE, ARRAYS, MANIFEST, Graph, Listed, Variant, check_fields, parse_manifest, shown
+from .bundle_schema import (
+    ADVICE,
+    ARRAYS,
+    MANIFEST,
+    TARGETS,
+    Contents,
+    Graph,
+    Listed,
+    Variant,
+    check_fields,
+    native_files,
+    parse_manifest,
+    shown,
+)
 from .errors import FileError
 from .files import read_tensors, sha256_of
 from .onnx_safety import scan_onnx_external
@@ -31,6 +46,8 @@ from .onnx_safety import scan_onnx_external
 Array = NDArray[Any]
 
 _MANIFEST_LIMIT = 1 << 24  # bytes
+# What of a manifest a run does not take: how the engines came about, and which others there are.
+_NOT_RUN = frozenset({"graphs", "files", "seal", "versions", "lineage", "end_to_end"})
 _JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT; the module stat has it on Windows only
 
 
@@ -45,7 +62,8 @@ class Bundle:
     manifest : dict
         The whole of manifest.json; what is not repeated below is free-form and unchecked but for being an object.
     hash : str
-        SHA-256 of manifest.json, and by the hashes in there of the whole bundle.
+        SHA-256 of manifest.json, and by the hashes in there of the whole bundle; another one once engines were added.
+        See :meth:`content_hash` for what a run depends on.
     version : int
         Of the schema.
     models_name, models_hash, checkpoint_hash : str
@@ -54,6 +72,8 @@ class Bundle:
         Whose responses it decodes, of what kind; the layer preset of the structure.
     image_size, n_voxels : int
         Side of a picture in pixels; width of the responses.
+    rois : dict or None
+        Name to (start, stop) in the voxel axis; None where an earlier release kept none.
     shapes : dict
         Of one trial's "context", "latent", "structure" and perhaps "semantic".
     files : dict
@@ -77,9 +97,12 @@ class Bundle:
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
+    rois: dict[str, tuple[int, int]] | None = None
 
     @classmethod
-    def open(cls, folder: Path | str, *, verify: bool = True) -> Self:
+    def open(
+        cls, folder: Path | str, *, verify: bool = True, on_damaged: Callable[[str, str], None] | None = None
+    ) -> Self:
         """Open a bundle and check everything that can be checked without running it.
 
         Parameters
@@ -88,6 +111,9 @@ class Bundle:
             As ``md-export bundle`` wrote it.
         verify : bool
             Whether to read every file and compare its SHA-256. Everything else is checked in any case.
+        on_damaged : callable or None
+            Built engines can be built again: those that are missing or damaged are left out of the bundle, and this is
+            called with the path inside the bundle of each, and the reason. None refuses the bundle.
 
         Raises
         ------
@@ -101,6 +127,8 @@ class Bundle:
         data = _read_manifest(folder)
         manifest = parse_manifest(data, folder / MANIFEST)
         contents = check_fields(manifest, folder / MANIFEST)
+        if on_damaged is not None:
+            contents = _without_damaged(folder, contents, on_damaged, hashes=verify)
         _check_files(folder, contents.files, hashes=verify)
         _check_external(variant for graph in contents.graphs.values() for variant in graph.variants)
         digest = hashlib.sha256(data).hexdigest()
@@ -126,6 +154,19 @@ class Bundle:
         if name not in self.files:
             raise FileError(f"the bundle {self.folder} holds no {name}: {ADVICE}")
         return self.folder / name
+
+    def content_hash(self, files: Iterable[str]) -> str:
+        """SHA-256 of what a run takes from the bundle, which stays as it is when engines are added for other machines.
+
+        Parameters
+        ----------
+        files
+            The engines that are used, with their data, by their path inside the bundle; the arrays count in any case.
+        """
+        taken = {name: content for name, content in self.manifest.items() if name not in _NOT_RUN}
+        hashes = {name: self.files[name].sha256 for name in {*files, ARRAYS}}
+        text = json.dumps([taken, hashes], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
@@ -175,15 +216,48 @@ def _read_manifest(folder: Path) -> bytes:
         raise FileError(_cannot_read(path, error)) from error
 
 
+def _without_damaged(
+    folder: Path, contents: Contents, on_damaged: Callable[[str, str], None], *, hashes: bool
+) -> Contents:
+    """The same without the built engines of which a file is missing or damaged."""
+    damaged: set[str] = set()
+    variants = [variant for graph in contents.graphs.values() for variant in graph.variants]
+    for name in sorted({name for variant in variants for name in native_files(variant, folder, contents.files)}):
+        try:
+            _check_files(folder, {name: contents.files[name]}, hashes=hashes)
+        except FileError as error:
+            damaged.add(name)
+            on_damaged(name, str(error))
+
+    def whole(variant: Variant) -> bool:
+        return damaged.isdisjoint(native_files(variant, folder, contents.files))
+
+    gone = {n for v in variants if not whole(v) for n in native_files(v, folder, contents.files)}
+    return replace(
+        contents,
+        files={name: file for name, file in contents.files.items() if name not in gone},
+        graphs={
+            name: replace(graph, variants=tuple(v for v in graph.variants if whole(v)))
+            for name, graph in contents.graphs.items()
+        },
+    )
+
+
 def _check_files(folder: Path, files: Mapping[str, Listed], *, hashes: bool) -> None:
     """Compare all sizes first: that is fast, and tells of a copy that was cut off."""
     for name, expected in sorted(files.items()):
         size = _plain_size(folder, name)
         if size != expected.size:
-            raise FileError(f"{folder / name} has {size} bytes, the manifest says {expected.size}: {ADVICE}")
+            raise FileError(f"{folder / name} has {size} bytes, the manifest says {expected.size}: {_advice(name)}")
     for name, expected in sorted(files.items()) if hashes else ():
         if sha256_of(folder / name) != expected.sha256:
-            raise FileError(f"{folder / name} is damaged or was changed (its SHA-256 differs): {ADVICE}")
+            raise FileError(f"{folder / name} is damaged or was changed (its SHA-256 differs): {_advice(name)}")
+
+
+def _advice(name: str) -> str:
+    """What to do about a file: a built engine can be built again from the bundle itself."""
+    target = name.split("/")[1] if name.startswith("engines/") and name.count("/") > 1 else ""
+    return f"build it again with md-export build --target {target}, or {ADVICE}" if target in TARGETS else ADVICE
 
 
 def _plain_size(folder: Path, name: str) -> int:
@@ -194,11 +268,14 @@ def _plain_size(folder: Path, name: str) -> int:
         try:
             state = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileError(f"the bundle {folder} lacks {name}: {ADVICE}") from None
+            raise FileError(f"the bundle {folder} lacks {name}: {_advice(name)}") from None
         except OSError as error:
             raise FileError(_cannot_read(path, error)) from error
         if _is_link(state):
-            raise FileError(f"{path} is a link, and a bundle holds plain files only: {ADVICE}")
+            raise FileError(
+                f"{path} is a link, and a bundle holds plain files only: copy it with what its links lead to (cp -rL "
+                "BUNDLE COPY) and give the copy"
+            )
     if not stat.S_ISREG(state.st_mode):
         raise FileError(f"{path} is not a plain file: {ADVICE}")
     return state.st_size

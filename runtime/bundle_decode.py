@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,19 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .bundle_schema import DECODE
-from .decode import Array, Decoded, Float32, checked, good_scores, z_scores
+from .decode import Array, Decoded, Float32, checked, good_responses
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
+from .rois import Rois, compare_rois
+from .scale import TrainingStatistics
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs."""
+    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+
+    `hash` stays the same when engines that are not used are added to the bundle.
+    """
 
     def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
         self._bundle, self._engines = bundle, engines
@@ -25,7 +31,11 @@ class BundleDecoder:
         self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
-        self.hash = bundle.hash
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what the engines take from the bundle; it is settled once they have started."""
+        return self._engines.content_hash
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -36,20 +46,31 @@ class BundleDecoder:
         """(15, d_text): the context of the empty caption."""
         return self._bundle.arrays["uncond_context"]
 
+    @cached_property
+    def training(self) -> TrainingStatistics:
+        """Of the responses that the decoders were fitted on."""
+        arrays = self._bundle.arrays
+        return TrainingStatistics(mean=arrays["mean"], std=arrays["std"], rois=self._bundle.rois)
+
+    @property
+    def rois(self) -> Rois | None:
+        """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
+        return self._bundle.rois
+
     def scored(self, responses: Array) -> Float32:
         """Z-scores by the training statistics; see Checkpoint.scored."""
-        arrays = self._bundle.arrays
-        return z_scores(checked(responses, self.n_voxels), arrays["mean"], arrays["std"])
+        return self.training.scores(checked(responses, self.n_voxels))
 
-    def decode(self, responses: Array) -> Decoded:
+    def decode(self, responses: Array, *, screened: bool = False) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""
-        rows = self._good(responses)
+        rows = good_responses(responses, self.training, screened=screened)
         names = [name for name in self.shapes if name != "semantic" or DECODE + name in self._bundle.graphs]
         return Decoded(**dict(zip(names, self.decode_only(rows, names), strict=True)))
 
-    def decode_start(self, responses: Array) -> tuple[Float32, Float32]:
+    def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see Checkpoint.decode_start."""
-        context, latent = self.decode_only(self._good(responses), ("context", "latent"))
+        rows = good_responses(responses, self.training, screened=screened)
+        context, latent = self.decode_only(rows, ("context", "latent"))
         return context, latent
 
     def decode_only(self, responses: Float32, names: Sequence[str]) -> list[Float32]:
@@ -62,11 +83,6 @@ class BundleDecoder:
             np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
             for name, engine in engines.items()
         ]
-
-    def _good(self, responses: Array) -> Float32:
-        rows = checked(responses, self.n_voxels)
-        good_scores(self.scored(rows))
-        return rows
 
     def require_subject(self, subject: str) -> None:
         """Raise :class:`InputError` unless the bundle belongs to this subject."""
@@ -83,6 +99,10 @@ class BundleDecoder:
                 f"the bundle {self.folder} was exported for other models ({self.models_name!r}, hash "
                 f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those"
             )
+
+    def require_rois(self, rois: Rois | None) -> str | None:
+        """Raise :class:`InputError` unless regions lie where they lay in training; see :func:`~.rois.compare_rois`."""
+        return compare_rois(self.rois, rois, f"the bundle {self.folder}")
 
     def require_preset(self, preset: str) -> None:
         """Raise :class:`InputError` unless structure is read from this layer preset."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from .engines.base import TensorSpec
 from .errors import FileError
+from .rois import stored_rois
 
 KIND = "bundle"
 VERSION = 1
@@ -41,6 +42,8 @@ DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "bfloat16", "flo
 RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
 OPTIONAL_SHAPES = ("semantic",)
 ADVICE = "export it again, or ask for a whole copy"
+ORT_CACHE = "engines/ort-tensorrt/"
+"""Where a bundle keeps what ONNX Runtime's TensorRT provider has built, in a folder for each graph and precision."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
@@ -89,6 +92,31 @@ class Variant:
     builder: dict[str, Any]
 
 
+def cache_folder(variant: Variant) -> str | None:
+    """Where the engines of an "ort-tensorrt" variant lie inside the bundle; None where its description is of no use."""
+    given = variant.builder.get("cache")
+    if variant.target != "ort-tensorrt" or not isinstance(given, str) or not _PATH.fullmatch(given):
+        return None
+    own = given.startswith(f"{ORT_CACHE}{variant.graph}.{variant.precision}.") and given.count("/") == 2
+    return f"{given}/" if own else None
+
+
+def native_files(variant: Variant, folder: Path, files: Collection[str]) -> list[str]:
+    """The files of a variant that are code for the machine, by their path inside the bundle.
+
+    Parameters
+    ----------
+    folder
+        The bundle's.
+    files
+        Everything that its manifest lists.
+    """
+    if variant.target == "ort-tensorrt":
+        cache = cache_folder(variant)
+        return sorted(name for name in files if cache is not None and name.startswith(cache))
+    return [] if variant.target == "onnx" else [variant.file.relative_to(folder).as_posix()]
+
+
 @dataclass(frozen=True)
 class Graph:
     """Inputs and outputs under one name, and the engines that compute it."""
@@ -122,6 +150,7 @@ class Contents:
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
+    rois: dict[str, tuple[int, int]] | None
 
 
 @dataclass(frozen=True)
@@ -312,6 +341,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         shapes=_shapes(top.get("shapes")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
+        rois=stored_rois(content["checkpoint"].get("rois"), content["n_voxels"], f"{path}, 'checkpoint'"),
     )
 
 

@@ -1,10 +1,12 @@
 """The files of a checkpoint folder: what fitting writes and decoding reads.
 
-checkpoint.json       what it was fitted on and for, shapes, settings, and the SHA-256 of every other file
+checkpoint.json       what it was fitted on and for, shapes, settings, and the SHA-256 of every other file; optionally
+                      rois, name to [start, stop] in the voxel axis
 normaliser            mean, std (n_voxels,) of the training responses; std 0 marks a voxel that did not vary
 <target>              index (n_targets, n_selected) int32 voxels, weight of that shape, bias (n_targets,),
                       position (n_targets,) int32 in the flattened target, target_mean and target_std (size,)
 constants             context_bos (d_text,), uncond_context (15, d_text)
+scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
@@ -29,6 +31,8 @@ DESCRIPTION = "checkpoint.json"
 REQUIRED_TARGETS = ("context", "latent", "structure")
 # The semantic feature of eq. 6 may be absent.
 TARGETS = (*REQUIRED_TARGETS, "semantic")
+# For people: decoding does not read them.
+OPTIONAL_FILES = {"scores.json", "scores.svg"}
 _RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
 # What every decoder stores per target, whatever its kind: decoding is a weighted sum over chosen voxels.
 DECODER_ARRAYS: dict[str, type] = {"index": np.int32, "weight": np.float32, "bias": np.float32}
@@ -83,7 +87,8 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
     for name in ("selection", "provenance"):
         _need(isinstance(content.get(name), dict), path, name, "an object")
     files, needed = content.get("files"), {file_name(part) for part in parts(content)}
-    _need(isinstance(files, dict) and set(files) == needed, path, "files", f"exactly {', '.join(sorted(needed))}")
+    whole = isinstance(files, dict) and needed <= set(files) <= needed | OPTIONAL_FILES
+    _need(whole, path, "files", f"exactly {', '.join(sorted(needed))}")
 
 
 def _is_count(value: object) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from .batch.choose import LEFT_OUT
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
 from .controls import CONTROLS
-from .engines.open import BACKENDS
+from .engines.here import BACKENDS
+from .engines.trust import trust_list
 from .errors import InputError
 
 PROG = "md-reconstruct"
@@ -24,8 +27,8 @@ example (offline, on the tiny world that comes with the package):
   md-reconstruct run checkpoint data --models tiny --out run --backprop-steps 4
 
 a run that was stopped goes on when the same command is given again.
-exit codes: 0 done, 1 done but some trials were skipped, 2 something that you can mend, 130 interrupted,
-141 the reader of the output went away.
+exit codes: 0 done, 1 done but some trials were skipped or failed (the report names them), 2 something that you can
+fix, 130 interrupted, 141 the reader of the output went away.
 """
 
 
@@ -58,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         interrupted="the same command resumes where it stopped",
         out_of_memory="give a smaller --batch-size, or --backprop-steps with a small number",
+        argv=argv,
     )
 
 
@@ -86,9 +90,26 @@ def _add_run(commands: Any) -> None:
         help="data folder (its test split), or .safetensors, .npz or .npy with (n_trials, n_voxels)",
     )
     run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
-    run.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
-    run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder, new or to be resumed")
-    run.add_argument("--stimuli", type=Path, metavar="DIR", help="what was seen: one picture per trial, by name")
+    run.add_argument("--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)")
+    run.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder: new, empty, or to be resumed")
+    run.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="the stimuli: one picture per trial, named by its id or in order"
+    )
+    run.add_argument(
+        "--trial-ids",
+        type=Path,
+        metavar="FILE",
+        help="the trials' ids, one per line or a JSON list; a trial's noise depends on its id (default: those of the "
+        "data folder, the names of a file's arrays, or the rows)",
+    )
+    run.add_argument(
+        "--skip-trials",
+        type=_names,
+        action="extend",
+        default=[],
+        metavar="TRIAL,...",
+        help="leave these out, by id or by row from 0; repeatable. What is left out is part of the run's settings",
+    )
     run.add_argument("--stage", type=int, choices=(1, 2), default=2, help="where to stop (default: %(default)s)")
     run.add_argument(
         "--controls",
@@ -100,8 +121,13 @@ def _add_run(commands: Any) -> None:
     _add_engines(run)
     run.add_argument("--batch-size", type=_count, metavar="N", help="trials at a time (default: by picture size)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    run.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the networks")
-    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads, at most the cores")
+    run.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="of PyTorch's networks (default: %(default)s)",
+    )
+    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: the cores that may be used)")
     run.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the report; repeatable")
 
 
@@ -117,6 +143,12 @@ def _add_engines(run: Any) -> None:
     engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
     engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
     engines.add_argument(
+        "--trust-plans",
+        action="store_true",
+        help="run a bundle's TensorRT plans though they were neither built here nor trusted (md-export trust): they "
+        "are code for this machine; goes with a --backend by name",
+    )
+    engines.add_argument(
         "--memory",
         choices=("fast", "low"),
         help="on the CPU, low holds weights once and nothing of a run (default: fast)",
@@ -126,12 +158,13 @@ def _add_engines(run: Any) -> None:
 def _add_refinement(run: Any) -> None:
     stage2 = run.add_argument_group("stage 2 (what is not given comes from the preset)")
     stage2.add_argument(
-        "--preset",
+        "--stage2-preset",
         choices=("default", "paper", "reference"),
         default="default",
         help="settings of stage 2 to start from: this package's, the paper's, or the published code's; the layers come "
-        "from the checkpoint (md-train fit --preset) (default: %(default)s)",
+        "from the checkpoint (md-train fit --layers) (default: %(default)s)",
     )
+    stage2.add_argument("--preset", action=_Renamed, help=argparse.SUPPRESS)
     stage2.add_argument("--steps", type=int, metavar="N", help="iterations")
     stage2.add_argument("--learning-rate", type=float, metavar="X", help="of Adam")
     stage2.add_argument(
@@ -159,10 +192,19 @@ def _add_demo(commands: Any) -> None:
         description="Simulate a subject, fit its decoders, reconstruct in two stages, measure, write a report.",
         epilog="example (offline):\n  md-reconstruct demo --out demo --stimuli my_drawings",
     )
-    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="RUN", help="(default: %(default)s)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new or empty (default: %(default)s)"
+    )
     demo.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
-    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own PNG or JPEG pictures, shown to the subject")
+    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject")
     demo.add_argument("--seed", type=int, metavar="S", help="of the subject")
+    demo.add_argument(
+        "--subject",
+        type=Path,
+        metavar="DIR",
+        help="where the simulated subject and its decoders are kept for other demonstrations (default: in the user's "
+        "cache folder)",
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -172,7 +214,7 @@ def _add_report(commands: Any) -> None:
         _report,
         help="write a run's page again",
         description="Write RUN/report.html from what is in the run folder, finished or not.",
-        epilog="example (offline):\n  md-reconstruct report demo",
+        epilog="example (offline):\n  md-reconstruct report demo/run",
     )
     report.add_argument("run", type=Path, metavar="RUN", help="run folder")
 
@@ -184,17 +226,35 @@ def _run(args: argparse.Namespace) -> int:
     settings = ReconstructSettings(
         stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
     )
-    names = ("checkpoint", "responses", "out", "models", "clip", "stimuli", "batch_size", "device", "dtype", "threads")
+    names = (
+        "checkpoint",
+        "responses",
+        "out",
+        "models",
+        "clip",
+        "stimuli",
+        "trial_ids",
+        "batch_size",
+        "device",
+        "dtype",
+        "threads",
+    )
     engines = ("backend", "precision", "memory", "gradients")
     choices = {name: getattr(args, name) for name in (*names, *engines)}
     choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}
+    choices |= {"skip_trials": tuple(args.skip_trials)}
+    choices |= {"trust_plans": args.trust_plans, "trust_list": trust_list(os.environ)}
     job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)
-    if not outcome.skipped:
+    skipped = sum(reason != LEFT_OUT for reason in outcome.skipped.values())
+    failed = len(outcome.failures())
+    if not skipped and not failed:
         return DONE
-    n_all = len(outcome.trials) + len(outcome.skipped)
-    return tell(PROG, f"{len(outcome.skipped)} of {n_all} trials were skipped, see {report}", SOME_SKIPPED)
+    counts = [f"{skipped} skipped"] if skipped else []
+    counts += [f"{failed} failed"] if failed else []
+    n_all = len(outcome.trials) + len(outcome.lost) + len(outcome.skipped)
+    return tell(PROG, f"of {n_all} trials, {' and '.join(counts)}: see {report}", SOME_SKIPPED)
 
 
 def _refinement(args: argparse.Namespace) -> Any:
@@ -206,7 +266,7 @@ def _refinement(args: argparse.Namespace) -> Any:
         changes["params"] = _PARAMS[args.params]
     if args.backprop_steps is not None:
         changes["backprop_steps"] = None if args.backprop_steps == "all" else args.backprop_steps
-    return replace(PRESETS[args.preset], **changes)
+    return replace(PRESETS[args.stage2_preset], **changes)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -216,17 +276,36 @@ def _demo(args: argparse.Namespace) -> int:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
     given = {"n_trials": args.trials, "seed": args.seed}
     settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
-    code = run_demo(args.out, settings, stimuli=args.stimuli, stream=sys.stderr)
+    code = run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
     if code in (DONE, SOME_SKIPPED):
-        print(args.out / "report.html")
+        print(args.out / "run" / "report.html")
     return code
 
 
 def _report(args: argparse.Namespace) -> int:
+    from .batch.identity import require_run_folder
     from .report.page import write_report
 
+    require_run_folder(args.run)
     print(write_report(args.run))
     return DONE
+
+
+class _Renamed(argparse.Action):
+    """An option of earlier releases."""
+
+    def __call__(self, *_given: Any, **_named: Any) -> NoReturn:
+        raise InputError(
+            "--preset is now --stage2-preset (the settings of stage 2; layers are chosen by md-train fit --layers): "
+            "give that"
+        )
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of trials: give such as 3,7")
+    return names
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the commands share: a parser that raises, exit codes, and one line instead of a traceback."""
+"""What the commands share: a parser that raises, exit codes, and one line instead of a traceback, or after it."""
 
 from __future__ import annotations
 
@@ -6,50 +6,78 @@ import argparse
 import os
 import select
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import InputError, MindDiffuserError
 
 DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 
 
+DEBUG = "--debug"
+_WHERE = f"({DEBUG} shows where it happened)"
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse that raises: a mistake is one line, as everywhere else."""
+    """argparse that raises: a mistake is one line, as everywhere else. Every command of it takes `DEBUG`."""
+
+    def __init__(self, *args: Any, **choices: Any) -> None:
+        super().__init__(*args, **choices)
+        # Nothing is set by default, so that a subcommand does not take back what was given before its name.
+        self.add_argument(
+            DEBUG, action="store_true", default=argparse.SUPPRESS, help="show where in the program an error arose"
+        )
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
-def guarded(prog: str, command: Callable[[], int], *, interrupted: str, out_of_memory: str) -> int:
-    """Run `command` and return its exit code; what the user can mend becomes one line on standard error.
+def guarded(
+    prog: str,
+    command: Callable[[], int],
+    *,
+    interrupted: str,
+    out_of_memory: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run `command` and return its exit code; what the user can fix becomes one line on standard error.
 
     Parameters
     ----------
     prog : the command's name, which starts the line.
     interrupted, out_of_memory : what to do then, to follow the words "interrupted: " and "out of memory: ".
+    argv : the arguments, None for the process's own. `DEBUG` among them puts the traceback before the line.
     """
     try:
         code = command()
         if sys.stdout is not None:  # closed before the command began
             sys.stdout.flush()
         return code
-    except MindDiffuserError as error:
-        return tell(prog, str(error), USERS_MISTAKE)
-    except KeyboardInterrupt:
-        return tell(prog, f"interrupted: {interrupted}", INTERRUPTED)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return READER_GONE
-        if isinstance(error, OSError):
-            where = f"{error.filename}: " if error.filename else ""
-            return tell(
-                prog, f"{where}{error.strerror or error}: mend that and run the same command again", USERS_MISTAKE
-            )
-        if not is_out_of_memory(error):
+        line, code = _explained(error, interrupted=interrupted, out_of_memory=out_of_memory)
+        if line is None:
             raise
-        return tell(prog, f"out of memory: {out_of_memory}", USERS_MISTAKE)
+        if DEBUG in (sys.argv[1:] if argv is None else argv):
+            traceback.print_exception(error, file=sys.stderr)
+        return tell(prog, line, code)
+
+
+def _explained(error: BaseException, *, interrupted: str, out_of_memory: str) -> tuple[str | None, int]:
+    """One line and the exit code for what a person can fix; no line for a fault of the program."""
+    if isinstance(error, MindDiffuserError):
+        return str(error), USERS_MISTAKE
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted: {interrupted}", INTERRUPTED
+    if isinstance(error, OSError):  # of the system, and perhaps a fault of ours: nobody has explained it
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}: fix that and run the same command again {_WHERE}", USERS_MISTAKE
+    if is_out_of_memory(error):
+        return f"out of memory: {out_of_memory} {_WHERE}", USERS_MISTAKE
+    return None, USERS_MISTAKE
 
 
 def _reader_is_gone() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,9 @@ from .checkpoint import (
 )
 from .errors import InputError, ShapeError
 from .files import sha256_of
+from .rois import Rois, compare_rois, stored_rois
+from .scale import TrainingStatistics
+from .screen import screen
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -97,6 +101,8 @@ class Checkpoint:
         Cross-validated correlation of each structure dimension.
     uncond_context : (15, d_text) float32
         The context of the empty caption.
+    training : TrainingStatistics
+        Of the responses that the decoders were fitted on.
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
@@ -112,7 +118,8 @@ class Checkpoint:
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in description["shapes"].items()}
         voxels = (np.float32, (self.n_voxels,))
         normaliser = read_part(folder, "normaliser", {"mean": voxels, "std": voxels})
-        self._mean, self._std = normaliser["mean"], normaliser["std"]
+        rois = stored_rois(description.get("rois"), self.n_voxels, str(folder / DESCRIPTION))
+        self.training = TrainingStatistics(mean=normaliser["mean"], std=normaliser["std"], rois=rois)
         n_tokens, d_text = self.shapes["context"]
         expected = {"context_bos": (np.float32, (d_text,)), "uncond_context": (np.float32, (n_tokens, d_text))}
         constants = read_part(folder, "constants", expected)
@@ -134,7 +141,12 @@ class Checkpoint:
     @property
     def statistics(self) -> tuple[Float32, Float32]:
         """Mean and deviation of the training responses, (n_voxels,) each; deviation 0 marks a constant voxel."""
-        return self._mean, self._std
+        return self.training.mean, self.training.std
+
+    @property
+    def rois(self) -> Rois | None:
+        """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
+        return self.training.rois
 
     @property
     def context_bos(self) -> Float32:
@@ -144,15 +156,18 @@ class Checkpoint:
     @property
     def constant_voxels(self) -> NDArray[np.intp]:
         """Voxels that did not vary in training; they contribute nothing."""
-        return np.flatnonzero(self._std == 0)
+        return np.flatnonzero(self.training.std == 0)
 
-    def decode(self, responses: Array) -> Decoded:
+    def decode(self, responses: Array, *, screened: bool = False) -> Decoded:
         """Decode good trials.
 
         Parameters
         ----------
         responses : (n_trials, n_voxels)
             As recorded; the training statistics are applied here.
+        screened
+            Whether :func:`~minddiffuser.runtime.screen.screen` has seen the whole set that they belong to; then they
+            are taken as they are.
 
         Returns
         -------
@@ -164,17 +179,19 @@ class Checkpoint:
         ShapeError
             Wrong rank, width or dtype.
         InputError
-            A trial holds NaN or infinite values; :func:`~minddiffuser.runtime.responses.screen` lists bad trials.
+            A trial is bad, or the responses are not on the scale of training: see the same function, whose warnings
+            come through :func:`warnings.warn`.
         """
-        return Decoded(**self._decoded(responses, tuple(self._targets)))
+        rows = good_responses(responses, self.training, screened=screened)
+        return Decoded(**self._decoded(rows, tuple(self._targets)))
 
-    def decode_start(self, responses: Array) -> tuple[Float32, Float32]:
+    def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
-        decoded = self._decoded(responses, ("context", "latent"))
+        decoded = self._decoded(good_responses(responses, self.training, screened=screened), ("context", "latent"))
         return decoded["context"], decoded["latent"]
 
-    def _decoded(self, responses: Array, names: Sequence[str]) -> dict[str, Float32]:
-        scored = good_scores(self.scored(responses))
+    def _decoded(self, responses: Float32, names: Sequence[str]) -> dict[str, Float32]:
+        scored = self.training.scores(responses)
         decoded = {name: self._targets[name](scored) for name in names}
         if "context" in decoded:
             decoded["context"][:, 0] = self._context_bos
@@ -188,7 +205,7 @@ class Checkpoint:
         ShapeError
             Wrong rank, width or dtype.
         """
-        return z_scores(checked(responses, self.n_voxels), self._mean, self._std)
+        return self.training.scores(checked(responses, self.n_voxels))
 
     def require_models(self, models_hash: str, name: str) -> None:
         """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
@@ -206,12 +223,16 @@ class Checkpoint:
                 f"{subject!r}: give that subject's checkpoint"
             )
 
+    def require_rois(self, rois: Rois | None) -> str | None:
+        """Raise :class:`InputError` unless regions lie where they lay in training; see :func:`~.rois.compare_rois`."""
+        return compare_rois(self.rois, rois, f"the checkpoint {self.folder}")
+
     def require_preset(self, preset: str) -> None:
         """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
         if preset != self.preset:
             raise InputError(
                 f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for "
-                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --preset {preset}"
+                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
             )
 
 
@@ -237,19 +258,17 @@ def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:
     return Checkpoint(folder, description)
 
 
-def z_scores(responses: Float32, mean: Float32, std: Float32) -> Float32:
-    """(responses - mean) / std for (n_trials, n_voxels); 0 where the deviation is 0."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores: Float32 = np.divide(responses - mean, std, out=np.zeros_like(responses), where=std > 0)
-    return scores
-
-
-def good_scores(scored: Float32) -> Float32:
-    """Z-scores as they are; :class:`InputError` where a trial holds NaN or infinite ones."""
-    bad = np.flatnonzero(~np.isfinite(scored).all(axis=1))
-    if len(bad) > 0:
-        raise InputError(f"trial {bad[0]} holds NaN, infinite or far too large values: leave such trials out")
-    return scored
+def good_responses(responses: Array, training: TrainingStatistics, *, screened: bool) -> Float32:
+    """Responses that may be decoded, float32; see :meth:`Checkpoint.decode`."""
+    rows = checked(responses, len(training.mean))
+    if screened:
+        return rows
+    found = screen(rows, training)
+    for trial, reason in found.skipped.items():
+        raise InputError(f"trial {trial} cannot be decoded ({reason}): leave such trials out")
+    for warning in found.warnings:
+        warnings.warn(warning, stacklevel=3)  # the line that called decode
+    return found.responses
 
 
 def checked(responses: Array, n_voxels: int) -> Float32:

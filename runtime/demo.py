@@ -1,35 +1,47 @@
-"""The demonstration: simulate, fit, reconstruct, export and reconstruct again, by the commands a person would type."""
+"""The demonstration: simulate, fit, reconstruct, export and reconstruct again, by the commands a person would type.
+
+What does not depend on the pictures to reconstruct (the simulated subject, its decoders and their bundle) is kept in
+one place and used by every demonstration: a second one, of a person's own drawings, takes two minutes and not ten.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from .batch.identity import alone_in
-from .command import DONE, USERS_MISTAKE
+from .command import DONE, SOME_SKIPPED, USERS_MISTAKE, version
 from .controls import CONTROLS
 from .errors import FileError, InputError
 from .files import read_json, sha256_of, write_json
 from .images import list_pictures, read_image
+from .locks import inside, locked
+from .output import check_output
 from .schedule import N_REVERSE
+from .stimuli import stimulus_ids
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
+MARKER, KIND = "demo.json", "demo"
+SUBJECT_MARKER, SUBJECT_KIND = "subject.json", "demo-subject"
+VERSION = 1
+# Test pictures of the kept subject: a demonstration of as many needs no data folder of its own.
+KEPT_TRIALS = 16
 _MODULES = {
     "md-train": "minddiffuser.training.cli",
     "md-export": "minddiffuser.export.cli",
     "md-reconstruct": "minddiffuser.runtime.cli",
 }
-# A run knows by itself what is left to do, and its page is written anew.
-_RUNS = ("run", "engines")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +65,7 @@ class DemoSettings:
     """
 
     models: str = "tiny"
-    n_trials: int = 16
+    n_trials: int = KEPT_TRIALS
     n_train: int = 1200
     seed: int = 7
     n_structure: int = 150
@@ -83,69 +95,152 @@ class DemoSettings:
         )
 
 
+@dataclass(frozen=True)
+class Step:
+    """One command as a person would type it, and the file that is there once it has ended well.
+
+    `made` is None for a run, which knows by itself what is left to do, and whose page is written anew.
+    """
+
+    command: tuple[str, ...]
+    made: Path | None = None
+
+
 def run_demo(
     out: Path,
     settings: DemoSettings,
     *,
     stimuli: Path | None = None,
+    subject: Path | None = None,
     stream: TextIO,
     execute: Execute | None = None,
 ) -> int:
-    """Run the demonstration, or what is left of it, in `out`; made pieces in ``out/work`` are used again.
+    """Run the demonstration, or what is left of it, in `out`.
 
     Parameters
     ----------
     out
-        The run folder.
+        A folder for this demonstration: new, empty, or of the same one. Nothing in it is ever deleted.
     settings
         Sizes. With `stimuli`, `n_trials` gives way to the number of pictures; one alone leaves the shuffled control
         out.
     stimuli
         A folder of a person's own pictures to show to the simulated subject.
+    subject
+        Where the simulated subject, its decoders and their bundle are kept; None: see :func:`kept_in`.
     stream
-        Where each command is told before it runs.
+        Where each command is written before it runs.
     execute
         Runs a command with an environment and returns its exit code; None for a subprocess.
 
     Returns
     -------
-    The exit code of the last command: 0 done, 1 trials were skipped, 2 a mistake that the command has told.
+    0 done, 1 done but some trials were skipped or failed, else the exit code of the command that ended the
+    demonstration, which has given its reason.
 
     Raises
     ------
     FileError
-        `out` belongs to a demonstration of other settings, or the pictures cannot be read.
+        `out` holds something else or a demonstration of other settings, a folder cannot be written, or the pictures
+        cannot be read.
     """
+    check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
     pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = _for_pictures(settings, len(pictures))
-        for path in pictures:  # one that cannot be decoded is told before anything is made
+        settings = _for_pictures(settings, pictures)
+        for path in pictures:  # one that cannot be decoded is named before anything is made
             read_image(path)
-    work = out / "work"
-    with alone_in(work):
-        _claim(work, settings, pictures)
-        for name, command in commands(out, settings, stimuli).items():
-            if (work / f"{name}.done").exists():
-                continue
-            stream.write(f"$ {shlex.join(command)}\n")
-            stream.flush()
-            if name == "data" and (work / name).exists():
-                shutil.rmtree(work / name)  # of a simulation that was killed; ours, under work/
-            code = (execute or _execute)(_runnable(command), _environment(settings))
-            if code < 0:
-                stream.write(f"md-reconstruct: {' '.join(command[:2])} was ended by {_signal(-code)}: run it again\n")
-                return USERS_MISTAKE
-            if code != DONE:
-                return code
-            if name not in _RUNS:
-                (work / f"{name}.done").touch()
-    stream.write(f"the same pictures from the bundle, without PyTorch: {out / 'engines' / 'report.html'}\n")
-    return DONE
+    run = partial(_run, execute=execute or _execute, environment=_environment(settings), stream=stream)
+    key = subject_key(settings)
+    with locked(inside(out), out):
+        _claim(out, settings, pictures)
+        kept = kept_in(out, key, stream) if subject is None else subject
+        steps = commands(out, kept, settings, stimuli)
+        with _subject(kept, key, stream):
+            code = run([steps["subject"], steps["checkpoint"]])
+            shutil.rmtree(kept / "features", ignore_errors=True)  # ours: under the marker of a kept subject
+        if code == DONE:
+            code = worst = run([steps["data"], steps["run"]] if "data" in steps else [steps["run"]])
+        if code in (DONE, SOME_SKIPPED):
+            with _subject(kept, key, stream):
+                code = run([steps["bundle"]])
+        if code == DONE:
+            code = run([steps["engines"]])
+    if code in (DONE, SOME_SKIPPED):
+        code = max(code, worst)
+        stream.write(f"the same pictures from the bundle, without PyTorch: {out / 'engines' / 'report.html'}\n")
+    return code
 
 
-def _for_pictures(settings: DemoSettings, n_pictures: int) -> DemoSettings:
-    changes: dict[str, Any] = {"n_trials": n_pictures}
-    if n_pictures == 1:  # there is no other picture to take a shuffled target from
+def kept_in(out: Path, key: str, stream: TextIO) -> Path:
+    """The folder of the kept subject: in the user's cache, or in `out` where that cannot be written."""
+    from platformdirs import user_cache_path
+
+    cache = user_cache_path("minddiffuser", appauthor=False)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission to write to {cache}")
+    except OSError as error:
+        stream.write(f"the subject is kept in {out / 'subject'}, not for other demonstrations ({error})\n")
+        return out / "subject"
+    return cache / f"demo-{key[:16]}"
+
+
+def subject_key(settings: DemoSettings) -> str:
+    """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
+    package = Path(__file__).parents[1]
+    parts = [package / name for name in ("runtime", "training", "export")]
+    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
+    decides = {
+        name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
+    }
+    digests = {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
+    return hashlib.sha256(json.dumps([VERSION, version(), decides, digests], sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _subject(kept: Path, key: str, stream: TextIO) -> Iterator[None]:
+    """Hold the kept subject's folder; another demonstration that is making it is waited for."""
+    check_output(kept, what="folder of a demonstration's subject", marker=SUBJECT_MARKER, kind=SUBJECT_KIND)
+    with locked(inside(kept), kept, wait=True, on_wait=lambda line: _say(stream, line)):
+        content = {"format": f"minddiffuser-{SUBJECT_KIND}", "version": VERSION, "key": key}
+        path = kept / SUBJECT_MARKER
+        if not path.exists():
+            write_json(path, content)
+        elif read_json(path, "the kept subject's description") != content:
+            raise FileError(
+                f"{kept} keeps the subject of another release or of other choices: give another --subject, or delete "
+                "that folder"
+            )
+        yield
+
+
+def _run(steps: Sequence[Step], *, execute: Execute, environment: Mapping[str, str], stream: TextIO) -> int:
+    """Run the steps that are not done, until one fails; returns the highest exit code."""
+    worst = DONE
+    for step in steps:
+        if step.made is not None and step.made.exists():
+            continue
+        _say(stream, f"$ {shlex.join(step.command)}")
+        code = execute(_runnable(step.command), environment)
+        if code < 0:
+            _say(stream, f"md-reconstruct: {' '.join(step.command[:2])} was ended by {_signal(-code)}: run it again")
+            return USERS_MISTAKE
+        if code not in ((DONE,) if step.made is not None else (DONE, SOME_SKIPPED)):
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
+def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": len(pictures)}
+    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
         changes["controls"] = "oracle"
     return replace(settings, **changes)
 
@@ -162,46 +257,57 @@ def _signal(number: int) -> str:
     return f"{name} (often: no memory left)" if name == "SIGKILL" else name
 
 
-def commands(out: Path, settings: DemoSettings, stimuli: Path | None) -> dict[str, list[str]]:
-    """The demonstration's commands as a person would type them, by the piece they make."""
-    data, checkpoint = str(out / "work" / "data"), str(out / "work" / "checkpoint")
-    simulate = ["md-train", "simulate", "fmri", "--out", data, "--models", settings.models]
-    simulate += ["--seed", str(settings.seed), "--n-train", str(settings.n_train)]
-    simulate += ["--n-test", str(settings.n_trials)] if stimuli is None else ["--stimuli", str(stimuli)]
-    fit = ["md-train", "fit", data, "--models", settings.models, "--out", checkpoint]
-    fit += ["--n-structure", str(settings.n_structure), "--threads", str(_threads(settings))]
-    run = ["md-reconstruct", "run", checkpoint, data, "--models", settings.models, "--out", str(out)]
+def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None) -> dict[str, Step]:
+    """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do."""
+    kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
+    threads = ["--threads", str(_threads(settings))]
+    models = ["--models", settings.models]
+    simulate = ["md-train", "simulate", "fmri", *models, "--seed", str(settings.seed)]
+    simulate += ["--n-train", str(settings.n_train)]
+    fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
+    fit += ["--n-structure", str(settings.n_structure), *threads]
+    export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
     refinement = ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
     refinement += ["--backprop-steps", str(settings.backprop_steps)]
-    same = ["--batch-size", str(settings.batch_size), "--threads", str(_threads(settings)), "--note", settings.note()]
-    bundle = str(out / "work" / "bundle")
-    export = ["md-export", "bundle", checkpoint, "--models", settings.models, "--data", data, "--out", bundle]
-    export += ["--threads", str(_threads(settings))]
+    same = ["--batch-size", str(settings.batch_size), *threads, "--note", settings.note()]
+    own = stimuli is not None or settings.n_trials != KEPT_TRIALS
+    data = str(out / "data") if own else kept_data
+    run = ["md-reconstruct", "run", checkpoint, data, *models, "--out", str(out / "run"), *refinement]
     engines = ["md-reconstruct", "run", bundle, data, "--out", str(out / "engines"), "--backend", "ort", *refinement]
-    return {
-        "data": simulate,
-        "checkpoint": fit,
-        "run": [*run, *refinement, "--controls", settings.controls, *same],
-        "bundle": export,
-        "engines": [*engines, *same],
+    shown = ["--n-test", str(settings.n_trials)] if stimuli is None else ["--stimuli", str(stimuli)]
+    steps = {
+        "subject": Step((*simulate, "--n-test", str(KEPT_TRIALS), "--out", kept_data), kept / "data" / "data.json"),
+        "checkpoint": Step(tuple(fit), kept / "checkpoint" / "checkpoint.json"),
+        "run": Step((*run, "--controls", settings.controls, *same)),
+        "bundle": Step(tuple(export), kept / "bundle" / "manifest.json"),
+        "engines": Step((*engines, *same)),
     }
+    if own:
+        steps["data"] = Step((*simulate, *shown, "--out", data), out / "data" / "data.json")
+    return steps
 
 
-def _claim(work: Path, settings: DemoSettings, pictures: Sequence[Path] | None) -> None:
+def _claim(out: Path, settings: DemoSettings, pictures: Sequence[Path] | None) -> None:
     """Refuse to mix the pieces of two demonstrations."""
-    path = work / "demo.json"
+    path = out / MARKER
     shown = None if pictures is None else _hash(pictures)
-    content = {"settings": asdict(settings), "stimuli": shown}
+    content = {
+        "format": f"minddiffuser-{KIND}",
+        "version": VERSION,
+        "settings": asdict(settings),
+        "stimuli": shown,
+    }
     if not path.exists():
         write_json(path, content)
         return
     there = read_json(path, "the demonstration's settings")
     if there == content:
         return
-    before = {**(there.get("settings") or {}), "stimuli": there.get("stimuli")}
+    settings_there = there.get("settings")
+    before = {**(settings_there if isinstance(settings_there, dict) else {}), "stimuli": there.get("stimuli")}
     now = {**asdict(settings), "stimuli": shown}
     differing = ", ".join(name for name in now if before.get(name) != now[name]) or "its settings"
-    raise FileError(f"{work.parent} holds a demonstration with other choices ({differing}): give another --out folder")
+    raise FileError(f"{out} holds a demonstration with other choices ({differing}): give another --out folder")
 
 
 def _hash(pictures: Sequence[Path]) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,13 +25,17 @@ Array = NDArray[Any]
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there on success, remove it on failure.
 
-    A full disk or a folder that cannot be written becomes a :class:`FileError`.
+    The file may be read by whoever the process's umask allows, whatever wrote it (safetensors makes files that only
+    their owner can read). A full disk or a folder that cannot be written becomes a :class:`FileError`.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with open(draft, "wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield draft
-        with open(draft, "rb") as file:
+        os.chmod(draft, mode)
+        with open(draft, "r+b") as file:  # Windows cannot flush a handle that was opened for reading
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
@@ -46,6 +51,14 @@ def _cannot_write(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full while writing {path}: free some space and run the same command again"
     return f"{path} cannot be written ({error.strerror or error}): choose another folder or change its permissions"
+
+
+def cannot_open(what: str, path: Path, error: OSError) -> FileError:
+    """What to say of a file that is there, perhaps whole, and that the system does not let us read."""
+    return FileError(
+        f"{what} at {path} cannot be opened ({error.strerror or error}): check that it is a file, that the drive is "
+        "there, and your permissions"
+    )
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -72,7 +85,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileError(f"{what} is missing: {path} does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise cannot_open(what, path, error) from error
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{what} at {path} cannot be read ({error}): it is damaged, make it again") from error
     if not isinstance(content, dict):
         raise FileError(f"{what} at {path} holds a {type(content).__name__}, expected a JSON object: make it again")
@@ -98,11 +113,15 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not path.is_file():
-        raise FileError(f"{what} is missing: {path} does not exist")
     try:
+        with open(path, "rb"):  # safetensors tells a missing file, a folder and a forbidden one in one way
+            pass
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except FileNotFoundError:
+        raise FileError(f"{what} is missing: {path} does not exist") from None
+    except OSError as error:
+        raise cannot_open(what, path, error) from error
+    except (SafetensorError, ValueError) as error:
         raise FileError(
             f"{what} at {path} cannot be read ({error}): it is truncated or damaged, make it again"
         ) from error
@@ -142,9 +161,9 @@ def check_format(content: Mapping[str, Any], path: Path, kind: str, version: int
     Every self-describing file starts with {"format": "minddiffuser-<kind>", "version": <int>}.
     """
     if content.get("format") != f"minddiffuser-{kind}":
-        raise FileError(f"{path} is not a MindDiffuser {kind} (format {content.get('format')!r}): check the path")
+        raise FileError(f"{path} is not a MindDiffuser {kind} (format {content.get('format')!r:.60}): check the path")
     if content.get("version") != version:
         raise FileError(
-            f"{path} has {kind} version {content.get('version')!r}, this release reads version {version}: "
+            f"{path} has {kind} version {content.get('version')!r:.30}, this release reads version {version}: "
             "make it again with this release, or install the release that wrote it"
         )

@@ -1,8 +1,9 @@
-"""Pictures on disk and in arrays: any PNG or JPEG in, RGB uint8 (H, W, 3); squares of one size out."""
+"""Pictures on disk and in arrays: any common picture file in, RGB uint8 (H, W, 3); squares of one size out."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError, InputError, ShapeError
-from .files import natural, write_bytes
+from .files import cannot_open, natural, write_bytes
+from .output import is_leftover
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageU8 = NDArray[np.uint8]
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+# Pictures that a person would expect to be read, and that are not: they are named and not passed over.
+_OTHER_PICTURES = frozenset(
+    (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif", ".svg", ".eps", ".pdf", ".ai", ".psd", ".xcf", ".kra")
+    + (".ico", ".tga", ".ppm", ".pgm", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw")
+)
 
 
 def read_image(path: Path | str) -> ImageU8:
-    """Read a PNG or JPEG as a person sees it: turned by its EXIF tag, transparency over white, three channels.
+    """Read a picture as a person sees it: turned by its EXIF tag, transparency over white, three channels.
 
     Parameters
     ----------
-    path : path of a PNG or JPEG of any size and mode (grey, 16-bit grey, palette, alpha, CMYK).
+    path : path of a PNG, JPEG, WebP, TIFF or BMP of any size and mode (grey, 16-bit grey, palette, alpha, CMYK).
 
     Returns
     -------
@@ -33,22 +41,39 @@ def read_image(path: Path | str) -> ImageU8:
     Raises
     ------
     FileError
-        The file is missing, is not a picture, is truncated, or is absurdly large.
+        The file is missing, may not be opened, is not a picture, is truncated, is absurdly large, holds several
+        pictures (but the first of a JPEG that a camera wrote is taken), or floating-point pixels, whose white nobody
+        knows.
     """
     from PIL import Image, ImageOps
 
     path = Path(path)
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as opened:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+            _refuse_what_cannot_be_shown(opened, path)
             opened.load()
             return np.asarray(_rgb(ImageOps.exif_transpose(opened)))
+    except FileError:
+        raise
     except FileNotFoundError:
         raise FileError(f"the picture {path} does not exist: check the path") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise cannot_open("the picture", path, error) from error
     except Exception as error:  # the decoders raise a dozen types for damaged files (SyntaxError, struct.error, …)
         raise FileError(
             f"the picture {path} cannot be decoded ({type(error).__name__}: {error}): "
             "save it again as a whole PNG or JPEG, or take it away"
         ) from error
+
+
+def _refuse_what_cannot_be_shown(picture: Image, path: Path) -> None:
+    n_frames = getattr(picture, "n_frames", 1)
+    if n_frames > 1 and picture.format in ("TIFF", "WEBP", "PNG"):
+        raise FileError(f"the picture {path} holds {n_frames} pictures: save the one that is meant as a PNG")
+    if picture.mode == "F":
+        raise FileError(
+            f"the picture {path} has floating-point pixels, and nobody can tell which value is white: save it as a PNG"
+        )
 
 
 def _rgb(picture: Image) -> Image:
@@ -149,22 +174,50 @@ def to_uint8(images: NDArray[np.floating[Any]]) -> ImageU8:
 
 
 def list_pictures(folder: Path | str) -> list[Path]:
-    """The PNG and JPEG files directly in a folder, sorted by name (2 before 10); hidden files are left out.
+    """The pictures directly in a folder, sorted by name (2 before 10).
+
+    Hidden files, and files that are no pictures by their names, are left out.
 
     Raises
     ------
     FileError
-        The folder is missing, cannot be read, or holds no picture.
+        The folder is missing, cannot be read, holds no picture, or one of a kind that :func:`read_image` does not
+        read: left out without a word, the ones behind it would be taken for other trials'.
     """
     folder = Path(folder)
     try:
         entries = sorted(folder.iterdir(), key=lambda path: natural(path.name))
     except OSError as error:
         raise FileError(f"the picture folder {folder} cannot be read ({error.strerror}): check the path") from error
-    pictures = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
+    files = [p for p in entries if not p.name.startswith(".") and not is_leftover(p.name) and p.is_file()]
+    other = [path.name for path in files if path.suffix.lower() in _OTHER_PICTURES]
+    if other:
+        more = f" and {len(other) - 1} more like it" if len(other) > 1 else ""
+        raise FileError(
+            f"{folder} holds {other[0]}{more}, a kind of picture that is not read: save it as a PNG, or move it "
+            "elsewhere"
+        )
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not pictures:
-        raise FileError(f"{folder} holds no .png, .jpg or .jpeg file: put the pictures directly into it")
+        raise FileError(f"{folder} holds no {', '.join(SUFFIXES)} file: put the pictures directly into it")
     return pictures
+
+
+def cut_by_squares(pictures: Iterable[tuple[str, ImageU8]]) -> str | None:
+    """One line that names the pictures of which :func:`fit_square` leaves something out; None where all are square.
+
+    Parameters
+    ----------
+    pictures : name and array (H, W, 3) of each; looked at one by one, and not kept.
+    """
+    cut = [
+        f"{name} ({image.shape[1]} x {image.shape[0]} px)" for name, image in pictures if len(set(image.shape[:2])) > 1
+    ]
+    if not cut:
+        return None
+    named = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
+    whose, edges = ("is", "its edges are") if len(cut) == 1 else ("are", "their edges are")
+    return f"{named} {whose} not square: the middle is shown, {edges} cut off"
 
 
 def _check(array: NDArray[Any], rank: int, dtype: type, what: str, shape: str) -> None:

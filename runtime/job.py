@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch.identity import alone_in, claim_folder
-from .batch.run import Outcome, run_batch
+from .batch.choose import left_out
+from .batch.identity import check_run_folder, check_same_run, claim_folder
+from .batch.places import check_places
+from .batch.run import BROKE_OFF, Outcome, run_batch
 from .batch.ticker import Ticker
-from .controls import CONTROLS
-from .errors import InputError
+from .data.trial_ids import hash_of_ids
+from .environment import versions
+from .errors import FileError, InputError, check_choice
 from .files import sha256_of, write_bytes
-from .images import png_bytes
-from .opening import Source, open_source, versions
-from .reconstruct import Reconstructor, ReconstructSettings
+from .images import cut_by_squares, png_bytes, read_image
+from .locks import inside, locked
+from .measure import Measured, measure_run, open_extractors
+from .metrics.extractors import Features, Given
+from .opening import Described, Source, describe_source
+from .progress import Phases
+from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
 from .report.page import write_report
-from .responses import Responses, open_responses, screen, seen, with_pictures
-from .summary import Measures, caption_labels, measure_run, write_summary
+from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from .screen import screen
+from .summary import write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +56,13 @@ class Job:
         backend "pytorch".
     gradients
         "autograd" (a checkpoint, or the backend "pytorch") or "engines" (a bundle); None: what there is.
+    trial_ids
+        A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
-        A folder of pictures that were seen, in the trials' order; None takes the data folder's own, if any.
+        A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
+        own, if any.
+    skip_trials
+        Trials to leave out, by their id or their row.
     settings
         Both stages.
     batch_size
@@ -60,6 +76,9 @@ class Job:
     gpu_memory_mib, engine_cache
         Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
         it compiles.
+    trust_plans, trust_list
+        Whether the user trusts every plan of the bundle, and the file that lists those that were trusted before; see
+        :mod:`~minddiffuser.runtime.engines.trust`.
     notes
         Lines for the report.
     """
@@ -73,7 +92,9 @@ class Job:
     precision: str | None = None
     memory: str | None = None
     gradients: str | None = None
+    trial_ids: Path | None = None
     stimuli: Path | None = None
+    skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
     device: str = "auto"
@@ -82,13 +103,27 @@ class Job:
     share_threads: bool = False
     gpu_memory_mib: int | None = None
     engine_cache: Path | None = None
+    trust_plans: bool = False
+    trust_list: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads", "gpu_memory_mib"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is {value!r}: give a whole number of 1 or more")
+        check_choice("dtype", self.dtype, DTYPES)
+        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "engine_cache", "trust_list"):
+            if getattr(self, name) is not None:  # a text, as people give paths in Python
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
 
 def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     """Reconstruct, measure and report; the same call resumes a run that was stopped.
 
-    Everything is opened, decoded and checked before the run folder is touched: a mistake leaves nothing behind.
+    Everything is opened, decoded and checked before the run folder is touched: a mistake leaves nothing behind. What
+    is quick to check comes before what takes long to open: the run folder, the checkpoint, responses and stimuli, and
+    the networks last.
 
     Parameters
     ----------
@@ -104,32 +139,34 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     Raises
     ------
     MindDiffuserError
-        Anything that the user can mend; see sections of the modules used.
+        Anything that the user can fix; see sections of the modules used.
     """
+    check_places(job)
+    check_run_folder(job.out)
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
-        stack.enter_context(alone_in(job.out))
+        extractors, missing = _extractors(work)
+        stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)
         stream.write(f"computing with {work.source.told}\n")
+        for note in work.source.notes:
+            stream.write(f"md-reconstruct: {note}\n")
         if work.given.pictures is not None:
             _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
         outcome = _reconstruct(job, work, stream)
-        if outcome.failed:
-            stream.write(
-                f"md-reconstruct: a refinement broke off in trial(s) {', '.join(map(str, outcome.failed))}: its loss "
-                "became NaN or infinite, and the best picture before that was kept\n"
-            )
-        outcome = _measured(job, work.source, work.given, outcome)
+        _tell_failures(outcome, work, stream)
+        outcome = _measured(job, work, outcome, extractors, missing, stream)
         return outcome, write_report(job.out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
-    """A job whose inputs were all opened and found good, and what decides its pictures."""
+    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
 
     given: Responses
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
+    warnings: tuple[str, ...]
     source: Source
     batch_size: int
     identity: Mapping[str, Any]
@@ -152,47 +189,81 @@ class _Relay:
 
 
 def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
-    source = open_source(job, stack)
-    decoder = source.decoder
-    given = _given(job, source)
-    responses, skipped = screen(given.rows, decoder.n_voxels, decoder.scored)
-    for trial, reason in sorted(skipped.items()):
-        stream.write(f"md-reconstruct: trial {trial} is skipped: {reason}\n")
+    described = describe_source(job, stack)
+    decoder = described.decoder
+    given, told = _given(job, described)
+    screened = screen(given.rows, decoder.training)
+    responses, skipped, warnings = screened.responses, screened.skipped, (*told, *screened.warnings)
+    for warning in warnings:
+        stream.write(f"md-reconstruct: warning: {warning}\n")
+    for trial, reason in skipped.items():
+        name = f" ({given.named[trial]})" if given.named else ""
+        stream.write(f"md-reconstruct: trial {trial}{name} is skipped: {reason}\n")
+    left = left_out(job.skip_trials, len(responses), given.trial_ids)
+    skipped |= left
     good = [trial for trial in range(len(responses)) if trial not in skipped]
-    pictures, size, on_step = given.pictures, source.networks.image_size, _Relay()
+    if not good:
+        raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
+    pictures = given.pictures
+    trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
+    check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
+    cut = None if pictures is None else _check_pictures(pictures, good)
+    early = _early_identity(job, described, given, left)
+    check_same_run(job.out, early)
+    if cut is not None:
+        stream.write(f"md-reconstruct: {cut}\n")
+        warnings = (*warnings, cut)
+    source = described.open()
+    size, on_step = source.networks.image_size, _Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
         return seen([pictures[trial] for trial in trials] if pictures else [], size)
 
     reconstructor = Reconstructor(
-        decoder,
+        source.decoder,
         source.networks,
-        responses,
-        good,
+        trials,
         job.settings,
         seen=None if pictures is None else look,
         on_step=on_step,
     )
-    for path in dict.fromkeys(pictures[trial] for trial in good) if pictures else ():
-        seen([path], size)  # decoded and thrown away, since all of them may not fit the memory
     batch_size = _batch_size(job, source)
     return _Work(
         given=given,
         responses=responses,
         skipped=skipped,
+        warnings=warnings,
         source=source,
         batch_size=batch_size,
-        identity=_identity(job, source, given, batch_size=batch_size),
+        identity=_identity(job, source, early, batch_size=batch_size),
         reconstructor=reconstructor,
         on_step=on_step,
     )
 
 
-def _given(job: Job, source: Source) -> Responses:
+def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
+    """The responses, and warnings about them."""
     given = open_responses(job.responses)
     if given.subject is not None:
-        source.decoder.require_subject(given.subject)
-    return given if job.stimuli is None else with_pictures(given, job.stimuli)
+        described.decoder.require_subject(given.subject)
+    told = described.decoder.require_rois(given.rois)
+    given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
+    given = given if job.stimuli is None else with_pictures(given, job.stimuli)
+    return given, [] if told is None else [told]
+
+
+def _check_pictures(pictures: Sequence[Path], good: Sequence[int]) -> str | None:
+    """Decode every stimulus, and keep none, since all of them may not fit the memory; a warning where edges are cut."""
+
+    def decoded() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for path in dict.fromkeys(pictures[trial] for trial in good):
+            try:
+                yield path.name, read_image(path)
+            except FileError as error:
+                trials = ",".join(str(trial) for trial in good if pictures[trial] == path)
+                raise FileError(f"{error}; or leave out what it belongs to: --skip-trials {trials}") from error
+
+    return cut_by_squares(decoded())
 
 
 def _batch_size(job: Job, source: Source) -> int:
@@ -206,27 +277,38 @@ def _batch_size(job: Job, source: Source) -> int:
     return job.batch_size or (usual if most is None else min(usual, most))
 
 
-def _identity(job: Job, source: Source, given: Responses, *, batch_size: int) -> dict[str, Any]:
-    """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
+def _early_identity(job: Job, described: Described, given: Responses, left: Collection[int]) -> dict[str, Any]:
+    """What is known of the run's identity before the networks are opened."""
     settings = asdict(job.settings)
-    checkpointing = settings.pop("checkpointing")
+    del settings["checkpointing"]  # the pictures do not depend on it
     settings["refine"] = job.settings.refine.as_dict()
+    if left:  # they decide who is in a batch with whom, and which targets are shuffled
+        settings["skip_trials"] = sorted(left)
     stimuli = None if given.pictures is None else _hash_pictures(given.pictures)
     return {
-        "settings": {
-            **settings,
-            "layer_preset": source.decoder.preset,
-            "batch_size": batch_size,
-            **source.computing,
-        },
-        "versions": versions(source.libraries),
+        "settings": {**settings, "layer_preset": described.decoder.preset},
         "hashes": {
-            "checkpoint": source.decoder.hash,
-            "models": source.networks.hash,
+            **({} if described.hash is None else {"checkpoint": described.hash}),
             "responses": given.hash,
+            "trial_ids": hash_of_ids(given.trial_ids),
             "stimuli": stimuli,
         },
-        "data": {"subject": source.decoder.subject, "n_trials": len(given.rows), "simulated": given.simulated},
+        "data": {
+            "subject": described.decoder.subject,
+            "n_trials": len(given.rows),
+            "simulated": given.simulated,
+        },
+    }
+
+
+def _identity(job: Job, source: Source, early: Mapping[str, Any], *, batch_size: int) -> dict[str, Any]:
+    """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
+    checkpointing = job.settings.checkpointing
+    return {
+        "settings": {**early["settings"], "batch_size": batch_size, **source.computing},
+        "versions": versions(source.libraries),
+        "hashes": {**early["hashes"], "checkpoint": source.decoder.hash, "models": source.networks.hash},
+        "data": early["data"],
         "given": {"models": job.models or source.networks.name, "clip": job.clip, "checkpointing": checkpointing},
         "notes": list(job.notes),
     }
@@ -252,12 +334,12 @@ def _reconstruct(job: Job, work: _Work, stream: TextIO) -> Outcome:
     def on_progress(done: int, total: int) -> None:
         nonlocal ticker
         if ticker is None:
-            ticker = Ticker(total, done, _renderings(job.settings), stream=stream)
+            ticker = Ticker(total, done, phases(job.settings), stream=stream)
         ticker.images(done)
 
     def on_step(phase: str, step: int, steps: int) -> None:
         if ticker is not None:
-            ticker.step(n_now, f"{phase} {step}/{steps}")
+            ticker.step(n_now, phase, f"{phase} {step}/{steps}" if steps > 1 else phase)
 
     def one_batch(trials: Sequence[int], rows: NDArray[np.float32]) -> Any:
         nonlocal n_now
@@ -279,40 +361,89 @@ def _reconstruct(job: Job, work: _Work, stream: TextIO) -> Outcome:
             ticker.close()
 
 
-def _renderings(settings: ReconstructSettings) -> int:
-    """How often a picture is rendered: once in stage 1, and steps + 1 times in each refinement."""
-    if settings.stage == 1:
-        return 1
-    return 1 + (settings.refine.steps + 1) * (1 + len(CONTROLS[settings.controls]))
+def _tell_failures(outcome: Outcome, work: _Work, stream: TextIO) -> None:
+    """Say which trials failed and what to do; a run in which none has a picture has nothing to measure or show.
+
+    Raises
+    ------
+    InputError
+        No trial has a picture.
+    """
+    if outcome.failed:
+        stream.write(f"md-reconstruct: trial(s) {', '.join(map(str, outcome.failed))}: {BROKE_OFF}\n")
+    if not outcome.lost:
+        return
+    for trial, reason in sorted(outcome.lost.items()):
+        stream.write(f"md-reconstruct: trial {trial} has no picture: {reason}\n")
+    advice = _advice(str(work.source.computing["dtype"]), sorted(outcome.lost))
+    if not outcome.trials:
+        trial, reason = min(outcome.lost.items())
+        raise InputError(f"none of {len(outcome.lost)} trials has a picture (trial {trial}: {reason}): {advice}")
+    stream.write(f"md-reconstruct: the other trials are complete; {advice}\n")
 
 
-def _measured(job: Job, source: Source, given: Responses, outcome: Outcome) -> Outcome:
+def _advice(dtype: str, trials: Sequence[int]) -> str:
+    """How to try again: this very command would give the same."""
+    wider = {"float16": "--dtype float32", "bfloat16": "--dtype float32", "fp16": "--precision fp32"}
+    wider |= {"bf16": "--precision fp32", "int8": "--precision fp32"}
+    if dtype in wider:
+        return f"the networks overflowed in {dtype}: to try again, give {wider[dtype]} and another --out"
+    return (
+        f"the networks computed in {dtype}, so these responses or the models are unlike those of the fit: check them; "
+        f"to run without them give --skip-trials {','.join(map(str, trials))} and another --out"
+    )
+
+
+def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """What the metrics compare, opened before anything is computed, and a note for each metric that is left out."""
+    source, given = work.source, work.given
+    if given.pictures is None:
+        return {}, ()
+    computed = [source.networks.hash, source.computing, versions(source.libraries)]
+    return open_extractors(
+        Given(
+            embed=source.networks.embedding if source.embeds else None,
+            embed_identity=json.dumps(computed, sort_keys=True),
+            classifier=source.judge,
+            captions=[given.captions[trial] for trial in work.good] if given.captions else (),
+            device=source.device,
+        )
+    )
+
+
+def _measured(
+    job: Job,
+    work: _Work,
+    outcome: Outcome,
+    extractors: Mapping[str, Features],
+    notes: Sequence[str],
+    stream: TextIO,
+) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
+    source, given = work.source, work.given
     start = time.perf_counter()
-    has_stimuli = given.pictures is not None
-    measures, notes = _measures(source, given, outcome.trials) if has_stimuli else (Measures(), ())
-    values = measure_run(job.out, outcome, measures) if has_stimuli else {}
+    measured = Measured()
+    if extractors:
+        ids = work.given.stimulus_ids
+        with Phases(stream=stream) as phases:
+            measured = measure_run(
+                job.out,
+                work.good,
+                extractors,
+                stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
+                trial_ids=given.trial_ids,
+                seed=job.settings.refine.seed,
+                on_progress=partial(phases, "measuring pictures"),
+            )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    write_summary(job.out, outcome, values, seed=job.settings.refine.seed, notes=notes)
+    notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)
+    write_summary(
+        job.out,
+        outcome,
+        measured,
+        seed=job.settings.refine.seed,
+        simulated=given.simulated,
+        notes=notes,
+        trial_ids=given.named,
+    )
     return outcome
-
-
-def _measures(source: Source, given: Responses, trials: Sequence[int]) -> tuple[Measures, tuple[str, ...]]:
-    """CLIP of the run's networks; the judge beside them, where captions say what was seen, or a note why not."""
-    embed = source.networks.embedding if source.embeds else None
-    notes = () if source.embeds else ("clip_two_way was left out: the bundle has no graph clip_structure.",)
-
-    def without_concept(reason: str) -> tuple[Measures, tuple[str, ...]]:
-        return Measures(embed=embed), (*notes, f"concept_top1 was left out: {reason}.")
-
-    if source.judge is None:
-        return without_concept("a judge comes with a model folder (judge/ beside it), and here there is none")
-    if not given.captions:
-        return without_concept("the seen pictures come without captions that name what they show")
-    from .metrics.judge import open_judge
-
-    judge = open_judge(source.judge, source.device)
-    labels = caption_labels([given.captions[trial] for trial in trials], judge.labels["concept"])
-    if labels is None:
-        return without_concept("the captions of some trial name none, or more than one, of the things the judge knows")
-    return Measures(embed=embed, classify=lambda images: judge.predict(images)[:, 0], labels=labels), notes

@@ -57,7 +57,7 @@ def locked(
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, mode=0o644, preserve_lock_file=True)
+        lock = FileLock(file, preserve_lock_file=True)
         held = _acquired(lock, shown, wait=wait, on_wait=on_wait)
     except Timeout:
         raise FileError(f"another process is working in {shown}: wait for it, or give another folder") from None

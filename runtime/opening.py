@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bundle_schema import DECODE, MANIFEST
 from .controls import CONTROLS
+from .environment import compare_versions, usable_cores, versions
 from .errors import InputError, MissingExtra
 from .files import read_json
 from .networks import Networks, TorchNetworks
@@ -28,6 +28,37 @@ if TYPE_CHECKING:
 LIBRARIES = ("minddiffuser", "numpy", "pillow", "safetensors")
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch")
 ENGINE_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+# Those whose version can change a picture. safetensors, which only reads, cannot.
+_OURS = ("minddiffuser", "numpy", "pillow")
+_ONNX_RUNTIME = ("onnxruntime", "onnxruntime-gpu")
+# What a backend computes with; decoders run on ONNX Runtime under every one of them.
+_OF_BACKEND = {
+    "tensorrt": (*_ONNX_RUNTIME, "tensorrt"),
+    "tensorrt-rtx": (*_ONNX_RUNTIME, "tensorrt-rtx"),
+    "ort-tensorrt": (*_ONNX_RUNTIME, "tensorrt"),
+}
+# No machine has more threads than this: a larger number in a run folder is an accident.
+_MOST_THREADS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Described:
+    """What is known of a checkpoint or bundle before any network is opened.
+
+    Attributes
+    ----------
+    decoder
+        Subject, width of the responses, training statistics, shapes; a bundle's engines open when they are used.
+    hash
+        Of everything in the folder that the pictures depend on; None where that is known only once the engines of a
+        bundle have started.
+    open
+        Opens the rest.
+    """
+
+    decoder: Checkpoint | BundleDecoder
+    hash: str | None
+    open: Callable[[], Source]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +70,9 @@ class Source:
     decoder, networks
         What decodes, and what makes pictures.
     computing
-        What the pictures' last bits depend on besides the files: backend, device, dtype, threads.
+        What the pictures' last bits depend on besides the files: backend, device, dtype, threads, and the GPU's name.
     libraries
-        Names of the libraries whose versions matter.
+        Names of the libraries whose versions matter to the pictures.
     judge
         Folder of the judge of concepts, or None.
     device
@@ -52,6 +83,8 @@ class Source:
         The most trials that can be computed together, or None.
     embeds
         Whether `networks` can embed pictures, for the metric that compares them by CLIP.
+    notes
+        What a person should know of them, such as libraries of other versions than at the fit.
     """
 
     decoder: Checkpoint | BundleDecoder
@@ -63,11 +96,27 @@ class Source:
     told: str
     largest_batch: int | None = None
     embeds: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder is a bundle and no checkpoint."""
     return (folder / MANIFEST).is_file()
+
+
+def describe_source(job: Job, stack: ExitStack) -> Described:
+    """Read what a job's checkpoint or bundle is, without opening networks; `stack` closes what is opened later.
+
+    Raises
+    ------
+    MindDiffuserError
+        See :func:`~.decode.open_checkpoint`, :meth:`.bundle.Bundle.open` and :func:`~.engines.open.choose_backend`;
+        options that do not belong to the kind of folder, or more threads than there are cores.
+    """
+    bundle = is_bundle(job.checkpoint)
+    _check_gradients(job, bundle=bundle)
+    _check_threads(job)
+    return _describe_bundle(job, stack) if bundle else _describe_checkpoint(job)
 
 
 def open_source(job: Job, stack: ExitStack) -> Source:
@@ -76,12 +125,9 @@ def open_source(job: Job, stack: ExitStack) -> Source:
     Raises
     ------
     MindDiffuserError
-        See :func:`~.decode.open_checkpoint`, :meth:`.bundle.Bundle.open`, :func:`~.models.open.load_models` and
-        :class:`~.engines.open.EngineSet`; options that do not belong to the kind of folder.
+        See :func:`describe_source`, :func:`~.models.open.load_models` and :class:`~.engines.open.EngineSet`.
     """
-    bundle = is_bundle(job.checkpoint)
-    _check_gradients(job, bundle=bundle)
-    return _open_bundle(job, stack) if bundle else _open_checkpoint(job)
+    return describe_source(job, stack).open()
 
 
 def _check_gradients(job: Job, *, bundle: bool) -> None:
@@ -97,84 +143,143 @@ def _check_gradients(job: Job, *, bundle: bool) -> None:
     )
 
 
-def _open_checkpoint(job: Job) -> Source:
+def _describe_checkpoint(job: Job) -> Described:
     from .decode import open_checkpoint
 
-    given = _given(job, "backend", "precision", "memory")
+    given = _given(job, "backend", "precision", "memory", "trust_plans")
     if given:
         raise InputError(
             f"{job.checkpoint} is a checkpoint, and {', '.join(given)} choose among a bundle's engines: make a bundle "
             "with md-export bundle, or leave them out"
         )
     needs_torch()
-    return _torch_source(job, open_checkpoint(job.checkpoint))
+    decoder = open_checkpoint(job.checkpoint)
+    fitted = decoder.description["provenance"]
+    return Described(decoder=decoder, hash=decoder.hash, open=lambda: _torch_source(job, decoder, fitted))
 
 
-def _open_bundle(job: Job, stack: ExitStack) -> Source:
+def _describe_bundle(job: Job, stack: ExitStack) -> Described:
     from .bundle import Bundle
-    from .bundle_decode import BundleDecoder
-    from .engines.open import EngineSet, EngineSettings
-    from .networks import EngineNetworks
 
     bundle = Bundle.open(job.checkpoint)
-    if job.backend == "pytorch":
-        given = _given(job, "precision", "memory")
-        if given:
-            raise InputError(
-                f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
-                "choose another backend"
-            )
-        needs_torch()
-        settings = EngineSettings(backend="ort", threads=_threads(job, None))
-        engines = stack.enter_context(EngineSet(bundle, settings))
-        _open_all(bundle, engines, [name for name in _needed(job, bundle) if name.startswith(DECODE)])
-        return _torch_source(job, BundleDecoder(bundle, engines))
+    return _on_pytorch(job, bundle, stack) if job.backend == "pytorch" else _on_engines(job, bundle, stack)
+
+
+def _on_pytorch(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
+    """A bundle's decoders, and the networks of PyTorch."""
+    from .bundle_decode import BundleDecoder
+    from .engines.open import EngineSet, EngineSettings
+
+    given = _given(job, "precision", "memory", "trust_plans")
+    if given:
+        raise InputError(
+            f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
+            "choose another backend"
+        )
+    needs_torch()
+    settings = EngineSettings(backend="ort", threads=_threads(job, None))
+    graphs = [name for name in _needed(job, bundle) if name.startswith(DECODE)]
+    engines = stack.enter_context(EngineSet(bundle, settings, graphs=graphs))
+    decoder = BundleDecoder(bundle, engines)
+
+    def opened() -> Source:
+        engines.start()
+        return _torch_source(job, decoder, bundle.manifest["checkpoint"]["provenance"], _ONNX_RUNTIME)
+
+    return Described(decoder=decoder, hash=decoder.hash, open=opened)
+
+
+def _on_engines(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
+    from .bundle_decode import BundleDecoder
+    from .engines.open import EngineSet, EngineSettings
+    from .engines.trust import Trust
+
     _refuse_torch_options(job)
-    threads = _threads(job, None)
     settings = EngineSettings(
         backend=job.backend or "auto",
         precision=job.precision or "auto",
         memory=job.memory or "fast",
-        threads=threads,
+        threads=_threads(job, None),
         share_threads=job.share_threads,
         memory_limit_bytes=None if job.gpu_memory_mib is None else job.gpu_memory_mib << 20,
         cache=job.engine_cache,
+        trust=Trust(file=job.trust_list, everything=job.trust_plans),
     )
-    engines = stack.enter_context(EngineSet(bundle, settings))
-    _open_all(bundle, engines, _needed(job, bundle))
+    engines = stack.enter_context(EngineSet(bundle, settings, graphs=_needed(job, bundle)))
+    decoder = BundleDecoder(bundle, engines)
+    # "auto" may have to take another backend, and with it other files, when it starts.
+    settled = settings.backend != "auto"
+    return Described(
+        decoder=decoder, hash=decoder.hash if settled else None, open=lambda: _engine_source(job, bundle, engines)
+    )
+
+
+def _engine_source(job: Job, bundle: Bundle, engines: EngineSet) -> Source:
+    from .bundle_decode import BundleDecoder
+    from .networks import EngineNetworks
+
+    engines.start()
     networks = EngineNetworks(bundle, engines)
-    choice = engines.choice
+    choice, device = engines.choice, engines["vae_decode"].device
     return Source(
         decoder=BundleDecoder(bundle, engines),
         networks=networks,
         computing={
             "backend": choice.backend,
-            "device": engines["vae_decode"].device,
+            "device": device,
             "dtype": engines.variant("denoise").precision,
-            "threads": threads,
+            "threads": engines.settings.threads,
+            **_gpu(device),
         },
-        libraries=(*LIBRARIES, *ENGINE_LIBRARIES),
+        libraries=(*_OURS, *_OF_BACKEND.get(choice.backend, _ONNX_RUNTIME)),
         judge=None,
         device="cpu",
         told=f"{networks.description} ({choice.reason})",
         largest_batch=engines.largest_batch,
         embeds="clip_structure" in bundle.graphs,
+        notes=_notes_of_bundle(bundle),
     )
 
 
+def _gpu(device: str) -> dict[str, str]:
+    """The GPU's name, where one computes: another model gives other last bits."""
+    if not device.startswith("cuda"):
+        return {}
+    from .engines.cuda_gpu import find_gpu
+
+    found = find_gpu()
+    return {} if found is None else {"gpu": found.name}
+
+
+def _notes_of_bundle(bundle: Bundle) -> tuple[str, ...]:
+    """Libraries of other versions: when the networks were exported than at the fit, and here than at the export."""
+    exported = bundle.manifest.get("versions")
+    notes = []
+    if isinstance(exported, dict):
+        libraries = bundle.manifest["checkpoint"]["provenance"].get("libraries")
+        at_export = {name: number for name, number in exported.items() if isinstance(number, str)}
+        notes += _note(libraries, at_export, TORCH_LIBRARIES, "the decoders were fitted", "the bundle was exported")
+        here = ("minddiffuser", *_ONNX_RUNTIME)
+        notes += _note(exported, versions(here), here, "the bundle was exported and verified", "this runs")
+    return tuple(notes)
+
+
+def _note(before: object, now: dict[str, str], libraries: Sequence[str], then: str, here: str) -> list[str]:
+    found = compare_versions(before, now, libraries)
+    if found is None:
+        return []
+    return [
+        f"Other library versions: {then} with {', '.join(found[0])}, and {here} with {', '.join(found[1])}. Features "
+        "may differ in small ways; where the pictures look wrong, install the same versions."
+    ]
+
+
 def _given(job: Job, *names: str) -> list[str]:
-    return [f"--{name}" for name in names if getattr(job, name) is not None]
-
-
-def _open_all(bundle: Bundle, engines: EngineSet, graphs: list[str]) -> None:
-    """Open what a run uses: a missing or unfit engine is told before anything is computed."""
-    bundle.require(*graphs)
-    for graph in graphs:
-        engines[graph]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(job, name) not in (None, False)]
 
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:
-    """The graphs that a run uses."""
+    """The graphs that a run uses: those of its pictures, and the one that measures them, where the bundle has it."""
     graphs = ["decode_context", "decode_latent", "denoise", "vae_decode"]
     if job.settings.stage == 2:
         refine = job.settings.refine
@@ -182,7 +287,7 @@ def _needed(job: Job, bundle: Bundle) -> list[str]:
         graphs += ["denoise_gradient"] if refine.backprop_steps != 0 else []
         graphs += ["decode_semantic"] if refine.semantic_weight > 0 and "semantic" in bundle.shapes else []
         graphs += ["clip_structure"] if "oracle" in CONTROLS[job.settings.controls] else []
-    return graphs
+    return list(dict.fromkeys((*graphs, *({"clip_structure"} & bundle.graphs.keys()))))
 
 
 def _refuse_torch_options(job: Job) -> None:
@@ -206,26 +311,46 @@ def needs_torch() -> None:
         ) from error
 
 
-def _torch_source(job: Job, decoder: Checkpoint | BundleDecoder) -> Source:
+def _torch_source(
+    job: Job, decoder: Checkpoint | BundleDecoder, provenance: dict[str, Any], also: tuple[str, ...] = ()
+) -> Source:
     models, threads = _open_models(job, decoder.preset)
     networks = TorchNetworks(models, checkpointing=not keeps_activations(job.settings.checkpointing, models.image_size))
+    compared = ("minddiffuser", *TORCH_LIBRARIES)
     judge = models.folder / "judge" if models.folder is not None else None
     return Source(
         decoder=decoder,
         networks=networks,
-        computing={"backend": "pytorch", "device": str(models.device), "dtype": job.dtype, "threads": threads},
-        libraries=(*LIBRARIES, *TORCH_LIBRARIES),
+        computing={
+            "backend": "pytorch",
+            "device": str(models.device),
+            "dtype": job.dtype,
+            "threads": threads,
+            **_gpu(str(models.device)),
+        },
+        libraries=(*_OURS, *TORCH_LIBRARIES, *also),
         judge=judge if judge is not None and judge.is_dir() else None,
         device=str(models.device),
         told=networks.description,
+        notes=(
+            *models.notes,
+            *_note(provenance.get("libraries"), versions(compared), compared, "the decoders were fitted", "this runs"),
+        ),
     )
 
 
-def _threads(job: Job, default: int | None) -> int:
-    n_cores = os.cpu_count() or 1
+def _check_threads(job: Job) -> None:
+    n_cores = usable_cores()
     if job.threads is not None and job.threads > n_cores:
-        raise InputError(f"threads is {job.threads} and this machine has {n_cores} cores: give at most {n_cores}")
-    return job.threads or _earlier_threads(job.out) or default or n_cores
+        raise InputError(
+            f"threads is {job.threads} and this process may use {n_cores} core{'s' * (n_cores > 1)}: "
+            f"give at most {n_cores}"
+        )
+
+
+def _threads(job: Job, default: int | None) -> int:
+    n_cores = usable_cores()
+    return job.threads or _earlier_threads(job.out) or min(default or n_cores, n_cores)
 
 
 def _open_models(job: Job, preset: str) -> tuple[Models, int]:
@@ -261,15 +386,5 @@ def _earlier_threads(out: Path) -> int | None:
         return None
     settings = read_json(path, "the run's settings").get("settings")
     threads = settings.get("threads") if isinstance(settings, dict) else None
-    return threads if isinstance(threads, int) and threads > 0 else None
-
-
-def versions(libraries: Sequence[str]) -> dict[str, str]:
-    """Versions of those libraries that are installed."""
-    found = {}
-    for name in libraries:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    good = isinstance(threads, int) and not isinstance(threads, bool) and 0 < threads <= _MOST_THREADS
+    return threads if good else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,22 @@ from pathlib import Path
 from .errors import FileError
 from .files import read_json
 
-# Desktops leave these in every folder that somebody looks at.
-DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
-# What a killed process of ours leaves: a draft of files.replacing, or the lock.
+# Desktops and network drives leave these in every folder that somebody looks at.
+DESKTOP = frozenset({".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "Icon\r", "@eaDir"})
+_DESKTOP = frozenset(name.lower() for name in DESKTOP)  # Windows writes "desktop.ini" and "Desktop.ini"
+# What a process of ours leaves: a draft of files.replacing, or the lock of this folder or of one in it.
 _DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.draft")
+_LOCK = re.compile(r"\.(.+\.)?lock")
+
+
+def is_desktop(name: str) -> bool:
+    """Whether a desktop made a file of that name by itself ("._name" are macOS's on drives of other systems)."""
+    return name.lower() in _DESKTOP or name.startswith("._")
 
 
 def is_leftover(name: str) -> bool:
     """Whether a file of that name says nothing about whose a folder is."""
-    return name in DESKTOP or name == ".lock" or _DRAFT.fullmatch(name) is not None
+    return is_desktop(name) or _LOCK.fullmatch(name) is not None or _DRAFT.fullmatch(name) is not None
 
 
 def draft_of(name: str) -> str | None:
@@ -53,16 +61,18 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     Raises
     ------
     FileError
-        It is a file, cannot be read, or holds something else.
+        It is a file, cannot be read or written, or holds something else.
     """
     try:
         if not folder.is_dir():
             if folder.exists() or folder.is_symlink():
                 raise FileError(f"{folder} is a file: give a new or empty folder as {what}")
+            _check_writable(folder, what)
             return False
         first = next(contents(folder), None)
     except PermissionError as error:
         raise FileError(f"{folder} cannot be read ({error.strerror}): give another folder as {what}") from error
+    _check_writable(folder, what)
     if first is None:
         return False
     path = folder / marker
@@ -71,3 +81,12 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     if read_json(path, f"the {what}'s {marker}").get("format") != f"minddiffuser-{kind}":
         raise FileError(f"{folder} holds a {marker} that is not of a {what}: give a new or empty folder")
     return True
+
+
+def _check_writable(folder: Path, what: str) -> None:
+    """Say at once what would only be found when the first file is written."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise FileError(f"{folder} cannot be made, since {place} is a file: give another folder as {what}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise FileError(f"{folder} cannot be written (no permission in {place}): give another folder as {what}")

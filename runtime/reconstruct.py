@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch.run import BatchResult
-from .controls import CONTROLS, derangement
+from .controls import CONTROLS, partners
 from .errors import InputError, check_choice
 from .images import to_float, to_uint8
 from .networks import Networks, Start
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
-# (phase, step, steps): called after each iteration of a refinement
+# (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each evaluation of a refinement,
+# 0 to steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
 
 # Up to this size all 35 steps' activations fit a laptop's memory (3.4 GB measured for 16 trials of the tiny world), and
 # recomputing them costs a third of the time; the gradient is the same either way.
 KEEP_ACTIVATIONS_PX = 128
 CHECKPOINTING = ("auto", "on", "off")
+BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
 _NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
 
@@ -86,6 +88,36 @@ class ReconstructSettings:
             self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """The trials of a run.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels) float32
+        Of the whole run: a shuffled target is that of another picture's trial.
+    good
+        Numbers of those whose rows of `responses` are good.
+    ids
+        One per row, which decide the noise and whose target is shuffled to whom; the rows where not given.
+    stimulus_ids
+        One per row, the same for trials that showed the same picture; None: each showed another one.
+    """
+
+    responses: NDArray[np.float32]
+    good: Sequence[int]
+    ids: Sequence[str] | None = None
+    stimulus_ids: Sequence[str] | None = None
+
+    def id_of(self, trial: int) -> str:
+        """The id of a trial."""
+        return str(trial) if self.ids is None else self.ids[trial]
+
+    def partners(self, seed: int) -> dict[int, int]:
+        """Whose target each good trial is refined toward by the "shuffled" control; see :func:`.controls.partners`."""
+        return partners(self.good, seed, self.stimulus_ids, self.ids)
+
+
 class Reconstructor:
     """Both stages of the paper, batch by batch; the `reconstruct` of :func:`~minddiffuser.runtime.batch.run.run_batch`.
 
@@ -93,10 +125,7 @@ class Reconstructor:
     ----------
     decoder : Checkpoint or BundleDecoder
     networks : Networks
-    responses : (n_trials, n_voxels) float32
-        Of the whole run: a shuffled target is another trial's.
-    good_trials : trial numbers
-        Those whose rows of `responses` are good.
+    trials : Trials
     settings : ReconstructSettings
     seen : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
@@ -106,15 +135,14 @@ class Reconstructor:
     ------
     InputError
         The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
-        one with a single trial; a semantic term without a decoder for its target; an empty mask.
+        one with a single picture; a semantic term without a decoder for its target; an empty mask.
     """
 
     def __init__(
         self,
         decoder: Checkpoint | BundleDecoder,
         networks: Networks,
-        responses: NDArray[np.float32],
-        good_trials: Sequence[int],
+        trials: Trials,
         settings: ReconstructSettings,
         *,
         seen: Seen | None = None,
@@ -122,43 +150,49 @@ class Reconstructor:
     ) -> None:
         decoder.require_models(networks.hash, networks.name)
         decoder.require_preset(networks.preset)
-        self._decoder, self._networks, self._responses = decoder, networks, responses
+        self._decoder, self._networks, self._trials = decoder, networks, trials
         self._settings, self._seen, self._on_step = settings, seen, on_step
-        if settings.stage == 2:
-            _check_targets(decoder, settings.refine)
-        controls = CONTROLS[settings.controls]
-        if "oracle" in controls and seen is None:
-            raise InputError(_NEEDS_STIMULI)
-        self._partner = derangement(good_trials, settings.refine.seed) if "shuffled" in controls else {}
+        check_request(decoder, trials, settings, has_stimuli=seen is not None)
+        shuffles = "shuffled" in CONTROLS[settings.controls]
+        self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
-        """Reconstruct n trials from their responses (n, n_voxels) float32."""
+        """Reconstruct n trials from their responses (n, n_voxels) float32.
+
+        A trial of which some picture is not finite is given as lost: it has no picture at all, so that every kind of
+        picture is there for the same trials.
+        """
         seconds: dict[str, float] = {}
+        lost: dict[int, str] = {}
         with _Stopwatch(seconds, "decode"):
             if self._settings.stage == 1:
-                context, latent = self._decoder.decode_start(rows)
+                context, latent = self._decoder.decode_start(rows, screened=True)
             else:
-                decoded = self._decoder.decode(rows)
+                decoded = self._decoder.decode(rows, screened=True)
                 context, latent = decoded.context, decoded.latent
+        self._told("decode", 1, 1)
         generator = self._generator(trials, context, latent)
         with _Stopwatch(seconds, "stage1"):
-            stage1 = _pictures(generator.stage1_render(), trials)
-        if self._settings.stage == 1:
-            return BatchResult(stage1=stage1, seconds=seconds)
+            stage1 = _pictures(generator.stage1_render(), trials, "stage 1", lost)
+        self._told("stage 1", 1, 1)
+        if self._settings.stage == 1 or len(lost) == len(trials):
+            return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
         with _Stopwatch(seconds, "stage2"):
-            refined = self._refine("stage 2", generator, decoded.structure, decoded.semantic)
-        stage2, failed = _pictures(refined.image, trials), refined.failed
+            refined = self._refine(REFINEMENT, generator, decoded.structure, decoded.semantic)
+        stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
         controls: dict[str, NDArray[np.uint8]] = {}
         for name in CONTROLS[self._settings.controls]:
             with _Stopwatch(seconds, name):
                 control = self._refine(name, generator, *self._target(name, trials))
-            controls[name], failed = _pictures(control.image, trials), failed | control.failed
+            controls[name] = _pictures(control.image, trials, f"the control {name}", lost)
+            failed = failed | control.failed
         return BatchResult(
             stage1=stage1,
             stage2=stage2,
             loss_curve=refined.loss_curve,
             best_step=refined.best_step,
             failed=failed,
+            lost=lost,
             controls=controls,
             seconds=seconds,
         )
@@ -173,7 +207,9 @@ class Reconstructor:
                 latent=latent,
                 context=context,
                 uncond_context=self._decoder.uncond_context,
-                noise=draw(settings.refine.seed, trials, self._networks.latent_shape),
+                noise=draw(
+                    settings.refine.seed, [self._trials.id_of(trial) for trial in trials], self._networks.latent_shape
+                ),
                 guidance_scale=settings.guidance_scale,
                 n_steps=settings.n_steps,
                 n_noise=settings.n_noise,
@@ -195,15 +231,19 @@ class Reconstructor:
         objective = self._networks.objective(generator, structure, self._decoder.mask, settings, semantic)
 
         def told(step: int, _loss: NDArray[np.float64]) -> None:
-            if self._on_step is not None:
-                self._on_step(phase, step, settings.steps)
+            self._told(phase, step, settings.steps)
 
         return refine(objective, generator.initial(), settings, told)
+
+    def _told(self, phase: str, step: int, steps: int) -> None:
+        if self._on_step is not None:
+            self._on_step(phase, step, steps)
 
     def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
-            decoded = self._decoder.decode(self._responses[[self._partner[trial] for trial in trials]])
+            partners = self._trials.responses[[self._partner[trial] for trial in trials]]
+            decoded = self._decoder.decode(partners, screened=True)
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)
@@ -213,6 +253,30 @@ class Reconstructor:
 def keeps_activations(checkpointing: str, image_size: int) -> bool:
     """Whether every denoising step's activations are kept for the gradient; see ReconstructSettings."""
     return image_size <= KEEP_ACTIVATIONS_PX if checkpointing == "auto" else checkpointing == "off"
+
+
+def check_request(
+    decoder: Checkpoint | BundleDecoder,
+    trials: Trials,
+    settings: ReconstructSettings,
+    *,
+    has_stimuli: bool,
+) -> None:
+    """Refuse what settings, decoders and trials cannot give together: all that is known without the networks.
+
+    Raises
+    ------
+    InputError
+        The "oracle" control without stimuli, or the "shuffled" one with a single picture; a semantic term without a
+        decoder for its target; an empty mask.
+    """
+    if settings.stage == 2:
+        _check_targets(decoder, settings.refine)
+    controls = CONTROLS[settings.controls]
+    if "oracle" in controls and not has_stimuli:
+        raise InputError(_NEEDS_STIMULI)
+    if "shuffled" in controls:
+        trials.partners(settings.refine.seed)
 
 
 def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:
@@ -229,15 +293,22 @@ def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings
         )
 
 
-def _pictures(images: Any, trials: Sequence[int]) -> NDArray[np.uint8]:
-    values = images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy()
-    bad = [trial for trial, picture in zip(trials, values, strict=True) if np.isnan(picture).any()]
-    if bad:
-        raise InputError(
-            f"the pictures of trials {', '.join(map(str, bad))} hold NaN: the networks overflowed; give a wider "
-            "--dtype (of a bundle: --precision), or leave these trials out"
-        )
+def _pictures(images: Any, trials: Sequence[int], what: str, lost: dict[int, str]) -> NDArray[np.uint8]:
+    """Images (n, 3, H, W) to (n, H, W, 3) uint8; a trial whose picture is not finite is black, and added to `lost`."""
+    values = np.array(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy())
+    for row, trial in enumerate(trials):
+        if not np.isfinite(values[row]).all():
+            lost.setdefault(trial, f"its picture of {what} holds NaN or infinite values")
+            values[row] = 0
     return to_uint8(values)
+
+
+def phases(settings: ReconstructSettings) -> dict[str, int]:
+    """The phases of one picture in their order, as `OnStep` is told them, and the most steps of each."""
+    found = dict.fromkeys(BEFORE_REFINEMENT, 1)
+    if settings.stage == 2:
+        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), settings.refine.steps + 1)
+    return found
 
 
 class _Stopwatch:

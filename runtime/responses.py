@@ -1,27 +1,36 @@
-"""What a person gives to be reconstructed: a data folder's test split, or an array file; and which trials are good."""
+"""What a person gives to be reconstructed: a data folder's test split, or an array file."""
 
 from __future__ import annotations
 
 import hashlib
+import tokenize
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.folder import open_data
+from .data.trial_ids import check_trial_ids, ids_worth_showing, read_trial_ids, row_ids
 from .errors import FileError, InputError, ShapeError
-from .files import check_format, natural, read_json, read_tensors
+from .files import natural, read_tensors
 from .images import fit_square, list_pictures, read_image
+from .recognise import NPY, SAFETENSORS, recognise
+from .screen import Rows
+from .stimuli import stimulus_ids
 
-Rows = NDArray[Any] | Sequence[NDArray[Any]]
-DATA_VERSION = 1
 ARRAY_SUFFIXES = (".safetensors", ".npz", ".npy")
-# Beyond so many standard deviations of the training responses a trial is an artefact, and its picture noise or NaN.
-MOST_SD = 1e6
 _KEY = "responses"
+# What numpy raises for damaged files, its header's tokenizer and the zip reader included.
+_NUMPY_ERRORS = (
+    *(ValueError, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +40,7 @@ class Responses:
     Attributes
     ----------
     rows
-        One array per trial, as they were given; :func:`screen` says which are good.
+        One array per trial, as they were given; :func:`~minddiffuser.runtime.screen.screen` says which are good.
     hash
         SHA-256 over the trials' shapes, dtypes and bytes.
     subject
@@ -42,6 +51,10 @@ class Responses:
         Per trial, captions of that picture; empty where there are none.
     simulated
         Whether the data folder says that its subject was simulated.
+    trial_ids
+        One text per trial, all different, which decides the trial's noise; the rows ("0", "1", …) where none is given.
+    rois
+        Name to (start, stop) in the voxel axis; known for data folders only.
     """
 
     rows: Rows
@@ -50,6 +63,22 @@ class Responses:
     pictures: tuple[Path, ...] | None = None
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
+    trial_ids: tuple[str, ...] = ()
+    rois: Mapping[str, tuple[int, int]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.trial_ids:
+            object.__setattr__(self, "trial_ids", row_ids(len(self.rows)))
+
+    @property
+    def named(self) -> dict[int, str]:
+        """Trial to id; empty where the ids are just the rows."""
+        return ids_worth_showing(self.trial_ids)
+
+    @cached_property
+    def stimulus_ids(self) -> tuple[str, ...] | None:
+        """One id per trial, the same for trials whose picture has the same content; None where pictures are unknown."""
+        return None if self.pictures is None else stimulus_ids(self.pictures)
 
 
 def open_responses(path: Path | str) -> Responses:
@@ -60,7 +89,7 @@ def open_responses(path: Path | str) -> Responses:
     path
         A data folder (its test split, stimuli and captions); or a .npy file (n_trials, n_voxels); or a .npz or
         .safetensors file that holds such an array under "responses", or one (n_voxels,) array per trial, taken in
-        the order of their names (2 before 10).
+        the order of their names (2 before 10), which are the trials' ids then.
 
     Raises
     ------
@@ -74,27 +103,27 @@ def open_responses(path: Path | str) -> Responses:
         return _data_folder(path)
     if not path.exists():
         raise FileError(f"the responses {path} do not exist: give a data folder or a {', '.join(ARRAY_SUFFIXES)} file")
-    rows: Rows
-    if path.suffix == ".npy":
-        rows = _matrix(_load_numpy(path), str(path))
-    elif path.suffix in (".npz", ".safetensors"):
-        rows = _rows(_archive(path), str(path))
-    else:
-        raise FileError(
-            f"the responses {path} end in {path.suffix!r}: give a data folder or a {', '.join(ARRAY_SUFFIXES)} file"
-        )
-    return Responses(rows=rows, hash=_hash(rows))
+    rows, ids = _array_file(path)
+    return Responses(rows=rows, hash=_hash(rows), trial_ids=ids)
+
+
+def with_trial_ids(responses: Responses, path: Path | str) -> Responses:
+    """The same trials under the ids of a person's list; see :func:`~.data.trial_ids.read_trial_ids`."""
+    return replace(responses, trial_ids=read_trial_ids(Path(path), len(responses.rows)))
 
 
 def with_pictures(responses: Responses, folder: Path | str) -> Responses:
-    """The same trials with a person's own pictures, in the order of their names, as what was seen.
+    """The same trials with a person's own pictures as what was seen.
+
+    Where the trials have ids and the pictures are named by them (``cat-03.png`` for the trial "cat-03"), each trial
+    gets its own; else they are taken in the order of their names.
 
     Raises
     ------
     FileError
         The folder is missing or holds no picture.
     InputError
-        There are not as many pictures as trials.
+        There are not as many pictures as trials, or some are named by a trial's id and others are not.
     """
     pictures = list_pictures(folder)
     if len(pictures) != len(responses.rows):
@@ -102,13 +131,23 @@ def with_pictures(responses: Responses, folder: Path | str) -> Responses:
             f"{folder} holds {len(pictures)} pictures and there are {len(responses.rows)} trials: "
             "give one picture per trial, named in the trials' order"
         )
-    return Responses(
-        rows=responses.rows,
-        hash=responses.hash,
-        subject=responses.subject,
-        pictures=tuple(pictures),
-        simulated=responses.simulated,
-    )
+    return replace(responses, pictures=_in_order_of(responses, pictures, folder), captions=())
+
+
+def _in_order_of(responses: Responses, pictures: Sequence[Path], folder: Path | str) -> tuple[Path, ...]:
+    """The pictures by the trials' ids, or in the order that they come in."""
+    by_name = {path.stem: path for path in pictures}
+    named = [name for name in responses.named.values() if name in by_name]
+    if not named:
+        return tuple(pictures)
+    strangers = sorted(by_name.keys() - set(responses.trial_ids), key=natural)
+    if len(named) < len(pictures):
+        told = strangers[0] if strangers else "two have one name"
+        raise InputError(
+            f"{len(named)} of the {len(pictures)} pictures in {folder} are named by a trial's id and the others are "
+            f"not ({told}): name each by its trial's id, or none"
+        )
+    return tuple(by_name[name] for name in responses.trial_ids)
 
 
 def seen(pictures: Sequence[Path], size: int) -> NDArray[np.uint8]:
@@ -122,156 +161,78 @@ def seen(pictures: Sequence[Path], size: int) -> NDArray[np.uint8]:
     return np.stack([fit_square(read_image(path), size) for path in pictures])
 
 
-def screen(
-    rows: Rows, n_voxels: int, scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Separate good trials from bad ones.
-
-    A trial is bad if it has another number of voxels than expected, holds NaN or infinite values, has the same value
-    in every voxel, or lies more than `MOST_SD` standard deviations from the training responses in some voxel.
-
-    Parameters
-    ----------
-    rows
-        One array per trial.
-    n_voxels
-        As the checkpoint was fitted on.
-    scored
-        (n, n_voxels) responses to z-scores, :meth:`~minddiffuser.runtime.decode.Checkpoint.scored`.
-
-    Returns
-    -------
-    responses : (n_trials, n_voxels) float32
-        Zeros in the rows of bad trials.
-    skipped : trial -> what is wrong with it
-
-    Raises
-    ------
-    ShapeError
-        Every trial has the same wrong number of voxels: that is another brain, not a bad trial.
-    InputError
-        There is no trial, or no good one.
-    """
-    if not len(rows):
-        raise InputError("the responses hold no trial: check how they were exported")
-    widths = {len(row) for row in rows}
-    if len(widths) == 1 and widths != {n_voxels}:
-        raise ShapeError(
-            f"responses have {widths.pop()} voxels, the checkpoint was fitted on {n_voxels}: "
-            "give the same subject's responses with the same voxels in the same order"
-        )
-    responses = np.zeros((len(rows), n_voxels), np.float32)
-    skipped: dict[int, str] = {}
-    for trial, row in enumerate(rows):
-        fault = _fault(row, n_voxels, scored)
-        if fault is None:
-            responses[trial] = row
-        else:
-            skipped[trial] = fault
-    if len(skipped) == len(rows):
-        raise InputError(
-            f"none of the {len(rows)} trials can be reconstructed (trial 0: {skipped[0]}): "
-            "check how the responses were exported"
-        )
-    return responses, skipped
-
-
-def _fault(
-    row: NDArray[Any], n_voxels: int, scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> str | None:
-    if len(row) != n_voxels:
-        return f"it has {len(row)} voxels, expected {n_voxels}"
-    with np.errstate(over="ignore"):
-        narrow = row.astype(np.float32)
-    n_bad = int(np.count_nonzero(~np.isfinite(narrow)))
-    if n_bad:
-        return f"{n_bad} of {n_voxels} values are NaN or infinite"
-    if n_voxels > 1 and bool((narrow == narrow[0]).all()):
-        return f"every voxel is {float(narrow[0]):g}"
-    furthest = float(np.abs(scored(narrow[None])).max())
-    if not furthest <= MOST_SD:  # NaN too
-        return f"a voxel lies {furthest:.2g} standard deviations from training, expected at most {MOST_SD:.0g}"
-    return None
-
-
 def _data_folder(folder: Path) -> Responses:
-    content = read_json(folder / "data.json", "the data folder's description")
-    check_format(content, folder / "data.json", "data", DATA_VERSION)
-    path = folder / "test.safetensors"
-    tensors = read_tensors(path, "the test split")
-    if _KEY not in tensors or "stimulus" not in tensors:
-        raise FileError(f"{path} lacks 'responses' or 'stimulus': make the data folder again")
-    rows = _matrix(tensors[_KEY], str(path))
-    if content.get("n_voxels") not in (None, rows.shape[1]):
-        raise FileError(
-            f"{path} has {rows.shape[1]} voxels, data.json says {content['n_voxels']}: make the data folder again"
-        )
-    stimulus = tensors["stimulus"]
-    if stimulus.shape != (len(rows),) or stimulus.dtype.kind not in "iu" or (stimulus < 0).any():
-        raise FileError(f"{path} has stimulus {stimulus.shape} {stimulus.dtype}: expected one index per trial")
-    pictures = tuple(folder / "stimuli" / "test" / f"{int(index):06d}.png" for index in stimulus)
-    for picture in pictures:
-        if not picture.is_file():
-            raise FileError(f"the stimulus {picture} is missing: make the data folder again")
-    provenance = content.get("provenance")
+    data = open_data(folder, splits=("test",))
+    rows, stimulus = data.responses("test"), data.stimulus("test").tolist()
+    pictures, captions = data.image_paths("test"), data.captions("test")
     return Responses(
         rows=rows,
         hash=_hash(rows),
-        subject=str(content.get("subject")),
-        pictures=pictures,
-        captions=_captions(folder / "captions.json", [int(index) for index in stimulus]),
-        simulated=isinstance(provenance, dict) and str(provenance.get("kind", "")).startswith("simulated"),
+        subject=data.subject,
+        pictures=tuple(pictures[index] for index in stimulus),
+        captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
+        simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
+        trial_ids=data.trial_ids("test"),
+        rois=data.rois,
     )
 
 
-def _captions(path: Path, stimuli: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    if not path.exists():
-        return ()
-    captions = read_json(path, "the captions").get("test")
-    if not captions:
-        return ()
+def _array_file(path: Path) -> tuple[Rows, tuple[str, ...]]:
+    """Rows of an array file, whose suffix and contents must agree, and ids where it holds an array per trial."""
     try:
-        return tuple(tuple(str(caption) for caption in captions[stimulus]) for stimulus in stimuli)
-    except (TypeError, IndexError, KeyError) as error:
-        raise FileError(f"{path} lacks captions of some test stimuli ({error}): make the data folder again") from error
+        kind = recognise(path)
+    except OSError as error:
+        raise FileError(f"the responses {path} cannot be read ({error.strerror}): check the path") from error
+    expected = f"expected a data folder or a {', '.join(ARRAY_SUFFIXES)} file"
+    if kind is None:
+        raise FileError(f"the responses {path} are of no known kind, {expected}: save the array with numpy.save")
+    if not kind.suffix or kind.suffix != path.suffix.lower():
+        raise FileError(f"the responses {path} are {kind.name}, {expected}: {kind.advice}")
+    if kind is SAFETENSORS:
+        return _rows(read_tensors(path, "the responses"), str(path))
+    try:
+        content = _mapped(path) if kind is NPY else _archive(path)
+    except _NUMPY_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return _rows(content, str(path)) if isinstance(content, dict) else (_matrix(content, str(path)), ())
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.view(np.ndarray)
 
 
 def _archive(path: Path) -> dict[str, NDArray[Any]]:
-    if path.suffix == ".safetensors":
-        return read_tensors(path, "the responses")
-    archive = _load_numpy(path)
-    if isinstance(archive, np.ndarray):
-        raise FileError(f"{path} is a .npy file with another name: name it .npy")
-    try:
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _load_numpy(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise _unreadable(path, error) from error
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _unreadable(path: Path, error: Exception) -> FileError:
+    # Numpy advises to unpickle, which runs a stranger's code, or only says that it cannot map objects.
+    if any(word in str(error) for word in ("allow_pickle", "pickled", "Python objects")):
+        return FileError(
+            f"the responses {path} cannot be read: they hold Python objects (dtype object), which are never opened; "
+            "save one plain float32 array (n_trials, n_voxels), or one (n_voxels,) array per trial in a .npz"
+        )
+    reason = (
+        "they ask for more memory than there is" if isinstance(error, MemoryError) else " ".join(str(error).split())
+    )
     return FileError(
-        f"the responses {path} cannot be read ({error}): they are truncated, damaged or hold Python objects; "
-        "save a plain float32 array again"
+        f"the responses {path} cannot be read ({reason:.100}): they are truncated or damaged, save a float32 array"
     )
 
 
-def _rows(arrays: dict[str, NDArray[Any]], where: str) -> Rows:
+def _rows(arrays: dict[str, NDArray[Any]], where: str) -> tuple[Rows, tuple[str, ...]]:
+    """The trials, and their ids where each is an array of its own."""
     if _KEY in arrays:
-        return _matrix(arrays[_KEY], where)
+        return _matrix(arrays[_KEY], where), ()
     if not arrays or any(array.ndim != 1 for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items())[:4]) or "nothing"
         raise ShapeError(
             f"{where} holds {found}: expected an array 'responses' (n_trials, n_voxels), or one (n_voxels,) per trial"
         )
-    return [_floating(arrays[name], f"{name} in {where}") for name in sorted(arrays, key=natural)]
+    names = sorted(arrays, key=natural)
+    return [_floating(arrays[name], f"{name} in {where}") for name in names], check_trial_ids(names, len(names), where)
 
 
 def _matrix(array: Any, where: str) -> NDArray[Any]:

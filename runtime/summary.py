@@ -1,70 +1,38 @@
-"""A run's figures: every metric of every picture, summary.json for the table and trials.json for each trial."""
+"""What a run says of its metrics: summary.json for the tables and trials.json for each trial."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .batch.run import Outcome
 from .files import write_bytes, write_json
-from .images import read_image, to_float
+from .measure import FLOOR, Measured, Values
 from .metrics import METRICS
-from .metrics.compare import per_trial, summarise
+from .metrics.compare import differences, mean, summarise
 
-SUMMARY_VERSION = 1
-# Pictures are measured so many at a time: a thousand of 512 px would not fit a laptop's memory as float32.
-_BLOCK = 32
-
-Images = NDArray[np.float32]
-Values = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What is needed beyond the pictures themselves; each left out leaves its metric out.
-
-    Attributes
-    ----------
-    embed
-        Images (n, 3, H, W) in [0, 1] -> CLIP embeddings (n, d), for "clip_two_way".
-    classify
-        Images -> concept labels (n,) int64, for "concept_top1".
-    labels
-        True concept label of each trial in the order of the run's good trials, (n,) int64.
-    """
-
-    embed: Callable[[Images], NDArray[Any]] | None = None
-    classify: Callable[[Images], NDArray[np.int64]] | None = None
-    labels: NDArray[np.int64] | None = None
-
-
-def measure_run(run: Path, outcome: Outcome, measures: Measures) -> dict[str, Values]:
-    """Measure every kind of picture of a finished run against what was seen (stimuli/ in the run folder).
-
-    Returns
-    -------
-    kind ("stage1", "stage2", "shuffled", "oracle", those there are) -> metric -> (n,) float64
-
-    Raises
-    ------
-    FileError
-        A picture has gone or is damaged.
-    """
-    kinds = [kind for kind in ("stage1", "stage2", "shuffled", "oracle") if (run / "images" / kind).is_dir()]
-    return {kind: measure(run, kind, outcome.trials, measures) for kind in kinds}
+SUMMARY_VERSION = 2
+CONTROL_KINDS = ("shuffled", "oracle")
 
 
 def write_summary(
-    run: Path, outcome: Outcome, values: Mapping[str, Values], *, seed: int, notes: Sequence[str] = ()
+    run: Path,
+    outcome: Outcome,
+    measured: Measured,
+    *,
+    seed: int,
+    simulated: bool = False,
+    notes: Sequence[str] = (),
+    trial_ids: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
+
+    Means are over pictures: a picture that several trials showed counts once, with the mean of its trials, and
+    intervals draw pictures.
 
     Parameters
     ----------
@@ -72,12 +40,16 @@ def write_summary(
         The run folder.
     outcome
         What `run_batch` returned.
-    values
-        What `measure_run` returned; empty where it is not known what was seen, and then there are no metrics.
+    measured
+        What `measure_run` returned; empty where it is not known what was shown, and then there are no metrics.
     seed
         Of the bootstrap.
+    simulated
+        Whether the subject was simulated.
     notes
-        Why a metric is left out.
+        Lines for the report beside those of `measured`.
+    trial_ids
+        Trial to id, where ids are more than the trials' numbers.
 
     Returns
     -------
@@ -88,75 +60,89 @@ def write_summary(
     FileError
         The files cannot be written.
     """
-    one, two = values.get("stage1", {}), values.get("stage2")
+    values, ids = measured.values, trial_ids or {}
+    one = values.get("stage1", {})
     content = {
         "format": "minddiffuser-run",
         "version": SUMMARY_VERSION,
         "n_trials": len(outcome.trials),
-        "skipped": [{"trial": trial, "reason": reason} for trial, reason in sorted(outcome.skipped.items())],
-        "failed": list(outcome.failed),
-        "metrics": table(one, two, seed),
-        "controls": {kind: table(one, values[kind], seed) for kind in ("shuffled", "oracle") if kind in values},
-        "notes": list(notes),
+        "n_measured": len(measured.trials),
+        "n_pictures": len(set(measured.stimulus_ids)),
+        "simulated": simulated,
+        "skipped": [
+            {"trial": trial, **_id(ids, trial), "reason": reason} for trial, reason in sorted(outcome.skipped.items())
+        ],
+        "failed": [{**failure, **_id(ids, failure["trial"])} for failure in outcome.failures()],
+        "metrics": table(measured, seed),
+        "controls": {
+            kind: summarise(one, values[kind], np.random.default_rng(seed), stimulus_ids=measured.stimulus_ids)
+            for kind in CONTROL_KINDS
+            if kind in values
+        },
+        "notes": [*notes, *measured.notes],
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
-    write_bytes(run / "trials.json", (json.dumps(_rows(outcome.trials, one, two), indent=1) + "\n").encode())
+    rows = [{**row, **_id(ids, row["trial"])} for row in _rows(outcome.trials, measured)]
+    write_bytes(run / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
     write_json(run / "summary.json", content)
     return content
 
 
-def measure(run: Path, kind: str, trials: Sequence[int], measures: Measures) -> Values:
-    """Every metric of one kind of picture against the stimuli, (n,) float64 each."""
-    blocks: list[Values] = []
-    truth, found = [], []
-    for start, stimuli, pictures in _blocks(run, kind, trials):
-        labels = None if measures.labels is None else measures.labels[start : start + len(stimuli)]
-        blocks.append(per_trial(stimuli, pictures, classify=measures.classify, labels=labels))
-        if measures.embed is not None:
-            truth.append(np.asarray(measures.embed(stimuli)))
-            found.append(np.asarray(measures.embed(pictures)))
-    values = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    for name, metric in METRICS.items():
-        if metric.needs == "clip" and measures.embed is not None and len(trials) >= metric.min_trials:
-            values[name] = metric.function(np.concatenate(truth), np.concatenate(found))
-    return {name: values[name] for name in METRICS if name in values}
+def table(measured: Measured, seed: int) -> dict[str, dict[str, Any]]:
+    """The rows of summary.json, metric by metric; what a run does not have is null.
 
+    "difference" is stage 2 minus stage 1. "decoded_minus_shuffled" is stage 2 with the trial's own decoded target minus
+    stage 2 with that of another picture's trial: both begin with the same stage 1, so it is what the target is worth,
+    apart from refinement as such. "stage1_minus_floor" is the same of stage 1.
+    """
+    values, ids = measured.values, measured.stimulus_ids
+    one, two, floor, shuffled = (values.get(kind) for kind in ("stage1", "stage2", FLOOR, "shuffled"))
 
-def table(stage1: Values, stage2: Values | None, seed: int) -> dict[str, Any]:
-    """The rows of summary.json; a run of stage 1 alone has nulls for the rest."""
-    if stage2 is None:
-        return {
-            name: {"stage1": float(np.mean(one)), "stage2": None, "difference": None, "ci95": None}
-            for name, one in stage1.items()
+    def paired(first: Values | None, second: Values | None) -> Mapping[str, Any]:
+        # Every contrast takes the same resamples of pictures.
+        if first is None or second is None:
+            return {}
+        return differences(first, second, np.random.default_rng(seed), stimulus_ids=ids)
+
+    gains, worth, above = paired(one, two), paired(shuffled, two), paired(floor, one)
+    n_pictures = len(set(ids))
+    return {
+        name: {
+            "better": METRICS[name].better,
+            "n_pictures": n_pictures,
+            "stage1": mean(first, ids),
+            "stage1_floor": None if floor is None else mean(floor[name], ids),
+            "stage1_minus_floor": above.get(name),
+            "stage2": None if two is None else mean(two[name], ids),
+            **gains.get(name, {"difference": None, "ci95": None}),
+            "decoded_minus_shuffled": worth.get(name),
         }
-    return {name: dict(row) for name, row in summarise(stage1, stage2, np.random.default_rng(seed)).items()}
+        for name, first in (one or {}).items()
+    }
 
 
-def caption_labels(captions: Sequence[Sequence[str]], words: Sequence[str]) -> NDArray[np.int64] | None:
-    """The index of the one word of `words` that each trial's captions name, or None where a trial is not so clear."""
-    labels = []
-    for texts in captions:
-        spoken = " ".join(texts).lower()
-        named = [i for i, word in enumerate(words) if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", spoken)]
-        if len(named) != 1:
-            return None
-        labels.append(named[0])
-    return np.asarray(labels, dtype=np.int64) if labels else None
+def _rows(trials: Sequence[int], measured: Measured) -> list[dict[str, Any]]:
+    """Each trial's metrics as [stage 1, stage 2], and those of its controls."""
+    row_of = {trial: row for row, trial in enumerate(measured.trials)}
+    return [_row(trial, row_of.get(trial), measured) for trial in trials]
 
 
-def _blocks(run: Path, kind: str, trials: Sequence[int]) -> Iterator[tuple[int, Images, Images]]:
-    for start in range(0, len(trials), _BLOCK):
-        names = [f"{trial:06d}.png" for trial in trials[start : start + _BLOCK]]
-        stimuli = to_float(np.stack([read_image(run / "stimuli" / name) for name in names]))
-        yield start, stimuli, to_float(np.stack([read_image(run / "images" / kind / name) for name in names]))
+def _id(ids: Mapping[int, str], trial: int) -> dict[str, str]:
+    return {"id": ids[trial]} if trial in ids else {}
 
 
-def _rows(trials: Sequence[int], one: Values, two: Values | None) -> list[dict[str, Any]]:
-    return [
-        {
-            "trial": trial,
-            "stimulus": bool(one),
-            "metrics": {n: [float(one[n][row]), None if two is None else float(two[n][row])] for n in one},
-        }
-        for row, trial in enumerate(trials)
-    ]
+def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:
+    if row is None:
+        return {"trial": trial, "stimulus": False, "metrics": {}}
+    one, two = measured.values.get("stage1", {}), measured.values.get("stage2")
+    return {
+        "trial": trial,
+        "stimulus": bool(one),
+        "stimulus_id": measured.stimulus_ids[row],
+        "metrics": {n: [float(one[n][row]), None if two is None else float(two[n][row])] for n in one},
+        "controls": {
+            kind: {name: float(values[row]) for name, values in measured.values[kind].items()}
+            for kind in CONTROL_KINDS
+            if kind in measured.values
+        },
+    }

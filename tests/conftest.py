@@ -31,6 +31,7 @@ SEED = 67280421310721
 WHOLE = {"readme_story", "tiny_bundle"}
 
 
+@pytest.hookimpl(tryfirst=True)  # the workers read the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give workers whole files, whose fixtures are made once, and the longest piece of work first."""
     groups = {item: "whole" if _is_whole(item) else str(item.path) for item in items}
@@ -78,6 +79,11 @@ def _load(name: str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+# Which cost numpy alone: test files import them as any module.
+_load("json_edits")
+_load("small_data")
 
 
 @pytest.fixture

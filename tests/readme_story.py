@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from minddiffuser.export import cli as export
 from minddiffuser.runtime import cli as reconstruct
+from minddiffuser.runtime.engines import ort
+from minddiffuser.runtime.images import write_png
 from minddiffuser.training import cli as train
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +49,8 @@ class Story:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for name, level in (("boat", 60), ("dog", 200)):
+            write_png(folder / "my_drawings" / f"{name}.png", np.full((40, 30, 3), level, np.uint8))
         self._left = typed(README)
         self.names = [command[1] for command in self._left]
 
@@ -51,8 +59,16 @@ class Story:
         done = self.names[: len(self.names) - len(self._left)]
         while self._left and last not in done:
             program, *arguments = self._left[0]
-            with contextlib.chdir(self._folder):
+            with contextlib.chdir(self._folder), _own_threads():
                 code = COMMANDS[program].main([*arguments, *SMALLER[arguments[0]]])
             assert code == 0, f"{shlex.join(self._left[0])} ended with {code}; what it said is above"
             done.append(self._left.pop(0)[1])
         return self._folder
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """A command's sessions share one pool of threads, which no other session of this process could do without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ort, "uses_pool", lambda *_given, **_named: False)
+        yield

@@ -33,9 +33,9 @@ def test_every_command_in_the_documents_parses(page: Path, readme: ModuleType) -
 
 def test_the_readme_runs(readme_story: Any, readme: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands and its Python, in order, on a smaller subject."""
-    assert readme_story.names == ["simulate", "fit", "run", "bundle", "check", "run"]
+    assert readme_story.names == ["simulate", "fit", "run", "bundle", "check", "run", "simulate", "run"]
     folder = readme_story.until(None)
-    for run in ("run", "run2"):
+    for run in ("run", "run2", "mine_run"):
         assert (folder / run / "report.html").stat().st_size > 10_000
     (code,) = readme.blocks(ROOT / "README.md", "python")
     code = code.replace("RefineSettings(", "RefineSettings(steps=2, ") + "print(stage1.shape, stage2.shape)"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 from ..runtime.command import DONE, Parser, guarded, tell, version
-from ..runtime.errors import MissingExtra
+from ..runtime.errors import InputError, MissingExtra
+from .decoders.base import DECODERS, TARGETS, check_options, make_decoder, options_of
 
 PROG = "md-train"
 _EXTRA = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers")
-TARGETS = ("context", "latent", "structure", "semantic")
 _SIMULATE_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
@@ -24,7 +25,9 @@ _FIT_EXAMPLE = """
 example (offline):
   md-train simulate fmri --out data --seed 7
   md-train fit data --models tiny --out checkpoint
+  md-train fit data --models tiny --out strict --decoder-option alpha=100 --decoder-option latent.n_selected=500
 
+it ends with a table of how well each feature is decoded, which is kept in CHECKPOINT (scores.json, scores.svg).
 a fit that was stopped goes on when the same command is given again.
 """
 _WORLD_EXAMPLE = """
@@ -67,7 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[train]'") from error
         return DONE
 
-    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="give a smaller --batch-size")
+    return guarded(
+        PROG,
+        run,
+        interrupted="give the same command again",
+        out_of_memory="give a smaller --batch-size",
+        argv=argv,
+    )
 
 
 _RAW: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -110,15 +119,36 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument("data", type=Path, metavar="DATA", help="data folder")
     fit.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="checkpoint folder to write")
     fit.add_argument("--dataset", default="folder", metavar="KIND", help="what DATA is (default: %(default)s)")
-    fit.add_argument("--preset", choices=("reference", "paper"), default="reference", help="layers of the structure")
+    fit.add_argument(
+        "--layers",
+        choices=("reference", "paper"),
+        default="reference",
+        help="CLIP layers of the structure: of blocks 1 to 6, or 2, 4, ... 12 (default: %(default)s)",
+    )
+    fit.add_argument("--preset", action=_Renamed, help=argparse.SUPPRESS)
     fit.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: beside CHECKPOINT)")
     fit.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_models(fit)
     decoders = fit.add_argument_group("decoders (defaults from the paper)")
-    decoders.add_argument("--decoder", default="ridge", metavar="KIND", help="of all targets (default: %(default)s)")
+    kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
+    decoders.add_argument(
+        "--decoder", default="ridge", metavar="KIND", help=f"of all features: {kinds} (default: %(default)s)"
+    )
+    decoders.add_argument(
+        "--decoder-option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="[FEATURE.]NAME=VALUE",
+        help="an option of the decoder, for all features or for one; repeatable",
+    )
     for target in TARGETS:
-        decoders.add_argument(f"--n-{target}", type=_count, metavar="N", help=f"voxels per {target} dimension")
-        decoders.add_argument(f"--alpha-{target}", type=float, metavar="A", help=f"ridge penalty of {target}")
+        decoders.add_argument(
+            f"--n-{target}", type=_count, metavar="N", help=f"the same as {target}.n_selected=N: voxels per dimension"
+        )
+        decoders.add_argument(
+            f"--alpha-{target}", type=float, metavar="A", help=f"the same as {target}.alpha=A: the penalty"
+        )
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
     selection.add_argument("--percent", type=float, metavar="K", help="share of each layer that is kept (default: 25)")
     selection.add_argument("--absolute", action="store_true", help="rank by absolute correlation, as the reference")
@@ -128,7 +158,9 @@ def _add_fit(commands: Any) -> None:
 
 def _add_models(command: Any) -> None:
     command.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
-    command.add_argument("--clip", help="open_clip folder or ARCHITECTURE:PRETRAINED (default: the models' own)")
+    command.add_argument(
+        "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     command.add_argument("--batch-size", type=_count, default=32, metavar="N", help="pictures at a time (default: 32)")
 
@@ -171,6 +203,9 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
             replace=args.force,
             progress=progress,
         )
+    note = data.provenance["stimuli"]["note"]
+    if note is not None:
+        tell(PROG, note, DONE)
     _tell_ceilings(data)
     return data.folder
 
@@ -183,35 +218,67 @@ def _tell_ceilings(data: Any) -> None:
 def _fit(args: argparse.Namespace) -> Path:
     from ..runtime.progress import Phases
     from .datasets.base import open_dataset
-    from .fit import check_out, fit
+    from .fit import check, check_out, fit
 
     settings = fit_settings(args)
-    data = open_dataset(args.dataset, args.data)
     check_out(args.out, settings)
-    models = _open_models(args, args.preset)
+    data = open_dataset(args.dataset, args.data)
+    check(data, args.out, settings)  # all that can be said is said before models are opened or downloaded
+    models = _open_models(args, args.layers)
     if args.threads is not None:
         import torch
 
         torch.set_num_threads(args.threads)
     with Phases() as progress:
-        return fit(data, models, args.out, settings, progress=progress)
+
+        def say(line: str) -> None:
+            progress.close()  # a line of its own, on a terminal too
+            tell(PROG, line, DONE)
+
+        out = fit(data, models, args.out, settings, progress=progress, say=say)
+    _show_scores(out)
+    return out
+
+
+def _show_scores(checkpoint: Path) -> None:
+    from .score_table import table, warnings
+    from .scores import read_scores
+
+    scores = read_scores(checkpoint)
+    if scores is None:
+        tell(PROG, f"{checkpoint} was fitted by an earlier release, which did not measure how well it decodes", DONE)
+        return
+    print(table(scores), end="\n\n")
+    for line in warnings(scores):
+        tell(PROG, line, DONE)
 
 
 def fit_settings(args: argparse.Namespace) -> Any:
     """The settings of ``md-train fit``: the defaults, with what the user gave."""
-    from .decoders.base import make_decoder
     from .fit import FitSettings
     from .selection import SelectionSettings
 
-    decoders: dict[str, Any] = {}
-    for target in TARGETS:
-        options = {"n_selected": getattr(args, f"n_{target}"), "alpha": getattr(args, f"alpha_{target}")}
-        decoders[target] = make_decoder(args.decoder, target, **_without_none(options))
+    decoders = {target: make_decoder(args.decoder, target, **_decoder_options(args, target)) for target in TARGETS}
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
         **decoders, selection=selection, cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads
     )
+
+
+def _decoder_options(args: argparse.Namespace, target: str) -> dict[str, Any]:
+    """What was given for one feature: the options of all, then those of this one, then its flags."""
+    given = {name: value for feature, name, value in args.decoder_option if feature == ""}
+    given |= {name: value for feature, name, value in args.decoder_option if feature == target}
+    for flag, name in ((f"n_{target}", "n_selected"), (f"alpha_{target}", "alpha")):
+        value = getattr(args, flag)
+        if value is not None:
+            try:
+                check_options(args.decoder, {name: value})
+            except InputError as error:
+                raise InputError(f"--{flag.replace('_', '-')} cannot be used: {error}") from None
+            given[name] = value
+    return given
 
 
 def _world(args: argparse.Namespace) -> Path:
@@ -228,11 +295,35 @@ def _open_models(args: argparse.Namespace, preset: str) -> Any:
     from ..runtime.models.open import load_models
     from ..runtime.opening import choose_device
 
-    return load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
+    for note in models.notes:
+        tell(PROG, note, DONE)
+    return models
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+class _Renamed(argparse.Action):
+    """``--preset`` of earlier releases, a word that means something else in md-reconstruct."""
+
+    def __call__(self, *_given: Any, **_more: Any) -> NoReturn:
+        raise InputError("--preset of md-train fit is now called --layers: give --layers reference or --layers paper")
+
+
+def _option(text: str) -> tuple[str, str, Any]:
+    """Read ``[FEATURE.]NAME=VALUE``; a value that is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    feature, dot, option = name.rpartition(".")
+    if not equals or not option or (dot and feature not in TARGETS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(TARGETS)}"
+        )
+    try:
+        return feature, option, json.loads(value)
+    except ValueError:
+        return feature, option, value
 
 
 def _count(text: str) -> int:

@@ -1,8 +1,9 @@
 """Data folder and models to checkpoint: features, normalisers, decoders, mask.
 
-Files of the checkpoint are finished one by one, so that a killed fit goes on where it was. Targets are read in chunks
-from the features' files; what memory holds is the responses and the weights of one target kind at a time, 8 bytes per
-target and chosen voxel, while selection holds the weights of a block of dimensions only.
+Files of the checkpoint are finished one by one, and what takes long block by block, so that a killed fit goes on where
+it was. Targets are read in chunks from the features' files; what memory holds is the responses and the weights of one
+target kind at a time, 8 bytes per target and chosen voxel, while selection holds the weights of a block of dimensions
+only. A fit holds the lock in its folder; a second one into it is refused.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +24,30 @@ from numpy.typing import NDArray
 from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
 from ..runtime.data.target import check_place
 from ..runtime.decode import open_checkpoint
+from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
+from ..runtime.locks import inside, locked
+from . import libraries, scores
+from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data
 from .decoders.base import TARGETS, Decoder, changed, make_decoder
-from .journal import Journal
+from .journal import NAME as JOURNAL
+from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
-from .selection import SelectionSettings, best_per_layer, cross_validated_correlation, folds_of
+from .score_table import figure
+from .selection import SelectionSettings, best_per_layer, fold_correlations, folds_of, mean_over_folds
+from .solvers.columns import Columns
+
+if TYPE_CHECKING:
+    from .features.extract import Features
 
 Array = NDArray[Any]
 # (phase, done, total)
 OnProgress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
 
-_LIBRARIES = ("minddiffuser", "numpy", "scipy", "torch", "diffusers", "transformers", "open_clip_torch")
+FIGURE = "scores.svg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +81,12 @@ class FitSettings:
         for name, value in (("batch_size", self.batch_size), ("n_threads", self.n_threads)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
+        self.selecting()  # options that its decoder does not have are refused now, not after the features
+
+    def selecting(self) -> Decoder:
+        """The structure's decoder as the folds of the selection use it."""
+        n_selected = self.selection.n_selected
+        return self.structure if n_selected is None else changed(self.structure, "structure", n_selected=n_selected)
 
     def decoder(self, target: str) -> Decoder:
         """The settings of one target kind."""
@@ -99,7 +116,15 @@ class FitModels(Protocol):
         ...
 
 
-def fit(data: Data, models: FitModels, out: Path, settings: FitSettings, *, progress: OnProgress | None = None) -> Path:
+def fit(
+    data: Data,
+    models: FitModels,
+    out: Path,
+    settings: FitSettings,
+    *,
+    progress: OnProgress | None = None,
+    say: Say | None = None,
+) -> Path:
     """Fit every decoder on the train split and write a checkpoint folder.
 
     Parameters
@@ -109,11 +134,13 @@ def fit(data: Data, models: FitModels, out: Path, settings: FitSettings, *, prog
     models : FitModels
         From `load_models`.
     out : Path
-        Absent, empty, or begun by the same fit: then finished files are kept. A finished checkpoint of the same
+        Absent, empty, or begun by the same fit: then what is finished is kept. A finished checkpoint of the same
         data, models and settings is returned as it is.
     settings : FitSettings
     progress : callable, optional
         Receives (phase, done, total).
+    say : callable, optional
+        Receives single lines that a person should read.
 
     Returns
     -------
@@ -123,36 +150,80 @@ def fit(data: Data, models: FitModels, out: Path, settings: FitSettings, *, prog
     Raises
     ------
     InputError
-        Training trials with NaN, no voxel that varies, no captions, or too few stimuli for the folds.
+        Training trials with NaN, no voxel that varies, no captions, too few stimuli for the folds, features that
+        nothing can be fitted to, or a decoder that gives NaN.
     FileError
-        `out` belongs to another fit or to something else, or cannot be written.
+        `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
     out = Path(out)
-    check_out(out, settings)
-    normaliser = fit_normaliser(data.responses("train"))
-    folds_of(data.stimulus("train"), settings.selection.n_folds)  # too few stimuli are refused before hours of work
+    normaliser = check(data, out, settings)
     ingredients = _ingredients(data, models, settings)
-    key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    key = _hash(ingredients)
     if (out / DESCRIPTION).exists():
-        return _finished(out, key)
-    journal = Journal(out, key)
-    job = _Job(data, models, settings, journal, normaliser, progress or _silent)
-    features = job.features(out)
-    shapes = {name: tuple(array.shape[1:]) for name, array in features.items()}
-    job.write_responses()
-    job.write_constants(features["context"])
-    for name in features:
-        if name != "structure":
-            first = shapes[name][-1] if name == "context" else 0  # token 0 (BOS) is not decoded
-            job.write_target(name, features[name], np.arange(first, prod(shapes[name])))
-    mask = job.write_mask(features["structure"])
-    job.write_target("structure", features["structure"], np.flatnonzero(mask))
-    journal.close(DESCRIPTION, _description(job, shapes, key, ingredients))
+        return _finished(out, key, data)
+    with locked(inside(out), out):
+        if (out / DESCRIPTION).exists():  # by another process, since
+            return _finished(out, key, data)
+        journal = Journal(out, key, _about(data, settings))
+        job = _Job(data, models, settings, journal, normaliser, progress or _silent)
+        _write(job, job.features(out, say or _unsaid), key, ingredients)
     return out
 
 
+def _write(job: _Job, features: Features, key: str, ingredients: Mapping[str, Any]) -> None:
+    arrays = _by_target(features)
+    shapes = {name: tuple(array.shape[1:]) for name, array in arrays.items()}
+    positions = {name: np.arange(prod(shape)) for name, shape in shapes.items()}
+    positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
+    job.write_responses()
+    job.write_constants(arrays["context"])
+    for name in arrays:
+        if name != "structure":
+            job.write_target(name, arrays[name], positions[name])
+    mask, correlations = job.write_mask(arrays["structure"])
+    job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
+    job.write_scores(arrays, positions, correlations)
+    job.journal.close(DESCRIPTION, _description(job, shapes, features, key, ingredients))
+
+
+def _by_target(features: Features) -> dict[str, Array]:
+    if features.context is None:
+        raise InputError(_MUTE)
+    kinds: dict[str, Array] = {"context": features.context, "latent": features.latent, "structure": features.structure}
+    semantic = getattr(features, "semantic", None)
+    return kinds if semantic is None else {**kinds, "semantic": semantic}
+
+
+_MUTE = "the train split has no captions, which the context decoder is fitted to: add them to captions.json"
+
+
+def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
+    """Refuse what can be refused before models are opened or downloaded; returns the responses' statistics.
+
+    Raises
+    ------
+    InputError
+        As :func:`fit`, where the data alone are to blame.
+    FileError
+        As :func:`check_out`; or `out` holds a fit of other data or settings.
+    """
+    check_out(out, settings)
+    normaliser = fit_normaliser(data.responses("train"))
+    folds_of(data.stimulus("train"), settings.selection.n_folds)
+    if len(data.captions("train")) == 0:
+        raise InputError(_MUTE)
+    about = _about(data, settings)
+    if (out / DESCRIPTION).exists():
+        found = read_description(out)["provenance"].get("about")
+        if isinstance(found, str) and found != about:
+            raise _other(out)
+    else:
+        check_begun(out, about)
+    return normaliser
+
+
 def check_out(out: Path, settings: FitSettings) -> None:
-    """Refuse places that cannot be written; call it before models are loaded.
+    """Refuse places that cannot be written or that hold something else.
 
     Raises
     ------
@@ -163,6 +234,8 @@ def check_out(out: Path, settings: FitSettings) -> None:
         raise FileError(f"{out} is a file, expected a folder to write to: choose another --out")
     check_place(out, f".{DESCRIPTION}.{os.getpid()}.draft", f".{file_name('normaliser')}.{os.getpid()}.draft")
     check_place(_cache_dir(out, settings))
+    if out.is_dir() and not any((out / name).exists() for name in (DESCRIPTION, JOURNAL)):
+        refuse_strangers(out)
 
 
 def _cache_dir(out: Path, settings: FitSettings) -> Path:
@@ -173,8 +246,25 @@ def _silent(_phase: str, _done: int, _total: int) -> None:
     pass
 
 
+def _unsaid(_line: str) -> None:
+    pass
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _ingredients(data: Data, models: FitModels, settings: FitSettings) -> dict[str, Any]:
     """Everything that decides the numbers: the test split, threads and batch size do not."""
+    return {**_own_ingredients(data, settings), "models": models.hash, "preset": models.preset}
+
+
+def _about(data: Data, settings: FitSettings) -> str:
+    """A hash of what decides the numbers and is known before models are opened."""
+    return _hash(_own_ingredients(data, settings))
+
+
+def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
     digest = hashlib.sha256()
     for array in (data.responses("train"), data.stimulus("train")):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -184,20 +274,19 @@ def _ingredients(data: Data, models: FitModels, settings: FitSettings) -> dict[s
         "version": VERSION,
         "subject": data.subject,
         "data": digest.hexdigest(),
-        "models": models.hash,
-        "preset": models.preset,
         "settings": settings.deciding(),
     }
 
 
-def _finished(out: Path, key: str) -> Path:
-    found = read_description(out)["provenance"].get("key")
-    if found != key:
-        raise FileError(
-            f"{out} holds a checkpoint of other data, models or settings: choose another --out, or delete that folder"
-        )
-    open_checkpoint(out)  # a damaged one is reported, not handed out
+def _finished(out: Path, key: str, data: Data) -> Path:
+    if read_description(out)["provenance"].get("key") != key:
+        raise _other(out)
+    open_checkpoint(out).require_rois(data.rois)  # a damaged one is reported, not handed out
     return out
+
+
+def _other(out: Path) -> FileError:
+    return FileError(f"{out} holds a checkpoint of other data, models or settings: {advice(out)}")
 
 
 @dataclass(frozen=True)
@@ -215,25 +304,19 @@ class _Job:
     def stimulus(self) -> NDArray[np.int64]:
         return self.data.stimulus("train")
 
-    def features(self, out: Path) -> dict[str, Array]:
-        """Features of the training stimuli by target kind, mapped from files, (n_stimuli, …) float32."""
+    def features(self, out: Path, say: Say) -> Features:
+        """Features of the training stimuli, mapped from files."""
         from .features.extract import extract_features
 
-        found = extract_features(
+        return extract_features(
             self.data,
             "train",
             self.models,  # type: ignore[arg-type]
             cache_dir=_cache_dir(out, self.settings),
             batch_size=self.settings.batch_size,
             progress=self._phase("features"),
+            say=say,
         )
-        if found.context is None:
-            raise InputError(
-                "the train split has no captions, which the context decoder is fitted to: add them to captions.json"
-            )
-        kinds = {"context": found.context, "latent": found.latent, "structure": found.structure}
-        semantic = getattr(found, "semantic", None)
-        return kinds if semantic is None else {**kinds, "semantic": semantic}
 
     def _phase(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(name, done, total)
@@ -259,40 +342,98 @@ class _Job:
             return
         flat = features.reshape(len(features), -1)
         targets = TargetColumns(flat, self.stimulus, positions, column_statistics(flat, self.stimulus))
-        fitted = self.settings.decoder(name).fit(
-            self.normaliser(self.data.responses("train")),
-            targets,
-            n_threads=self.settings.n_threads,
-            progress=self._phase(name),
-        )
         arrays = {
-            **_in_layout(name, fitted.arrays(), len(positions)),
+            **self._fitted(name, targets),
             "position": positions.astype(np.int32),
             "target_mean": targets.mean,
             "target_std": targets.std,
         }
         self.journal.write(file_name(name), arrays)
 
-    def write_mask(self, structure: Array) -> NDArray[np.bool_]:
-        """Select structure dimensions; returns the mask, (6, n_tokens, d_vision)."""
+    def _fitted(self, name: str, targets: Columns) -> dict[str, Array]:
+        """The arrays of a target's decoder; of a large one, block by block, each kept until the file is whole."""
+        decoder, n_targets = self.settings.decoder(name), targets.shape[1]
+        size = block_size(decoder, *self.data.responses("train").shape) if goes_in_blocks(decoder) else n_targets
+        spans = list(blocks(n_targets, size))
+        parts = {(start, stop): f"{name}-{start:08d}" for start, stop in spans}
+        left = [span for span in spans if not self.journal.has(parts[span])]
+        done = n_targets - sum(stop - start for start, stop in left)
+        if done > 0:
+            self.progress(name, done, n_targets)
+        responses = self.normaliser(self.data.responses("train")) if left else np.empty((0, 0))
+        for start, stop in left:
+
+            def told(n: int, _of: int, before: int = done) -> None:
+                self.progress(name, before + n, n_targets)
+
+            block = Block(targets, start, stop)
+            fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=told)
+            arrays = _in_layout(name, fitted.arrays(), stop - start)
+            if len(spans) == 1:
+                return arrays
+            self.journal.keep(parts[start, stop], arrays)
+            done += stop - start
+        return self._joined(name, parts)
+
+    def _joined(self, name: str, parts: Mapping[tuple[int, int], str]) -> dict[str, Array]:
+        """The kept blocks as whole arrays."""
+        whole: dict[str, Array] = {}
+        n_targets = max(stop for _, stop in parts)
+        for (start, stop), part in parts.items():
+            arrays = self.journal.part(part) or {}
+            for key, array in arrays.items():
+                made = whole.setdefault(key, np.empty((n_targets, *array.shape[1:]), array.dtype))
+                if made.shape[1:] != array.shape[1:]:
+                    raise ShapeError(
+                        f"the decoder of {name} gave {array.shape[1]} voxels per target, and {made.shape[1]} before: "
+                        "a kind with `block` uses as many for each"
+                    )
+                made[start:stop] = array
+        return whole
+
+    def write_mask(self, structure: Array) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Select structure dimensions; returns the mask (6, n_tokens, d_vision) and each fold's correlations."""
         name, settings = file_name("mask"), self.settings
-        if name in self.journal.files:
-            return read_tensors(self.journal.path(name), "the mask")["mask"]
-        decoder = settings.structure
-        if settings.selection.n_selected is not None:
-            decoder = changed(decoder, "structure", n_selected=settings.selection.n_selected)
-        score = cross_validated_correlation(
+        correlations = fold_correlations(
             self.data.responses("train"),
             structure.reshape(len(structure), -1),
             self.stimulus,
-            decoder,
+            settings.selecting(),
             settings.selection,
             n_threads=settings.n_threads,
             progress=self._phase("selection"),
-        ).reshape(structure.shape[1:])
+            parts=self.journal,
+        )
+        if name in self.journal.files:
+            return read_tensors(self.journal.path(name), "the mask")["mask"], correlations
+        score = mean_over_folds(correlations, settings.selection).reshape(structure.shape[1:])
         mask = best_per_layer(score, settings.selection.percent)
         self.journal.write(name, {"mask": mask, "score": score}, {"preset": self.models.preset})
-        return mask
+        return mask, correlations
+
+    def write_scores(
+        self,
+        features: Mapping[str, Array],
+        positions: Mapping[str, NDArray[np.intp]],
+        correlations: NDArray[np.float64],
+    ) -> None:
+        """Say how well each feature is decoded, for people and for programs."""
+        sources = scores.Sources(
+            responses=self.data.responses("train"),
+            stimulus=self.stimulus,
+            rois=self.data.rois,
+            features={name: array.reshape(len(array), -1) for name, array in features.items()},
+            positions=positions,
+            decoders={name: self.settings.decoder(name) for name in features},
+        )
+        selection, threads = self.settings.selection, self.settings.n_threads
+        found = scores.feature_scores(
+            sources, selection, n_threads=threads, progress=self._phase("scores"), parts=self.journal
+        )
+        kept = scores.selection_scores(correlations, features["structure"].shape[1:], selection)
+        made = scores.all_scores(found, kept, selection.n_folds)
+        self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
+        self.journal.write_bytes(FIGURE, figure(made).encode())
 
 
 def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str, Array]:
@@ -311,6 +452,12 @@ def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str,
             f"the decoder of {name} gave {got}: a checkpoint holds index int32 and weight float32 "
             f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
         )
+    bad = ~(np.isfinite(arrays["weight"]).all(axis=1) & np.isfinite(arrays["bias"]))
+    if bad.any():
+        raise InputError(
+            f"the decoder of {name} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
+            "give it a larger penalty, or another decoder"
+        )
     return arrays
 
 
@@ -323,7 +470,7 @@ def _to_numpy(values: Any) -> Array:
 
 
 def _description(
-    job: _Job, shapes: Mapping[str, tuple[int, ...]], key: str, ingredients: Mapping[str, Any]
+    job: _Job, shapes: Mapping[str, tuple[int, ...]], features: Features, key: str, ingredients: Mapping[str, Any]
 ) -> dict[str, Any]:
     data, models, selection = job.data, job.models, job.settings.selection
     decoders = {name: job.settings.decoder(name).describe() for name in shapes}
@@ -336,6 +483,7 @@ def _description(
         "subject": data.subject,
         "modality": data.modality,
         "n_voxels": data.n_voxels,
+        "rois": {name: list(span) for name, span in data.rois.items()},
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},
         "shapes": {name: list(shape) for name, shape in shapes.items()},
@@ -350,23 +498,15 @@ def _description(
         },
         "provenance": {
             "key": key,
+            "about": _about(data, job.settings),
             "data_hash": ingredients["data"],
             "n_trials": len(job.stimulus),
             "n_stimuli": len(np.unique(job.stimulus)),
             "constant_voxels": job.normaliser.constant.tolist(),
             "data": data.provenance,
             "python": platform.python_version(),
-            "libraries": _versions(),
+            "libraries": versions(libraries.FIT),
+            "features": {"key": features.key, "libraries": features.libraries},
         },
         "files": dict(sorted(job.journal.files.items())),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,23 +1,48 @@
-"""A folder written file by file: what is finished stays finished when the process is killed."""
+"""A folder written file by file: what is finished stays finished when the process is killed.
+
+Files that take long grow from parts, which are kept in the folder until all of it is finished.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import FileError
-from ..runtime.files import check_format, read_json, sha256_of, write_json, write_tensors
+from ..runtime.errors import FileError, InputError
+from ..runtime.files import check_format, read_json, read_tensors, sha256_of, write_bytes, write_json, write_tensors
+from ..runtime.output import contents, draft_of
+
+Array = NDArray[Any]
 
 VERSION = 1
 NAME = "fit.json"
+_PART = ".part.safetensors"
+# The names that a fit gives: an edited journal must not make another file part of a checkpoint.
+_OURS = re.compile(r"[a-z]+\.(safetensors|json|svg)")
+_OUR_PART = re.compile(r"[a-z]+-[0-9-]+\.part\.safetensors")
+
+
+class Parts(Protocol):
+    """Where pieces of long work are kept until the whole is finished; :class:`Journal` is one."""
+
+    def part(self, name: str) -> dict[str, Array] | None:
+        """What was kept under that name, or None."""
+        ...
+
+    def keep(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Keep a piece; a killed process finds it again."""
+        ...
 
 
 class Journal:
     """The finished files of an unfinished folder, with the key of everything that decided them.
+
+    Hold the folder's lock (:mod:`minddiffuser.runtime.locks`) while there is one of these.
 
     Parameters
     ----------
@@ -25,6 +50,12 @@ class Journal:
         Empty, absent, or begun with the same key.
     key : str
         A hash of data, models and settings.
+    about : str
+        A hash of data and settings alone, for :func:`check_begun`.
+
+    Attributes
+    ----------
+    files : file name to SHA-256 of what is finished
 
     Raises
     ------
@@ -32,74 +63,145 @@ class Journal:
         The folder was begun with another key, holds something else, or its journal is damaged.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, key
+    def __init__(self, folder: Path, key: str, about: str = "") -> None:
+        self._folder, self._key, self._about = folder, key, about
         self.files: dict[str, str] = {}
-        path = folder / NAME
-        if path.exists():
-            content = self._read(path)
+        self._parts: dict[str, str] = {}
+        if (folder / NAME).exists():
+            content = _read(folder)
             if content.get("key") != key:
-                raise FileError(
-                    f"{folder} holds an unfinished fit of other data, models or settings: "
-                    "choose another --out, or delete that folder"
-                )
-            files = content.get("files")
-            self.files = {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
+                raise _other(folder)
+            self.files = self._whole(content.get("files"), _OURS)
+            self._parts = self._whole(content.get("parts"), _OUR_PART)
         elif folder.exists():
-            self._refuse_strangers()
-        self._keep_whole_files()
+            refuse_strangers(folder)
         self._write()
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            content = read_json(path, "the journal of the unfinished fit")
-            check_format(content, path, "fit", VERSION)
-        except FileError as error:
-            others = [p.name for p in self._folder.iterdir() if not p.name.endswith((NAME, ".safetensors", ".draft"))]
-            if others:  # nobody is told to delete a folder that holds more than a fit
-                raise FileError(
-                    f"{self._folder} holds {others[0]} and a {NAME} that is not this release's: choose another --out"
-                ) from error
-            raise FileError(
-                f"the unfinished fit in {self._folder} cannot be continued, its {NAME} is damaged or of another "
-                f"version: delete {self._folder} and run again"
-            ) from error
-        return content
-
-    def _refuse_strangers(self) -> None:
-        if not self._folder.is_dir():
-            raise FileError(f"{self._folder} is a file, expected a folder to write to: choose another --out")
-        # Drafts and journals that a full disk left behind are ours; anything else is somebody's.
-        found = [path.name for path in self._folder.iterdir() if not path.name.endswith(".draft")]
-        if found:
-            raise FileError(
-                f"{self._folder} is not empty (it holds {found[0]}) and no unfinished fit: choose another --out"
-            )
-
-    def _keep_whole_files(self) -> None:
-        for name, digest in list(self.files.items()):
+    def _whole(self, listed: object, ours: re.Pattern[str]) -> dict[str, str]:
+        """Those of the listed files whose bytes are what was written."""
+        found = {}
+        for name, digest in listed.items() if isinstance(listed, dict) else ():
             path = self._folder / name
-            if not path.is_file() or sha256_of(path) != digest:
-                del self.files[name]
+            if ours.fullmatch(name) and path.is_file() and sha256_of(path) == digest:
+                found[name] = digest
+        return found
 
     def _write(self) -> None:
-        content = {"format": "minddiffuser-fit", "version": VERSION, "key": self._key, "files": self.files}
+        content: dict[str, Any] = {"format": "minddiffuser-fit", "version": VERSION, "key": self._key}
+        content |= {"about": self._about, "files": self.files, "parts": self._parts}
         write_json(self._folder / NAME, content)
 
     def path(self, name: str) -> Path:
         """Where a file of the folder lies."""
         return self._folder / name
 
-    def write(self, name: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
-        """Write one safetensors file and note that it is finished."""
-        path = self._folder / name
-        write_tensors(path, {key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata)
-        self.files[name] = sha256_of(path)
+    def write(self, name: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+        """Write one safetensors file and note that it is finished.
+
+        Raises
+        ------
+        InputError
+            An array holds NaN or infinite values: such a file is refused by whoever opens the checkpoint.
+        """
+        for key, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(
+                    f"{key} of {name} came out with NaN or infinite values, which no checkpoint may hold: "
+                    "check the features' models, the responses, and the decoder's options"
+                )
+        write_tensors(
+            self._folder / name, {key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata
+        )
+        self._finished(name)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write one other file and note that it is finished."""
+        write_bytes(self._folder / name, data)
+        self._finished(name)
+
+    def _finished(self, name: str) -> None:
+        self.files[name] = sha256_of(self._folder / name)
+        self._write()
+
+    def has(self, name: str) -> bool:
+        """Whether a piece was kept."""
+        return name + _PART in self._parts
+
+    def part(self, name: str) -> dict[str, Array] | None:
+        """The arrays of a piece that was kept, or None."""
+        return read_tensors(self._folder / (name + _PART), "a part of the unfinished fit") if self.has(name) else None
+
+    def keep(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Keep a piece of a file that is not finished."""
+        file = name + _PART
+        write_tensors(self._folder / file, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        self._parts[file] = sha256_of(self._folder / file)
         self._write()
 
     def close(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write the description that makes the folder whole, and drop the journal."""
+        """Write the description that makes the folder whole, and drop the journal, the parts and what a kill left."""
         write_json(self._folder / name, content)
-        for draft in self._folder.glob(".*.draft"):  # of a process that was killed
-            draft.unlink(missing_ok=True)
+        drafts = {name, NAME, *self.files}
+        for path in list(self._folder.iterdir()):
+            of = draft_of(path.name) or ""
+            if _OUR_PART.fullmatch(path.name) or _OUR_PART.fullmatch(of) or of in drafts:
+                path.unlink(missing_ok=True)
         (self._folder / NAME).unlink(missing_ok=True)
+
+
+def check_begun(folder: Path, about: str) -> None:
+    """Refuse an unfinished fit of other data or settings, before models are opened.
+
+    Raises
+    ------
+    FileError
+        It is another one's, or its journal is damaged.
+    """
+    if (folder / NAME).exists():
+        found = _read(folder).get("about")
+        if isinstance(found, str) and found not in ("", about):
+            raise _other(folder)
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Refuse a folder without a journal that holds anything.
+
+    Raises
+    ------
+    FileError
+        It is a file, or somebody's folder.
+    """
+    if not folder.is_dir():
+        raise FileError(f"{folder} is a file, expected a folder to write to: choose another --out")
+    # What a full disk or a desktop left behind says nothing about whose a folder is.
+    found = next(contents(folder), None)
+    if found is not None:
+        raise FileError(f"{folder} is not empty (it holds {found}) and no unfinished fit: choose another --out")
+
+
+def _other(folder: Path) -> FileError:
+    return FileError(f"{folder} holds an unfinished fit of other data, models or settings: {advice(folder)}")
+
+
+def advice(folder: Path) -> str:
+    """What to do about another fit's folder; nobody is advised to delete one that holds more than a fit."""
+    others = [name for name in contents(folder) if not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))]
+    return "choose another --out" + ("" if others else ", or delete that folder")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / NAME
+    try:
+        content = read_json(path, "the journal of the unfinished fit")
+        check_format(content, path, "fit", VERSION)
+    except FileError as error:
+        others = [name for name in contents(folder) if not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))]
+        if others:
+            raise FileError(
+                f"{folder} holds {others[0]} and a {NAME} that is not this release's: choose another --out"
+            ) from error
+        raise FileError(
+            f"the unfinished fit in {folder} cannot be continued, its {NAME} is damaged or of another "
+            f"version: delete {folder} and run again"
+        ) from error
+    return content

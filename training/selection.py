@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError, ShapeError
+from .blocks import block_size, blocks
 from .decoders.base import Decoder, FittedDecoder
+from .journal import Parts
 from .normalise import TargetColumns, fit_normaliser
 
 Array = NDArray[Any]
@@ -30,10 +32,6 @@ Progress = Callable[[int, int], None]
 
 # Dimensions whose predictions are compared at once.
 _DIMENSIONS_AT_ONCE = 512
-# Dimensions whose weights are held at once, at least this many and at least this many per voxel. A decoder prepares
-# for the responses (the voxels' Gram matrix) once per block: with fewer, that would cost more than the fits; with
-# these, a block's weights take a few times that matrix's memory at most.
-_BLOCK, _BLOCK_PER_VOXEL = 4096, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,36 @@ def cross_validated_correlation(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """How well each dimension is decoded on held-out folds, averaged over folds.
+    """How well each dimension is decoded on held-out folds, averaged over folds: see :func:`fold_correlations`.
+
+    Returns
+    -------
+    (n_dimensions,) float32
+        In [-1, 1]; in [0, 1] with ``settings.absolute``.
+    """
+    scores = fold_correlations(responses, features, stimulus, decoder, settings, n_threads=n_threads, progress=progress)
+    return mean_over_folds(scores, settings)
+
+
+def mean_over_folds(scores: Float64, settings: SelectionSettings) -> NDArray[np.float32]:
+    """What dimensions are ranked by, (n_dimensions,), from correlations (n_folds, n_dimensions)."""
+    ranked = np.abs(scores) if settings.absolute else scores
+    mean: Float64 = ranked.mean(axis=0)
+    return mean.astype(np.float32)
+
+
+def fold_correlations(
+    responses: Array,
+    features: Array,
+    stimulus: Indices,
+    decoder: Decoder,
+    settings: SelectionSettings,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    parts: Parts | None = None,
+) -> Float64:
+    """How well each dimension is decoded on each held-out fold.
 
     Parameters
     ----------
@@ -119,14 +146,16 @@ def cross_validated_correlation(
     stimulus : (n_trials,) int
         Row of `features` that each trial showed.
     decoder : Decoder
-        Fitted anew in each fold, to some thousand dimensions at a time.
+        Fitted anew in each fold, to a block of dimensions at a time.
     progress : callable, optional
         Receives (dimensions done, dimensions in all folds).
+    parts : Parts, optional
+        Keeps the correlations of each block, and has those of blocks that an earlier call finished.
 
     Returns
     -------
-    (n_dimensions,) float32
-        In [-1, 1]; in [0, 1] with ``settings.absolute``.
+    (n_folds, n_dimensions) float64
+        In [-1, 1].
 
     Notes
     -----
@@ -138,57 +167,93 @@ def cross_validated_correlation(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
             "expected (n_trials, n_voxels), (n_stimuli, n_dimensions), (n_trials,)"
         )
-    rng = None if settings.seed is None else np.random.default_rng(settings.seed)
-    fold = folds_of(stimulus, settings.n_folds, rng)
-    n_dimensions = features.shape[1]
-    total = np.zeros(n_dimensions)
-    for number in range(settings.n_folds):
+    fold = folds_of(stimulus, settings.n_folds, fold_order(settings))
+    size = block_size(decoder, *responses.shape)
+    spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
+    scores = np.empty((settings.n_folds, features.shape[1]))
+    left = [span for span in spans if not _restore(scores, parts, span)]
+    done = scores.size - sum(stop - start for _, start, stop in left)
 
-        def told(done: int, _of: int, before: int = number * n_dimensions) -> None:
-            if progress is not None:
-                progress(before + done, settings.n_folds * n_dimensions)
+    def report(n_done: int) -> None:
+        if progress is not None:
+            progress(n_done, scores.size)
 
-        score = _fold_score(responses, features, stimulus, fold == number, decoder, n_threads, told)
-        total += np.abs(score) if settings.absolute else score
-    return (total / settings.n_folds).astype(np.float32)
+    if done > 0:
+        report(done)
+    work: _Fold | None = None
+    for number, start, stop in left:
+        if work is None or work.number != number:
+            work = None  # one fold's responses at a time
+            work = _Fold(number, responses, stimulus, fold == number)
+
+        def told(n: int, _of: int, before: int = done) -> None:
+            report(before + n)
+
+        found = work.score(features[:, start:stop], decoder, n_threads, told)
+        scores[number, start:stop] = found
+        if parts is not None:
+            parts.keep(_part(number, start), {"score": found})
+        done += stop - start
+    return scores
 
 
-def _fold_score(
-    responses: Array,
-    features: Array,
-    stimulus: Indices,
-    held_out: NDArray[np.bool_],
-    decoder: Decoder,
-    n_threads: int | None,
-    progress: Progress,
-) -> Float64:
-    normaliser = fit_normaliser(responses[~held_out])
-    seen, unseen = normaliser(responses[~held_out]), normaliser(responses[held_out])
-    n_dimensions = features.shape[1]
-    score = np.empty(n_dimensions)
-    size = max(_BLOCK, _BLOCK_PER_VOXEL * responses.shape[1])
-    for first in range(0, n_dimensions, size):
-        block = features[:, first : first + size]
+def fold_order(settings: SelectionSettings) -> np.random.Generator | None:
+    """What draws the stimuli into folds; None for contiguous ones."""
+    return None if settings.seed is None else np.random.default_rng(settings.seed)
 
-        def told(done: int, _of: int, before: int = first) -> None:
-            progress(before + done, n_dimensions)
 
+def _part(number: int, start: int) -> str:
+    return f"selection-{number}-{start:08d}"
+
+
+def _restore(scores: Float64, parts: Parts | None, span: tuple[int, int, int]) -> bool:
+    number, start, stop = span
+    found = None if parts is None else parts.part(_part(number, start))
+    if found is None or found["score"].shape != (stop - start,):
+        return False
+    scores[number, start:stop] = found["score"]
+    return True
+
+
+class _Fold:
+    """One held-out fold: its responses, normalised by the others."""
+
+    def __init__(self, number: int, responses: Array, stimulus: Indices, held_out: NDArray[np.bool_]) -> None:
+        self.number = number
+        self._known, self._hidden = stimulus[~held_out], stimulus[held_out]
+        normaliser = fit_normaliser(responses[~held_out])
+        self._seen, self._unseen = normaliser(responses[~held_out]), normaliser(responses[held_out])
+
+    def score(self, block: Array, decoder: Decoder, n_threads: int | None, progress: Progress) -> Float64:
+        """Correlations of a block of features (n_stimuli, k), (k,)."""
         everything = np.arange(block.shape[1])
-        known = TargetColumns(block, stimulus[~held_out], everything)
-        hidden = TargetColumns(block, stimulus[held_out], everything, (known.mean, known.std))
+        known = TargetColumns(block, self._known, everything)
+        hidden = TargetColumns(block, self._hidden, everything, (known.mean, known.std))
         # Not by a name: one block's weights are gone before the next block's are made.
-        score[first : first + size] = _score(
-            decoder.fit(seen, known, n_threads=n_threads, progress=told), unseen, hidden
-        )
-    return score
+        return _score(decoder.fit(self._seen, known, n_threads=n_threads, progress=progress), self._unseen, hidden)
 
 
 def _score(fitted: FittedDecoder, unseen: Float64, hidden: TargetColumns) -> Float64:
     score = np.empty(hidden.shape[1])
-    for start in range(0, len(score), _DIMENSIONS_AT_ONCE):
-        stop = min(start + _DIMENSIONS_AT_ONCE, len(score))
-        score[start:stop] = correlation(fitted.predict(unseen, start, stop), hidden.columns(start, stop))
+    for start, stop in blocks(len(score), _DIMENSIONS_AT_ONCE):
+        score[start:stop] = correlation(predicted(fitted, unseen, start, stop), hidden.columns(start, stop))
     return score
+
+
+def predicted(fitted: FittedDecoder, unseen: Float64, start: int, stop: int) -> Float64:
+    """What a decoder gives for held-out responses, (n, stop - start).
+
+    Raises
+    ------
+    InputError
+        It gives NaN or infinite values.
+    """
+    found = fitted.predict(unseen, start, stop)
+    if not np.isfinite(found).all():
+        raise InputError(
+            "the decoder gave NaN or infinite values for held-out trials: give it a larger penalty, or another decoder"
+        )
+    return found
 
 
 def best_per_layer(score: NDArray[np.float32], percent: float) -> NDArray[np.bool_]:

@@ -156,11 +156,15 @@ class Drives:
 
 @dataclass(frozen=True, kw_only=True)
 class Responses:
-    """A simulated split: `responses` (n_trials, n_voxels), `stimulus` (n_trials,), `noise_ceiling` (n_voxels,)."""
+    """A simulated split: `responses` (n_trials, n_voxels), `stimulus` (n_trials,), `noise_ceiling` (n_voxels,).
+
+    `averages` says whether each trial is the mean of several showings.
+    """
 
     responses: F32
     stimulus: NDArray[np.int64]
     noise_ceiling: F32
+    averages: bool = False
 
 
 def measure_scales(structure: F32, semantic: F32) -> Scales:
@@ -316,6 +320,7 @@ def simulate_fmri(
             responses=test,
             stimulus=np.arange(n_test, dtype=np.int64),
             noise_ceiling=noise_ceiling(noise_sd, settings.test_repetitions),
+            averages=settings.test_repetitions > 1,
         ),
     }
 

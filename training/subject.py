@@ -11,15 +11,17 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.data.folder import DataFolder, SplitData, write_data
-from ..runtime.data.target import check_target
+from ..runtime.data.folder import DataFolder, SplitData, write_claimed
+from ..runtime.data.target import check_target, claimed
+from ..runtime.data.trial_ids import default_trial_ids
 from ..runtime.errors import InputError
-from ..runtime.images import fit_square, list_pictures, read_image, to_float
+from ..runtime.images import cut_by_squares, fit_square, list_pictures, read_image, to_float
 from .simulate import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
 
 GENERATOR_VERSION = 1
 _N_CALIBRATION = 256
 _N_NEIGHBOURS = 8
+_LONGEST_NAME = 150
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -75,10 +77,10 @@ class Squares(Sequence[NDArray[np.uint8]]):
 
 
 class Shown:
-    """The pictures of one split and what is said about them (`captions` may be empty)."""
+    """The pictures of one split, what is said about them (`captions` may be empty), and their files' names, if any."""
 
-    def __init__(self, images: Squares, captions: Sequence[Sequence[str]]) -> None:
-        self.images, self.captions = images, captions
+    def __init__(self, images: Squares, captions: Sequence[Sequence[str]], names: Sequence[str] = ()) -> None:
+        self.images, self.captions, self.names = images, captions, names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,55 +139,67 @@ def simulate_subject(
     InputError
         The seed or batch size cannot be used.
     FileError
-        A picture cannot be decoded, or the folder cannot be written.
+        A picture cannot be decoded, or the folder cannot be written, or another process is writing it.
     """
-    check_target(out, replace=replace)
     if seed < 0 or batch_size < 1:
         raise InputError(
             f"seed {seed} and batch size {batch_size} given: the seed is 0 or more, the batch size 1 or more"
         )
+    check_target(out, replace=replace)
     train_seed, test_seed, brain_seed, noise_seed = np.random.SeedSequence(seed).spawn(4)
     train = rendered(train_seed, showing.n_train, models.image_size, combinations="seen")
     if showing.stimuli is None:
         test = rendered(test_seed, showing.n_test, models.image_size, combinations="all")
-        source = ["tiny world"]
+        source, cut = ["tiny world"], None
     else:
         paths = list_pictures(showing.stimuli)
-        for path in paths:  # an undecodable picture is found now, not after minutes
-            read_image(path)
-        test = Shown(Squares(paths, models.image_size), [])
+        # An undecodable picture is found now, not after minutes.
+        cut = cut_by_squares((path.name, read_image(path)) for path in paths)
         source = [os.fsencode(path.name).decode(errors="replace") for path in paths]
+        test = Shown(Squares(paths, models.image_size), [], source)
     brain_rng, noise_rng = np.random.default_rng(brain_seed), np.random.default_rng(noise_seed)
-    brain, drives = _look(models, train, test, settings, brain_rng, batch_size, progress)
-    responses = simulate_fmri(brain, drives, settings, noise_rng)
-    return write_data(
-        out,
-        {"train": _split(responses["train"], train), "test": _split(responses["test"], test)},
-        subject=f"simulated-{seed}",
-        rois=settings.rois,
-        provenance=_provenance(models, settings, seed, source),
-        replace=replace,
-    )
+    with claimed(out, replace=replace):
+        brain, drives = _look(models, train, test, settings, brain_rng, batch_size, progress)
+        responses = simulate_fmri(brain, drives, settings, noise_rng)
+        return write_claimed(
+            out,
+            {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
+            subject=f"simulated-{seed}",
+            rois=settings.rois,
+            provenance=_provenance(models, settings, seed, {"train": ["tiny world"], "test": source, "note": cut}),
+        )
 
 
-def _split(responses: Responses, shown: Shown) -> SplitData:
+def _split(name: str, responses: Responses, shown: Shown) -> SplitData:
     return SplitData(
         responses=responses.responses,
         stimulus=responses.stimulus,
         images=shown.images,
         captions=shown.captions,
         noise_ceiling=responses.noise_ceiling,
+        trial_ids=_trial_ids(name, responses, shown),
     )
 
 
-def _provenance(models: Viewer, settings: FmriSettings, seed: int, test_stimuli: list[str]) -> dict[str, Any]:
+def _trial_ids(split: str, responses: Responses, shown: Shown) -> tuple[str, ...]:
+    """split/picture/repetition, with the name of a person's own picture in place of its number where it has one."""
+    numbered = default_trial_ids(split, responses.stimulus, averages=responses.averages)
+    if not shown.names:
+        return numbered
+    names = ["".join(c if c.isprintable() else "?" for c in name)[:_LONGEST_NAME] for name in shown.names]
+    pairs = zip(responses.stimulus, numbered, strict=True)
+    named = tuple(f"{split}/{names[int(index)]}/{number.rpartition('/')[2]}" for index, number in pairs)
+    return named if len(set(named)) == len(named) else numbered
+
+
+def _provenance(models: Viewer, settings: FmriSettings, seed: int, stimuli: dict[str, Any]) -> dict[str, Any]:
     """How to make the same subject again; the brain's weights are no part of it."""
     return {
         "kind": "simulated fMRI",
         "generator_version": GENERATOR_VERSION,
         "seed": seed,
         "models": {"name": models.name, "hash": models.hash},
-        "stimuli": {"train": ["tiny world"], "test": test_stimuli},
+        "stimuli": stimuli,
         "snr": settings.snr,
         "n_repetitions": {"train": settings.train_repetitions, "test": settings.test_repetitions},
         "settings": asdict(settings),

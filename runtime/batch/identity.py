@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
 from ..files import check_format, read_json, write_json
+from ..output import check_output, draft_of
 
 SETTINGS_VERSION = 1
+SETTINGS = "settings.json"
 # The parts that decide the pictures. Others, such as notes and how the models were named, may differ.
 COMPARED = ("settings", "versions", "hashes", "data")
+# The files that a run writes, by their folder: only drafts of these are taken away.
+_NUMBERED = re.compile(r"\d{6,}\.(png|json)")
+_FOLDERS = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli", "curves", "journal")
+_FILES = (SETTINGS, "summary.json", "trials.json", "measured.safetensors", "report.html")
+
+
+def check_run_folder(folder: Path) -> bool:
+    """Refuse a folder into which a run must not write: one that is neither new, nor empty, nor a run folder.
+
+    Returns
+    -------
+    Whether it is a run folder already.
+
+    Raises
+    ------
+    FileError
+        See :func:`~minddiffuser.runtime.output.check_output`.
+    """
+    return check_output(folder, what="run folder", marker=SETTINGS, kind="run-settings")
+
+
+def require_run_folder(folder: Path) -> None:
+    """Refuse a folder that is no run folder, before a page is written into it.
+
+    Raises
+    ------
+    FileError
+        It is missing, or something else.
+    """
+    if not folder.exists():
+        raise FileError(f"the run folder {folder} does not exist: give the folder that md-reconstruct run wrote")
+    if not check_run_folder(folder):
+        raise FileError(f"{folder} is empty and no run folder: give the folder that md-reconstruct run wrote")
+
+
+def check_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a run folder that differs in what `identity` says: all that is known before the networks are opened.
+
+    Raises
+    ------
+    FileError
+        The folder is damaged, or belongs to a run with other settings.
+    """
+    if check_run_folder(folder):
+        _refuse_difference(folder, _read_settings(folder), identity, whole=False)
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -30,28 +76,33 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises
     ------
     FileError
-        The folder belongs to a run with other settings (the message names what differs), holds the results or stimuli
-        of something else, or cannot be written.
+        The folder belongs to a run with other settings (the message names what differs), holds something else, or
+        cannot be written.
     """
-    path = folder / "settings.json"
-    content = {"format": "minddiffuser-run-settings", "version": SETTINGS_VERSION, **identity}
-    if path.exists():
-        there = read_json(path, "the run's settings")
-        check_format(there, path, "run-settings", SETTINGS_VERSION)
-        _refuse_difference(folder, there, content)
+    if check_run_folder(folder):
+        _refuse_difference(folder, _read_settings(folder), identity, whole=True)
         return
-    if any((folder / name).exists() for name in ("images", "journal", "stimuli", "curves")):
-        raise FileError(
-            f"{folder} holds pictures or curves but no settings.json: give another --out folder, or empty this one"
-        )
-    write_json(path, content)
+    content = {"format": "minddiffuser-run-settings", "version": SETTINGS_VERSION, **identity}
+    write_json(folder / SETTINGS, content)
 
 
-def _refuse_difference(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    content = read_json(path, "the run's settings")
+    check_format(content, path, "run-settings", SETTINGS_VERSION)
+    return content
+
+
+def _refuse_difference(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], *, whole: bool) -> None:
+    """Compare what both say; with `whole`, `here` says everything, and what it does not say differs too."""
     # Through JSON, so that a tuple equals the list it was written as.
-    given = json.loads(json.dumps({name: here.get(name) for name in COMPARED}))
+    given = json.loads(json.dumps({name: here.get(name, {}) for name in COMPARED}))
     before, now = _flat({name: there.get(name) for name in COMPARED}), _flat(given)
-    differing = [name for name in {**before, **now} if before.get(name, "absent") != now.get(name, "absent")]
+    # A library that is not used now decides nothing: which ones are used follows from the settings.
+    known = [name for name in before if whole and not name.startswith("versions.")]
+    differing = [
+        name for name in dict.fromkeys((*known, *now)) if before.get(name, "absent") != now.get(name, "absent")
+    ]
     if not differing:
         return
     told = "; ".join(
@@ -75,53 +126,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:16]}…{text[-4:]}"
 
 
-@contextmanager
-def alone_in(folder: Path, told: Path | None = None) -> Iterator[None]:
-    """Hold the folder's lock, so that two processes never write one; a killed process loses it by itself.
-
-    Where the system has no such locks, nothing is held.
-
-    Parameters
-    ----------
-    folder
-        Made where it is missing.
-    told
-        What messages name instead of it.
-
-    Raises
-    ------
-    FileError
-        Another process is working in the folder, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise FileError(
-            f"the folder {told or folder} cannot be written ({error.strerror}): choose another one"
-        ) from error
-    try:
-        _lock(lock, told or folder)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(lock: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise FileError(f"another process is working in {folder}: wait for it, or give another folder") from None
-    except OSError:
-        return  # a network drive without locks
-
-
 def remove_drafts(folder: Path) -> None:
     """Take away what a killed process left half-written. Only for the one who holds the folder's lock."""
-    for part in ("", "images/*", "stimuli", "curves", "journal"):
-        for draft in folder.glob(f"{part}/.*.draft" if part else ".*.draft"):
-            draft.unlink(missing_ok=True)
+    for path in folder.glob(".*.draft"):
+        if draft_of(path.name) in _FILES:
+            path.unlink(missing_ok=True)
+    for part in _FOLDERS:
+        for path in (folder / part).glob(".*.draft"):
+            if _NUMBERED.fullmatch(draft_of(path.name) or ""):
+                path.unlink(missing_ok=True)

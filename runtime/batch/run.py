@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from .identity import remove_drafts
 from .journal import Record, finished, write_record
 
 Pictures = NDArray[np.uint8]
+BROKE_OFF = "a refinement broke off: its loss became NaN or infinite, and the best picture before that was kept"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +36,9 @@ class BatchResult:
         The number of updates after which each trial's picture was kept.
     failed : (n,) bool or None
         Of which trials a refinement, of stage 2 or of a control, broke off at a loss that is not finite.
+    lost : trial -> reason
+        Trials of the batch that have no picture, such as those whose networks overflowed; their rows of the arrays
+        above mean nothing.
     controls : name -> (n, H, W, 3) uint8
         Pictures refined toward other targets, "shuffled" and "oracle".
     seconds : phase -> seconds
@@ -44,6 +49,7 @@ class BatchResult:
     loss_curve: NDArray[np.float64] | None = None
     best_step: NDArray[np.int64] | None = None
     failed: NDArray[np.bool_] | None = None
+    lost: Mapping[int, str] = field(default_factory=dict)
     controls: Mapping[str, Pictures] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -53,12 +59,20 @@ class Outcome:
     """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase.
 
     `failed` are the trials with pictures of which a refinement broke off: their best picture before that was kept.
+    `lost` are the trials that were tried and have no picture, with the reason.
     """
 
     trials: tuple[int, ...]
     skipped: Mapping[int, str]
     seconds: Mapping[str, float]
     failed: tuple[int, ...] = ()
+    lost: Mapping[int, str] = field(default_factory=dict)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What went wrong in single trials, as JSON: for each its trial, the reason, and whether it has a picture."""
+        without = [{"trial": trial, "reason": reason, "picture": False} for trial, reason in self.lost.items()]
+        kept = [{"trial": trial, "reason": BROKE_OFF, "picture": True} for trial in self.failed]
+        return sorted(without + kept, key=lambda entry: entry["trial"])
 
 
 Reconstruct = Callable[[Sequence[int], NDArray[np.float32]], BatchResult]
@@ -76,7 +90,8 @@ def run_batch(
     """Reconstruct every good trial, or the rest of them where an earlier run of the same settings was stopped.
 
     Each picture is written to a temporary name and renamed; a batch's journal record comes last. A resumed run
-    computes the same batches as an unbroken one and ends with the same bytes in every picture.
+    computes the same batches as an unbroken one and ends with the same bytes in every picture. A trial without a
+    picture is recorded as that: the run goes on, and a second run knows it.
 
     Parameters
     ----------
@@ -98,7 +113,7 @@ def run_batch(
     Raises
     ------
     FileError
-        A journal's record is damaged, or the folder cannot be written.
+        A newer release wrote the journal, or the folder cannot be written.
     InputError
         There is no good trial.
     """
@@ -114,6 +129,7 @@ def run_batch(
     if on_progress is not None:
         on_progress(done, total)
     failed: list[int] = []
+    lost: dict[int, str] = {}
     for k, (trials, record) in enumerate(zip(batches, records, strict=True)):
         if not trials:
             continue
@@ -123,10 +139,11 @@ def run_batch(
             if on_progress is not None:
                 on_progress(done, total)
         failed += record.failed
+        lost |= record.lost
         for phase, spent in record.seconds.items():
             seconds[phase] += spent
-    made = tuple(trial for trials in batches for trial in trials)
-    return Outcome(trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed))
+    made = tuple(trial for trials in batches for trial in trials if trial not in lost)
+    return Outcome(trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed), lost=lost)
 
 
 def _first_reason(skipped: Mapping[int, str]) -> str:
@@ -136,23 +153,38 @@ def _first_reason(skipped: Mapping[int, str]) -> str:
 
 
 def _one_batch(folder: Path, k: int, trials: Sequence[int], result: BatchResult) -> Record:
-    """Write a batch's pictures and curves, then its record."""
-    kinds: dict[str, Pictures | None] = {"stage1": result.stage1, "stage2": result.stage2, **result.controls}
+    """Write a batch's pictures and curves, then its record; nothing stays of a trial without a picture."""
     files = []
-    for kind, pictures in kinds.items():
+    for kind, pictures in {"stage1": result.stage1, "stage2": result.stage2, **result.controls}.items():
         if pictures is None:
             continue
         if len(pictures) != len(trials):
             raise ShapeError(f"{len(pictures)} {kind} pictures came back for {len(trials)} trials: give one per trial")
         for trial, picture in zip(trials, pictures, strict=True):
-            files.append(f"images/{kind}/{trial:06d}.png")
-            write_png(folder / files[-1], picture)
-    failed = [] if result.failed is None else [t for t, broke in zip(trials, result.failed, strict=True) if broke]
-    if result.loss_curve is not None and result.best_step is not None:
-        for column, trial in enumerate(trials):
-            losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
-            files.append(f"curves/{trial:06d}.json")
-            best = int(result.best_step[column])
-            curve = {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed}
-            write_json(folder / files[-1], curve)
-    return write_record(folder, k, trials, result.seconds, files, failed)
+            name = f"images/{kind}/{trial:06d}.png"
+            if trial in result.lost:
+                (folder / name).unlink(missing_ok=True)
+                continue
+            write_png(folder / name, picture)
+            files.append(name)
+    broke = [] if result.failed is None else [t for t, off in zip(trials, result.failed, strict=True) if off]
+    failed = [trial for trial in broke if trial not in result.lost]
+    files += _write_curves(folder, trials, result, failed)
+    return write_record(folder, k, trials, result.seconds, files, failed, result.lost)
+
+
+def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, failed: Sequence[int]) -> list[str]:
+    """Write the loss curves and give their names."""
+    files: list[str] = []
+    if result.loss_curve is None or result.best_step is None:
+        return files
+    for column, trial in enumerate(trials):
+        name = f"curves/{trial:06d}.json"
+        if trial in result.lost:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
+        best = int(result.best_step[column])
+        write_json(folder / name, {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed})
+        files.append(name)
+    return files

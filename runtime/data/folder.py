@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, InputError, check_choice
-from ..files import check_format, read_json, read_tensors, sha256_of, write_json, write_tensors
+from ..files import check_format, read_json, sha256_of, write_json, write_tensors
 from ..images import png_bytes, read_image
-from .schema import SPLITS, VERSION, check_captions, check_description, check_finite, check_tensors
-from .target import check_target, replacing_folder
+from ..output import is_desktop
+from .given import Part, description_of, parts_of, picture
+from .given import SplitData as SplitData
+from .mapped import map_tensors
+from .schema import (
+    SPLITS,
+    VERSION,
+    check_captions,
+    check_description,
+    check_tensors,
+    check_values,
+    constant_voxels,
+)
+from .target import check_target, claimed, replacing_folder
+from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -35,12 +47,14 @@ class DataFolder:
     n_voxels : int
     rois : name to (start, stop) in the voxel axis, contiguous and in order
     image_size : side of the square stimuli in px
-    provenance : where the data come from, as the writer told it
-    constant_voxels : indices of voxels that never change in the training split (they cannot be decoded from)
+    provenance : where the data come from, in the writer's words
+    splits : those that were opened
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, Any], splits: Sequence[str]) -> None:
         self.folder = folder
+        self._mark = _mark(folder)
+        self.splits = tuple(splits)
         self.subject: str = description["subject"]
         self.modality: str = description["modality"]
         self.n_voxels: int = description["n_voxels"]
@@ -48,22 +62,17 @@ class DataFolder:
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
         self._captions = _captions(folder / "captions.json")
-        self._n_stimuli = {split: _check_stimuli(folder, split, self.image_size) for split in SPLITS}
-        self._tensors = {split: self._read(split, description["splits"][split]["n_trials"]) for split in SPLITS}
-        for split in SPLITS:
-            n_given, n_stimuli = len(self._captions[split]), self._n_stimuli[split]
-            if n_given != n_stimuli and (n_given > 0 or split == "train"):
-                raise FileError(
-                    f"captions.json in {folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
-                    f"{n_stimuli} pictures: give one list of captions per picture"
-                )
-        train = self.responses("train")
-        self.constant_voxels: NDArray[np.int64] = np.flatnonzero((train == train[:1]).all(axis=0))
-        if len(self.constant_voxels) == self.n_voxels:
-            raise FileError(f"every voxel of the train split in {folder} is constant: check how it was exported")
+        self._n_stimuli = {split: _check_stimuli(folder, split, self.image_size) for split in splits}
+        n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
+        self._tensors = {split: self._read(split, n_trials[split]) for split in splits}
+        for split in splits:
+            self._check_captions(split)
+        for split in (split for split in SPLITS if split not in splits):
+            self._check_unread(split, n_trials[split])
+        self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
 
     def responses(self, split: str) -> NDArray[np.float32]:
-        """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised)."""
+        """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised); mapped, read-only."""
         return self._of(split)["responses"]
 
     def stimulus(self, split: str) -> NDArray[np.int64]:
@@ -77,9 +86,20 @@ class DataFolder:
         """
         return self._of(split).get("noise_ceiling")
 
+    def trial_ids(self, split: str) -> tuple[str, ...]:
+        """One text per trial, all different, which stays with it in subsets; see :mod:`.trial_ids`."""
+        self._check_open(split)
+        return self._trial_ids[split]
+
+    @property
+    def constant_voxels(self) -> NDArray[np.intp]:
+        """Indices of voxels that never change in the training split (they cannot be decoded from)."""
+        self._check_open("train")
+        return self._constant
+
     def n_stimuli(self, split: str) -> int:
         """How many pictures the split has."""
-        check_choice("split", split, SPLITS)
+        self._check_open(split)
         return self._n_stimuli[split]
 
     def image_paths(self, split: str) -> list[Path]:
@@ -100,6 +120,7 @@ class DataFolder:
             image = read_image(path)
             _check_size(path, image.shape[1], image.shape[0], self.image_size)
             slot[:] = image
+        self._check_same()
         return images
 
     def captions(self, split: str) -> list[list[str]]:
@@ -109,18 +130,23 @@ class DataFolder:
 
     def hash(self, split: str) -> str:
         """SHA-256 over the bytes of one split's pictures and its captions: the key for kept features."""
-        check_choice("split", split, SPLITS)
+        self._check_open(split)
+        if split not in self._hashes:
+            self._hashes[split] = self._hash(split)
         return self._hashes[split]
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions."""
-        parts = [sha256_of(self.folder / name) for name in ("data.json", "train.safetensors", "test.safetensors")]
+        """SHA-256 over the whole folder: description, responses, pictures, captions, and trial ids if stored."""
+        names = ["data.json", "train.safetensors", "test.safetensors"]
+        names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
+        parts = [sha256_of(self.folder / name) for name in names]
+        self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        return {split: self._hash(split) for split in SPLITS}
+        return {}
 
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()
@@ -128,26 +154,59 @@ class DataFolder:
             # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
             digest.update(sha256_of(path).encode())
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        self._check_same()
         return digest.hexdigest()
 
     def _of(self, split: str) -> dict[str, NDArray[Any]]:
-        check_choice("split", split, SPLITS)
+        self._check_open(split)
         return self._tensors[split]
 
+    def _check_open(self, split: str) -> None:
+        check_choice("split", split, SPLITS)
+        if split not in self.splits:
+            raise InputError(f"the {split} split of {self.folder} was not opened: give it in open_data's `splits`")
+
+    def _check_same(self) -> None:
+        """After pictures were read: that they are of the folder whose responses were mapped."""
+        if _mark(self.folder) != self._mark:
+            raise FileError(
+                f"the data folder {self.folder} was replaced or edited while it was in use: give the command again"
+            )
+
+    def _source(self, split: str) -> str:
+        return str(self.folder / f"{split}.safetensors")
+
     def _read(self, split: str, n_trials: int) -> dict[str, NDArray[Any]]:
-        path = self.folder / f"{split}.safetensors"
-        tensors = read_tensors(path, f"the {split} split")
-        check_tensors(tensors, str(path), n_trials, self.n_voxels, self._n_stimuli[split])
-        check_finite(tensors["responses"], split, str(path))
+        tensors = map_tensors(Path(self._source(split)), f"the {split} split")
+        check_tensors(tensors, self._source(split), n_trials, self.n_voxels, self._n_stimuli[split])
+        check_values(tensors["responses"], split, self._source(split))
+        if split == "train":
+            self._constant = constant_voxels(tensors["responses"], self._source(split))
         return tensors
 
+    def _check_unread(self, split: str, n_trials: int) -> None:
+        """Of a split that nobody asked for: that it fits the description, where it is there at all."""
+        path = Path(self._source(split))
+        if path.exists():
+            check_tensors(map_tensors(path, f"the {split} split"), str(path), n_trials, self.n_voxels, None)
 
-def open_data(folder: Path | str) -> DataFolder:
+    def _check_captions(self, split: str) -> None:
+        n_given, n_stimuli = len(self._captions[split]), self._n_stimuli[split]
+        if n_given != n_stimuli and (n_given > 0 or split == "train"):
+            raise FileError(
+                f"captions.json in {self.folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
+                f"{n_stimuli} pictures: give one list of captions per picture"
+            )
+
+
+def open_data(folder: Path | str, *, splits: Sequence[str] = SPLITS) -> DataFolder:
     """Open a data folder and check all of it, except the insides of the pictures, which are checked when decoded.
 
     Parameters
     ----------
     folder : a data folder of schema version 1 (docs/data_folder.md).
+    splits : which splits are needed. The responses and pictures of another one may be missing; where its responses
+        are there, they are only compared with the description and not read.
 
     Raises
     ------
@@ -155,35 +214,16 @@ def open_data(folder: Path | str) -> DataFolder:
         Something is missing, truncated, of another version, or contradicts something else; the message says what.
     """
     folder = Path(folder)
+    for split in splits:
+        check_choice("split", split, SPLITS)
     if not folder.is_dir():
-        raise FileError(f"the data folder {folder} does not exist: make one with md-train simulate fmri --out {folder}")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise FileError(f"the data folder {folder} {what}: make one with md-train simulate fmri --out DATA")
     path = folder / "data.json"
     description = read_json(path, "the data folder's description")
     check_format(description, path, "data", VERSION)
     check_description(description, str(path))
-    return DataFolder(folder, description)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitData:
-    """One split to be written.
-
-    Parameters
-    ----------
-    responses : (n_trials, n_voxels) float32, not normalised.
-    stimulus : (n_trials,) int64, which picture each trial showed.
-    images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
-        one picture at a time, so that large stimuli need not be held together.
-    captions : captions per picture; empty when there are none (the test split only).
-    noise_ceiling : (n_voxels,) float32 in [0, 1], or None if unknown: the share of a trial's variance that the
-        picture explains, the variance of the signal taken over the training pictures.
-    """
-
-    responses: NDArray[np.float32]
-    stimulus: NDArray[np.int64]
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
-    captions: Sequence[Sequence[str]] = ()
-    noise_ceiling: NDArray[np.float32] | None = None
+    return DataFolder(folder, description, splits)
 
 
 def write_data(
@@ -205,7 +245,8 @@ def write_data(
     subject : a name.
     rois : name to (start, stop) in the voxel axis, contiguous from 0, in order.
     modality : "fmri".
-    provenance : anything JSON that tells where the data come from.
+    provenance : where the data come from: texts, numbers, lists, dictionaries; numpy's numbers and arrays, paths and
+        dates are written as numbers, lists and texts.
     replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
         else as well, are never touched.
 
@@ -214,88 +255,88 @@ def write_data(
     InputError
         The arrays contradict each other or the schema.
     FileError
-        The folder holds something else, or cannot be written, or the disk is full.
+        The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
-    folder = Path(folder)
     check_target(folder, replace=replace)
-    check_choice("split", next((name for name in splits if name not in SPLITS), "train"), SPLITS)
-    missing = [name for name in SPLITS if name not in splits]
-    if missing:
-        raise InputError(f"the {missing[0]} split is missing: give both train and test")
-    description = _description(splits, subject, rois, modality, provenance or {})
+    prepared = _prepared(splits, subject=subject, rois=rois, modality=modality, provenance=provenance or {})
+    with claimed(folder, replace=replace):
+        return _write(Path(folder), *prepared)
+
+
+def write_claimed(
+    folder: Path | str,
+    splits: Mapping[str, SplitData],
+    *,
+    subject: str,
+    rois: Mapping[str, tuple[int, int]],
+    modality: str = "fmri",
+    provenance: Mapping[str, Any],
+) -> DataFolder:
+    """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.target.claimed`."""
+    prepared = _prepared(splits, subject=subject, rois=rois, modality=modality, provenance=provenance)
+    return _write(Path(folder), *prepared)
+
+
+def _prepared(splits: Mapping[str, SplitData], **about: Any) -> tuple[dict[str, Part], dict[str, Any]]:
+    """The splits in the schema's types and data.json, both checked as :func:`open_data` does."""
+    parts = parts_of(splits)
+    description = description_of(parts, **about)
     try:
         check_description(description, "the data to write")
         for name in SPLITS:
-            _check_split(splits[name], name, description)
+            _check_part(parts[name], name, description)
     except FileError as error:
         raise InputError(str(error)) from None
+    return parts, description
+
+
+def _write(folder: Path, parts: Mapping[str, Part], description: Mapping[str, Any]) -> DataFolder:
     with replacing_folder(folder) as draft:
         for name in SPLITS:
-            _write_split(draft, name, splits[name], description["image_size"])
-        texts = {name: [list(group) for group in splits[name].captions] for name in SPLITS}
-        write_json(draft / "captions.json", texts)
+            _write_part(draft, name, parts[name], description["image_size"])
+        write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
+        write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", description)
     return open_data(folder)
 
 
-def _description(
-    splits: Mapping[str, SplitData],
-    subject: str,
-    rois: Mapping[str, tuple[int, int]],
-    modality: str,
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    for name in SPLITS:
-        if np.ndim(splits[name].responses) != 2 or len(splits[name].images) == 0:
-            raise InputError(f"the {name} split needs responses (n_trials, n_voxels) and at least one picture")
-    return {
-        "format": "minddiffuser-data",
-        "version": VERSION,
-        "subject": subject,
-        "modality": modality,
-        "n_voxels": int(splits["train"].responses.shape[1]),
-        "rois": {name: [int(edge) for edge in span] for name, span in rois.items()},
-        "image_size": int(np.shape(splits["train"].images[0])[0]),
-        "provenance": dict(provenance),
-        "splits": {name: {"n_trials": len(splits[name].responses)} for name in SPLITS},
-    }
-
-
-def _check_split(part: SplitData, name: str, description: Mapping[str, Any]) -> None:
-    source = f"the {name} split to write"
+def _check_part(part: Part, name: str, description: Mapping[str, Any]) -> None:
+    source, responses = f"the {name} split to write", part.tensors["responses"]
     n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
-    check_tensors(_tensors(part), source, n_trials, description["n_voxels"], n_stimuli)
-    check_finite(part.responses, name, source)
-    check_captions([list(group) for group in part.captions], name, source)
-    if len(part.captions) != n_stimuli and (len(part.captions) or name == "train"):
+    check_tensors(part.tensors, source, n_trials, description["n_voxels"], n_stimuli)
+    check_values(responses, name, source)
+    if name == "train":
+        constant_voxels(responses, source)
+    check_trial_ids(part.trial_ids, n_trials, source)
+    check_captions(part.captions, name, source)
+    if len(part.captions) != n_stimuli and (part.captions or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
 
 
-def _tensors(part: SplitData) -> dict[str, NDArray[Any]]:
-    tensors: dict[str, NDArray[Any]] = {"responses": part.responses, "stimulus": part.stimulus}
-    return tensors if part.noise_ceiling is None else {**tensors, "noise_ceiling": part.noise_ceiling}
-
-
-def _write_split(draft: Path, name: str, part: SplitData, image_size: int) -> None:
-    write_tensors(draft / f"{name}.safetensors", _tensors(part))
+def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
+    write_tensors(draft / f"{name}.safetensors", part.tensors)
     place = draft / "stimuli" / name
     place.mkdir(parents=True)
     for index in range(len(part.images)):
-        image = np.asarray(part.images[index])
-        if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
-            raise InputError(
-                f"{name} picture {index} is {image.dtype} {image.shape}, expected uint8 {(image_size, image_size, 3)} "
-                "as the first train picture: bring all to one square with runtime.images.fit_square"
-            )
+        image = picture(part.images[index], image_size, f"{name} picture {index}")
         # Not write_png: thousands of renames and fsyncs buy nothing inside a draft.
         (place / f"{index:06d}.png").write_bytes(png_bytes(image))
+
+
+def _mark(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one writing of a data folder from another: each writes data.json last."""
+    try:
+        found = (folder / "data.json").stat()
+    except OSError:  # between two renames
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _check_stimuli(folder: Path, split: str, image_size: int) -> int:
     """Count the pictures of one split after looking at each one's name, kind, size and end."""
     place = folder / "stimuli" / split
     try:
-        names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
+        names = sorted(path.name for path in place.iterdir() if not _is_hidden(path.name))
     except OSError as error:
         raise FileError(f"the {split} stimuli are missing: {place} cannot be read ({error.strerror})") from error
     if not names:
@@ -308,6 +349,10 @@ def _check_stimuli(folder: Path, split: str, image_size: int) -> int:
             )
         _check_png(place / name, image_size)
     return len(names)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or is_desktop(name)
 
 
 def _check_png(path: Path, image_size: int) -> None:
@@ -329,7 +374,7 @@ def _check_png(path: Path, image_size: int) -> None:
 def _check_size(path: Path, width: int, height: int, image_size: int) -> None:
     if (width, height) != (image_size, image_size):
         raise FileError(
-            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size}: "
+            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size!r:.20}: "
             "make it that square (runtime.images.fit_square does)"
         )
 

@@ -1,7 +1,8 @@
 """Where a data folder is written: what may be replaced, and how one folder takes another's place.
 
 The new folder grows under a hidden name beside the old one; then two renames exchange them. The old one is deleted
-only when the new one is in its place, so that nothing that stops the process in between loses both.
+only when the new one is in its place, so that nothing that stops the process in between loses both. A lock beside the
+folder keeps two processes from making the same one.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import FileError
 from ..files import check_format, read_json
+from ..locks import beside as lock_of
+from ..locks import locked
+from ..output import is_desktop
 from .schema import SPLITS, VERSION
+from .trial_ids import TRIAL_IDS
 
-_CONTENT = ("data.json", "captions.json", *(f"{split}.safetensors" for split in SPLITS), "stimuli")
+_CONTENT = ("data.json", "captions.json", TRIAL_IDS, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
 _PICTURE = re.compile(r"\d{6,}\.png")
-# Desktops leave these in every folder that somebody looks at.
-_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def check_target(folder: Path | str, *, replace: bool = False) -> None:
@@ -31,21 +34,46 @@ def check_target(folder: Path | str, *, replace: bool = False) -> None:
     ------
     FileError
         The place is a file, cannot be written, or holds something that is not a data folder, or one that may not be
-        replaced, or one with other files in it.
+        replaced, or one with other files in it; or another process is writing it.
     """
-    shown, folder = folder, _real(folder)
+    shown, folder = Path(folder), _real(folder)
+    if os.path.lexists(lock_of(folder)):  # somebody works there, or did: only under the lock is it as it will stay
+        with claimed(shown, replace=replace):
+            return
     check_place(folder, f".{folder.name}.{os.getpid()}.draft", beside=True)
-    _mend(folder)
+    _check_free(folder, shown, replace)
+
+
+@contextmanager
+def claimed(folder: Path | str, *, replace: bool = False) -> Iterator[None]:
+    """Hold the right to write a data folder, after the checks of :func:`check_target`.
+
+    Hold it from before the work until :func:`replacing_folder` is done, so that of two processes that make the same
+    folder the second says so at once, and not after its work.
+
+    Raises
+    ------
+    FileError
+        As of :func:`check_target`.
+    """
+    shown, folder = Path(folder), _real(folder)
+    check_place(folder, f".{folder.name}.{os.getpid()}.draft", beside=True)
+    with locked(lock_of(folder), shown):
+        _restore(folder)
+        _check_free(folder, shown, replace)
+        yield
+
+
+def _check_free(folder: Path, shown: Path, replace: bool) -> None:
     try:
         if not os.path.lexists(folder):
             return
         if not folder.is_dir():
             raise FileError(f"{shown} is a file: choose another name for the data folder")
-        if not any(folder.iterdir()):
-            return
-        _check_replaceable(folder, str(shown), replace)
+        if not _is_empty(folder):
+            _check_replaceable(folder, str(shown), replace)
     except OSError as error:
-        raise error if isinstance(error, FileError) else _cannot_write(Path(shown), error) from error
+        raise error if isinstance(error, FileError) else _cannot_write(shown, error) from error
 
 
 def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
@@ -65,18 +93,22 @@ def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
         raise FileError(f"{shown} cannot be replaced while you are in it: change to another folder and try again")
 
 
+def _is_empty(folder: Path) -> bool:
+    return all(is_desktop(path.name) for path in folder.iterdir())
+
+
 def _stray(folder: Path) -> str | None:
     """Something in a data folder that does not belong there, relative to it."""
     allowed = [("", _CONTENT), ("stimuli", SPLITS)]
     for place, names in allowed:
         if (folder / place).is_dir():
             for path in sorted((folder / place).iterdir()):
-                if path.name not in names and path.name not in _DESKTOP:
+                if path.name not in names and not is_desktop(path.name):
                     return str(path.relative_to(folder))
     for split in SPLITS:
         if (folder / "stimuli" / split).is_dir():
             for path in sorted((folder / "stimuli" / split).iterdir()):
-                if not _PICTURE.fullmatch(path.name) and path.name not in _DESKTOP:
+                if not _PICTURE.fullmatch(path.name) and not is_desktop(path.name):
                     return str(path.relative_to(folder))
     return None
 
@@ -119,18 +151,18 @@ def _stat(path: Path) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path | str) -> Iterator[Path]:
     """Give a new folder beside `folder`; put it in its place on success, remove it on failure.
 
-    Whatever happens in between, an interruption too, `folder` is then either the old one or the new one. What a
-    killed process left is mended by the next call.
+    The caller holds :func:`claimed`. Whatever happens in between, an interruption too, `folder` is then either the old
+    one or the new one. What a killed process left is put right by the next call.
     """
-    shown, folder = folder, _real(folder)
+    shown, folder = Path(folder), _real(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _mend(folder)
+        _restore(folder)
         draft.mkdir()
         yield draft
         _exchange(draft, folder, old)
@@ -141,7 +173,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _exchange(draft: Path, folder: Path, old: Path) -> None:
-    if folder == Path.cwd() and not any(folder.iterdir()):
+    if folder == Path.cwd() and _is_empty(folder):
         # Renaming the folder that somebody's shell is in would leave that shell in a deleted one.
         _fill(folder, draft)
         return
@@ -171,38 +203,24 @@ def _fill(folder: Path, draft: Path) -> None:
         raise
 
 
-def _mend(folder: Path) -> None:
-    """Bring back a folder that a killed process had moved away, and remove what such processes left."""
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.(old|draft)")
+def _restore(folder: Path) -> None:
+    """Bring back a folder that a killed process had moved away, and remove what such processes left.
+
+    Under the lock: whoever made these is dead.
+    """
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(old|draft)")
     try:
         left = [(path, pattern.fullmatch(path.name)) for path in sorted(folder.parent.iterdir())]
     except OSError:
-        return  # no parent yet, or one that cannot be listed: nothing that could be mended
+        return  # no parent yet, or one that cannot be listed: nothing that could be restored
     for path, match in left:
         if match is None:
             continue
-        try:
-            if match[2] == "old" and not folder.exists():
+        with suppress(OSError):
+            if match[1] == "old" and not folder.exists():
                 path.rename(folder)
-            elif not _is_running(int(match[1])):
+            else:
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue
-
-
-def _is_running(pid: int) -> bool:
-    """Whether another process of that number is there; where that cannot be asked, it is taken to be."""
-    if pid == os.getpid():
-        return False
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _real(folder: Path | str) -> Path:

@@ -1,40 +1,40 @@
-"""Which engine runs a graph: chosen by what the bundle holds and the machine has, told, and never another."""
+"""Which engine runs a graph: chosen by what the bundle holds and the machine has, said, and never another."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..bundle_schema import DECODE
-from ..errors import InputError, MindDiffuserError, check_choice
+from ..bundle_schema import native_files
+from ..errors import FileError, InputError, MindDiffuserError, check_choice
+from ..files import sha256_of
 from .base import Engine
 from .contract import check_contract
-from .ort import PROVIDERS, OrtSettings, open_ort
+from .here import (
+    BACKENDS,
+    PROVIDER_OF,
+    Machine,
+    backend_of,
+    pick,
+    profile_of,
+    runs_on,
+    source_of,
+    why_not_backend,
+)
+from .ort import OrtSettings, open_ort
+from .trust import Trust
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..bundle_schema import Graph, Variant
+    from ..bundle_schema import Variant
 
-# backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
-BACKENDS: dict[str, str] = {
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt-rtx",
-    "ort-tensorrt": "ort-tensorrt",
-    "ort-cuda": "onnx",
-    "ort": "onnx",
-}
 PRECISIONS = ("fp16", "bf16", "fp32", "int8")
-# What ONNX Runtime's backends run on; see OrtSettings.
-_PROVIDERS = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
-ORT_CACHE = "engines/ort-tensorrt/"
-"""Where a bundle keeps the engines that ONNX Runtime's TensorRT provider has built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,13 @@ class EngineSettings:
         Of the GPU's memory, for each graph; ONNX Runtime only.
     cache : Path or None
         Where TensorRT-RTX keeps what it compiles for this GPU.
+    trust : Trust
+        Which plans may run; see :mod:`.trust`.
 
     Raises
     ------
     InputError
-        An unknown name, or a number outside its range.
+        An unknown name, a number outside its range, or trust in everything without a backend asked for by name.
     """
 
     backend: str = "auto"
@@ -71,11 +73,17 @@ class EngineSettings:
     memory: str = "fast"
     memory_limit_bytes: int | None = None
     cache: Path | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", *BACKENDS))
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
         self.ort("cpu")
+        if self.trust.everything and self.backend == "auto":
+            raise InputError(
+                "--trust-plans runs code that the bundle brings, and goes with a backend asked for by name: give "
+                "--backend, or leave it out"
+            )
 
     def ort(self, provider: str) -> OrtSettings:
         """The same for a session of ONNX Runtime."""
@@ -96,94 +104,73 @@ class Choice:
     reason: str
 
 
-def choose_backend(bundle: Bundle, wanted: str, gpu: Callable[[], Any] | None = None) -> Choice:
+def choose_backend(
+    bundle: Bundle,
+    wanted: str,
+    machine: Machine | None = None,
+    *,
+    precision: str = "auto",
+    graphs: Collection[str] | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> Choice:
     """Choose the backend of a bundle's networks.
 
     Parameters
     ----------
     wanted
         "auto", or a name of `BACKENDS`: then that one, or an error.
-    gpu
-        Finds the GPU, or gives None; the machine's own when None.
+    machine
+        Where it is to run; None: here, with nothing trusted.
+    precision
+        Of the engines, or "auto".
+    graphs
+        What is to run; None: everything that the bundle holds.
+    failed
+        For "auto": backends that did not start, and why.
 
     Raises
     ------
     InputError
-        The bundle holds no engine for the wanted backend, or this machine has no GPU for it.
+        The bundle holds no engine for the wanted backend, or it does not run on this machine.
     """
-    held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
+    there, refused = machine or Machine(), dict(failed or {})
+
+    def why_not(backend: str) -> str | None:
+        return why_not_backend(bundle, backend, there, precision=precision, graphs=graphs)
+
     if wanted != "auto":
-        _check_wanted(bundle, wanted, held, gpu or _find_gpu)
+        _refuse(bundle, wanted, why_not(wanted))
         return Choice(backend=wanted, reason="asked for")
-    refused: list[str] = []
-    for backend, target in BACKENDS.items():
-        reason = _why_not(backend, target, held, bundle, gpu or _find_gpu)
+    for backend in BACKENDS:
+        reason = refused.get(backend) or why_not(backend)
         if reason is None:
-            because = f"; {'; '.join(refused)}" if refused else ""
+            because = "".join(f"; {name}: {refused[name]}" for name in BACKENDS if name in refused)
             return Choice(backend=backend, reason=f"the fastest that is here{because}")
-        refused.append(f"{backend}: {reason}")
-    raise InputError(
-        f"no engine of the bundle {bundle.folder} runs here ({'; '.join(refused)}): build one for this machine"
-    )
+        refused[backend] = reason
+    told = "; ".join(f"{name}: {refused[name]}" for name in BACKENDS)
+    raise InputError(f"no engine of the bundle {bundle.folder} runs here ({told}): build one for this machine")
 
 
-def _check_wanted(bundle: Bundle, wanted: str, held: set[str], gpu: Callable[[], Any]) -> None:
-    if BACKENDS[wanted] not in held:
+def _refuse_cache_inside(bundle: Bundle, cache: Path | None) -> None:
+    if cache is not None and cache.resolve().is_relative_to(bundle.folder):
+        raise InputError(
+            f"the engine cache {cache} lies inside the bundle {bundle.folder}, whose files are verified and stay as "
+            "they are: give a folder of your own"
+        )
+
+
+def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
+    """Refuse a backend that was asked for by name."""
+    if reason is None:
+        return
+    held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
+    target = BACKENDS[wanted]
+    if target not in held:
         raise InputError(
             f"the bundle {bundle.folder} holds engines for {', '.join(sorted(held))}, the backend {wanted!r} needs "
-            f"{BACKENDS[wanted]}: md-export build {bundle.folder.name} --target {BACKENDS[wanted]}"
+            f"{target}: md-export build {bundle.folder.name} --target {target}"
         )
-    # ONNX Runtime says by itself which of provider, driver and GPU is missing.
-    if not wanted.startswith("ort") and gpu() is None:
-        raise InputError(f"the backend {wanted!r} needs an NVIDIA GPU and none was found: choose the backend ort")
-
-
-def _why_not(backend: str, target: str, held: set[str], bundle: Bundle, gpu: Callable[[], Any]) -> str | None:
-    if target not in held:
-        return "not in the bundle"
-    if backend.startswith("ort"):
-        reason = why_no_provider(backend)
-        if backend == "ort" or reason is not None:
-            return reason
-    found = gpu()  # asked last: finding out may import PyTorch
-    if found is None:
-        return "no GPU"
-    lacking = [name for name, graph in bundle.graphs.items() if not _runs(graph, target)]
-    if lacking:
-        return f"the bundle has no engine of {', '.join(lacking)}"
-    if backend.startswith("ort"):
-        return None
-    from .trt_identity import check_plan, this_machine
-
-    try:
-        here = this_machine(target, found)
-    except MindDiffuserError as error:
-        return str(error)
-    plans = [variant for graph in bundle.graphs.values() for variant in graph.variants if variant.target == target]
-    return next((reason for plan in plans if (reason := check_plan(plan.builder, here)) is not None), None)
-
-
-def _runs(graph: Graph, target: str) -> bool:
-    """Whether a graph has an engine of a target, or is a decoder, which the CPU runs."""
-    return graph.name.startswith(DECODE) or any(variant.target == target for variant in graph.variants)
-
-
-def why_no_provider(backend: str) -> str | None:
-    """Why this onnxruntime cannot be a backend ("ort", "ort-cuda", "ort-tensorrt"), or None."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed"
-    if backend == "ort":  # in every build; not worth the import
-        return None
-    import onnxruntime
-
-    there = PROVIDERS[_PROVIDERS[backend]] in onnxruntime.get_available_providers()
-    return None if there else "onnxruntime is a build without it"
-
-
-def _find_gpu() -> Any:
-    from .cuda_gpu import find_gpu
-
-    return find_gpu()
+    raise InputError(f"the backend {wanted!r} does not run here: {reason}")
 
 
 class EngineSet:
@@ -193,6 +180,8 @@ class EngineSet:
     ----------
     bundle : Bundle
     settings : EngineSettings
+    graphs : collection of str or None
+        What will be used, which the backend must run; None: everything that the bundle holds.
     shares : bool
         Whether plans run on one device and one arena, which end with the set; False gives each its own.
 
@@ -200,18 +189,32 @@ class EngineSet:
     ------
     InputError
         See :func:`choose_backend`.
+    FileError
+        The bundle lacks one of the graphs.
     """
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings | None = None, *, shares: bool = True) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: EngineSettings | None = None,
+        *,
+        graphs: Collection[str] | None = None,
+        shares: bool = True,
+    ) -> None:
         self._shares = shares
         self.bundle, self.settings = bundle, settings or EngineSettings()
-        self.choice = choose_backend(bundle, self.settings.backend)
+        self.graphs = tuple(bundle.graphs if graphs is None else graphs)
+        bundle.require(*self.graphs)
+        _refuse_cache_inside(bundle, self.settings.cache)
+        self._machine = Machine(self.settings.trust)
+        self._failed: dict[str, str] = {}
+        self.choice = self._choose()
         self._open: dict[str, Engine] = {}
+        self._in_use = False
         self._stack = ExitStack()
         self._cuda: Any = None
         self._arena: Any = None
         self._loop: Any = None
-        self._cache: Path | None = None
 
     def __getitem__(self, graph: str) -> Engine:
         """The engine of a graph.
@@ -223,39 +226,78 @@ class EngineSet:
         """
         if graph not in self._open:
             self.bundle.require(graph)
-            self._open[graph] = self.open(self.variant(graph), self._backend(graph))
+            self._start([graph])
+        self._in_use = True
         return self._open[graph]
+
+    def start(self) -> None:
+        """Open all of `graphs`: what does not run here is said before anything is computed.
+
+        With the backend "auto", one that is there and does not start is passed over for the next.
+
+        Raises
+        ------
+        MindDiffuserError
+            An engine does not open, and no other backend runs here.
+        """
+        self._start(self.graphs)
+
+    def _start(self, graphs: Collection[str]) -> None:
+        while True:
+            try:
+                for graph in graphs:
+                    if graph not in self._open:
+                        self._open[graph] = self.open(self.variant(graph), self._backend(graph))
+                return
+            except (MindDiffuserError, MemoryError) as error:
+                self._pass_over(error)
+
+    def _pass_over(self, error: Exception) -> None:
+        """Go on with the next backend that runs here; raises `error` where the choice is not ours any more."""
+        if self.settings.backend != "auto" or self._in_use:
+            raise error
+        told = " ".join(str(error).split()) or type(error).__name__
+        self._failed[self.choice.backend] = f"it does not start ({told})"
+        try:
+            choice = self._choose()
+        except InputError:
+            raise error from None
+        self.close()
+        self._cuda = self._arena = self._loop = None
+        self.choice = choice
+
+    def _choose(self) -> Choice:
+        return choose_backend(
+            self.bundle,
+            self.settings.backend,
+            self._machine,
+            precision=self.settings.precision,
+            graphs=self.graphs,
+            failed=self._failed,
+        )
 
     def variant(self, graph: str) -> Variant:
         """The file that a graph runs from."""
         self.bundle.require(graph)
-        backend = self._backend(graph)
-        held = [v for v in self.bundle.graphs[graph].variants if v.target == BACKENDS[backend]]
-        if not held:
-            raise InputError(
-                f"the bundle {self.bundle.folder} has no {graph} for the backend {backend!r}: "
-                f"md-export build {self.bundle.folder.name} --target {BACKENDS[backend]}"
-            )
-        wanted = self.settings.precision
-        if wanted == "auto":
-            narrow = ("fp16", "bf16", "fp32", "int8") if backend != "ort" else ("fp32", "int8", "fp16", "bf16")
-            return min(held, key=lambda v: narrow.index(v.precision))
-        # A graph that has no variant of that precision was left in float32 when the bundle was made: not the reason
-        # where no graph has one.
-        for precision in (wanted, "fp32") if self._holds(wanted) else (wanted,):
-            for variant in held:
-                if variant.precision == precision:
-                    return variant
-        raise InputError(
-            f"the bundle {self.bundle.folder} has {graph} in {', '.join(v.precision for v in held)}, asked for "
-            f"{wanted}: choose one of these"
-        )
+        picked = pick(self.bundle, graph, self.choice.backend, self.settings.precision, self._machine)
+        if isinstance(picked, str):
+            raise InputError(picked)
+        return picked
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of what is taken from the bundle: the engines of `graphs` with their data, and the arrays."""
+        used = [self.variant(graph) for graph in self.graphs]
+        paths = {path.relative_to(self.bundle.folder).as_posix() for v in used for path in (v.file, *v.data)}
+        native = {name for v in used for name in native_files(v, self.bundle.folder, self.bundle.files)}
+        return self.bundle.content_hash(paths | native)
 
     @property
     def largest_batch(self) -> int | None:
         """The most trials that every engine takes at once; None: any number."""
         target = BACKENDS[self.choice.backend]
-        limits = [self.variant(name).batch_sizes for name, graph in self.bundle.graphs.items() if _runs(graph, target)]
+        known = [name for name in self.graphs if runs_on(self.bundle.graphs[name], target)]
+        limits = [self.variant(name).batch_sizes for name in known]
         most = [max(sizes) for sizes in limits if sizes]
         return min(most) if most else None
 
@@ -293,17 +335,7 @@ class EngineSet:
         self.close()
 
     def _backend(self, graph: str) -> str:
-        # Decoders are a few sums over voxels, which take and give the host's arrays: they run on the CPU, unless they
-        # have plans as the networks have.
-        targets = {variant.target for variant in self.bundle.graphs[graph].variants}
-        chosen = self.choice.backend
-        on_host = chosen.startswith("ort") or BACKENDS[chosen] not in targets
-        return "ort" if graph.startswith(DECODE) and on_host else chosen
-
-    def _holds(self, precision: str) -> bool:
-        target = BACKENDS[self.choice.backend]
-        variants = [variant for graph in self.bundle.graphs.values() for variant in graph.variants]
-        return any(v.target == target and v.precision == precision for v in variants)
+        return backend_of(self.bundle, graph, self.choice.backend)
 
     def open(self, variant: Variant, backend: str | None = None) -> Engine:
         """Open one given engine, whatever the settings would choose (for verification); closed with the set."""
@@ -313,23 +345,26 @@ class EngineSet:
         check_contract(self.bundle, variant.graph)
         graph = variant.graph
         described = self.bundle.graphs[graph]
-        if backend.startswith("ort"):
-            settings = self.settings.ort(_PROVIDERS[backend])
+        if not backend.startswith("ort"):
+            return self._plan(graph, variant)
+        settings = self.settings.ort(PROVIDER_OF[backend])
+        with ExitStack() as stack:
             if backend == "ort-tensorrt":
-                settings = replace(settings, cache=self._ort_cache())
-            return open_ort(
-                graph, variant.file, described.inputs, described.outputs, settings, precision=variant.precision
-            )
-        return self._plan(graph, variant)
+                cache = Path(stack.enter_context(TemporaryDirectory(prefix="minddiffuser-")))
+                settings = replace(settings, cache=self._copied(variant, cache), profile=profile_of(variant))
+            specs = described.inputs, described.outputs
+            engine = open_ort(graph, variant.file, *specs, settings, precision=variant.precision)
+            engine.own(stack.pop_all())  # the cache is used as long as the engine is, whoever holds it
+        return engine
 
-    def _ort_cache(self) -> Path:
-        """A private copy of the bundle's engine cache: only verified files in it, and the bundle stays as it is."""
-        if self._cache is None:
-            self._cache = Path(self._stack.enter_context(TemporaryDirectory(prefix="minddiffuser-")))
-            for name in self.bundle.files:
-                if name.startswith(ORT_CACHE):
-                    shutil.copyfile(self.bundle.path(name), self._cache / name.removeprefix(ORT_CACHE))
-        return self._cache
+    def _copied(self, variant: Variant, folder: Path) -> Path:
+        """Copy the engines that the bundle has for a graph: only verified files, and the bundle stays as it is."""
+        for name in native_files(variant, self.bundle.folder, self.bundle.files):
+            copy = folder / name.rpartition("/")[2]
+            shutil.copyfile(self.bundle.path(name), copy)
+            if not self.settings.trust.allows([sha256_of(copy)]):  # the very bytes that are about to run
+                raise FileError(f"{self.bundle.path(name)} was changed since it was checked, and is not trusted")
+        return folder
 
     def _plan(self, graph: str, variant: Variant) -> Engine:
         if self.settings.memory_limit_bytes is not None:
@@ -348,9 +383,8 @@ class EngineSet:
             self._arena = Arena(self._cuda)
             self._stack.callback(self._arena.release)
         described = self.bundle.graphs[graph]
-        relative = variant.file.relative_to(self.bundle.folder).as_posix()
-        onnx = next((v for v in described.variants if v.target == "onnx" and v.precision == variant.precision), None)
-        listed = {path.relative_to(self.bundle.folder).as_posix(): entry for path, entry in self._files(onnx)}
+        onnx = source_of(self.bundle, variant)
+        files = () if onnx is None else (onnx.file, *onnx.data)
         plan = PlanFile(
             name=graph,
             precision=variant.precision,
@@ -358,17 +392,15 @@ class EngineSet:
             builder=variant.builder,
             inputs=described.inputs,
             outputs=described.outputs,
-            sha256=self.bundle.files[relative].sha256,
+            sha256=self._sha256(variant.file),
             onnx=onnx.file if onnx is not None else None,
-            hashes={name.rpartition("/")[2]: entry for name, entry in listed.items()},
+            hashes={path.name: self._sha256(path) for path in files},
+            trust=self.settings.trust,
         )
         return open_trt(plan, device=self._cuda, arena=self._arena, cache_folder=self.settings.cache)
 
-    def _files(self, variant: Variant | None) -> list[tuple[Path, str]]:
-        if variant is None:
-            return []
-        paths = (variant.file, *variant.data)
-        return [(p, self.bundle.files[p.relative_to(self.bundle.folder).as_posix()].sha256) for p in paths]
+    def _sha256(self, path: Path) -> str:
+        return self.bundle.files[path.relative_to(self.bundle.folder).as_posix()].sha256
 
 
 def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = None) -> tuple[Engine, Choice]:
@@ -384,5 +416,5 @@ def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = No
         The graph is not in the bundle, or no engine of it runs here.
     """
     # Alone, a plan owns its device and its scratch memory, and frees them with itself.
-    engines = EngineSet(bundle, settings, shares=False)
+    engines = EngineSet(bundle, settings, graphs=[graph], shares=False)
     return engines[graph], engines.choice

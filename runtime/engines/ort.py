@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +42,10 @@ class OrtSettings:
     memory_limit_bytes : int or None
         Of the GPU's memory, for each session.
     cache : Path or None
-        Folder of the TensorRT provider's engines.
+        Folder of the TensorRT provider's engines, of one graph in one precision.
+    profile : (int, int, int) or None
+        The smallest, usual and largest batch that the TensorRT provider builds an engine for, and finds again in the
+        cache. None builds one for the first batch, and another one for every batch that it does not cover.
 
     Raises
     ------
@@ -55,6 +59,7 @@ class OrtSettings:
     memory: str = "fast"
     memory_limit_bytes: int | None = None
     cache: Path | None = None
+    profile: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         check_choice("provider", self.provider, PROVIDERS)
@@ -63,6 +68,8 @@ class OrtSettings:
             raise InputError(f"threads is {self.threads}: give 1 or more, or leave it out")
         if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
             raise InputError(f"memory_limit_bytes is {self.memory_limit_bytes}: give a positive number of bytes")
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1] <= self.profile[2]:
+            raise InputError(f"the profile is {self.profile}: give (min, opt, max) from 1 in rising order")
 
 
 def open_ort(
@@ -112,7 +119,7 @@ def open_ort(
         session = onnxruntime.InferenceSession(
             str(path),
             sess_options=_options(onnxruntime, settings, half=precision in ("fp16", "bf16")),
-            providers=_providers(settings),
+            providers=_providers(settings, inputs, f"{name}.{precision}"),
             disabled_optimizers=["ConstantFolding"] if _is_low(settings) else None,
         )
     except Exception as error:  # a dozen types of its own
@@ -150,6 +157,11 @@ class OrtEngine:
         self.reuses_outputs = False
         self._settings, self._precision = settings, precision
         self._names = list(outputs)
+        self._owned = ExitStack()
+
+    def own(self, resources: ExitStack) -> None:
+        """Take over what the session works on, to be closed after it."""
+        self._owned = resources
 
     @property
     def device(self) -> str:
@@ -171,6 +183,7 @@ class OrtEngine:
     def close(self) -> None:
         """Free the session. Twice is once."""
         self._session = None
+        self._owned.close()
 
     def __enter__(self) -> Self:
         return self
@@ -271,7 +284,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _providers(settings: OrtSettings) -> list[tuple[str, dict[str, str]]]:
+def _providers(settings: OrtSettings, inputs: Specs, prefix: str) -> list[tuple[str, dict[str, str]]]:
     if settings.provider == "cpu":
         return [(PROVIDERS["cpu"], {})]
     cuda = {"device_id": "0"}
@@ -281,10 +294,24 @@ def _providers(settings: OrtSettings) -> list[tuple[str, dict[str, str]]]:
         return [(PROVIDERS["cuda"], cuda)]
     options = {"device_id": "0", "trt_fp16_enable": "0"}  # precision lives in the graph
     if settings.cache is not None:
+        # The provider names its files by inputs and outputs, which are the same in every precision.
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(settings.cache)}
+        options["trt_engine_cache_prefix"] = prefix
+    if settings.profile is not None:
+        names = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
+        options |= {name: _shapes(inputs, batch) for name, batch in zip(names, settings.profile, strict=True)}
     if settings.memory_limit_bytes is not None:
         options["trt_max_workspace_size"] = str(settings.memory_limit_bytes)
     return [(PROVIDERS["tensorrt"], options), (PROVIDERS["cuda"], cuda)]
+
+
+def _shapes(inputs: Specs, batch: int) -> str:
+    """The inputs that have a free size, as the provider wants them: "latent:2x4x64x64,context:2x15x768"."""
+    free = {name: spec.shape for name, spec in inputs.items() if any(isinstance(size, str) for size in spec.shape)}
+    return ",".join(
+        f"{name}:{'x'.join(str(batch if isinstance(size, str) else size) for size in shape)}"
+        for name, shape in free.items()
+    )
 
 
 def _check_interface(session: Any, name: str, path: Path, inputs: Specs, outputs: Specs) -> None:

@@ -17,6 +17,7 @@ from .base import Specs
 from .cuda_gpu import Gpu
 from .trt_identity import check_plan, this_machine
 from .trt_library import LIBRARIES, TrtFailure, is_memory, load_library, messages_of, reason
+from .trust import Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +33,14 @@ class PlanFile:
         The plan's identity, from :func:`~minddiffuser.export.to_trt.build_plan`.
     inputs, outputs : mapping of name to TensorSpec
     sha256 : str or None
-        What the plan's bytes must be. Needed for a version-compatible plan, which brings machine code that is run.
+        What the plan's bytes must be, if that is known.
     onnx : Path or None
         The graph that a stripped plan takes its weights from, with its data files beside it.
     hashes : mapping of file name to SHA-256
         Of `onnx` and its data files, if they were just verified: a plan of another graph is refused. What is missing
         is computed where weights are taken from it.
+    trust : Trust
+        Whose plans may run. A plan is code for the machine, whoever's manifest it stands in.
     """
 
     name: str
@@ -49,6 +52,7 @@ class PlanFile:
     sha256: str | None = None
     onnx: Path | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
 
     @property
     def target(self) -> str:
@@ -70,7 +74,7 @@ class OpenPlan:
     Raises
     ------
     FileError
-        The plan is missing, damaged, or does not fit this machine; one sentence says why.
+        The plan is missing, damaged, not trusted, or does not fit this machine; one sentence says why.
     TrtFailure
         TensorRT refuses it.
     """
@@ -124,9 +128,10 @@ class OpenPlan:
         self.messages.errors.clear()
         try:
             with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                self._check_trust(data)
                 self._check_header(runtime, data)
                 if self._option("version_compatible"):
-                    self._allow_host_code(runtime, data)
+                    runtime.engine_host_code_allowed = True  # nothing that was not trusted comes here
                 engine = runtime.deserialize_cuda_engine(data)
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             if isinstance(error, FileError):
@@ -154,15 +159,19 @@ class OpenPlan:
             f"build it here with md-export build BUNDLE --target {self.file.target}"
         )
 
-    def _allow_host_code(self, runtime: Any, data: mmap.mmap) -> None:
-        """Let the plan run the machine code that it brings, once its bytes are known to be the right ones."""
-        given = hashlib.sha256(data).hexdigest()
-        if self.file.sha256 is None or given != self.file.sha256:
+    def _check_trust(self, data: mmap.mmap) -> None:
+        """Refuse bytes that are not the plan's, or that nobody trusts, before the library sees any of them."""
+        given, plan = hashlib.sha256(data).hexdigest(), self.file
+        if plan.sha256 is not None and given != plan.sha256:
             raise FileError(
-                f"the version-compatible plan {self.file.path} holds machine code and is not the file that its "
-                "manifest names: get a whole copy of the bundle, or build the plan here"
+                f"the plan {plan.path} is not the file that its manifest names: get a whole copy of the bundle, or "
+                f"build it here with md-export build BUNDLE --target {plan.target}"
             )
-        runtime.engine_host_code_allowed = True
+        if not plan.trust.allows([given]):
+            raise FileError(
+                f"the plan {plan.path} is code for this machine that was not built here and is not trusted: if you "
+                "trust who made it, md-export trust BUNDLE"
+            )
 
     def _refit(self) -> None:
         """Fill a stripped plan with the weights of its graph; any others would give undefined pictures."""

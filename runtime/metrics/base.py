@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,29 +13,56 @@ from ..errors import InputError, ShapeError
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
-Need = Literal["images", "clip", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure per trial; higher is better.
+    """One number per trial, and everything that a reader of it needs to know.
 
     Attributes
     ----------
-    needs
-        What `function` compares: "images" (n, 3, H, W) in [0, 1], "clip" embeddings (n, d), or "labels" (n,).
-    function
-        `function(truth, prediction) -> (n,) float64`.
+    name
+        The key in summary.json and trials.json.
+    label
+        What tables and headings call it.
     meaning
-        One line for a reader of the report.
-    min_trials
-        The smallest n for which the metric is defined.
+        One or two sentences for a reader of the report.
+    needs
+        The extractor whose features `function` compares; a name of
+        :data:`~minddiffuser.runtime.metrics.extractors.EXTRACTORS`.
+    function
+        ``function(truth, prediction) -> (n,) float64``, finite, by the extractor's features of each trial's stimulus
+        and of its picture. With `compares_pictures` it takes a third argument, the stimulus id of each trial.
+    better
+        Which direction is better.
+    compares_pictures
+        Whether a trial's value depends on other trials' stimuli too; not for whole images, which are never all held.
+    min_pictures
+        The smallest number of different stimuli for which the metric is defined.
+    headline
+        Whether the report says its change in words at the top.
     """
 
-    needs: Need
-    function: Callable[[Array, Array], FloatArray]
+    name: str
+    label: str
     meaning: str
-    min_trials: int = 1
+    needs: str
+    function: Callable[..., FloatArray]
+    better: Literal["higher", "lower"] = "higher"
+    compares_pictures: bool = False
+    min_pictures: int = 1
+    headline: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.better == "higher" else -1
+
+    def __call__(self, truth: Array, prediction: Array, stimulus_ids: Sequence[str]) -> FloatArray:
+        """Value of each of n trials, (n,) float64."""
+        if self.compares_pictures:
+            return self.function(truth, prediction, stimulus_ids)
+        return self.function(truth, prediction)
 
 
 def check_pictures(images: Array, reconstructions: Array) -> None:
@@ -93,3 +120,9 @@ def check_labels(true_labels: Array, predicted_labels: Array) -> None:
         raise ShapeError(
             f"there are {len(true_labels)} true and {len(predicted_labels)} predicted labels: give both for each trial"
         )
+
+
+def check_stimulus_ids(stimulus_ids: Sequence[str], n_trials: int) -> None:
+    """Refuse anything but one id for each trial."""
+    if len(stimulus_ids) != n_trials:
+        raise ShapeError(f"there are {len(stimulus_ids)} stimulus ids for {n_trials} trials: give one for each trial")

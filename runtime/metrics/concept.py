@@ -1,10 +1,10 @@
-"""Whether a classifier sees the right thing."""
+"""Whether a classifier names the right thing."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .base import Array, FloatArray, check_labels
+from .base import Array, FloatArray, Metric, check_labels
 
 
 def concept_top1(true_labels: Array, predicted_labels: Array) -> FloatArray:
@@ -27,3 +27,12 @@ def concept_top1(true_labels: Array, predicted_labels: Array) -> FloatArray:
     check_labels(true_labels, predicted_labels)
     right: FloatArray = np.equal(true_labels, predicted_labels).astype(np.float64)
     return right
+
+
+CONCEPT_TOP1 = Metric(
+    name="concept_top1",
+    label="Concept",
+    meaning="How often a separately trained classifier names the object that was shown.",
+    needs="labels",
+    function=concept_top1,
+)

@@ -1,6 +1,6 @@
-"""The judge: a small classifier of tiny-world pictures, trained apart from the CLIP that stage 2 follows.
+"""A small classifier of tiny-world pictures, trained apart from the CLIP that stage 2 follows.
 
-A picture refined toward CLIP features should not be marked by the same CLIP; the judge has another
+A picture refined toward CLIP features should not be marked by the same CLIP; the classifier has another
 architecture, other training pictures and never meets stage 2.
 
 Folder: `judge.json` (format, version, image_size, channels, labels) and `judge.safetensors` (the network's state).
@@ -95,16 +95,16 @@ def build_judge(config: Mapping[str, Any]) -> JudgeNetwork:
     """
     fault = _fault(config)
     if fault:
-        raise InputError(f"the judge's description {fault}: correct it")
+        raise InputError(f"the classifier's description {fault}: correct it")
     try:
         from .judge_network import JudgeNetwork
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"the judge needs {error.name}: pip install 'minddiffuser[torch]'") from error
+        raise MissingExtra(f"the classifier needs {error.name}: pip install 'minddiffuser[torch]'") from error
     return JudgeNetwork(config["channels"], {head: len(config["labels"][head]) for head in HEADS})
 
 
 def write_judge(folder: Path, network: JudgeNetwork, config: Mapping[str, Any], *, half: bool = False) -> None:
-    """Write a trained judge; `half` stores its matrices and kernels as float16."""
+    """Write a trained classifier; `half` stores its matrices and kernels as float16."""
     arrays = {name: value.detach().cpu().numpy() for name, value in _state(network).items()}
     if half:
         arrays = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in arrays.items()}
@@ -114,7 +114,7 @@ def write_judge(folder: Path, network: JudgeNetwork, config: Mapping[str, Any], 
 
 
 def open_judge(folder: Path, device: str = "cpu") -> Judge:
-    """Open a judge's folder.
+    """Open a classifier's folder.
 
     Raises
     ------
@@ -125,11 +125,11 @@ def open_judge(folder: Path, device: str = "cpu") -> Judge:
     """
     folder = Path(folder)
     path = folder / "judge.json"
-    config = read_json(path, "the judge's description")
+    config = read_json(path, "the classifier's description")
     check_format(config, path, "judge", VERSION)
     fault = _fault(config)
     if fault:
-        raise FileError(f"the judge's description at {path} {fault}: make it again")
+        raise FileError(f"the classifier's description at {path} {fault}: make it again")
     network = build_judge(config)
     _load_weights(network, folder / "judge.safetensors")
 
@@ -147,7 +147,7 @@ def open_judge(folder: Path, device: str = "cpu") -> Judge:
 
 
 def _fault(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with a judge's description, or None."""
+    """What is wrong with a classifier's description, or None."""
     size, channels, labels = (config.get(key) for key in ("image_size", "channels", "labels"))
     if not _is_count(size):
         return f"has image_size {size!r}, expected a positive integer"
@@ -181,17 +181,17 @@ def _load_weights(network: JudgeNetwork, path: Path) -> None:
     """Put the file's arrays into the network, in float32, and freeze it."""
     import torch
 
-    arrays = {name: value for name, value in read_tensors(path, "the judge's weights").items() if _is_used(name)}
+    arrays = {name: value for name, value in read_tensors(path, "the classifier's weights").items() if _is_used(name)}
     expected = {name: tuple(value.shape) for name, value in _state(network).items()}
     given = {name: value.shape for name, value in arrays.items()}
     if given != expected:
         odd = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
         raise FileError(
-            f"the judge's weights at {path} do not fit judge.json ({len(odd)} arrays differ, first {odd[0]}): "
+            f"the classifier's weights at {path} do not fit judge.json ({len(odd)} arrays differ, first {odd[0]}): "
             "take both files from the same training"
         )
     for name, value in arrays.items():
         if not np.isfinite(value).all():
-            raise FileError(f"the judge's weights at {path} hold NaN or infinite values in {name}: train it again")
+            raise FileError(f"the classifier's weights at {path} hold NaN or infinite values in {name}: train it again")
     network.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()}, strict=False)
     network.eval().requires_grad_(False)

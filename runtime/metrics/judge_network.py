@@ -1,6 +1,6 @@
-"""The judge's network: strided convolutions, a mean over positions, one linear head for each kind of word.
+"""The classifier's network: strided convolutions, a mean over positions, one linear head for each kind of word.
 
-The only file of this package that imports torch; it is imported when a judge is built or opened.
+The only file of this package that imports torch; it is imported when a classifier is built or opened.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Array, FloatArray, check_pictures
+from .base import Array, FloatArray, Metric, check_pictures
 from .resize import to_working_size
 
 # Rounding leaves a flat picture a spread near 1e-16; one step of one pixel of an 8-bit picture is far above 1e-9.
@@ -44,3 +44,12 @@ def _correlation(image: Array, other: Array) -> float:
     if min(spread) <= _FLAT * a.size**0.5:
         return 0.0
     return float(np.clip(a @ b / (spread[0] * spread[1]), -1, 1))
+
+
+PIXCORR = Metric(
+    name="pixcorr",
+    label="PixCorr",
+    meaning="Correlation of the pixels. 1 would be the same picture, 0 is no relation.",
+    needs="images",
+    function=pixcorr,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Array, FloatArray, check_pictures
+from .base import Array, FloatArray, Metric, check_pictures
 from .resize import to_working_size
 
 _LUMA = np.array([0.2125, 0.7154, 0.0721])  # scikit-image's rgb2gray
@@ -42,7 +42,7 @@ def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
     """The same with a one-dimensional window along each pixel column; the outer 5 rows are left out.
 
     This is what `structural_similarity(multichannel=True)` of scikit-image up to 0.19 does with a grey picture:
-    it takes the columns for channels. Many published "SSIM" figures are of this kind and are higher than
+    it takes the columns for channels. Many published values of "SSIM" are of this kind and are higher than
     :func:`ssim` of the same pictures; the two must not be compared. Arguments and errors are those of :func:`ssim`.
     """
     return _each(images, reconstructions, axes=(0,))
@@ -79,3 +79,20 @@ def _smooth(field: FloatArray, axes: tuple[int, ...]) -> FloatArray:
             total += weight * (lines[before : before + n_out] + lines[after : after + n_out])
         field = np.moveaxis(total, 0, axis)
     return field
+
+
+SSIM = Metric(
+    name="ssim",
+    label="SSIM",
+    meaning="Structural similarity in two-dimensional windows. 1 would be the same picture.",
+    needs="images",
+    function=ssim,
+)
+SSIM_COLUMNS = Metric(
+    name="ssim_columns",
+    label="SSIM, columns",
+    meaning="The one-dimensional variant behind many published tables; kept for comparison.",
+    needs="images",
+    function=ssim_columns,
+    headline=False,
+)

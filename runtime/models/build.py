@@ -5,24 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging
+from transformers import CLIPTextModel
 
 from ..errors import FileError, InputError, check_choice
-from .checks import check_architecture, check_folder
-from .clip import find_clip, open_tower
+from .checks import check_architecture
+from .clip import check_clip, find_clip, open_tower
+from .contents import Weights, find_contents
 from .hashing import hash_files
 from .locate import locate
 from .models import Models
 from .noise import read_schedule
+from .quiet import first_line, quiet
 from .structure import PRESETS, check_tower
+from .tokenizer import read_tokenizer
+from .trial import try_networks
 
 
 def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str, dtype: str) -> Models:
@@ -32,14 +34,15 @@ def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str
     if place.type == "mps" and number == torch.float64:
         raise InputError("device 'mps' has no float64: use device 'cpu' or dtype 'float32'")
     folder = locate(name)
-    files: dict[str, Path | bytes] = {**check_folder(folder)}
-    check_architecture(folder)
+    contents = find_contents(folder)
+    notes = check_architecture(folder)
     schedule = read_schedule(folder / "scheduler" / "scheduler_config.json")
     source = find_clip(clip, folder)
+    check_clip(source, preset)
     visual, preprocessing = open_tower(source)
     check_tower(visual, preset)
-    parts = {part: _read(kind, folder / part, files, number) for part, kind in _PARTS.items()}
-    tokenizer = _read_tokenizer(folder / "tokenizer", parts["text_encoder"].config.vocab_size)
+    parts = {part: _read(kind, folder / part, contents.weights[part], number) for part, kind in _PARTS.items()}
+    tokenizer = read_tokenizer(folder / "tokenizer", parts["text_encoder"].config.vocab_size)
     parts["clip"] = visual
     for part, module in parts.items():
         # diffusers has set the dtype of its own while reading, and warns when asked again.
@@ -47,7 +50,7 @@ def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str
         module.eval().requires_grad_(False)
         if part in ("vae", "unet") and place.type != "mps":
             module.to(memory_format=torch.channels_last)  # convolutions are 5 to 15 % faster, on CPUs and tensor cores
-    return Models(
+    models = Models(
         **parts,
         tokenizer=tokenizer,
         preprocessing=preprocessing,
@@ -55,10 +58,13 @@ def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str
         preset=preset,
         device=place,
         dtype=number,
-        hash=hash_files(files | source.files),
+        hash=hash_files({**contents.files, **source.files}),
         name=os.fspath(name),
         folder=folder,
+        notes=(*notes, *schedule.notes),
     )
+    try_networks(models)
+    return models
 
 
 _PARTS: dict[str, Any] = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
@@ -80,59 +86,32 @@ def open_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _read(kind: Any, folder: Path, files: dict[str, Path | bytes], dtype: torch.dtype) -> Any:
-    """Read one part; refuse weights that leave a parameter of the config unset."""
-    half = any(str(name).startswith(f"{folder.name}/") and str(name).endswith(".fp16.safetensors") for name in files)
-    options: dict[str, Any] = {"variant": "fp16"} if half else {}
-    if kind is not CLIPTextModel:
+def _read(kind: Any, folder: Path, weights: Weights, dtype: torch.dtype) -> Any:
+    """Read one part; refuse weights that leave a parameter of the config unset, or that the config leaves unused."""
+    options: dict[str, Any] = {"variant": weights.variant} if weights.variant else {}
+    if kind is CLIPTextModel:
+        # Else the text encoder is rounded to the dtype that its config names, before it gets the one asked for.
+        options["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
+    else:
         # diffusers would warn at each call when the optional accelerate is not installed.
         options["low_cpu_mem_usage"] = importlib.util.find_spec("accelerate") is not None
         options["torch_dtype"] = dtype
     try:
-        with _quiet():
+        with quiet():
             model, report = kind.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, **options
             )
     except Exception as error:  # diffusers, transformers and safetensors each have their own
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise FileError(
-            f"{folder} cannot be opened ({type(error).__name__}: {reason}): its weights are damaged or do not fit its "
-            "config, download it again"
+            f"{folder} cannot be opened ({type(error).__name__}: {first_line(error)}): its weights are damaged or do "
+            "not fit its config, download it again"
         ) from error
-    missing = sorted(report.get("missing_keys", ()))
-    wrong = sorted(str(entry) for entry in report.get("mismatched_keys", ()))
-    if missing or wrong:
+    missing, unused = (sorted(report.get(f"{kind}_keys") or ()) for kind in ("missing", "unexpected"))
+    wrong = sorted(str(entry) for entry in report.get("mismatched_keys") or ())
+    if missing or wrong or unused:
         raise FileError(
             f"the weights in {folder} do not fit its config ({len(missing)} missing, {len(wrong)} of another shape, "
-            f"first {(missing + wrong)[0]}): download it again"
+            f"{len(unused)} that the config leaves unused, first {(missing + wrong + unused)[0]}): take both from the "
+            "same download"
         )
     return model
-
-
-def _read_tokenizer(folder: Path, vocab_size: int) -> Any:
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers and tokenizers each have their own
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise FileError(f"{folder} cannot be opened ({type(error).__name__}: {reason}): download it again") from error
-    if len(tokenizer) > vocab_size:
-        raise InputError(
-            f"the tokenizer in {folder} has {len(tokenizer)} words, the text encoder {vocab_size}: "
-            "take both from the same model"
-        )
-    return tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and loading reports; what matters in them is checked here."""
-    voice: Any = logging  # half of it is untyped
-    bars, level = voice.is_progress_bar_enabled(), voice.get_verbosity()
-    voice.disable_progress_bar()
-    voice.set_verbosity_error()
-    try:
-        yield
-    finally:
-        voice.set_verbosity(level)
-        if bars:
-            voice.enable_progress_bar()

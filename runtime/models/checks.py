@@ -2,114 +2,155 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, InputError
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from ..errors import InputError
 from ..files import read_json
-from .models import N_TOKENS
+from .fields import check_types, hints_of, is_number, refuse
+from .models import N_TOKENS, vae_factor
 
-WEIGHTS = {"vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model", "text_encoder": "model"}
 _ADVICE = "use a model of the Stable Diffusion 1.x family, such as CompVis/stable-diffusion-v1-4"
-_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
-_TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_LARGEST_SIDE = 512
+_TEXT_TYPES: dict[str, Any] = {
+    "vocab_size": int,
+    "hidden_size": int,
+    "intermediate_size": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "max_position_embeddings": int,
+    "hidden_act": str,
+    "layer_norm_eps": float,
+    "attention_dropout": float,
+}
+# What a pipeline other than Stable Diffusion 1.x's would do between latent and VAE, or feed the UNet besides a text.
+_VAE_NEUTRAL = {"shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,)}
+_UNET_NEUTRAL = {
+    "addition_embed_type": (None,),
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "encoder_hid_dim_type": (None,),
+    "encoder_hid_dim": (None,),
+    "time_cond_proj_dim": (None,),
+    "attention_type": ("default",),
+}
 
 
-def check_folder(folder: Path) -> dict[str, Path]:
-    """Refuse a folder that is not whole.
+def check_architecture(folder: Path) -> tuple[str, ...]:
+    """Refuse configs that do not make a text-conditioned latent diffusion model whose parts fit together.
 
     Returns
     -------
-    dict
-        Relative name -> path of every file that decides what the models compute (what the hash is over).
+    tuple of str
+        Sentences for the user about fields that are not what they usually are.
     """
-    files: dict[str, Path] = {}
-    for part in WEIGHTS:
-        _add(files, folder, f"{part}/config.json")
-        weights = find_weights(folder / part, WEIGHTS[part])
-        files[f"{part}/{weights.name}"] = weights
-    _add(files, folder, "scheduler/scheduler_config.json")
-    _part(folder, "tokenizer")
-    here = {name: folder / "tokenizer" / name for name in (*_TOKENIZER_FILES, *_TOKENIZER_CONFIGS)}
-    here = {name: path for name, path in here.items() if path.is_file()}
-    if not {"vocab.json", "merges.txt"} <= here.keys():
-        raise _missing(folder, "tokenizer/vocab.json and tokenizer/merges.txt")
-    files |= {f"tokenizer/{name}": path for name, path in here.items()}
-    return files
-
-
-def find_weights(folder: Path, stem: str) -> Path:
-    """The safetensors file of a part, full precision before half."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).is_file():
-            return folder / name
-    if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
-        raise FileError(
-            f"{folder} holds pickled weights only, which are never read, expected {stem}.safetensors: "
-            "download the safetensors"
-        )
-    raise _missing(folder.parent, f"{folder.name}/{stem}.safetensors")
-
-
-def _add(files: dict[str, Path], folder: Path, name: str) -> None:
-    _part(folder, name.split("/")[0])
-    if not (folder / name).is_file():
-        raise _missing(folder, name)
-    files[name] = folder / name
-
-
-def _part(folder: Path, part: str) -> None:
-    if not (folder / part).is_dir():
-        raise _missing(folder, f"{part}/")
-
-
-def _missing(folder: Path, name: str) -> FileError:
-    return FileError(
-        f"the model folder {folder} lacks {name}: expected a whole diffusers folder (vae, unet, text_encoder, "
-        "tokenizer, scheduler), download it again"
+    vae = _read(folder / "vae", AutoencoderKL)
+    unet = _read(folder / "unet", UNet2DConditionModel)
+    text = read_json(folder / "text_encoder" / "config.json", "the text_encoder's config")
+    _check_unet(folder / "unet" / "config.json", unet)
+    _check_vae(folder / "vae" / "config.json", vae)
+    _check_fit(folder, vae, unet)
+    _check_text(folder / "text_encoder" / "config.json", unet, text)
+    return (
+        *_unknown_fields(folder / "vae" / "config.json", vae, AutoencoderKL),
+        *_unknown_fields(folder / "unet" / "config.json", unet, UNet2DConditionModel),
+        *_about_size(folder, vae, unet),
     )
 
 
-def check_architecture(folder: Path) -> None:
-    """Refuse configs that do not make a text-conditioned latent diffusion model whose parts fit together."""
-    vae, unet, text = (read_json(folder / part / "config.json", f"the {part}'s config") for part in WEIGHTS)
-    _check_class(folder, "vae", vae, "AutoencoderKL")
-    _check_class(folder, "unet", unet, "UNet2DConditionModel")
-    if not any("CrossAttn" in str(kind) for kind in unet.get("down_block_types") or ["CrossAttn"]):
-        raise InputError(f"the UNet in {folder / 'unet'} has no cross-attention to a text: {_ADVICE}")
-    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
-        raise InputError(f"the UNet in {folder / 'unet'} wants more than a text, as SDXL does: {_ADVICE}")
-    channels = vae.get("latent_channels", 4)
-    given = (unet.get("in_channels", 4), unet.get("out_channels", 4))
+def _read(part: Path, kind: Any) -> dict[str, Any]:
+    """The part's config, with the defaults of its class for what is absent."""
+    path = part / "config.json"
+    config = read_json(path, f"the {part.name}'s config")
+    given = config.get("_class_name")
+    if given != kind.__name__:
+        raise InputError(f"{part} is a {given}, expected {kind.__name__}: {_ADVICE}")
+    _refuse_quantization(path, config)
+    check_types(path, config, hints_of(kind.__init__))
+    parameters = inspect.signature(kind.__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items() if name != "self"} | config
+
+
+def _refuse_quantization(path: Path, config: dict[str, Any]) -> None:
+    if config.get("quantization_config") is not None:
+        refuse(path, "quantization_config", config["quantization_config"], "weights as they were trained", _ADVICE)
+
+
+def _check_unet(path: Path, unet: dict[str, Any]) -> None:
+    if not any("CrossAttn" in kind for kind in unet["down_block_types"]):
+        raise InputError(f"the UNet in {path.parent} has no cross-attention to a text: {_ADVICE}")
+    for field, neutral in _UNET_NEUTRAL.items():
+        if unet.get(field, neutral[0]) not in neutral:
+            raise InputError(
+                f"the UNet in {path.parent} wants more than a text, as SDXL does ({field} {unet[field]!r}): {_ADVICE}"
+            )
+    side = unet["sample_size"]
+    if not isinstance(side, int) or not 1 <= side <= _LARGEST_SIDE:
+        raise InputError(
+            f"the UNet in {path.parent} has sample_size {side!r}, expected one number from 1 to {_LARGEST_SIDE}: "
+            f"{_ADVICE}"
+        )
+
+
+def _check_vae(path: Path, vae: dict[str, Any]) -> None:
+    for field, neutral in _VAE_NEUTRAL.items():
+        if vae.get(field) not in neutral:
+            refuse(path, field, vae[field], "null, as in Stable Diffusion 1.x, which has no such step", _ADVICE)
+    if not is_number(vae["scaling_factor"]) or not vae["scaling_factor"] > 0:
+        refuse(path, "scaling_factor", vae["scaling_factor"], "a number above 0")
+    if (vae["in_channels"], vae["out_channels"]) != (3, 3):
+        raise InputError(
+            f"the VAE in {path.parent} takes {vae['in_channels']} and gives {vae['out_channels']} channels, expected "
+            f"the 3 of an RGB image: {_ADVICE}"
+        )
+
+
+def _check_fit(folder: Path, vae: dict[str, Any], unet: dict[str, Any]) -> None:
+    channels, given = vae["latent_channels"], (unet["in_channels"], unet["out_channels"])
     if given != (channels, channels):
         raise InputError(
             f"the UNet in {folder / 'unet'} takes {given[0]} and gives {given[1]} channels, the VAE's latents have "
             f"{channels}: {_ADVICE}"
         )
-    side = unet.get("sample_size")
-    if not isinstance(side, int) or side < 1:
-        raise InputError(f"the UNet in {folder / 'unet'} has sample_size {side!r}, expected one number: {_ADVICE}")
-    _check_text(folder, unet, text)
 
 
-def _check_class(folder: Path, part: str, config: dict[str, Any], expected: str) -> None:
-    given = config.get("_class_name")
-    if given != expected:
-        raise InputError(f"{folder / part} is a {given}, expected {expected}: {_ADVICE}")
-
-
-def _check_text(folder: Path, unet: dict[str, Any], text: dict[str, Any]) -> None:
-    where = folder / "text_encoder"
+def _check_text(path: Path, unet: dict[str, Any], text: dict[str, Any]) -> None:
     if text.get("model_type") != "clip_text_model":
-        raise InputError(f"{where} holds a {text.get('model_type')!r}, expected a 'clip_text_model': {_ADVICE}")
-    wanted, given = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
+        raise InputError(f"{path.parent} holds a {text.get('model_type')!r}, expected a 'clip_text_model': {_ADVICE}")
+    _refuse_quantization(path, text)
+    check_types(path, text, _TEXT_TYPES)
+    wanted, given = unet["cross_attention_dim"], text.get("hidden_size", 512)
     if wanted != given:
         raise InputError(
-            f"the text encoder in {where} has width {given}, the UNet's cross-attention takes {wanted}: "
+            f"the text encoder in {path.parent} has width {given}, the UNet's cross-attention takes {wanted}: "
             "take both from the same model"
         )
     positions = text.get("max_position_embeddings", 77)
     if positions < N_TOKENS:
         raise InputError(
-            f"the text encoder in {where} takes {positions} tokens, expected at least {N_TOKENS}: {_ADVICE}"
+            f"the text encoder in {path.parent} takes {positions} tokens, expected at least {N_TOKENS}: {_ADVICE}"
         )
+
+
+def _unknown_fields(path: Path, config: dict[str, Any], kind: Any) -> list[str]:
+    known = inspect.signature(kind.__init__).parameters
+    unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
+    if not unknown:
+        return []
+    return [
+        f"{path} has {', '.join(unknown)}, which the installed diffusers does not know and leaves out: "
+        "update diffusers if the model's page asks for it"
+    ]
+
+
+def _about_size(folder: Path, vae: dict[str, Any], unet: dict[str, Any]) -> list[str]:
+    side, notes = unet["sample_size"] * vae_factor(vae), []
+    if vae["sample_size"] != side:
+        notes.append(
+            f"pictures have {side} pixels, by sample_size {unet['sample_size']} of the UNet in {folder}; its VAE names "
+            f"sample_size {vae['sample_size']}, which is not used"
+        )
+    return notes

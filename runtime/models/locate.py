@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import FileError
+from .contents import ONE_FILE, conversion, told_permissions
 
+HUB, LOCAL = "hf-hub:", "local-dir:"
 TINY = "tiny"
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -32,19 +34,24 @@ def locate(name: str | Path) -> Path:
     text = os.fspath(name)
     if text == TINY:
         return _tiny()
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise FileError(
-            f"{text} is a file, expected a model folder: pass the folder that holds vae/, unet/ and the rest"
-        )
-    if isinstance(name, Path) or not _HUB_ID.fullmatch(text):
+    if text.startswith(HUB):
+        return _snapshot(text.removeprefix(HUB))
+    folder = Path(text.removeprefix(LOCAL)).expanduser()
+    with told_permissions():
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise FileError(f"{text} is a file, expected a model folder: {_cure(folder)}")
+    if isinstance(name, Path) or not _HUB_ID.fullmatch(text) or folder.suffix in ONE_FILE:
         raise FileError(
             f"the model folder {text} does not exist: pass an existing folder, 'tiny', or a hub id such as "
             "CompVis/stable-diffusion-v1-4"
         )
     return _snapshot(text)
+
+
+def _cure(path: Path) -> str:
+    return conversion(path) if path.suffix in ONE_FILE else "pass the folder that holds vae/, unet/ and the rest"
 
 
 def _tiny() -> Path:
@@ -62,7 +69,8 @@ def _snapshot(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     texts = [f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")]
-    whole = [f"{part}/{stem}.safetensors" for part in PARTS for stem in ("model", "diffusion_pytorch_model")]
+    stems = [f"{part}/{stem}" for part in PARTS for stem in ("model", "diffusion_pytorch_model")]
+    whole = [f"{stem}{shard}.safetensors" for stem in stems for shard in ("", "-[0-9]*-of-[0-9]*[0-9]")]
     try:
         folder = Path(snapshot_download(repository, allow_patterns=[*texts, *whole]))
         if not all(any((folder / part).glob("*.safetensors")) for part in ("vae", "unet", "text_encoder")):
@@ -74,22 +82,34 @@ def _snapshot(repository: str) -> Path:
 
 
 def hub_file(repository: str, names: Sequence[str]) -> Path:
-    """The first of `names` that the hub's repository has, from the cache or downloaded."""
-    from huggingface_hub import hf_hub_download
+    """The first of `names` that the hub's repository has, from the cache or downloaded.
 
-    failure: Exception | None = None
+    A snapshot of one file, not the file itself: without a network the hub's library looks for a snapshot once, and for
+    a file six times over half a minute, with a line for each.
+    """
+    from huggingface_hub import snapshot_download
+
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name))
+            path = Path(snapshot_download(repository, allow_patterns=[name])) / name
         except Exception as error:  # the hub's errors share no base class over its versions
-            failure = failure or error
-    reason = failure or FileNotFoundError(names)
-    raise hub_error(f"{' or '.join(names)} is not in the cache", repository, reason) from failure
+            raise hub_error(f"{' or '.join(names)} is not in the cache", repository, error) from error
+        if path.is_file():
+            return path
+    raise FileError(
+        f"{repository} has no {' or '.join(names)} that could be fetched from the hub: with no network, download it on "
+        f"another machine (hf download {repository} --local-dir FOLDER) and pass FOLDER; else check the name"
+    )
 
 
 def hub_error(what: str, repository: str, error: Exception) -> FileError:
     """One sentence for a download that failed: no network, unknown, or refused."""
     kind = type(error).__name__
+    if isinstance(error, PermissionError):
+        return FileError(
+            f"{what}, and the hub's cache may not be used ({error.filename or error}: permission denied): change its "
+            "permissions, or set HF_HOME to a folder of your own"
+        )
     if kind in ("RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "HFValidationError"):
         reason = f"the hub does not have {repository} or does not give it to you ({kind}): check the spelling, or"
     else:

@@ -27,7 +27,8 @@ class Models:
     `vae`, `unet`, `text_encoder` and `clip` (the visual tower) hold weights in `dtype`; what leaves a method is
     float32 (float64 when `dtype` is), and so are the resize, the normalisation and everything a loss sees.
     No parameter wants a gradient; methods are differentiable with respect to their tensor arguments unless said.
-    `hash` names exactly these weights and configs.
+    `hash` names exactly these weights and configs. `notes` are sentences for the user about fields of the model folder
+    that are taken otherwise than the folder's own pipeline would.
     """
 
     vae: Any
@@ -43,6 +44,7 @@ class Models:
     hash: str
     name: str
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def precise(self) -> torch.dtype:
@@ -100,7 +102,8 @@ class Models:
         tokens = self.tokenizer(
             list(captions), padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
         )
-        hidden: torch.Tensor = self.text_encoder(input_ids=tokens.input_ids.to(self.device)).last_hidden_state
+        encoded = self.text_encoder(input_ids=tokens.input_ids.to(self.device), return_dict=True)
+        hidden: torch.Tensor = encoded.last_hidden_state
         return hidden.to(self.precise)
 
     @torch.no_grad()

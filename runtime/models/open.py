@@ -27,11 +27,11 @@ def load_models(
     Parameters
     ----------
     name
-        ``"tiny"``; a Stable Diffusion 1.x folder in the diffusers layout (safetensors); or a hub id such as
-        ``"CompVis/stable-diffusion-v1-4"``, from the hub's cache or downloaded.
+        ``"tiny"``; a Stable Diffusion 1.x folder in the diffusers layout (safetensors, whole or in shards); or a hub id
+        such as ``"CompVis/stable-diffusion-v1-4"``, from the hub's cache or downloaded.
     clip
-        An open_clip folder, or ``"ARCHITECTURE:PRETRAINED"``. None: the folder's own `clip` if it has one, else
-        ``"ViT-B-32:openai"``.
+        An open_clip folder, ``"ARCHITECTURE:PRETRAINED"``, or ``"hf-hub:OWNER/NAME"``. None: the folder's own `clip`
+        if it has one, else ``"ViT-B-32:openai"``.
     preset
         Blocks that structure is read from: ``"reference"`` (1 to 6) or ``"paper"`` (2, 4, ..., 12).
     device
@@ -43,9 +43,11 @@ def load_models(
     Raises
     ------
     FileError
-        A missing, partial or damaged folder; no network.
+        A missing, partial or damaged folder, or one that may not be read; weights that its configs leave unused or do
+        not find; no network.
     InputError
-        Another architecture, unknown preset or dtype, a device that is not there.
+        Another architecture, a field of a config that is of another type or that would change the numbers and is not
+        honoured, unknown preset or dtype, a device that is not there.
     MissingExtra
         PyTorch or one of the model libraries is not installed.
     """

@@ -1,4 +1,4 @@
-"""The page's cards: one per trial, with its pictures, its figures and its loss curve."""
+"""The page's cards: one per trial, with its pictures, its metrics and its loss curve."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 
 from ..images import fit_square, png_bytes, read_image
 from . import charts
-from .contents import PICTURE_FOLDERS, Trial
-from .words import PICTURE_ALTS, PICTURE_WORDS, figure, metric_words
+from .contents import PICTURE_FOLDERS, Trial, number_or_none
+from .words import PICTURE_ALTS, PICTURE_WORDS, direction, figure, metric_words
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
 EMBEDDED_SIDE = 256
 GLANCE_TRIALS = 4
+_ABSURD = 1e6  # of a loss: a file that was changed by hand
 
 
 def sort_options(trials: Sequence[Trial]) -> str:
-    """The <option>s of the sort control: the number, the gain in each metric, how far the loss fell."""
+    """The <option>s of the sort control: the number, each metric's change for the better, the fall of the loss."""
     options = [("trial", "trial number")]
     options += [(gain_key(name), f"gain in {metric_words(name)[0]}") for name in metric_names(trials)]
     if any(loss_fall(trial) is not None for trial in trials):
@@ -35,9 +36,15 @@ def metric_names(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 
 def gain(trial: Trial, name: str) -> float | None:
+    """How much better stage 2 is than stage 1, None where one is missing; of an unknown metric, how much higher."""
+    moved = change(trial, name)
+    return None if moved is None else moved * (direction(name) or 1)
+
+
+def change(trial: Trial, name: str) -> float | None:
     """Stage 2 minus stage 1, None where one is missing."""
     one, two = trial.metrics.get(name, (None, None))
-    return None if one is None or two is None else two - one
+    return None if one is None or two is None else number_or_none(two - one)
 
 
 def gain_key(name: str) -> str:
@@ -49,7 +56,8 @@ def loss_fall(trial: Trial) -> float | None:
     """The share of the first loss that the kept iterate took away."""
     if not trial.loss or trial.best_step is None or trial.loss[0] <= 0:
         return None
-    return 1 - trial.loss[trial.best_step] / trial.loss[0]
+    fall = 1 - trial.loss[trial.best_step] / trial.loss[0]
+    return fall if abs(fall) < _ABSURD else None
 
 
 def card(trial: Trial) -> str:
@@ -61,15 +69,21 @@ def card(trial: Trial) -> str:
         data["loss-fall"] = f"{fall:.9g}"
     attributes = " ".join(f'data-{escape(key)}="{escape(value)}"' for key, value in data.items())
     pictures = "".join(_picture(trial, kind) for kind in PICTURE_FOLDERS if kind in trial.pictures)
-    tags = [] if fall is None else [f"loss −{100 * fall:.0f} %"]
+    tags = [] if fall is None else [_loss_tag(fall)]
     tags += ["refinement broke off"] if trial.failed else []
     tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
+    named = "" if trial.name is None else f' <span class="tag">{escape(trial.name)}</span>'
     said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
-        f'<h3>Trial {trial.number}</h3>{tag}</div><div class="strip">{pictures}</div>{_figures(trial)}'
+        f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>{_metrics(trial)}'
         f"{charts.loss_curve(trial.loss, trial.best_step, said)}</article>"
     )
+
+
+def _loss_tag(fall: float) -> str:
+    percent = round(-100 * fall)
+    return f"loss {'−' if percent < 0 else '+' if percent > 0 else ''}{abs(percent)} %"
 
 
 def glance(trials: Sequence[Trial]) -> str:
@@ -89,8 +103,8 @@ def glance(trials: Sequence[Trial]) -> str:
 
 
 def _picture(trial: Trial, kind: str) -> str:
-    seen = ' class="seen"' if kind == "stimulus" else ""
-    return f"<figure{seen}>{_image(trial, kind)}<figcaption>{PICTURE_WORDS[kind]}</figcaption></figure>"
+    marked = ' class="stimulus"' if kind == "stimulus" else ""
+    return f"<figure{marked}>{_image(trial, kind)}<figcaption>{PICTURE_WORDS[kind]}</figcaption></figure>"
 
 
 def _image(trial: Trial, kind: str) -> str:
@@ -107,17 +121,19 @@ def embedded(path: Path) -> bytes:
     return png_bytes(np.ascontiguousarray(image))
 
 
-def _figures(trial: Trial) -> str:
+def _metrics(trial: Trial) -> str:
     items = []
     for name in trial.metrics:
-        change = gain(trial, name)
-        if change is None:
+        moved, gained = change(trial, name), gain(trial, name)
+        if moved is None or gained is None:
             continue
         one, two = trial.metrics[name]
-        # The arrow says what the colour says, for those who cannot see it.
-        kind, arrow = ("up", "▲") if change > 0 else ("down", "▼") if change < 0 else ("gain", "=")
+        kind = "same" if moved == 0 or not direction(name) else "better" if gained > 0 else "worse"
+        arrow = "▲" if moved > 0 else "▼" if moved < 0 else "="
+        # The arrow says which way it went, the word what the colour says, for those who cannot see it.
+        word = f'<span class="visually-hidden"> {kind}</span>' if kind != "same" else ""
         items.append(
             f"<div><dt>{metric_words(name)[0]}</dt><dd>{figure(two)} "
-            f'<span class="{kind}" title="stage 1: {figure(one)}">{arrow} {figure(abs(change))}</span></dd></div>'
+            f'<span class="{kind}" title="stage 1: {figure(one)}">{arrow} {figure(abs(moved))}{word}</span></dd></div>'
         )
     return f"<dl>{''.join(items)}</dl>" if items else ""

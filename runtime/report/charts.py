@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -26,6 +27,8 @@ def loss_curve(loss: Sequence[float], best_step: int | None, title: str) -> str:
         return ""
     width, height, left, top, bottom = 460.0, 96.0, 4.0, 18.0, 17.0
     low, high = min(loss), max(loss)
+    if not math.isfinite(high - low):
+        return ""
     scale = (height - top - bottom) / (high - low) if high > low else 0.0
     step = (width - 2 * left) / (len(loss) - 1)
 
@@ -50,7 +53,7 @@ def loss_curve(loss: Sequence[float], best_step: int | None, title: str) -> str:
 
 
 def intervals(rows: Sequence[Row], title: str) -> str:
-    """Differences as marks on one axis with a dotted zero, each with its interval and figure.
+    """Differences as marks on one axis with a dotted zero, each with its interval and number.
 
     Parameters
     ----------
@@ -66,6 +69,8 @@ def intervals(rows: Sequence[Row], title: str) -> str:
     numbers = [0.0] + [value for row in rows for value in row[1:] if value is not None]
     low, high = min(numbers), max(numbers)
     span = (high - low) or 1.0
+    if not math.isfinite(span):
+        return ""
 
     def place(value: float) -> float:
         return left + (value - low) / span * (width - left - right)

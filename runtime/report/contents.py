@@ -1,4 +1,4 @@
-"""What a run folder holds, read once for the page: settings, figures, and each trial's pictures and curve."""
+"""What a run folder holds, read once for the page: settings, metrics, and each trial's pictures and curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import FileError
 from ..files import read_json
@@ -26,7 +26,8 @@ class Trial:
     """One trial's card.
 
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
-    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off.
+    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off. `name` is the trial's id
+    where that is more than its number.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Trial:
     best_step: int | None = None
     failed: bool = False
     metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +64,31 @@ def read_run(run: Path) -> RunContents:
     if not run.is_dir():
         raise FileError(f"the run folder {run} does not exist: give the folder that md-reconstruct run wrote")
     stage1 = run / PICTURE_FOLDERS["stage1"]
-    numbers = sorted(int(path.stem) for path in stage1.glob("*.png") if path.stem.isdecimal())
+    numbers = sorted({int(path.stem) for path in stage1.glob("*.png") if _is_trial(path)})
     if not numbers:
         raise FileError(f"{run} holds no picture in images/stage1: give a folder in which a run has finished a trial")
-    metrics = _trial_metrics(run / "trials.json")
+    metrics, names = _trial_metrics(run / "trials.json")
     return RunContents(
         settings=_optional(run / "settings.json", "the run's settings"),
         summary=_optional(run / "summary.json", "the run's summary"),
-        trials=tuple(_trial(run, number, metrics.get(number, {})) for number in numbers),
+        trials=tuple(_trial(run, number, metrics.get(number, {}), names.get(number)) for number in numbers),
     )
 
 
 def number_or_none(value: object) -> float | None:
     """A finite float, or None for anything else that a JSON file may hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number from 0 on, and not true or false."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def mapping_or_empty(value: object) -> Mapping[str, Any]:
@@ -85,11 +96,18 @@ def mapping_or_empty(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _is_trial(path: Path) -> bool:
+    stem = path.stem
+    return stem.isascii() and stem.isdecimal() and stem == f"{int(stem):06d}"
+
+
 def _optional(path: Path, what: str) -> dict[str, Any]:
     return read_json(path, what) if path.exists() else {}
 
 
-def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]]) -> Trial:
+def _trial(
+    run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]], trial_id: str | None
+) -> Trial:
     name = f"{number:06d}.png"
     pictures = {
         kind: run / folder / name for kind, folder in PICTURE_FOLDERS.items() if (run / folder / name).is_file()
@@ -102,27 +120,32 @@ def _trial(run: Path, number: int, metrics: Mapping[str, tuple[float | None, flo
         number=number,
         pictures=pictures,
         loss=tuple(value for value in values if value is not None) if None not in values else (),
-        best_step=best if isinstance(best, int) and 0 <= best < len(values) else None,
+        best_step=best if is_count(best) and best < len(values) else None,
         failed=curve.get("failed") is True,
         metrics=metrics,
+        name=trial_id,
     )
 
 
-def _trial_metrics(path: Path) -> dict[int, dict[str, tuple[float | None, float | None]]]:
+def _trial_metrics(path: Path) -> tuple[dict[int, dict[str, tuple[float | None, float | None]]], dict[int, str]]:
+    """Each trial's metrics, and its id where the file has one."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
         rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}): it is damaged, run md-reconstruct run again") from error
     found: dict[int, dict[str, tuple[float | None, float | None]]] = {}
+    names: dict[int, str] = {}
     for row in rows if isinstance(rows, list) else [rows]:
         trial, metrics = mapping_or_empty(row).get("trial"), mapping_or_empty(mapping_or_empty(row).get("metrics"))
-        if not isinstance(trial, int):
+        if not is_count(trial):
             raise FileError(f"{path} has an entry without a trial number: run md-reconstruct run again to rewrite it")
         found[trial] = {
             name: (number_or_none(pair[0]), number_or_none(pair[1]))
             for name, pair in metrics.items()
             if isinstance(pair, list) and len(pair) == 2
         }
-    return found
+        if isinstance(row.get("id"), str):
+            names[trial] = row["id"]
+    return found, names

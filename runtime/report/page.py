@@ -13,11 +13,12 @@ from typing import Any
 
 from ..files import write_bytes
 from .cards import card, glance, sort_options
-from .contents import RunContents, mapping_or_empty, read_run
-from .figures import figures_section, verdicts
+from .contents import RunContents, is_count, mapping_or_empty, number_or_none, read_run
+from .metrics import metrics_section, verdicts
 from .words import explanation
 
 MOST_TRIALS = 512
+_DEEPEST = 20
 _PARTS = ("given", "settings", "versions", "hashes", "data")
 
 
@@ -41,27 +42,29 @@ def page(contents: RunContents) -> str:
     """The whole page as HTML. Every text that comes from a file is escaped."""
     style, script = _part("page.css"), _part("page.js")
     shown = contents.trials[:MOST_TRIALS]
-    figures = figures_section(contents.summary)
+    simulated = bool(mapping_or_empty(contents.settings.get("data")).get("simulated"))
+    metrics = metrics_section(contents.summary, simulated=simulated)
     return Template(_part("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(f"{_heading(contents)} · MindDiffuser"),
         style=style,
         script=script,
-        navigation=_navigation(bool(figures), bool(contents.settings)),
+        navigation=_navigation(bool(metrics), bool(contents.settings)),
         heading=escape(_heading(contents)),
         facts=_facts(contents),
         explanation=explanation(
-            simulated=bool(mapping_or_empty(contents.settings.get("data")).get("simulated")),
+            simulated=simulated,
             has_stage2="stage2" in contents.pictures,
         ),
         glance=glance(contents.trials),
         verdicts=verdicts(contents.summary),
         notes=_notes(contents.settings, contents.summary),
-        figures=figures,
+        metrics=metrics,
         trials_hint=_trials_hint(contents, len(shown)),
         sort_options=sort_options(shown),
         cards="\n".join(card(trial) for trial in shown),
-        skipped=_skipped(contents.summary),
+        failed=_listed(contents.summary, "failed", "Failed trials"),
+        skipped=_listed(contents.summary, "skipped", "Skipped trials"),
         settings=_settings(contents),
         version=_version(contents),
     )
@@ -90,7 +93,7 @@ def _version(contents: RunContents) -> str:
 
 def _heading(contents: RunContents) -> str:
     if "stimulus" in contents.pictures:
-        return "What was seen, and what the brain responses gave back"
+        return "What was shown, and what the brain responses gave back"
     return "Pictures reconstructed from brain responses"
 
 
@@ -102,11 +105,11 @@ def _facts(contents: RunContents) -> str:
     if given.get("models"):
         facts.append(f"models {given['models']}")
     steps = mapping_or_empty(settings.get("refine")).get("steps")
-    if steps and "stage2" in contents.pictures:
+    if is_count(steps) and "stage2" in contents.pictures:
         facts.append(f"{steps} iterations of stage 2")
-    seconds = mapping_or_empty(contents.summary.get("seconds")).values()
-    total = sum(value for value in seconds if isinstance(value, (int, float)))
-    if total:
+    seconds = [number_or_none(value) for value in mapping_or_empty(contents.summary.get("seconds")).values()]
+    total = sum(value for value in seconds if value is not None)
+    if total > 0:
         facts.append(f"{total:.0f} s of computing" if total < 120 else f"{total / 60:.1f} min of computing")
     return escape(" · ".join(facts))
 
@@ -119,8 +122,8 @@ def _notes(*parts: Mapping[str, Any]) -> str:
     return f'<aside class="notes" aria-label="About this run">{lines}</aside>' if lines else ""
 
 
-def _navigation(figures: bool, settings: bool) -> str:
-    links = [("figures", "Figures", figures), ("trials", "Trials", True), ("settings", "Settings", settings)]
+def _navigation(metrics: bool, settings: bool) -> str:
+    links = [("metrics", "Metrics", metrics), ("trials", "Trials", True), ("settings", "Settings", settings)]
     return "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label, there in links if there)
 
 
@@ -134,20 +137,28 @@ def _trials_hint(contents: RunContents, n_shown: int) -> str:
             "the dot marks the iterate that was kept."
         )
     if any(trial.metrics for trial in contents.trials):
-        words.append("Figures are those of stage 2, with the change from stage 1.")
+        words.append("Metrics are those of stage 2, with the change from stage 1.")
     return escape(" ".join(words))
 
 
-def _skipped(summary: Mapping[str, Any]) -> str:
-    skipped = summary.get("skipped")
-    rows = [mapping_or_empty(row) for row in skipped] if isinstance(skipped, list) else []
+def _listed(summary: Mapping[str, Any], key: str, title: str) -> str:
+    """A section of trials with their reasons. A failed trial that has a picture says so on its card."""
+    entries = summary.get(key)
+    rows = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    rows = [row for row in rows if row.get("picture") is not True]
     if not rows:
         return ""
-    items = "".join(f"<li>Trial {escape(str(row.get('trial')))}: {escape(str(row.get('reason')))}</li>" for row in rows)
+    items = "".join(f"<li>Trial {escape(_name(row))}: {escape(_text(row.get('reason')))}</li>" for row in rows)
     return (
-        '<section id="skipped" aria-labelledby="skipped-title"><h2 id="skipped-title">Skipped trials</h2>'
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>'
         f'<ul class="skipped-list">{items}</ul></section>'
     )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """A trial's number, and its id where there is one."""
+    number = _text(row.get("trial"))
+    return f"{number} ({_text(row['id'])})" if "id" in row else number
 
 
 def _settings(contents: RunContents) -> str:
@@ -171,19 +182,23 @@ def _settings_part(title: str, content: object) -> str:
     return f'<tr class="part"><th scope="rowgroup" colspan="2">{escape(title)}</th></tr>{rows}'
 
 
-def _flat(content: object, prefix: str = "") -> list[tuple[str, object]]:
-    if not isinstance(content, dict):
+def _flat(content: object, prefix: str = "", depth: int = 0) -> list[tuple[str, object]]:
+    if not isinstance(content, dict) or depth > _DEEPEST:
         return [(prefix or "value", content)]
-    return [pair for key, value in content.items() for pair in _flat(value, f"{prefix} {key}".strip())]
+    return [pair for key, value in content.items() for pair in _flat(value, f"{prefix} {key}".strip(), depth + 1)]
 
 
-def _text(value: object) -> str:
+def _text(value: object, depth: int = 0) -> str:
+    if depth > _DEEPEST:
+        return "…"  # no setting of ours lies so deep
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item, depth + 1)}" for name, item in value.items())
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return "–" if number_or_none(value) is None else f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
+        return ", ".join(_text(item, depth + 1) for item in value)
     return str(value)

@@ -4,43 +4,52 @@ from __future__ import annotations
 
 from html import escape
 
-METRIC_WORDS = {
-    "pixcorr": ("PixCorr", "Correlation of the pixels. 1 would be the same picture, 0 is no relation."),
-    "ssim": ("SSIM", "Structural similarity in two-dimensional windows. 1 would be the same picture."),
-    "ssim_columns": ("SSIM, columns", "The one-dimensional variant behind many published tables; kept for comparison."),
-    "clip_two_way": (
-        "CLIP two-way",
-        "How often CLIP tells the seen picture from another one; chance is 0.5. The CLIP is this run's own "
-        "model folder's, the network stage 2 works with, so read it with care.",
-    ),
-    "concept_top1": ("Concept", "How often a separately trained classifier names the object that was seen."),
-}
+from ..metrics import METRICS
+
 PICTURE_WORDS = {
-    "stimulus": "Seen",
+    "stimulus": "Stimulus",
     "stage1": "Stage 1",
     "stage2": "Stage 2",
     "oracle": "True features",
     "shuffled": "Shuffled",
 }
 PICTURE_ALTS = {
-    "stimulus": "The picture that was seen in trial {}",
+    "stimulus": "The picture that was shown in trial {}",
     "stage1": "Stage 1 reconstruction of trial {}",
     "stage2": "Stage 2 reconstruction of trial {}",
-    "oracle": "Trial {} refined toward the true features of the seen picture",
-    "shuffled": "Trial {} refined toward another trial's decoded features",
+    "oracle": "Trial {} refined toward the true features of its stimulus",
+    "shuffled": "Trial {} refined toward the decoded features of a trial with another picture",
 }
 CONTROL_WORDS = {
-    "shuffled": ("Shuffled targets", "the floor: stage 2 refined toward another trial's features"),
-    "oracle": ("True features", "the ceiling: stage 2 refined toward the seen picture's own features"),
+    "shuffled": ("Shuffled targets", "the floor: stage 2 refined toward the features of a trial with another picture"),
+    "oracle": ("True features", "the ceiling: stage 2 refined toward the stimulus's own features"),
 }
+WORTH = "Decoded − shuffled"
+WORTH_MEANING = (
+    "what the trial's own decoded features are worth: stage 2 with them, minus stage 2 with those of another picture"
+)
+FLOOR = "Stage 1 floor"
+FLOOR_MEANING = "the stage 1 picture of a trial that showed something else, compared with this trial's stimulus"
+# Where targets are shuffled, a rise that they share says nothing about the brain.
+NO_CLAIM = (
+    "No claim about stage 2 is made here: this run has no shuffled targets to compare with, and refinement as such can "
+    "change every metric. Run it with --controls shuffled."
+)
+TOO_FEW = "No claim about stage 2 is made here: there are too few pictures for intervals."
+# To be said wherever numbers of a simulated subject are.
+SIMULATED = (
+    "The early visual areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches. A "
+    "real brain does not grant that: the numbers show that the method does what it should, not how well it works in a "
+    "scanner."
+)
 
 _STAGES = (
     "A person looks at a picture while their brain activity is recorded. From that recording alone, decoders "
-    "estimate what was seen and a diffusion model draws it: that is stage 1, the <em>what</em>. Stage 2 then "
+    "estimate what was shown and a diffusion model draws it: that is stage 1, the <em>what</em>. Stage 2 then "
     "adjusts the drawing until a vision model's early features, decoded from the same recording, agree with it: "
     "the <em>where</em>, meaning position, size and outline."
 )
-_SIMULATED = (
+_SIMULATED_PERSON = (
     "The person here is simulated, so that anyone can run this without a scanner: responses are computed from the "
     "pictures and then buried in noise. The decoders see only the noisy responses."
 )
@@ -48,7 +57,7 @@ _SIMULATED = (
 
 def explanation(*, simulated: bool, has_stage2: bool) -> str:
     """The plain-words paragraph (HTML)."""
-    words = [_STAGES] + ([_SIMULATED] if simulated else [])
+    words = [_STAGES] + ([_SIMULATED_PERSON, escape(SIMULATED, quote=False)] if simulated else [])
     if not has_stage2:
         words.append("This run stopped after stage 1.")
     return " ".join(words)
@@ -56,16 +65,35 @@ def explanation(*, simulated: bool, has_stage2: bool) -> str:
 
 def metric_words(name: str) -> tuple[str, str]:
     """A metric's short name and its meaning, as HTML; an unknown metric is called by its own name."""
-    label, meaning = METRIC_WORDS.get(name, (name, ""))
-    return escape(label), escape(meaning)
+    metric = METRICS.get(name)
+    if metric is None:
+        return escape(name), ""
+    meaning = metric.meaning if metric.better == "higher" else f"{metric.meaning} Lower is better."
+    return escape(metric.label), escape(meaning)
+
+
+def direction(name: str) -> int:
+    """1 where a higher value of the metric is better, -1 where a lower one is, 0 for an unknown metric."""
+    metric = METRICS.get(name)
+    return 0 if metric is None else metric.sign
 
 
 def figure(value: float | None, *, signed: bool = False) -> str:
-    """A number with three decimals and a true minus sign, or a dash."""
+    """A number with three decimals and a true minus sign, or a dash; smaller ones keep one digit that is not zero."""
     if value is None:
         return "–"
-    text = f"{value:+.3f}" if signed else f"{value:.3f}"
-    return text.replace("-", "−")
+    decimals = 3
+    while value and decimals < 7 and not float(f"{abs(value):.{decimals}f}"):
+        decimals += 1
+    text = f"{value:.{decimals}f}" if abs(value) < _LONG else f"{value:.3g}"
+    if float(text) == 0:  # as good as nothing has no sign
+        return "0.000"
+    sign = "+" if signed and value > 0 else ""
+    return (sign + text).replace("-", "−")
+
+
+# From here on fixed decimals would be digits without meaning.
+_LONG = 1e6
 
 
 def interval(bounds: tuple[float | None, float | None]) -> str:

@@ -114,8 +114,14 @@ def edit_parity() -> Callable[..., None]:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[str], list[str]]]:
-    """Run md-export in this process: exit code, lines on standard output, lines on standard error."""
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """Run md-export in this process: exit code, lines on standard output, lines on standard error.
+
+    Its list of trusted plans is a new one.
+    """
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
 
     def run(*arguments: object) -> tuple[int, list[str], list[str]]:
         capsys.readouterr()

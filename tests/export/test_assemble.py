@@ -24,10 +24,10 @@ from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.check import OK, check_bundle
 from minddiffuser.export.parity import GateFailure, Tolerance
 from minddiffuser.export.settings import ExportSettings
-from minddiffuser.runtime.batch.identity import alone_in
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
+from minddiffuser.runtime.locks import beside, locked
 
 CHEAP = ("decode_context", "decode_structure")
 Export = Callable[..., Bundle]
@@ -49,7 +49,8 @@ def hang(label, done, total):
         sys.stdin.read()
 
 graphs = ("decode_context", "decode_structure")
-export_bundle(Path(checkpoint), Path(out), ExportSettings(graphs=graphs, threads=1), models=world, progress=hang)
+settings = ExportSettings(graphs=graphs, threads=1)
+export_bundle(Path(checkpoint), Path(out), settings, models=world, force=True, progress=hang)
 """
 
 
@@ -67,7 +68,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What lies there but for locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
 def one_sentence(error: pytest.ExceptionInfo[MindDiffuserError]) -> str:
@@ -127,11 +129,75 @@ def test_two_exports_are_the_same_bytes(export: Export, tmp_path: Path) -> None:
 def test_an_old_bundle_is_replaced_as_a_whole(export: Export, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     export(out, settings={"graphs": ("decode_latent",)})
-    (out / "engines" / "left.over").write_bytes(b"x")
-    bundle = export(out)
+    (out / "engines" / "tensorrt").mkdir()
+    (out / "engines" / "tensorrt" / "decode_latent.fp32.0123456789ab.plan").write_bytes(b"of a killed build")
+    (out / "Thumbs.db").write_bytes(b"of a desktop")
+    bundle = export(out, force=True)
     assert set(bundle.graphs) == set(CHEAP)
     assert contents(out) == contents(export(tmp_path / "fresh").folder)
     assert names(tmp_path) == ["bundle", "fresh"]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "engines/mine.onnx", "engines/tensorrt/denoise.plan", ".hidden", "link", "deep/er/thesis.txt"]
+)
+def test_what_is_not_the_bundles_is_never_deleted(export: Export, copied: Path, tmp_path: Path, name: str) -> None:
+    """With --force neither: refused before anything is opened or made."""
+    path = copied / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        path.symlink_to(tmp_path)
+    else:
+        path.write_text("mine")
+    before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for force in (False, True):
+        with pytest.raises(FileError, match=f"holds {name}, which is not of the bundle there and would be") as error:
+            export(copied, models=tmp_path / "nowhere", force=force)
+        one_sentence(error)
+    assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_file_that_appears_while_a_bundle_is_made_is_kept(export: Export, copied: Path, tmp_path: Path) -> None:
+    out, before = copied, contents(copied)
+    with pytest.raises(FileError, match=r"holds notes\.txt"):
+        export(out, force=True, finish=lambda draft: (out / "notes.txt").write_text("mine"))
+    assert contents(out) == {**before, "notes.txt": b"mine"}
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_is_replaced_only_where_that_is_asked_for(export: Export, copied: Path, tmp_path: Path) -> None:
+    out, before = copied, contents(copied)
+    with pytest.raises(
+        FileError, match="holds a bundle already: give --force to replace it, or another --out"
+    ) as error:
+        export(out, models=tmp_path / "nowhere")
+    one_sentence(error)
+    assert contents(out) == before
+    damaged = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**damaged, "files": "gone"}))
+    with pytest.raises(FileError, match="seal does not fit"):  # nobody can say what of it is whose
+        export(out, force=True)
+
+
+def test_a_link_to_a_bundle_stays_a_link(export: Export, copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copied)
+    assert set(export(tmp_path / "link", force=True, settings={"graphs": ("decode_latent",)}).graphs) == {
+        "decode_latent"
+    }
+    assert (tmp_path / "link").readlink() == copied
+    assert set(Bundle.open(copied).graphs) == {"decode_latent"}
+    assert names(tmp_path) == ["bundle", "link"]
+
+
+def test_a_folder_of_someones_in_the_place_of_a_set_aside_bundle_is_kept(
+    export: Export, copied: Path, tmp_path: Path
+) -> None:
+    out, aside = copied, tmp_path / ".bundle.old"
+    aside.mkdir()
+    (aside / "thesis.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"\.bundle\.old is in the way"):
+        export(out, force=True)
+    assert contents(aside) == {"thesis.txt": b"mine"}
 
 
 def test_an_empty_folder_becomes_a_bundle_and_so_does_the_folder_one_is_in(
@@ -169,7 +235,7 @@ def test_a_gate_that_fails_leaves_the_old_bundle(
     before = contents(out)
     monkeypatch.setitem(parity.TOLERANCES, "fp32", Tolerance(1e-12, 0.9, "nothing passes"))
     with pytest.raises(GateFailure, match="the graph decode_context in fp32 is not published: context is off by") as e:
-        export(out)
+        export(out, force=True)
     one_sentence(e)
     assert contents(out) == before
     assert names(tmp_path) == ["bundle"]
@@ -185,6 +251,8 @@ def test_what_fails_is_kept_for_inspection_and_nothing_is_published(
         with pytest.raises(GateFailure, match="decode_context"):
             export(out, settings={"keep_failed": kept})
         sizes.append({path.name: path.stat().st_size for path in kept.iterdir()})
+    kept_marker = json.loads((kept / "failed.json").read_text())
+    assert kept_marker["format"] == "minddiffuser-failed-graphs"
     assert sizes[0] == sizes[1]  # a second failure does not add to the first one's files
     assert names(tmp_path) == ["kept"]
     for name in CHEAP:  # every graph that fails, not only the first
@@ -194,6 +262,19 @@ def test_what_fails_is_kept_for_inspection_and_nothing_is_published(
         told = json.loads((kept / f"{name}.fp32.onnx.json").read_text())
         assert "of its peak, tolerance 1e-12" in told["reason"]
         assert told["parity"]["inputs"]["decoded"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_of_someones_is_not_taken_for_what_fails(export: Export, tmp_path: Path, inside: bool) -> None:
+    """Nor one in the bundle, where it would be in the way for ever."""
+    kept = tmp_path / "bundle" / "kept" if inside else tmp_path / "thesis"
+    if not inside:
+        kept.mkdir()
+        (kept / "decode_context.fp32.onnx").write_text("mine")
+    words = "lies inside the bundle" if inside else "holds decode_context.fp32.onnx and is not a folder of graphs"
+    with pytest.raises(MindDiffuserError, match=words):
+        export(tmp_path / "bundle", models=tmp_path / "nowhere", settings={"keep_failed": kept})
+    assert contents(tmp_path) == ({} if inside else {"thesis/decode_context.fp32.onnx": b"mine"})
 
 
 def test_a_graph_in_another_precision_fails_alone(
@@ -231,7 +312,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_bundle(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(FileError, match="cannot be written .No space left on device.: free some space") as error:
-        export(out)
+        export(out, force=True)
     one_sentence(error)
     assert contents(out) == before
     assert names(tmp_path) == ["bundle"]
@@ -267,10 +348,10 @@ def test_two_exports_into_one_bundle_do_not_meet(export: Export, tmp_path: Path)
     out = tmp_path / "bundle"
     export(out)
     before = contents(out)
-    with alone_in(tmp_path / ".bundle.lock"), pytest.raises(FileError, match="another process is working"):
-        export(out)
+    with locked(beside(out), out), pytest.raises(FileError, match="another process is working"):
+        export(out, force=True)
     assert contents(out) == before
-    export(out)  # what the other one left does not matter
+    export(out, force=True)  # what the other one left does not matter
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -289,7 +370,7 @@ def test_a_killed_export_leaves_the_old_bundle_or_none(
             assert [both.stdout.readline() for _ in range(2)] == ["half way\n"] * 2
             assert sum(name.endswith(".draft") for name in names(tmp_path)) == 2
             with pytest.raises(FileError, match="another process is working"):
-                export(old)
+                export(old, force=True)
         finally:
             os.killpg(both.pid, signal.SIGKILL)
             both.stdout.read()  # to its end, which comes when both are gone
@@ -297,8 +378,12 @@ def test_a_killed_export_leaves_the_old_bundle_or_none(
     assert set(Bundle.open(old).graphs) == {"decode_latent"}
     assert not new.exists()
     for out in (old, new):
-        assert set(export(out).graphs) == set(CHEAP)
+        assert set(export(out, force=True).graphs) == set(CHEAP)
     assert names(tmp_path) == ["new", "old"]
+
+
+def interrupt(*_told: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_killed_between_two_renames(export: Export, tmp_path: Path) -> None:
@@ -307,10 +392,12 @@ def test_killed_between_two_renames(export: Export, tmp_path: Path) -> None:
     export(out, settings={"graphs": ("decode_latent",)})
     before = contents(out)
     out.rename(aside)
-    with pytest.raises(InputError, match="no decoder"):
-        export(out, settings={"graphs": ("decode_semantic",)})
+    with pytest.raises(FileError, match="bundle holds a bundle already"):
+        export(out)
+    with pytest.raises(KeyboardInterrupt):
+        export(out, force=True, progress=interrupt)
     assert contents(out) == before
-    assert set(export(out).graphs) == set(CHEAP)
+    assert set(export(out, force=True).graphs) == set(CHEAP)
     assert names(tmp_path) == ["bundle"]
 
 

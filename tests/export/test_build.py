@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minddiffuser.export import build, check, to_trt
+from minddiffuser.export import build, to_trt
+from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.build import build_engines
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS
 from minddiffuser.export.manifest import list_files
+from minddiffuser.export.settings import ExportSettings
 from minddiffuser.export.trt_settings import TrtSettings
-from minddiffuser.runtime.batch.identity import alone_in
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import Variant
+from minddiffuser.runtime.bundle_schema import Variant, native_files
+from minddiffuser.runtime.engines import cuda_gpu
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.here import Machine
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings, choose_backend
+from minddiffuser.runtime.engines.ort import OrtSettings
 from minddiffuser.runtime.engines.trt_identity import check_plan, this_machine
 from minddiffuser.runtime.engines.trt_library import messages_of
+from minddiffuser.runtime.engines.trust import Trust, read_trusted, trust_plans
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
+from minddiffuser.runtime.locks import beside, locked
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -38,6 +46,7 @@ Edit = Callable[..., None]
 KILLED = """
 import sys
 from pathlib import Path
+from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.build import build_engines
 from minddiffuser.export.trt_settings import TrtSettings
 
@@ -68,7 +77,7 @@ def is_a_plan(path: Path) -> bool:
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "find_gpu", lambda: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
     monkeypatch.setattr(to_trt, "find_gpu", lambda: None)
 
 
@@ -100,13 +109,19 @@ def test_every_network_of_the_tiny_world_is_built_here(
         assert plan.builder["graph"]["sha256"] == bundle.files[relative].sha256
     assert len(plans(folder)) == len(NETWORK_GRAPHS)
     assert not any(v.target == "tensorrt-rtx" for v in bundle.graphs["decode_context"].variants)
-    with pytest.raises(InputError, match="the backend 'tensorrt-rtx' needs an NVIDIA GPU and none was found") as error:
-        choose_backend(bundle, "tensorrt-rtx", lambda: None)
+    with pytest.raises(
+        InputError, match="the backend 'tensorrt-rtx' does not run here: no NVIDIA GPU was found"
+    ) as error:
+        choose_backend(bundle, "tensorrt-rtx", Machine(gpu=lambda: None))
     assert "\n" not in str(error.value)
-    chosen = choose_backend(bundle, "auto", lambda: None)
+    chosen = choose_backend(bundle, "auto", Machine(gpu=lambda: None))
     assert chosen.backend == "ort"
-    assert "tensorrt-rtx: no GPU" in chosen.reason
-    assert choose_backend(bundle, "auto", lambda: CARD).backend == "tensorrt-rtx"
+    assert "tensorrt-rtx: no NVIDIA GPU was found" in chosen.reason
+    trusting = Machine(Trust(everything=True), lambda: CARD)
+    assert choose_backend(bundle, "auto", trusting).backend == "tensorrt-rtx"
+    untrusted = choose_backend(bundle, "auto", Machine(gpu=lambda: CARD))
+    assert untrusted.backend != "tensorrt-rtx"
+    assert "is not trusted: if you trust who made it, md-export trust bundle" in untrusted.reason
     feeds = {"latent": np.zeros((1, 4, 8, 8), np.float32)}
     with EngineSet(bundle, EngineSettings(threads=1)) as engines:  # the machine's own choice, whatever it is
         assert engines["vae_decode"].run(feeds)["image"].shape == (1, 3, 64, 64)
@@ -172,7 +187,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(
             entry["variants"][-1]["builder"]["library"] = "0.9.9"
 
     reseal(built.folder, edit)
-    chosen = choose_backend(Bundle.open(built.folder), "auto", lambda: CARD)
+    chosen = choose_backend(Bundle.open(built.folder), "auto", Machine(gpu=lambda: CARD))
     assert chosen.backend.startswith("ort")
     assert f"the plan was built by TensorRT-RTX 0.9.9, this machine has {trt.__version__}" in chosen.reason
 
@@ -225,16 +240,17 @@ def before_files(folder: Path, names: Any) -> list[Path]:
 def test_an_engine_that_runs_here_and_is_wrong_is_taken_back(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a GPU, where the runner's numbers come from somewhere else here."""
     manifest = (copied / "manifest.json").read_bytes()
-    monkeypatch.setattr(build, "why_not_here", lambda variant: None)
-    real = build.run_variant
+    monkeypatch.setattr(build, "backend_for", lambda *_: ("tensorrt-rtx", None))
+    real = build.running
 
-    def run(bundle: Bundle, variant: Variant, feeds: Any, threads: Any) -> dict[str, np.ndarray]:
+    @contextmanager
+    def running(bundle: Bundle, variant: Variant, *_given: Any) -> Iterator[Any]:
         plain = next(v for v in bundle.graphs[variant.graph].variants if v.target == "onnx")
-        found = real(bundle, plain, feeds, 1)
         wrong = 1.01 if variant.graph == "decode_structure" and biased else 1.0
-        return {name: wrong * array for name, array in found.items()}
+        with real(bundle, plain, "ort", 1) as run:
+            yield lambda feeds: {name: wrong * array for name, array in run(feeds).items()}
 
-    monkeypatch.setattr(build, "run_variant", run)
+    monkeypatch.setattr(build, "running", running)
     biased = True
     words = r"decode_structure \(tensorrt-rtx\) in fp32 is not published: structure is off by"
     with pytest.raises(MindDiffuserError, match=words):
@@ -278,41 +294,178 @@ def test_int8_graphs_are_not_built_from(copied: Path, reseal: Edit, no_gpu: None
     ]
 
 
-def test_onnx_runtimes_tensorrt_is_run_once_to_fill_its_cache(
-    copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+class FakeOrt:
+    """ONNX Runtime with its TensorRT provider: keeps an engine in its cache, named as the real one names it."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str, tuple[int, ...]]] = []
+        self.found: list[list[str]] = []
+
+    def __call__(
+        self, graph: str, path: Path, inputs: Any, outputs: Any, settings: OrtSettings, *, precision: str
+    ) -> Any:
+        cache = settings.cache
+        assert (settings.provider, settings.profile) == ("tensorrt", (1, 2, 8))
+        assert cache is not None
+        self.found.append(sorted(path.name for path in cache.iterdir()))
+
+        class Session:
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None: ...
+
+            @staticmethod
+            def run(feeds: Any) -> None:
+                self.ran.append((graph, precision, feeds["responses"].shape))
+                (cache / f"{graph}.{precision}_123_sm89.engine").write_bytes(f"code of {graph}".encode())
+
+        return Session()
+
+
+@pytest.fixture
+def ort_tensorrt(monkeypatch: pytest.MonkeyPatch) -> FakeOrt:
+    fake = FakeOrt()
+    monkeypatch.setattr(build, "open_ort", fake)
+    monkeypatch.setattr(build, "why_no_provider", lambda _backend: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
+    return fake
+
+
+def test_onnx_runtimes_tensorrt_is_run_once_for_a_range_of_batches(
+    copied: Path, tmp_path: Path, ort_tensorrt: FakeOrt
 ) -> None:
-    """What it leaves in its folder is part of the bundle, hashes and all."""
-    seen: list[tuple[str, tuple[int, ...]]] = []
-
-    class Fake:
-        def __init__(self, graph: str, cache: Path) -> None:
-            self._graph, self._cache = graph, cache
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def run(self, feeds: Any) -> None:
-            seen.append((self._graph, feeds["responses"].shape))
-            (self._cache / f"{self._graph}.engine").write_bytes(b"compiled")
-
-    def open_fake(graph: str, path: Path, inputs: Any, outputs: Any, settings: Any) -> Fake:
-        assert settings.provider == "tensorrt"
-        return Fake(graph, settings.cache)
-
-    monkeypatch.setattr(build, "open_ort", open_fake)
-    bundle = build_engines(copied, "ort-tensorrt", None, graphs=DECODERS)
-    assert seen == [(graph, (2, 24)) for graph in DECODERS]
+    """What it keeps is part of the bundle, hashes and all, in a folder for each graph and precision."""
+    strangers = copied / "engines" / "ort-tensorrt" / "decode_context.fp32_123_sm89.engine"
+    strangers.parent.mkdir()
+    strangers.write_bytes(b"a stranger's code")
+    trusted = tmp_path / "trusted_plans.json"
+    bundle = build_engines(copied, "ort-tensorrt", (1, 2, 8), graphs=DECODERS, trust_list=trusted)
+    assert ort_tensorrt.ran == [(graph, "fp32", (2, 24)) for graph in DECODERS]
+    assert ort_tensorrt.found == [[], []]  # nothing that it might load
+    hashes = set()
     for graph in DECODERS:
         plain, added = bundle.graphs[graph].variants
         assert (added.target, added.file, added.data) == ("ort-tensorrt", plain.file, plain.data)
-        assert f"engines/ort-tensorrt/{graph}.engine" in bundle.files
-    (copied / "engines" / "ort-tensorrt" / "decode_context.engine").write_bytes(b"tampered")
-    with pytest.raises(FileError, match="decode_context.engine"):
+        assert (added.batch_sizes, added.builder["profile"]) == ((1, 2, 8), {"batch": [1, 2, 8]})
+        (name,) = native_files(added, bundle.folder, bundle.files)
+        assert (bundle.folder / name).read_bytes() == f"code of {graph}".encode()
+        hashes.add(bundle.files[name].sha256)
+    assert set(read_trusted(trusted)) == hashes
+    (copied / name).write_bytes(b"tampered")
+    with pytest.raises(FileError, match="fp32_123_sm89.engine"):
         Bundle.open(copied)
 
 
 def test_two_builds_do_not_meet(copied: Path) -> None:
-    with alone_in(copied), pytest.raises(FileError, match="another process is working"):
+    with locked(beside(copied), copied), pytest.raises(FileError, match="another process is working"):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
+
+
+def test_what_is_built_here_is_trusted_here_and_nothing_else(copied: Path, tmp_path: Path, no_gpu: None) -> None:
+    trusted = tmp_path / "config" / "trusted_plans.json"
+    trust_plans(trusted, {"0" * 64: "of another bundle"})
+    bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_context"], trust_list=trusted)
+    (name,) = native_files(plan_of(bundle, "decode_context"), bundle.folder, bundle.files)
+    assert set(read_trusted(trusted)) == {"0" * 64, bundle.files[name].sha256}
+    machine = Machine(Trust(file=trusted), lambda: CARD)
+    assert choose_backend(bundle, "auto", machine, graphs=["decode_context"]).backend == "tensorrt-rtx"
+
+
+def test_a_damaged_list_of_trusted_plans_is_said_before_anything_is_built(copied: Path, tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted_plans.json"
+    trusted.write_text("{")
+    with pytest.raises(FileError, match="the list of trusted plans at"):
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS, trust_list=trusted)
+    assert not (copied / "engines" / "tensorrt-rtx").exists()
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut off", "gone", "a link"])
+def test_a_damaged_plan_is_built_again(built: Bundle, tmp_path: Path, damage: str) -> None:
+    """And said so; one that is not built again is taken out, so that the bundle opens."""
+    said: list[str] = []
+    for graph in DECODERS:
+        path = plan_of(built, graph).file
+        data = path.read_bytes()
+        path.unlink()
+        if damage == "a link":
+            (tmp_path / path.name).write_bytes(data)
+            path.symlink_to(tmp_path / path.name)
+        elif damage != "gone":
+            path.write_bytes(data[:-9] + (b"x" * 9 if damage == "changed" else b""))
+    with pytest.raises(FileError):
+        Bundle.open(built.folder)
+    bundle = build_engines(built.folder, "tensorrt-rtx", RTX, graphs=DECODERS[:1], say=said.append)
+    assert [v.target for v in bundle.graphs[DECODERS[0]].variants] == ["onnx", "tensorrt-rtx"]
+    assert [v.target for v in bundle.graphs[DECODERS[1]].variants] == ["onnx"]
+    assert [line.partition(":")[0] for line in said] == ["it is built again", "it is taken out of the bundle"]
+    assert all("decode_" in line for line in said)
+    assert is_a_plan(plan_of(bundle, DECODERS[0]).file)
+
+
+def test_a_plan_of_someones_in_the_bundle_is_not_tidied_away(copied: Path, no_gpu: None) -> None:
+    mine = copied / "engines" / "tensorrt-rtx" / "mine.plan"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_context"])
+    assert mine.read_bytes() == b"mine"
+
+
+def test_plans_of_unchanged_graphs_survive_an_export(built: Bundle, small_checkpoint: Path, small_world: Path) -> None:
+    """Bit for bit; those whose graphs are gone, or other ones now, are named."""
+    said: list[str] = []
+    old = {graph: plan_of(built, graph).file.read_bytes() for graph in DECODERS}
+    again = ExportSettings(graphs=("decode_context", "decode_latent"), n_verify=2, threads=1)
+
+    def export(settings: ExportSettings) -> Bundle:
+        return export_bundle(
+            small_checkpoint, built.folder, settings, models=str(small_world), force=True, say=said.append
+        )
+
+    with pytest.raises(FileError, match=r"with engines built for tensorrt-rtx \(kept where their graphs stay the same"):
+        export_bundle(small_checkpoint, built.folder, again, models=str(small_world))
+    weights = (built.folder / "engines" / "weights.bin").exists()
+    bundle = export(ExportSettings(graphs=tuple(DECODERS), n_verify=2, threads=1))
+    assert {graph: plan_of(bundle, graph).file.read_bytes() for graph in DECODERS} == old
+    assert said == [
+        f"kept the engines whose graphs are the same: {', '.join(f'{g} tensorrt-rtx fp32' for g in DECODERS)}"
+    ]
+    said.clear()
+    plan_of(bundle, "decode_structure").file.write_bytes(b"x" * len(old["decode_structure"]))  # the size alone fits
+    bundle = export(again)
+    kept = [(v.graph, v.target) for g in bundle.graphs.values() for v in g.variants if v.target != "onnx"]
+    assert kept == ([] if weights else [("decode_context", "tensorrt-rtx")])
+    assert "decode_structure tensorrt-rtx fp32; md-export build --target tensorrt-rtx" in said[-1]
+    assert "they are taken out" in said[-1]
+
+
+def test_a_bundle_is_read_once_it_is_locked(copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another build adds until then is not lost."""
+    real = build.locked
+
+    @contextmanager
+    def late(*given: Any, **named: Any) -> Iterator[None]:
+        monkeypatch.setattr(build, "locked", real)
+        build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_structure"])
+        with real(*given, **named):
+            yield
+
+    monkeypatch.setattr(build, "locked", late)
+    bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=["decode_context"])
+    assert {graph for graph in DECODERS if plan_of(bundle, graph)} == set(DECODERS)
+    assert (copied.parent / ".bundle.lock").exists()  # taken away, it could have two holders
+
+
+def test_a_bundle_that_cannot_be_written_is_one_sentence(
+    copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "tensorrt-rtx":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(FileError, match="bundle cannot be written .Permission denied.: change its permissions or"):
         build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)

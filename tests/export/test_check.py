@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from minddiffuser.export import check
+from minddiffuser.export import rows as rows_module
 from minddiffuser.export.check import BAD, NOT_RUN, OK, Line, check_bundle, fitted
 from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.engines import cuda_gpu, trt_identity
+from minddiffuser.runtime.engines.cuda_gpu import Gpu
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
@@ -206,6 +209,57 @@ def test_a_graph_that_computes_something_else_fails(copied: Path, reseal: Edit) 
     assert (line.verdict, line.worst) == (BAD, pytest.approx(2, abs=0.1))
 
 
+def give_the_first_trial_to_all(path: Path) -> None:
+    """Right as long as there is one trial: its answer is everybody's."""
+    model = onnx.load(str(path), load_external_data=False)
+    graph, output = model.graph, model.graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["own" if name == output else name for name in node.output]
+        node.input[:] = ["own" if name == output else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    graph.node.extend(
+        [
+            helper.make_node("Shape", ["own"], ["shape_of_all"]),
+            helper.make_node("Gather", ["own", "zero"], ["first"], axis=0),
+            helper.make_node("Expand", ["first", "shape_of_all"], [output]),
+        ]
+    )
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 0], [0, 1]])
+def test_a_graph_that_mixes_trials_fails_whatever_it_was_verified_on(
+    copied: Path, reseal: Edit, edit_parity: Edit, rows: list[int]
+) -> None:
+    """As a bundle of large pictures holds one trial, and a stranger's may hold one twice."""
+
+    def keep(arrays: dict[str, Any]) -> None:
+        arrays.update({name: array[rows] for name, array in arrays.items() if name.startswith("decode")})
+
+    edit_parity(copied, keep)
+    assert [line.verdict for line in check_bundle(copied, threads=1)] == [OK, OK]
+    give_the_first_trial_to_all(copied / "engines" / "decode_structure.fp32.onnx")
+    reseal(copied, lambda content: None)
+    first, second = check_bundle(copied, threads=1)
+    assert (first.verdict, second.verdict) == (OK, BAD)
+    assert ("depends on the other trials" if len(set(rows)) == 1 else "is off by") in second.detail
+
+
+def test_one_trial_is_no_verification_where_two_do_not_fit(
+    copied: Path, edit_parity: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(arrays: dict[str, Any]) -> None:
+        arrays.update({name: array[:1] for name, array in arrays.items() if name.startswith("decode")})
+
+    edit_parity(copied, keep)
+    monkeypatch.setattr(check, "memory_for", lambda _size: "low")
+    monkeypatch.setattr(rows_module, "measured", lambda call: (call(), 3 << 30))
+    monkeypatch.setattr(rows_module, "available", lambda: 5 << 30)
+    lines = check_bundle(copied, threads=1)
+    assert [line.verdict for line in lines] == [NOT_RUN, NOT_RUN]
+    assert "two trials at once need about 6.0 GiB, and 5.0 GiB are free: check it on a larger" in lines[0].detail
+
+
 def add_variant(content: dict[str, Any], **changes: Any) -> None:
     variants = content["graphs"]["decode_structure"]["variants"]
     variants.append({**variants[0], **changes})
@@ -236,7 +290,7 @@ def test_an_engine_that_is_for_this_machine_and_does_not_run_fails(
     def run(*_: Any) -> Any:
         raise InputError("no memory for it")
 
-    monkeypatch.setattr(check, "run_variant", run)
+    monkeypatch.setattr(check, "running", run)
     assert [line.verdict for line in check_bundle(copied)] == [BAD, BAD]
     assert check_bundle(copied)[0].detail == "no memory for it"
 
@@ -245,7 +299,7 @@ def test_without_onnx_runtime_the_extra_is_named(copied: Path, monkeypatch: pyte
     def run(*_: Any) -> Any:
         raise MissingExtra("running a bundle needs onnxruntime: pip install 'minddiffuser[edge]'")
 
-    monkeypatch.setattr(check, "run_variant", run)
+    monkeypatch.setattr(check, "running", run)
     with pytest.raises(MissingExtra, match="edge"):
         check_bundle(copied)
 
@@ -275,7 +329,7 @@ def add_plan(folder: Path, reseal: Edit) -> None:
 
 def test_a_plan_is_not_run_without_a_gpu(copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     add_plan(copied, reseal)
-    monkeypatch.setattr(check, "find_gpu", lambda: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
     lines = check_bundle(copied, threads=1)
     assert [line.verdict for line in lines] == [OK, OK, NOT_RUN]
     assert lines[2].detail == "no NVIDIA GPU was found"
@@ -285,16 +339,8 @@ def test_a_plan_for_another_machine_is_told_and_not_run(
     copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_plan(copied, reseal)
-    here = {
-        "target": "tensorrt-rtx",
-        "library": "2.0.0",
-        "cuda": "13.0",
-        "gpu": "NVIDIA GeForce RTX 4090",
-        "compute_capability": "8.9",
-        "platform": "linux-x86_64",
-    }
-    monkeypatch.setattr(check, "find_gpu", lambda: object())
-    monkeypatch.setattr(check, "this_machine", lambda target: here)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0"))
+    monkeypatch.setattr(trt_identity, "library_version", lambda target: "2.0.0")
     line = check_bundle(copied, threads=1)[2]
     assert line.verdict == NOT_RUN
     assert "the plan was built by TensorRT-RTX 1.0.0, this machine has 2.0.0" in line.detail

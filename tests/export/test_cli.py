@@ -17,17 +17,19 @@ from minddiffuser.export import cli
 from minddiffuser.export.check import OK, check_bundle
 from minddiffuser.export.cli import main, parser
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import PRECISIONS, TARGETS
+from minddiffuser.runtime.bundle_schema import PRECISIONS, TARGETS, Variant
+from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.trust import read_trusted
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
 Edit = Callable[..., None]
-COMMANDS = [[], ["bundle"], ["check"], ["inspect"], ["build"]]
+COMMANDS = [[], ["bundle"], ["check"], ["inspect"], ["build"], ["trust"]]
 GPU_TARGETS = [target for target in TARGETS if target in ("tensorrt", "ort-tensorrt")]
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("runtime.engines.cuda_gpu", "export.to_trt", "export.check"):
+    for name in ("runtime.engines.cuda_gpu", "export.to_trt"):
         monkeypatch.setattr(f"minddiffuser.{name}.find_gpu", lambda: None)
 
 
@@ -51,6 +53,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("md-export ")
+
+
+def plans_of(bundle: Bundle) -> list[Variant]:
+    return [v for graph in bundle.graphs.values() for v in graph.variants if v.target == "tensorrt-rtx"]
 
 
 BUNDLE = ["bundle", "nowhere", "--out", "x"]
@@ -138,9 +144,15 @@ def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: 
 
 
 def test_a_bundle_with_engines_and_half_precision(
-    command: Command, small_checkpoint: Path, small_world: Path, tmp_path: Path, no_gpu: None
+    command: Command,
+    small_checkpoint: Path,
+    small_world: Path,
+    tmp_path: Path,
+    no_gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     out = tmp_path / "bundle"
     code, told, err = command(
         "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "vae_decode",
@@ -154,8 +166,10 @@ def test_a_bundle_with_engines_and_half_precision(
     both = [("onnx", "fp32"), ("onnx", "fp16")]
     built = [("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16")]
     assert held == {"decode_context": both, "vae_decode": both + built}
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "bundle", "config"]
     assert not (out / ".lock").exists()
+    trusted = read_trusted(tmp_path / "config" / "minddiffuser" / "trusted_plans.json")
+    assert set(trusted) == {bundle.files[f"engines/tensorrt-rtx/{v.file.name}"].sha256 for v in plans_of(bundle)}
     # Both stages ran once in PyTorch, and what the VAE was given there is what its graph is verified on.
     variant = bundle.graphs["vae_decode"].variants[0]
     assert set(variant.parity["inputs"]) == {"random", "decoded"}
@@ -235,3 +249,86 @@ def test_the_targets_are_the_schemas() -> None:
     bundle = next(action for action in parser()._actions if action.dest == "command").choices["bundle"]  # type: ignore[index,call-overload]
     (precision,) = [action for action in bundle._actions if action.dest == "precision"]
     assert tuple(precision.choices) == PRECISIONS
+
+
+def on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
+    monkeypatch.setattr("minddiffuser.runtime.engines.cuda_gpu.find_gpu", lambda: card)
+
+
+def test_plans_of_another_user_run_once_they_are_trusted(
+    command: Command, copied: Path, no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built by one, sent to another, who trusts the one."""
+    pytest.importorskip("tensorrt_rtx")
+    for user in ("one", "another"):
+        (tmp_path / user).mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "one"))
+    built = ["build", copied, "--target", "tensorrt-rtx", "--optimization-level", "0", "--graphs"]
+    assert command(*built, "decode_context", "decode_structure")[0] == 0
+    on_a_card(monkeypatch)
+
+    def told() -> str:
+        code, out, _ = command("inspect", copied)
+        assert code == 0
+        return next(line.strip() for line in out if line.startswith("  tensorrt-rtx:"))
+
+    assert told() == "tensorrt-rtx: yes"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
+    assert "is not trusted: if you trust who made it, md-export trust bundle" in told()
+    code, out, _ = command("check", copied, "--threads", "1")
+    assert (code, [line.split()[3] for line in out[:4]]) == (0, ["ok", "not", "ok", "not"])
+    assert sum("is not trusted" in line for line in out) == 2
+    code, out, err = command("trust", copied)
+    plans = [v.file.name for v in plans_of(Bundle.open(copied))]
+    assert (code, err, len(out)) == (0, [], 3)
+    assert all(name in line for name, line in zip(plans, out, strict=False))
+    assert out[-1] == f"2 of 2 added to {tmp_path / 'another' / 'minddiffuser' / 'trusted_plans.json'}"
+    assert told() == "tensorrt-rtx: yes"
+    assert command("trust", copied)[1][-1].startswith("all 2 are in ")
+
+
+def test_trusting_needs_something_to_trust_and_a_whole_bundle(command: Command, copied: Path, tmp_path: Path) -> None:
+    code, out, _ = command("trust", copied)
+    assert (code, out) == (0, [f"{copied} holds no built engines: there is nothing to trust"])
+    (copied / "arrays.safetensors").write_bytes(b"x")
+    refused(command("trust", copied), "arrays.safetensors has 1 bytes")
+    refused(command("trust", tmp_path / "nowhere"), "is not a folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--graphs", "decode_semantic"], "has no decoder for decode_semantic"),
+        (["--data", "{data}"], "data"),
+        (["--out", "{thesis}"], "is there and is no bundle"),
+        (["--out", "{bundle}"], "holds a bundle already: give --force to replace it"),
+        (["--keep-failed", "{thesis}"], "holds chapter.txt and is not a folder of graphs that failed"),
+        (["--graphs", "decode_context", "--target", "tensorrt-rtx"], "names decoders alone, which the CPU runs"),
+        (["--target", "tensorrt-rtx", "--timing-cache", "{file}"], "timing_cache is for tensorrt"),
+    ],
+)
+def test_what_is_given_is_looked_at_before_models_are_opened(
+    command: Command,
+    small_checkpoint: Path,
+    copied: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    """Which may be a download of gigabytes."""
+
+    def load(*_given: Any, **_named: Any) -> None:
+        raise AssertionError("the models were opened")
+
+    monkeypatch.setattr("minddiffuser.export.assemble.load_models", load)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("one")
+    places = {"thesis": tmp_path / "thesis", "bundle": copied, "data": tmp_path / "thesis"}
+    places["file"] = tmp_path / "thesis" / "chapter.txt"
+    given = [a.format(**places) for a in arguments]
+    out = [] if "--out" in given else ["--out", tmp_path / "new"]
+    before = sorted(tmp_path.rglob("*"))
+    refused(command("bundle", small_checkpoint, *out, *given), words)
+    assert sorted(tmp_path.rglob("*")) == before

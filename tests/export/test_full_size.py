@@ -53,8 +53,11 @@ def md_export(*arguments: object) -> list[str]:
 
 @pytest.mark.full_size
 @pytest.mark.timeout(10 * 3600)
-def test_the_whole_of_stable_diffusion(tmp_path: Path, small_world: Path, small_checkpoint: Path) -> None:
+def test_the_whole_of_stable_diffusion(
+    tmp_path: Path, small_world: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The small fixtures only make the helpers of the same names importable."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder, clip, checkpoint = tmp_path / "sd14", tmp_path / "ViT-B-32", tmp_path / "checkpoint"
     write_models(folder, clip)
     models = load_models(folder, clip=f"local-dir:{clip}")

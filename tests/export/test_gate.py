@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
-from minddiffuser.export import gate
+from minddiffuser.export import gate, rows
 from minddiffuser.export.gate import Case, end_to_end, expected_cases, verify, verify_file
 from minddiffuser.export.parity import PICTURES, TOLERANCES, GateFailure, Spread, failed
 from minddiffuser.runtime.bundle_schema import PRECISIONS
@@ -40,7 +40,7 @@ def test_figures_are_kept_by_kind_of_input() -> None:
         return {"y": 2 * feeds["x"] + np.float32(off)}
 
     cases = [case("random"), case("decoded", 5), case("decoded", 2)]
-    found = verify("doubler", run, cases, "fp32")
+    found = verify(run, SPECS, cases, "fp32")
     assert found.reason is None
     told = json.loads(json.dumps(found.parity, allow_nan=False))
     assert told["verified"] == "run"
@@ -64,7 +64,7 @@ def test_figures_are_kept_by_kind_of_input() -> None:
 def test_a_failure_says_which_graph_which_tensor_and_what_to_try(
     broken: Callable[[np.ndarray], np.ndarray], words: str
 ) -> None:
-    found = verify("doubler", lambda feeds: {"y": broken(2 * feeds["x"])}, [case("random"), case("decoded")], "fp32")
+    found = verify(lambda feeds: {"y": broken(2 * feeds["x"])}, SPECS, [case("random"), case("decoded")], "fp32")
     assert found.reason is not None
     assert words in found.reason
     json.dumps(found.parity, allow_nan=False)  # an infinite error can be written down for --keep-failed
@@ -88,7 +88,7 @@ def test_one_wrong_case_among_many_is_enough() -> None:
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"y": (2 if feeds["x"] is not wrong else 2.1) * feeds["x"]}
 
-    assert "(on decoded inputs)" in str(verify("doubler", run, cases, "fp32").reason)
+    assert "(on decoded inputs)" in str(verify(run, SPECS, cases, "fp32").reason)
 
 
 class Doubler:
@@ -120,6 +120,12 @@ class Clamped:
         return {"loss": np.minimum(latent, 1).sum(1), "latent_gradient": (latent < 1).astype(np.float32)}
 
 
+CLAMPED = (
+    {"latent": TensorSpec("float32", ("batch", 4000))},
+    {"loss": TensorSpec("float32", ("batch",)), "latent_gradient": TensorSpec("float32", ("batch", 4000))},
+)
+
+
 def near_one(feeds: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     return {"fp32": {"latent_gradient": (np.abs(feeds["latent"] - 1) < 1e-4).astype(np.float32)}}
 
@@ -142,18 +148,18 @@ def test_a_slope_may_jump_where_rounding_decides_and_nowhere_else() -> None:
         found["latent_gradient"][0, :20] = 0
         return found
 
-    found = verify("structure_gradient", other_side, [jumpy], "fp32")
+    found = verify(other_side, CLAMPED, [jumpy], "fp32")
     assert found.reason is None
     figures = found.parity["inputs"]["decoded"]["latent_gradient"]
     assert (figures["worst"], figures["jump"], figures["turn"]) == (1, 1, spread.turn)
     assert figures["cosine"] == pytest.approx(1 - spread.turn)
     assert "jump" not in found.parity["inputs"]["decoded"]["loss"]
-    told = str(verify("structure_gradient", other_side, calm, "fp32").reason)
+    told = str(verify(other_side, CLAMPED, calm, "fp32").reason)
     assert "latent_gradient is off by 1 of its peak, tolerance 0.0001" in told
-    assert "latent_gradient is off by 1" in str(verify("structure_gradient", other_side, [jumpy], "fp16").reason)
+    assert "latent_gradient is off by 1" in str(verify(other_side, CLAMPED, [jumpy], "fp16").reason)
     for tensor, factor, words in (("loss", 1.01, "loss is off by"), ("latent_gradient", 0, "has cosine 0.0")):
         scaled = {tensor: factor}  # only the slope may jump, and not all of it
-        found = verify("structure_gradient", lambda f, by=scaled: times(engine.run(f), by), [jumpy], "fp32")
+        found = verify(lambda f, by=scaled: times(engine.run(f), by), CLAMPED, [jumpy], "fp32")
         assert words in str(found.reason)
 
 
@@ -174,6 +180,51 @@ def times(outputs: dict[str, np.ndarray], by: Mapping[str, float]) -> dict[str, 
 def write(model: ModelProto, path: Path) -> Path:
     onnx.save(model, path)
     return path
+
+
+def first_of_all(build: Build) -> ModelProto:
+    """A graph that gives the first trial's answer to every trial: right as long as there is only one."""
+    nodes = [
+        ("Shape", "x", "shape"),
+        ("Gather", "x zero", "first", {"axis": 0}),
+        ("Mul", "first two", "doubled"),
+        ("Expand", "doubled shape", "y"),
+    ]
+    weights = {"zero": np.array([0]), "two": np.float32([2])}
+    return build(nodes, {"x": ("batch", 3)}, {"y": ("batch", 3)}, weights)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_graph_that_mixes_trials_does_not_pass_on_one(
+    build: Build, tmp_path: Path, precision: str, batch: int
+) -> None:
+    """Nor on two that are the same."""
+    path = write(first_of_all(build), tmp_path / "first.onnx")
+    one = case(batch=1)
+    several = Case(
+        kind="decoded", feeds={"x": one.feeds["x"].repeat(batch, 0)}, expected={"y": one.expected["y"].repeat(batch, 0)}
+    )
+    for bounded in ("fast", "low"):
+        found = verify_file("doubler", path, SPECS, [several], precision, threads=1, memory=bounded)
+        assert "y of a trial depends on the other trials that are run with it" in str(found.reason)
+        assert found.one_row is None
+    good = write(build([("Add", "x x", "y")], {"x": ("batch", 3)}, {"y": ("batch", 3)}), tmp_path / "good.onnx")
+    found = verify_file("doubler", good, SPECS, [several], precision, threads=1)
+    assert (found.reason, found.parity["rows_together"]) == (None, pytest.approx(0, abs=1e-6))
+
+
+def test_where_there_is_no_room_for_two_trials_one_is_said_to_be_all(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(first_of_all(build), tmp_path / "first.onnx")
+    monkeypatch.setattr(rows, "measured", lambda call: (call(), 3 << 30))
+    monkeypatch.setattr(rows, "available", lambda: 5 << 30)
+    found = verify_file("doubler", path, SPECS, [case(batch=1)], "fp32", threads=1, memory="low")
+    assert found.reason is None
+    assert found.one_row == "two trials at once need about 6.0 GiB, and 5.0 GiB are free"
+    monkeypatch.setattr(rows, "available", lambda: 7 << 30)
+    assert verify_file("doubler", path, SPECS, [case(batch=1)], "fp32", threads=1, memory="low").reason is not None
 
 
 def test_a_file_is_run_by_onnx_runtime(build: Build, tmp_path: Path) -> None:

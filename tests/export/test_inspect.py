@@ -11,24 +11,24 @@ import pytest
 
 from minddiffuser.export.inspect import describe
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.engines import open as opening
-from minddiffuser.runtime.engines import trt_identity
+from minddiffuser.runtime.engines import cuda_gpu, trt_identity
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
-from minddiffuser.runtime.engines.open import BACKENDS
+from minddiffuser.runtime.engines.here import BACKENDS
+from minddiffuser.runtime.engines.trust import Trust
 
 Edit = Callable[..., None]
+TRUSTED = Trust(everything=True)
 CARD = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
 
 
 def tail(folder: Path) -> dict[str, str]:
     """Backend -> what is said of it."""
-    lines = list(describe(folder))
+    lines = list(describe(folder, TRUSTED))
     return dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
 
 
 def set_gpu(monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None) -> None:
-    monkeypatch.setattr(opening, "_find_gpu", lambda: gpu)
-    monkeypatch.setattr(trt_identity, "find_gpu", lambda: gpu)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: gpu)
     monkeypatch.setattr(trt_identity, "library_version", lambda _target: "1.2.0")
 
 
@@ -45,16 +45,15 @@ def add_plan(folder: Path, reseal: Edit, **changes: Any) -> None:
         "compute_capability": None,
         "platform": "linux-x86_64",
         "options": {"compute_capabilities": []},
-        "graph": {"sha256": "ab" * 32, "data": {}},
         "profile": {},
-        **changes,
     }
 
     def edit(content: dict[str, Any]) -> None:
         for graph in content["graphs"].values():
             plain = graph["variants"][0]
             plan = {**plain, "target": "tensorrt-rtx", "precision": "fp16", "file": name, "data": []}
-            graph["variants"].append(plan | {"batch_sizes": [1, 4, 16], "builder": builder, "parity": {}})
+            made = {"graph": {"sha256": "ab" * 32, "data": {}}, **changes}
+            graph["variants"].append(plan | {"batch_sizes": [1, 4, 16], "builder": builder | made, "parity": {}})
         content["files"][name] = dict(content["files"]["arrays.safetensors"])
 
     reseal(folder, edit)
@@ -96,14 +95,16 @@ def test_what_it_runs_on_without_a_gpu(decoder_bundle: Path, monkeypatch: pytest
     assert [told[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
     assert told["auto"].startswith("ort (the fastest that is here; tensorrt: not in the bundle")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert told["ort-cuda"] == "no, onnxruntime is a build without it"
+        assert told["ort-cuda"].startswith("no, onnxruntime is a build without it: pip install")
 
 
 def test_a_provider_that_is_there_counts(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    assert tail(decoder_bundle)["ort-cuda"] == "yes"
+    for gpu, told in ((None, "no, no NVIDIA GPU was found"), (CARD, "yes")):
+        set_gpu(monkeypatch, gpu)
+        assert tail(decoder_bundle)["ort-cuda"] == told
 
 
 def test_a_plan_and_what_it_is_for(copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_a_plan_and_what_it_is_for(copied: Path, reseal: Edit, monkeypatch: pyte
     assert "batch 1 to 16" in line
     assert line.endswith("for NVIDIA A100-SXM4-80GB")
     set_gpu(monkeypatch, None)
-    assert tail(copied)["tensorrt-rtx"].startswith("no, the plan needs a CUDA GPU, and none was found here")
+    assert tail(copied)["tensorrt-rtx"] == "no, no NVIDIA GPU was found"
     set_gpu(monkeypatch, CARD)
     told = tail(copied)
     assert told["tensorrt-rtx"] == "yes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
-from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
 
@@ -34,13 +35,27 @@ def models(small_world: Path) -> Any:
     return load_models(str(small_world))
 
 
-def write_folder(folder: Path, *, n_voxels: int = N_VOXELS, size: int = 32) -> Path:
+def noise_of_row(row: int, shape: tuple[int, ...]) -> np.ndarray:
+    """As the parity pictures of every release were made: bundles keep these pictures, not their noise."""
+    return np.random.default_rng([42, row]).standard_normal(shape, dtype=np.float32)
+
+
+def write_folder(
+    folder: Path,
+    *,
+    n_voxels: int = N_VOXELS,
+    size: int = 32,
+    subject: str = "someone",
+    scale: float = 1,
+    rois: dict[str, tuple[int, int]] | None = None,
+) -> Path:
     """Every trial with its own number in its first voxel, and a picture of its own."""
     rng = np.random.default_rng(2)
 
     def split(n: int, start: int) -> SplitData:
         responses = rng.standard_normal((n, n_voxels), dtype=np.float32)
         responses[:, 0] = start + np.arange(n)
+        responses *= scale
         return SplitData(
             responses=responses,
             stimulus=np.arange(n)[::-1].copy(),
@@ -50,7 +65,7 @@ def write_folder(folder: Path, *, n_voxels: int = N_VOXELS, size: int = 32) -> P
         )
 
     splits = {"train": split(N_TRAIN, 0), "test": split(4, 1000)}
-    write_data(folder, splits, subject="someone", rois={"V1": (0, n_voxels)})
+    write_data(folder, splits, subject=subject, rois=rois or {"V1": (0, n_voxels)})
     return folder
 
 
@@ -131,7 +146,7 @@ def test_the_reference_is_stage_1_and_what_each_graph_was_given(
         torch.from_numpy(decoded.latent),
         torch.from_numpy(decoded.context),
         torch.from_numpy(checkpoint.uncond_context),
-        torch.from_numpy(trial_noise(42, range(2), models.latent_shape)),
+        torch.from_numpy(np.stack([noise_of_row(row, models.latent_shape) for row in range(2)])),
     )
     with torch.no_grad():
         expected = generator.stage1_render().numpy()
@@ -151,6 +166,27 @@ def test_the_reference_is_stage_1_and_what_each_graph_was_given(
     )
     for feeds in found.feeds["denoise_gradient"]:
         assert np.abs(feeds["next_gradient"]).max() > 0
+
+
+def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+    rois = {"V1": (0, 10), "LO": (10, N_VOXELS)}
+    own = copy_with_rois(small_checkpoint, tmp_path / "checkpoint", rois)
+    assert len(trials_for(own, write_folder(tmp_path / "good", rois=rois), (2,))[0]) == 2
+    wrong = {
+        "subject 'someone', the responses are of 'else'": {"subject": "else", "rois": rois},
+        "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO'": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
+        "not on the scale of the training responses": {"rois": rois, "scale": 300},
+    }
+    for number, (told, changes) in enumerate(wrong.items()):
+        with pytest.raises(InputError, match=told):
+            trials_for(own, write_folder(tmp_path / str(number), **changes), (2,))
+
+
+def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, int]]) -> Checkpoint:
+    shutil.copytree(checkpoint, folder)
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
+    return open_checkpoint(folder)
 
 
 def test_the_schedule_is_the_models(models: Any) -> None:

@@ -387,7 +387,7 @@ def test_links_are_refused(name: str, inside: bool, folder: Path) -> None:
     kept = (folder if inside else folder.parent) / "kept"
     (folder / name).rename(kept)
     (folder / name).symlink_to(kept)
-    with pytest.raises(FileError, match=f"{name} is a link, and a bundle holds plain files only"):
+    with pytest.raises(FileError, match=f"{name} is a link, and a bundle holds plain files only: .*cp -rL"):
         Bundle.open(folder)
 
 
@@ -690,3 +690,23 @@ def test_a_mutated_manifest_is_one_sentence_or_harmless(data: st.DataObject, sha
             return
     with replaced(shared / "manifest.json", json.dumps(content).encode()):
         attempt(shared)
+
+
+def test_rois_are_optional_and_checked(tmp_path: Path) -> None:
+    n_voxels = small.N_VOXELS
+
+    def bundle(name: str, rois: Any) -> Bundle:
+        def edit(content: dict[str, Any]) -> None:
+            content["checkpoint"]["rois"] = rois
+
+        return Bundle.open(small.write_small_bundle(tmp_path / name, edit=edit))
+
+    assert bundle("none", None).rois is None
+    assert bundle("some", {"V2": [5, n_voxels], "V1": [0, 5]}).rois == {"V1": (0, 5), "V2": (5, n_voxels)}
+    for number, rois in enumerate(
+        ([], {"V1": [0, 5]}, {"V1": [0, n_voxels + 1]}, {"V1": "all"}, {"\x1b[2J" * 99: [0]})
+    ):
+        with pytest.raises(FileError, match="field 'rois' is") as caught:
+            bundle(f"bad{number}", rois)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600

@@ -62,8 +62,6 @@ def test_constants_are_the_checkpoints(decoder: BundleDecoder, checkpoint: Check
     for name in ("subject", "preset", "models_name", "models_hash", "n_voxels", "image_size", "shapes"):
         assert getattr(decoder, name) == getattr(checkpoint, name), name
     np.testing.assert_array_equal(decoder.scored(ROWS), checkpoint.scored(ROWS))
-    assert len(decoder.hash) == 64
-    assert decoder.hash != checkpoint.hash
 
 
 def with_value(value: float) -> np.ndarray:
@@ -76,8 +74,8 @@ def with_value(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "error", "told"),
     [
-        (with_value(np.nan), InputError, "trial 1 holds NaN"),
-        (with_value(np.inf), InputError, "trial 1 holds NaN"),
+        (with_value(np.nan), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
+        (with_value(np.inf), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
         (ROWS[:, :23], ShapeError, "responses have 23 voxels, the decoders were fitted on 24"),
         (ROWS[0], ShapeError, r"expected \(n_trials, 24\)"),
         (ROWS.astype(bool), ShapeError, "bool"),
@@ -115,3 +113,26 @@ def test_a_bundle_of_stage_1_decodes_the_start(toy_bundle: Path, small_checkpoin
         assert [array.shape for array in decoder.decode_start(ROWS)] == [(3, 15, 16), (3, 4, 4, 4)]
         with pytest.raises(FileError, match="lacks the graph decode_structure"):
             decoder.decode(ROWS)
+
+
+def test_responses_of_another_scale_are_refused_as_by_a_command(decoder: BundleDecoder, checkpoint: Checkpoint) -> None:
+    for of in (decoder, checkpoint):
+        with pytest.raises(InputError, match="not on the scale of the training responses"):
+            of.decode(300 * ROWS)
+        with pytest.raises(InputError, match="not on the scale of the training responses"):
+            of.decode_start(1e-4 * ROWS)
+        with pytest.warns(UserWarning, match="hardly on the scale") as told:
+            warned = of.decode(ROWS + 6)
+        assert told[0].filename == __file__
+        np.testing.assert_array_equal(warned.latent, of.decode(ROWS + 6, screened=True).latent)
+
+
+def test_a_value_far_outside_training_counts_as_the_mean_of_training(
+    decoder: BundleDecoder, checkpoint: Checkpoint
+) -> None:
+    spiked, neutral = ROWS.copy(), ROWS.copy()
+    spiked[1, 3], neutral[1, 3] = 1e5, checkpoint.training.mean[3]
+    for of in (decoder, checkpoint):
+        with pytest.warns(UserWarning, match=r"1 of 24 voxels \(3\) hold values more than 30 standard deviations"):
+            found = of.decode(spiked)
+        np.testing.assert_array_equal(found.structure, of.decode(neutral).structure)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli, files
 from minddiffuser.runtime.images import write_png
@@ -51,6 +52,12 @@ def arguments(small_checkpoint: Path, small_world: Path, responses: Path, tmp_pa
     ]
 
 
+def a_run_folder(folder: Path) -> Path:
+    """One that says that it is one."""
+    (folder / "settings.json").write_text(json.dumps({"format": "minddiffuser-run-settings", "version": 1}))
+    return folder
+
+
 def pictures(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.png"))}
 
@@ -78,8 +85,13 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert set(summary["controls"]) == {"shuffled", "oracle"}
     for table in (summary["metrics"], *summary["controls"].values()):
         for row in table.values():
-            assert set(row) == {"stage1", "stage2", "difference", "ci95"}
+            assert {"stage1", "stage2", "difference", "ci95"} <= set(row)
             assert row["difference"] == pytest.approx(row["stage2"] - row["stage1"])
+    for name, row in summary["metrics"].items():
+        assert row["n_pictures"] == N_TRIALS
+        shuffled = summary["controls"]["shuffled"][name]["stage2"]
+        assert row["decoded_minus_shuffled"]["difference"] == pytest.approx(row["stage2"] - shuffled)
+        assert row["stage1_floor"] is not None
     assert summary["controls"]["oracle"]["ssim"]["stage1"] == summary["metrics"]["ssim"]["stage1"]
     assert set(summary["seconds"]) == {"decode", "stage1", "stage2", "shuffled", "oracle", "metrics"}
     trials = json.loads((run / "trials.json").read_text())
@@ -88,6 +100,40 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert settings["settings"]["refine"]["backprop_steps"] == 1
     assert settings["notes"] == ["by hand"]
     assert all(len(value) == 64 for value in settings["hashes"].values())
+
+
+def test_repeated_pictures_and_no_second_measuring(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials 0, 2 and 4 showed one picture, 1 and 3 another, in files of their own."""
+    for trial, shown in ((2, 0), (4, 0), (3, 1)):
+        shutil.copy(stimuli / f"{shown}.png", stimuli / f"{trial}.png")
+    arguments += ["--stimuli", str(stimuli), "--controls", "shuffled"]
+    assert cli.main(arguments) == 0
+    assert "measuring pictures: " in capsys.readouterr().err
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (first["n_trials"], first["n_pictures"]) == (5, 2)
+    assert {row["ci95"] for row in first["metrics"].values()} == {None}
+    trials = json.loads((tmp_path / "run" / "trials.json").read_text())
+    ids = [trial["stimulus_id"] for trial in trials]
+    assert ids[0] == ids[2] == ids[4] != ids[1] == ids[3]
+    for trial in trials:  # against one other picture there is nothing between right and wrong
+        assert set(trial["metrics"]["clip_two_way"]) <= {0.0, 1.0}
+    assert cli.main(arguments) == 0
+    assert "measuring" not in capsys.readouterr().err
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {**again, "seconds": None} == {**first, "seconds": None}
+
+
+def test_shuffling_one_picture_is_refused_before_anything_is_made(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for trial in range(1, N_TRIALS):
+        shutil.copy(stimuli / "0.png", stimuli / f"{trial}.png")
+    assert cli.main([*arguments, "--stimuli", str(stimuli), "--controls", "shuffled"]) == 2
+    said = one_line(capsys)
+    assert "at least 2 different pictures, all 5 good ones showed the same" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[str], tmp_path: Path) -> None:
@@ -103,19 +149,20 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ROWS.copy()
-    rows[3, 5] = np.nan
+    rows[3:, 5] = np.nan
     arrays = {f"{t:02d}": rows[t] for t in range(N_TRIALS)} | {"01": ROWS[1, :20]}
     save_file({name: np.ascontiguousarray(row) for name, row in arrays.items()}, tmp_path / "r.safetensors")
     arguments[2] = str(tmp_path / "r.safetensors")
     assert cli.main([*arguments, "--stage", "1"]) == 1
     told = capsys.readouterr().err
-    assert "trial 1 is skipped: it has 20 voxels, expected 24" in told
-    assert "trial 3 is skipped: 1 of 24 values are NaN or infinite" in told
-    assert "2 of 5 trials were skipped" in told
+    assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in told
+    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite, in voxel 5" in told
+    assert "2 trials hold NaN or infinite values in voxel 5 only: leave these voxels out" in told
+    assert "of 5 trials, 3 skipped: see " in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert [row["trial"] for row in summary["skipped"]] == [1, 3]
-    assert summary["n_trials"] == 3
-    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2, 4)}
+    assert [row["trial"] for row in summary["skipped"]] == [1, 3, 4]
+    assert summary["n_trials"] == 2
+    assert set(pictures(tmp_path / "run")) == {f"images/stage1/{t:06d}.png" for t in (0, 2)}
 
 
 # The command, which kills itself as soon as the record that is named first is written.
@@ -182,7 +229,12 @@ def give(args: list[str], tmp: Path, array: np.ndarray) -> None:
 
 @mistake("invalid choice: 'other'")
 def unknown_preset(args: list[str], tmp: Path) -> None:
-    args += ["--preset", "other"]
+    args += ["--stage2-preset", "other"]
+
+
+@mistake("--preset is now --stage2-preset")
+def preset_of_an_earlier_release(args: list[str], tmp: Path) -> None:
+    args += ["--preset", "paper"]
 
 
 @mistake("argument --batch-size: '0' is not a whole number from 1 to 100,000")
@@ -242,11 +294,13 @@ def mask_of_another_preset(args: list[str], tmp: Path) -> None:
 
 @mistake("'someone'")
 def another_subject(args: list[str], tmp: Path) -> None:
-    data = tmp / "data"
-    write_png(data / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
-    save_file({"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}, data / "test.safetensors")
-    (data / "data.json").write_text(json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"}))
-    args[2] = str(data)
+    args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
+
+
+@mistake("modality in")
+def data_that_fit_refuses(args: list[str], tmp: Path) -> None:
+    args[2] = str(write_small_data(tmp / "data", ROWS).folder)
+    edit(tmp / "data" / "data.json", modality="eeg")
 
 
 @mistake("do not exist")
@@ -279,7 +333,7 @@ def constant(args: list[str], tmp: Path) -> None:
     give(args, tmp, np.ones_like(ROWS))
 
 
-@mistake("truncated, damaged or hold Python objects")
+@mistake("hold Python objects (dtype object), which are never opened")
 def pickled(args: list[str], tmp: Path) -> None:
     np.save(tmp / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
     args[2] = str(tmp / "bad.npy")
@@ -320,7 +374,7 @@ def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
     args += ["--semantic-weight", "0.1"]
 
 
-@mistake("this machine has")
+@mistake("this process may use")
 def more_threads_than_cores(args: list[str], tmp: Path) -> None:
     args += ["--threads", "99999"]
 
@@ -335,7 +389,7 @@ def note_in_another_encoding(args: list[str], tmp: Path) -> None:
     args += ["--note", b"caf\xe9".decode(errors="surrogateescape")]
 
 
-@mistake("no settings.json")
+@mistake("holds stimuli and is not a run folder")
 def stimuli_of_something_else(args: list[str], tmp: Path) -> None:
     write_png(tmp / "run" / "stimuli" / "000000.png", np.zeros((32, 32, 3), np.uint8))
 
@@ -365,7 +419,7 @@ def folder_of_other_settings(args: list[str], tmp: Path) -> None:
     args += ["--stage", "1"]
 
 
-@mistake("cannot be written")
+@mistake("is a file")
 def folder_that_is_a_file(args: list[str], tmp: Path) -> None:
     (tmp / "run").write_text("")
 
@@ -422,9 +476,9 @@ def test_the_models_may_be_named_in_another_way(
 def test_why_concepts_were_not_measured_is_told(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
     assert cli.main([*arguments, "--stage", "1", "--stimuli", str(stimuli)]) == 0
     notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
-    assert len(notes) == 1
-    assert notes[0].startswith("concept_top1 was left out: ")
-    assert notes[0] in (tmp_path / "run" / "report.html").read_text()
+    (note,) = [note for note in notes if note.startswith("concept_top1")]
+    assert note.startswith("concept_top1 was left out: ")
+    assert note in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_broken_refinements_are_told_and_kept(
@@ -440,31 +494,34 @@ def test_broken_refinements_are_told_and_kept(
         return (loss * float("nan") if len(calls) == 4 else loss), gradients, image  # trials 2 and 3, last evaluation
 
     monkeypatch.setattr(AutogradObjective, "value_and_gradient", value_and_gradient)
-    assert cli.main(arguments) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "broke off" in line]
+    assert cli.main(arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if "broke off" in line]
     assert len(told) == 1
-    assert "in trial(s) 2, 3: its loss became NaN" in told[0]
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["failed"] == [2, 3]
+    assert "trial(s) 2, 3: a refinement broke off: its loss became NaN" in told[0]
+    assert lines[-1].startswith("md-reconstruct: of 5 trials, 2 failed: see ")
+    failed = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    assert [(entry["trial"], entry["picture"]) for entry in failed] == [(2, True), (3, True)]
     assert (tmp_path / "run" / "report.html").read_text().count("refinement broke off") == 2
 
 
 def test_the_folder_is_locked_until_the_page_is_written(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("fcntl")
     from minddiffuser.runtime import job
-    from minddiffuser.runtime.batch.identity import alone_in
     from minddiffuser.runtime.errors import FileError
+    from minddiffuser.runtime.locks import inside, locked
 
-    locked = []
+    held = []
 
     def watched(name: str) -> None:
         real = getattr(job, name)
 
         def step(*given: object, **chosen: object) -> object:
-            with pytest.raises(FileError, match="another process"), alone_in(tmp_path / "run"):
+            folder = tmp_path / "run"
+            with pytest.raises(FileError, match="another process"), locked(inside(folder), folder):
                 pass
-            locked.append(name)
+            held.append(name)
             return real(*given, **chosen)
 
         monkeypatch.setattr(job, name, step)
@@ -472,7 +529,7 @@ def test_the_folder_is_locked_until_the_page_is_written(
     for name in ("claim_folder", "run_batch", "write_summary", "write_report"):
         watched(name)
     assert cli.main([*arguments, "--stage", "1"]) == 0
-    assert locked == ["claim_folder", "run_batch", "write_summary", "write_report"]
+    assert held == ["claim_folder", "run_batch", "write_summary", "write_report"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -521,7 +578,7 @@ def test_what_happens_to_a_run_from_outside_is_one_line(
         raise error
 
     monkeypatch.setattr(page, "write_report", fail)
-    assert cli.main(["report", str(tmp_path)]) == code
+    assert cli.main(["report", str(a_run_folder(tmp_path))]) == code
     assert told in one_line(capsys)
 
 
@@ -530,7 +587,7 @@ def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(page, "write_report", lambda run: {}["a fault of ours"])
     with pytest.raises(KeyError):
-        cli.main(["report", str(tmp_path)])
+        cli.main(["report", str(a_run_folder(tmp_path))])
 
 
 @pytest.mark.parametrize("command", ["run", "demo", "report"])

@@ -1,5 +1,6 @@
 """``md-reconstruct run BUNDLE``: what it leaves behind, and one line for every mistake."""
 
+import hashlib
 import importlib
 import json
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.engines.open import EngineSet
@@ -67,6 +68,23 @@ def test_the_same_command_does_nothing_again(arguments: list[str], tmp_path: Pat
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "images").rglob("*.png")}
     assert cli.main(arguments) == 0
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "images").rglob("*.png")}
+
+
+def test_a_run_goes_on_when_engines_were_added(arguments: list[str], tmp_path: Path) -> None:
+    """For another machine: nothing that the run takes from the bundle has changed."""
+    assert cli.main([*arguments, "--stage", "1"]) == 0
+    content = read(tmp_path / "bundle" / "manifest.json")
+    name = "engines/tensorrt/denoise.fp32.plan"
+    (tmp_path / "bundle" / name).parent.mkdir()
+    (tmp_path / "bundle" / name).write_bytes(b"x")
+    content["files"][name] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+    plain = content["graphs"]["denoise"]["variants"][0]
+    content["graphs"]["denoise"]["variants"].append({**plain, "target": "tensorrt", "file": name})
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(content))
+    assert cli.main([*arguments, "--stage", "1"]) == 0
+    content["sampling"]["steps_offset"] = 0
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(content))
+    assert cli.main([*arguments, "--stage", "1"]) == 2
 
 
 def test_a_bundle_of_stage_1_runs_stage_1(
@@ -143,6 +161,33 @@ def provider_that_the_build_has_not(args: list[str], tmp: Path) -> None:
     args += ["--backend", "ort-cuda"]
 
 
+@mistake("--trust-plans runs code that the bundle brings, and goes with a backend asked for by name")
+def trust_without_a_backend(args: list[str], tmp: Path) -> None:
+    args += ["--trust-plans"]
+
+
+@mistake("has no clip_structure for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs clip_st")
+def plans_of_some_graphs(args: list[str], tmp: Path) -> None:
+    """Those that make the pictures, and not the one that measures them."""
+    content = read(tmp / "bundle" / "manifest.json")
+    name = "engines/tensorrt/x.fp32.plan"
+    (tmp / "bundle" / name).parent.mkdir()
+    (tmp / "bundle" / name).write_bytes(b"x")
+    content["files"][name] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+    for graph in ("denoise", "vae_decode", "structure_gradient", "denoise_gradient"):
+        plain = content["graphs"][graph]["variants"][0]
+        content["graphs"][graph]["variants"].append({**plain, "target": "tensorrt", "file": name})
+    (tmp / "bundle" / "manifest.json").write_text(json.dumps(content))
+    args += ["--backend", "tensorrt"]
+
+
+@mistake("is a checkpoint, and --trust-plans choose among a bundle's engines")
+def trust_in_a_checkpoint(args: list[str], tmp: Path) -> None:
+    (tmp / "bundle" / "manifest.json").unlink()
+    (tmp / "bundle" / "checkpoint.json").write_text("{}")
+    args += ["--trust-plans"]
+
+
 @mistake("--models choose PyTorch's")
 def models_of_its_own(args: list[str], tmp: Path) -> None:
     args += ["--models", "tiny"]
@@ -165,13 +210,7 @@ def other_voxels(args: list[str], tmp: Path) -> None:
 
 @mistake("decodes subject 'someone', the responses are of 'else'")
 def another_subject(args: list[str], tmp: Path) -> None:
-    write_png(tmp / "data" / "stimuli" / "test" / "000000.png", np.zeros((32, 32, 3), np.uint8))
-    arrays = {"responses": ROWS, "stimulus": np.zeros(N_TRIALS, np.int64)}
-    save_file(arrays, tmp / "data" / "test.safetensors")
-    (tmp / "data" / "data.json").write_text(
-        json.dumps({"format": "minddiffuser-data", "version": 1, "subject": "else"})
-    )
-    args[2] = str(tmp / "data")
+    args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
 
 
 @mistake("version 99")
@@ -222,7 +261,7 @@ def semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
     args += ["--semantic-weight", "0.1"]
 
 
-@mistake("this machine has")
+@mistake("this process may use")
 def more_threads_than_cores(args: list[str], tmp: Path) -> None:
     args += ["--threads", "99999"]
 

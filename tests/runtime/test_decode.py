@@ -157,14 +157,14 @@ def test_the_semantic_feature_may_be_absent(tmp_path: Path, arrays: dict[str, di
     del arrays["semantic"]
     shapes = {name: list(SHAPES[name]) for name in ("context", "latent", "structure")}
     write_checkpoint(tmp_path, arrays, shapes=shapes, decoders={name: {"kind": "ridge"} for name in shapes})
-    assert open_checkpoint(tmp_path).decode(np.zeros((2, N_VOXELS), np.float32)).semantic is None
+    assert open_checkpoint(tmp_path).decode(np.zeros((2, N_VOXELS), np.float32), screened=True).semantic is None
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int16])
 def test_other_number_types_are_taken(checkpoint: Checkpoint, dtype: type, rng: np.random.Generator) -> None:
     responses = (10 * rng.standard_normal((2, N_VOXELS))).astype(dtype)
-    as_float = checkpoint.decode(responses.astype(np.float32))
-    np.testing.assert_array_equal(checkpoint.decode(responses).structure, as_float.structure)
+    as_float = checkpoint.decode(responses.astype(np.float32), screened=True)
+    np.testing.assert_array_equal(checkpoint.decode(responses, screened=True).structure, as_float.structure)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_trial_that_is_not_finite_is_refused_by_number(
 ) -> None:
     responses = rng.standard_normal((3, N_VOXELS))
     responses[1, 3] = value
-    with pytest.raises(InputError, match="trial 1 holds NaN"):
+    with pytest.raises(InputError, match="trial 1 cannot be decoded .1 of 12 values are NaN"):
         checkpoint.decode(responses)
 
 
@@ -292,6 +292,6 @@ def test_other_models_subjects_and_presets_are_refused(checkpoint: Checkpoint) -
     with pytest.raises(InputError, match="fitted on subject 'S1', the responses are of 'S2'"):
         checkpoint.require_subject("S2")
     with pytest.raises(
-        InputError, match="asked for 'paper': load models with preset='reference'.* md-train fit --preset paper"
+        InputError, match="asked for 'paper': load models with preset='reference'.* md-train fit --layers paper"
     ):
         checkpoint.require_preset("paper")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import (
+    cut_by_squares,
     fit_square,
     list_pictures,
     png_bytes,
@@ -110,7 +111,10 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "flipped", "bomb", "gif", "folder", "missing"])
 def test_damage_is_one_sentence_with_the_path(tmp_path: Path, kind: str) -> None:
     path = _damaged(tmp_path, kind)
-    with pytest.raises(FileError, match="does not exist" if kind == "missing" else "cannot be decoded") as caught:
+    said = {"missing": "does not exist", "folder": r"cannot be opened \(Is a directory\)"}.get(
+        kind, "cannot be decoded"
+    )
+    with pytest.raises(FileError, match=said) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -179,6 +183,66 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["webp", "tiff", "TIF", "bmp"])
+def test_other_common_pictures_are_read_and_not_dropped(tmp_path: Path, kind: str, colours: np.ndarray) -> None:
+    path = tmp_path / f"b.{kind}"
+    options = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(colours).save(path, **options)
+    write_png(tmp_path / "a.png", colours)
+    assert [path.name for path in list_pictures(tmp_path)] == ["a.png", path.name]
+    np.testing.assert_array_equal(read_image(path), colours)
+
+
+@pytest.mark.parametrize("name", ["b.gif", "b.HEIC", "b.svg", "b.avif"])
+def test_a_picture_that_is_not_read_is_named(tmp_path: Path, name: str, colours: np.ndarray) -> None:
+    """Dropped without a word, it would move all pictures behind it to other trials."""
+    for other in ("a.png", "c.png"):
+        write_png(tmp_path / other, colours)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(FileError, match=f"holds {name}, a kind of picture that is not read: save it as a PNG"):
+        list_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "webp", "png"])
+def test_a_file_of_several_pictures_is_refused(tmp_path: Path, kind: str, colours: np.ndarray) -> None:
+    first = Image.fromarray(colours)
+    first.save(tmp_path / f"a.{kind}", save_all=True, append_images=[first.rotate(180), first.rotate(90, expand=False)])
+    with pytest.raises(FileError, match="holds 3 pictures: save the one that is meant"):
+        read_image(tmp_path / f"a.{kind}")
+
+
+def test_pixels_without_a_white_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(tmp_path / "a.tiff")
+    with pytest.raises(FileError, match="floating-point pixels"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_a_picture_that_may_not_be_opened_is_not_told_as_damage(
+    tmp_path: Path, colours: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "a.png", colours)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(FileError, match=r"cannot be opened \(Permission denied\): .*your permissions"):
+        read_image(tmp_path / "a.png")
+
+
+def test_pictures_that_lose_their_edges_are_named() -> None:
+    pictures = [
+        (f"{index}.png", np.zeros((*shape, 3), np.uint8))
+        for index, shape in enumerate([(4, 9), (9, 4), (9, 9), (3, 5), (5, 3)])
+    ]
+    assert cut_by_squares(pictures[2:3]) is None
+    assert cut_by_squares(pictures[:1]) == "0.png (9 x 4 px) is not square: the middle is shown, its edges are cut off"
+    assert cut_by_squares(iter(pictures)) == (
+        "0.png (9 x 4 px), 1.png (4 x 9 px), 3.png (5 x 3 px) and 1 more are not square: "
+        "the middle is shown, their edges are cut off"
+    )
 
 
 def test_numbered_pictures_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,10 +17,11 @@ import torch
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.decode import Checkpoint
 from minddiffuser.runtime.engines.open import EngineSet
+from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.job import Job
 from minddiffuser.runtime.networks import EngineNetworks, TorchNetworks
-from minddiffuser.runtime.opening import Source, is_bundle, open_source, versions
+from minddiffuser.runtime.opening import Source, is_bundle, open_source
 from minddiffuser.runtime.reconstruct import ReconstructSettings
 from minddiffuser.runtime.refine.settings import RefineSettings
 
@@ -99,16 +99,16 @@ def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, s
     assert isinstance(source.networks, TorchNetworks)
     assert source.networks.hash == source.decoder.models_hash
     assert source.computing["backend"] == "pytorch"
-    assert source.decoder.decode_start(np.zeros((1, 24), np.float32))[1].shape == (1, 4, 4, 4)
+    assert source.decoder.decode_start(np.zeros((1, 24), np.float32), screened=True)[1].shape == (1, 4, 4, 4)
 
 
 def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = EngineSet.__init__
 
-    def spy(self: EngineSet, bundle: Any, settings: Any = None) -> None:
+    def spy(self: EngineSet, bundle: Any, settings: Any = None, **named: Any) -> None:
         seen.append(settings)
-        real(self, bundle, settings)
+        real(self, bundle, settings, **named)
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
     source = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
@@ -156,7 +156,7 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
     "backend": ({"backend": "tensorrt"}, "holds engines for onnx, the backend 'tensorrt' needs tensorrt: md-export"),
     "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
     "unknown memory": ({"memory": "none"}, "memory 'none' is unknown"),
-    "threads": ({"threads": 99_999}, f"threads is 99999 and this machine has {os.cpu_count()} cores"),
+    "threads": ({"threads": 99_999}, f"threads is 99999 and this process may use {usable_cores()} core"),
     "autograd": ({"gradients": "autograd"}, "computes them by engines: give --backend pytorch"),
     "engines of pytorch": ({"gradients": "engines", "backend": "pytorch"}, "leave --backend pytorch out"),
     "threads of pytorch": ({"backend": "pytorch", "threads": 99_999}, "threads is 99999"),
@@ -226,22 +226,17 @@ def test_without_pytorch_the_extra_is_named(
 
 def test_threads_of_an_earlier_run_are_kept(opened: Open, toy_bundle: Path, tmp_path: Path) -> None:
     """A resumed run's pictures have the same last bits."""
-    assert opened(toy_bundle).computing["threads"] == os.cpu_count()
+    assert opened(toy_bundle).computing["threads"] == usable_cores()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"threads": 7}}))
     assert opened(toy_bundle).computing["threads"] == 7
     assert opened(toy_bundle, threads=1).computing["threads"] == 1
     for nonsense in ({"settings": {"threads": "many"}}, {"settings": {"threads": 0}}, {}):
         (tmp_path / "run" / "settings.json").write_text(json.dumps(nonsense))
-        assert opened(toy_bundle).computing["threads"] == os.cpu_count()
+        assert opened(toy_bundle).computing["threads"] == usable_cores()
 
 
 def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> None:
     for folder in (tmp_path / "absent", tmp_path):
         with pytest.raises(FileError):
             opened(folder)
-
-
-def test_versions_of_what_is_installed() -> None:
-    found = versions(("numpy", "no-such-library-anywhere"))
-    assert found == {"numpy": np.__version__}

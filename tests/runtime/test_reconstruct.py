@@ -16,8 +16,8 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float, to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.networks import TorchNetworks
-from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, keeps_activations
+from minddiffuser.runtime.networks import Start, TorchNetworks
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, Trials, keeps_activations, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
 
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
@@ -38,13 +38,14 @@ def checkpoint(small_checkpoint: Path) -> Checkpoint:
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
     settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
     networks = TorchNetworks(models, checkpointing=not keeps_activations(settings.checkpointing, models.image_size))
-    return Reconstructor(checkpoint, networks, responses, [0, 1, 3], settings, seen=lambda trials: SEEN[list(trials)])
+    trials = Trials(responses=responses, good=[0, 1, 3])
+    return Reconstructor(checkpoint, networks, trials, settings, seen=lambda trials: SEEN[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
     result = made(checkpoint, models, stage=1)((0, 3), RESPONSES[[0, 3]])
     decoded = checkpoint.decode(RESPONSES[[0, 3]])
-    noise = trial_noise(3, (0, 3), models.latent_shape)
+    noise = trial_noise(3, ("0", "3"), models.latent_shape)
     generator = DiffusionGenerator(
         models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
     )
@@ -60,8 +61,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     run = Reconstructor(
         checkpoint,
         TorchNetworks(models),
-        RESPONSES,
-        [0, 1, 3],
+        Trials(responses=RESPONSES, good=[0, 1, 3]),
         settings,
         seen=lambda trials: SEEN[list(trials)],
         on_step=lambda *step: told.append(step),
@@ -77,7 +77,9 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     # Three targets, three pictures: none is another's.
     pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"]]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
-    assert told == [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
+    refined = [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
+    assert told == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
+    assert {phase: sum(name == phase for name, *_ in told) for phase in phases(settings)} == phases(settings)
     again = run((0, 1), RESPONSES[:2])
     assert (again.stage2 == result.stage2).all()
 
@@ -94,6 +96,25 @@ def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models
     other = made(checkpoint, models, moved, controls="shuffled")((0,), RESPONSES[:1])
     assert (other.controls["shuffled"] != first.controls["shuffled"]).any()
     assert (other.stage2 == first.stage2).all()
+
+
+def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, models: Models) -> None:
+    """Trials 0 and 1 showed one picture: the target of trial 0 is trial 3's, however the three are drawn."""
+    settings = ReconstructSettings(refine=REFINE, controls="shuffled", n_noise=3, n_reverse=4)
+
+    def shuffled(responses: np.ndarray, shown: str = "aaxb") -> np.ndarray:
+        networks = TorchNetworks(models)
+        trials = Trials(responses=responses, good=[0, 1, 3], stimulus_ids=tuple(shown))
+        run = Reconstructor(checkpoint, networks, trials, settings)
+        return run((0,), RESPONSES[:1]).controls["shuffled"]
+
+    first, of_one, of_three = shuffled(RESPONSES), RESPONSES.copy(), RESPONSES.copy()
+    of_one[1] *= -1
+    of_three[3] *= -1
+    assert (shuffled(of_one) == first).all()
+    assert (shuffled(of_three) != first).any()
+    with pytest.raises(InputError, match="all 3 good ones showed the same"):
+        shuffled(RESPONSES, "aaxa")
 
 
 def test_true_features_are_the_models_own(models: Models) -> None:
@@ -137,7 +158,12 @@ def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], tol
 def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Models) -> None:
     for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
         with pytest.raises(InputError, match=told):
-            Reconstructor(checkpoint, TorchNetworks(models), RESPONSES, [0], ReconstructSettings(controls=controls))
+            Reconstructor(
+                checkpoint,
+                TorchNetworks(models),
+                Trials(responses=RESPONSES, good=[0]),
+                ReconstructSettings(controls=controls),
+            )
 
 
 def test_what_stage_2_would_stumble_over_is_refused_before(
@@ -174,17 +200,39 @@ def test_recomputed_activations_give_the_same_pictures(
         np.testing.assert_array_equal(other.loss_curve, results[0].loss_curve)
 
 
-def test_pictures_of_nan_name_their_trials(
-    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_is_not_finite_is_lost_and_the_others_stay(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
+    """Of stage 1: no picture of that trial is left, of any kind, and the other trials' are what they were."""
+    whole = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
+    real = DiffusionGenerator.stage1_render
+
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
-        images = torch.zeros(3, 3, 32, 32)
-        images[1:, 0, 5, 5] = torch.nan
+        images = real(self).clone()
+        images[1, 0, 5, 5] = value
         return images
 
     monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
-    with pytest.raises(InputError, match=r"trials 1, 3 hold NaN.*--dtype"):
-        made(checkpoint, models, stage=1)((0, 1, 3), RESPONSES[[0, 1, 3]])
+    result = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
+    assert result.lost == {1: "its picture of stage 1 holds NaN or infinite values"}
+    assert result.stage2 is not None
+    assert whole.stage2 is not None
+    for now, before in ((result.stage1, whole.stage1), (result.stage2, whole.stage2)):
+        assert (now[[0, 2]] == before[[0, 2]]).all()
+    assert (result.controls["oracle"][[0, 2]] == whole.controls["oracle"][[0, 2]]).all()
+
+
+def test_a_batch_without_any_picture_is_not_refined(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowed(self: DiffusionGenerator) -> torch.Tensor:
+        return torch.full((2, 3, 32, 32), torch.nan)
+
+    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    result = made(checkpoint, models)((0, 3), RESPONSES[[0, 3]])
+    assert set(result.lost) == {0, 3}
+    assert result.stage2 is None
 
 
 @pytest.mark.parametrize("evaluation", [1, 4])
@@ -208,3 +256,33 @@ def test_a_refinement_that_breaks_off_is_told_by_trial(
     result = made(checkpoint, models, controls="oracle")((0, 3), RESPONSES[[0, 3]])
     assert result.failed is not None
     assert result.failed.tolist() == [False, True]
+
+
+def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
+    checkpoint: Checkpoint, models: Models
+) -> None:
+    """Networks may round differently in batches of another size; noise, latent and context are given exactly."""
+    ids = ("a", "b", "c", "d")
+
+    def start(rows: list[int], trials: list[int]) -> Start:
+        """That of the trials among a run of these rows."""
+        taken: list[Start] = []
+
+        class Watched(TorchNetworks):
+            def generator(self, start: Start) -> Any:
+                taken.append(start)
+                return super().generator(start)
+
+        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, n_noise=3, n_reverse=4)
+        names = [ids[row] for row in rows]
+        some = Trials(responses=responses, good=range(len(rows)), ids=names)
+        run = Reconstructor(checkpoint, Watched(models), some, settings)
+        run(trials, responses[trials])
+        return taken[0]
+
+    whole = start([0, 1, 2, 3], [0, 1, 2, 3])
+    for rows, trials in (([3, 1], [0, 1]), ([3, 1], [1]), ([1], [0])):
+        part = start(rows, trials)
+        originals = [rows[trial] for trial in trials]
+        for name in ("noise", "latent", "context"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[originals])

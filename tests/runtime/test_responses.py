@@ -1,13 +1,18 @@
 import json
+import pickle
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_data import write_small_data
 
+from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.responses import open_responses, screen, seen, with_pictures
+from minddiffuser.runtime.responses import open_responses, seen, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -23,20 +28,7 @@ def test_every_format_gives_the_same_trials(tmp_path: Path) -> None:
 
 
 def write_data(folder: Path) -> Path:
-    for index in range(2):
-        write_png_of(folder / "stimuli" / "test" / f"{index:06d}.png", 100 * index)
-    tensors = {"responses": ROWS, "stimulus": np.array([1, 0, 1])}
-    save_file(tensors, folder / "test.safetensors")
-    description = {
-        "format": "minddiffuser-data",
-        "version": 1,
-        "subject": "someone",
-        "n_voxels": 4,
-        "provenance": {"kind": "simulated fMRI"},
-    }
-    (folder / "data.json").write_text(json.dumps(description))
-    (folder / "captions.json").write_text(json.dumps({"train": [], "test": [["a red cat"], ["a blue car"]]}))
-    return folder
+    return write_small_data(folder / "data", ROWS, provenance={"kind": "simulated fMRI"}).folder
 
 
 def write_png_of(path: Path, level: int) -> None:
@@ -46,15 +38,15 @@ def write_png_of(path: Path, level: int) -> None:
 def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
     given = open_responses(write_data(tmp_path))
     assert (given.subject, given.simulated) == ("someone", True)
-    assert given.captions == (("a blue car",), ("a red cat",), ("a blue car",))
+    assert given.captions == (("thing 1",), ("thing 0",), ("thing 1",))
     assert given.pictures is not None
     pictures = seen(given.pictures, 4)
     assert pictures.shape == (3, 4, 4, 3)
-    assert pictures[:, 0, 0, 0].tolist() == [100, 0, 100]
+    assert pictures[:, 0, 0, 0].tolist() == [40, 0, 40]
 
 
 def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
-    given = open_responses(write_data(tmp_path / "data"))
+    given = open_responses(write_data(tmp_path))
     for index, name in enumerate(("b.png", "a.png", "c.png")):
         write_png_of(tmp_path / "mine" / name, index)
     shown = with_pictures(given, tmp_path / "mine")
@@ -70,21 +62,66 @@ def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
     [
         ({"format": "other"}, "not a MindDiffuser data"),
         ({"version": 2}, "version 2"),
-        ({"n_voxels": 5}, "has 4 voxels, data.json says 5"),
+        ({"n_voxels": 5, "rois": {"all": [0, 5]}}, r", 4\), expected float32 \(\d+, 5\)"),
+        ({"n_voxels": 5}, "rois .* end at voxel 4, n_voxels is 5"),
+        ({"modality": "eeg"}, "modality .* 'fmri'"),
+        ({"subject": None}, "subject"),
+        ({"image_size": 9}, "image_size is 9"),
+        ({"rois": {"V1": [1, 4]}}, "'V1' .* must start at 0"),
+        ({"splits": {"train": {"n_trials": 10}, "test": {"n_trials": 2}}}, r"\(3, 4\), expected float32 \(2, 4\)"),
+        ({"splits": {"train": {"n_trials": 9}, "test": {"n_trials": 3}}}, r"\(10, 4\), expected float32 \(9, 4\)"),
+        ({"provenance": [1]}, "provenance"),
     ],
 )
-def test_other_data_folders_are_refused(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    path = write_data(tmp_path) / "data.json"
+def test_other_data_folders_are_refused_as_fit_refuses_them(
+    tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    folder = write_data(tmp_path)
+    path = folder / "data.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(FileError, match=told):
-        open_responses(tmp_path)
+    for opened in (open_responses, open_data):
+        with pytest.raises(FileError, match=told):
+            opened(folder)
 
 
-@pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000001.png", "data.json"])
+@pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000000.png", "data.json", "captions.json"])
 def test_an_incomplete_data_folder_is_refused(tmp_path: Path, name: str) -> None:
-    (write_data(tmp_path) / name).unlink()
-    with pytest.raises(FileError, match="missing"):
-        open_responses(tmp_path)
+    folder = write_data(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(FileError, match=r"missing|000001.png where 000000.png"):
+        open_responses(folder)
+
+
+@pytest.mark.parametrize("captions", [{"train": [], "test": [["a"]]}, {"train": [], "test": [["a"], []]}, {"test": []}])
+def test_broken_captions_are_refused(tmp_path: Path, captions: object) -> None:
+    folder = write_data(tmp_path)
+    (folder / "captions.json").write_text(json.dumps(captions))
+    with pytest.raises(FileError, match="captions"):
+        open_responses(folder)
+
+
+def test_a_run_needs_no_train_split(tmp_path: Path) -> None:
+    folder = write_data(tmp_path)
+    whole = open_responses(folder)
+    (folder / "train.safetensors").unlink()
+    shutil.rmtree(folder / "stimuli" / "train")
+    alone = open_responses(folder)
+    assert (alone.hash, alone.captions, alone.pictures) == (whole.hash, whole.captions, whole.pictures)
+    with pytest.raises(FileError, match="train"):
+        open_data(folder)
+    with pytest.raises(InputError, match="train split of .* was not opened"):
+        open_data(folder, splits=["test"]).responses("train")
+
+
+def test_a_run_reads_nothing_of_the_train_split_but_its_header(tmp_path: Path) -> None:
+    folder = write_data(tmp_path)
+    path = folder / "train.safetensors"
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[:header] + b"\xff" * (len(content) - header))  # NaN, and indices of no picture
+    assert len(open_responses(folder).rows) == 3
+    with pytest.raises(FileError, match="train.safetensors"):
+        open_data(folder)
 
 
 @pytest.mark.parametrize(
@@ -121,21 +158,74 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: int) -> No
         open_responses(path)
 
 
-def test_python_objects_are_never_read(tmp_path: Path) -> None:
-    np.save(tmp_path / "r.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(FileError, match="cannot be read"):
-        open_responses(tmp_path / "r.npy")
+@pytest.mark.parametrize("name", ["r.npy", "r.npz"])
+def test_python_objects_are_never_read(tmp_path: Path, name: str) -> None:
+    array = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / name, array) if name == "r.npy" else np.savez(tmp_path / name, responses=array)
+    with pytest.raises(FileError, match="Python objects .*, which are never opened; save one plain float32") as caught:
+        open_responses(tmp_path / name)
+    assert "allow_pickle" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["absent.npy", "text.csv"])
-def test_a_missing_file_or_another_format_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "text.csv").write_text("1,2")
-    with pytest.raises(FileError, match=r"\.safetensors, \.npz, \.npy"):
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".h5", ".mat", ".csv", ""])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "are an HDF5 file.*h5py"),
+        (pickle.dumps({"responses": [1.0]}), "are a Python pickle.* never opened"),
+        (b"V1,V2\n0.5,1.5\n", "are a table in text.*numpy.loadtxt"),
+        (bytes(range(256)), "are of no known kind"),
+        (b"", "are empty"),
+    ],
+    ids=["hdf5", "pickle", "csv", "noise", "empty"],
+)
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path: Path, content: bytes, told: str, suffix: str) -> None:
+    path = tmp_path / f"r{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=told) as caught:
+        open_responses(path)
+    assert "allow_pickle" not in str(caught.value)
+    assert ".safetensors, .npz, .npy" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "right"), [("r.npy", ".npz"), ("r.npz", ".npy"), ("r.safetensors", ".npy")])
+def test_an_array_under_another_name_is_told_its_name(tmp_path: Path, name: str, right: str) -> None:
+    with open(tmp_path / name, "wb") as file:
+        np.savez(file, responses=ROWS) if right == ".npz" else np.save(file, ROWS)
+    with pytest.raises(FileError, match=f"name it {right}"):
         open_responses(tmp_path / name)
 
 
-def as_they_are(responses: np.ndarray) -> np.ndarray:
-    return responses
+def test_changed_bytes_of_array_files_are_one_sentence(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    np.savez(tmp_path / "r.npz", responses=ROWS)
+    rng = random.Random(0)
+    refused = 0
+    for name in ("r.npy", "r.npz"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(400):
+            changed = bytearray(whole)
+            changed[rng.randrange(len(whole))] ^= rng.randrange(1, 256)
+            (tmp_path / name).write_bytes(changed)
+            try:
+                open_responses(tmp_path / name)
+            except MindDiffuserError as error:
+                refused += 1
+                assert "\n" not in str(error)  # noqa: PT017 - where it opens, a value has changed
+    assert refused > 300
+
+
+def test_a_size_beyond_the_file_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    whole = (tmp_path / "r.npy").read_bytes()
+    (tmp_path / "r.npy").write_bytes(whole.replace(b"(3, 4), }         ", b"(3000000000, 4), }"))
+    with pytest.raises(FileError, match="truncated or damaged"):
+        open_responses(tmp_path / "r.npy")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"absent.npy do not exist: .*\.safetensors, \.npz, \.npy"):
+        open_responses(tmp_path / "absent.npy")
 
 
 def test_arrays_of_many_trials_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -157,43 +247,44 @@ def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype:
         open_responses(tmp_path / "r.safetensors")
 
 
-def test_finite_but_absurd_trials_are_bad_too() -> None:
-    rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    rows[1, 2], rows[2, 0], rows[3, 1] = 3e6, -3e38, 9e5
-
-    def scored(responses: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return responses / np.array([0.1, 1, 1, 1], np.float32)
-
-    responses, skipped = screen(rows, 4, scored)
-    assert skipped == {
-        1: "a voxel lies 3e+06 standard deviations from training, expected at most 1e+06",
-        2: "a voxel lies inf standard deviations from training, expected at most 1e+06",
-    }
-    assert (responses[3] == rows[3]).all()
-
-
-def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
-    bad = ROWS.copy()
-    bad[1, 2] = np.nan
-    rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
-    responses, skipped = screen(rows, 4, as_they_are)
-    assert list(skipped) == [1, 3, 4, 5]
-    assert "1 of 4 values" in skipped[1]
-    assert skipped[3] == "it has 3 voxels, expected 4"
-    assert skipped[4] == "every voxel is 7"
-    assert (responses[[0, 2]] == ROWS[[0, 2]]).all()
+def test_ids_come_from_the_file_that_has_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("b-2", "b-10", "a"))})
+    assert open_responses(tmp_path / "r.npy").trial_ids == ("0", "1", "2")
+    assert open_responses(tmp_path / "r.npy").named == {}
+    named = open_responses(tmp_path / "r.npz")
+    assert named.trial_ids == ("a", "b-2", "b-10")
+    assert (np.stack(list(named.rows)) == ROWS[[2, 0, 1]]).all()
+    folder = write_data(tmp_path / "data")  # pictures 1, 0, 1
+    assert open_responses(folder).trial_ids == ("test/1/0", "test/0/0", "test/1/1")
+    (folder / "trial_ids.json").write_text(json.dumps({"train": [], "test": ["x", "y", "z"]}))
+    assert open_responses(folder).named == {0: "x", 1: "y", 2: "z"}
+    (tmp_path / "ids.txt").write_text("one\ntwo\nthree\n")
+    assert with_trial_ids(open_responses(folder), tmp_path / "ids.txt").trial_ids == ("one", "two", "three")
 
 
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (ROWS[:, :3], "responses have 3 voxels, the checkpoint was fitted on 4"),
-        (np.full((2, 4), np.nan, np.float32), "none of the 2 trials"),
-        (np.ones((2, 4), np.float32), "none of the 2 trials"),
-        (np.zeros((0, 4), np.float32), "no trial"),
-    ],
-)
-def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
-    with pytest.raises(MindDiffuserError, match=told):
-        screen(rows, 4, as_they_are)
+def test_a_data_folder_s_rois_come_with_it(tmp_path: Path) -> None:
+    rois = {"V1": (0, 1), "V2": (1, 4)}
+    assert open_responses(write_small_data(tmp_path / "data", ROWS, rois=rois).folder).rois == rois
+    np.save(tmp_path / "r.npy", ROWS)
+    assert open_responses(tmp_path / "r.npy").rois is None
+
+
+def test_pictures_named_by_ids_go_to_their_trials(tmp_path: Path) -> None:
+    np.savez(tmp_path / "r.npz", **{name: ROWS[t] for t, name in enumerate(("cat", "dog", "ant"))})
+    given = open_responses(tmp_path / "r.npz")
+    for name in ("zoo", "dog", "cat"):
+        write_png_of(tmp_path / "mine" / f"{name}.png", 0)
+    with pytest.raises(InputError, match=r"2 of the 3 pictures .* named by a trial's id .*\(zoo\)"):
+        with_pictures(given, tmp_path / "mine")
+    (tmp_path / "mine" / "zoo.png").rename(tmp_path / "mine" / "ant.png")
+    shown = with_pictures(given, tmp_path / "mine")
+    assert [path.stem for path in shown.pictures or ()] == list(given.trial_ids) == ["ant", "cat", "dog"]
+    assert shown.trial_ids == given.trial_ids
+    moved = with_trial_ids(given, write_lines(tmp_path / "ids.txt", "dog", "ant", "cat"))
+    assert [path.stem for path in with_pictures(moved, tmp_path / "mine").pictures or ()] == ["dog", "ant", "cat"]
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines))
+    return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.data.folder import open_data
+from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
+from minddiffuser.training.decoders.base import TARGETS
+from minddiffuser.training.journal import Journal
+from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores, scores_bytes
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
 
@@ -50,7 +55,14 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["simulate", "fmri", "--out", "x", "--batch-size", "0"], "'0' is not a whole number above 0"),
         (["simulate", "fmri", "--out", "x", "--colour", "red"], "unrecognized arguments: --colour"),
         (["fit", "nowhere", "--out", "x"], "nowhere does not exist"),
-        (["fit", "nowhere", "--out", "x", "--preset", "mine"], "invalid choice: 'mine'"),
+        (["fit", "nowhere", "--out", "x", "--layers", "mine"], "invalid choice: 'mine'"),
+        (["fit", "nowhere", "--out", "x", "--preset", "paper"], "--preset of md-train fit is now called --layers"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "colour=red"], "decoder 'ridge' has no option 'colour'"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "colour"], "give NAME=VALUE"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "smell.alpha=2"], "one of context, latent"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "alpha=soft"], "alpha is 'soft'"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "n_selected=2.5"], "n_selected is 2.5"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", "latent.n_selected=true"], "n_selected is True"),
         (["fit", "nowhere", "--out", "x", "--percent", "0"], "percent is 0.0"),
         (["fit", "nowhere", "--out", "x", "--alpha-latent", "-1"], "alpha is -1.0"),
         (["fit", "nowhere", "--out", "x", "--n-context", "0"], "'0' is not a whole number above 0"),
@@ -106,10 +118,11 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
     assert data.n_voxels == 2000
     assert simulate("data") == 2
     assert "--force" in capsys.readouterr().err
+    pictures = data.images("train")
     assert simulate("data", "--force", "--train-repetitions", "2") == 0
     again = open_data(tmp_path / "data")
     assert again.responses("train").shape == (12, 2000)
-    np.testing.assert_array_equal(again.images("train"), data.images("train"))
+    np.testing.assert_array_equal(again.images("train"), pictures)
 
 
 def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
@@ -119,12 +132,106 @@ def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
     line = "fit data --out x --n-context 11 --n-latent 12 --n-structure 13 --n-semantic 14 --alpha-latent 2.5"
     line += f" --percent 40 --absolute --n-folds 3 --n-selection 9 --cache {tmp_path} --threads 2 --batch-size 5"
     chosen = fit_settings(parser().parse_args(line.split()))
-    n_selected = [chosen.decoder(target).n_selected for target in cli.TARGETS]
+    n_selected = [chosen.decoder(target).n_selected for target in TARGETS]
     assert n_selected == [11, 12, 13, 14]
-    assert [chosen.decoder(target).alpha for target in cli.TARGETS] == [0.15, 2.5, 0.15, 0.15]
+    assert [chosen.decoder(target).alpha for target in TARGETS] == [0.15, 2.5, 0.15, 0.15]
     selection = chosen.selection
     assert (selection.percent, selection.absolute, selection.n_folds, selection.n_selected) == (40.0, True, 3, 9)
     assert (chosen.cache_dir, chosen.n_threads, chosen.batch_size) == (tmp_path, 2, 5)
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models take a download or half a minute: whoever opens them before the rest was looked at fails."""
+    monkeypatch.setattr(cli, "_open_models", lambda *_given: pytest.fail("models were opened"))
+
+
+def a_subject(folder: Path, n_stimuli: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((12, 6)).astype(np.float32)
+    split = SplitData(
+        responses=responses,
+        stimulus=np.arange(12) % n_stimuli,
+        images=rng.integers(0, 256, (n_stimuli, 8, 8, 3), dtype=np.uint8),
+        captions=[["a cat"]] * n_stimuli,
+    )
+    rois = {"V1": (0, 6)}
+    return write_data(folder, {"train": split, "test": split}, subject="S1", rois=rois).folder
+
+
+def test_data_and_places_are_looked_at_before_models(
+    tmp_path: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = a_subject(tmp_path / "data")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    begun = tmp_path / "begun"
+    Journal(begun, "key", "of other data")
+    out = str(tmp_path / "out")
+    cases = [
+        ([str(data), "--out", str(file)], "is a file"),
+        ([str(data), "--out", str(mine)], "not empty (it holds thesis.tex)"),
+        ([str(data), "--out", str(begun)], "holds an unfinished fit of other data, models or settings"),
+        ([str(data), "--out", out, "--cache", str(file)], "cannot be written"),
+        ([str(data), "--out", out, "--n-folds", "7"], "12 training stimuli cannot be split into 7 folds"),
+        ([str(a_subject(tmp_path / "few", n_stimuli=4)), "--out", out], "4 training stimuli cannot be split"),
+    ]
+    for argv, message in cases:
+        assert main(["fit", *argv]) == 2, argv
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    assert not Path(out).exists()
+    with pytest.raises(pytest.fail.Exception, match="models were opened"):
+        main(["fit", str(data), "--out", out])
+
+
+def test_a_checkpoint_of_other_data_is_refused_before_models(
+    tmp_path: Path, small_checkpoint: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = a_subject(tmp_path / "data"), tmp_path / "c"
+    shutil.copytree(small_checkpoint, out)
+    path = out / "checkpoint.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "provenance": {"about": "other data"}}))
+    assert main(["fit", str(data), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "holds a checkpoint of other data, models or settings: choose another --out, or delete that folder" in told
+    (out / "thesis.tex").write_text("years of work")
+    assert main(["fit", str(data), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.strip().endswith("choose another --out")  # nothing of the person's is to be deleted
+
+
+def test_lines_and_scores_go_where_they_belong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results to standard output, the path last; what a person should know to standard error."""
+    poor = FeatureScores(10, 10, Score(6, 0.01, 0.0, 0.02), {})
+    good = FeatureScores(10, 10, Score(6, 0.5, 0.0, 0.02), {})
+
+    def fit(data: Any, models: Any, out: Path, settings: Any, *, progress: Any, say: Any) -> Path:
+        progress("features", 1, 2)
+        say("captions were cut")
+        progress("features", 2, 2)
+        out.mkdir()
+        scores = Scores(5, 100, {"context": good, "latent": poor}, SelectionScores(0.1, 0.3, 0.2))
+        (out / "scores.json").write_bytes(scores_bytes(scores))
+        return out
+
+    monkeypatch.setattr(cli, "_open_models", lambda *_given: None)
+    monkeypatch.setattr("minddiffuser.training.fit.fit", fit)
+    out = tmp_path / "c"
+    assert main(["fit", str(a_subject(tmp_path / "data")), "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == str(out)
+    assert "0.500 (0.020)" in told.out
+    assert "0.010 (0.020)*" in told.out
+    assert "md-train: captions were cut\n" in told.err
+    assert "md-train: warning: latent is decoded no better than the null (correlation 0.010" in told.err
+    assert "warning: context" not in told.err
 
 
 def test_another_data_set_is_one_file_and_one_line(

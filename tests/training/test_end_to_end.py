@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
+from minddiffuser.training.decoders.base import DECODERS
 
 
 def test_from_simulation_to_pictures(
@@ -26,8 +31,14 @@ def test_from_simulation_to_pictures(
     fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", *few, *common]
     assert train.main(fit) == 0
     told = capsys.readouterr()
-    assert told.out.split() == ["data", "checkpoint"]
+    lines = told.out.splitlines()
+    assert (lines[0], lines[-1]) == ("data", "checkpoint")
+    assert {"region", "all", "V1", "LO", "dimensions"} <= {line.split()[0] for line in lines if line}
     assert "features" in told.err
+    scores = json.loads(Path("checkpoint/scores.json").read_text())
+    assert scores["features"].keys() == {"context", "latent", "structure", "semantic"}
+    assert list(scores["features"]["latent"]["rois"]) == list(open_data("data").rois)
+    assert Path("checkpoint/scores.svg").read_text().startswith("<svg")
 
     data, checkpoint = open_data("data"), open_checkpoint("checkpoint")
     assert checkpoint.shapes == {"context": (15, 16), "latent": (4, 4, 4), "structure": (6, 17, 32), "semantic": (32,)}
@@ -54,5 +65,90 @@ def test_from_simulation_to_pictures(
     assert (made[0] != made[1]).any()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["n_trials"] == 3
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    capsys.readouterr()
     assert train.main(fit) == 0  # finished: given again as it is
+    assert capsys.readouterr().out.splitlines() == lines[1:]
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """A decoder as CONTRIBUTING describes one: each target from the voxel that goes with it best."""
+
+    shrink: float = 1.0
+
+    @classmethod
+    def for_target(cls, target: str, **options: Any) -> Nearest:
+        return cls(**options)
+
+    def fit(
+        self, responses: np.ndarray, targets: Any, *, n_threads: int | None = None, progress: Any = None
+    ) -> FittedNearest:
+        n_targets = targets.shape[1]
+        best, slope = np.empty(n_targets, np.int32), np.empty(n_targets, np.float32)
+        power = np.maximum((responses**2).sum(axis=0), 1e-9)
+        for start in range(0, n_targets, 100):
+            product = responses.T @ targets.columns(start, min(start + 100, n_targets))
+            part = slice(start, start + product.shape[1])
+            best[part] = np.abs(product / np.sqrt(power)[:, None]).argmax(axis=0)
+            slope[part] = np.take_along_axis(product / power[:, None], best[part][None], axis=0)[0] / self.shrink
+            if progress is not None:
+                progress(part.stop, n_targets)
+        return FittedNearest(best, slope)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "nearest", "shrink": self.shrink}
+
+
+@dataclass(frozen=True)
+class FittedNearest:
+    best: np.ndarray
+    slope: np.ndarray
+
+    def predict(self, responses: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return responses[:, self.best[start:stop]] * self.slope[start:stop].astype(float)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "index": self.best[:, None],
+            "weight": self.slope[:, None],
+            "bias": np.zeros(len(self.best), np.float32),
+        }
+
+
+def test_another_decoder_goes_through_the_command(
+    tmp_path: Path, small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file, one line in the register: help, options, selection, scores and a checkpoint that decodes."""
+    module = ModuleType("minddiffuser.training.decoders.nearest")
+    module.Nearest = Nearest  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(DECODERS, "nearest", ("nearest", "Nearest"))
+    monkeypatch.chdir(tmp_path)
+    common = ["--models", str(small_world), "--device", "cpu"]
+    assert train.main(["simulate", "fmri", "--out", "data", "--n-train", "8", "--n-test", "2", *common]) == 0
+
+    with pytest.raises(SystemExit):
+        train.main(["fit", "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "nearest (options: shrink); ridge (options: n_selected, alpha)" in help_text
+    fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", "--decoder", "nearest", *common]
+    for wrong, message in (
+        (["--n-latent", "5"], "--n-latent cannot be used: decoder 'nearest' has no option 'n_selected'"),
+        (["--alpha-context", "5"], "--alpha-context cannot be used: decoder 'nearest' has no option 'alpha'"),
+        (["--n-selection", "5"], "decoder 'nearest' has no option 'n_selected': its options are shrink"),
+        (["--decoder-option", "alpha=5"], "decoder 'nearest' has no option 'alpha': its options are shrink"),
+    ):
+        assert train.main([*fit, *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert train.main([*fit, "--decoder-option", "shrink=2", "--decoder-option", "latent.shrink=4"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "checkpoint"
+
+    checkpoint, data = open_checkpoint("checkpoint"), open_data("data")
+    kinds = checkpoint.description["decoders"]
+    assert kinds["latent"] == {"kind": "nearest", "shrink": 4}
+    assert kinds["structure"] == {"kind": "nearest", "shrink": 2}
+    decoded = checkpoint.decode(data.responses("train"))
+    true = np.load(next((tmp_path / "features").glob("*/latent.npy")), allow_pickle=False)
+    slope = [np.polyfit(true[:, 0, 0, k], decoded.latent[:, 0, 0, k], 1)[0] for k in range(4)]
+    assert all(0 < value < 0.25 for value in slope)  # a fit of one voxel explains a share below 1, shrunk by 4

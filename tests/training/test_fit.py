@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from json_edits import single_edits
 
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.training import blocks as block_rule
 from minddiffuser.training.decoders.base import DECODERS, make_decoder
-from minddiffuser.training.decoders.ridge import Ridge
+from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import FitSettings, fit
 from minddiffuser.training.selection import SelectionSettings
@@ -32,6 +34,8 @@ class Features:
     latent: np.ndarray
     structure: np.ndarray
     semantic: np.ndarray
+    key: str = "f" * 64
+    libraries: dict[str, str] = field(default_factory=lambda: {"torch": "1.0"})
 
 
 @dataclass
@@ -43,6 +47,8 @@ class Data:
     modality: str = "fmri"
     provenance: dict[str, Any] = field(default_factory=dict)
     order: np.ndarray = field(default_factory=lambda: np.r_[np.arange(40), np.arange(20)])
+    rois: dict[str, tuple[int, int]] = field(default_factory=lambda: {"V1": (0, 5), "LO": (5, 14)})
+    texts: int = N_STIMULI
 
     @property
     def n_voxels(self) -> int:
@@ -59,6 +65,10 @@ class Data:
     def hash(self, split: str) -> str:
         assert split == "train"
         return "d" * 64
+
+    def captions(self, split: str) -> list[list[str]]:
+        assert split == "train"
+        return [["a cat"]] * self.texts
 
 
 @dataclass
@@ -178,11 +188,175 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, data:
         assert not (out / "checkpoint.json").exists()
         with pytest.raises(FileError, match="not finished"):
             open_checkpoint(out)
-        before = {name: (out / name).stat().st_mtime_ns for name in contents(out) if name.endswith("safetensors")}
+        finished = [name for name in contents(out) if name.endswith("safetensors") and ".part." not in name]
+        before = {name: (out / name).stat().st_mtime_ns for name in finished}
         fit(data, Models(), out, SETTINGS)
         assert contents(out) == whole
         assert before
         assert before == {name: (out / name).stat().st_mtime_ns for name in before}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Blocks of 8 targets; the list receives (n_trials, n_targets) of every call of the solver."""
+    monkeypatch.setattr(block_rule, "_BLOCK", 8)
+    monkeypatch.setattr(block_rule, "_BLOCK_PER_VOXEL", 0)
+    whole, calls = Ridge.fit, []
+
+    def counted(self: Ridge, responses: Any, targets: Any, **options: Any) -> FittedRidge:
+        calls.append(targets.shape)
+        return whole(self, responses, targets, **options)
+
+    monkeypatch.setattr(Ridge, "fit", counted)
+    return calls
+
+
+def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    """Interrupted after every block, again and again, until it is done: as many fits, and the same bytes."""
+    seen: list[tuple[str, int, int]] = []
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS, progress=lambda *told: seen.append(told)))
+    n_unbroken = len(small_blocks)
+    assert [told for told in seen if told[0] == "latent"][-2:] == [("latent", 8, 16), ("latent", 16, 16)]
+    assert ("selection", 8, 240) in seen
+    small_blocks.clear()
+    furthest: dict[str, int] = {}
+    out, n_kills = tmp_path / "c", 0
+
+    class Killed(Exception):
+        pass
+
+    while not (out / "checkpoint.json").exists():
+        n_begun = len(small_blocks)
+
+        def kill(name: str, done: int, total: int, before: int = n_begun) -> None:
+            assert done >= furthest.get(name, 0), f"{name} began again at {done}"
+            if len(small_blocks) > before + 3:  # something is kept, and more has been fitted
+                raise Killed
+            furthest[name] = done
+
+        try:
+            fit(data, Models(), out, SETTINGS, progress=kill)
+        except Killed:
+            n_kills += 1
+    assert n_kills > 20
+    assert contents(out) == whole
+    assert len(small_blocks) <= n_unbroken + 3 * n_kills  # scores are kept for all three regions together
+
+
+def test_a_kept_block_that_was_damaged_is_fitted_again(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def killed(name: str, done: int, _total: int) -> None:
+        if name == "selection" and done == 200:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), out, SETTINGS, progress=killed)
+    parts = sorted(out.glob("selection-*.part.safetensors"))
+    assert len(parts) == 24
+    parts[3].write_bytes(parts[2].read_bytes())
+    parts[5].unlink()
+    (out / "mine.part.safetensors").write_bytes(b"somebody's")
+    seen: list[int] = []
+    fit(
+        data, Models(), out, SETTINGS, progress=lambda name, done, _: seen.append(done) if name == "selection" else None
+    )
+    assert seen[0] == 22 * 8
+    (out / "mine.part.safetensors").unlink()  # it was left alone
+    assert contents(out) == whole
+
+
+def test_a_second_fit_into_the_folder_is_refused_and_harms_nothing(tmp_path: Path, data: Data) -> None:
+    told: list[str] = []
+
+    def progress(name: str, _done: int, _total: int) -> None:
+        if not told and name == "selection":
+            with pytest.raises(
+                FileError, match=f"another process is working in {tmp_path / 'c'}: wait for it"
+            ) as caught:
+                fit(data, Models(), tmp_path / "c", SETTINGS)
+            told.append(str(caught.value))
+
+    fit(data, Models(), tmp_path / "c", SETTINGS, progress=progress)
+    assert len(told) == 1
+    assert contents(tmp_path / "c") == contents(fit(data, Models(), tmp_path / "alone", SETTINGS))
+
+
+def test_hidden_drafts_of_other_programs_are_left_alone(tmp_path: Path, data: Data) -> None:
+    out = tmp_path / "c"
+    out.mkdir()
+    ours, theirs = out / ".latent.safetensors.123.draft", out / ".thesis.tex.123.draft"
+    for path in (ours, theirs):
+        path.write_text("half")
+    fit(data, Models(), out, SETTINGS)
+    assert theirs.read_text() == "half"
+    assert not ours.exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_decoder_that_gives_nan_is_refused_before_its_file(
+    value: float, tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FittedRidge.arrays
+
+    def spoiled(self: FittedRidge) -> dict[str, np.ndarray]:
+        arrays = {name: array.copy() for name, array in whole(self).items()}
+        arrays["weight"][3, 2] = value
+        return arrays
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FittedRidge, "arrays", spoiled)
+        with pytest.raises(InputError, match="decoder of context gave NaN or infinite weights for 1 of 42 dimensions"):
+            fit(data, Models(), tmp_path / "c", SETTINGS)
+    assert not (tmp_path / "c" / "context.safetensors").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            FittedRidge, "predict", lambda self, x, start=0, stop=None: np.full((len(x), stop - start), value)
+        )
+        with pytest.raises(InputError, match="gave NaN or infinite values for held-out trials"):
+            fit(data, Models(), tmp_path / "c", SETTINGS)
+    assert not (tmp_path / "c" / "mask.safetensors").exists()
+    open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+
+
+def test_constants_of_nan_are_refused(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty caption is no feature of any picture, and a checkpoint with it could not be opened either."""
+    monkeypatch.setattr(Models, "encode_text", lambda self, captions: np.full((1, 15, 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="uncond_context of constants.safetensors came out with NaN"):
+        fit(data, Models(), tmp_path / "c", SETTINGS)
+
+
+def test_single_edits_of_the_journal_change_no_number(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    """The fit ends with the same bytes, or is refused in one sentence before anything is written."""
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def killed(name: str, done: int, _total: int) -> None:
+        if name == "scores" and done > 0:
+            raise KeyboardInterrupt
+
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), half, SETTINGS, progress=killed)
+    journal = json.loads((half / "fit.json").read_text())
+    n_finished, before = 0, contents(half)
+    for edit, changed in single_edits(journal, 250):
+        (half / "fit.json").write_text(json.dumps(changed))
+        # Where it goes on is enough: what it would write then is the same as in the other tests.
+        with pytest.raises((ZeroDivisionError, FileError)) as caught:
+            fit(data, Models(), half, SETTINGS, progress=lambda *_: 1 / 0)
+        n_finished += caught.type is ZeroDivisionError
+        if caught.type is FileError:
+            assert len(str(caught.value).splitlines()) == 1, edit
+            assert {**contents(half), "fit.json": b""} == {**before, "fit.json": b""}
+    assert n_finished > 100
+    assert contents(fit(data, Models(), half, SETTINGS)) == whole
 
 
 def test_a_file_damaged_after_the_kill_is_fitted_again(tmp_path: Path, data: Data) -> None:
@@ -204,6 +378,18 @@ def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None
     (out / "mask.safetensors").write_bytes(b"half")
     with pytest.raises(FileError, match="truncated or was changed"):
         fit(data, Models(), out, SETTINGS)
+
+
+def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Path, data: Data) -> None:
+    out = fit(data, Models(), tmp_path / "checkpoint", FitSettings(n_threads=1))
+    checkpoint = open_checkpoint(out)
+    assert list((checkpoint.rois or {}).items()) == [("V1", (0, 5)), ("LO", (5, 14))]
+    assert checkpoint.require_rois(data.rois) is None
+    turned = replace(data, rois={"LO": (0, 9), "V1": (9, 14)})
+    with pytest.raises(InputError, match="voxels 0 to 5 are 'V1' there, and 0 to 9 are 'LO' in the data folder"):
+        checkpoint.require_rois(turned.rois)
+    with pytest.raises(InputError, match="0 to 5 are 'V1' there"):
+        fit(turned, Models(), out, FitSettings(n_threads=1))
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -242,21 +428,26 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
 def test_a_full_disk_is_one_sentence_and_can_be_continued(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether it is a small file, a fold of the selection or one of the scores that has no room."""
     import safetensors.numpy
 
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
     save, calls = safetensors.numpy.save_file, []
+    n_files = len(PARTS) + SETTINGS.selection.n_folds * (1 + len(SHAPES))  # folds are kept one by one
+    for when in (2, 8, n_files - 1):
+        calls.clear()
 
-    def full(arrays: Any, path: Any, **options: Any) -> None:
-        calls.append(path)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        save(arrays, path, **options)
+        def full(arrays: Any, path: Any, when: int = when, **options: Any) -> None:
+            calls.append(path)
+            if len(calls) == when:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            save(arrays, path, **options)
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    with pytest.raises(FileError, match="the disk is full while writing"):
-        fit(data, Models(), tmp_path / "c", SETTINGS)
-    open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
-    assert len(calls) == len(PARTS) + 1
+        monkeypatch.setattr(safetensors.numpy, "save_file", full)
+        with pytest.raises(FileError, match="the disk is full while writing"):
+            fit(data, Models(), tmp_path / str(when), SETTINGS)
+        assert contents(fit(data, Models(), tmp_path / str(when), SETTINGS)) == whole
+        assert len(calls) == n_files + 1
 
 
 def test_bad_training_data_is_refused(tmp_path: Path, data: Data, features: Features) -> None:
@@ -276,9 +467,8 @@ def test_bad_training_data_is_refused(tmp_path: Path, data: Data, features: Feat
             fit(bad, Models(), tmp_path / str(number), SETTINGS)
     with pytest.raises(ShapeError, match="2 trials or more"):
         fit(Data(data.train[:1], order=np.zeros(1, int)), Models(), tmp_path / "one", SETTINGS)
-    features.context = None
     with pytest.raises(InputError, match="no captions"):
-        fit(data, Models(), tmp_path / "mute", SETTINGS)
+        fit(replace(data, texts=0), Models(), tmp_path / "mute", SETTINGS)
 
 
 def test_settings_that_cannot_be_used_are_refused() -> None:
@@ -333,6 +523,7 @@ def test_places_are_checked_before_the_work(tmp_path: Path, data: Data, monkeypa
     assert (tmp_path / "here" / "checkpoint.json").exists()
 
 
+@dataclass(frozen=True)
 class MeanVoxel:
     """A decoder in one file: every target is a multiple of the mean of all voxels."""
 
@@ -340,11 +531,19 @@ class MeanVoxel:
     def for_target(cls, target: str) -> MeanVoxel:
         return cls()
 
-    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> MeanVoxel:
-        n_targets, mean = targets.shape[1], responses.mean(axis=1)
-        y = targets.columns(0, n_targets)
-        self.slope, self.n_voxels = (mean @ y) / (mean @ mean), responses.shape[1]
-        return self
+    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> FittedMean:
+        mean = responses.mean(axis=1)
+        slope = (mean @ targets.columns(0, targets.shape[1])) / (mean @ mean)
+        return FittedMean(slope, responses.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "mean"}
+
+
+@dataclass(frozen=True)
+class FittedMean:
+    slope: np.ndarray
+    n_voxels: int
 
     def predict(self, responses: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
         return np.outer(responses.mean(axis=1), self.slope[start:stop])
@@ -354,9 +553,6 @@ class MeanVoxel:
         weight = np.repeat(self.slope[:, None] / self.n_voxels, self.n_voxels, axis=1).astype(np.float32)
         index = np.broadcast_to(np.arange(self.n_voxels, dtype=np.int32), shape)
         return {"index": index, "weight": weight, "bias": np.zeros(len(self.slope), np.float32)}
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "mean"}
 
 
 @pytest.fixture
@@ -380,7 +576,7 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
     used = np.delete(data.train.astype(float), 3, axis=1)
     mean = ((used - used.mean(0)) / used.std(0)).mean(axis=1)
     assert abs(np.corrcoef(decoded[:, 0], mean)[0, 1]) > 0.9999
-    with pytest.raises(InputError, match="cannot take these options"):
+    with pytest.raises(InputError, match="decoder 'mean' has no option 'n_selected': it has none"):
         make_decoder("mean", "context", n_selected=3)
     with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, ridge"):
         fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "dream"]))
@@ -389,9 +585,9 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
 def test_a_decoder_of_another_layout_is_refused_before_its_file(
     tmp_path: Path, data: Data, mean_decoder: FitSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = MeanVoxel.arrays
+    whole = FittedMean.arrays
     for change in ({"weight": np.zeros((42, 14))}, {"scale": np.ones(42, np.float32)}, {"bias": np.zeros(3, "f4")}):
-        monkeypatch.setattr(MeanVoxel, "arrays", lambda self, change=change: {**whole(self), **change})
+        monkeypatch.setattr(FittedMean, "arrays", lambda self, change=change: {**whole(self), **change})
         with pytest.raises(ShapeError, match="decoder of context gave .*a checkpoint holds index int32"):
             fit(data, Models(), tmp_path / "c", mean_decoder)
     assert not (tmp_path / "c" / "context.safetensors").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.training import selection
+from minddiffuser.training import blocks as block_rule
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.selection import (
     SelectionSettings,
@@ -191,8 +191,8 @@ def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkey
         )
 
     whole = score()
-    monkeypatch.setattr(selection, "_BLOCK", 3)
-    monkeypatch.setattr(selection, "_BLOCK_PER_VOXEL", 0)
+    monkeypatch.setattr(block_rule, "_BLOCK", 3)
+    monkeypatch.setattr(block_rule, "_BLOCK_PER_VOXEL", 0)
     told.clear()
     np.testing.assert_allclose(score(), whole, atol=1e-6)
     assert told == [(done, 16) for done in (3, 6, 8, 11, 14, 16)]

@@ -323,6 +323,10 @@ def test_subject_folder(tmp_path: Path) -> None:
     assert data.provenance["models"] == {"name": "fake", "hash": "0" * 64}
     assert (data.provenance["seed"], data.provenance["snr"]) == (3, 1.0)
     assert data.subject == "simulated-3"
+    # Test trials average three showings, training trials are one each; no id names the subject.
+    assert data.trial_ids("test") == ("test/0/mean", "test/1/mean", "test/2/mean")
+    assert data.trial_ids("train") == tuple(f"train/{k}/0" for k in range(11))
+    assert make(tmp_path / "other", seed=4).trial_ids("test") == data.trial_ids("test")
 
 
 def test_subject_repeats_and_seeds_differ(tmp_path: Path) -> None:
@@ -344,7 +348,7 @@ def test_weights_are_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     make(tmp_path / "data")
     files = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
     names = {path.name for path in files if path.suffix != ".png"}
-    assert names == {"data.json", "captions.json", "train.safetensors", "test.safetensors"}
+    assert names == {"data.json", "captions.json", "trial_ids.json", "train.safetensors", "test.safetensors"}
     for name in ("train", "test"):
         arrays = load_file(tmp_path / "data" / f"{name}.safetensors")
         assert set(arrays) == {"responses", "stimulus", "noise_ceiling"}
@@ -366,6 +370,9 @@ def test_own_pictures_of_any_size_and_mode(tmp_path: Path, rng: np.random.Genera
     assert np.isfinite(data.responses("test")).all()
     assert data.captions("test") == []
     assert data.provenance["stimuli"]["test"] == ["a.jpg", "b.PNG", "c.png"]
+    # What becomes of them is said, and their names stay with them.
+    assert data.provenance["stimuli"]["note"].startswith("a.jpg (300 x 20 px), b.PNG (5 x 9 px) are not square: ")
+    assert [name.split("/")[1] for name in data.trial_ids("test")] == ["a.jpg", "b.PNG", "c.png"]
     # The training half of the subject does not depend on what is tested.
     np.testing.assert_array_equal(data.responses("train"), make(tmp_path / "plain").responses("train"))
 

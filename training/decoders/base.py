@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import InputError, check_choice
-from ..solvers.ridge import Columns
+from ..solvers.columns import Columns
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -18,9 +19,10 @@ Progress = Callable[[int, int], None]
 # What is decoded from responses; runtime.checkpoint reads a file for each.
 TARGETS = ("context", "latent", "structure", "semantic")
 
-# name -> (module in this package, class). The class holds the settings; its `for_target(target, **options)` gives
-# the defaults for one target kind, changed by `options`. md-train fit offers each as --decoder; checkpoints need no
-# change, because what decoding reads is the same for all (see FittedDecoder.arrays).
+# name -> (module in this package, class). The class is a frozen dataclass of the settings; its
+# `for_target(target, **options)` gives the defaults for one target kind, changed by `options`. md-train fit offers
+# each as --decoder and its fields as --decoder-option; checkpoints need no change, because what decoding reads is the
+# same for all (see FittedDecoder.arrays). Import what is heavy inside `fit`: the command's help reads the classes.
 DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge")}
 
 
@@ -41,22 +43,43 @@ class FittedDecoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Settings of a decoder, and the way to fit it."""
+    """Settings of a decoder, and the way to fit it.
+
+    A kind whose targets do not depend on one another may have ``block(n_trials, n_voxels) -> int | None`` besides:
+    the number of targets from which on preparing for the responses costs little (None: all that fit in memory).
+    Large fits then go on block by block after an interruption; without it, a feature is fitted in one go.
+    """
 
     def fit(
         self,
         responses: Array,
-        targets: Array | Columns,
+        targets: Columns,
         *,
         n_threads: int | None = None,
         progress: Progress | None = None,
     ) -> FittedDecoder:
-        """Fit to normalised responses (n_trials, n_voxels) and normalised targets (n_trials, n_targets)."""
+        """Fit to normalised responses (n_trials, n_voxels) float64 and normalised targets (n_trials, n_targets).
+
+        `targets` is no array: read ``targets.columns(start, stop)`` for as many columns at a time as memory allows.
+        `progress` receives (targets done, n_targets).
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
         """JSON for the checkpoint: "kind", its name in DECODERS, and the options that make it again."""
         ...
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options of a registered kind: the fields of its settings.
+
+    Raises
+    ------
+    InputError
+        The name is unknown.
+    """
+    kind = _kind(name)
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def make_decoder(name: str, target: str, **options: Any) -> Decoder:
@@ -67,15 +90,38 @@ def make_decoder(name: str, target: str, **options: Any) -> Decoder:
     InputError
         The name, the target or an option is unknown, or a value cannot be used.
     """
-    check_choice("decoder", name, DECODERS)
     check_choice("target", target, TARGETS)
-    module, attribute = DECODERS[name]
-    decoder: Any = getattr(import_module(f"{__package__}.{module}"), attribute)
+    kind = _kind(name)
+    check_options(name, options)
     try:
-        made: Decoder = decoder.for_target(target, **options)
-    except TypeError as error:
-        raise InputError(f"decoder {name!r} cannot take these options ({error}): see its settings") from error
+        made: Decoder = kind.for_target(target, **options)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise InputError(f"decoder {name!r} cannot use the options {given} ({error}): give other values") from error
     return made
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a registered kind does not have.
+
+    Raises
+    ------
+    InputError
+        The name or an option is unknown.
+    """
+    known = options_of(name)
+    strange = sorted(set(options) - set(known))
+    if strange:
+        there = f"its options are {', '.join(known)}" if known else "it has none"
+        raise InputError(f"decoder {name!r} has no option {strange[0]!r}: {there}")
+
+
+def _kind(name: str) -> Any:
+    check_choice("decoder", name, DECODERS)
+    module, attribute = DECODERS[name]
+    return getattr(import_module(f"{__package__}.{module}"), attribute)
 
 
 def changed(decoder: Decoder, target: str, **options: Any) -> Decoder:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import InputError
-from ..solvers.ridge import Columns, SparseRidge, fit_ridge
+from ..solvers.columns import Columns
 from .base import Array, Progress
+
+if TYPE_CHECKING:
+    from ..solvers.ridge import SparseRidge
 
 # Voxels per target. The paper names no number for the semantic feature; a single layer's fits.
 N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350}
 # The paper's penalty, on z-scored responses and targets.
 ALPHA = 0.15
+# Blocks are whole jobs of the solver, so that their number changes no bit; and not so small that starting one counts.
+_JOB, _SMALLEST_BLOCK = 128, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +40,12 @@ class Ridge:
     alpha: float = ALPHA
 
     def __post_init__(self) -> None:
-        if self.n_selected < 1:
-            raise InputError(f"n_selected is {self.n_selected}, expected at least 1 voxel per target")
-        if not (np.isfinite(self.alpha) and self.alpha >= 0):
-            raise InputError(f"alpha is {self.alpha}, expected a finite penalty of at least 0")
+        if type(self.n_selected) is not int or self.n_selected < 1:
+            raise InputError(
+                f"n_selected is {self.n_selected!r}, expected a whole number of at least 1 voxel per target"
+            )
+        if type(self.alpha) not in (int, float) or not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise InputError(f"alpha is {self.alpha!r}, expected a finite penalty of at least 0")
 
     @classmethod
     def for_target(cls, target: str, **options: Any) -> Self:
@@ -47,12 +55,14 @@ class Ridge:
     def fit(
         self,
         responses: Array,
-        targets: Array | Columns,
+        targets: Columns,
         *,
         n_threads: int | None = None,
         progress: Progress | None = None,
     ) -> FittedRidge:
         """Fit to z-scored responses (n_trials, n_voxels) and z-scored targets (n_trials, n_targets)."""
+        from ..solvers.ridge import fit_ridge  # scipy, which reading the settings does not need
+
         solved = fit_ridge(
             responses,
             targets,
@@ -63,6 +73,13 @@ class Ridge:
             dtype=np.float32,
         )
         return FittedRidge(solved)
+
+    def block(self, n_trials: int, n_voxels: int) -> int | None:
+        """So many targets that their systems cost twice the voxels' Gram matrix, which every block makes anew."""
+        if self.n_selected >= n_voxels:  # one factorisation serves all targets, the more the better
+            return None
+        gram, system = n_trials * n_voxels**2, self.n_selected**3 / 3
+        return max(_SMALLEST_BLOCK, _JOB * math.ceil(2 * gram / system / _JOB))
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "ridge", "n_selected": self.n_selected, "alpha": self.alpha}

@@ -1,7 +1,11 @@
 """What the decoders are fitted to: context, latent, structure and semantic feature of every stimulus of a split.
 
 Kept on disk under a key of everything that decides them, so that nothing stale is ever read; written a batch at a
-time, so that memory does not grow with the number of stimuli and a run that was killed goes on where it was.
+time, so that memory does not grow with the number of stimuli and a run that was killed goes on where it was. Rows are
+hashed as they are written and compared when they are read. Who computes holds a lock beside the folder; others wait.
+
+Versions of libraries are no part of the key: they change the last digits, and features take hours. They are kept,
+compared, and told.
 """
 
 from __future__ import annotations
@@ -20,17 +24,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import read_json, write_json
+from ...runtime.files import check_format, read_json, write_json
 from ...runtime.images import fit_square, to_float
+from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
+from ...runtime.models.structure import PRESETS
+from .. import libraries
+from .captions import Cut, cut_captions
+from .checks import check_finite, check_varies
 
-VERSION = 1
+VERSION = 2
 """Of the files, and of how features are computed from models and stimuli: raise it when either changes."""
 DESCRIPTION = "features.json"
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+_HASHED_AT_ONCE = 1 << 24
 
 
 class Stimuli(Protocol):
@@ -47,7 +60,8 @@ class Features:
     """Features of one split's stimuli, read-only float32 arrays mapped from `folder` (not in memory).
 
     `context` (n, 15, d_text), the mean over a stimulus's captions, None when the split has no captions;
-    `latent` (n, 4, h, w); `structure` (n, 6, n_tokens, d_vision); `semantic` (n, d_vision).
+    `latent` (n, 4, h, w); `structure` (n, 6, n_tokens, d_vision); `semantic` (n, d_vision). `libraries` are the
+    versions that they were computed with.
     """
 
     context: Float32 | None
@@ -56,6 +70,7 @@ class Features:
     semantic: Float32
     folder: Path
     key: str
+    libraries: dict[str, str]
 
 
 def extract_features(
@@ -66,6 +81,7 @@ def extract_features(
     cache_dir: Path,
     batch_size: int = 32,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Features:
     """Compute the features of every stimulus of a split, or open those that are already there.
 
@@ -79,13 +95,19 @@ def extract_features(
         From `load_models`.
     cache_dir
         Features lie in `cache_dir`/<key>; deleting the folder is always safe. One stimulus takes 1 MB with SD 1.4.
+        Several processes may share it: one computes, the others wait for it.
     batch_size
         Stimuli per forward pass; memory grows with it and with nothing else.
     progress
         Called with (stimuli done, stimuli in all) at the start and after each batch.
+    say
+        Receives single lines: that another process is waited for, that captions were cut, that kept features were
+        computed with other versions of the libraries.
 
     Raises
     ------
+    InputError
+        Features that nothing can be fitted to: NaN, infinite, or the same for every picture.
     FileError
         The cache cannot be written (disk full, permissions), or a stimulus cannot be read.
     """
@@ -97,23 +119,59 @@ def extract_features(
     folder = Path(cache_dir) / key[:32]
     total = data.n_stimuli(split)
     shapes = _shapes(data.captions(split), models, total)
+
+    def fill(target: _Target) -> None:
+        _fill(target, data, split, models, batch_size, progress)
+
     found = _open(folder, key, shapes)
     if found is None:
-        partial = folder.with_name(f"{folder.name}.partial")
-        try:
-            done = _prepare(partial, key, ingredients, shapes)
-            _fill(_Target(partial, shapes, done, total), data, split, models, batch_size, progress)
-            _publish(partial, folder)
-        except OSError as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(_cannot_write(Path(cache_dir), error)) from error
-        found = _open(folder, key, shapes)
+        with locked(beside(folder), folder, wait=True, on_wait=say):
+            found = _open(folder, key, shapes)  # another process may have made them just now
+            if found is None:
+                found = _make(folder, key, ingredients, shapes, fill)
+            elif progress is not None:
+                progress(total, total)
     elif progress is not None:
         progress(total, total)
+    if say is not None:
+        for line in _notes(found):
+            say(line)
+    features, _ = found
+    return features
+
+
+def _make(
+    folder: Path,
+    key: str,
+    ingredients: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    fill: Callable[[_Target], None],
+) -> _Opened:
+    """Let `fill` compute what is missing, in a folder beside, and give the whole its name."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        fill(_prepare(partial, key, ingredients, shapes))
+        _publish(partial, folder)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(_cannot_write(folder.parent, error)) from error
+    found = _open(folder, key, shapes)
     if found is None:
-        raise FileError(f"the features in {folder} do not fit what was just written: delete that folder and run again")
+        raise FileError(f"the features in {folder} are not what was just written: check that drive, and run again")
     return found
+
+
+def _notes(found: _Opened) -> list[str]:
+    features, cut = found
+    differing = libraries.differences(features.libraries, versions(libraries.FEATURES))
+    notes = [cut.line()]
+    if differing:
+        notes.append(
+            f"the features kept in {features.folder} were computed with {differing} and are used as they are: their "
+            "last digits may differ from what would be computed now; delete that folder to compute them again"
+        )
+    return [note for note in notes if note]
 
 
 def _ingredients(data: Stimuli, split: str, models: Models) -> dict[str, Any]:
@@ -151,61 +209,106 @@ def _shapes(captions: Sequence[Sequence[str]], models: Models, total: int) -> di
 
 @dataclass
 class _Target:
-    """The files being written: `done` of `total` rows are whole."""
+    """The files being written: `done` of `total` rows are whole, and `hashes` are those of their bytes."""
 
     folder: Path
     shapes: dict[str, tuple[int, ...]]
-    done: int
-    total: int
+    content: dict[str, Any]
+    hashes: dict[str, Any]
 
-    def write(self, rows: dict[str, Float32]) -> None:
+    @property
+    def done(self) -> int:
+        return int(self.content["done"])
+
+    @property
+    def total(self) -> int:
+        return _n_rows(self.shapes)
+
+    def write(self, rows: dict[str, Float32], cut: Cut) -> None:
         # Through plain files, not the mapping: a full disk is then an error to report and not a bus error, and
         # written pages do not count as this process's memory.
-        count = len(next(iter(rows.values())))
+        done, count = self.done, len(next(iter(rows.values())))
         for name, values in rows.items():
-            path = self.folder / f"{name}.npy"
-            start = path.stat().st_size - _row_bytes(self.shapes[name]) * self.total
+            path, data = self.folder / f"{name}.npy", np.ascontiguousarray(values, np.float32).tobytes()
             with open(path, "r+b") as file:
-                file.seek(start + self.done * _row_bytes(self.shapes[name]))
-                file.write(np.ascontiguousarray(values, np.float32).tobytes())
+                file.seek(_start(path, self.shapes[name]) + done * _row_bytes(self.shapes[name]))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # before `done` says so
-        self.done += count
-        description = read_json(self.folder / DESCRIPTION, "the features' description")
-        write_json(self.folder / DESCRIPTION, description | {"done": self.done})
+            self.hashes[name].update(data)
+        self.content |= {
+            "done": done + count,
+            "sha256": {name: digest.hexdigest() for name, digest in self.hashes.items()},
+            "captions": (Cut.read(self.content["captions"]) + cut).describe(),
+        }
+        write_json(self.folder / DESCRIPTION, self.content)
+
+
+def _n_rows(shapes: dict[str, tuple[int, ...]]) -> int:
+    return next(iter(shapes.values()))[0]
 
 
 def _row_bytes(shape: tuple[int, ...]) -> int:
     return 4 * int(np.prod(shape[1:]))
 
 
-def _prepare(folder: Path, key: str, ingredients: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:
-    """Go on with what an earlier run left, or make empty files of full length; returns the rows that are whole."""
-    done = _rows_done(folder, key, shapes)
-    if done is not None:
-        return done
+def _start(path: Path, shape: tuple[int, ...]) -> int:
+    """Where the rows begin in a file of full length."""
+    return path.stat().st_size - _row_bytes(shape) * shape[0]
+
+
+def _prepare(folder: Path, key: str, ingredients: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> _Target:
+    """Go on with what an earlier run left, or make empty files of full length."""
+    now = versions(libraries.FEATURES)
+    found = _whole_rows(folder, key, shapes)
+    if found is not None:
+        content, hashes = found
+        content["libraries"] = libraries.merged(content["libraries"], now) if content["done"] else now
+        return _Target(folder, shapes, content, hashes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, shape in shapes.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
     content = {"format": "minddiffuser-features", "version": VERSION, "key": key, "done": 0}
-    write_json(folder / DESCRIPTION, content | {"ingredients": ingredients, "shapes": shapes})
-    return 0
+    content |= {"libraries": now, "captions": Cut().describe(), "ingredients": ingredients, "shapes": shapes}
+    write_json(folder / DESCRIPTION, content)
+    return _Target(folder, shapes, content, {name: hashlib.sha256() for name in shapes})
 
 
-def _rows_done(folder: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> int | None:
-    """How many rows of `folder` are whole; None when it is not there, damaged, or of another key."""
+def _whole_rows(
+    folder: Path, key: str, shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The description and the hashes so far; None when nothing is there, it is damaged, or of another key."""
     try:
         content = read_json(folder / DESCRIPTION, "the features' description")
-        if content.get("key") != key or content.get("version") != VERSION:
+        check_format(content, folder / DESCRIPTION, "features", VERSION)
+        Cut.read(content["captions"])
+        done, before = content["done"], content["libraries"]
+        good = type(done) is int and 0 <= done <= _n_rows(shapes) and isinstance(before, dict)
+        if content["key"] != key or not good or not all(isinstance(value, str) for value in before.values()):
             return None
+        hashes = {}
         for name, shape in shapes.items():
             _map(folder, name, shape)
-        done = int(content["done"])
+            hashes[name] = _hash_rows(folder / f"{name}.npy", shape, done)
+            if done > 0 and hashes[name].hexdigest() != content["sha256"][name]:
+                return None
     except (FileError, OSError, KeyError, TypeError, ValueError):
         return None
-    total = next(iter(shapes.values()))[0]
-    return done if 0 <= done <= total else None
+    return content, hashes
+
+
+def _hash_rows(path: Path, shape: tuple[int, ...], n_rows: int) -> Any:
+    digest, left = hashlib.sha256(), n_rows * _row_bytes(shape)
+    with open(path, "rb") as file:
+        file.seek(_start(path, shape))
+        while left > 0:
+            data = file.read(min(left, _HASHED_AT_ONCE))
+            if not data:
+                raise ValueError(path)
+            digest.update(data)
+            left -= len(data)
+    return digest
 
 
 def _map(folder: Path, name: str, shape: tuple[int, ...]) -> Float32:
@@ -215,12 +318,18 @@ def _map(folder: Path, name: str, shape: tuple[int, ...]) -> Float32:
     return array
 
 
-def _open(folder: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Features | None:
-    if _rows_done(folder, key, shapes) != next(iter(shapes.values()))[0]:
+_Opened = tuple[Features, Cut]
+
+
+def _open(folder: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> _Opened | None:
+    """Finished features whose bytes are those that were written."""
+    found = _whole_rows(folder, key, shapes)
+    if found is None or found[0]["done"] != _n_rows(shapes):
         return None
+    content, _ = found
     arrays = {name: _map(folder, name, shape) for name, shape in shapes.items()}
     arrays.setdefault("context", None)  # type: ignore[arg-type]
-    return Features(**arrays, folder=folder, key=key)
+    return Features(**arrays, folder=folder, key=key, libraries=content["libraries"]), Cut.read(content["captions"])
 
 
 def _publish(partial: Path, folder: Path) -> None:
@@ -232,15 +341,46 @@ def _publish(partial: Path, folder: Path) -> None:
 def _fill(
     target: _Target, data: Stimuli, split: str, models: Models, batch_size: int, progress: Progress | None
 ) -> None:
-    captions = data.captions(split)
+    captions, layers = data.captions(split), tuple(f"block {number + 1}" for number in PRESETS[models.preset])
+    first: _First | None = None
     if progress is not None:
         progress(target.done, target.total)
     while target.done < target.total:
         stop = min(target.done + batch_size, target.total)
         images = _sized(data.images(split, target.done, stop), models.image_size)
-        target.write(_features(images, captions[target.done : stop], models))
+        texts = captions[target.done : stop]
+        rows = _features(images, texts, models)
+        check_finite(rows, target.done, layers)
+        first = first or _First(images[0], list(texts[0]) if texts else [], {k: row[:1] for k, row in rows.items()})
+        first.compare(images, texts, rows, layers)
+        target.write(rows, cut_captions(texts, models))
         if progress is not None:
             progress(target.done, target.total)
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first stimulus of a run: what others have to differ from."""
+
+    image: NDArray[np.uint8]
+    texts: list[str]
+    rows: dict[str, Float32]
+
+    def compare(
+        self,
+        images: NDArray[np.uint8],
+        captions: Sequence[Sequence[str]],
+        rows: dict[str, Float32],
+        layers: tuple[str, ...],
+    ) -> None:
+        """Refuse a batch of other pictures with the same features; a batch with a few that differ is good."""
+        differs = {
+            "picture": np.array([False, *((image != self.image).any() for image in images)]),
+            "context": np.array([False, *(list(texts) != self.texts for texts in captions)]),
+        }
+        check_varies(
+            {name: np.concatenate([self.rows[name], values]) for name, values in rows.items()}, differs, layers
+        )
 
 
 def _sized(images: Iterable[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:

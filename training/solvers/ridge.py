@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import InputError, ShapeError
+from .columns import Columns
 from .spd import SubmatrixSolver, factorise, solve_factorised
 from .workers import run_jobs, shared_array, single_threaded_blas, usable_cpus
 
@@ -35,21 +36,6 @@ _MIN_VARIANCE = 1e-8
 _TARGETS_PER_JOB = 128
 # Below this ratio of trials to voxels, the n_trials x n_trials system costs less (n^2 v + n^3/3 < v^3/3).
 _DUAL_RATIO = 0.55
-
-
-@runtime_checkable
-class Columns(Protocol):
-    """Targets that are read a few columns at a time, for those that do not fit in memory."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-    def columns(self, start: int, stop: int) -> Float64:
-        """Columns start..stop-1, (n_trials, stop - start) float64.
-
-        Called in several threads or forked processes: read at a position (memmap, pread), never move a file pointer.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import read_json, write_json
+from ...runtime.locks import locked
 from ...runtime.metrics.judge import write_judge
 from ...runtime.models.build import open_device
 from . import autoencoder, contrastive, denoiser, judging
@@ -59,8 +61,8 @@ def make_world(
     InputError
         For an unknown part, an effort outside (0, 1], a device that is not there, or a work folder inside `out`.
     FileError
-        When `out` holds something else than a tiny world, `work` holds trainings with other settings, either cannot
-        be written, or a part is asked for before those it needs.
+        When another process trains the same part, `out` holds something else than a tiny world, `work` holds
+        trainings with other settings, either cannot be written, or a part is asked for before those it needs.
     """
     for part in parts or ():
         check_choice("part", part, PARTS)
@@ -75,7 +77,9 @@ def make_world(
         open_work(work, _identity(effort))
     with system_errors(out, work):
         for name in names:
-            PARTS[name](_Bench(out, work, chosen, effort, progress))
+            # Other processes may train other parts beside this one.
+            with locked(work / f".{name}.lock", work) if name != "quality" else nullcontext():
+                PARTS[name](_Bench(out, work, chosen, effort, progress))
     return out
 
 

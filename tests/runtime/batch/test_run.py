@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime import files
-from minddiffuser.runtime.batch.identity import alone_in, claim_folder
+from minddiffuser.runtime.batch.identity import claim_folder
 from minddiffuser.runtime.batch.run import BatchResult, Outcome, run_batch
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import read_image
+from minddiffuser.runtime.locks import inside, locked
 
 IDENTITY = {"settings": {"seed": 0}, "versions": {}, "hashes": {}, "data": {}}
 RESPONSES = np.random.default_rng(0).random((7, 5)).astype(np.float32)
@@ -44,7 +45,7 @@ class Paint:
 
 
 def go(folder: Path, paint: Paint, skipped: dict[int, str] | None = None) -> Outcome:
-    with alone_in(folder):
+    with locked(inside(folder), folder):
         claim_folder(folder, IDENTITY)
         return run_batch(folder, RESPONSES, paint, batch_size=3, skipped=skipped)
 

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,11 @@ def nan(rows: Any, columns: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def put_nan(folder: Path) -> None:
+    text = (folder / "data.json").read_text()
+    (folder / "data.json").write_text(text.replace('"7 T"', "NaN"))
+
+
 def drop(name: str) -> Callable[[Any], Any]:
     return lambda content: content.pop(name)
 
@@ -211,7 +218,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "stimulus dtype": (tensors(lambda a: a.update(stimulus=a["stimulus"].astype(np.int32))), "int32"),
     "ceiling shape": (tensors(lambda a: a.update(noise_ceiling=np.zeros(3, np.float32))), "noise_ceiling .*3,"),
     "ceiling percent": (tensors(lambda a: a.update(noise_ceiling=a["noise_ceiling"] + 40)), "not percent"),
-    "ceiling nan": (tensors(lambda a: a.update(noise_ceiling=a["noise_ceiling"] * np.nan)), "outside 0 to 1"),
+    "ceiling nan": (
+        tensors(lambda a: a["noise_ceiling"].__setitem__([1, 3], np.nan)),
+        r"NaN in 2 voxels .1, 3.: give 0",
+    ),
+    "ceiling all nan": (tensors(lambda a: a.update(noise_ceiling=a["noise_ceiling"] * np.nan)), "NaN in 7 voxels"),
+    "ceiling below": (
+        tensors(lambda a: a["noise_ceiling"].__setitem__(6, -0.1)),
+        "-0.1 in voxel 6.*bring it to 0 to 1",
+    ),
     "index too large": (tensors(lambda a: a["stimulus"].__setitem__(2, 4)), "trial 2 .* stimulus 4, but there are 4"),
     "index negative": (tensors(lambda a: a["stimulus"].__setitem__(0, -1)), "trial 0 .* stimulus -1"),
     "nan trial": (tensors(nan(3, 2)), "1 of 6 trials .* trial 3"),
@@ -220,11 +235,40 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "all nan": (tensors(nan(slice(None), slice(None))), "7 of 7 voxels"),
     "all-nan test": (tensors(nan(slice(None), slice(None)), "test"), "7 of 7 voxels"),
     "all test trials bad": (tensors(nan([0, 1, 2], [0, 1, 2]), "test"), "3 of 3 trials"),
-    "all constant": (tensors(lambda a: a.update(responses=np.ones((6, 7), np.float32))), "every voxel .* constant"),
+    "all constant": (
+        tensors(lambda a: a.update(responses=np.tile(np.arange(7, dtype=np.float32), (6, 1)))),
+        "every voxel .* constant",
+    ),
+    "flat trials": (
+        tensors(lambda a: a["responses"].__setitem__([1, 4], 0)),
+        r"2 trials \(1, 4\) .* one value in all voxels \(0\)",
+    ),
+    "one trial": (
+        lambda f: (
+            data_json(lambda d: d["splits"]["train"].update(n_trials=1))(f),
+            edit_tensors(f, lambda a: a.update(responses=a["responses"][:1], stimulus=a["stimulus"][:1])),
+        ),
+        "has a single trial",
+    ),
+    "no trial": (data_json(lambda d: d["splits"]["test"].update(n_trials=0)), "splits.test.n_trials"),
+    "counted from 1": (tensors(lambda a: a.update(stimulus=np.array([1, 2, 3, 4, 1, 2]))), "subtract 1 from all"),
+    "provenance nan": (put_nan, "provenance.scanner is nan, which JSON cannot hold"),
+    "half a character": (data_json(lambda d: d.update(subject="\ud800")), "subject"),
+    "hdf5": (
+        put("train.safetensors", b"\x89HDF\r\n\x1a\n" + bytes(99)),
+        "is an HDF5 file, expected a safetensors file",
+    ),
+    "tensors folder": (
+        lambda f: ((f / "test.safetensors").unlink(), (f / "test.safetensors").mkdir()),
+        "that it is a file",
+    ),
     "captions short": (captions(lambda c: c["train"].pop()), "captions for 3 train stimuli, .* 4 pictures"),
     "captions missing": (captions(drop("test")), "captions of test"),
     "captions empty": (captions(lambda c: c.update(train=[])), "captions for 0 train"),
-    "captions flat": (captions(lambda c: c.update(train=["a", "b", "c", "d"])), "captions of train picture 0"),
+    "captions flat": (
+        captions(lambda c: c.update(train=["a", "b", "c", "d"])),
+        "train .* a flat list .* \\[\\['a'\\], …\\]",
+    ),
     "captions blank": (captions(lambda c: c["train"].__setitem__(2, [" "])), "captions of train picture 2"),
     "captions none": (captions(lambda c: c["train"].__setitem__(1, [])), "captions of train picture 1"),
     "captions some of test": (captions(lambda c: c.update(test=[["a"]])), "captions for 1 test"),
@@ -311,7 +355,7 @@ def test_write_refuses_what_open_would(tmp_path: Path) -> None:
         return {"train": SplitData(**{**good.__dict__, **fields}), "test": test}
 
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"splits": changed(responses=good.responses.astype(np.float64))}, "float64"),
+        ({"splits": changed(responses=good.responses.astype(complex))}, "complex128"),
         ({"splits": changed(stimulus=good.stimulus + 3)}, "showed stimulus"),
         ({"splits": changed(captions=good.captions[:2])}, "captions for 2 of 4"),
         ({"splits": changed(captions=[])}, "captions for 0 of 4"),
@@ -326,7 +370,11 @@ def test_write_refuses_what_open_would(tmp_path: Path) -> None:
     for change, message in cases:
         with pytest.raises(InputError, match=message):
             write(tmp_path / "data", **change)
-        assert list(tmp_path.iterdir()) == []
+        assert names(tmp_path) == []
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name != ".data.lock"]
 
 
 def test_write_replaces_only_a_data_folder_and_only_when_told(folder: Path, tmp_path: Path) -> None:
@@ -336,7 +384,7 @@ def test_write_replaces_only_a_data_folder_and_only_when_told(folder: Path, tmp_
     assert open_data(folder).data_hash == before
     write(folder, subject="sub-02", replace=True)
     assert open_data(folder).subject == "sub-02"
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert names(tmp_path) == ["data"]
     other = tmp_path / "other"
     other.mkdir()
     write(other)  # an empty folder is fine
@@ -364,7 +412,7 @@ def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(FileError, match="disk is full while writing .*data: free some space"):
         write(tmp_path / "data", subject="new", replace=True)
-    assert [path.name for path in tmp_path.iterdir()] == (["data"] if existing else [])
+    assert names(tmp_path) == (["data"] if existing else [])
     if existing:
         assert open_data(tmp_path / "data").subject == "old"
 
@@ -382,3 +430,117 @@ def test_the_documented_example_runs(
     exec(compile(code, "data_folder.md", "exec"), {"__name__": "example"})
     printed = capsys.readouterr().out.strip()
     assert f"It prints `{printed}`" in text
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "desktop.ini", "._000000.png"])
+def test_what_a_desktop_leaves_among_the_pictures_is_passed_over(folder: Path, name: str) -> None:
+    before = open_data(folder).data_hash
+    for split_name in ("train", "test"):
+        (folder / "stimuli" / split_name / name).write_bytes(b"x")
+    assert open_data(folder).data_hash == before
+
+
+def test_nan_in_few_voxels_names_them(tmp_path: Path) -> None:
+    train, test = split(0, 4, 60), split(1, 2, 3, captions=False)
+    train.responses[10:30, [1, 5]] = np.nan  # type: ignore[index]
+    with pytest.raises(InputError, match=r"20 of 60 .* leave 2 voxels \(1, 5\) out .*, or leave 20 trials \(10, "):
+        write(tmp_path / "data", splits={"train": train, "test": test})
+    train.responses[:] = split(0, 4, 60).responses  # type: ignore[index]
+    train.responses[12] = np.inf  # type: ignore[index]
+    with pytest.raises(InputError, match=r"1 of 60 trials .* \(first: trial 12\): leave trial 12 out$"):
+        write(tmp_path / "data", splits={"train": train, "test": test})
+
+
+def test_responses_are_mapped_and_cannot_be_changed_by_accident(folder: Path) -> None:
+    responses = open_data(folder).responses("train")
+    assert isinstance(responses.base, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        responses[0, 0] = 1
+
+
+def test_a_folder_behind_links_and_of_a_foreign_name_opens(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "Ünïcode 資料"
+    place.mkdir()
+    (place / "stimuli").symlink_to(folder / "stimuli")
+    for name in ("data.json", "captions.json", "trial_ids.json", "train.safetensors"):
+        (place / name).write_bytes((folder / name).read_bytes())
+    (place / "test.safetensors").symlink_to(folder / "test.safetensors")
+    (tmp_path / "link").symlink_to(place)
+    assert open_data(tmp_path / "link").data_hash == open_data(folder).data_hash
+
+
+def test_opening_writes_nothing(folder: Path) -> None:
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in folder.parent.rglob("*"))
+    data = open_data(folder)
+    data.images("test")
+    assert data.data_hash
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in folder.parent.rglob("*")) == before
+
+
+def test_a_folder_that_is_replaced_while_it_is_used_mixes_nothing(folder: Path) -> None:
+    data = open_data(folder)
+    old = data.responses("train").copy()
+    data.images("train")
+    write(folder, splits={"train": split(7, 4, 6), "test": split(8, 2, 3, captions=False)}, replace=True)
+    np.testing.assert_array_equal(data.responses("train"), old)  # as they were mapped
+    for use in (lambda: data.images("train"), lambda: data.hash("train"), lambda: data.data_hash):
+        with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
+            use()
+
+
+class Waiting(list[Any]):
+    """Pictures that are made only when they may be, and say when they are asked for."""
+
+    def __init__(self, pictures: Any) -> None:
+        super().__init__(pictures)
+        self.asked, self.allowed = threading.Event(), threading.Event()
+
+    def __getitem__(self, index: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            self.asked.set()
+            assert self.allowed.wait(60)
+        return super().__getitem__(index)
+
+
+def test_of_two_that_write_one_folder_the_second_says_so(tmp_path: Path) -> None:
+    test, train = split(1, 2, 3, captions=False), split(0, 4, 6)
+    pictures = Waiting(train.images)
+    # The first picture is looked at before the lock is taken, all of them under it.
+    slow = {"train": train, "test": SplitData(**{**test.__dict__, "images": pictures})}
+    results: list[Any] = []
+    first = threading.Thread(target=lambda: results.append(write(tmp_path / "data", splits=slow, subject="first")))
+    first.start()
+    assert pictures.asked.wait(60)
+    with pytest.raises(FileError, match="another process is working in .*data: wait for it, or give another folder"):
+        write(tmp_path / "data", subject="second")
+    pictures.allowed.set()
+    first.join()
+    assert results[0].subject == "first"
+    assert open_data(tmp_path / "data").subject == "first"
+
+
+def test_trial_ids_are_kept_once_and_replaced_with_the_folder(tmp_path: Path) -> None:
+    place, train, test = tmp_path / "data", split(0, 4, 6), split(1, 2, 3, captions=False)
+    data = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "y", "z"])})
+    assert data.trial_ids("test") == ("x", "y", "z")
+    assert data.trial_ids("train")[0] == f"train/{train.stimulus[0]}/0"
+    stored = json.loads((place / "trial_ids.json").read_text())
+    assert stored == {"train": list(data.trial_ids("train")), "test": ["x", "y", "z"]}
+    before = data.data_hash
+    again = write(place, splits={"train": train, "test": replace(test, trial_ids=["x", "z", "y"])}, replace=True)
+    assert again.data_hash != before
+    (place / "trial_ids.json").unlink()
+    assert len(set(open_data(place).trial_ids("test"))) == 3
+
+
+@pytest.mark.parametrize("ids", [["x", "y"], ["x", "y", "x"], ["x", "", "z"], ["x", 1, "z"]])
+def test_trial_ids_that_name_no_trial_are_refused(tmp_path: Path, ids: list[Any]) -> None:
+    test = replace(split(1, 2, 3, captions=False), trial_ids=ids)
+    with pytest.raises(InputError, match="the test split to write"):
+        write(tmp_path / "data", splits={"train": split(0, 4, 6), "test": test})
+    assert not (tmp_path / "data").exists()
+    folder = tmp_path / "good"
+    write(folder)
+    edit_json(folder / "trial_ids.json", lambda content: content.update(test=ids))
+    with pytest.raises(FileError, match=r"trial_ids\.json"):
+        open_data(folder)

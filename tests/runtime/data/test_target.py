@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from minddiffuser.runtime.data.target import check_place, check_target, replacing_folder
+from minddiffuser.runtime.data.target import check_place, check_target, claimed, replacing_folder
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.files import write_json
+from minddiffuser.runtime.locks import beside as lock_of
+from minddiffuser.runtime.locks import locked
+from minddiffuser.runtime.output import DESKTOP
 
 
 def make(folder: Path, content: str) -> None:
@@ -67,29 +70,57 @@ def test_a_failure_while_writing_leaves_the_old_one(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["data"]
 
 
-# No process ever has this number (Linux ends at 2**22, macOS at 99,999), as one that has ended might have again.
-DEAD = 2**22 + 1
+def left_by_another_process(folder: Path) -> tuple[Path, Path]:
+    """Where a killed process keeps the old folder and its draft, with the lock file that it leaves."""
+    lock_of(folder).touch()
+    return folder.with_name(".data.4194303.old"), folder.with_name(".data.4194303.draft")
 
 
-def test_what_a_killed_process_left_is_mended(folder: Path) -> None:
-    pid = DEAD
-    folder.rename(folder.with_name(f".data.{pid}.old"))
-    make(folder.with_name(f".data.{pid}.draft"), "half")
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".data.lock")
+
+
+def test_what_a_killed_process_left_is_put_right(folder: Path) -> None:
+    old, draft = left_by_another_process(folder)
+    folder.rename(old)
+    make(draft, "half")
     with pytest.raises(FileError, match="data folder already"):
         check_target(folder)
     assert version(folder) == "old"
-    assert [path.name for path in folder.parent.iterdir()] == ["data"]
-    make(folder.with_name(f".data.{pid}.old"), "older")  # killed before it was deleted
-    replaced(folder)
+    assert names(folder.parent) == ["data"]
+    make(old, "older")  # killed before it was deleted
+    with claimed(folder, replace=True):
+        replaced(folder)
     assert version(folder) == "new"
-    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+    assert names(folder.parent) == ["data"]
 
 
-def test_another_running_process_keeps_its_draft(folder: Path) -> None:
-    draft = folder.with_name(f".data.{os.getppid()}.draft")
+def test_a_working_process_keeps_what_it_has_moved(folder: Path) -> None:
+    old, draft = left_by_another_process(folder)
+    folder.rename(old)  # between the two renames
     make(draft, "theirs")
-    replaced(folder)
-    assert version(draft) == "theirs"
+    with locked(lock_of(folder), folder):
+        for use in (check_target, claimed(folder, replace=True).__enter__):
+            with pytest.raises(FileError, match="another process is working in .*data: wait for it, or give another"):
+                use(folder) if use is check_target else use()  # type: ignore[call-arg]
+        assert (version(old), version(draft)) == ("old", "theirs")
+        assert not folder.exists()
+
+
+def test_a_look_at_a_place_leaves_nothing_there(tmp_path: Path) -> None:
+    check_target(tmp_path / "new" / "data")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(FileError, match="full holds other files"):
+        check_target(tmp_path / "full")
+    assert names(tmp_path) == ["full"]
+
+
+def test_the_lock_is_the_folders_and_not_the_links(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(folder)
+    with claimed(folder, replace=True), pytest.raises(FileError, match="another process is working in .*link"):
+        check_target(tmp_path / "elsewhere" / "link", replace=True)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +141,14 @@ def test_foreign_content_is_never_replaced(folder: Path, stray: str, named: str)
     assert (folder / stray).read_text() == "years of work"
 
 
-def test_what_a_desktop_leaves_is_no_obstacle(folder: Path) -> None:
-    (folder / ".DS_Store").write_text("x")
+@pytest.mark.parametrize("name", [*sorted(DESKTOP), "THUMBS.DB", "Desktop.ini", "._data.json"])
+def test_what_a_desktop_leaves_is_no_obstacle(folder: Path, tmp_path: Path, name: str) -> None:
+    for place in (folder, folder / "stimuli", folder / "stimuli" / "train"):
+        (place / name).write_text("x")
     check_target(folder, replace=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / name).write_text("x")
+    check_target(tmp_path / "empty")
 
 
 def test_here_is_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

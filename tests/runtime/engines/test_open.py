@@ -1,5 +1,8 @@
 """Which engine is chosen, what is told of it, and that no other one runs instead."""
 
+import dataclasses
+import gc
+import hashlib
 import importlib.util
 import json
 import platform
@@ -14,14 +17,16 @@ import onnxruntime
 import pytest
 
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import Graph, Variant
+from minddiffuser.runtime.bundle_schema import Graph, Listed, Variant
 from minddiffuser.runtime.engines import cuda_gpu, trt_identity
 from minddiffuser.runtime.engines import open as opening
 from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
-from minddiffuser.runtime.engines.open import BACKENDS, EngineSet, EngineSettings, choose_backend, open_engine
+from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity
+from minddiffuser.runtime.engines.open import Choice, EngineSet, EngineSettings, choose_backend, open_engine
 from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings
-from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.engines.trust import Trust
+from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 
 ADA = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
 PLAN = {
@@ -38,26 +43,46 @@ SPECS = {"x": TensorSpec("float32", ("batch", 4))}
 Held = dict[str, Sequence[tuple[str, str]]]
 
 
+def cached(name: str, precision: str) -> dict[str, Any]:
+    """What is said of an engine of ONNX Runtime's TensorRT provider that was built on the machine with ADA."""
+    folder = f"engines/ort-tensorrt/{name}.{precision}.0123456789ab"
+    graph = {"sha256": "ab" * 32, "data": {}}
+    return {"cache": folder, "profile": {"batch": [1, 1, 16]}, "graph": graph, **ort_identity(ADA)}
+
+
+def identity(name: str, target: str, precision: str) -> dict[str, Any]:
+    return PLAN | {"target": target} | (cached(name, precision) if target == "ort-tensorrt" else {})
+
+
 def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None = None, **plan: Any) -> Bundle:
     """A bundle as far as choosing goes; `held` has (target, precision) of every engine by graph."""
-    graphs = {}
+    graphs, files = {}, {"arrays.safetensors": Listed(sha256="ef" * 32, size=1)}
     for name, engines in held.items():
         variants = tuple(
             Variant(
                 graph=name,
                 target=target,
                 precision=precision,
-                file=Path(f"/bundle/engines/{name}.{target}.{precision}"),
+                file=Path(f"/bundle/engines/{name}.{'onnx' if target == 'ort-tensorrt' else target}.{precision}"),
                 data=(),
                 opset=20,
                 batch_sizes=(batches or {}).get(target),
                 parity={},
                 precision_map=[],
-                builder=PLAN | {"target": target} | plan,
+                builder=PLAN
+                | {"target": target}
+                | (cached(name, precision) if target == "ort-tensorrt" else {})
+                | plan,
             )
             for target, precision in engines
         )
         graphs[name] = Graph(name, SPECS, SPECS, variants)
+        for variant in variants:
+            graph = variant.target in ("onnx", "ort-tensorrt")
+            sha256 = "ab" * 32 if graph else hashlib.sha256(str(variant.file).encode()).hexdigest()
+            files[variant.file.relative_to("/bundle").as_posix()] = Listed(sha256=sha256, size=1)
+            if "cache" in variant.builder:
+                files[f"{variant.builder['cache']}/x.engine"] = Listed(sha256="cd" * 32, size=1)
     return Bundle(
         folder=Path("/bundle"),
         manifest={},
@@ -72,7 +97,7 @@ def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None =
         image_size=32,
         n_voxels=24,
         shapes={},
-        files={},
+        files=files,
         graphs=graphs,
     )
 
@@ -101,6 +126,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return has
 
 
+def choose(bundle: Bundle, wanted: str, gpu: Callable[[], Gpu | None], *, trusted: bool = True, **given: Any) -> Choice:
+    return choose_backend(bundle, wanted, Machine(Trust(everything=trusted), gpu), **given)
+
+
 TENSORRT, RTX = {"tensorrt": "10.1.0"}, {"tensorrt-rtx": "10.1.0"}
 PROVIDERS = ("Tensorrt", "CUDA")
 
@@ -125,7 +154,7 @@ PROVIDERS = ("Tensorrt", "CUDA")
             None,
             {"libraries": TENSORRT | RTX, "providers": PROVIDERS},
             "ort",
-            [f"{name}: no GPU" for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-cuda")],
+            [f"{name}: no NVIDIA GPU was found" for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-cuda")],
         ),
         (
             EVERY,
@@ -146,7 +175,7 @@ PROVIDERS = ("Tensorrt", "CUDA")
             ADA,
             {"libraries": TENSORRT},
             "ort",
-            ["tensorrt: the bundle has no engine of clip_structure"],
+            ["tensorrt: the bundle has no clip_structure for the backend 'tensorrt': md-export build bundle"],
         ),
     ],
 )
@@ -154,7 +183,7 @@ def test_auto_takes_the_fastest_that_runs_here_and_tells_why_no_other(
     held: Held, gpu: Gpu | None, there: dict[str, Any], chosen: str, told: list[str], machine: Callable[..., None]
 ) -> None:
     machine(**there)
-    choice = choose_backend(bundle_of(held), "auto", lambda: gpu)
+    choice = choose(bundle_of(held), "auto", lambda: gpu)
     assert choice.backend == chosen
     for part in told:
         assert part in choice.reason
@@ -164,19 +193,24 @@ def test_a_cpu_is_not_asked_for_a_gpu_in_vain(machine: Callable[..., None]) -> N
     """Looking for a GPU may cost PyTorch's import: not for a bundle and an onnxruntime that have no use for one."""
     machine()
 
-    def looked() -> None:
+    def looked() -> Gpu | None:
         raise AssertionError("looked for a GPU")
 
-    assert choose_backend(bundle_of(everywhere()), "auto", looked).backend == "ort"
-    assert choose_backend(bundle_of(everywhere()), "ort", looked).backend == "ort"
-    assert choose_backend(bundle_of(everywhere()), "ort-cuda", looked).backend == "ort-cuda"
+    assert choose(bundle_of(everywhere()), "auto", looked).backend == "ort"
+    assert choose(bundle_of(everywhere()), "ort", looked).backend == "ort"
+    with pytest.raises(InputError, match="does not run here: onnxruntime is a build without it"):
+        choose(bundle_of(everywhere()), "ort-cuda", looked)
 
 
 def test_where_nothing_runs_every_reason_is_told(machine: Callable[..., None]) -> None:
     machine(onnxruntime_there=False)
     with pytest.raises(InputError) as caught:
-        choose_backend(bundle_of(EVERY), "auto", lambda: None)
-    for part in ("tensorrt: no GPU", "ort-cuda: onnxruntime is not installed", "ort: onnxruntime is not installed"):
+        choose(bundle_of(EVERY), "auto", lambda: None)
+    for part in (
+        "tensorrt: no NVIDIA GPU was found",
+        "ort-cuda: onnxruntime is not installed",
+        "ort: onnxruntime is not installed",
+    ):
         assert part in str(caught.value)
     assert str(caught.value).endswith("build one for this machine")
 
@@ -186,19 +220,17 @@ def test_what_is_asked_for_is_taken_or_refused_but_never_replaced(
     backend: str, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(providers=PROVIDERS, libraries=TENSORRT | RTX)
-    choice = choose_backend(bundle_of(EVERY), backend, lambda: ADA)
+    choice = choose(bundle_of(EVERY), backend, lambda: ADA)
     assert (choice.backend, choice.reason) == (backend, "asked for")
     target = BACKENDS[backend]
     others: Held = {name: [(t, "fp16") for t in set(BACKENDS.values()) - {target}] for name in NETWORKS}
     with pytest.raises(InputError, match=rf"the backend '{backend}' needs {target}: md-export build bundle --target"):
-        choose_backend(bundle_of(others), backend, lambda: ADA)
-    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: None)
-    for finder in (lambda: None, None):
-        if backend.startswith("ort"):  # ONNX Runtime itself says what is missing, when the session is opened
-            assert choose_backend(bundle_of(EVERY), backend, finder).backend == backend
-        else:
-            with pytest.raises(InputError, match=f"'{backend}' needs an NVIDIA GPU and none was found"):
-                choose_backend(bundle_of(EVERY), backend, finder)
+        choose(bundle_of(others), backend, lambda: ADA)
+    if backend == "ort":
+        assert choose(bundle_of(EVERY), backend, lambda: None).backend == backend
+    else:
+        with pytest.raises(InputError, match=f"'{backend}' does not run here: no NVIDIA GPU was found"):
+            choose(bundle_of(EVERY), backend, lambda: None)
 
 
 MIXED: Held = {
@@ -208,10 +240,18 @@ MIXED: Held = {
 }
 
 
-def set_of(held: Held, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> EngineSet:
+@pytest.fixture
+def set_of(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineSet]:
+    """Engines on a machine that has everything, of a bundle that its user trusts."""
+    machine(providers=PROVIDERS, libraries=TENSORRT | RTX)
     monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
     monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)  # these graphs are stand-ins
-    return EngineSet(bundle_of(held, batches=choices.pop("batches", None)), EngineSettings(**choices))
+
+    def run(held: Held, *, batches: Any = None, graphs: Any = None, **choices: Any) -> EngineSet:
+        trust = Trust(everything=choices.get("backend", "auto") != "auto")
+        return EngineSet(bundle_of(held, batches=batches), EngineSettings(trust=trust, **choices), graphs=graphs)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -222,14 +262,14 @@ def set_of(held: Held, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> Engin
         ("tensorrt", "auto", ("tensorrt fp16", "tensorrt fp16", "onnx fp32")),
         # A graph that was left in float32 when the bundle was made stays there.
         ("ort", "int8", ("onnx int8", "onnx fp32", "onnx fp32")),
-        ("ort", "bf16", ("onnx bf16", "onnx fp32", "onnx fp32")),
+        ("ort-cuda", "bf16", ("onnx bf16", "onnx fp32", "onnx fp32")),
         ("ort-cuda", "fp16", ("onnx fp16", "onnx fp16", "onnx fp16")),
         ("ort-cuda", "fp32", ("onnx fp32", "onnx fp32", "onnx fp32")),
         ("tensorrt", "fp16", ("tensorrt fp16", "tensorrt fp16", "onnx fp16")),
     ],
 )
-def test_precisions(backend: str, precision: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = set_of(MIXED, monkeypatch, backend=backend, precision=precision)
+def test_precisions(backend: str, precision: str, expected: tuple[str, ...], set_of: Callable[..., EngineSet]) -> None:
+    engines = set_of(MIXED, backend=backend, precision=precision)
     found = [engines.variant(name) for name in MIXED]
     assert tuple(f"{variant.target} {variant.precision}" for variant in found) == expected
 
@@ -240,10 +280,11 @@ def test_precisions(backend: str, precision: str, expected: tuple[str, ...], mon
         # float32 is there for both, and nobody asked for it.
         (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, asked for fp16"),
         (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, asked for bf16"),
+        (MIXED, {"backend": "ort", "precision": "bf16"}, "ONNX Runtime has no bfloat16 kernels on a CPU"),
         (
             {"vae_decode": [("tensorrt", "fp16")], "denoise": [("onnx", "fp32")]},
             {"backend": "tensorrt"},
-            "has no denoise for the backend 'tensorrt': md-export build bundle --target tensorrt",
+            "has no denoise for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs denoise",
         ),
         (
             {"denoise": [("ort-tensorrt", "fp16")], "vae_decode": [("tensorrt", "fp16")]},
@@ -253,20 +294,20 @@ def test_precisions(backend: str, precision: str, expected: tuple[str, ...], mon
     ],
 )
 def test_a_precision_or_engine_that_is_not_there_is_refused(
-    held: Held, choices: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+    held: Held, choices: dict[str, Any], told: str, set_of: Callable[..., EngineSet]
 ) -> None:
-    engines = set_of(held, monkeypatch, **choices)
+    """At once, and not when the graph is first used."""
     with pytest.raises(InputError, match=told):
-        engines.variant("denoise")
+        set_of(held, **choices)
 
 
-def test_the_largest_batch_is_the_smallest_of_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_batch_is_the_smallest_of_the_plans(set_of: Callable[..., EngineSet]) -> None:
     sizes = {"tensorrt": (1, 2, 8), "onnx": None}
     held = {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]}
-    assert set_of(held, monkeypatch, backend="tensorrt", batches=sizes).largest_batch == 8
-    assert set_of(held, monkeypatch, backend="ort", batches=sizes).largest_batch is None
+    assert set_of(held, backend="tensorrt", batches=sizes, graphs=NETWORKS).largest_batch == 8
+    assert set_of(held, backend="ort", batches=sizes).largest_batch is None
     both = {"denoise": [("tensorrt", "fp16")], "vae_decode": [("tensorrt", "fp16")]}
-    smaller = set_of(both, monkeypatch, backend="tensorrt", batches=sizes)
+    smaller = set_of(both, backend="tensorrt", batches=sizes)
     object.__setattr__(smaller.bundle.graphs["vae_decode"].variants[0], "batch_sizes", (1, 4))
     assert smaller.largest_batch == 4
 
@@ -280,7 +321,7 @@ def test_the_largest_batch_is_the_smallest_of_the_plans(monkeypatch: pytest.Monk
     ],
 )
 def test_decoders_run_on_the_cpu_where_only_networks_have_gpu_engines(
-    backend: str, providers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    backend: str, providers: dict[str, str], set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, tuple[OrtSettings, str]] = {}
 
@@ -289,8 +330,9 @@ def test_decoders_run_on_the_cpu_where_only_networks_have_gpu_engines(
         return OrtEngine(None, name, SPECS, SPECS, settings, precision)
 
     monkeypatch.setattr(opening, "open_ort", fake)
+    monkeypatch.setattr(EngineSet, "_copied", lambda self, variant, folder: folder)
     held = everywhere(("ort-tensorrt", "fp32"))
-    with set_of(held, monkeypatch, backend=backend, threads=2, memory="low", memory_limit_bytes=9) as engines:
+    with set_of(held, backend=backend, threads=2, memory="low", memory_limit_bytes=9) as engines:
         for name in providers:
             assert engines[name] is engines[name]
     assert {name: settings.provider for name, (settings, _) in asked.items()} == providers
@@ -299,11 +341,18 @@ def test_decoders_run_on_the_cpu_where_only_networks_have_gpu_engines(
         assert (settings.threads, settings.memory, settings.memory_limit_bytes) == (2, "low", 9)
 
 
-def test_decoders_of_a_bundle_of_plans_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_of_a_bundle_of_plans_run_on_the_cpu(
+    set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[tuple[str, str]] = []
-    monkeypatch.setattr(opening, "open_ort", lambda name, path, *_args, **_named: opened.append((name, path.name)))
+
+    def fake(name: str, path: Path, *_given: Any, **_named: Any) -> Any:
+        opened.append((name, path.name))
+        return OrtEngine(None, name, SPECS, SPECS, OrtSettings(), "fp32")
+
+    monkeypatch.setattr(opening, "open_ort", fake)
     monkeypatch.setattr(EngineSet, "_plan", lambda self, graph, variant: opened.append((graph, variant.file.name)))
-    engines = set_of(everywhere(("tensorrt", "fp16")), monkeypatch, backend="tensorrt")
+    engines = set_of(everywhere(("tensorrt", "fp16")), backend="tensorrt")
     for name in ("decode_latent", "denoise"):
         engines._engine(engines.variant(name), engines._backend(name))
     assert opened == [("decode_latent", "decode_latent.onnx.fp32"), ("denoise", "denoise.tensorrt.fp16")]
@@ -353,3 +402,124 @@ def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         EngineSettings(**choices)
+
+
+def test_what_is_asked_of_the_engines_decides_and_not_the_rest(set_of: Callable[..., EngineSet]) -> None:
+    """Plans of some graphs are enough for what needs no others; for what does, they are named at once, and the cure."""
+    held = {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]}
+    assert set_of(held, graphs=("denoise", "decode_latent"), backend="tensorrt").choice.backend == "tensorrt"
+    told = "has no clip_structure for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs clip_st"
+    with pytest.raises(InputError, match=told):
+        set_of(held, backend="tensorrt")
+
+
+class Failing:
+    """Opens engines; those of some providers do not start."""
+
+    def __init__(self, error: Exception, *providers: str) -> None:
+        self.error, self.providers = error, providers
+        self.open: list[str] = []
+        self.closed: list[str] = []
+
+    def __call__(self, name: str, path: Path, inputs: Any, outputs: Any, settings: OrtSettings, **_named: Any) -> Any:
+        if settings.provider in self.providers and name == "vae_decode":  # the second one, so that one is open
+            raise self.error
+        outer = self
+
+        class Opened(OrtEngine):
+            def close(self) -> None:
+                outer.closed.append(f"{settings.provider} {name}")
+                super().close()
+
+        self.open.append(f"{settings.provider} {name}")
+        return Opened(None, name, SPECS, SPECS, settings, "fp32")
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("fell back to the CPU"), FileError("no kernel image"), MemoryError("none"), MissingExtra("x")]
+)
+def test_auto_passes_over_what_does_not_start_and_says_so(
+    error: Exception, set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Failing(error, "cuda")
+    monkeypatch.setattr(opening, "open_ort", fake)
+    with set_of(everywhere()) as engines:
+        assert engines.choice.backend == "ort-cuda"
+        engines.start()
+        assert engines.choice.backend == "ort"
+        assert f"ort-cuda: it does not start ({error})" in engines.choice.reason
+        assert "\n" not in engines.choice.reason
+        assert fake.closed == ["cuda denoise"]  # nothing of it keeps the GPU's memory
+        assert [engines[name].device for name in NETWORKS] == ["cpu", "cpu"]
+    assert fake.open == ["cuda denoise", "cpu denoise", "cpu vae_decode", "cpu decode_latent"]
+    with set_of(everywhere(), backend="ort-cuda") as engines, pytest.raises(type(error), match=str(error)):
+        engines.start()
+
+
+def test_auto_that_ends_with_nothing_gives_the_last_reason(
+    set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "open_ort", Failing(FileError("the graph is damaged"), "cuda", "cpu"))
+    with set_of(everywhere()) as engines, pytest.raises(FileError, match="the graph is damaged"):
+        engines.start()
+
+
+def test_auto_stays_with_what_has_computed(set_of: Callable[..., EngineSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a picture is never another backend's."""
+    monkeypatch.setattr(opening, "open_ort", Failing(InputError("no memory"), "cuda"))
+    with set_of(everywhere()) as engines:
+        assert engines["denoise"].device == "cuda:0"
+        with pytest.raises(InputError, match="no memory"):
+            engines["vae_decode"]
+        assert engines.choice.backend == "ort-cuda"
+
+
+def test_the_cache_of_an_engine_lives_as_long_as_it(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever holds it: open_engine gives the engine away and keeps nothing."""
+    machine(providers=PROVIDERS)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
+    monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)
+    caches: list[Path] = []
+
+    def fake(name: str, path: Path, inputs: Any, outputs: Any, settings: OrtSettings, **_named: Any) -> Any:
+        assert settings.cache is not None
+        assert settings.profile == (1, 1, 16)
+        caches.append(settings.cache)
+        return OrtEngine(None, name, SPECS, SPECS, settings, "fp32")
+
+    monkeypatch.setattr(opening, "open_ort", fake)
+    bundle = dataclasses.replace(bundle_of(everywhere(("ort-tensorrt", "fp16"))), folder=Path("/bundle"))
+    for name in [name for name in bundle.files if name.endswith(".engine") and "denoise" in name]:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"code")
+    monkeypatch.setattr(Bundle, "path", lambda _self, name: tmp_path / name)
+    settings = EngineSettings(backend="ort-tensorrt", trust=Trust(everything=True))
+    engine, _ = open_engine(bundle, "denoise", settings)
+    gc.collect()
+    assert [path.read_bytes() for path in caches[0].iterdir()] == [b"code"]
+    engine.close()
+    engine.close()
+    assert not caches[0].exists()
+
+
+def test_what_a_run_takes_stays_the_same_when_engines_are_added(set_of: Callable[..., EngineSet]) -> None:
+    """And changes with every file that it runs from."""
+
+    def hash_of(held: Held, backend: str = "ort", **given: Any) -> str:
+        return set_of(held, backend=backend, **given).content_hash
+
+    plain = hash_of(everywhere())
+    assert hash_of(everywhere(("tensorrt", "fp16"))) == plain
+    assert hash_of(everywhere(("onnx", "fp16"))) == plain  # the CPU takes float32
+    assert hash_of(everywhere(("tensorrt", "fp16")), "tensorrt") != plain
+    assert hash_of(everywhere(), graphs=("denoise",)) != plain
+    cached = hash_of(everywhere(("ort-tensorrt", "fp16")), "ort-tensorrt")
+    assert len({plain, cached, hash_of(everywhere(("tensorrt", "fp16")), "tensorrt")}) == 3
+
+
+def test_a_cache_of_kernels_inside_the_bundle_is_refused(toy_bundle: Path) -> None:
+    for cache in (toy_bundle, toy_bundle / "engines" / "new"):
+        with pytest.raises(InputError, match="lies inside the bundle .*: give a folder of your own"):
+            EngineSet(Bundle.open(toy_bundle), EngineSettings(cache=cache))

@@ -177,6 +177,30 @@ def test_providers_get_limits_and_the_cache(path: Path, fake_session: type[FakeS
     assert (tensorrt["trt_fp16_enable"], tensorrt["trt_max_workspace_size"]) == ("0", str(1 << 20))
     cached = options(provider="tensorrt", cache=tmp_path / "mine")
     assert (cached["trt_engine_cache_enable"], cached["trt_engine_cache_path"]) == ("1", str(tmp_path / "mine"))
+    # Its files are named by inputs and outputs, which fp32, fp16 and bf16 have in common.
+    assert cached["trt_engine_cache_prefix"] == "line.fp32"
+    assert not any(name.startswith("trt_profile") for name in cached)
+
+
+def test_engines_of_tensorrts_provider_are_for_a_range_of_batches(path: Path, fake_session: type[FakeSession]) -> None:
+    """Of every input that has a free size, and of no other: or the engine is built anew for another batch."""
+    settings = OrtSettings(provider="tensorrt", profile=(1, 2, 8))
+    inputs = {
+        "latent": TensorSpec("float32", ("batch", 4, 64, 64)),
+        "step": TensorSpec("float32", (3,)),
+        "context": TensorSpec("float32", ("batch", 15, 768)),
+    }
+    with pytest.raises(InputError, match="fell back"):
+        open_ort("denoise", path, inputs, OUTPUTS, settings, precision="fp16")
+    options = fake_session.opened["providers"][0][1]
+    assert {name: value for name, value in options.items() if name.startswith("trt_profile")} == {
+        "trt_profile_min_shapes": "latent:1x4x64x64,context:1x15x768",
+        "trt_profile_opt_shapes": "latent:2x4x64x64,context:2x15x768",
+        "trt_profile_max_shapes": "latent:8x4x64x64,context:8x15x768",
+    }
+    for sizes in ((0, 1, 2), (2, 1, 4), (1, 4, 2)):
+        with pytest.raises(InputError, match="rising order"):
+            OrtSettings(provider="tensorrt", profile=sizes)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory: out of memory")])

@@ -14,6 +14,7 @@ from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.trt import TrtEngine, open_trt
 from minddiffuser.runtime.engines.trt_arena import Arena
 from minddiffuser.runtime.engines.trt_library import LIBRARIES, TrtFailure, load_library
+from minddiffuser.runtime.engines.trust import Trust, trust_plans
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra, ShapeError
 
 
@@ -287,19 +288,33 @@ def test_engines_share_the_largest_scratch_memory(
         open_trt(fakes.plan_file(tmp_path), device=fakes.FakeDevice(), arena=arena)
 
 
-def test_machine_code_is_allowed_only_for_the_plan_that_the_manifest_names(
-    fake: Any, device: Any, tmp_path: Path
-) -> None:
+def test_a_plan_runs_only_where_its_user_trusts_it(fake: Any, device: Any, tmp_path: Path) -> None:
+    """Whatever its manifest says: who wrote the plan wrote that too. Nothing of it reaches the library before."""
+    listed = Trust(file=tmp_path / "config" / "trusted_plans.json")
+    strangers = [Trust(), listed]
+    for options in ({}, {"version_compatible": True}):
+        for trust in strangers:
+            with pytest.raises(FileError, match="is not trusted: if you trust who made it, md-export trust BUNDLE"):
+                open_trt(fakes.plan_file(tmp_path, trust=trust, **options), device=device)
+    assert device.count("deserialize") == 0
+    trust_plans(listed.file, {fakes.plan_file(tmp_path).sha256 or "": "denoise"})
+    open_trt(fakes.plan_file(tmp_path, trust=listed), device=device)
+    open_trt(fakes.plan_file(tmp_path, trust=listed, version_compatible=True), device=device)
     open_trt(fakes.plan_file(tmp_path), device=device)
-    open_trt(fakes.plan_file(tmp_path, version_compatible=True), device=device)
-    assert device.named("deserialize") == [(b"plan", False), (b"plan", True)]
-    for plan in (
-        fakes.plan_file(tmp_path, version_compatible=True, known=False),
-        dataclasses.replace(fakes.plan_file(tmp_path, version_compatible=True), sha256="0" * 64),
-    ):
-        with pytest.raises(FileError, match="machine code"):
+    assert device.named("deserialize") == [(b"plan", False), (b"plan", True), (b"plan", False)]
+
+
+def test_a_plan_that_was_changed_since_it_was_checked_does_not_run(fake: Any, device: Any, tmp_path: Path) -> None:
+    for trust in (Trust(everything=True), Trust(file=tmp_path / "trusted_plans.json")):
+        plan = dataclasses.replace(fakes.plan_file(tmp_path, trust=trust), sha256="0" * 64)
+        with pytest.raises(FileError, match="is not the file that its manifest names"):
             open_trt(plan, device=device)
-    assert device.count("deserialize") == 2
+    plan = fakes.plan_file(tmp_path, trust=Trust(file=tmp_path / "trusted_plans.json"))
+    trust_plans(plan.trust.file, {plan.sha256 or "": "denoise"})
+    plan.path.write_bytes(b"evil")
+    with pytest.raises(FileError, match="is not trusted"):
+        open_trt(dataclasses.replace(plan, sha256=None), device=device)
+    assert device.count("deserialize") == 0
 
 
 def test_a_stripped_plan_takes_its_weights_from_its_own_graph(fake: Any, device: Any, tmp_path: Path) -> None:

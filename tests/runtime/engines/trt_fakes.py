@@ -19,6 +19,7 @@ from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
 from minddiffuser.runtime.engines.trt_identity import this_machine
 from minddiffuser.runtime.engines.trt_plan import PlanFile
+from minddiffuser.runtime.engines.trust import Trust
 
 GPU = Gpu(0, "NVIDIA A100-SXM4-80GB", "8.0", "13.0")
 BASE = 1 << 20
@@ -341,7 +342,10 @@ class FakeOnnxRefitter:
         return self.fake.ok("refit_from_file")
 
 
-def plan_file(folder: Path, target: str = "tensorrt", *, known: bool = True, **options: Any) -> PlanFile:
+TRUSTED = Trust(everything=True)
+
+
+def plan_file(folder: Path, target: str = "tensorrt", *, trust: Trust = TRUSTED, **options: Any) -> PlanFile:
     """A plan for the fake GPU, its graph with one data file beside it."""
     contents = {"denoise.plan": b"plan", "denoise.onnx": b"graph", "weights.bin": b"weights"}
     for name, content in contents.items():
@@ -358,8 +362,9 @@ def plan_file(folder: Path, target: str = "tensorrt", *, known: bool = True, **o
         },
         inputs=INPUTS,
         outputs=OUTPUTS,
-        sha256=sha["denoise.plan"] if known else None,
+        sha256=sha["denoise.plan"],
         onnx=folder / "denoise.onnx",
+        trust=trust,
     )
 
 

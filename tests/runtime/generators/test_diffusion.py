@@ -11,7 +11,7 @@ from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
 from minddiffuser.runtime.models.open import load_models
 
-TRIALS = [4, 11, 7]
+TRIALS = ["4", "11", "7"]
 
 
 @pytest.fixture(scope="module")

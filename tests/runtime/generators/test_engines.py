@@ -13,7 +13,7 @@ from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
 
-TRIALS = [4, 7]
+TRIALS = ["4", "7"]
 SHORT: dict[str, Any] = {"n_steps": 10, "n_noise": 7, "n_reverse": 6}
 Build = Callable[..., EngineGenerator]
 

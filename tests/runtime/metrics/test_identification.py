@@ -68,6 +68,43 @@ def test_a_constant_prediction_never_wins() -> None:
     assert two_way(truth, prediction).tolist() == [1, 1, 0, 1, 1, 1]
 
 
+def _by_picture(truth: np.ndarray, prediction: np.ndarray, ids: list[str]) -> np.ndarray:
+    """The definition in words, in loops: of the other pictures, how many are further from the prediction."""
+    rates = []
+    for j, own_id in enumerate(ids):
+        own = np.corrcoef(truth[j], prediction[j])[0, 1]
+        others = {name: truth[ids.index(name)] for name in ids if name != own_id}
+        rates.append(np.mean([np.corrcoef(other, prediction[j])[0, 1] < own for other in others.values()]))
+    return np.array(rates)
+
+
+def test_perfect_predictions_of_repeated_pictures_are_perfect() -> None:
+    """2 pictures x 3 trials: by trials the same would get 3 of 5, as the repeats are no less close."""
+    truth = np.repeat(_features(2, 0, seed=6)[0], 3, axis=0)
+    assert two_way(truth, truth, list("aaabbb")).tolist() == [1.0] * 6
+    np.testing.assert_allclose(two_way(truth, truth), 0.6)
+
+
+@pytest.mark.parametrize("noise", [0.5, 3.0])
+@pytest.mark.parametrize("ids", [list("abacabcadd"), list("aaaaaaaaab"), list("abcdefghij")])
+def test_repeated_pictures_equal_the_double_loop(ids: list[str], noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, _ = _features(10, 0, seed=8)
+    truth = pictures[[ids.index(name) for name in ids]]
+    prediction = truth + noise * np.random.default_rng(9).normal(size=truth.shape)
+    expected = _by_picture(truth, prediction, ids)
+    np.testing.assert_allclose(two_way(truth, prediction, ids), expected, atol=1e-12)
+    monkeypatch.setattr(identification, "_BLOCK", 3)
+    np.testing.assert_allclose(two_way(truth, prediction, ids), expected, atol=1e-12)
+
+
+def test_a_single_picture_or_a_wrong_number_of_ids_is_refused() -> None:
+    truth, prediction = _features(3, 1, seed=0)
+    with pytest.raises(InputError, match=r"3 trial\(s\) of 1 picture"):
+        two_way(truth, prediction, list("aaa"))
+    with pytest.raises(ShapeError, match="2 stimulus ids for 3 trials"):
+        two_way(truth, prediction, list("ab"))
+
+
 def test_chance_is_one_half() -> None:
     rng = np.random.default_rng(4)
     rates = two_way(rng.normal(size=(300, 20)), rng.normal(size=(300, 20)))

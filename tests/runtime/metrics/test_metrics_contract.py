@@ -9,6 +9,7 @@ import pytest
 
 from minddiffuser.runtime.errors import InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.metrics import METRICS
+from minddiffuser.runtime.metrics.extractors import EXTRACTORS
 
 
 def _pictures(rng: np.random.Generator) -> np.ndarray:
@@ -31,12 +32,25 @@ SAMPLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 every_metric = pytest.mark.parametrize("name", METRICS)
 
 
-def test_the_table_has_the_names_that_the_summary_promises() -> None:
-    assert list(METRICS) == ["pixcorr", "ssim", "ssim_columns", "clip_two_way", "concept_top1"]
+@every_metric
+def test_it_says_what_a_reader_needs(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.label
+    assert metric.meaning.endswith(".")
+    assert metric.better in ("higher", "lower")
+    assert metric.needs in EXTRACTORS
+    assert not (metric.compares_pictures and metric.needs == "images"), "all images are never held at once"
 
 
 @every_metric
-def test_identical_things_score_one_and_others_less(name: str) -> None:
+def test_trials_of_one_picture_do_not_stand_in_each_others_way(name: str) -> None:
+    sample = SAMPLES[METRICS[name].needs](np.random.default_rng(5))[[0, 0, 1, 1, 0]]
+    np.testing.assert_allclose(METRICS[name](sample, sample.copy(), list("aabba")), 1, atol=1e-12)
+
+
+@every_metric
+def test_identical_things_get_one_and_others_less(name: str) -> None:
     sample = SAMPLES[METRICS[name].needs](np.random.default_rng(0))
     same = METRICS[name].function(sample, sample.copy())
     assert same.shape == (3,)
@@ -47,7 +61,7 @@ def test_identical_things_score_one_and_others_less(name: str) -> None:
 
 
 @every_metric
-def test_a_trial_is_scored_by_its_own_pair(name: str) -> None:
+def test_a_trial_is_measured_by_its_own_pair(name: str) -> None:
     sample = SAMPLES[METRICS[name].needs](np.random.default_rng(1))
     swapped = sample[[0, 2, 1]]
     score = METRICS[name].function(sample, swapped)
@@ -78,13 +92,13 @@ def test_wrong_shapes_and_types_are_refused(name: str) -> None:
 
 
 @every_metric
-def test_fewer_trials_than_it_needs_are_refused(name: str) -> None:
+def test_fewer_pictures_than_it_needs_are_refused(name: str) -> None:
     metric = METRICS[name]
     sample = SAMPLES[metric.needs](np.random.default_rng(0))
-    assert metric.function(sample[: metric.min_trials], sample[: metric.min_trials]).shape == (metric.min_trials,)
-    if metric.min_trials > 1:
+    assert metric.function(sample[: metric.min_pictures], sample[: metric.min_pictures]).shape == (metric.min_pictures,)
+    if metric.min_pictures > 1:
         with pytest.raises(MindDiffuserError):
-            metric.function(sample[: metric.min_trials - 1], sample[: metric.min_trials - 1])
+            metric.function(sample[: metric.min_pictures - 1], sample[: metric.min_pictures - 1])
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs == "images"])

@@ -6,7 +6,7 @@ from scipy.stats import bootstrap, norm
 
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.metrics import statistics
-from minddiffuser.runtime.metrics.statistics import paired_bootstrap
+from minddiffuser.runtime.metrics.statistics import paired_bootstrap, picture_means
 
 
 def _stages(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,12 +62,34 @@ def test_one_image_has_no_width() -> None:
 
 def test_bad_values_are_refused() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(ShapeError, match="same images"):
+    with pytest.raises(ShapeError, match="same trials"):
         paired_bootstrap(np.zeros(3), np.zeros(4), rng)
-    with pytest.raises(ShapeError, match="same images"):
+    with pytest.raises(ShapeError, match="same trials"):
         paired_bootstrap(np.zeros(0), np.zeros(0), rng)
     with pytest.raises(InputError, match="NaN"):
         paired_bootstrap(np.zeros(2), np.array([0, np.nan]), rng)
     for settings in ({"n_resamples": 0}, {"level": 1.0}):
         with pytest.raises(InputError, match="bootstrap"):
             paired_bootstrap(np.zeros(3), np.zeros(3), rng, **settings)
+
+
+def test_pictures_are_drawn_not_trials() -> None:
+    """Against scipy's bootstrap of the pictures' means, worked out in a loop."""
+    rng = np.random.default_rng(7)
+    ids = [f"picture {number}" for number in (0, 1, 1, 2, 3, 3, 3, 4, 5, 6, 6, 7)]
+    change = rng.exponential(size=12)
+    by_hand = np.array(
+        [np.mean([c for c, i in zip(change, ids, strict=True) if i == name]) for name in sorted(set(ids))]
+    )
+    np.testing.assert_allclose(picture_means(change, ids), by_hand)
+    result = paired_bootstrap(np.zeros(12), change, np.random.default_rng(3), stimulus_ids=ids)
+    expected = bootstrap((by_hand,), np.mean, n_resamples=10_000, method="percentile", rng=4).confidence_interval
+    width = expected.high - expected.low
+    assert result.difference == pytest.approx(by_hand.mean())
+    assert result.low == pytest.approx(expected.low, abs=0.04 * width)
+    assert result.high == pytest.approx(expected.high, abs=0.04 * width)
+
+
+def test_one_picture_has_no_width_however_often_it_was_shown() -> None:
+    result = paired_bootstrap(np.zeros(4), np.arange(4.0), np.random.default_rng(0), stimulus_ids=["p"] * 4)
+    assert (result.difference, result.low, result.high) == (1.5, 1.5, 1.5)

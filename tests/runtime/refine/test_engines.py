@@ -160,7 +160,7 @@ def test_the_beginning_of_sequence_token_has_no_slope(
 def test_fresh_noise_is_drawn_anew_at_each_evaluation(
     small_models: Any, torch_engines: Make, inputs: dict[str, Any], target: Array, mask: Array
 ) -> None:
-    inputs["noise"] = fresh_noise(3, [4, 7], small_models.latent_shape)
+    inputs["noise"] = fresh_noise(3, ["4", "7"], small_models.latent_shape)
     settings = RefineSettings(fresh_noise=True)
     generator, objective = on_engines(small_models, torch_engines(small_models), inputs, settings, target, mask)
     reference, exact = by_autograd(small_models, inputs, settings, target, mask)

@@ -1,4 +1,4 @@
-"""A run folder by hand: three trials, all kinds of figures, and strings that would like to be markup."""
+"""A run folder by hand: three trials, all kinds of numbers, and strings that would like to be markup."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,13 @@ GAINS = {0: 0.1, 3: -0.2, 12: 0.3}  # trial -> gain in pixcorr
 LOSSES = {0: [2.0, 1.5, 1.0], 3: [2.0, 1.9, 1.8], 12: [2.0, 0.5, 0.7]}
 
 
-def row(one: float, two: float) -> dict[str, Any]:
-    return {"stage1": one, "stage2": two, "difference": two - one, "ci95": [two - one - 0.05, two - one + 0.05]}
+def row(one: float, two: float, shuffled: float | None = None) -> dict[str, Any]:
+    content = {"stage1": one, "stage2": two, "difference": two - one, "ci95": [two - one - 0.05, two - one + 0.05]}
+    if shuffled is not None:
+        worth = two - shuffled
+        content["decoded_minus_shuffled"] = {"difference": worth, "ci95": [worth - 0.05, worth + 0.05]}
+        content["stage1_floor"] = 0.012
+    return content
 
 
 def write_run(run: Path, *, with_figures: bool = True) -> Path:
@@ -31,11 +36,13 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
             )
     if not with_figures:
         return run
-    metrics = {"pixcorr": row(0.2, 0.3), "ssim": row(0.4, 0.3), HOSTILE: row(0.5, 0.5)}
+    metrics = {"pixcorr": row(0.2, 0.3, 0.21), "ssim": row(0.4, 0.3, 0.35), HOSTILE: row(0.5, 0.5, 0.5)}
     summary = {
         "format": "minddiffuser-run",
-        "version": 1,
+        "version": 2,
         "n_trials": 3,
+        "n_measured": 3,
+        "n_pictures": 3,
         "skipped": [{"trial": 5, "reason": f"NaN {HOSTILE}"}],
         "failed": [3],
         "metrics": metrics,

@@ -3,18 +3,25 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from json_edits import single_edits
 from numpy.typing import NDArray
 
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.training import libraries
 from minddiffuser.training.features import extract
 from minddiffuser.training.features.extract import extract_features
 
@@ -40,6 +47,11 @@ class Pictures:
 
     def hash(self, split: str) -> str:
         return hashlib.sha256(self.pixels.tobytes() + json.dumps(self.texts).encode()).hexdigest()
+
+
+def shown(folder: Path) -> list[Path]:
+    """What a folder holds besides locks, which stay."""
+    return sorted(path for path in folder.iterdir() if path.suffix != ".lock")
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +128,13 @@ def test_a_killed_run_goes_on_where_it_was(models: Models, tmp_path: Path) -> No
 
     with pytest.raises(KeyboardInterrupt):
         extract_features(Pictures(), "train", models, cache_dir=tmp_path / "killed", batch_size=2, progress=kill)
-    assert [path.suffix for path in (tmp_path / "killed").iterdir()] == [".partial"]
+    assert [path.suffix for path in shown(tmp_path / "killed")] == [".partial"]
     data = Pictures()
     resumed = extract_features(data, "train", models, cache_dir=tmp_path / "killed", batch_size=2)
     assert data.asked == [(4, 6), (6, 7)]
     for name in ("context", "latent", "structure", "semantic"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
-    assert [path.name for path in (tmp_path / "killed").iterdir()] == [resumed.folder.name]
+    assert shown(tmp_path / "killed") == [resumed.folder]
 
 
 def test_only_a_batch_is_read_at_a_time(models: Models, tmp_path: Path) -> None:
@@ -145,6 +157,218 @@ def test_damaged_features_are_made_again(damage: str, models: Models, tmp_path: 
         (first.folder / "features.json").write_text("{")
     again = extract_features(Pictures(), "train", models, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.structure, expected)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_rows_that_are_not_what_was_written_are_made_again(value: float, models: Models, tmp_path: Path) -> None:
+    """A file of the right length with rows of zeros, finished or not, is not handed out as features."""
+    whole = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "whole", batch_size=2)
+    expected = {name: np.array(getattr(whole, name)) for name in ("context", "latent", "structure", "semantic")}
+
+    def kill(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(Pictures(), "train", models, cache_dir=tmp_path / "half", batch_size=2, progress=kill)
+    for place in (whole.folder, tmp_path / "half" / f"{whole.folder.name}.partial"):
+        for name in ("structure", "context"):
+            array = np.lib.format.open_memmap(place / f"{name}.npy", mode="r+")
+            array[1] = value
+            array.flush()
+    for cache in ("whole", "half"):
+        data = Pictures()
+        again = extract_features(data, "train", models, cache_dir=tmp_path / cache, batch_size=2)
+        assert data.asked[0] == (0, 2)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(getattr(again, name), array)
+
+
+def test_a_second_process_waits_and_uses_what_the_first_has_made(models: Models, tmp_path: Path) -> None:
+    """The second begins in the middle of the first, which goes on only when the second waits."""
+    waits, lines, found = threading.Event(), [], {}
+    second = Pictures()
+
+    def said(line: str) -> None:
+        lines.append(line)
+        waits.set()
+
+    def other() -> None:
+        found["second"] = extract_features(second, "train", models, cache_dir=tmp_path, batch_size=2, say=said)
+
+    thread = threading.Thread(target=other, daemon=True)
+
+    def progress(done: int, total: int) -> None:
+        if done == 2:
+            thread.start()
+            assert waits.wait(timeout=60)
+
+    found["first"] = extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2, progress=progress)
+    thread.join(timeout=60)
+    assert second.asked == []  # it has computed nothing
+    assert len(lines) == 1
+    assert "another process is working in" in lines[0]
+    assert "waiting" in lines[0]
+    np.testing.assert_array_equal(found["second"].structure, found["first"].structure)
+
+
+def test_a_holder_that_was_killed_holds_nothing(models: Models, tmp_path: Path) -> None:
+    folder = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "elsewhere").folder
+    code = (
+        "import sys; from pathlib import Path; from minddiffuser.runtime.locks import beside, locked\n"
+        f"folder = Path({str(tmp_path / 'cache' / folder.name)!r})\n"
+        "with locked(beside(folder), folder):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == b"held"
+        lines: list[str] = []
+
+        def said(line: str) -> None:
+            lines.append(line)
+            holder.kill()  # only now, when it is waited for
+
+        found = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "cache", say=said)
+    assert len(lines) == 1
+    assert len(found.latent) == 7
+
+
+BROKEN = {
+    "structure": ("structure", r"structure \(CLIP, block 4\)", "CLIP's weights are damaged, or its preprocessing"),
+    "semantic": ("structure", "semantic feature", "CLIP's weights are damaged, or its preprocessing"),
+    "latent": ("encode_latent", "latent feature", "the VAE's weights are damaged, or its scaling_factor"),
+    "context": ("encode_text", "context feature", "the text encoder's weights are damaged"),
+}
+
+
+def broken(models: Models, feature: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """A method of the models with one feature changed; of the structure, the fourth of its layers."""
+    whole = getattr(models, BROKEN[feature][0])
+
+    def method(_self: Models, *args: Any, **options: Any) -> Any:
+        found = whole(*args, **options)
+        if feature in ("context", "latent"):
+            return change(found)
+        structure, semantic = found
+        if feature == "semantic":
+            return structure, change(semantic)
+        return torch.cat([structure[:, :3], change(structure[:, 3:4]), structure[:, 4:]], dim=1), semantic
+
+    return method
+
+
+@pytest.mark.parametrize(("value", "what"), [(float("nan"), "NaN"), (float("-inf"), "infinite values")])
+@pytest.mark.parametrize("feature", BROKEN)
+def test_features_of_nan_are_refused_at_the_first_batch(
+    feature: str, value: float, what: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(values: torch.Tensor) -> torch.Tensor:
+        values = values.clone()
+        values[(-1, *(0,) * (values.ndim - 2), 3)] = value
+        return values
+
+    method, words, cause = BROKEN[feature]
+    monkeypatch.setattr(Models, method, broken(models, feature, change))
+    data = Pictures()
+    with pytest.raises(InputError, match=f"the {words} of training picture . holds {what} .*most likely {cause}"):
+        extract_features(data, "train", models, cache_dir=tmp_path, batch_size=2)
+    assert data.asked == [(0, 2)]
+    assert [path.suffix for path in shown(tmp_path)] == [".partial"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("feature", BROKEN)
+def test_features_that_are_the_same_for_all_are_refused(
+    feature: str, batch_size: int, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, words, cause = BROKEN[feature]
+    monkeypatch.setattr(Models, method, broken(models, feature, torch.ones_like))
+    data = Pictures()
+    with pytest.raises(InputError, match=f"the {words} is the same for .* different .*most likely {cause}"):
+        extract_features(data, "train", models, cache_dir=tmp_path, batch_size=batch_size)
+    assert data.asked[-1][1] <= 3
+
+
+def test_one_caption_for_all_and_a_picture_shown_twice_are_allowed(models: Models, tmp_path: Path) -> None:
+    data = Pictures(captions=[["a picture"]] * 7)
+    data.pixels[1] = data.pixels[0]
+    found = extract_features(data, "train", models, cache_dir=tmp_path, batch_size=2)
+    assert found.context is not None
+    assert np.ptp(found.context, axis=0).max() < 1e-5
+
+
+def test_captions_that_are_cut_are_told_each_time(models: Models, tmp_path: Path) -> None:
+    long = "a green cat on a beach beside a red house in the snow under a blue tree"
+    captions = [["a cat"], ["a cat", long], [long + " at night"], [long]] + [["a dog"]] * 3
+    tokens = models.tokenizer(long)["input_ids"]
+    assert len(tokens) > 15
+    left = models.tokenizer.decode(tokens[1:14]).strip()  # between the start and the end mark
+    assert long.startswith(left)
+    for _ in range(2):
+        lines: list[str] = []
+        extract_features(
+            Pictures(captions=captions), "train", models, cache_dir=tmp_path, batch_size=2, say=lines.append
+        )
+        assert len(lines) == 1
+        assert lines[0].startswith("3 of 8 captions are longer than the 15 tokens of a context and were cut")
+        assert f'the first, "{long}", became "{left}"' in lines[0]
+    lines.clear()
+    extract_features(Pictures(), "test", models, cache_dir=tmp_path, say=lines.append)
+    assert lines == []
+
+
+def test_other_versions_of_libraries_are_told_and_nothing_is_computed(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    here = extract.versions(libraries.FEATURES)
+    assert {"torch", "diffusers", "transformers", "open_clip_torch"} <= set(here)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2, progress=kill)
+    later = {**here, "torch": "9.9.0", "diffusers": here["diffusers"] + "+cpu"}
+    monkeypatch.setattr(extract, "versions", lambda _names: later)
+    mixed = extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2)
+    assert mixed.libraries["torch"] == f"{here['torch']}, then 9.9.0"
+    monkeypatch.setattr(extract, "versions", lambda _names: here)
+    data, lines = Pictures(), []
+    again = extract_features(data, "train", models, cache_dir=tmp_path, say=lines.append)
+    assert data.asked == []
+    assert again.libraries == mixed.libraries
+    assert len(lines) == 1
+    assert f"were computed with torch {here['torch']}, then 9.9.0 (here {here['torch']})" in lines[0]
+    assert "diffusers" not in lines[0]
+
+
+def test_files_can_be_read_by_others(models: Models, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "cache").folder
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_single_edits_of_the_description_change_no_number(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features are found as they were or made again; no edit ends in anything else."""
+    rows = {"latent": (4, 4, 4), "structure": (6, 17, 32), "semantic": (32,), "context": (15, 16)}
+    rng = np.random.default_rng(0)
+    made = {name: rng.standard_normal((7, *shape)).astype(np.float32) for name, shape in rows.items()}
+    monkeypatch.setattr(extract, "_features", lambda *_given: made)  # the models' work is not what is tested
+    first = extract_features(Pictures(), "train", models, cache_dir=tmp_path)
+    path = first.folder / "features.json"
+    content = json.loads(path.read_text())
+    for edit, changed in single_edits(content, 250):
+        path.write_text(json.dumps(changed))
+        found = extract_features(Pictures(), "train", models, cache_dir=tmp_path, say=lambda line: None)
+        for name, values in made.items():
+            np.testing.assert_array_equal(getattr(found, name), values, err_msg=edit)
 
 
 def test_pictures_of_another_size_are_fitted(models: Models, tmp_path: Path) -> None:

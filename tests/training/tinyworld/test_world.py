@@ -248,6 +248,20 @@ def test_nobody_elses_folder_is_overwritten(tmp_path: Path, stubbed: list[world.
     assert len(stubbed) == 1
 
 
+def test_a_part_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def tokenizer(bench: world._Bench) -> None:
+        done.append("tokenizer")
+        with pytest.raises(FileError, match=f"another process is working in {tmp_path / 'w.work'}: wait for it"):
+            world.make_world(tmp_path / "w", parts=["tokenizer"])
+        world.make_world(tmp_path / "w", parts=["clip"])  # beside it, as documented
+
+    monkeypatch.setattr(world, "PARTS", {"tokenizer": tokenizer, "clip": lambda bench: done.append("clip")})
+    world.make_world(tmp_path / "w", parts=["tokenizer"])
+    assert done == ["tokenizer", "clip"]
+
+
 @pytest.mark.usefixtures("stubbed")
 def test_work_of_other_settings_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, work = tmp_path / "w", tmp_path / "w.work"

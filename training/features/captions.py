@@ -1,0 +1,74 @@
+"""Captions that are longer than a context: how many, and what is left of the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...runtime.models.models import N_TOKENS, Models
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was cut off captions.
+
+    Attributes
+    ----------
+    n_captions, n_cut : int
+    first, left : str
+        The first caption that was cut, and what is left of it; empty when none was.
+    """
+
+    n_captions: int = 0
+    n_cut: int = 0
+    first: str = ""
+    left: str = ""
+
+    def __add__(self, later: Cut) -> Cut:
+        shown = self if self.n_cut > 0 else later
+        return Cut(self.n_captions + later.n_captions, self.n_cut + later.n_cut, shown.first, shown.left)
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def read(cls, content: object) -> Cut:
+        """Read what :meth:`describe` gave; ValueError where it did not."""
+        kinds = {"n_captions": int, "n_cut": int, "first": str, "left": str}
+        if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != kinds:
+            raise ValueError("cut captions")
+        found = cls(**content)
+        if not 0 <= found.n_cut <= found.n_captions:
+            raise ValueError("cut captions")
+        return found
+
+    def line(self) -> str:
+        """One sentence, or nothing when every caption is whole."""
+        if self.n_cut == 0:
+            return ""
+        return (
+            f"{self.n_cut} of {self.n_captions} captions are longer than the {N_TOKENS} tokens of a context and were "
+            f'cut: the first, "{_short(self.first)}", became "{_short(self.left)}"; put what matters first, or give '
+            "shorter captions"
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+def cut_captions(captions: Sequence[Sequence[str]], models: Models) -> Cut:
+    """Count the captions of some pictures that do not fit a context with its start and end marks."""
+    said = [text for texts in captions for text in texts]
+    if not said:
+        return Cut()
+    unique = list(dict.fromkeys(said))
+    # Not `verbose`: the tokenizer would warn of captions that are too long for an encoder which never gets them.
+    encoded = dict(zip(unique, models.tokenizer(unique, truncation=False, verbose=False)["input_ids"], strict=True))
+    long = [text for text in said if len(encoded[text]) > N_TOKENS]
+    if not long:
+        return Cut(len(said))
+    kept = encoded[long[0]][: N_TOKENS - 1]  # the last place is the end mark's
+    left = models.tokenizer.decode(kept, skip_special_tokens=True).strip()
+    return Cut(len(said), len(long), long[0], left)

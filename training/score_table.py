@@ -1,0 +1,129 @@
+"""Scores for people: a table of regions and features, sentences about what is no better than chance, and a figure."""
+
+from __future__ import annotations
+
+from html import escape
+
+from .scores import FeatureScores, Score, Scores
+
+_WIDTH = 15
+# What makes a feature undecodable although others are decoded, most likely.
+_CAUSES = {
+    "context": "are the captions in the order of the pictures?",
+    "latent": "do `stimulus` and the pictures' numbers name what each trial showed?",
+    "structure": "do `stimulus` and the pictures' numbers name what each trial showed?",
+    "semantic": "do `stimulus` and the pictures' numbers name what each trial showed?",
+}
+
+
+def table(scores: Scores) -> str:
+    """Correlations of every feature from all voxels and from each region, and in brackets the shuffled bound."""
+    names = list(scores.features)
+    first = next(iter(scores.features.values()))
+    lines = [
+        f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
+        f"and over all dimensions; (what 95 % of {scores.n_shuffled} shuffled pairings stay below), * no better",
+        "",
+        _row("region", "voxels", names),
+        _row("all", str(first.whole.n_voxels), [_cell(scores.features[name], None) for name in names]),
+    ]
+    for roi, score in first.rois.items():
+        lines.append(_row(roi, str(score.n_voxels), [_cell(scores.features[name], roi) for name in names]))
+    dimensions = [
+        f"{made.n_drawn} of {made.n_dimensions}" if made.n_drawn < made.n_dimensions else str(made.n_dimensions)
+        for made in scores.features.values()
+    ]
+    chosen = scores.selection
+    lines += [
+        _row("dimensions", "", dimensions),
+        "",
+        f"structure: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
+        "choose them",
+        f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(region: str, voxels: str, cells: list[str]) -> str:
+    return f"{region[:14]:<14}{voxels:>7}  " + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+
+
+def _cell(feature: FeatureScores, roi: str | None) -> str:
+    if feature.n_drawn == 0:
+        return "constant"
+    score = feature.whole if roi is None else feature.rois[roi]
+    return f"{score.correlation:.3f} ({score.shuffled_95:.3f}){' ' if score.better else '*'}"
+
+
+def warnings(scores: Scores) -> list[str]:
+    """One sentence for each feature that is decoded no better than from shuffled pairings."""
+    poor = [name for name, made in scores.features.items() if made.n_drawn > 0 and not made.whole.better]
+    found = [
+        f"warning: {name} is decoded no better than the null (correlation {_numbers(scores.features[name].whole)})"
+        for name in poor
+    ]
+    constant = [name for name, made in scores.features.items() if made.n_drawn == 0]
+    if len(poor) > 1 and len(poor) == len(scores.features) - len(constant):
+        found = [f"{line}: do responses and `stimulus` belong to the same trials, in the same order?" for line in found]
+    else:
+        found = [f"{line}: {_CAUSES[name]}" for name, line in zip(poor, found, strict=True)]
+    return found + [
+        f"warning: {name} is the same for every training stimulus, so it will be decoded as that whatever was seen"
+        for name in constant
+    ]
+
+
+def _numbers(score: Score) -> str:
+    return f"{score.correlation:.3f}, 95 % of shuffled pairings stay below {score.shuffled_95:.3f}"
+
+
+_BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70
+_COLOUR = "#31688e"
+
+
+def figure(scores: Scores) -> str:
+    """Draw the table as an SVG: one panel per feature, one bar per region, a mark at the shuffled bound."""
+    names = list(scores.features)
+    regions: list[str | None] = [None, *next(iter(scores.features.values())).rois]
+    values = [_score(made, region) for made in scores.features.values() for region in regions]
+    top = max(0.05, *(max(score.correlation, score.shuffled_95) for score in values))
+    height = _TOP + len(regions) * (_BAR + _GAP) + 40
+    width = _LEFT + len(names) * (_PANEL + 20) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12" role="img">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        '<text x="10" y="20" font-size="14">Decoded against true values, held-out training trials</text>',
+        f'<text x="10" y="38" fill="#555">bars: mean correlation over all dimensions and {scores.n_folds} folds; '
+        "red mark: 95 % of shuffled pairings stay below</text>",
+    ]
+    for row, region in enumerate(regions):
+        y = _TOP + row * (_BAR + _GAP) + _BAR - 3
+        parts.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end">{escape((region or "all")[:14])}</text>')
+    for column, name in enumerate(names):
+        left = _LEFT + column * (_PANEL + 20)
+        bars = [_score(scores.features[name], region) for region in regions]
+        parts += [
+            f'<text x="{left}" y="{_TOP - 10}" font-weight="bold">{escape(name)}</text>',
+            *_panel(bars, left, top),
+        ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _score(feature: FeatureScores, region: str | None) -> Score:
+    return feature.whole if region is None else feature.rois[region]
+
+
+def _panel(bars: list[Score], left: float, top: float) -> list[str]:
+    """The bars of one feature; correlations from 0 to `top` over the panel's width, negative ones as 0."""
+    scale, bottom = 0.72 * _PANEL / top, _TOP + len(bars) * (_BAR + _GAP)
+    parts = [f'<line x1="{left}" y1="{_TOP - 4}" x2="{left}" y2="{bottom}" stroke="#999"/>']
+    for row, score in enumerate(bars):
+        y, length = _TOP + row * (_BAR + _GAP), max(0.0, score.correlation) * scale
+        mark = left + max(0.0, score.shuffled_95) * scale
+        parts += [
+            f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{_COLOUR}"/>',
+            f'<rect x="{mark - 1:.1f}" y="{y - 2}" width="2" height="{_BAR + 4}" fill="#d62728"/>',
+            f'<text x="{max(left + length, mark) + 5:.1f}" y="{y + _BAR - 3}">{score.correlation:.3f}</text>',
+        ]
+    return parts

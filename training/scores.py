@@ -1,0 +1,351 @@
+"""How well each feature is decoded: correlations on held-out folds of the training trials, beside a shuffled null.
+
+For each feature, from all voxels and from those of each region: its decoder is fitted anew without a fold, and its
+predictions for that fold are correlated with the true values, dimension by dimension. The score is the mean over
+folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
+decoded well. Folds are those of the selection: repetitions of a stimulus never lie on both sides.
+
+The null pairs the same predictions with the features of another stimulus of the fold, many times. Nothing is fitted
+for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
+chance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.errors import FileError
+from ..runtime.files import check_format, read_json
+from .decoders.base import Decoder
+from .journal import Parts
+from .normalise import TargetColumns, fit_normaliser
+from .selection import SelectionSettings, best_per_layer, correlation, fold_order, folds_of, mean_over_folds, predicted
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+Indices = NDArray[np.integer[Any]]
+Progress = Callable[[int, int], None]
+
+NAME = "scores.json"
+KIND = "scores"
+VERSION = 1
+
+# Dimensions per feature: the mean over so many of a distribution of width 0.2 is known to 0.013.
+_MOST_DIMENSIONS = 256
+# Shufflings, of which 95 of 100 stay below the bound.
+_N_SHUFFLED, _BOUND = 100, 0.95
+_SEED = 0
+_FEATURES_AT_ONCE = 1 << 23
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is decoded from some voxels.
+
+    Attributes
+    ----------
+    n_voxels : int
+    correlation : float
+        Mean over folds and dimensions.
+    shuffled, shuffled_95 : float
+        Mean of the same over the shufflings, and what 95 % of them stay below.
+    """
+
+    n_voxels: int
+    correlation: float
+    shuffled: float
+    shuffled_95: float
+
+    @property
+    def better(self) -> bool:
+        """Whether it exceeds what chance gives."""
+        return self.correlation > self.shuffled_95
+
+
+@dataclass(frozen=True)
+class FeatureScores:
+    """One feature's scores.
+
+    Attributes
+    ----------
+    n_dimensions, n_drawn : int
+        All that are decoded or may be selected, and those that the scores are means over; 0 drawn where the feature
+        is the same for every stimulus.
+    whole : Score
+        From all voxels.
+    rois : region to Score
+    """
+
+    n_dimensions: int
+    n_drawn: int
+    whole: Score
+    rois: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class SelectionScores:
+    """How well structure is decoded over all dimensions and over those that were selected.
+
+    Attributes
+    ----------
+    mean : float
+        Over all dimensions.
+    kept : float
+        Of the kept ones, by the very correlations that they were selected by: too good.
+    kept_elsewhere : float
+        In each fold, of those that are kept by the other folds' correlations: what to expect of the kept ones.
+    """
+
+    mean: float
+    kept: float
+    kept_elsewhere: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All of ``scores.json``.
+
+    Attributes
+    ----------
+    n_folds, n_shuffled : int
+    features : feature to FeatureScores
+    selection : SelectionScores
+    """
+
+    n_folds: int
+    n_shuffled: int
+    features: dict[str, FeatureScores]
+    selection: SelectionScores
+
+    def describe(self) -> dict[str, Any]:
+        return {"format": f"minddiffuser-{KIND}", "version": VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the scores are computed from.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels)
+        Training responses, not normalised.
+    stimulus : (n_trials,) int
+        Row of the features that each trial showed.
+    rois : region to (start, stop) in the voxel axis
+    features : feature to (n_stimuli, n_dimensions)
+    positions : feature to (k,) int
+        The dimensions that are decoded, or that may be selected.
+    decoders : feature to Decoder
+    """
+
+    responses: Array
+    stimulus: Indices
+    rois: Mapping[str, tuple[int, int]]
+    features: Mapping[str, Array]
+    positions: Mapping[str, NDArray[np.intp]]
+    decoders: Mapping[str, Decoder]
+
+
+def feature_scores(
+    sources: Sources,
+    settings: SelectionSettings,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    parts: Parts | None = None,
+) -> dict[str, FeatureScores]:
+    """Score every feature from all voxels and from each region.
+
+    Parameters
+    ----------
+    sources : Sources
+    settings : SelectionSettings
+        Whose folds are taken.
+    progress : callable, optional
+        Receives (fits done, fits in all).
+    parts : Parts, optional
+        Keeps each fold's scores, and has those that an earlier call finished.
+    """
+    fold = folds_of(sources.stimulus, settings.n_folds, fold_order(settings))
+    drawn, regions = {name: _draw(sources, name) for name in sources.features}, _regions(sources)
+    score = np.empty((settings.n_folds, len(drawn), len(regions)))
+    null = np.empty((*score.shape, _N_SHUFFLED))
+    places = [(number, row) for number in range(settings.n_folds) for row in range(len(drawn))]
+    spans = np.array([(start, stop) for _, start, stop in regions])
+    left = [place for place in places if not _restore(score[place], null[place], spans, parts, place)]
+    total, done = score.size, (len(places) - len(left)) * len(regions)
+    report = progress or (lambda _done, _total: None)
+    report(done, total)
+    now: _HeldOut | None = None
+    for place in left:
+        number, row = place
+        if now is None or now.number != number:
+            now = None  # one fold's responses at a time
+            now = _HeldOut(number, sources, fold == number)
+        name = list(drawn)[row]
+        score[place], null[place] = now.score(drawn[name], sources.decoders[name], regions, n_threads)
+        if parts is not None:
+            parts.keep(_part(place), {"score": score[place], "null": null[place], "spans": spans})
+        done += len(regions)
+        report(done, total)
+    mean, shuffled = score.mean(axis=0), null.mean(axis=0)
+    return {
+        name: _feature(sources.positions[name], drawn[name], regions, mean[row], shuffled[row])
+        for row, name in enumerate(drawn)
+    }
+
+
+def _part(place: tuple[int, int]) -> str:
+    return f"scores-{place[0]}-{place[1]}"
+
+
+def _restore(score: Float64, null: Float64, spans: Array, parts: Parts | None, place: tuple[int, int]) -> bool:
+    found = None if parts is None else parts.part(_part(place))
+    if found is None or not np.array_equal(found["spans"], spans):  # regions do not decide a fit, so they may change
+        return False
+    score[:], null[:] = found["score"], found["null"]
+    return True
+
+
+def _regions(sources: Sources) -> list[tuple[str, int, int]]:
+    """All voxels, and the regions; a region that is all voxels is not scored twice."""
+    n_voxels = sources.responses.shape[1]
+    rois = [(name, start, stop) for name, (start, stop) in sources.rois.items() if stop - start < n_voxels]
+    return [("", 0, n_voxels), *rois]
+
+
+def _draw(sources: Sources, name: str) -> Array:
+    """(n_stimuli, n_drawn) of a feature: some dimensions, drawn with a fixed seed, that vary over the trials."""
+    positions, features = sources.positions[name], sources.features[name]
+    rng = np.random.default_rng([_SEED, *name.encode()])
+    chosen = np.sort(rng.permutation(positions)[:_MOST_DIMENSIONS])
+    step = max(1, _FEATURES_AT_ONCE // max(1, features.shape[1]))  # whole rows of the file at a time
+    rows = [np.asarray(features[start : start + step])[:, chosen] for start in range(0, len(features), step)]
+    drawn: Array = np.concatenate(rows)
+    shown = drawn[np.unique(sources.stimulus)]
+    return drawn[:, np.ptp(shown, axis=0) > 1e-6 * np.abs(shown).max(axis=0)]
+
+
+class _HeldOut:
+    """One held-out fold: its responses, normalised by the others, and the shufflings of its stimuli."""
+
+    def __init__(self, number: int, sources: Sources, hidden: NDArray[np.bool_]) -> None:
+        self.number = number
+        self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
+        normaliser = fit_normaliser(sources.responses[~hidden])
+        self._seen, self._unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
+        self._shuffled = _shufflings(number, len(np.unique(self._shown)))
+
+    def score(
+        self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
+    ) -> tuple[Float64, Float64]:
+        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions."""
+        score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
+        for number, (_, start, stop) in enumerate(regions):
+            seen = self._seen[:, start:stop]
+            if values.shape[1] == 0 or not seen.any():  # nothing varies, and 0 is the score
+                continue
+            targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
+            fitted = decoder.fit(seen, targets, n_threads=n_threads)
+            found = predicted(fitted, self._unseen[:, start:stop], 0, values.shape[1])
+            score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
+            null[number] = null_scores(found, values, self._shown, self._shuffled)
+        return score, null
+
+
+def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
+    """(n_shuffled, n_stimuli): the same orders for every feature and region."""
+    rng = np.random.default_rng([_SEED, number])
+    return np.stack([rng.permutation(n_stimuli) for _ in range(_N_SHUFFLED)])
+
+
+def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArray[np.intp]) -> Float64:
+    """Mean correlation of predictions with features of other stimuli, (n_shuffled,).
+
+    Parameters
+    ----------
+    found : (n_trials, k)
+        Predictions for held-out trials.
+    features : (n_stimuli, k)
+    shown : (n_trials,) int
+        Row of `features` that each trial showed.
+    shuffled : (n_shuffled, m) int
+        Orders of the m stimuli that were shown; all trials of one get the features of the same other one.
+    """
+    stimuli, which, count = np.unique(shown, return_inverse=True, return_counts=True)
+    truth = np.asarray(features[stimuli], np.float64)
+    truth -= truth.mean(axis=0)
+    centred = found - found.mean(axis=0)
+    summed = np.zeros_like(truth)  # over the trials of a stimulus
+    np.add.at(summed, which, centred)
+    norm = np.sqrt(np.einsum("tk,tk->k", centred, centred))
+    scores = np.empty(len(shuffled))
+    for number, order in enumerate(shuffled):
+        other = truth[order]
+        mean, square = count @ other, count @ other**2
+        size = norm * np.sqrt(np.maximum(square - mean**2 / len(shown), 0))
+        product = np.einsum("sk,sk->k", summed, other)
+        scores[number] = np.divide(product, size, out=np.zeros_like(size), where=size > 0).mean()
+    return scores
+
+
+def _feature(
+    positions: NDArray[np.intp], drawn: Array, regions: list[tuple[str, int, int]], mean: Float64, null: Float64
+) -> FeatureScores:
+    made = {
+        name: Score(stop - start, float(mean[i]), float(null[i].mean()), float(np.quantile(null[i], _BOUND)))
+        for i, (name, start, stop) in enumerate(regions)
+    }
+    return FeatureScores(len(positions), drawn.shape[1], made.pop(""), made)
+
+
+def selection_scores(scores: Float64, shape: tuple[int, ...], settings: SelectionSettings) -> SelectionScores:
+    """Summarise correlations (n_folds, n_dimensions) of structure of `shape` (n_layers, ...)."""
+
+    def kept(by: Float64) -> NDArray[np.bool_]:
+        return best_per_layer(mean_over_folds(by, settings).reshape(shape), settings.percent).ravel()
+
+    elsewhere = [fold[kept(np.delete(scores, number, axis=0))].mean() for number, fold in enumerate(scores)]
+    return SelectionScores(float(scores.mean()), float(scores[:, kept(scores)].mean()), float(np.mean(elsewhere)))
+
+
+def all_scores(features: dict[str, FeatureScores], selection: SelectionScores, n_folds: int) -> Scores:
+    """Put together what ``scores.json`` holds."""
+    return Scores(n_folds, _N_SHUFFLED, features, selection)
+
+
+def read_scores(folder: Path) -> Scores | None:
+    """Read the scores of a checkpoint, or None where it has none (fitted by an earlier release).
+
+    Raises
+    ------
+    FileError
+        The file is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    content = read_json(path, "the checkpoint's scores")
+    check_format(content, path, KIND, VERSION)
+    try:
+        features = {name: _read_feature(made) for name, made in content["features"].items()}
+        return Scores(content["n_folds"], content["n_shuffled"], features, SelectionScores(**content["selection"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path} lacks something or was edited ({error}): fit the checkpoint again") from error
+
+
+def _read_feature(content: Mapping[str, Any]) -> FeatureScores:
+    rois = {name: Score(**score) for name, score in content["rois"].items()}
+    return FeatureScores(content["n_dimensions"], content["n_drawn"], Score(**content["whole"]), rois)
+
+
+def scores_bytes(scores: Scores) -> bytes:
+    """What ``scores.json`` holds, as UTF-8."""
+    return (json.dumps(scores.describe(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
