@@ -44,6 +44,14 @@ def _is_whole(item: pytest.Item) -> bool:
     return not WHOLE.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_threads() -> Iterator[None]:
+    """A command takes one pool of ONNX Runtime's threads for its process; this process has other tests to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minddiffuser.runtime.engines.ort.uses_pool", lambda *_given, **_named: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_state() -> Iterator[None]:
     """What a test changes in the process is no other test's: PyTorch's random numbers, threads and switches."""

@@ -86,18 +86,37 @@ def built(copied: Path, no_gpu: None) -> Bundle:
     return build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
 
 
-def test_every_network_of_the_tiny_world_is_built_here(
-    tiny_bundle: Path, tmp_path: Path, command: Command, no_gpu: None
+def test_every_network_is_taken_by_the_parser(tiny_bundle: Path) -> None:
+    """Both gradients among them."""
+    logger = messages_of(trt)
+    for graph in NETWORK_GRAPHS:
+        builder = trt.Builder(logger)
+        network = builder.create_network()
+        parser = trt.OnnxParser(network, logger)
+        path = tiny_bundle / "engines" / f"{graph}.fp32.onnx"
+        assert parser.parse_from_file(str(path)), [str(parser.get_error(n)) for n in range(parser.num_errors)]
+        assert network.num_outputs == len(Bundle.open(tiny_bundle).graphs[graph].outputs)
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [("vae_decode", "denoise_gradient"), pytest.param(tuple(NETWORK_GRAPHS), marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_networks_of_the_tiny_world_are_built_here(
+    networks: tuple[str, ...], tiny_bundle: Path, tmp_path: Path, command: Command, no_gpu: None, reseal: Edit
 ) -> None:
-    """Both gradients among them. What cannot be run without a GPU is never chosen, and said."""
+    """Every network that a bundle holds. What cannot be run without a GPU is never chosen, and said."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    left_out = set(NETWORK_GRAPHS) - set(networks)
+    reseal(folder, lambda content: [content["graphs"].pop(name) for name in left_out])
     code, out, err = command(
         "build", folder, "--target", "tensorrt-rtx", "--optimization-level", "0", "--batch", *"124"
     )
     assert (code, out) == (0, [str(folder)])
     assert not any("Traceback" in line for line in err)
     bundle = Bundle.open(folder)
-    for graph in NETWORK_GRAPHS:
+    for graph in networks:
         plan = plan_of(bundle, graph)
         assert is_a_plan(plan.file)
         assert plan.batch_sizes == (1, 2, 4)
@@ -107,7 +126,7 @@ def test_every_network_of_the_tiny_world_is_built_here(
         graph_file = next(v for v in bundle.graphs[graph].variants if v.target == "onnx")
         relative = graph_file.file.relative_to(folder).as_posix()
         assert plan.builder["graph"]["sha256"] == bundle.files[relative].sha256
-    assert len(plans(folder)) == len(NETWORK_GRAPHS)
+    assert len(plans(folder)) == len(networks)
     assert not any(v.target == "tensorrt-rtx" for v in bundle.graphs["decode_context"].variants)
     with pytest.raises(
         InputError, match="the backend 'tensorrt-rtx' does not run here: no NVIDIA GPU was found"

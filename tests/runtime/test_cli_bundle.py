@@ -13,19 +13,12 @@ import pytest
 from small_data import write_small_data
 
 from minddiffuser.runtime import cli
-from minddiffuser.runtime.engines import ort
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.images import read_image, write_png
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 FAST = ["--steps", "2", "--backprop-steps", "2", "--batch-size", "2", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command takes one pool of threads for its process; this process has other tests to run."""
-    monkeypatch.setattr(ort, "uses_pool", lambda *_given, **_named: False)
 
 
 @pytest.fixture

@@ -36,11 +36,14 @@ def test_chain_agrees_with_diffusers(offset, to_one, n_steps, n_reverse, dtype, 
     clean, noise = (torch.from_numpy(rng.standard_normal((2, 4, 4, 4))).to(dtype) for _ in range(2))
     latent = add_noise(clean, noise, ours.noise_keep)
     expected = scheduler.add_noise(clean, noise, expected_timesteps[:1])
-    torch.testing.assert_close(latent, expected, atol=1e-5, rtol=0)
+    # diffusers holds its table of alphas in float32 whatever the latents are, and a step has some ten roundings of
+    # numbers up to the largest latent; what a step makes wrong the later ones keep at its size.
+    tolerance = 10 * (1 + n_reverse) * torch.finfo(torch.float32).eps / 2 * float(expected.abs().max())
+    torch.testing.assert_close(latent, expected, atol=tolerance, rtol=0)
     for (timestep, keep, keep_next), their_timestep in zip(ours, expected_timesteps, strict=True):
         latent = ddim_update(latent, fake_noise(latent, timestep), keep, keep_next)
         expected = scheduler.step(fake_noise(expected, int(their_timestep)), their_timestep, expected).prev_sample
-        torch.testing.assert_close(latent, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(latent, expected, atol=tolerance, rtol=0)
     assert latent.dtype == dtype
 
 
@@ -68,8 +71,10 @@ def test_numpy_and_torch_take_the_same_step_and_keep_float32(rng) -> None:
     )
     assert in_numpy.dtype == np.float32
     # The true noise was given: what is left is the latent noised to 0.6.
-    np.testing.assert_allclose(in_numpy, 0.6**0.5 * latent + 0.4**0.5 * noise, atol=1e-6)
-    np.testing.assert_allclose(in_numpy, in_torch.numpy(), atol=1e-6)
+    # Ten roundings in float32 of numbers up to the largest.
+    close = {"rtol": 0, "atol": 10 * np.finfo(np.float32).eps / 2 * np.abs(in_numpy).max()}
+    np.testing.assert_allclose(in_numpy, 0.6**0.5 * latent + 0.4**0.5 * noise, **close)
+    np.testing.assert_allclose(in_numpy, in_torch.numpy(), **close)
 
 
 @pytest.mark.parametrize(

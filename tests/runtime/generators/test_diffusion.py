@@ -77,7 +77,15 @@ def test_narrow_networks_keep_latents_and_pictures_in_float32(small_world, world
     slopes = torch.autograd.grad(image.sum(), list(leaves.values()))
     assert {image.dtype, *(value.dtype for value in (*leaves.values(), *slopes))} == {torch.float32}
     exact = DiffusionGenerator(world, **inputs, n_reverse=3, n_noise=None).stage1_render()
-    torch.testing.assert_close(image, exact, atol=0.05, rtol=0)
+    # What rounding the weights alone does, in exact arithmetic: rounding what passes between layers is as much again,
+    # a few times over, however a processor adds up.
+    rounded = load_models(small_world)
+    for part in (rounded.unet, rounded.vae):
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(narrow.dtype).float()
+    scale = (DiffusionGenerator(rounded, **inputs, n_reverse=3, n_noise=None).stage1_render() - exact).abs().max()
+    assert 0 < scale < 0.05
+    assert (image - exact).abs().max() < 8 * scale
 
 
 @pytest.mark.parametrize("backprop_steps", [None, 6, 4, 1, 0])

@@ -64,22 +64,28 @@ def test_text_is_the_encoder_s_last_hidden_state(models: Models, small_world: Pa
         torch.testing.assert_close(context, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_latent_is_the_scaled_posterior_mean_and_back(models: Models, small_world: Path, images: torch.Tensor) -> None:
-    vae = AutoencoderKL.from_pretrained(small_world / "vae").eval()
+# Of networks in float64, whose rounding (1e-16, some hundred times over) hides nothing.
+EXACT = {"rtol": 0, "atol": 1e-11}
+
+
+def test_latent_is_the_scaled_posterior_mean_and_back(small_world: Path, images: torch.Tensor) -> None:
+    models = load_models(small_world, dtype="float64")
+    vae, images = AutoencoderKL.from_pretrained(small_world / "vae").eval().double(), images.double()
     with torch.no_grad():
         mean = vae.quant_conv(vae.encoder(2 * images - 1))[:, :4]
         decoded = vae.decode(mean).sample
     latent = models.encode_latent(images)
-    torch.testing.assert_close(latent, 0.5 * mean, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(models.decode_latent(latent), (decoded / 2 + 0.5).clamp(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(latent, 0.5 * mean, **EXACT)
+    torch.testing.assert_close(models.decode_latent(latent), (decoded / 2 + 0.5).clamp(0, 1), **EXACT)
 
 
-def test_noise_is_the_unet_s_output(models: Models, small_world: Path) -> None:
-    unet = UNet2DConditionModel.from_pretrained(small_world / "unet").eval()
-    latent, context = torch.randn(2, 4, 4, 4), torch.randn(2, 15, 16)
+def test_noise_is_the_unet_s_output(small_world: Path) -> None:
+    models = load_models(small_world, dtype="float64")
+    unet = UNet2DConditionModel.from_pretrained(small_world / "unet").eval().double()
+    latent, context = torch.randn(2, 4, 4, 4, dtype=torch.float64), torch.randn(2, 15, 16, dtype=torch.float64)
     with torch.no_grad():
         expected = unet(latent, torch.tensor([741, 741]), context, return_dict=False)[0]
-        torch.testing.assert_close(models.predict_noise(latent, 741, context), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(models.predict_noise(latent, 741, context), expected, **EXACT)
         assert not torch.allclose(models.predict_noise(latent, 1, context), expected, atol=1e-3)
 
 
