@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..runtime.decode import Checkpoint, open_checkpoint
 from ..runtime.engines.here import why_no_provider
 from ..runtime.errors import InputError, MissingExtra
 from ..runtime.files import write_json, write_tensors
+from ..runtime.locks import beside, locked
 from ..runtime.models.models import Models
 from ..runtime.models.open import load_models
 from ..runtime.output import check_output
@@ -45,6 +46,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     data: Path | None = None,
     force: bool = False,
     finish: Callable[[Path], None] | None = None,
+    rebuilt: Collection[str] = (),
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Bundle:
@@ -66,6 +68,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
         Replace a bundle. Engines that were built for it are kept where their graphs stay the same.
     finish
         Called with the folder of the whole bundle before it is put in place, to add engines to it.
+    rebuilt
+        Targets whose engines `finish` adds.
     progress
         Called with what is being done, and how much of it is.
     say
@@ -86,20 +90,24 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     _check_kept(settings.keep_failed, out)
     _needs_onnxruntime()
     trials = draft_trials(fitted, settings, data)
-    opened = [load_models(models, clip=clip, preset=fitted.preset)]
-    fitted.require_models(opened[0].hash, opened[0].name)
-    for note in opened[0].notes:
-        (say or _unsaid)(note)
-    with in_place_of(out, force=force) as place:
-        told, folder = progress or _silent, place.draft
-        draft = _drafted(fitted, opened, settings, trials, folder, told)
-        give_back()
-        _Gate(fitted, draft, settings, folder, told).run()
-        if place.old is not None:
-            keep_built(place.old, folder, say or _unsaid)
-        if finish is not None:
-            finish(folder)
-        Bundle.open(folder)  # what a reader would refuse is never put in place
+    say = say or _unsaid
+    with locked(beside(out), out):  # before the networks, which may be a download
+        opened = [load_models(models, clip=clip, preset=fitted.preset)]
+        fitted.require_models(opened[0].hash, opened[0].name)
+        for note in opened[0].notes:
+            say(note)
+        with in_place_of(out, force=force) as place:
+            told, folder = progress or _silent, place.draft
+            draft = _drafted(fitted, opened, settings, trials, folder, told)
+            give_back()
+            _Gate(fitted, draft, settings, folder, told).run()
+            if place.old is not None:
+                keep_built(place.old, folder, say, out=out, rebuilt=rebuilt)
+            if place.unknown is not None:
+                say(f"engines that were built for the bundle there are not kept: {place.unknown.partition(': ')[0]}")
+            if finish is not None:
+                finish(folder)
+            Bundle.open(folder)  # what a reader would refuse is never put in place
     return Bundle.open(out)
 
 
