@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ARRAYS, MANIFEST, PARITY, sealed
 from ..runtime.decode import Checkpoint, open_checkpoint
 from ..runtime.engines.here import why_no_provider
-from ..runtime.errors import InputError, MissingExtra
+from ..runtime.errors import FileError, InputError, MissingExtra
 from ..runtime.files import write_json, write_tensors
 from ..runtime.locks import beside, locked
 from ..runtime.models.models import Models
@@ -33,7 +34,7 @@ from .placement import check_out, in_place_of
 from .settings import ExportSettings, memory_for
 
 # The folder of what failed: its marker says that an export may write there.
-KEPT, KEPT_MARKER, KEPT_KIND = "folder of graphs that failed", "failed.json", "failed-graphs"
+KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
 
 
 def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all choices have defaults)
@@ -73,8 +74,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     progress
         Called with what is being done, and how much of it is.
     say
-        Receives a line on each field of the model folder that a person should know of, and on each engine of the old
-        bundle that is kept, or is not.
+        Receives a line on each warning about `data`, on each field of the model folder that a person should know of,
+        and on each engine of the old bundle that is kept, or is not.
 
     Raises
     ------
@@ -91,6 +92,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     _needs_onnxruntime()
     trials = draft_trials(fitted, settings, data)
     say = say or _unsaid
+    for warning in trials[0].warnings:
+        say(warning)
     with locked(beside(out), out):  # before the networks, which may be a download
         opened = [load_models(models, clip=clip, preset=fitted.preset)]
         fitted.require_models(opened[0].hash, opened[0].name)
@@ -218,9 +221,10 @@ class _Gate:
         failure = failed(name, written.precision, str(found.reason))
         if self._settings.keep_failed is None:
             raise failure
-        self._keep_graph(written.path)
         told = {"reason": found.reason, "parity": found.parity}
-        write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
+        with _keeping(self._settings.keep_failed):
+            self._keep_graph(written.path)
+            write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
         written.path.unlink()
         self._failures.append(failure)
 
@@ -266,9 +270,10 @@ class _Gate:
         kept = self._settings.keep_failed
         if kept is None:
             return
-        for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
-            self._keep_graph(path)
-        write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
+        with _keeping(kept):
+            for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
+                self._keep_graph(path)
+            write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
 
     def _write_manifest(self, pictures: dict[str, Any]) -> None:
         write_tensors(self._folder / PARITY, self._parity)
@@ -280,7 +285,11 @@ class _Gate:
             "lineage": {
                 "source_models": models["hash"],
                 "source_checkpoint": self._checkpoint.hash,
-                "verified_on": {"trials": len(draft.trials), "origin": draft.trials.origin},
+                "verified_on": {
+                    "trials": len(draft.trials),
+                    "origin": draft.trials.origin,
+                    "warnings": list(draft.trials.warnings),
+                },
                 "precisions": list(self._settings.all_precisions),
             },
             "files": list_files(self._folder),
@@ -291,6 +300,20 @@ class _Gate:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+@contextmanager
+def _keeping(kept: Path) -> Iterator[None]:
+    """What cannot be written there is no fault of the bundle's folder."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"a graph is out of tolerance, and the {KEPT} {kept} cannot be written ({error.strerror or error}): free "
+            "some space or give another folder"
+        ) from error
 
 
 def _unsaid(_line: str) -> None:

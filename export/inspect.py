@@ -79,14 +79,14 @@ def _most(parity: dict[str, Any], figure: str) -> float | None:
 
 def _pictures(figures: Any) -> str:
     if not isinstance(figures, dict):
-        return "no figures"
+        return "not compared"
     level = _number(figures.get("psnr_db"))
     told = [] if level is None else [f"PSNR {level:.1f} dB"]
     differences = figures.get("differences")
     if isinstance(differences, dict):
         known = {name: _number(value) for name, value in differences.items()}
         told += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
-    return ", ".join(told) or "no figures"
+    return ", ".join(told) or "not compared"
 
 
 def _number(value: Any) -> float | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from minddiffuser.export import assemble, parity
 from minddiffuser.export import settings as export_settings
 from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.check import OK, check_bundle
+from minddiffuser.export.gate import Verified
 from minddiffuser.export.parity import GateFailure, Tolerance
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.bundle import Bundle
@@ -116,7 +118,11 @@ def test_parity_holds_what_the_checkpoint_decodes(export: Export, tmp_path: Path
     assert len(decoded.context) == 3
     np.testing.assert_array_equal(held["decode_context/out/context"], decoded.context)
     np.testing.assert_array_equal(held["decode_structure/out/structure"], decoded.structure)
-    assert bundle.manifest["lineage"]["verified_on"] == {"trials": 3, "origin": "drawn from the training statistics"}
+    assert bundle.manifest["lineage"]["verified_on"] == {
+        "trials": 3,
+        "origin": "drawn from the training statistics",
+        "warnings": [],
+    }
 
 
 def test_two_exports_are_the_same_bytes(export: Export, tmp_path: Path) -> None:
@@ -189,7 +195,7 @@ def test_a_bundle_is_replaced_only_where_that_is_asked_for(export: Export, copie
     assert contents(out) == before
     damaged = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps({**damaged, "files": "gone"}))
-    with pytest.raises(FileError, match="damaged, and nobody can say .* move the folder away, or give"):  # nobody can say what of it is whose
+    with pytest.raises(FileError, match="damaged, and nobody can say .* move the folder away, or give"):
         export(out, force=True)
 
 
@@ -325,10 +331,35 @@ def test_a_folder_of_someones_is_not_taken_for_what_fails(export: Export, tmp_pa
     if not inside:
         kept.mkdir()
         (kept / "decode_context.fp32.onnx").write_text("mine")
-    words = "lies inside the bundle" if inside else "holds decode_context.fp32.onnx and is not a folder of graphs"
+    words = "lies inside the bundle" if inside else "holds decode_context.fp32.onnx and is not a --keep-failed folder"
     with pytest.raises(MindDiffuserError, match=words):
         export(tmp_path / "bundle", models=tmp_path / "nowhere", settings={"keep_failed": kept})
     assert contents(tmp_path) == ({} if inside else {"thesis/decode_context.fp32.onnx": b"mine"})
+
+
+def test_a_full_disk_under_keep_failed_names_that_folder(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: Any, **_named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(assemble, "verify_file", lambda *_, **__: Verified(parity={}, reason="it is off"))
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(FileError, match="the --keep-failed folder .*kept cannot be written .No space left") as error:
+        export(tmp_path / "bundle", settings={"keep_failed": tmp_path / "kept"})
+    assert "bundle" not in one_sentence(error).replace(str(tmp_path), "")
+
+
+def test_warnings_about_the_data_are_said_and_kept(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, said = assemble.draft_trials, list[str]()
+    monkeypatch.setattr(
+        assemble, "draft_trials", lambda *given: [replace(t, warnings=("hardly on the scale",)) for t in real(*given)]
+    )
+    bundle = export(tmp_path / "bundle", say=said.append)
+    assert said == ["hardly on the scale"]
+    assert bundle.manifest["lineage"]["verified_on"]["warnings"] == said
 
 
 def test_a_graph_in_another_precision_fails_alone(
