@@ -90,7 +90,8 @@ def test_the_whole_bundle(tiny_bundle: Path) -> None:
 def test_what_it_runs_on_without_a_gpu(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpu(monkeypatch, None)
     told = tail(decoder_bundle)
-    assert set(told) == {*BACKENDS, "auto"}
+    assert set(told) == {*BACKENDS, "auto", "md-reconstruct run --stage 1", "md-reconstruct run"}
+    assert told["md-reconstruct run --stage 1"] == "no, it lacks decode_latent, denoise, vae_decode"
     assert told["ort"] == "yes"
     assert [told[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
     assert told["auto"].startswith("ort (the fastest that is here")
