@@ -18,8 +18,8 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge
-from minddiffuser.training.solvers.workers import usable_cpus
 
 Float64 = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def worst_difference(ours: SparseRidge, weight: Float64, bias: Float64) -> float
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     x, y = world(np.random.default_rng(args.seed), args.n_trials, args.n_voxels, args.n_targets)
-    threads = args.threads or usable_cpus()
+    threads = args.threads or usable_cores()
     fit_ridge(x, y[:, :512], n_selected=args.n_selected, alpha=args.alpha, n_threads=threads)  # warm the libraries
     ours, theirs, worst, worst_prediction = [], [], 0.0, 0.0
     for repeat in range(args.repeats):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ARRAYS, MANIFEST, PARITY, sealed
 from ..runtime.decode import Checkpoint, open_checkpoint
 from ..runtime.engines.here import why_no_provider
-from ..runtime.errors import InputError, MissingExtra
+from ..runtime.errors import FileError, InputError, MissingExtra
 from ..runtime.files import write_json, write_tensors
+from ..runtime.locks import beside, locked
 from ..runtime.models.models import Models
 from ..runtime.models.open import load_models
 from ..runtime.output import check_output
@@ -32,7 +34,7 @@ from .placement import check_out, in_place_of
 from .settings import ExportSettings, memory_for
 
 # The folder of what failed: its marker says that an export may write there.
-KEPT, KEPT_MARKER, KEPT_KIND = "folder of graphs that failed", "failed.json", "failed-graphs"
+KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
 
 
 def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all choices have defaults)
@@ -45,6 +47,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     data: Path | None = None,
     force: bool = False,
     finish: Callable[[Path], None] | None = None,
+    rebuilt: Collection[str] = (),
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Bundle:
@@ -66,11 +69,13 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
         Replace a bundle. Engines that were built for it are kept where their graphs stay the same.
     finish
         Called with the folder of the whole bundle before it is put in place, to add engines to it.
+    rebuilt
+        Targets whose engines `finish` adds.
     progress
         Called with what is being done, and how much of it is.
     say
-        Receives a line on each field of the model folder that a person should know of, and on each engine of the old
-        bundle that is kept, or is not.
+        Receives a line on each warning about `data`, on each field of the model folder that a person should know of,
+        and on each engine of the old bundle that is kept, or is not.
 
     Raises
     ------
@@ -86,20 +91,26 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     _check_kept(settings.keep_failed, out)
     _needs_onnxruntime()
     trials = draft_trials(fitted, settings, data)
-    opened = [load_models(models, clip=clip, preset=fitted.preset)]
-    fitted.require_models(opened[0].hash, opened[0].name)
-    for note in opened[0].notes:
-        (say or _unsaid)(note)
-    with in_place_of(out, force=force) as place:
-        told, folder = progress or _silent, place.draft
-        draft = _drafted(fitted, opened, settings, trials, folder, told)
-        give_back()
-        _Gate(fitted, draft, settings, folder, told).run()
-        if place.old is not None:
-            keep_built(place.old, folder, say or _unsaid)
-        if finish is not None:
-            finish(folder)
-        Bundle.open(folder)  # what a reader would refuse is never put in place
+    say = say or _unsaid
+    for warning in trials[0].warnings:
+        say(warning)
+    with locked(beside(out), out):  # before the networks, which may be a download
+        opened = [load_models(models, clip=clip, preset=fitted.preset)]
+        fitted.require_models(opened[0].hash, opened[0].name)
+        for note in opened[0].notes:
+            say(note)
+        with in_place_of(out, force=force) as place:
+            told, folder = progress or _silent, place.draft
+            draft = _drafted(fitted, opened, settings, trials, folder, told)
+            give_back()
+            _Gate(fitted, draft, settings, folder, told).run()
+            if place.old is not None:
+                keep_built(place.old, folder, say, out=out, rebuilt=rebuilt)
+            if place.unknown is not None:
+                say(f"engines that were built for the bundle there are not kept: {place.unknown.partition(': ')[0]}")
+            if finish is not None:
+                finish(folder)
+            Bundle.open(folder)  # what a reader would refuse is never put in place
     return Bundle.open(out)
 
 
@@ -210,9 +221,10 @@ class _Gate:
         failure = failed(name, written.precision, str(found.reason))
         if self._settings.keep_failed is None:
             raise failure
-        self._keep_graph(written.path)
         told = {"reason": found.reason, "parity": found.parity}
-        write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
+        with _keeping(self._settings.keep_failed):
+            self._keep_graph(written.path)
+            write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
         written.path.unlink()
         self._failures.append(failure)
 
@@ -258,9 +270,10 @@ class _Gate:
         kept = self._settings.keep_failed
         if kept is None:
             return
-        for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
-            self._keep_graph(path)
-        write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
+        with _keeping(kept):
+            for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
+                self._keep_graph(path)
+            write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
 
     def _write_manifest(self, pictures: dict[str, Any]) -> None:
         write_tensors(self._folder / PARITY, self._parity)
@@ -272,7 +285,11 @@ class _Gate:
             "lineage": {
                 "source_models": models["hash"],
                 "source_checkpoint": self._checkpoint.hash,
-                "verified_on": {"trials": len(draft.trials), "origin": draft.trials.origin},
+                "verified_on": {
+                    "trials": len(draft.trials),
+                    "origin": draft.trials.origin,
+                    "warnings": list(draft.trials.warnings),
+                },
                 "precisions": list(self._settings.all_precisions),
             },
             "files": list_files(self._folder),
@@ -283,6 +300,20 @@ class _Gate:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+@contextmanager
+def _keeping(kept: Path) -> Iterator[None]:
+    """What cannot be written there is no fault of the bundle's folder."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"a graph is out of tolerance, and the {KEPT} {kept} cannot be written ({error.strerror or error}): free "
+            "some space or give another folder"
+        ) from error
 
 
 def _unsaid(_line: str) -> None:

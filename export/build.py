@@ -22,7 +22,7 @@ from ..runtime.files import read_json, read_tensors, sha256_of, write_json
 from ..runtime.locks import beside, locked
 from .check import backend_for, case_of, fitted, rows_of, running, spread_of
 from .parity import TOLERANCES, compare, failed
-from .placement import is_built
+from .placement import take_built
 from .to_trt import build_plan, check_machine
 from .trt_settings import Sizes, TrtSettings
 
@@ -232,7 +232,9 @@ def _cached_by_ort(bundle: Bundle, variant: Variant, batch: Sizes) -> dict[str, 
             raise TrtFailure(f"ONNX Runtime's TensorRT provider built no engine of {variant.graph}: try tensorrt")
         digest = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()[:12]
         folder = root / f"{variant.graph}.{variant.precision}.{digest}"
-        shutil.rmtree(folder, ignore_errors=True)  # the very same, or left by a killed build
+        take_built(bundle.folder, folder)  # the very same, or left by a killed build
+        if folder.exists():
+            raise FileError(f"{folder} holds a file that is not of the bundle: move it away")
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -289,12 +291,8 @@ def _tidy(folder: Path) -> None:
     for path in folder.glob("engines/*/*"):
         name = path.relative_to(folder).as_posix()
         used = name in listed or any(other.startswith(f"{name}/") for other in listed)
-        if used or not is_built(folder, path):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if not used:
+            take_built(folder, path)
 
 
 def _without_damaged(manifest: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:

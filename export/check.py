@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import ADVICE, PARITY, Graph, Variant
-from ..runtime.engines.base import TensorSpec, check_feeds
+from ..runtime.bundle_schema import ADVICE, PARITY, Variant
+from ..runtime.engines.base import check_feeds
+from ..runtime.engines.contract import check_contract
 from ..runtime.engines.here import BACKENDS, NO_BF16, Machine, why_no_provider, why_not
 from ..runtime.engines.open import EngineSet, EngineSettings
 from ..runtime.engines.ort import as_numpy
@@ -144,7 +145,7 @@ def _line(
         if (missing := why_no_provider("ort")) is not None:
             raise MissingExtra(f"checking a bundle needs ONNX Runtime: {missing}")
         return Line(**named, verdict=NOT_RUN, detail=str(reason))
-    misfit = _misfit(bundle.graphs[variant.graph], feeds, expected)
+    misfit = _misfit(bundle, variant.graph, feeds, expected)
     if misfit is not None:
         return Line(**named, verdict=BAD, detail=misfit)
     feeds, expected = fitted(bundle, variant, feeds, expected)
@@ -182,8 +183,15 @@ def rows_of(
     return compare_rows(run, specs, feeds, tolerance, spread=spread, sizes=variant.batch_sizes, bounded=bounded)
 
 
-def _misfit(graph: Graph, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str | None:
-    """Why reference arrays cannot be a graph's inputs and outputs, or None."""
+def _misfit(
+    bundle: Bundle, name: str, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]
+) -> str | None:
+    """Why a graph is not what its name says, or reference arrays cannot be its inputs and outputs; or None."""
+    graph = bundle.graphs[name]
+    try:
+        check_contract(bundle, name)
+    except MindDiffuserError as error:
+        return str(error)
     try:
         free = check_feeds(graph.name, graph.inputs, feeds)
     except MindDiffuserError as error:
@@ -215,8 +223,10 @@ def fitted(bundle: Bundle, variant: Variant, feeds: Arrays, expected: Arrays) ->
     if variant.batch_sizes is None:
         return feeds, expected
     graph = bundle.graphs[variant.graph]
-    free = {name for specs in (graph.inputs, graph.outputs) for name, spec in specs.items() if not _fixed(spec)}
-    n = next(len(array) for name, array in expected.items() if name in free)
+    free = {*free_of(graph.inputs), *free_of(graph.outputs)}
+    n = next((len(array) for name, array in (*expected.items(), *feeds.items()) if name in free), 0)
+    if not n:  # a graph of an unknown name that takes no trials
+        return feeds, expected
     least, most = min(variant.batch_sizes), max(variant.batch_sizes)
     rows = np.arange(min(max(n, least), most)) % n
 
@@ -224,10 +234,6 @@ def fitted(bundle: Bundle, variant: Variant, feeds: Arrays, expected: Arrays) ->
         return {name: array[rows] if name in free else array for name, array in arrays.items()}
 
     return cut(feeds), cut(expected)
-
-
-def _fixed(spec: TensorSpec) -> bool:
-    return isinstance(spec.shape[0], int)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ _EXTRAS = {
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
 }
+_UNTRUSTED = "what was built is not in your list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME"
 _EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
@@ -254,10 +255,13 @@ def _bundle(args: argparse.Namespace) -> int:
             data=args.data,
             force=args.force,
             finish=finish,
+            rebuilt=targets,
             progress=phases,
             say=_note,
         )
     print(args.out)
+    if targets and trusted is None:
+        _note(_UNTRUSTED)
     return DONE
 
 
@@ -301,7 +305,7 @@ def _build(args: argparse.Namespace) -> int:
         )
     print(args.bundle)
     if trusted is None:
-        _note("what was built is not in your list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME")
+        _note(_UNTRUSTED)
     return DONE
 
 

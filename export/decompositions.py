@@ -64,7 +64,9 @@ def settle(graph: torch.fx.Graph) -> None:
             n_axes = given.meta["val"].ndim
             with graph.inserting_before(node):
                 for axis in sorted((axis % n_axes for axis in axes), reverse=True):
-                    given = graph.call_function(aten.squeeze.dim, (given, axis))
+                    squeezed = graph.call_function(aten.squeeze.dim, (given, axis))
+                    squeezed.meta = {**node.meta, "val": given.meta["val"].squeeze(axis)}
+                    given = squeezed
             node.replace_all_uses_with(given)
             graph.erase_node(node)
         elif node.target is aten.logical_and_.default and len(node.args[0].users) == 1:  # nobody sees it written to

@@ -211,7 +211,7 @@ def end_to_end(
     content = {
         "psnr_db": lowest,
         "n_trials": len(found),
-        "compared_with": "PyTorch's pictures" if seen is None else "what was seen",
+        "compared_with": "PyTorch's pictures" if seen is None else "the stimuli",
         "differences": differences,
         "tolerance": {"psnr_db": tolerance.psnr, "difference": tolerance.metric, "reason": tolerance.reason},
     }

@@ -13,6 +13,7 @@ from ..runtime.engines.here import BACKENDS, Machine, why_not_backend
 from ..runtime.engines.open import choose_backend
 from ..runtime.engines.trust import Trust
 from ..runtime.errors import MindDiffuserError
+from ..runtime.opening import STAGE_1, STAGE_2
 
 
 def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
@@ -79,14 +80,14 @@ def _most(parity: dict[str, Any], figure: str) -> float | None:
 
 def _pictures(figures: Any) -> str:
     if not isinstance(figures, dict):
-        return "no figures"
+        return "not compared"
     level = _number(figures.get("psnr_db"))
     told = [] if level is None else [f"PSNR {level:.1f} dB"]
     differences = figures.get("differences")
     if isinstance(differences, dict):
         known = {name: _number(value) for name, value in differences.items()}
         told += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
-    return ", ".join(told) or "no figures"
+    return ", ".join(told) or "not compared"
 
 
 def _number(value: Any) -> float | None:
@@ -107,12 +108,24 @@ def _here(bundle: Bundle, machine: Machine) -> Iterator[str]:
     for backend in BACKENDS:
         reason = why_not_backend(bundle, backend, machine)
         yield f"{backend}: yes" if reason is None else f"{backend}: no, {reason}"
+    yield f"auto: {_auto(bundle, machine, list(bundle.graphs))}"
+    optional = [name for name in ("decode_semantic", "clip_structure") if name in bundle.graphs]
+    for what, graphs in (
+        ("md-reconstruct run --stage 1", [*STAGE_1, *(n for n in optional if n == "clip_structure")]),
+        ("md-reconstruct run", [*STAGE_1, *STAGE_2, *optional]),
+    ):
+        missing = [name for name in graphs if name not in bundle.graphs]
+        told = f"no, it lacks {', '.join(missing)}" if missing else _auto(bundle, machine, graphs)
+        yield f"{what}: {told}"
+
+
+def _auto(bundle: Bundle, machine: Machine, graphs: list[str]) -> str:
+    """The backend that would be taken for some graphs, and why."""
     try:
-        choice = choose_backend(bundle, "auto", machine)
+        choice = choose_backend(bundle, "auto", machine, graphs=graphs)
     except MindDiffuserError as error:
-        yield f"auto: no, {error}"
-    else:
-        yield f"auto: {choice.backend} ({choice.reason})"
+        return f"no, {error}"
+    return f"{choice.backend} ({choice.reason})"
 
 
 def _bytes(size: int) -> str:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import Bundle
+from ..runtime.bundle import Bundle, check_files
 from ..runtime.bundle_schema import MANIFEST, Variant, native_files, sealed
 from ..runtime.engines.here import hashes_of, source_of
-from ..runtime.files import read_json, sha256_of, write_json
+from ..runtime.errors import FileError
+from ..runtime.files import read_json, write_json
 
 
-def keep_built(old: Bundle, draft: Path, say: Callable[[str], None]) -> None:
+def keep_built(
+    old: Bundle, draft: Path, say: Callable[[str], None], *, out: Path, rebuilt: Collection[str] = ()
+) -> None:
     """Carry over the built engines whose ONNX graphs are the same, bit for bit; those that go are named.
 
     Parameters
     ----------
     old
-        The bundle that is about to be replaced.
+        The bundle that is about to be replaced, as its manifest describes it: its files may be damaged.
     draft
         Folder of the new one, whole but for built engines.
     say
         Receives a line on what is kept, and one on what is not.
+    out
+        Where the new one will lie, for the commands that build what is not kept.
+    rebuilt
+        Targets whose engines are built for the new one anyway.
     """
     new = Bundle.open(draft, verify=False)
     built = [v for graph in old.graphs.values() for v in graph.variants if v.target != "onnx"]
@@ -32,11 +40,14 @@ def keep_built(old: Bundle, draft: Path, say: Callable[[str], None]) -> None:
     if kept:
         _add(old, new, kept)
         say(f"kept the engines whose graphs are the same: {_names(kept)}")
-    gone = [variant for variant in built if variant not in kept]
+    gone = [variant for variant in built if variant not in kept and variant.target not in rebuilt]
     if gone:
-        targets = " and ".join(f"--target {target}" for target in sorted({v.target for v in gone}))
-        told = f"{_names(gone)}; md-export build {targets}"
-        say(f"the graphs of these engines changed, or they are damaged, and they are taken out: {told}")
+        targets = sorted({v.target for v in gone})
+        commands = ", and ".join(f"md-export build {shlex.quote(str(out))} --target {target}" for target in targets)
+        say(
+            f"the graphs of these engines changed, or they are damaged, and they are taken out: {_names(gone)}; build "
+            f"those that are still wanted with {commands}"
+        )
 
 
 def _names(variants: list[Variant]) -> str:
@@ -49,8 +60,12 @@ def _fits(new: Bundle, variant: Variant) -> bool:
 
 
 def _is_whole(old: Bundle, variant: Variant) -> bool:
-    names = native_files(variant, old.folder, old.files)
-    return bool(names) and all(sha256_of(old.folder / name) == old.files[name].sha256 for name in names)
+    files = {name: old.files[name] for name in native_files(variant, old.folder, old.files) if name in old.files}
+    try:
+        check_files(old.folder, files, hashes=True)
+    except FileError:
+        return False
+    return bool(files)
 
 
 def _add(old: Bundle, new: Bundle, kept: list[Variant]) -> None:

@@ -19,13 +19,15 @@ from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
-from ..runtime.scale import check_scale
+from ..runtime.screen import screen
 from .graphs.base import BATCH, NetworkGraph
 from .pictures import SEED, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
 STEPS = (0, 12, 24, 34)
+# So many trials tell the scale of a data folder; a whole one may hold gigabytes.
+SCREENED = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,12 +41,15 @@ class Trials:
     seen : (n, 3, H, H) float32 in [0, 1], or None
     origin : str
         Where they come from, for the manifest.
+    warnings : tuple of str
+        What a person should know of the data folder that they come from, a sentence each.
     """
 
     responses: NDArray[np.float32]
     decoded: Decoded
     seen: NDArray[np.float32] | None
     origin: str
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -56,23 +61,24 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     Parameters
     ----------
     data
-        The data folder that the checkpoint was fitted on: its *training* split is used, spread over the whole of it.
+        The data folder that the checkpoint was fitted on: trials of its *training* split are used, spread over the
+        whole of it, and none that a run would skip.
         None draws responses from the training statistics instead, voxel by voxel: decoders then give what they give
         on noise of the right size.
 
     Raises
     ------
     InputError
-        The data folder has too few trials, is another subject's, has other voxels or has them in another order, or its
-        responses are not on the scale of those that the checkpoint was fitted on.
+        The data folder has too few trials, or too few good ones, is another subject's, has other voxels or has them in
+        another order, or its responses are not on the scale of those that the checkpoint was fitted on.
     """
-    total = sum(counts)
+    total, warnings = sum(counts), tuple[str, ...]()
     if data is None:
         mean, std = checkpoint.statistics
         noise = np.random.default_rng(seed).standard_normal((total, len(mean)), dtype=np.float32)
         rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:
-        rows, seen = _from_folder(checkpoint, data, total)
+        rows, seen, warnings = _from_folder(checkpoint, data, total)
         origin = "training trials"
     bounds = np.cumsum((0, *counts))
     return [
@@ -81,6 +87,7 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
             decoded=checkpoint.decode(rows[start:stop], screened=True),  # engines get the same rows
             seen=None if seen is None else seen[start:stop],
             origin=origin,
+            warnings=warnings,
         )
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     ]
@@ -88,10 +95,10 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
 
 def _from_folder(
     checkpoint: Checkpoint, data: Path, total: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[str, ...]]:
     folder = open_data(data, splits=("train",))
     checkpoint.require_subject(folder.subject)
-    checkpoint.require_rois(folder.rois)
+    unknown = checkpoint.require_rois(folder.rois)
     responses = folder.responses("train")
     if responses.shape[1] != checkpoint.n_voxels:
         raise InputError(
@@ -102,13 +109,25 @@ def _from_folder(
         raise InputError(
             f"the data folder {data} has {len(responses)} training trials, {total} are needed: leave --data out"
         )
-    varying = checkpoint.training.std > 0
-    check_scale(checkpoint.scored(responses)[:, varying])
-    chosen = np.linspace(0, len(responses) - 1, total).round().astype(int)
-    stimulus = folder.stimulus("train")
-    pictures = [to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus[chosen]]
-    seen = np.concatenate(pictures)
-    return responses[chosen].astype(np.float32), seen if seen.shape[-1] == checkpoint.image_size else None
+    sample = _spread(len(responses), min(len(responses), SCREENED + total))
+    screened = screen(responses[sample], checkpoint.training)
+    good = np.array([row for row in range(len(sample)) if row not in screened.skipped])
+    if len(good) < total:
+        row, fault = next(iter(screened.skipped.items()))
+        raise InputError(
+            f"the data folder {data} has {len(good)} training trials that can be used, {total} are needed (trial "
+            f"{sample[row]}: {fault}): leave --data out"
+        )
+    taken = good[_spread(len(good), total)]
+    stimulus = folder.stimulus("train")[sample[taken]]
+    seen = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
+    warnings = (() if unknown is None else (unknown,)) + screened.warnings
+    return screened.responses[taken], seen if seen.shape[-1] == checkpoint.image_size else None, warnings
+
+
+def _spread(n: int, count: int) -> NDArray[np.intp]:
+    """`count` of n indices, evenly spaced."""
+    return np.linspace(0, n - 1, count).round().astype(np.intp)
 
 
 @dataclass(eq=False)

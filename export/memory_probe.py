@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,18 +24,43 @@ def measured(call: Callable[[], T]) -> tuple[T, int | None]:
 
 
 def available() -> int | None:
-    """Bytes that the process can still have, of the machine's and of its control group's; None: unknown."""
+    """Bytes that the process can still have, of the machine's and of its control groups'; None: unknown."""
     try:
         free = _kilobytes(_MACHINE, "MemAvailable") << 10
     except OSError:
         return None
+    return min([free, *(room for group in _groups() if (room := _room(group)) is not None)])
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of this process's control groups and of those that they are in, of either version.
+
+    A container may show its own group as the root, whatever path the process is said to be in.
+    """
     try:
-        limit = (_GROUP / "memory.max").read_text().strip()
-        used = int((_GROUP / "memory.current").read_text())
-        mapped = _words(_GROUP / "memory.stat").get("inactive_file", 0)
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, int(limit) - used + mapped)
+        lines = (_SELF / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root, inner = _GROUP / "memory" if kinds else _GROUP, PurePosixPath(path.lstrip("/"))
+        yield from (root / part for part in (inner, *inner.parents))
+
+
+def _room(group: Path) -> int | None:
+    """Bytes that a control group leaves; None where it sets no limit. What is mapped from files can be given back."""
+    for limit, used, mapped in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most = int((group / limit).read_text())
+            return most - int((group / used).read_text()) + _words(group / "memory.stat").get(mapped, 0)
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return None
 
 
 def _kilobytes(path: Path, name: str) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..runtime.bundle_schema import DECODE, PRECISIONS
+from ..runtime.environment import usable_cores
 from ..runtime.errors import InputError, check_choice
 from .graphs.base import NETWORK_GRAPHS
 
@@ -41,7 +41,7 @@ class ExportSettings:
     graphs: tuple[str, ...] | None = None
     n_verify: int | None = None
     n_calibrate: int | None = None
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=usable_cores)
     keep_failed: Path | None = None
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class TrtSettings:
         "same_compute_capability" (an A100 with 40 GB and one with 80).
     version_compatible : bool
         TensorRT only: the plan also runs in later releases, up to the next major one. It brings machine code then,
-        which the runtime runs once it has verified the plan's hash.
+        and runs, as every plan, only where it was built or is trusted.
     refit : str
         "strip" leaves the weights out of the plan: they are taken from the ONNX file when it is opened, so that plans
         for several GPUs share them. "none" keeps them in.

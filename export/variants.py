@@ -59,7 +59,7 @@ def in_precision(
         exceptions = decide(ranges, model, precision)
         kept = {exception["layer"] for exception in exceptions}
         converted = convert(model, HALVES[precision], keep=kept)
-        note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by measured figures"
+        note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by the measured range of their values"
         return Converted([converted], [dict(exception) for exception in exceptions], note)
     return _int8(model, graph, batches, threads)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from .bundle_schema import (
     ARRAYS,
     MANIFEST,
     TARGETS,
-    Contents,
     Graph,
     Listed,
     Variant,
@@ -44,6 +43,7 @@ from .files import read_tensors, sha256_of
 from .onnx_safety import scan_onnx_external
 
 Array = NDArray[Any]
+B = TypeVar("B", bound="Bundle")
 
 _MANIFEST_LIMIT = 1 << 24  # bytes
 # What of a manifest a run does not take: how the engines came about, and which others there are.
@@ -123,14 +123,26 @@ class Bundle:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileError(f"the bundle {folder} is not a folder: give the folder that md-export bundle wrote")
+        found = cls.described(folder)
+        if on_damaged is not None:
+            found = _without_damaged(found, on_damaged, hashes=verify)
+        check_files(found.folder, found.files, hashes=verify)
+        _check_external(variant for graph in found.graphs.values() for variant in graph.variants)
+        return found
+
+    @classmethod
+    def described(cls, folder: Path) -> Self:
+        """A bundle as its manifest describes it, whatever its files are: to see what is lost with it, never to run it.
+
+        Raises
+        ------
+        FileError
+            The manifest is missing, damaged, of another kind or a newer version.
+        """
         folder = folder.resolve()
         data = _read_manifest(folder)
         manifest = parse_manifest(data, folder / MANIFEST)
         contents = check_fields(manifest, folder / MANIFEST)
-        if on_damaged is not None:
-            contents = _without_damaged(folder, contents, on_damaged, hashes=verify)
-        _check_files(folder, contents.files, hashes=verify)
-        _check_external(variant for graph in contents.graphs.values() for variant in graph.variants)
         digest = hashlib.sha256(data).hexdigest()
         return cls(folder=folder, manifest=manifest, hash=digest, version=manifest["version"], **vars(contents))
 
@@ -216,35 +228,37 @@ def _read_manifest(folder: Path) -> bytes:
         raise FileError(_cannot_read(path, error)) from error
 
 
-def _without_damaged(
-    folder: Path, contents: Contents, on_damaged: Callable[[str, str], None], *, hashes: bool
-) -> Contents:
+def _without_damaged(bundle: B, on_damaged: Callable[[str, str], None], *, hashes: bool) -> B:
     """The same without the built engines of which a file is missing or damaged."""
+    folder, files = bundle.folder, bundle.files
     damaged: set[str] = set()
-    variants = [variant for graph in contents.graphs.values() for variant in graph.variants]
-    for name in sorted({name for variant in variants for name in native_files(variant, folder, contents.files)}):
+    variants = [variant for graph in bundle.graphs.values() for variant in graph.variants]
+    for name in sorted({name for variant in variants for name in native_files(variant, folder, files)}):
         try:
-            _check_files(folder, {name: contents.files[name]}, hashes=hashes)
+            check_files(folder, {name: files[name]}, hashes=hashes)
         except FileError as error:
             damaged.add(name)
             on_damaged(name, str(error))
 
     def whole(variant: Variant) -> bool:
-        return damaged.isdisjoint(native_files(variant, folder, contents.files))
+        return damaged.isdisjoint(native_files(variant, folder, files))
 
-    gone = {n for v in variants if not whole(v) for n in native_files(v, folder, contents.files)}
+    gone = {n for v in variants if not whole(v) for n in native_files(v, folder, files)}
     return replace(
-        contents,
-        files={name: file for name, file in contents.files.items() if name not in gone},
+        bundle,
+        files={name: file for name, file in files.items() if name not in gone},
         graphs={
             name: replace(graph, variants=tuple(v for v in graph.variants if whole(v)))
-            for name, graph in contents.graphs.items()
+            for name, graph in bundle.graphs.items()
         },
     )
 
 
-def _check_files(folder: Path, files: Mapping[str, Listed], *, hashes: bool) -> None:
-    """Compare all sizes first: that is fast, and tells of a copy that was cut off."""
+def check_files(folder: Path, files: Mapping[str, Listed], *, hashes: bool) -> None:
+    """Raise :class:`FileError` unless these are plain files of the listed sizes and, with `hashes`, the listed SHA-256.
+
+    All sizes are compared first: that is fast, and tells of a copy that was cut off.
+    """
     for name, expected in sorted(files.items()):
         size = _plain_size(folder, name)
         if size != expected.size:

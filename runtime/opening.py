@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .job import Job
     from .models.models import Models
 
+# The graphs of a bundle that every run of a stage needs; stage 2 also those of stage 1.
+STAGE_1 = ("decode_context", "decode_latent", "denoise", "vae_decode")
+STAGE_2 = ("decode_structure", "structure_gradient", "denoise_gradient")
 LIBRARIES = ("minddiffuser", "numpy", "pillow", "safetensors")
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch")
 ENGINE_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
@@ -280,11 +283,10 @@ def _given(job: Job, *names: str) -> list[str]:
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:
     """The graphs that a run uses: those of its pictures, and the one that measures them, where the bundle has it."""
-    graphs = ["decode_context", "decode_latent", "denoise", "vae_decode"]
+    graphs = list(STAGE_1)
     if job.settings.stage == 2:
         refine = job.settings.refine
-        graphs += ["decode_structure", "structure_gradient"]
-        graphs += ["denoise_gradient"] if refine.backprop_steps != 0 else []
+        graphs += [name for name in STAGE_2 if name != "denoise_gradient" or refine.backprop_steps != 0]
         graphs += ["decode_semantic"] if refine.semantic_weight > 0 and "semantic" in bundle.shapes else []
         graphs += ["clip_structure"] if "oracle" in CONTROLS[job.settings.controls] else []
     return list(dict.fromkeys((*graphs, *({"clip_structure"} & bundle.graphs.keys()))))

@@ -67,12 +67,12 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
         if not folder.is_dir():
             if folder.exists() or folder.is_symlink():
                 raise FileError(f"{folder} is a file: give a new or empty folder as {what}")
-            _check_writable(folder, what)
+            check_writable(folder, what)
             return False
         first = next(contents(folder), None)
     except PermissionError as error:
         raise FileError(f"{folder} cannot be read ({error.strerror}): give another folder as {what}") from error
-    _check_writable(folder, what)
+    check_writable(folder, what)
     if first is None:
         return False
     path = folder / marker
@@ -83,9 +83,23 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
     return True
 
 
-def _check_writable(folder: Path, what: str) -> None:
-    """Say at once what would only be found when the first file is written."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def check_writable(folder: Path, what: str, *, beside: bool = False) -> None:
+    """Say at once what would only be found when the first file is written.
+
+    Parameters
+    ----------
+    folder, what
+        See :func:`check_output`.
+    beside
+        Whether it is replaced whole, by what is written beside it.
+
+    Raises
+    ------
+    FileError
+        It cannot be made or written.
+    """
+    places = folder.absolute().parents if beside else (folder, *folder.absolute().parents)
+    place = next(path for path in places if path.exists())
     if not place.is_dir():
         raise FileError(f"{folder} cannot be made, since {place} is a file: give another folder as {what}")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -12,9 +12,9 @@ from minddiffuser.runtime.data.folder import DataFolder, SplitData, write_data
 
 
 def write_small_data(folder: Path, rows: NDArray[Any], **changes: Any) -> DataFolder:
-    """Test trials `rows` (n_trials, n_voxels), the last of which shows picture 0 as the first does not.
+    """Test trials `rows` (n_trials, n_voxels), the first and the last of which show the same picture.
 
-    Picture k is grey of level 40 k and its captions are "thing k"; the train split holds ten drawn trials.
+    Picture k is grey of level 40 k (modulo 256) and its captions are "thing k"; the train split holds ten drawn trials.
     """
     n_trials, n_voxels = rows.shape
     n_pictures = max(1, n_trials - 1)

@@ -28,6 +28,7 @@ BACKENDS: dict[str, str] = {
 }
 # What ONNX Runtime's backends run on; see OrtSettings.
 PROVIDER_OF = {"ort": "cpu", "ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
+ABSENT = "not in the bundle"
 NO_GPU = "no NVIDIA GPU was found"
 NO_BF16 = "ONNX Runtime has no bfloat16 kernels on a CPU"
 
@@ -94,8 +95,8 @@ def why_no_provider(backend: str) -> str | None:
     if PROVIDERS[PROVIDER_OF[backend]] in onnxruntime.get_available_providers():
         return None
     return (
-        "onnxruntime is a build without it: pip install 'minddiffuser[gpu]' in an environment without the plain "
-        "onnxruntime"
+        "onnxruntime is a build without it: where there is an NVIDIA GPU, pip install 'minddiffuser[gpu]' in an "
+        "environment without the plain onnxruntime"
     )
 
 
@@ -142,11 +143,17 @@ def hashes_of(bundle: Bundle, onnx: Variant) -> dict[str, Any]:
 
 
 def ort_identity(gpu: Gpu | None) -> dict[str, Any]:
-    """What ONNX Runtime's TensorRT engines are good for: this release of it, this GPU and platform."""
+    """What ONNX Runtime's TensorRT engines are good for: this release of it and of TensorRT, this GPU and platform.
+
+    TensorRT's is None where it cannot be asked: ONNX Runtime may bring its own.
+    """
     import onnxruntime
+
+    from .trt_library import library_version
 
     return {
         "onnxruntime": str(onnxruntime.__version__),
+        "tensorrt": library_version("tensorrt"),
         "gpu": gpu.name if gpu else None,
         "compute_capability": gpu.compute_capability if gpu else None,
         "platform": f"{sys.platform}-{platform.machine()}".lower(),
@@ -159,7 +166,9 @@ def _unfit_cache(bundle: Bundle, variant: Variant, machine: Machine) -> str | No
         return f"the bundle holds no usable engine of ONNX Runtime's TensorRT provider for {variant.graph}: {rebuild}"
     here = ort_identity(machine.gpu)
     if machine.gpu is None:  # and nothing to look with: ONNX Runtime itself says what is missing
-        here = {name: here[name] for name in ("onnxruntime", "platform")}
+        here = {name: here[name] for name in ("onnxruntime", "tensorrt", "platform")}
+    if here["tensorrt"] is None or not isinstance(variant.builder.get("tensorrt"), str):  # not known on both sides
+        del here["tensorrt"]
     for name, present in here.items():
         if variant.builder.get(name) != present:
             return f"the engine of {variant.graph} was built with another {name} than {present}: {rebuild}"
@@ -264,7 +273,7 @@ def why_not_backend(
     """
     target, needed = BACKENDS[backend], list(bundle.graphs) if graphs is None else list(graphs)
     if not any(v.target == target for graph in bundle.graphs.values() for v in graph.variants):
-        return "not in the bundle"
+        return ABSENT
     # The cheapest question first; of everything else pick() knows more.
     if backend.startswith("ort") and (reason := why_no_provider(backend)) is not None:
         return reason

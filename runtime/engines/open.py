@@ -17,6 +17,7 @@ from ..files import sha256_of
 from .base import Engine
 from .contract import check_contract
 from .here import (
+    ABSENT,
     BACKENDS,
     PROVIDER_OF,
     Machine,
@@ -25,6 +26,7 @@ from .here import (
     profile_of,
     runs_on,
     source_of,
+    why_no_provider,
     why_not_backend,
 )
 from .ort import OrtSettings, open_ort
@@ -144,11 +146,17 @@ def choose_backend(
     for backend in BACKENDS:
         reason = refused.get(backend) or why_not(backend)
         if reason is None:
-            because = "".join(f"; {name}: {refused[name]}" for name in BACKENDS if name in refused)
+            because = "".join(f"; {reason}" for reason in _told(refused))
             return Choice(backend=backend, reason=f"the fastest that is here{because}")
         refused[backend] = reason
-    told = "; ".join(f"{name}: {refused[name]}" for name in BACKENDS)
-    raise InputError(f"no engine of the bundle {bundle.folder} runs here ({told}): build one for this machine")
+    told = "; ".join(_told(refused))
+    cure = "build one for this machine" if why_no_provider("ort") is None else "pip install 'minddiffuser[edge]'"
+    raise InputError(f"no engine of the bundle {bundle.folder} runs here ({told}): {cure}")
+
+
+def _told(refused: Mapping[str, str]) -> list[str]:
+    """Why backends were not taken; that a bundle holds nothing for most of them is no news."""
+    return [f"{name}: {refused[name]}" for name in BACKENDS if refused.get(name, ABSENT) != ABSENT]
 
 
 def _refuse_cache_inside(bundle: Bundle, cache: Path | None) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from minddiffuser.export import assemble, parity
 from minddiffuser.export import settings as export_settings
 from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.check import OK, check_bundle
+from minddiffuser.export.gate import Verified
 from minddiffuser.export.parity import GateFailure, Tolerance
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle_schema import sealed
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.locks import beside, locked
@@ -115,7 +118,11 @@ def test_parity_holds_what_the_checkpoint_decodes(export: Export, tmp_path: Path
     assert len(decoded.context) == 3
     np.testing.assert_array_equal(held["decode_context/out/context"], decoded.context)
     np.testing.assert_array_equal(held["decode_structure/out/structure"], decoded.structure)
-    assert bundle.manifest["lineage"]["verified_on"] == {"trials": 3, "origin": "drawn from the training statistics"}
+    assert bundle.manifest["lineage"]["verified_on"] == {
+        "trials": 3,
+        "origin": "drawn from the training statistics",
+        "warnings": [],
+    }
 
 
 def test_two_exports_are_the_same_bytes(export: Export, tmp_path: Path) -> None:
@@ -139,7 +146,20 @@ def test_an_old_bundle_is_replaced_as_a_whole(export: Export, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "engines/mine.onnx", "engines/tensorrt/denoise.plan", ".hidden", "link", "deep/er/thesis.txt"]
+    "name",
+    [
+        "notes.txt",
+        "engines/mine.onnx",
+        "engines/tensorrt/denoise.plan",
+        "engines/tensorrt/denoise.fp16.0123456789ab/my_notes.txt",
+        "engines/tensorrt/.x.lock/thesis.engine",
+        "engines/ort-tensorrt/denoise.fp16.0123456789ab/my_notes.txt",
+        "engines/ort-tensorrt/.denoise.fp16.7.draft/deep/a.engine",
+        ".x.lock/thesis.txt",
+        ".hidden",
+        "link",
+        "deep/er/thesis.txt",
+    ],
 )
 def test_what_is_not_the_bundles_is_never_deleted(export: Export, copied: Path, tmp_path: Path, name: str) -> None:
     """With --force neither: refused before anything is opened or made."""
@@ -175,8 +195,48 @@ def test_a_bundle_is_replaced_only_where_that_is_asked_for(export: Export, copie
     assert contents(out) == before
     damaged = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps({**damaged, "files": "gone"}))
-    with pytest.raises(FileError, match="seal does not fit"):  # nobody can say what of it is whose
+    with pytest.raises(FileError, match="damaged, and nobody can say .* move the folder away, or give"):
         export(out, force=True)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone", "of a later release"])
+def test_a_damaged_bundle_can_be_replaced(export: Export, copied: Path, damage: str) -> None:
+    said: list[str] = []
+    content = json.loads((copied / "manifest.json").read_text())
+    if damage == "cut off":
+        (copied / "arrays.safetensors").write_bytes(b"x")
+    elif damage == "gone":
+        (copied / "parity.safetensors").unlink()
+    else:
+        (copied / "manifest.json").write_text(json.dumps(sealed({**content, "version": 99})))
+    with pytest.raises(FileError, match="holds a bundle already: give --force to replace it"):
+        export(copied)
+    export(copied, force=True, say=said.append)
+    assert set(Bundle.open(copied).graphs) == set(CHEAP)
+    assert any("engines that were built for the bundle there are not kept" in line for line in said) == (
+        damage == "of a later release"
+    )
+
+
+def test_a_folder_with_a_name_like_a_leftovers_is_somebodys(export: Export, tmp_path: Path) -> None:
+    """An output folder with nothing else in it is not empty."""
+    thesis = tmp_path / "out" / ".x.lock" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("mine")
+    with pytest.raises(FileError, match="is there and is no bundle"):
+        export(tmp_path / "out", force=True)
+    assert thesis.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_opened(export: Export, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileError, match="cannot be made, since .*file is a file: give another folder"):
+        export(tmp_path / "file" / "bundle", models=tmp_path / "nowhere")
+    with (
+        locked(beside(tmp_path / "out"), tmp_path / "out"),
+        pytest.raises(FileError, match="another process is working"),
+    ):
+        export(tmp_path / "out", models=tmp_path / "nowhere")
 
 
 def test_a_link_to_a_bundle_stays_a_link(export: Export, copied: Path, tmp_path: Path) -> None:
@@ -271,10 +331,35 @@ def test_a_folder_of_someones_is_not_taken_for_what_fails(export: Export, tmp_pa
     if not inside:
         kept.mkdir()
         (kept / "decode_context.fp32.onnx").write_text("mine")
-    words = "lies inside the bundle" if inside else "holds decode_context.fp32.onnx and is not a folder of graphs"
+    words = "lies inside the bundle" if inside else "holds decode_context.fp32.onnx and is not a --keep-failed folder"
     with pytest.raises(MindDiffuserError, match=words):
         export(tmp_path / "bundle", models=tmp_path / "nowhere", settings={"keep_failed": kept})
     assert contents(tmp_path) == ({} if inside else {"thesis/decode_context.fp32.onnx": b"mine"})
+
+
+def test_a_full_disk_under_keep_failed_names_that_folder(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: Any, **_named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(assemble, "verify_file", lambda *_, **__: Verified(parity={}, reason="it is off"))
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(FileError, match="the --keep-failed folder .*kept cannot be written .No space left") as error:
+        export(tmp_path / "bundle", settings={"keep_failed": tmp_path / "kept"})
+    assert "bundle" not in one_sentence(error).replace(str(tmp_path), "")
+
+
+def test_warnings_about_the_data_are_said_and_kept(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, said = assemble.draft_trials, list[str]()
+    monkeypatch.setattr(
+        assemble, "draft_trials", lambda *given: [replace(t, warnings=("hardly on the scale",)) for t in real(*given)]
+    )
+    bundle = export(tmp_path / "bundle", say=said.append)
+    assert said == ["hardly on the scale"]
+    assert bundle.manifest["lineage"]["verified_on"]["warnings"] == said
 
 
 def test_a_graph_in_another_precision_fails_alone(
@@ -394,6 +479,8 @@ def test_killed_between_two_renames(export: Export, tmp_path: Path) -> None:
     out.rename(aside)
     with pytest.raises(FileError, match="bundle holds a bundle already"):
         export(out)
+    assert contents(out) == before  # as the message says
+    out.rename(aside)
     with pytest.raises(KeyboardInterrupt):
         export(out, force=True, progress=interrupt)
     assert contents(out) == before

@@ -20,6 +20,7 @@ from minddiffuser.export import build, to_trt
 from minddiffuser.export.assemble import export_bundle
 from minddiffuser.export.build import build_engines
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.keeping import keep_built
 from minddiffuser.export.manifest import list_files
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.export.trt_settings import TrtSettings
@@ -454,8 +455,37 @@ def test_plans_of_unchanged_graphs_survive_an_export(built: Bundle, small_checkp
     bundle = export(again)
     kept = [(v.graph, v.target) for g in bundle.graphs.values() for v in g.variants if v.target != "onnx"]
     assert kept == ([] if weights else [("decode_context", "tensorrt-rtx")])
-    assert "decode_structure tensorrt-rtx fp32; md-export build --target tensorrt-rtx" in said[-1]
     assert "they are taken out" in said[-1]
+    assert "decode_structure tensorrt-rtx fp32; build those" in said[-1]
+    assert said[-1].endswith(f"wanted with md-export build {built.folder} --target tensorrt-rtx")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_plans_that_go_are_named_unless_they_are_built_anyway(built: Bundle, damage: str) -> None:
+    draft = Path(shutil.copytree(built.folder, built.folder.parent / "draft"))
+    old = Bundle.open(built.folder)
+    for graph in DECODERS:
+        path = plan_of(built, graph).file
+        path.unlink() if damage == "gone" else path.write_bytes(b"x")
+    said: list[str] = []
+    keep_built(old, draft, said.append, out=built.folder, rebuilt=["tensorrt-rtx"])
+    assert said == []
+    keep_built(old, draft, said.append, out=built.folder)
+    (line,) = said
+    assert all(f"{graph} tensorrt-rtx fp32" in line for graph in DECODERS)
+
+
+def test_a_file_of_someones_beside_engines_is_kept(copied: Path, ort_tensorrt: FakeOrt) -> None:
+    """In a folder that a build names itself: its own files go, what it did not write stays."""
+    cache = copied / "engines" / "ort-tensorrt" / "decode_context.fp32.0123456789ab"
+    cache.mkdir(parents=True)
+    for name in ("a.engine", "notes.txt"):
+        (cache / name).write_text("mine")
+    build_engines(copied, "ort-tensorrt", (1, 2, 8), graphs=["decode_context"])
+    assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+    (cache / "notes.txt").unlink()
+    build_engines(copied, "ort-tensorrt", (1, 2, 8), graphs=["decode_context"])
+    assert not cache.exists()
 
 
 def test_a_bundle_is_read_once_it_is_locked(copied: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:

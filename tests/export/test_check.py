@@ -358,6 +358,30 @@ def test_an_engine_is_verified_on_as_many_trials_as_it_takes(
     np.testing.assert_array_equal(expected["structure"], out[rows])
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_an_output_of_a_fixed_number_of_trials_is_one_line(
+    copied: Path, reseal: Edit, edit_parity: Edit, known: bool
+) -> None:
+    """Edited and sealed again: of a graph whose shapes its name fixes, and of one of another name."""
+
+    def edit(content: dict[str, Any]) -> None:
+        graph = content["graphs"]["decode_context"]
+        for spec in graph["outputs"].values():
+            spec["shape"][0] = 2
+        if not known:
+            for spec in graph["inputs"].values():
+                spec["shape"][0] = 2
+            content["graphs"]["dream"] = content["graphs"].pop("decode_context")
+        graph["variants"][0]["batch_sizes"] = [1]
+
+    if not known:
+        edit_parity(copied, lambda a: a.update({n.replace("decode_context", "dream"): v for n, v in a.items()}))
+    reseal(copied, edit)
+    (line,) = [line for line in check_bundle(copied, threads=1) if line.graph != "decode_structure"]
+    assert line.verdict == (BAD if known else OK)  # two trials, always, is what the other one says of itself
+    assert ("expected float32 (batch, " in line.detail) == known
+
+
 def test_lines_come_as_they_are_found(copied: Path) -> None:
     seen: list[Line] = []
     lines = check_bundle(copied, threads=1, on_line=seen.append)

@@ -143,6 +143,21 @@ def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: 
     refused(command("bundle", folder, "--out", tmp_path / "bundle"), "version 9, this release reads version 1")
 
 
+def test_plans_that_no_list_can_name_are_told(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_gpu: None
+) -> None:
+    """By `bundle --target` as by `build`: without a home there is no place for the list of trusted plans."""
+    for name in ("XDG_CONFIG_HOME", "HOME", "APPDATA", "USERPROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("minddiffuser.export.assemble.export_bundle", lambda *_given, **_named: None)
+    monkeypatch.setattr("minddiffuser.export.build.check_target", lambda *_given: None)
+    out = tmp_path / "bundle"
+    code, told, err = command("bundle", tmp_path, "--out", out, "--target", "tensorrt-rtx")
+    assert (code, told) == (0, [str(out)])
+    assert "list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME" in err[-1]
+    assert command("bundle", tmp_path, "--out", out)[2] == []
+
+
 def test_a_bundle_with_engines_and_half_precision(
     command: Command,
     small_checkpoint: Path,
@@ -303,7 +318,7 @@ def test_trusting_needs_something_to_trust_and_a_whole_bundle(command: Command, 
         (["--data", "{data}"], "data"),
         (["--out", "{thesis}"], "is there and is no bundle"),
         (["--out", "{bundle}"], "holds a bundle already: give --force to replace it"),
-        (["--keep-failed", "{thesis}"], "holds chapter.txt and is not a folder of graphs that failed"),
+        (["--keep-failed", "{thesis}"], "holds chapter.txt and is not a --keep-failed folder"),
         (["--graphs", "decode_context", "--target", "tensorrt-rtx"], "names decoders alone, which the CPU runs"),
         (["--target", "tensorrt-rtx", "--timing-cache", "{file}"], "timing_cache is for tensorrt"),
     ],

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minddiffuser.export import decompositions
-from minddiffuser.export.decompositions import backward_decompositions, forward_decompositions
+from minddiffuser.export.decompositions import backward_decompositions, forward_decompositions, settle
 
 aten = torch.ops.aten
 ONLY_INPUT = [True, False, False]
@@ -189,6 +189,22 @@ def test_the_rest() -> None:
     near(forward(aten._safe_softmax.default, given, 1), given.exp() / given.exp().sum(1, keepdim=True))
     assert torch.equal(backward(aten.copy.default, draw(3, 2, 5), given), given.expand(3, 2, 5))
     assert torch.equal(backward(aten.empty_permuted.default, [2, 3], [1, 0], dtype=torch.float32), torch.zeros(2, 3))
+
+
+def test_two_squeezes_in_a_row_are_settled() -> None:
+    class Twice(torch.nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            return aten.squeeze.dims(aten.squeeze.dims(given, [0, -1]), [0, 2]) * 2
+
+    given = draw(1, 1, 3, 1, 2, 1)
+    traced = torch.export.export(Twice(), (given,)).run_decompositions({}).module()
+    expected = traced(given)
+    assert [node.target for node in traced.graph.nodes].count(aten.squeeze.dims) == 2
+    settle(traced.graph)
+    traced.recompile()
+    assert aten.squeeze.dims not in [node.target for node in traced.graph.nodes]
+    assert all("val" in n.meta for n in traced.graph.nodes if n.target is aten.squeeze.dim)
+    torch.testing.assert_close(traced(given), expected, rtol=0, atol=0)
 
 
 def test_nothing_of_ours_is_missing_here() -> None:

@@ -299,7 +299,7 @@ def test_equal_pictures_pass() -> None:
     told = json.loads(json.dumps(found.figures, allow_nan=False))
     assert told["psnr_db"] == 120
     assert told["n_trials"] == 3
-    assert told["compared_with"] == "what was seen"
+    assert told["compared_with"] == "the stimuli"
     assert told["differences"] == {"pixcorr": 0, "ssim": 0, "identification": 0}
 
 

@@ -90,12 +90,13 @@ def test_the_whole_bundle(tiny_bundle: Path) -> None:
 def test_what_it_runs_on_without_a_gpu(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpu(monkeypatch, None)
     told = tail(decoder_bundle)
-    assert set(told) == {*BACKENDS, "auto"}
+    assert set(told) == {*BACKENDS, "auto", "md-reconstruct run --stage 1", "md-reconstruct run"}
+    assert told["md-reconstruct run --stage 1"] == "no, it lacks decode_latent, denoise, vae_decode"
     assert told["ort"] == "yes"
     assert [told[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
-    assert told["auto"].startswith("ort (the fastest that is here; tensorrt: not in the bundle")
+    assert told["auto"].startswith("ort (the fastest that is here")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert told["ort-cuda"].startswith("no, onnxruntime is a build without it: pip install")
+        assert told["ort-cuda"].startswith("no, onnxruntime is a build without it: where there is an NVIDIA GPU, pip")
 
 
 def test_a_provider_that_is_there_counts(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,5 +163,5 @@ def test_figures_of_a_stranger_are_shown_or_left_out(copied: Path, reseal: Edit,
 
     reseal(copied, edit)
     lines = list(describe(copied))
-    assert "  fp32: no figures" in lines
+    assert "  fp32: not compared" in lines
     assert not any("{" in line for line in lines if "verified on" not in line)

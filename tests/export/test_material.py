@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.export import material
 from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
 from minddiffuser.export.material import STEPS, random_feeds, reference_run, schedule_of, trials_for
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
@@ -21,6 +22,7 @@ from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.screen import screen
 
 N_VOXELS, N_TRAIN = 24, 12
 
@@ -48,14 +50,17 @@ def write_folder(
     subject: str = "someone",
     scale: float = 1,
     rois: dict[str, tuple[int, int]] | None = None,
+    rows: np.ndarray | None = None,
 ) -> Path:
-    """Every trial with its own number in its first voxel, and a picture of its own."""
+    """Every trial with its own number in its first voxel, and a picture of its own; `rows` are the training trials."""
     rng = np.random.default_rng(2)
 
     def split(n: int, start: int) -> SplitData:
         responses = rng.standard_normal((n, n_voxels), dtype=np.float32)
         responses[:, 0] = start + np.arange(n)
         responses *= scale
+        if rows is not None and n == N_TRAIN:
+            responses = rows
         return SplitData(
             responses=responses,
             stimulus=np.arange(n)[::-1].copy(),
@@ -180,6 +185,37 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
     for number, (told, changes) in enumerate(wrong.items()):
         with pytest.raises(InputError, match=told):
             trials_for(own, write_folder(tmp_path / str(number), **changes), (2,))
+
+
+def test_trials_that_a_run_would_skip_are_not_used(small_checkpoint: Path, tmp_path: Path) -> None:
+    """And what is odd about the others is handed on, as is that regions could not be compared."""
+    checkpoint = open_checkpoint(small_checkpoint)
+    mean, std = checkpoint.statistics
+    rows = mean + std * np.random.default_rng(3).standard_normal((N_TRAIN, N_VOXELS), dtype=np.float32)
+    rows[[0, 6, 11]] *= 1e6  # artefacts, the first and the last among them
+    rows[3, 2] = mean[2] + 1e6 * std[2]  # a spike
+    folder = write_folder(tmp_path / "data", rows=rows)
+    (part,) = trials_for(checkpoint, folder, (9,))
+    assert np.abs((part.responses - mean) / std).max() < 10
+    assert part.seen is not None
+    assert any("hold values more than" in warning for warning in part.warnings)
+    with pytest.raises(InputError, match=r"has 9 training trials that can be used, 10 are needed .trial 0: 24 of 24"):
+        trials_for(checkpoint, folder, (10,))
+
+
+def test_only_some_trials_of_a_large_split_are_looked_at(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(rows: Any, training: Any) -> Any:
+        asked.append(len(rows))
+        return screen(rows, training)
+
+    monkeypatch.setattr(material, "SCREENED", 5)
+    monkeypatch.setattr(material, "screen", counted)
+    trials_for(checkpoint, write_folder(tmp_path / "data"), (2,))
+    assert asked == [7]
 
 
 def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, int]]) -> Checkpoint:

@@ -118,3 +118,41 @@ def test_memory_is_measured_or_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert memory_probe.available() is None
     monkeypatch.setattr(memory_probe, "_SELF", tmp_path / "absent")
     assert memory_probe.measured(lambda: 3) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "expected"),
+    [
+        ("0::/job/step", {"job/memory.max": "9000", "job/memory.current": "5000", "job/memory.stat": ""}, 4000),
+        (
+            "0::/job",
+            {"job/memory.max": "max", "memory.max": "700", "memory.current": "100", "memory.stat": "inactive_file 5"},
+            605,
+        ),
+        (
+            "0::/\n4:cpu:/\n5:hugetlb,memory:/job",
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": "1",
+                "memory/memory.stat": "",
+                "memory/job/memory.limit_in_bytes": "5000",
+                "memory/job/memory.usage_in_bytes": "3000",
+                "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 50",
+            },
+            2050,
+        ),
+        ("0::/elsewhere", {"memory.max": "max"}, 12 << 10),
+    ],
+)
+def test_the_smallest_limit_of_all_control_groups_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, line: str, files: dict[str, str], expected: int
+) -> None:
+    from minddiffuser.export import memory_probe
+
+    for name, text in {"self/cgroup": line, "meminfo": "MemAvailable: 12 kB", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n" if text else "")
+    monkeypatch.setattr(memory_probe, "_MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory_probe, "_GROUP", tmp_path)
+    monkeypatch.setattr(memory_probe, "_SELF", tmp_path / "self")
+    assert memory_probe.available() == expected

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.environment import usable_cores
 from ...runtime.errors import InputError, ShapeError
 from .columns import Columns
 from .spd import SubmatrixSolver, factorise, solve_factorised
-from .workers import run_jobs, shared_array, single_threaded_blas, usable_cpus
+from .workers import run_jobs, shared_array, single_threaded_blas
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -140,7 +141,7 @@ def fit_ridge(
     centred = _Centred(x)
     work = prepare(centred, source, alpha, result)
     with single_threaded_blas() as limited:
-        run_jobs(work, jobs, (n_threads or usable_cpus()) if limited else 1, report)
+        run_jobs(work, jobs, (n_threads or usable_cores()) if limited else 1, report)
     return result
 
 

@@ -36,13 +36,6 @@ _NUMBER = struct.Struct("<q")
 _REFUSED, _CRASHED = -1, -2
 
 
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextmanager
 def single_threaded_blas() -> Iterator[bool]:
     """Keep BLAS to one thread inside; give whether that was possible (it needs threadpoolctl).

@@ -201,6 +201,34 @@ def test_open_inspect_and_check_agree(
     assert {backend for _, backend in ran} <= (expected if name != "plans of some graphs" else set(BACKENDS))
 
 
+def test_inspect_tells_what_each_stage_runs_on(
+    bundle: Path, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plans of what stage 1 needs run it, though the bundle holds graphs that have none."""
+    add_engines(bundle, "tensorrt", ("denoise", "vae_decode", "clip_structure"))
+    machine()
+    lines = list(describe(bundle, Trust(everything=True)))
+    told = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
+    assert told["tensorrt"].startswith("no, the bundle has no structure_gradient")
+    assert told["md-reconstruct run --stage 1"].startswith("tensorrt (")
+    assert told["md-reconstruct run"].startswith("ort-cuda (the fastest that is here; tensorrt: the bundle has no")
+
+
+@pytest.mark.parametrize(("built", "here", "runs"), [("10.1", "10.1", True), ("10.1", "10.2", False),
+                                                      (None, "10.1", True), ("10.1", None, True)])  # fmt: skip
+def test_onnx_runtimes_engines_are_for_one_release_of_tensorrt(
+    bundle: Path, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, built: Any, here: Any, runs: bool
+) -> None:
+    """Where it is known on both sides."""
+    machine()
+    monkeypatch.setattr("minddiffuser.runtime.engines.trt_library.library_version", lambda _target: built)
+    add_engines(bundle, "ort-tensorrt")
+    monkeypatch.setattr("minddiffuser.runtime.engines.trt_library.library_version", lambda _target: here)
+    reason = why_not_backend(Bundle.open(bundle), "ort-tensorrt", Machine(Trust(everything=True)))
+    assert runs == (reason is None)
+    assert runs or "was built with another tensorrt than 10.2: build it here" in str(reason)
+
+
 def values(rng: random.Random) -> Iterator[Any]:
     yield from (None, "x", -1, 0, 1, 2**63, [], {}, 0.5, True, "../..", [1, 1], {"batch": [4, 2, 1]}, "engines/x.onnx")
 
