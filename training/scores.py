@@ -143,6 +143,8 @@ class Sources:
     positions : feature to (k,) int
         The dimensions that are decoded, or that may be selected.
     decoders : feature to Decoder
+    pictures : (n_trials,) int, optional
+        Row of the first stimulus that is the same picture as the trial's, where there are copies.
     """
 
     responses: Array
@@ -151,6 +153,12 @@ class Sources:
     features: Mapping[str, Array]
     positions: Mapping[str, NDArray[np.intp]]
     decoders: Mapping[str, Decoder]
+    pictures: Indices | None = None
+
+    @property
+    def picture(self) -> Indices:
+        """What trials are grouped by: copies of a picture count as one."""
+        return self.stimulus if self.pictures is None else self.pictures
 
 
 def feature_scores(
@@ -173,7 +181,7 @@ def feature_scores(
     parts : Parts, optional
         Keeps each fold's scores, and has those that an earlier call finished.
     """
-    fold = folds_of(sources.stimulus, settings.n_folds, fold_order(settings))
+    fold = folds_of(sources.picture, settings.n_folds, fold_order(settings))
     drawn, regions = {name: _draw(sources, name) for name in sources.features}, _regions(sources)
     score = np.empty((settings.n_folds, len(drawn), len(regions)))
     null = np.empty((*score.shape, _N_SHUFFLED))
@@ -241,7 +249,8 @@ class _HeldOut:
         self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
         normaliser = fit_normaliser(sources.responses[~hidden])
         self._seen, self._unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
-        self._shuffled = _shufflings(number, len(np.unique(self._shown)))
+        self._picture = sources.picture[hidden]
+        self._shuffled = _shufflings(number, len(np.unique(self._picture)))
 
     def score(
         self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
@@ -256,7 +265,7 @@ class _HeldOut:
             fitted = decoder.fit(seen, targets, n_threads=n_threads)
             found = predicted(fitted, self._unseen[:, start:stop], 0, values.shape[1])
             score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
-            null[number] = null_scores(found, values, self._shown, self._shuffled)
+            null[number] = null_scores(found, values, self._picture, self._shuffled)
         return score, null
 
 

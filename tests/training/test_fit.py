@@ -163,6 +163,37 @@ def test_the_weights_are_those_of_the_ridge_on_z_scored_data(tmp_path: Path, dat
     np.testing.assert_allclose(found, predicted, atol=1e-4)
 
 
+@dataclass
+class OnePicturePerTrial(Data):
+    """The same trials, with a file for each: copies of a picture have numbers of their own."""
+
+    def picture_ids(self, split: str) -> tuple[str, ...]:
+        assert split == "train"
+        return tuple(str(number) for number in np.r_[np.arange(40), np.arange(20)])
+
+
+def test_copies_of_a_picture_count_as_one(tmp_path: Path, data: Data, features: Features) -> None:
+    once = fit(data, Models(), tmp_path / "once", SETTINGS)
+    for name in SHAPES:
+        setattr(features, name, getattr(features, name)[data.order])
+    copies = OnePicturePerTrial(data.train, order=np.arange(60))
+    many = fit(copies, Models(), tmp_path / "many", SETTINGS)
+    assert (many / "scores.json").read_bytes() == (once / "scores.json").read_bytes()
+    assert (many / "mask.safetensors").read_bytes() == (once / "mask.safetensors").read_bytes()
+    with pytest.raises(FileError, match="other data, models or settings"):
+        fit(Data(data.train, order=np.arange(60)), Models(), many, SETTINGS)
+
+
+def test_every_phase_takes_the_responses_that_were_read_first(tmp_path: Path, data: Data) -> None:
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def edited(name: str, _done: int, _total: int) -> None:
+        if name == "context":
+            data.train[:] = 0
+
+    assert contents(fit(data, Models(), tmp_path / "c", SETTINGS, progress=edited)) == whole
+
+
 def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> None:
     description = json.loads((fit(data, Models(), tmp_path / "c", SETTINGS) / "checkpoint.json").read_text())
     assert description["subject"] == "S1"

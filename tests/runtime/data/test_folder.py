@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -486,6 +487,27 @@ def test_a_folder_that_is_replaced_while_it_is_used_mixes_nothing(folder: Path) 
     for use in (lambda: data.images("train"), lambda: data.hash("train"), lambda: data.data_hash):
         with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
             use()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_responses_that_are_rewritten_in_place_are_not_used(cut: bool, folder: Path) -> None:
+    data = open_data(folder)
+    path = folder / "train.safetensors"
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(before[:-8] if cut else before[:-8] + bytes(8))
+    os.utime(path, ns=(stamp, stamp + 1))
+    for use in (lambda: data.responses("train"), lambda: data.stimulus("train"), lambda: data.images("train")):
+        with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
+            use()
+    assert data.responses("test").shape
+
+
+def test_copies_of_a_picture_have_one_id(folder: Path) -> None:
+    first, *_, last = open_data(folder).image_paths("train")
+    last.write_bytes(first.read_bytes())
+    ids = open_data(folder).picture_ids("train")
+    assert ids[0] == ids[-1]
+    assert len(set(ids)) == len(ids) - 1
 
 
 class Waiting(list[Any]):
