@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import FileError
+from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json
 from .decoders.base import Decoder
 from .journal import Parts
@@ -78,14 +78,15 @@ class FeatureScores:
     n_dimensions, n_drawn : int
         All that are decoded or may be selected, and those that the scores are means over; 0 drawn where the feature
         is the same for every stimulus.
-    whole : Score
-        From all voxels.
+    whole : Score, optional
+        From all voxels; None where the decoder refused the training part of a fold.
     rois : region to Score
+        Without those that the decoder refused.
     """
 
     n_dimensions: int
     n_drawn: int
-    whole: Score
+    whole: Score | None
     rois: dict[str, Score]
 
 
@@ -255,18 +256,29 @@ class _HeldOut:
     def score(
         self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
     ) -> tuple[Float64, Float64]:
-        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions."""
+        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
         score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
         for number, (_, start, stop) in enumerate(regions):
-            seen = self._seen[:, start:stop]
-            if values.shape[1] == 0 or not seen.any():  # nothing varies, and 0 is the score
+            # Voxels that do not vary say nothing, and make a decoder without penalty fail.
+            varying = start + np.flatnonzero(self._seen[:, start:stop].any(axis=0))
+            if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
                 continue
-            targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
-            fitted = decoder.fit(seen, targets, n_threads=n_threads)
-            found = predicted(fitted, self._unseen[:, start:stop], 0, values.shape[1])
+            try:
+                found = self._predict(values, decoder, varying, n_threads)
+            except (InputError, ValueError, ArithmeticError):
+                # The checkpoint itself is fitted; what cannot be measured must not keep it from being finished.
+                score[number], null[number] = np.nan, np.nan
+                continue
             score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
             null[number] = null_scores(found, values, self._picture, self._shuffled)
         return score, null
+
+    def _predict(
+        self, values: Array, decoder: Decoder, voxels: NDArray[np.intp], n_threads: int | None
+    ) -> NDArray[np.float64]:
+        targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
+        fitted = decoder.fit(self._seen[:, voxels], targets, n_threads=n_threads)
+        return predicted(fitted, self._unseen[:, voxels], 0, values.shape[1])
 
 
 def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
@@ -311,8 +323,9 @@ def _feature(
     made = {
         name: Score(stop - start, float(mean[i]), float(null[i].mean()), float(np.quantile(null[i], _BOUND)))
         for i, (name, start, stop) in enumerate(regions)
+        if np.isfinite(mean[i])
     }
-    return FeatureScores(len(positions), drawn.shape[1], made.pop(""), made)
+    return FeatureScores(len(positions), drawn.shape[1], made.pop("", None), made)
 
 
 def selection_scores(scores: Float64, shape: tuple[int, ...], settings: SelectionSettings) -> SelectionScores:
@@ -352,7 +365,8 @@ def read_scores(folder: Path) -> Scores | None:
 
 def _read_feature(content: Mapping[str, Any]) -> FeatureScores:
     rois = {name: Score(**score) for name, score in content["rois"].items()}
-    return FeatureScores(content["n_dimensions"], content["n_drawn"], Score(**content["whole"]), rois)
+    whole = None if content["whole"] is None else Score(**content["whole"])
+    return FeatureScores(content["n_dimensions"], content["n_drawn"], whole, rois)
 
 
 def scores_bytes(scores: Scores) -> bytes:
