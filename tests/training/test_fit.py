@@ -532,11 +532,20 @@ def test_a_damaged_journal_says_what_to_delete(tmp_path: Path, data: Data, damag
     changed = {"half": text[:40], "version": text.replace(": 1,", ": 2,"), "kind": text.replace("er-fit", "er-run")}
     assert changed[damage] != text
     (out / "fit.json").write_text(changed[damage])
-    with pytest.raises(FileError, match=f"delete {out} and run again"):
+    advice = "fit.json that is not this release's: choose another --out"
+    with pytest.raises(FileError, match=advice if damage == "kind" else f"delete {out} and run again"):
         fit(data, Models(), out, SETTINGS)
-    (out / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileError, match="holds thesis.tex .*choose another --out"):
-        fit(data, Models(), out, SETTINGS)
+    for name in ("thesis.tex", "drawing.svg", "results.json"):
+        (out / name).write_text("years of work")
+        with pytest.raises(FileError, match=f"holds {name} .*choose another --out$"):
+            fit(data, Models(), out, SETTINGS)
+        (out / name).unlink()
+    (out / "fit.json").write_text(text)
+    with pytest.raises(FileError, match="choose another --out, or delete that folder$"):
+        fit(Data(data.train + 1), Models(), out, SETTINGS)
+    (out / "drawing.svg").write_text("years of work")
+    with pytest.raises(FileError, match="choose another --out$"):
+        fit(Data(data.train + 1), Models(), out, SETTINGS)
 
 
 def test_places_are_checked_before_the_work(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
