@@ -307,7 +307,15 @@ def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
 def _finished(out: Path, key: str, data: Data) -> Path:
     if read_description(out)["provenance"].get("key") != key:
         raise _other(out)
-    open_checkpoint(out).require_rois(data.rois)  # a damaged one is reported, not handed out
+    checkpoint = open_checkpoint(out)  # a damaged one is reported, not handed out
+    rois, now = checkpoint.rois or {}, data.rois
+    if rois != now and sorted(rois.values()) == sorted(now.values()):  # the key says that responses are the same
+        before, after = (", ".join(sorted(some.keys() - other.keys())) for some, other in ((rois, now), (now, rois)))
+        what = (
+            f"regions were renamed ({before} there, {after} in the data folder)" if before else "regions changed names"
+        )
+        raise InputError(f"{out} holds this checkpoint, but {what}: choose another --out")
+    checkpoint.require_rois(now)
     return out
 
 

@@ -189,6 +189,25 @@ def test_data_and_places_are_looked_at_before_models(
         main(["fit", str(data), "--out", out])
 
 
+def test_pictures_and_seed_are_looked_at_before_models(
+    tmp_path: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"x")
+    cases = [
+        (["--stimuli", str(tmp_path / "none")], "picture folder"),
+        (["--stimuli", str(pictures)], "a.png cannot be decoded"),
+        (["--seed", "-1"], "the seed is 0 or more"),
+    ]
+    for argv, message in cases:
+        assert main(["simulate", "fmri", "--out", str(tmp_path / "data"), *argv]) == 2, argv
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_checkpoint_of_other_data_is_refused_before_models(
     tmp_path: Path, small_checkpoint: Path, no_models: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

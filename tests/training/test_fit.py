@@ -421,6 +421,9 @@ def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Pat
         checkpoint.require_rois(turned.rois)
     with pytest.raises(InputError, match="0 to 5 are 'V1' there"):
         fit(turned, Models(), out, FitSettings(n_threads=1))
+    renamed = replace(data, rois={"V1v": (0, 5), "LO": (5, 14)})
+    with pytest.raises(InputError, match=r"regions were renamed \(V1 there, V1v in the data folder\): choose another"):
+        fit(renamed, Models(), out, FitSettings(n_threads=1))
 
 
 @pytest.mark.parametrize("finished", [True, False])
