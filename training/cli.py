@@ -238,19 +238,19 @@ def _fit(args: argparse.Namespace) -> Path:
             tell(PROG, line, DONE)
 
         out = fit(data, models, args.out, settings, progress=progress, say=say)
-    _show_scores(out)
+    _show_scores(out, data.provenance)
     return out
 
 
-def _show_scores(checkpoint: Path) -> None:
-    from .score_table import table, warnings
+def _show_scores(checkpoint: Path, provenance: Any) -> None:
+    from .score_table import remark, table, warnings
     from .scores import read_scores
 
     scores = read_scores(checkpoint)
     if scores is None:
         tell(PROG, f"{checkpoint} was fitted by an earlier release, which did not measure how well it decodes", DONE)
         return
-    print(table(scores), end="\n\n")
+    print(table(scores, remark(provenance)), end="\n\n")
     for line in warnings(scores):
         tell(PROG, line, DONE)
 

@@ -35,7 +35,7 @@ from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
-from .score_table import figure
+from .score_table import figure, remark
 from .selection import SelectionSettings, best_per_layer, fold_correlations, folds_of, mean_over_folds
 from .solvers.columns import Columns
 
@@ -469,7 +469,7 @@ class _Job:
         kept = scores.selection_scores(correlations, features["structure"].shape[1:], selection)
         made = scores.all_scores(found, kept, selection.n_folds)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
-        self.journal.write_bytes(FIGURE, figure(made).encode())
+        self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 
 
 def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str, Array]:

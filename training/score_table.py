@@ -8,6 +8,7 @@ from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
 _REFUSED = "–"
+_SIMULATED = "simulated subject: its early areas are read-outs of the same CLIP layers that are decoded here"
 # What makes a feature undecodable although others are decoded, most likely.
 _CAUSES = {
     "context": "are the captions in the order of the pictures?",
@@ -17,7 +18,13 @@ _CAUSES = {
 }
 
 
-def table(scores: Scores) -> str:
+def remark(provenance: object) -> str:
+    """What must be said of scores besides, by the data's provenance: empty, or one sentence."""
+    kind = provenance.get("kind") if isinstance(provenance, dict) else None
+    return _SIMULATED if isinstance(kind, str) and kind.startswith("simulated") else ""
+
+
+def table(scores: Scores, remark: str = "") -> str:
     """Correlations of every feature from all voxels and from each region, and in brackets the shuffled bound."""
     names = list(scores.features)
     rois = _regions(scores)
@@ -42,6 +49,7 @@ def table(scores: Scores) -> str:
         f"structure: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
         "choose them",
         f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
+        *([remark] if remark else []),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -97,7 +105,7 @@ _BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70
 _COLOUR = "#31688e"
 
 
-def figure(scores: Scores) -> str:
+def figure(scores: Scores, remark: str = "") -> str:
     """Draw the table as an SVG: one panel per feature, one bar per region, a mark at the shuffled bound."""
     names = list(scores.features)
     regions: list[str | None] = [None, *_regions(scores)]
@@ -113,6 +121,8 @@ def figure(scores: Scores) -> str:
         f'<text x="10" y="38" fill="#555">bars: mean correlation over all dimensions and {scores.n_folds} folds; '
         "red mark: 95 % of shuffled pairings stay below</text>",
     ]
+    if remark:
+        parts.append(f'<text x="10" y="{height - 14}" fill="#555">{escape(remark)}</text>')
     for row, region in enumerate(regions):
         y = _TOP + row * (_BAR + _GAP) + _BAR - 3
         parts.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end">{escape((region or "all")[:14])}</text>')

@@ -5,8 +5,7 @@ predictions for that fold are correlated with the true values, dimension by dime
 folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
 decoded well. Folds are those of the selection: repetitions of a stimulus never lie on both sides.
 
-The null pairs the same predictions with the features of another stimulus of the fold, many times. Nothing is fitted
-for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
+The null pairs the pictures of a fold at random with one another's predictions, many times. Nothing is fitted for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
 chance.
 """
 
@@ -231,15 +230,25 @@ def _regions(sources: Sources) -> list[tuple[str, int, int]]:
 
 
 def _draw(sources: Sources, name: str) -> Array:
-    """(n_stimuli, n_drawn) of a feature: some dimensions, drawn with a fixed seed, that vary over the trials."""
-    positions, features = sources.positions[name], sources.features[name]
-    rng = np.random.default_rng([_SEED, *name.encode()])
-    chosen = np.sort(rng.permutation(positions)[:_MOST_DIMENSIONS])
+    """(n_stimuli, n_drawn) of a feature: drawn with a fixed seed among the dimensions that vary over the trials."""
+    features = sources.features[name]
+    order = np.random.default_rng([_SEED, *name.encode()]).permutation(sources.positions[name])
+    shown = np.unique(sources.stimulus)
+    drawn, chosen = np.empty((len(features), 0), features.dtype), order[:0]
+    start, size = 0, _MOST_DIMENSIONS
+    while start < len(order) and len(chosen) < _MOST_DIMENSIONS:
+        columns = order[start : start + size]
+        values = _columns(features, columns)
+        varies = np.ptp(values[shown], axis=0) > 1e-6 * np.abs(values[shown]).max(axis=0)
+        chosen, drawn = np.concatenate([chosen, columns[varies]]), np.concatenate([drawn, values[:, varies]], axis=1)
+        start, size = start + size, 2 * size  # features that hardly vary are not read 256 dimensions at a time
+    kept = np.argsort(chosen[:_MOST_DIMENSIONS])
+    return drawn[:, kept]
+
+
+def _columns(features: Array, columns: NDArray[np.intp]) -> Array:
     step = max(1, _FEATURES_AT_ONCE // max(1, features.shape[1]))  # whole rows of the file at a time
-    rows = [np.asarray(features[start : start + step])[:, chosen] for start in range(0, len(features), step)]
-    drawn: Array = np.concatenate(rows)
-    shown = drawn[np.unique(sources.stimulus)]
-    return drawn[:, np.ptp(shown, axis=0) > 1e-6 * np.abs(shown).max(axis=0)]
+    return np.concatenate([features[start : start + step][:, columns] for start in range(0, len(features), step)])
 
 
 class _HeldOut:
@@ -288,7 +297,7 @@ def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
 
 
 def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArray[np.intp]) -> Float64:
-    """Mean correlation of predictions with features of other stimuli, (n_shuffled,).
+    """Mean correlation of predictions with features of stimuli paired at random, (n_shuffled,).
 
     Parameters
     ----------
@@ -298,7 +307,7 @@ def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArr
     shown : (n_trials,) int
         Row of `features` that each trial showed.
     shuffled : (n_shuffled, m) int
-        Orders of the m stimuli that were shown; all trials of one get the features of the same other one.
+        Orders of the m stimuli that were shown; all trials of one get the features of the same one.
     """
     stimuli, which, count = np.unique(shown, return_inverse=True, return_counts=True)
     truth = np.asarray(features[stimuli], np.float64)
