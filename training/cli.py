@@ -324,7 +324,7 @@ def _option(text: str) -> tuple[str, str, Any]:
         )
     try:
         return feature, option, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or one of a thousand brackets
         return feature, option, value
 
 

@@ -61,6 +61,8 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--decoder-option", "colour"], "give NAME=VALUE"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "smell.alpha=2"], "one of context, latent"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "alpha=soft"], "alpha is 'soft'"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", f"alpha=1{'0' * 400}"], "alpha is 1000"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", f"alpha={'[' * 100_000}"], "alpha is '[[["),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "n_selected=2.5"], "n_selected is 2.5"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "latent.n_selected=true"], "n_selected is True"),
         (["fit", "nowhere", "--out", "x", "--percent", "0"], "percent is 0.0"),
