@@ -91,8 +91,8 @@ class Showing:
     ----------
     n_train : training pictures, of combinations that the tiny world was trained on.
     n_test : test pictures, held-out combinations among them; not used when `stimuli` is given.
-    stimuli : a folder of pictures (PNG, JPEG, WebP, TIFF, BMP) of any size, shown as the test split instead. They have no
-        captions: what a caption would say is taken from the training pictures that look most alike.
+    stimuli : a folder of pictures (PNG, JPEG, WebP, TIFF, BMP) of any size, shown as the test split instead. They have
+        no captions: what a caption would say is taken from the training pictures that look most alike.
     """
 
     n_train: int = 1200

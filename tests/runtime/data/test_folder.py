@@ -233,8 +233,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nan trial": (tensors(nan(3, 2)), "1 of 6 trials .* trial 3"),
     "infinite trial": (tensors(lambda a: a["responses"].__setitem__((5, 0), np.inf)), "trial 5"),
     "all-nan voxel": (tensors(nan(slice(None), 5)), "1 of 7 voxels .* voxel 5"),
-    "all nan": (tensors(nan(slice(None), slice(None))), "7 of 7 voxels"),
-    "all-nan test": (tensors(nan(slice(None), slice(None)), "test"), "7 of 7 voxels"),
+    "all nan": (tensors(nan(slice(None), slice(None))), "every trial .*6 trials.: check how the responses were expor"),
+    "all-nan test": (
+        tensors(nan(slice(None), slice(None)), "test"),
+        "every trial .*3 trials.: check how the responses were exported",
+    ),
     "all test trials bad": (tensors(nan([0, 1, 2], [0, 1, 2]), "test"), "3 of 3 trials"),
     "all constant": (
         tensors(lambda a: a.update(responses=np.tile(np.arange(7, dtype=np.float32), (6, 1)))),
@@ -439,6 +442,15 @@ def test_what_a_desktop_leaves_among_the_pictures_is_passed_over(folder: Path, n
     for split_name in ("train", "test"):
         (folder / "stimuli" / split_name / name).write_bytes(b"x")
     assert open_data(folder).data_hash == before
+
+
+@pytest.mark.parametrize("voxels", [slice(None), [1, 5]])
+def test_the_only_trial_is_not_blamed_on_voxels(voxels: Any, folder: Path, tmp_path: Path) -> None:
+    test = split(8, 1, 1, captions=False)
+    test.responses[0, voxels] = np.nan  # type: ignore[index]
+    with pytest.raises(InputError, match=r"trial in .*: check how (it was|the responses were) exported") as caught:
+        write(tmp_path / "one", splits={"train": split(7, 4, 6), "test": test})
+    assert "voxels out" not in str(caught.value)
 
 
 def test_nan_in_few_voxels_names_them(tmp_path: Path) -> None:
