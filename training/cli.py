@@ -95,7 +95,9 @@ def _add_fmri(modalities: Any) -> None:
     fmri.add_argument("--seed", type=int, default=0, metavar="S", help="of pictures, brain and noise (default: 0)")
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
-    fmri.add_argument("--stimuli", type=Path, metavar="DIR", help="your own PNG or JPEG pictures as the test split")
+    fmri.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="your own pictures (PNG, JPEG, WebP, TIFF, BMP) as the test split"
+    )
     fmri.add_argument("--snr", type=float, metavar="X", help="signal over noise of one showing (default: 1)")
     fmri.add_argument(
         "--repetitions", type=int, metavar="R", help="showings that a test trial averages, 1 to 3 (default: 3)"
@@ -182,15 +184,15 @@ def _add_world(commands: Any) -> None:
 
 
 def _simulate_fmri(args: argparse.Namespace) -> Path:
-    from ..runtime.data.target import check_target
     from ..runtime.progress import Phases
     from .simulate import FmriSettings
-    from .subject import Showing, simulate_subject
+    from .subject import Showing, check_subject, simulate_subject
 
     given = {"snr": args.snr, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
     settings = FmriSettings(**_without_none(given))
     showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
-    check_target(args.out, replace=args.force)  # said before the models take their seconds to load
+    # Said before the models take their seconds to load, or their hour to download.
+    check_subject(args.out, showing, seed=args.seed, batch_size=args.batch_size, replace=args.force)
     models = _open_models(args, "reference")
     with Phases() as progress:
         data = simulate_subject(
@@ -236,19 +238,19 @@ def _fit(args: argparse.Namespace) -> Path:
             tell(PROG, line, DONE)
 
         out = fit(data, models, args.out, settings, progress=progress, say=say)
-    _show_scores(out)
+    _show_scores(out, data.provenance)
     return out
 
 
-def _show_scores(checkpoint: Path) -> None:
-    from .score_table import table, warnings
+def _show_scores(checkpoint: Path, provenance: Any) -> None:
+    from .score_table import remark, table, warnings
     from .scores import read_scores
 
     scores = read_scores(checkpoint)
     if scores is None:
         tell(PROG, f"{checkpoint} was fitted by an earlier release, which did not measure how well it decodes", DONE)
         return
-    print(table(scores), end="\n\n")
+    print(table(scores, remark(provenance)), end="\n\n")
     for line in warnings(scores):
         tell(PROG, line, DONE)
 
@@ -322,7 +324,7 @@ def _option(text: str) -> tuple[str, str, Any]:
         )
     try:
         return feature, option, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or one of a thousand brackets
         return feature, option, value
 
 

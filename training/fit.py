@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,12 @@ from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
 from . import libraries, scores
 from .blocks import Block, block_size, blocks, goes_in_blocks
-from .datasets.base import Data
+from .datasets.base import Data, pictures_shown
 from .decoders.base import TARGETS, Decoder, changed, make_decoder
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
-from .score_table import figure
+from .score_table import figure, remark
 from .selection import SelectionSettings, best_per_layer, fold_correlations, folds_of, mean_over_folds
 from .solvers.columns import Columns
 
@@ -156,6 +156,7 @@ def fit(
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
     out = Path(out)
+    data = cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = _ingredients(data, models, settings)
     key = _hash(ingredients)
@@ -168,6 +169,27 @@ def fit(
         job = _Job(data, models, settings, journal, normaliser, progress or _silent)
         _write(job, job.features(out, say or _unsaid), key, ingredients)
     return out
+
+
+class _ReadOnce:
+    """A data set whose training trials are in memory: every phase of a fit takes the same, whatever becomes of a file.
+
+    It looks after reading whether the data were changed meanwhile, where the data set does so when it is asked.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._responses, self._stimulus = np.array(data.responses("train")), np.array(data.stimulus("train"))
+        data.responses("train")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+    def responses(self, split: str) -> NDArray[np.float32]:
+        return self._responses if split == "train" else self._data.responses(split)
+
+    def stimulus(self, split: str) -> NDArray[np.int64]:
+        return self._stimulus if split == "train" else self._data.stimulus(split)
 
 
 def _write(job: _Job, features: Features, key: str, ingredients: Mapping[str, Any]) -> None:
@@ -209,7 +231,7 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     """
     check_out(out, settings)
     normaliser = fit_normaliser(data.responses("train"))
-    folds_of(data.stimulus("train"), settings.selection.n_folds)
+    folds_of(pictures_shown(data, "train"), settings.selection.n_folds)
     if len(data.captions("train")) == 0:
         raise InputError(_MUTE)
     about = _about(data, settings)
@@ -270,7 +292,11 @@ def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     digest.update(data.hash("train").encode())
+    pictures = pictures_shown(data, "train")
+    # Only where it says more than the trials' numbers: a fit that was begun before goes on.
+    copies = {} if np.array_equal(pictures, data.stimulus("train")) else {"pictures": pictures.tolist()}
     return {
+        **copies,
         "version": VERSION,
         "subject": data.subject,
         "data": digest.hexdigest(),
@@ -281,7 +307,15 @@ def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
 def _finished(out: Path, key: str, data: Data) -> Path:
     if read_description(out)["provenance"].get("key") != key:
         raise _other(out)
-    open_checkpoint(out).require_rois(data.rois)  # a damaged one is reported, not handed out
+    checkpoint = open_checkpoint(out)  # a damaged one is reported, not handed out
+    rois, now = checkpoint.rois or {}, data.rois
+    if rois != now and sorted(rois.values()) == sorted(now.values()):  # the key says that responses are the same
+        before, after = (", ".join(sorted(some.keys() - other.keys())) for some, other in ((rois, now), (now, rois)))
+        what = (
+            f"regions were renamed ({before} there, {after} in the data folder)" if before else "regions changed names"
+        )
+        raise InputError(f"{out} holds this checkpoint, but {what}: choose another --out")
+    checkpoint.require_rois(now)
     return out
 
 
@@ -403,6 +437,7 @@ class _Job:
             n_threads=settings.n_threads,
             progress=self._phase("selection"),
             parts=self.journal,
+            picture=pictures_shown(self.data, "train"),
         )
         if name in self.journal.files:
             return read_tensors(self.journal.path(name), "the mask")["mask"], correlations
@@ -425,6 +460,7 @@ class _Job:
             features={name: array.reshape(len(array), -1) for name, array in features.items()},
             positions=positions,
             decoders={name: self.settings.decoder(name) for name in features},
+            pictures=pictures_shown(self.data, "train"),
         )
         selection, threads = self.settings.selection, self.settings.n_threads
         found = scores.feature_scores(
@@ -433,7 +469,7 @@ class _Job:
         kept = scores.selection_scores(correlations, features["structure"].shape[1:], selection)
         made = scores.all_scores(found, kept, selection.n_folds)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
-        self.journal.write_bytes(FIGURE, figure(made).encode())
+        self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 
 
 def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.checkpoint import DESCRIPTION, OPTIONAL_FILES, TARGETS, file_name
 from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json, read_tensors, sha256_of, write_bytes, write_json, write_tensors
 from ..runtime.output import contents, draft_of
@@ -22,9 +23,11 @@ Array = NDArray[Any]
 VERSION = 1
 NAME = "fit.json"
 _PART = ".part.safetensors"
+_FORMAT = "minddiffuser-fit"
+_TENSORS = ("normaliser", "constants", "mask", *TARGETS)
 # The names that a fit gives: an edited journal must not make another file part of a checkpoint.
-_OURS = re.compile(r"[a-z]+\.(safetensors|json|svg)")
-_OUR_PART = re.compile(r"[a-z]+-[0-9-]+\.part\.safetensors")
+_OURS = re.compile("|".join(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})))
+_OUR_PART = re.compile(rf"({'|'.join(TARGETS)}|selection|scores)-[0-9-]+\.part\.safetensors")
 
 
 class Parts(Protocol):
@@ -87,7 +90,7 @@ class Journal:
         return found
 
     def _write(self) -> None:
-        content: dict[str, Any] = {"format": "minddiffuser-fit", "version": VERSION, "key": self._key}
+        content: dict[str, Any] = {"format": _FORMAT, "version": VERSION, "key": self._key}
         content |= {"about": self._about, "files": self.files, "parts": self._parts}
         write_json(self._folder / NAME, content)
 
@@ -185,8 +188,24 @@ def _other(folder: Path) -> FileError:
 
 def advice(folder: Path) -> str:
     """What to do about another fit's folder; nobody is advised to delete one that holds more than a fit."""
-    others = [name for name in contents(folder) if not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))]
-    return "choose another --out" + ("" if others else ", or delete that folder")
+    return "choose another --out" + ("" if _others(folder) else ", or delete that folder")
+
+
+def _others(folder: Path) -> list[str]:
+    """What no fit writes."""
+    return [
+        name
+        for name in contents(folder)
+        if name not in (NAME, DESCRIPTION) and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
+    ]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a journal that cannot be read was one of a fit."""
+    try:
+        return _FORMAT.encode() in path.read_bytes()[:200]
+    except OSError:
+        return False
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -195,10 +214,11 @@ def _read(folder: Path) -> dict[str, Any]:
         content = read_json(path, "the journal of the unfinished fit")
         check_format(content, path, "fit", VERSION)
     except FileError as error:
-        others = [name for name in contents(folder) if not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))]
-        if others:
+        others = _others(folder)
+        if others or not _is_ours(path):
+            also = f"{others[0]} and " if others else ""
             raise FileError(
-                f"{folder} holds {others[0]} and a {NAME} that is not this release's: choose another --out"
+                f"{folder} holds {also}a {NAME} that is not this release's: choose another --out"
             ) from error
         raise FileError(
             f"the unfinished fit in {folder} cannot be continued, its {NAME} is damaged or of another "

@@ -11,6 +11,9 @@ FEATURES = ("torch", "diffusers", "transformers", "open_clip_torch", "pillow")
 FIT = ("minddiffuser", "numpy", "scipy", "torch", "diffusers", "transformers", "open_clip_torch")
 
 
+_THEN = ", then "
+
+
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What differs, in words: "torch 2.3.0 (here 2.4.1)"; empty when nothing does."""
     return ", ".join(
@@ -21,10 +24,9 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def merged(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """The versions of work that was begun with some and goes on with others: "2.3.0, then 2.4.1"."""
-    return {
-        name: before[name]
-        if name in before and same_version(before[name], here)
-        else f"{before.get(name, '?')}, then {here}"
-        for name, here in now.items()
-    }
+    """The versions of work that was begun with some and goes on with others: "2.3.0, then 2.4.1"; each change once."""
+    return {name: _then(before.get(name, "?"), here) for name, here in now.items()}
+
+
+def _then(before: str, here: str) -> str:
+    return before if same_version(before.rpartition(_THEN)[2], here) else f"{before}{_THEN}{here}"

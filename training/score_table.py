@@ -7,6 +7,8 @@ from html import escape
 from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
+_REFUSED = "–"
+_SIMULATED = "simulated subject: its early areas are read-outs of the same CLIP layers that are decoded here"
 # What makes a feature undecodable although others are decoded, most likely.
 _CAUSES = {
     "context": "are the captions in the order of the pictures?",
@@ -16,19 +18,26 @@ _CAUSES = {
 }
 
 
-def table(scores: Scores) -> str:
+def remark(provenance: object) -> str:
+    """What must be said of scores besides, by the data's provenance: empty, or one sentence."""
+    kind = provenance.get("kind") if isinstance(provenance, dict) else None
+    return _SIMULATED if isinstance(kind, str) and kind.startswith("simulated") else ""
+
+
+def table(scores: Scores, remark: str = "") -> str:
     """Correlations of every feature from all voxels and from each region, and in brackets the shuffled bound."""
     names = list(scores.features)
-    first = next(iter(scores.features.values()))
+    rois = _regions(scores)
+    whole = next((str(made.whole.n_voxels) for made in scores.features.values() if made.whole is not None), "")
     lines = [
         f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
         f"and over all dimensions; (what 95 % of {scores.n_shuffled} shuffled pairings stay below), * no better",
         "",
         _row("region", "voxels", names),
-        _row("all", str(first.whole.n_voxels), [_cell(scores.features[name], None) for name in names]),
+        _row("all", whole, [_cell(scores.features[name], None) for name in names]),
     ]
-    for roi, score in first.rois.items():
-        lines.append(_row(roi, str(score.n_voxels), [_cell(scores.features[name], roi) for name in names]))
+    for roi, n_voxels in rois.items():
+        lines.append(_row(roi, str(n_voxels), [_cell(scores.features[name], roi) for name in names]))
     dimensions = [
         f"{made.n_drawn} of {made.n_dimensions}" if made.n_drawn < made.n_dimensions else str(made.n_dimensions)
         for made in scores.features.values()
@@ -40,8 +49,15 @@ def table(scores: Scores) -> str:
         f"structure: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
         "choose them",
         f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
+        *([remark] if remark else []),
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _regions(scores: Scores) -> dict[str, int]:
+    """Every region that some feature was scored from, with its number of voxels, in the features' order."""
+    longest = sorted(scores.features.values(), key=lambda made: -len(made.rois))
+    return {roi: score.n_voxels for made in longest for roi, score in made.rois.items()}
 
 
 def _row(region: str, voxels: str, cells: list[str]) -> str:
@@ -51,24 +67,32 @@ def _row(region: str, voxels: str, cells: list[str]) -> str:
 def _cell(feature: FeatureScores, roi: str | None) -> str:
     if feature.n_drawn == 0:
         return "constant"
-    score = feature.whole if roi is None else feature.rois[roi]
+    score = _score(feature, roi)
+    if score is None:
+        return f"{_REFUSED} "
     return f"{score.correlation:.3f} ({score.shuffled_95:.3f}){' ' if score.better else '*'}"
 
 
 def warnings(scores: Scores) -> list[str]:
     """One sentence for each feature that is decoded no better than from shuffled pairings."""
-    poor = [name for name, made in scores.features.items() if made.n_drawn > 0 and not made.whole.better]
+    whole = {name: made.whole for name, made in scores.features.items() if made.n_drawn > 0}
+    poor = {name: score for name, score in whole.items() if score is not None and not score.better}
     found = [
-        f"warning: {name} is decoded no better than the null (correlation {_numbers(scores.features[name].whole)})"
-        for name in poor
+        f"warning: {name} is decoded no better than the null (correlation {_numbers(score)})"
+        for name, score in poor.items()
+    ]
+    refused = [
+        f"warning: {name} could not be scored, its decoder refused the training part of a fold: give it a larger penalty"
+        for name, score in whole.items()
+        if score is None
     ]
     constant = [name for name, made in scores.features.items() if made.n_drawn == 0]
     if len(poor) > 1 and len(poor) == len(scores.features) - len(constant):
         found = [f"{line}: do responses and `stimulus` belong to the same trials, in the same order?" for line in found]
     else:
         found = [f"{line}: {_CAUSES[name]}" for name, line in zip(poor, found, strict=True)]
-    return found + [
-        f"warning: {name} is the same for every training stimulus, so it will be decoded as that whatever was seen"
+    return [*found, *refused] + [
+        f"warning: {name} is the same for every training stimulus, so it will be decoded as that for every picture"
         for name in constant
     ]
 
@@ -81,12 +105,12 @@ _BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70
 _COLOUR = "#31688e"
 
 
-def figure(scores: Scores) -> str:
+def figure(scores: Scores, remark: str = "") -> str:
     """Draw the table as an SVG: one panel per feature, one bar per region, a mark at the shuffled bound."""
     names = list(scores.features)
-    regions: list[str | None] = [None, *next(iter(scores.features.values())).rois]
+    regions: list[str | None] = [None, *_regions(scores)]
     values = [_score(made, region) for made in scores.features.values() for region in regions]
-    top = max(0.05, *(max(score.correlation, score.shuffled_95) for score in values))
+    top = max(0.05, *(max(score.correlation, score.shuffled_95) for score in values if score is not None), 0)
     height = _TOP + len(regions) * (_BAR + _GAP) + 40
     width = _LEFT + len(names) * (_PANEL + 20) + 10
     parts = [
@@ -97,6 +121,8 @@ def figure(scores: Scores) -> str:
         f'<text x="10" y="38" fill="#555">bars: mean correlation over all dimensions and {scores.n_folds} folds; '
         "red mark: 95 % of shuffled pairings stay below</text>",
     ]
+    if remark:
+        parts.append(f'<text x="10" y="{height - 14}" fill="#555">{escape(remark)}</text>')
     for row, region in enumerate(regions):
         y = _TOP + row * (_BAR + _GAP) + _BAR - 3
         parts.append(f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end">{escape((region or "all")[:14])}</text>')
@@ -110,16 +136,21 @@ def figure(scores: Scores) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _score(feature: FeatureScores, region: str | None) -> Score:
-    return feature.whole if region is None else feature.rois[region]
+def _score(feature: FeatureScores, region: str | None) -> Score | None:
+    """None where the decoder refused."""
+    return feature.whole if region is None else feature.rois.get(region)
 
 
-def _panel(bars: list[Score], left: float, top: float) -> list[str]:
+def _panel(bars: list[Score | None], left: float, top: float) -> list[str]:
     """The bars of one feature; correlations from 0 to `top` over the panel's width, negative ones as 0."""
     scale, bottom = 0.72 * _PANEL / top, _TOP + len(bars) * (_BAR + _GAP)
     parts = [f'<line x1="{left}" y1="{_TOP - 4}" x2="{left}" y2="{bottom}" stroke="#999"/>']
     for row, score in enumerate(bars):
-        y, length = _TOP + row * (_BAR + _GAP), max(0.0, score.correlation) * scale
+        y = _TOP + row * (_BAR + _GAP)
+        if score is None:
+            parts.append(f'<text x="{left + 5:.1f}" y="{y + _BAR - 3}">{_REFUSED}</text>')
+            continue
+        length = max(0.0, score.correlation) * scale
         mark = left + max(0.0, score.shuffled_95) * scale
         parts += [
             f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{_COLOUR}"/>',

@@ -5,8 +5,7 @@ predictions for that fold are correlated with the true values, dimension by dime
 folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
 decoded well. Folds are those of the selection: repetitions of a stimulus never lie on both sides.
 
-The null pairs the same predictions with the features of another stimulus of the fold, many times. Nothing is fitted
-for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
+The null pairs the pictures of a fold at random with one another's predictions, many times. Nothing is fitted for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
 chance.
 """
 
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import FileError
+from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json
 from .decoders.base import Decoder
 from .journal import Parts
@@ -78,14 +77,15 @@ class FeatureScores:
     n_dimensions, n_drawn : int
         All that are decoded or may be selected, and those that the scores are means over; 0 drawn where the feature
         is the same for every stimulus.
-    whole : Score
-        From all voxels.
+    whole : Score, optional
+        From all voxels; None where the decoder refused the training part of a fold.
     rois : region to Score
+        Without those that the decoder refused.
     """
 
     n_dimensions: int
     n_drawn: int
-    whole: Score
+    whole: Score | None
     rois: dict[str, Score]
 
 
@@ -143,6 +143,8 @@ class Sources:
     positions : feature to (k,) int
         The dimensions that are decoded, or that may be selected.
     decoders : feature to Decoder
+    pictures : (n_trials,) int, optional
+        Row of the first stimulus that is the same picture as the trial's, where there are copies.
     """
 
     responses: Array
@@ -151,6 +153,12 @@ class Sources:
     features: Mapping[str, Array]
     positions: Mapping[str, NDArray[np.intp]]
     decoders: Mapping[str, Decoder]
+    pictures: Indices | None = None
+
+    @property
+    def picture(self) -> Indices:
+        """What trials are grouped by: copies of a picture count as one."""
+        return self.stimulus if self.pictures is None else self.pictures
 
 
 def feature_scores(
@@ -173,7 +181,7 @@ def feature_scores(
     parts : Parts, optional
         Keeps each fold's scores, and has those that an earlier call finished.
     """
-    fold = folds_of(sources.stimulus, settings.n_folds, fold_order(settings))
+    fold = folds_of(sources.picture, settings.n_folds, fold_order(settings))
     drawn, regions = {name: _draw(sources, name) for name in sources.features}, _regions(sources)
     score = np.empty((settings.n_folds, len(drawn), len(regions)))
     null = np.empty((*score.shape, _N_SHUFFLED))
@@ -222,15 +230,25 @@ def _regions(sources: Sources) -> list[tuple[str, int, int]]:
 
 
 def _draw(sources: Sources, name: str) -> Array:
-    """(n_stimuli, n_drawn) of a feature: some dimensions, drawn with a fixed seed, that vary over the trials."""
-    positions, features = sources.positions[name], sources.features[name]
-    rng = np.random.default_rng([_SEED, *name.encode()])
-    chosen = np.sort(rng.permutation(positions)[:_MOST_DIMENSIONS])
+    """(n_stimuli, n_drawn) of a feature: drawn with a fixed seed among the dimensions that vary over the trials."""
+    features = sources.features[name]
+    order = np.random.default_rng([_SEED, *name.encode()]).permutation(sources.positions[name])
+    shown = np.unique(sources.stimulus)
+    drawn, chosen = np.empty((len(features), 0), features.dtype), order[:0]
+    start, size = 0, _MOST_DIMENSIONS
+    while start < len(order) and len(chosen) < _MOST_DIMENSIONS:
+        columns = order[start : start + size]
+        values = _columns(features, columns)
+        varies = np.ptp(values[shown], axis=0) > 1e-6 * np.abs(values[shown]).max(axis=0)
+        chosen, drawn = np.concatenate([chosen, columns[varies]]), np.concatenate([drawn, values[:, varies]], axis=1)
+        start, size = start + size, 2 * size  # features that hardly vary are not read 256 dimensions at a time
+    kept = np.argsort(chosen[:_MOST_DIMENSIONS])
+    return drawn[:, kept]
+
+
+def _columns(features: Array, columns: NDArray[np.intp]) -> Array:
     step = max(1, _FEATURES_AT_ONCE // max(1, features.shape[1]))  # whole rows of the file at a time
-    rows = [np.asarray(features[start : start + step])[:, chosen] for start in range(0, len(features), step)]
-    drawn: Array = np.concatenate(rows)
-    shown = drawn[np.unique(sources.stimulus)]
-    return drawn[:, np.ptp(shown, axis=0) > 1e-6 * np.abs(shown).max(axis=0)]
+    return np.concatenate([features[start : start + step][:, columns] for start in range(0, len(features), step)])
 
 
 class _HeldOut:
@@ -241,23 +259,35 @@ class _HeldOut:
         self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
         normaliser = fit_normaliser(sources.responses[~hidden])
         self._seen, self._unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
-        self._shuffled = _shufflings(number, len(np.unique(self._shown)))
+        self._picture = sources.picture[hidden]
+        self._shuffled = _shufflings(number, len(np.unique(self._picture)))
 
     def score(
         self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
     ) -> tuple[Float64, Float64]:
-        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions."""
+        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
         score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
         for number, (_, start, stop) in enumerate(regions):
-            seen = self._seen[:, start:stop]
-            if values.shape[1] == 0 or not seen.any():  # nothing varies, and 0 is the score
+            # Voxels that do not vary say nothing, and make a decoder without penalty fail.
+            varying = start + np.flatnonzero(self._seen[:, start:stop].any(axis=0))
+            if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
                 continue
-            targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
-            fitted = decoder.fit(seen, targets, n_threads=n_threads)
-            found = predicted(fitted, self._unseen[:, start:stop], 0, values.shape[1])
+            try:
+                found = self._predict(values, decoder, varying, n_threads)
+            except (InputError, ValueError, ArithmeticError):
+                # The checkpoint itself is fitted; what cannot be measured must not keep it from being finished.
+                score[number], null[number] = np.nan, np.nan
+                continue
             score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
-            null[number] = null_scores(found, values, self._shown, self._shuffled)
+            null[number] = null_scores(found, values, self._picture, self._shuffled)
         return score, null
+
+    def _predict(
+        self, values: Array, decoder: Decoder, voxels: NDArray[np.intp], n_threads: int | None
+    ) -> NDArray[np.float64]:
+        targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
+        fitted = decoder.fit(self._seen[:, voxels], targets, n_threads=n_threads)
+        return predicted(fitted, self._unseen[:, voxels], 0, values.shape[1])
 
 
 def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
@@ -267,7 +297,7 @@ def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
 
 
 def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArray[np.intp]) -> Float64:
-    """Mean correlation of predictions with features of other stimuli, (n_shuffled,).
+    """Mean correlation of predictions with features of stimuli paired at random, (n_shuffled,).
 
     Parameters
     ----------
@@ -277,7 +307,7 @@ def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArr
     shown : (n_trials,) int
         Row of `features` that each trial showed.
     shuffled : (n_shuffled, m) int
-        Orders of the m stimuli that were shown; all trials of one get the features of the same other one.
+        Orders of the m stimuli that were shown; all trials of one get the features of the same one.
     """
     stimuli, which, count = np.unique(shown, return_inverse=True, return_counts=True)
     truth = np.asarray(features[stimuli], np.float64)
@@ -302,8 +332,9 @@ def _feature(
     made = {
         name: Score(stop - start, float(mean[i]), float(null[i].mean()), float(np.quantile(null[i], _BOUND)))
         for i, (name, start, stop) in enumerate(regions)
+        if np.isfinite(mean[i])
     }
-    return FeatureScores(len(positions), drawn.shape[1], made.pop(""), made)
+    return FeatureScores(len(positions), drawn.shape[1], made.pop("", None), made)
 
 
 def selection_scores(scores: Float64, shape: tuple[int, ...], settings: SelectionSettings) -> SelectionScores:
@@ -343,7 +374,8 @@ def read_scores(folder: Path) -> Scores | None:
 
 def _read_feature(content: Mapping[str, Any]) -> FeatureScores:
     rois = {name: Score(**score) for name, score in content["rois"].items()}
-    return FeatureScores(content["n_dimensions"], content["n_drawn"], Score(**content["whole"]), rois)
+    whole = None if content["whole"] is None else Score(**content["whole"])
+    return FeatureScores(content["n_dimensions"], content["n_drawn"], whole, rois)
 
 
 def scores_bytes(scores: Scores) -> bytes:

@@ -71,7 +71,7 @@ class SelectionSettings:
 def folds_of(stimulus: Indices, n_folds: int, rng: np.random.Generator | None = None) -> NDArray[np.intp]:
     """Fold of each trial, (n_trials,): K contiguous runs of stimuli in the order of their first trial.
 
-    With one trial per stimulus these are the folds of K-fold cross-validation over trials: the first
+    `stimulus` numbers the pictures by content, else copies of one lie on both sides. With one trial per stimulus these are the folds of K-fold cross-validation over trials: the first
     ``n_stimuli % n_folds`` have one more. With `rng`, stimuli are shuffled first.
     """
     _, first, which = np.unique(stimulus, return_index=True, return_inverse=True)
@@ -134,6 +134,7 @@ def fold_correlations(
     n_threads: int | None = None,
     progress: Progress | None = None,
     parts: Parts | None = None,
+    picture: Indices | None = None,
 ) -> Float64:
     """How well each dimension is decoded on each held-out fold.
 
@@ -151,6 +152,8 @@ def fold_correlations(
         Receives (dimensions done, dimensions in all folds).
     parts : Parts, optional
         Keeps the correlations of each block, and has those of blocks that an earlier call finished.
+    picture : (n_trials,) int, optional
+        The same for all trials that showed the same picture, which never lie on both sides; `stimulus` when not given.
 
     Returns
     -------
@@ -167,7 +170,7 @@ def fold_correlations(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
             "expected (n_trials, n_voxels), (n_stimuli, n_dimensions), (n_trials,)"
         )
-    fold = folds_of(stimulus, settings.n_folds, fold_order(settings))
+    fold = folds_of(stimulus if picture is None else picture, settings.n_folds, fold_order(settings))
     size = block_size(decoder, *responses.shape)
     spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
     scores = np.empty((settings.n_folds, features.shape[1]))

@@ -55,7 +55,7 @@ class Squares(Sequence[NDArray[np.uint8]]):
 
     Parameters
     ----------
-    sources : arrays (H, W, 3) uint8, or paths of PNG or JPEG files of any size.
+    sources : arrays (H, W, 3) uint8, or paths of picture files of any size.
     size : side in px.
     """
 
@@ -91,8 +91,8 @@ class Showing:
     ----------
     n_train : training pictures, of combinations that the tiny world was trained on.
     n_test : test pictures, held-out combinations among them; not used when `stimuli` is given.
-    stimuli : a folder of PNG or JPEG pictures of any size, shown as the test split instead. They have no
-        captions: what a caption would say is taken from the training pictures that look most alike.
+    stimuli : a folder of pictures (PNG, JPEG, WebP, TIFF, BMP) of any size, shown as the test split instead. They have
+        no captions: what a caption would say is taken from the training pictures that look most alike.
     """
 
     n_train: int = 1200
@@ -141,20 +141,14 @@ def simulate_subject(
     FileError
         A picture cannot be decoded, or the folder cannot be written, or another process is writing it.
     """
-    if seed < 0 or batch_size < 1:
-        raise InputError(
-            f"seed {seed} and batch size {batch_size} given: the seed is 0 or more, the batch size 1 or more"
-        )
-    check_target(out, replace=replace)
+    cut = check_subject(out, showing, seed=seed, batch_size=batch_size, replace=replace)
     train_seed, test_seed, brain_seed, noise_seed = np.random.SeedSequence(seed).spawn(4)
     train = rendered(train_seed, showing.n_train, models.image_size, combinations="seen")
     if showing.stimuli is None:
         test = rendered(test_seed, showing.n_test, models.image_size, combinations="all")
-        source, cut = ["tiny world"], None
+        source = ["tiny world"]
     else:
         paths = list_pictures(showing.stimuli)
-        # An undecodable picture is found now, not after minutes.
-        cut = cut_by_squares((path.name, read_image(path)) for path in paths)
         source = [os.fsencode(path.name).decode(errors="replace") for path in paths]
         test = Shown(Squares(paths, models.image_size), [], source)
     brain_rng, noise_rng = np.random.default_rng(brain_seed), np.random.default_rng(noise_seed)
@@ -168,6 +162,30 @@ def simulate_subject(
             rois=settings.rois,
             provenance=_provenance(models, settings, seed, {"train": ["tiny world"], "test": source, "note": cut}),
         )
+
+
+def check_subject(
+    out: Path | str, showing: Showing, *, seed: int, batch_size: int = 32, replace: bool = False
+) -> str | None:
+    """Refuse what can be refused before models are opened, pictures that cannot be decoded among it.
+
+    Returns
+    -------
+    What is cut off the shown pictures, in one sentence, or None.
+
+    Raises
+    ------
+    InputError, FileError
+        As :func:`simulate_subject`.
+    """
+    if seed < 0 or batch_size < 1:
+        raise InputError(
+            f"seed {seed} and batch size {batch_size} given: the seed is 0 or more, the batch size 1 or more"
+        )
+    check_target(out, replace=replace)
+    if showing.stimuli is None:
+        return None
+    return cut_by_squares((path.name, read_image(path)) for path in list_pictures(showing.stimuli))
 
 
 def _split(name: str, responses: Responses, shown: Shown) -> SplitData:

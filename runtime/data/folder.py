@@ -19,6 +19,7 @@ from ..errors import FileError, InputError, check_choice
 from ..files import check_format, read_json, sha256_of, write_json, write_tensors
 from ..images import png_bytes, read_image
 from ..output import is_desktop
+from ..stimuli import stimulus_ids
 from .given import Part, description_of, parts_of, picture
 from .given import SplitData as SplitData
 from .mapped import map_tensors
@@ -53,8 +54,8 @@ class DataFolder:
 
     def __init__(self, folder: Path, description: Mapping[str, Any], splits: Sequence[str]) -> None:
         self.folder = folder
-        self._mark = _mark(folder)
         self.splits = tuple(splits)
+        self._mark = _mark(folder, self.splits)
         self.subject: str = description["subject"]
         self.modality: str = description["modality"]
         self.n_voxels: int = description["n_voxels"]
@@ -73,10 +74,12 @@ class DataFolder:
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised); mapped, read-only."""
+        self._check_mapped(split)
         return self._of(split)["responses"]
 
     def stimulus(self, split: str) -> NDArray[np.int64]:
         """Index of the picture that each trial showed, (n_trials,) int64."""
+        self._check_mapped(split)
         return self._of(split)["stimulus"]
 
     def noise_ceiling(self, split: str) -> NDArray[np.float32] | None:
@@ -123,6 +126,14 @@ class DataFolder:
         self._check_same()
         return images
 
+    def picture_ids(self, split: str) -> tuple[str, ...]:
+        """One text per picture of the split, by its pixels: the same for copies under several numbers."""
+        self._check_open(split)
+        if split not in self._picture_ids:
+            self._picture_ids[split] = stimulus_ids(self.image_paths(split))
+            self._check_same()
+        return self._picture_ids[split]
+
     def captions(self, split: str) -> list[list[str]]:
         """Captions per stimulus; an empty list when the split has none."""
         check_choice("split", split, SPLITS)
@@ -148,6 +159,10 @@ class DataFolder:
     def _hashes(self) -> dict[str, str]:
         return {}
 
+    @cached_property
+    def _picture_ids(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()
         for path in self.image_paths(split):
@@ -167,11 +182,22 @@ class DataFolder:
             raise InputError(f"the {split} split of {self.folder} was not opened: give it in open_data's `splits`")
 
     def _check_same(self) -> None:
-        """After pictures were read: that they are of the folder whose responses were mapped."""
-        if _mark(self.folder) != self._mark:
-            raise FileError(
-                f"the data folder {self.folder} was replaced or edited while it was in use: give the command again"
-            )
+        """After pictures were read: that they are of the folder whose responses were mapped, and these unchanged."""
+        if _mark(self.folder, self.splits) != self._mark:
+            raise self._edited()
+
+    def _check_mapped(self, split: str) -> None:
+        """That nobody writes into the mapped file; one that another file has replaced stays as it was."""
+        self._check_open(split)
+        name = f"{split}.safetensors"
+        before, now = self._mark[name], _mark(self.folder, self.splits)[name]
+        if before is not None and now is not None and before[0] == now[0] and before != now:
+            raise self._edited()
+
+    def _edited(self) -> FileError:
+        return FileError(
+            f"the data folder {self.folder} was replaced or edited while it was in use: give the command again"
+        )
 
     def _source(self, split: str) -> str:
         return str(self.folder / f"{split}.safetensors")
@@ -323,10 +349,14 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
         (place / f"{index:06d}.png").write_bytes(png_bytes(image))
 
 
-def _mark(folder: Path) -> tuple[int, int, int] | None:
-    """What tells one writing of a data folder from another: each writes data.json last."""
+def _mark(folder: Path, splits: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
+    """What tells one writing of a data folder, and of the responses that are mapped, from another."""
+    return {name: _mark_of(folder / name) for name in ("data.json", *(f"{split}.safetensors" for split in splits))}
+
+
+def _mark_of(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = (folder / "data.json").stat()
+        found = path.stat()
     except OSError:  # between two renames
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -121,6 +121,16 @@ def check_values(responses: NDArray[np.float32], split: str, source: str) -> Non
     In the test split a trial with NaN is left to the run, which leaves it out and says so; but not if all are so.
     """
     holes = find_holes(responses)
+    if holes is not None and len(holes.broken) == holes.n_trials:
+        raise FileError(
+            f"every trial in {source} is NaN or infinite in more than half of the voxels ({holes.n_trials} trials): "
+            "check how the responses were exported"
+        )
+    if holes is not None and holes.n_trials == 1:
+        raise FileError(
+            f"the only trial in {source} holds NaN or infinite responses in {numbers('voxel', holes.voxels)}: check "
+            "how it was exported, or give another trial"
+        )
     if holes is not None and len(holes.empty):
         raise FileError(
             f"{len(holes.empty)} of {holes.n_voxels} voxels in {source} are NaN or infinite in every trial "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig
 
 from ..errors import InputError
 from ..files import read_json
@@ -26,6 +28,8 @@ _TEXT_TYPES: dict[str, Any] = {
     "layer_norm_eps": float,
     "attention_dropout": float,
 }
+# Stable Diffusion's own files have them; no CLIP text encoder reads them, or it does by another name today.
+_TEXT_BYGONE = ("dropout", "torch_dtype")
 # What a pipeline other than Stable Diffusion 1.x's would do between latent and VAE, or feed the UNet besides a text.
 _VAE_NEUTRAL = {"shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,)}
 _UNET_NEUTRAL = {
@@ -57,6 +61,7 @@ def check_architecture(folder: Path) -> tuple[str, ...]:
     return (
         *_unknown_fields(folder / "vae" / "config.json", vae, AutoencoderKL),
         *_unknown_fields(folder / "unet" / "config.json", unet, UNet2DConditionModel),
+        *_unknown_text_fields(folder / "text_encoder" / "config.json", text),
         *_about_size(folder, vae, unet),
     )
 
@@ -136,13 +141,20 @@ def _check_text(path: Path, unet: dict[str, Any], text: dict[str, Any]) -> None:
 
 
 def _unknown_fields(path: Path, config: dict[str, Any], kind: Any) -> list[str]:
-    known = inspect.signature(kind.__init__).parameters
+    return _left_out(path, config, inspect.signature(kind.__init__).parameters, "diffusers")
+
+
+def _unknown_text_fields(path: Path, config: dict[str, Any]) -> list[str]:
+    return _left_out(path, config, {*CLIPTextConfig().to_dict(), *_TEXT_BYGONE}, "transformers")
+
+
+def _left_out(path: Path, config: dict[str, Any], known: Container[str], library: str) -> list[str]:
     unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
     if not unknown:
         return []
     return [
-        f"{path} has {', '.join(unknown)}, which the installed diffusers does not know and leaves out: "
-        "update diffusers if the model's page asks for it"
+        f"{path} has {', '.join(unknown)}, which the installed {library} does not know and leaves out: "
+        f"check the spelling, or update {library} if the model's page asks for it"
     ]
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from ..errors import FileError, InputError
 from ..files import read_json
 from .contents import ONE_FILE, check_readable, told_permissions
-from .fields import ABSENT, check_types, hints_of, is_number, refuse
+from .fields import ABSENT, check_types, hints_of, is_number, refuse, shown
 from .locate import HUB, LOCAL, hub_file
 from .preprocess import KERNELS, Preprocessing
 from .structure import check_tower
@@ -139,6 +139,9 @@ def check_config(path: Path, model: dict[str, Any], preprocess: Any) -> None:
         refuse(path, "preprocess_cfg.std", preprocess["std"], "three numbers above 0")
     if preprocess.get("mode") not in (None, "RGB"):
         refuse(path, "preprocess_cfg.mode", preprocess["mode"], "'RGB'")
+    tower, size = model["vision_cfg"].get("image_size", 224), preprocess.get("size")
+    if size is not None and _both(size) != _both(tower):
+        refuse(path, "preprocess_cfg.size", size, f"{shown(tower)}, the image_size of its vision_cfg")
     if preprocess.get("interpolation") not in (None, *KERNELS):
         refuse(path, "preprocess_cfg.interpolation", preprocess["interpolation"], f"one of {', '.join(KERNELS)}")
 
@@ -220,6 +223,10 @@ def _unfit(source: ClipSource, error: Exception) -> InputError:
         f"the CLIP {source.name} cannot be opened ({type(error).__name__}: {reason[-1].strip()}): its weights are "
         "damaged or do not fit its config, download it again"
     )
+
+
+def _both(size: Any) -> Any:
+    return size if isinstance(size, list | tuple) else [size, size]
 
 
 def _square(size: Any) -> tuple[int, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import read_json
-from .fields import ABSENT, check_types, is_number, refuse
+from .fields import ABSENT, check_types, is_number, refuse, shown
 
 _ADVICE = "use a model of the Stable Diffusion 1.x family, such as CompVis/stable-diffusion-v1-4"
 # Samplers of diffusers over one and the same kind of training: a table of betas, and a network that predicts the noise.
@@ -42,6 +44,7 @@ _EXPECTED = {
     "prediction_type": ("epsilon", _ADVICE),
     "rescale_betas_zero_snr": (False, _ADVICE),
     "use_flow_sigmas": (False, _ADVICE),
+    "timestep_type": ("discrete", _ADVICE),
     "timestep_spacing": ("leading", "change it in the file to sample on the usual grid of timesteps"),
     "clip_sample": (False, "change it in the file, as diffusers' StableDiffusionPipeline does when it reads it"),
     "thresholding": (False, "change it in the file, which is not made for latents"),
@@ -78,6 +81,9 @@ class NoiseSchedule:
 
 def read_schedule(path: Path) -> NoiseSchedule:
     """Read scheduler_config.json: what diffusers' DDIMScheduler makes of the same file.
+
+    Except for betas and timesteps that the file leaves out: they belong to the training, so they are the defaults of
+    the class that the file names, and a note says so.
 
     Raises
     ------
@@ -116,6 +122,20 @@ def _notes(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
             f"{path} says {given}: taken as it is; Stable Diffusion 1.x has 1, and so has diffusers' "
             "StableDiffusionPipeline whatever the file says"
         )
+    filled = {name: value for name, value in _defaults(config["_class_name"]).items() if name not in config}
+    if config.get("trained_betas") is not None:
+        filled = {name: value for name, value in filled.items() if name == "num_train_timesteps"}
+    if filled:
+        given = ", ".join(f"{name} {value}" for name, value in filled.items())
+        notes.append(
+            f"{path} leaves out what the model was trained with: taken as {config['_class_name']}'s own, {given}"
+        )
+    unknown = sorted(name for name in config if name not in _known() and not name.startswith("_"))
+    if unknown:
+        notes.append(
+            f"{path} has {', '.join(map(shown, unknown))}, which no scheduler of this kind has, so it is left out: "
+            "check the spelling"
+        )
     return tuple(notes)
 
 
@@ -146,7 +166,17 @@ def _betas(config: dict[str, Any], path: Path) -> NDArray[np.float64]:
 
 
 def _defaults(kind: str) -> dict[str, Any]:
+    parameters = _parameters(kind)
+    return {name: parameters[name].default for name in _TRAINED}
+
+
+@lru_cache
+def _known() -> frozenset[str]:
+    """The fields of any of these schedulers: files go from one to the other, and keep what only one of them reads."""
+    return frozenset(name for kind in _SAME_TRAINING for name in _parameters(kind))
+
+
+def _parameters(kind: str) -> Mapping[str, inspect.Parameter]:
     import diffusers
 
-    parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
-    return {name: parameters[name].default for name in _TRAINED}
+    return inspect.signature(getattr(diffusers, kind).__init__).parameters

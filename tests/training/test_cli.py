@@ -61,6 +61,8 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--decoder-option", "colour"], "give NAME=VALUE"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "smell.alpha=2"], "one of context, latent"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "alpha=soft"], "alpha is 'soft'"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", f"alpha=1{'0' * 400}"], "alpha is 1000"),
+        (["fit", "nowhere", "--out", "x", "--decoder-option", f"alpha={'[' * 100_000}"], "alpha is '[[["),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "n_selected=2.5"], "n_selected is 2.5"),
         (["fit", "nowhere", "--out", "x", "--decoder-option", "latent.n_selected=true"], "n_selected is True"),
         (["fit", "nowhere", "--out", "x", "--percent", "0"], "percent is 0.0"),
@@ -187,6 +189,25 @@ def test_data_and_places_are_looked_at_before_models(
     assert not Path(out).exists()
     with pytest.raises(pytest.fail.Exception, match="models were opened"):
         main(["fit", str(data), "--out", out])
+
+
+def test_pictures_and_seed_are_looked_at_before_models(
+    tmp_path: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"x")
+    cases = [
+        (["--stimuli", str(tmp_path / "none")], "picture folder"),
+        (["--stimuli", str(pictures)], "a.png cannot be decoded"),
+        (["--seed", "-1"], "the seed is 0 or more"),
+    ]
+    for argv, message in cases:
+        assert main(["simulate", "fmri", "--out", str(tmp_path / "data"), *argv]) == 2, argv
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_checkpoint_of_other_data_is_refused_before_models(

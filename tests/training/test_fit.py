@@ -163,6 +163,37 @@ def test_the_weights_are_those_of_the_ridge_on_z_scored_data(tmp_path: Path, dat
     np.testing.assert_allclose(found, predicted, atol=1e-4)
 
 
+@dataclass
+class OnePicturePerTrial(Data):
+    """The same trials, with a file for each: copies of a picture have numbers of their own."""
+
+    def picture_ids(self, split: str) -> tuple[str, ...]:
+        assert split == "train"
+        return tuple(str(number) for number in np.r_[np.arange(40), np.arange(20)])
+
+
+def test_copies_of_a_picture_count_as_one(tmp_path: Path, data: Data, features: Features) -> None:
+    once = fit(data, Models(), tmp_path / "once", SETTINGS)
+    for name in SHAPES:
+        setattr(features, name, getattr(features, name)[data.order])
+    copies = OnePicturePerTrial(data.train, order=np.arange(60))
+    many = fit(copies, Models(), tmp_path / "many", SETTINGS)
+    assert (many / "scores.json").read_bytes() == (once / "scores.json").read_bytes()
+    assert (many / "mask.safetensors").read_bytes() == (once / "mask.safetensors").read_bytes()
+    with pytest.raises(FileError, match="other data, models or settings"):
+        fit(Data(data.train, order=np.arange(60)), Models(), many, SETTINGS)
+
+
+def test_every_phase_takes_the_responses_that_were_read_first(tmp_path: Path, data: Data) -> None:
+    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
+
+    def edited(name: str, _done: int, _total: int) -> None:
+        if name == "context":
+            data.train[:] = 0
+
+    assert contents(fit(data, Models(), tmp_path / "c", SETTINGS, progress=edited)) == whole
+
+
 def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> None:
     description = json.loads((fit(data, Models(), tmp_path / "c", SETTINGS) / "checkpoint.json").read_text())
     assert description["subject"] == "S1"
@@ -390,6 +421,9 @@ def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Pat
         checkpoint.require_rois(turned.rois)
     with pytest.raises(InputError, match="0 to 5 are 'V1' there"):
         fit(turned, Models(), out, FitSettings(n_threads=1))
+    renamed = replace(data, rois={"V1v": (0, 5), "LO": (5, 14)})
+    with pytest.raises(InputError, match=r"regions were renamed \(V1 there, V1v in the data folder\): choose another"):
+        fit(renamed, Models(), out, FitSettings(n_threads=1))
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -501,11 +535,20 @@ def test_a_damaged_journal_says_what_to_delete(tmp_path: Path, data: Data, damag
     changed = {"half": text[:40], "version": text.replace(": 1,", ": 2,"), "kind": text.replace("er-fit", "er-run")}
     assert changed[damage] != text
     (out / "fit.json").write_text(changed[damage])
-    with pytest.raises(FileError, match=f"delete {out} and run again"):
+    advice = "fit.json that is not this release's: choose another --out"
+    with pytest.raises(FileError, match=advice if damage == "kind" else f"delete {out} and run again"):
         fit(data, Models(), out, SETTINGS)
-    (out / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileError, match="holds thesis.tex .*choose another --out"):
-        fit(data, Models(), out, SETTINGS)
+    for name in ("thesis.tex", "drawing.svg", "results.json"):
+        (out / name).write_text("years of work")
+        with pytest.raises(FileError, match=f"holds {name} .*choose another --out$"):
+            fit(data, Models(), out, SETTINGS)
+        (out / name).unlink()
+    (out / "fit.json").write_text(text)
+    with pytest.raises(FileError, match="choose another --out, or delete that folder$"):
+        fit(Data(data.train + 1), Models(), out, SETTINGS)
+    (out / "drawing.svg").write_text("years of work")
+    with pytest.raises(FileError, match="choose another --out$"):
+        fit(Data(data.train + 1), Models(), out, SETTINGS)
 
 
 def test_places_are_checked_before_the_work(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

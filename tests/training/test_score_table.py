@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from minddiffuser.training.score_table import figure
+from minddiffuser.training.score_table import figure, remark, table
 from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -26,3 +26,12 @@ def test_every_score_has_a_bar_and_a_number() -> None:
     assert [round(bar / widest, 2) for bar in bars] == [1.0, 0.25, 0.0, 0.5, 0.25, 0.0]
     for bar in root.iter(f"{SVG}rect"):
         assert 0 <= float(bar.get("x", 0)) <= float(root.get("width", 0))
+
+
+def test_a_simulated_subject_is_called_so() -> None:
+    features = {"context": FeatureScores(100, 100, Score(30, 0.5, 0.0, 0.0625), {})}
+    scores = Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1))
+    for provenance, said in (({"kind": "simulated fMRI"}, True), ({"kind": "NSD"}, False), ({}, False), (None, False)):
+        words = "early areas are read-outs of the same CLIP layers"
+        assert (words in table(scores, remark(provenance))) is said
+        assert (words in figure(scores, remark(provenance))) is said

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.training import scores as module
 from minddiffuser.training.decoders.ridge import Ridge
-from minddiffuser.training.score_table import table, warnings
+from minddiffuser.training.score_table import figure, table, warnings
 from minddiffuser.training.scores import (
     FeatureScores,
     Scores,
@@ -17,6 +20,7 @@ from minddiffuser.training.scores import (
     Sources,
     feature_scores,
     null_scores,
+    scores_bytes,
     selection_scores,
 )
 from minddiffuser.training.selection import SelectionSettings
@@ -147,7 +151,7 @@ def test_many_dimensions_are_drawn_and_constant_ones_left_out(
     sources.features["context"][:, :4] = np.nan  # no position names it, so nobody reads it
     found = feature_scores(sources, SelectionSettings(n_folds=2))
     assert (found["structure"].n_dimensions, found["structure"].n_drawn) == (10, 6)
-    assert 0 < found["latent"].n_drawn <= 3
+    assert found["latent"].n_drawn == 3
     assert (found["context"].n_dimensions, found["context"].n_drawn) == (6, 6)
     assert found["semantic"].n_drawn == 0
     told = lines(sources)
@@ -163,6 +167,40 @@ def test_a_region_that_never_varies_and_one_region_of_all(rng: np.random.Generat
     assert not found["latent"].rois["V1"].better
     whole = feature_scores(changed(sources, rois={"brain": (0, 30)}), SelectionSettings(n_folds=2))
     assert whole["latent"].rois == {}
+
+
+def test_a_constant_voxel_of_a_region_needs_no_penalty(rng: np.random.Generator) -> None:
+    sources = subject(rng, n=40)
+    sources.responses[:, 3] = 2.0
+    decoders = {name: Ridge(n_selected=30, alpha=0) for name in sources.features}
+    found = feature_scores(changed(sources, decoders=decoders), SelectionSettings(n_folds=2))
+    rest = np.delete(sources.responses, 3, axis=1)
+    without = changed(sources, decoders=decoders, responses=rest, rois={"V1": (0, 11), "LO": (11, 29)})
+    expected = feature_scores(without, SelectionSettings(n_folds=2))
+    assert found["latent"].rois["V1"].correlation == pytest.approx(expected["latent"].rois["V1"].correlation, abs=1e-6)
+
+
+class Refusing(Ridge):
+    def fit(self, responses: Any, targets: Any, **options: Any) -> Any:
+        if responses.shape[1] == self.n_selected:
+            raise InputError("not these voxels")
+        return super().fit(responses, targets, **options)
+
+
+@pytest.mark.parametrize(("n_voxels", "roi"), [(12, "V1"), (30, "all")])
+def test_what_a_decoder_refuses_is_left_open(n_voxels: int, roi: str, rng: np.random.Generator) -> None:
+    sources = subject(rng, n=40)
+    decoders = {**sources.decoders, "latent": Refusing(n_selected=n_voxels)}
+    kept = Memory()
+    for _ in range(2):
+        found = feature_scores(changed(sources, decoders=decoders), SelectionSettings(n_folds=2), parts=kept)
+        made = Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0))
+        rows = {line.split()[0]: line.split() for line in table(made).splitlines() if line.strip()}
+        assert rows[roi][2] == "–"
+        assert rows["LO"][2] != "–"
+        assert ">–</text>" in figure(made)
+        assert ("latent could not be scored" in " ".join(warnings(made))) is (roi == "all")
+    assert json.loads(scores_bytes(made))["features"]["latent"]["rois"].keys() == {"V1", "LO"} - {roi}
 
 
 class Memory(dict[str, Mapping[str, np.ndarray]]):

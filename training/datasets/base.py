@@ -70,6 +70,20 @@ class Data(Protocol):
         ...
 
 
+def pictures_shown(data: Data, split: str) -> NDArray[np.int64]:
+    """Which picture each trial showed, (n_trials,), by content: the number of the first picture that is the same.
+
+    A data set that stores a picture once per trial has copies under several numbers. Sets without ``picture_ids``
+    (split -> one id per picture, the same for copies) are taken at their numbers.
+    """
+    stimulus = data.stimulus(split)
+    if not hasattr(data, "picture_ids"):
+        return stimulus
+    first: dict[str, int] = {}
+    same = [first.setdefault(name, number) for number, name in enumerate(data.picture_ids(split))]
+    return np.array(same, np.int64)[stimulus]
+
+
 def open_dataset(name: str, path: Path | str) -> Data:
     """Open a data set of a registered kind.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,10 +43,11 @@ class Ridge:
     def __post_init__(self) -> None:
         if type(self.n_selected) is not int or self.n_selected < 1:
             raise InputError(
-                f"n_selected is {self.n_selected!r}, expected a whole number of at least 1 voxel per target"
+                f"n_selected is {self.n_selected!r:.60}, expected a whole number of at least 1 voxel per target"
             )
-        if type(self.alpha) not in (int, float) or not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise InputError(f"alpha is {self.alpha!r}, expected a finite penalty of at least 0")
+        # Compared, not asked whether it is finite: a whole number may be larger than any float.
+        if type(self.alpha) not in (int, float) or not 0 <= self.alpha <= sys.float_info.max:
+            raise InputError(f"alpha is {self.alpha!r:.60}, expected a finite penalty of at least 0")
 
     @classmethod
     def for_target(cls, target: str, **options: Any) -> Self:

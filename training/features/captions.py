@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 from ...runtime.models.models import N_TOKENS, Models
@@ -52,6 +54,22 @@ class Cut:
             f'cut: the first, "{_short(self.first)}", became "{_short(self.left)}"; put what matters first, or give '
             "shorter captions"
         )
+
+
+def encoded_as(captions: Sequence[Sequence[str]], models: Models) -> list[Mapping[tuple[int, ...], Fraction]]:
+    """Each picture's captions as the text encoder gets them: token ids to their share, the same for the same context.
+
+    Texts that differ may have the same tokens: in capitals, in spaces, or behind what a context has room for.
+    """
+    unique = list(dict.fromkeys(text for texts in captions for text in texts))
+    if not unique:
+        return [{} for _ in captions]
+    ids = models.tokenizer(unique, truncation=True, max_length=N_TOKENS)["input_ids"]
+    tokens = {text: tuple(row) for text, row in zip(unique, ids, strict=True)}
+    return [
+        {row: Fraction(n, len(texts)) for row, n in Counter(tokens[text] for text in texts).items()}
+        for texts in captions
+    ]
 
 
 def _short(text: str) -> str:

@@ -15,8 +15,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.structure import PRESETS
 from .. import libraries
-from .captions import Cut, cut_captions
+from .captions import Cut, cut_captions, encoded_as
 from .checks import check_finite, check_varies
 
 VERSION = 2
@@ -351,8 +352,9 @@ def _fill(
         texts = captions[target.done : stop]
         rows = _features(images, texts, models)
         check_finite(rows, target.done, layers)
-        first = first or _First(images[0], list(texts[0]) if texts else [], {k: row[:1] for k, row in rows.items()})
-        first.compare(images, texts, rows, layers)
+        said = encoded_as(texts, models)
+        first = first or _First(images[0], said[0] if said else {}, {k: row[:1] for k, row in rows.items()})
+        first.compare(images, said, rows, layers)
         target.write(rows, cut_captions(texts, models))
         if progress is not None:
             progress(target.done, target.total)
@@ -363,20 +365,20 @@ class _First:
     """The first stimulus of a run: what others have to differ from."""
 
     image: NDArray[np.uint8]
-    texts: list[str]
+    said: Mapping[tuple[int, ...], Fraction]
     rows: dict[str, Float32]
 
     def compare(
         self,
         images: NDArray[np.uint8],
-        captions: Sequence[Sequence[str]],
+        said: Sequence[Mapping[tuple[int, ...], Fraction]],
         rows: dict[str, Float32],
         layers: tuple[str, ...],
     ) -> None:
         """Refuse a batch of other pictures with the same features; a batch with a few that differ is good."""
         differs = {
             "picture": np.array([False, *((image != self.image).any() for image in images)]),
-            "context": np.array([False, *(list(texts) != self.texts for texts in captions)]),
+            "context": np.array([False, *(tokens != self.said for tokens in said)]),
         }
         check_varies(
             {name: np.concatenate([self.rows[name], values]) for name, values in rows.items()}, differs, layers

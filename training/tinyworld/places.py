@@ -11,6 +11,7 @@ from typing import Any
 
 from ...runtime.errors import FileError, InputError
 from ...runtime.files import check_format, read_json, write_json
+from ...runtime.output import contents
 
 WORK_KIND, WORK_VERSION = "world-work", 1
 
@@ -39,7 +40,7 @@ def open_out(out: Path) -> None:
 
     Its README.md and weights are overwritten without asking, so a folder of somebody else's never comes through.
     """
-    if out.is_dir() and any(out.iterdir()) and not is_world(out):
+    if out.is_dir() and any(contents(out)) and not is_world(out):
         raise FileError(f"{out} holds files that are not a tiny world: give --out a new or an empty folder")
     _check_writable(out)
 

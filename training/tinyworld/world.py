@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import read_json, write_json
-from ...runtime.locks import locked
+from ...runtime.locks import inside, locked
 from ...runtime.metrics.judge import write_judge
 from ...runtime.models.build import open_device
 from . import autoencoder, contrastive, denoiser, judging
@@ -77,8 +77,11 @@ def make_world(
         open_work(work, _identity(effort))
     with system_errors(out, work):
         for name in names:
-            # Other processes may train other parts beside this one.
-            with locked(work / f".{name}.lock", work) if name != "quality" else nullcontext():
+            # Other processes may train other parts beside this one; two parts write the model folder itself.
+            with (
+                locked(work / f".{name}.lock", work) if name != "quality" else nullcontext(),
+                locked(inside(out), out) if name in _WRITING_OUT else nullcontext(),
+            ):
                 PARTS[name](_Bench(out, work, chosen, effort, progress))
     return out
 
@@ -317,3 +320,4 @@ PARTS: dict[str, Callable[[_Bench], None]] = {
     "folder": _folder,
     "quality": _quality,
 }
+_WRITING_OUT = ("folder", "quality")

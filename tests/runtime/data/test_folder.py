@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -232,8 +233,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nan trial": (tensors(nan(3, 2)), "1 of 6 trials .* trial 3"),
     "infinite trial": (tensors(lambda a: a["responses"].__setitem__((5, 0), np.inf)), "trial 5"),
     "all-nan voxel": (tensors(nan(slice(None), 5)), "1 of 7 voxels .* voxel 5"),
-    "all nan": (tensors(nan(slice(None), slice(None))), "7 of 7 voxels"),
-    "all-nan test": (tensors(nan(slice(None), slice(None)), "test"), "7 of 7 voxels"),
+    "all nan": (tensors(nan(slice(None), slice(None))), "every trial .*6 trials.: check how the responses were expor"),
+    "all-nan test": (
+        tensors(nan(slice(None), slice(None)), "test"),
+        "every trial .*3 trials.: check how the responses were exported",
+    ),
     "all test trials bad": (tensors(nan([0, 1, 2], [0, 1, 2]), "test"), "3 of 3 trials"),
     "all constant": (
         tensors(lambda a: a.update(responses=np.tile(np.arange(7, dtype=np.float32), (6, 1)))),
@@ -440,6 +444,15 @@ def test_what_a_desktop_leaves_among_the_pictures_is_passed_over(folder: Path, n
     assert open_data(folder).data_hash == before
 
 
+@pytest.mark.parametrize("voxels", [slice(None), [1, 5]])
+def test_the_only_trial_is_not_blamed_on_voxels(voxels: Any, folder: Path, tmp_path: Path) -> None:
+    test = split(8, 1, 1, captions=False)
+    test.responses[0, voxels] = np.nan  # type: ignore[index]
+    with pytest.raises(InputError, match=r"trial in .*: check how (it was|the responses were) exported") as caught:
+        write(tmp_path / "one", splits={"train": split(7, 4, 6), "test": test})
+    assert "voxels out" not in str(caught.value)
+
+
 def test_nan_in_few_voxels_names_them(tmp_path: Path) -> None:
     train, test = split(0, 4, 60), split(1, 2, 3, captions=False)
     train.responses[10:30, [1, 5]] = np.nan  # type: ignore[index]
@@ -486,6 +499,27 @@ def test_a_folder_that_is_replaced_while_it_is_used_mixes_nothing(folder: Path) 
     for use in (lambda: data.images("train"), lambda: data.hash("train"), lambda: data.data_hash):
         with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
             use()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_responses_that_are_rewritten_in_place_are_not_used(cut: bool, folder: Path) -> None:
+    data = open_data(folder)
+    path = folder / "train.safetensors"
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(before[:-8] if cut else before[:-8] + bytes(8))
+    os.utime(path, ns=(stamp, stamp + 1))
+    for use in (lambda: data.responses("train"), lambda: data.stimulus("train"), lambda: data.images("train")):
+        with pytest.raises(FileError, match="data was replaced or edited while it was in use: give the command again"):
+            use()
+    assert data.responses("test").shape
+
+
+def test_copies_of_a_picture_have_one_id(folder: Path) -> None:
+    first, *_, last = open_data(folder).image_paths("train")
+    last.write_bytes(first.read_bytes())
+    ids = open_data(folder).picture_ids("train")
+    assert ids[0] == ids[-1]
+    assert len(set(ids)) == len(ids) - 1
 
 
 class Waiting(list[Any]):

@@ -102,6 +102,11 @@ def test_fields_that_change_nothing_open_without_a_word(
             {"sample_size": 8},
             "pictures have 64 pixels, by sample_size 8 of the UNet .* VAE names sample_size 32",
         ),
+        (
+            "text_encoder",
+            {"hidden_atc": "gelu", "dropout": 0.0},
+            "has hidden_atc, which the installed transformers does",
+        ),
         ("unet", {"new_trick": True}, "has new_trick, which the installed diffusers does not know and leaves out"),
     ],
 )

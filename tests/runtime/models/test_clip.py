@@ -29,7 +29,7 @@ def edit(path: Path, field: str, value: Any) -> None:
     *way, last = field.split(".")
     for key in way:
         inner = inner[key]
-    inner.pop(last)
+    inner.pop(last, None)
     if value is not REMOVED:
         inner[last] = value
     path.write_text(json.dumps(content))
@@ -44,6 +44,7 @@ def edit(path: Path, field: str, value: Any) -> None:
         ("preprocess_cfg.mean", [0.5], r"'preprocess_cfg.mean' is \[0.5\], expected three numbers"),
         ("preprocess_cfg.std", REMOVED, "'preprocess_cfg.std' is missing"),
         ("preprocess_cfg.std", [0, 0, 0], r"'preprocess_cfg.std' is \[0, 0, 0\], expected three numbers above 0"),
+        ("preprocess_cfg.size", 1024, "'preprocess_cfg.size' is 1024, expected .*, the image_size of its vision_cfg"),
         ("preprocess_cfg.interpolation", "nearest", "'nearest', expected one of bicubic, bilinear"),
         ("model_cfg.embed_dim", REMOVED, "'model_cfg.embed_dim' is missing"),
         ("model_cfg.vision_cfg.layers", "12", "'model_cfg.vision_cfg.layers' is '12', expected"),

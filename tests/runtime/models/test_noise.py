@@ -89,6 +89,7 @@ def test_a_whole_chain_is_that_of_diffusers_for_the_same_file(
         ({"timestep_spacing": "linspace", "_class_name": "EulerDiscreteScheduler"}, "timestep_spacing 'linspace'"),
         ({"prediction_type": "v_prediction"}, "prediction_type 'v_prediction'"),
         ({"prediction_type": "sample"}, "prediction_type 'sample'"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type 'continuous'"),
         ({"use_flow_sigmas": True, "_class_name": "UniPCMultistepScheduler"}, "use_flow_sigmas True"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "'_class_name' is 'FlowMatchEulerDiscreteScheduler'"),
         ({"_class_name": "LCMScheduler"}, "'_class_name' is 'LCMScheduler'"),
@@ -124,6 +125,14 @@ def test_what_ddim_over_the_betas_does_not_do_is_refused_by_name(
         ({"steps_offset": 0}, ["says steps_offset 0: taken as it is"]),
         ({"steps_offset": REMOVED}, ["says no steps_offset, which is 0"]),
         ({"_class_name": "DPMSolverMultistepScheduler"}, ["names DPMSolverMultistepScheduler: sampled with DDIM"]),
+        ({"shift": 3.0}, ["has 'shift', which no scheduler of this kind has"]),
+        ({"prediction_tpye": "v_prediction"}, ["has 'prediction_tpye', which no scheduler"]),
+        ({"skip_prk_steps": True, "solver_order": 2, "timestep_type": "discrete"}, []),
+        (
+            {"beta_start": REMOVED},
+            ["leaves out what the model was trained with: taken as PNDMScheduler's own, beta_st"],
+        ),
+        ({"trained_betas": [0.001] * 1000, "beta_end": REMOVED}, []),
         ({"_class_name": "HeunDiscreteScheduler", "steps_offset": 2}, ["names Heun", "says steps_offset 2"]),
     ],
 )

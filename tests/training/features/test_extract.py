@@ -298,6 +298,17 @@ def test_one_caption_for_all_and_a_picture_shown_twice_are_allowed(models: Model
     assert np.ptp(found.context, axis=0).max() < 1e-5
 
 
+@pytest.mark.parametrize("other", ["A Red  house", "same start"])
+def test_captions_of_the_same_tokens_may_have_the_same_context(other: str, models: Models, tmp_path: Path) -> None:
+    long = "a green cat on a beach beside a red house in the snow under a blue tree"
+    first, second = ("a red house", other) if other != "same start" else (long, long + " at night")
+    captions = [[first], [second], [second, first], [first, first]] + [["a dog"]] * 3
+    found = extract_features(Pictures(captions=captions), "train", models, cache_dir=tmp_path, batch_size=1)
+    assert found.context is not None
+    assert np.abs(found.context[:4] - found.context[0]).max() < 1e-5
+    assert np.abs(found.context[4] - found.context[0]).max() > 1e-3
+
+
 def test_captions_that_are_cut_are_told_each_time(models: Models, tmp_path: Path) -> None:
     long = "a green cat on a beach beside a red house in the snow under a blue tree"
     captions = [["a cat"], ["a cat", long], [long + " at night"], [long]] + [["a dog"]] * 3

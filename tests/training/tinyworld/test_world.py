@@ -14,6 +14,7 @@ import torch
 
 from minddiffuser.runtime import files
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.training.tinyworld import card, loop, places, quality, world
 from minddiffuser.training.tinyworld.scenes import scenes
@@ -246,6 +247,27 @@ def test_nobody_elses_folder_is_overwritten(tmp_path: Path, stubbed: list[world.
     (tmp_path / "training.json").write_bytes((SHIPPED / "training.json").read_bytes())
     world.make_world(tmp_path, work=tmp_path.with_name(f"{tmp_path.name}.w"))
     assert len(stubbed) == 1
+
+
+def test_what_a_desktop_leaves_is_nobody_s_folder(tmp_path: Path, stubbed: list[world._Bench]) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / ".DS_Store").write_bytes(b"x")
+    world.make_world(tmp_path / "w")
+    assert stubbed
+
+
+@pytest.mark.parametrize("part", ["folder", "quality"])
+def test_a_model_folder_that_another_process_writes_is_refused(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setitem(world.PARTS, part, lambda bench: done.append(part))
+    out = tmp_path / "w"
+    with locked(inside(out), out), pytest.raises(FileError, match=f"another process is working in {out}: wait for it"):
+        world.make_world(out, parts=[part])
+    assert done == []
+    world.make_world(out, parts=[part])
+    assert done == [part]
 
 
 def test_a_part_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
