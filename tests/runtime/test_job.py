@@ -22,6 +22,7 @@ from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.files import sha256_of
 from minddiffuser.runtime.images import write_png
 from minddiffuser.runtime.job import Job, run_job
+from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.runtime.networks import EngineNetworks
 
 N_TRIALS = 5
@@ -427,6 +428,72 @@ def test_trials_may_be_left_out(
     assert "skip_trials" in refusal([*args, "--skip-trials", "3"], capsys)
     assert "all 5 trials" in refusal([*args, "--skip-trials", "0,1,2,3,4"], capsys)
     assert "is not a list of trials" in refusal([*args, "--skip-trials", "1,,2"], capsys)
+
+
+def test_the_advice_names_trials_as_the_option_takes_them(
+    of_bundle: list[str],
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Arrays named "1" to "5": the one that fails is row 3, "4" by its name, and "3" is another one."""
+    save_file({str(row + 1): data for row, data in enumerate(ROWS)}, inputs / "named.safetensors")
+    args = [*of_bundle[:2], str(inputs / "named.safetensors"), *of_bundle[3:], "--stage", "1"]
+    spoil(monkeypatch, tmp_path / "bundle", ROWS[[3]])
+    assert cli.main(args) == 1
+    told = capsys.readouterr().err
+    assert "trial 3 (4) has no picture" in told
+    assert "give --skip-trials 4 and another --out" in told
+    again = [*change(args, "--out", tmp_path / "again"), "--skip-trials", "4"]
+    assert cli.main(again) == 0
+    assert [row["trial"] for row in read(tmp_path / "again" / "summary.json")["skipped"]] == [3]
+    assert "give ids such as '1'" in refusal([*args, "--skip-trials", "0"], capsys)
+    (inputs / "seen" / "3.png").rename(inputs / "seen" / "5.png")
+    (inputs / "seen" / "0.png").rename(inputs / "seen" / "3.png")
+    (inputs / "seen" / "4.png").write_bytes(b"no picture")
+    assert refusal([*args, "--stimuli", str(inputs / "seen")], capsys).endswith("--skip-trials 4")
+
+
+def test_trials_that_are_left_out_are_not_looked_at(
+    of_bundle: list[str],
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those in other units would have the whole set refused, and a stimulus of one is not to be read at all."""
+    rows = ROWS.copy()
+    rows[:3] *= 300
+    np.save(inputs / "responses.npy", rows)
+
+    def readable(path: Path) -> str:
+        if path.name == "1.png":
+            raise FileError("no permission")
+        return sha256_of(path)
+
+    monkeypatch.setattr("minddiffuser.runtime.job.sha256_of", readable)
+    args = [*of_bundle, "--stimuli", str(inputs / "seen"), "--stage", "1"]
+    assert "not on the scale" in refusal(args, capsys)
+    assert cli.main([*args, "--skip-trials", "0,1,2"]) == 0
+    told = capsys.readouterr().err
+    assert "is skipped" not in told
+    assert "standard deviations" not in told
+    assert [row["trial"] for row in read(tmp_path / "run" / "trials.json")] == [3, 4]
+
+
+def test_the_same_command_twice_is_told_before_networks_are_opened(
+    of_bundle: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*of_bundle, "--stage", "1"]
+    assert cli.main(args) == 0
+
+    def fail(*_given: object, **_named: object) -> None:
+        raise AssertionError("networks were opened")
+
+    with locked(inside(tmp_path / "run"), tmp_path / "run"):
+        monkeypatch.setattr(EngineSet, "open", fail)
+        assert "another process is working in" in refusal(args, capsys)
 
 
 # What a run's identity holds.
