@@ -255,7 +255,7 @@ def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
     told = described.decoder.require_rois(given.rois)
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
-    return given, [] if told is None else [told]
+    return given, [*given.warnings, *([] if told is None else [told])]
 
 
 def _check_pictures(pictures: Sequence[Path], good: Sequence[int], named: Mapping[int, str]) -> str | None:

@@ -582,7 +582,7 @@ def test_the_gpus_name_is_part_of_a_run_where_it_computes(
     monkeypatch.setattr(OrtEngine, "device", property(lambda self: "cuda:0"))
     for name, code in (("GPU of one kind", 0), ("GPU of one kind", 0), ("another", 2)):
         gpu = cuda_gpu.Gpu(index=0, name=name, compute_capability="8.0", cuda="12.4")
-        monkeypatch.setattr(cuda_gpu, "find_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(cuda_gpu, "find_gpu", lambda _index=None, gpu=gpu: gpu)
         assert cli.main(args) == code
     assert 'settings.gpu: "GPU of one kind" there, "another" now' in capsys.readouterr().err
 
@@ -627,6 +627,12 @@ def test_a_bundle_tells_of_the_export_and_of_the_fit(
     told = "\n".join(line for line in capsys.readouterr().err.splitlines() if "versions" in line)
     assert "were fitted with torch 2.0, and the bundle was exported with torch 2.1" in told
     assert "exported and verified with onnxruntime 1.0, and this runs with onnxruntime" in told
+    # ONNX Runtime of another package, and what is no version: a terminal obeys it.
+    edit(path, versions={"minddiffuser": "\x1b[2Jgone", "onnxruntime-gpu": "1.1"})
+    assert cli.main([*of_bundle, "--stage", "1"]) == 0
+    told = capsys.readouterr().err
+    assert "exported and verified with onnxruntime 1.1, and this runs with onnxruntime" in told
+    assert "\x1b" not in told
 
 
 # From Python.
