@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .bundle_schema import DECODE
-from .decode import Array, Decoded, Float32, checked, good_responses
+from .decode import Array, Decoded, Float32, good_responses
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
@@ -56,10 +56,6 @@ class BundleDecoder:
     def rois(self) -> Rois | None:
         """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
         return self._bundle.rois
-
-    def scored(self, responses: Array) -> Float32:
-        """Z-scores by the training statistics; see Checkpoint.scored."""
-        return self.training.scores(checked(responses, self.n_voxels))
 
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""

@@ -77,9 +77,9 @@ class Source:
     libraries
         Names of the libraries whose versions matter to the pictures.
     judge
-        Folder of the judge of concepts, or None.
+        Folder of the classifier of concepts, or None.
     device
-        For the judge.
+        For the classifier.
     told
         One line on what was chosen and why.
     largest_batch

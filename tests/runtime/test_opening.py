@@ -249,10 +249,8 @@ def test_auto_takes_the_backend_of_an_earlier_run(
 ) -> None:
     """Though a faster one runs since then; where the earlier one does not run any more, the fastest that does."""
 
-    def why_not(_bundle: object, _variant: object, backend: str, _machine: object) -> str | None:
-        return None if backend in ("ort-cuda", "ort") else "not here"
-
-    monkeypatch.setattr("minddiffuser.runtime.engines.here.why_not", why_not)
+    monkeypatch.setattr("minddiffuser.runtime.engines.here.why_no_provider", lambda _backend: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: cuda_gpu.Gpu(0, "a GPU", "8.0", None))
 
     def chosen(earlier: object, **options: Any) -> str:
         (tmp_path / "run").mkdir(exist_ok=True)
