@@ -62,7 +62,7 @@ class Job:
         A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
         own, if any.
     skip_trials
-        Trials to leave out, by their id or their row.
+        Trials to leave out, by their id, or their row where no id is a number; nothing of them is looked at.
     settings
         Both stages.
     batch_size
