@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_schema import Variant, shown
+from ..runtime.bundle_schema import Variant
 from ..runtime.engines.here import BACKENDS, Machine, why_not_backend
 from ..runtime.engines.open import choose_backend
 from ..runtime.engines.trust import Trust
-from ..runtime.errors import MindDiffuserError
+from ..runtime.errors import MindDiffuserError, shown
 from ..runtime.opening import STAGE_1, STAGE_2
 
 

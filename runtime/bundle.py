@@ -36,9 +36,8 @@ from .bundle_schema import (
     check_fields,
     native_files,
     parse_manifest,
-    shown,
 )
-from .errors import FileError
+from .errors import FileError, shown
 from .files import read_tensors, sha256_of
 from .onnx_safety import scan_onnx_external
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .bundle_schema import DECODE
-from .decode import Array, Decoded, Float32, checked, good_responses
+from .decode import Array, Decoded, Float32, good_responses
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
@@ -57,14 +57,11 @@ class BundleDecoder:
         """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
         return self._bundle.rois
 
-    def scored(self, responses: Array) -> Float32:
-        """Z-scores by the training statistics; see Checkpoint.scored."""
-        return self.training.scores(checked(responses, self.n_voxels))
-
-    def decode(self, responses: Array, *, screened: bool = False) -> Decoded:
+    def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""
         rows = good_responses(responses, self.training, screened=screened)
-        names = [name for name in self.shapes if name != "semantic" or DECODE + name in self._bundle.graphs]
+        wanted = semantic and DECODE + "semantic" in self._bundle.graphs
+        names = [name for name in self.shapes if name != "semantic" or wanted]
         return Decoded(**dict(zip(names, self.decode_only(rows, names), strict=True)))
 
     def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:

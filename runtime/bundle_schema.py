@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .engines.base import TensorSpec
-from .errors import FileError
+from .errors import FileError, shown
 from .rois import stored_rois
 
 KIND = "bundle"
@@ -214,12 +214,6 @@ class _Field:
         if not isinstance(self.value, str) or self.value not in allowed:
             self.refuse(f"one of {', '.join(sorted(allowed))}")
         return self.value
-
-
-def shown(value: object) -> str:
-    """A value from a stranger in at most 80 printable characters."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def _add_run(commands: Any) -> None:
         action="extend",
         default=[],
         metavar="TRIAL,...",
-        help="leave these out, by id or by row from 0; repeatable. What is left out is part of the run's settings",
+        help="leave these out, by id, or by row from 0 where no id is a number; repeatable. What is left out is "
+        "part of the run's settings",
     )
     run.add_argument("--stage", type=int, choices=(1, 2), default=2, help="where to stop (default: %(default)s)")
     run.add_argument(

@@ -158,7 +158,7 @@ class Checkpoint:
         """Voxels that did not vary in training; they contribute nothing."""
         return np.flatnonzero(self.training.std == 0)
 
-    def decode(self, responses: Array, *, screened: bool = False) -> Decoded:
+    def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials.
 
         Parameters
@@ -168,6 +168,8 @@ class Checkpoint:
         screened
             Whether :func:`~minddiffuser.runtime.screen.screen` has seen the whole set that they belong to; then they
             are taken as they are.
+        semantic
+            Whether the target of eq. 6 is wanted, where there is a decoder of it.
 
         Returns
         -------
@@ -183,7 +185,7 @@ class Checkpoint:
             come through :func:`warnings.warn`.
         """
         rows = good_responses(responses, self.training, screened=screened)
-        return Decoded(**self._decoded(rows, tuple(self._targets)))
+        return Decoded(**self._decoded(rows, [name for name in self._targets if semantic or name != "semantic"]))
 
     def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+_LONGEST = 40
+
 
 def usable_cores() -> int:
     """The cores that this process may run on: a container, a job scheduler or taskset may leave it a few of them."""
@@ -32,7 +34,8 @@ def compare_versions(
 ) -> tuple[list[str], list[str]] | None:
     """The libraries whose version is another one now: "torch 2.5.1" before and now; None where there is none.
 
-    A library whose version is not known on both sides is not compared, and builds of one version for other devices
+    A library whose version is not known on both sides is not compared, nor one of which something else than a version
+    is written: a text that is long or cannot be printed. And builds of one version for other devices
     ("2.5.1+cpu") are the same version.
 
     Parameters
@@ -42,11 +45,16 @@ def compare_versions(
     """
     if not isinstance(before, Mapping):
         return None
-    known = [(name, before[name], now[name]) for name in libraries if isinstance(before.get(name), str) and name in now]
+    both = [name for name in libraries if _is_version(before.get(name)) and _is_version(now.get(name))]
+    known = [(name, before[name], now[name]) for name in both]
     other = [(name, old, new) for name, old, new in known if not same_version(old, new)]
     if not other:
         return None
     return [f"{name} {old}" for name, old, _ in other], [f"{name} {new}" for name, _, new in other]
+
+
+def _is_version(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= _LONGEST and text.isprintable()
 
 
 def same_version(one: str, other: str) -> bool:

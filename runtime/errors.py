@@ -28,3 +28,9 @@ def check_choice(what: str, given: str, allowed: object) -> None:
     names = sorted(allowed)  # type: ignore[call-overload]
     if given not in names:
         raise InputError(f"{what} {given!r} is unknown: choose one of {', '.join(names)}")
+
+
+def shown(value: object) -> str:
+    """A value from a stranger in at most 80 printable characters."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch.choose import left_out
+from .batch.choose import called, left_out, skip_option
 from .batch.identity import check_run_folder, check_same_run, claim_folder
 from .batch.places import check_places
 from .batch.run import BROKE_OFF, Outcome, run_batch
@@ -62,15 +62,18 @@ class Job:
         A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
         own, if any.
     skip_trials
-        Trials to leave out, by their id or their row.
+        Trials to leave out, by their id, or their row where no id is a number; nothing of them is looked at.
     settings
         Both stages.
     batch_size
         None chooses by the picture's size.
     device
         "auto", or a torch device.
+    dtype
+        Of PyTorch's networks: a name of `DTYPES`.
     threads
-        CPU threads, at most the machine's cores; None takes those of the run folder's earlier run, else torch's choice.
+        CPU threads, at most the cores that this process may use; None takes those of the run folder's earlier run,
+        else torch's choice for networks in PyTorch, and every core that may be used for a bundle's engines.
     share_threads
         Of a bundle's engines; for a process that runs nothing else.
     gpu_memory_mib, engine_cache
@@ -146,7 +149,8 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
         extractors, missing = _extractors(work)
-        stack.enter_context(locked(inside(job.out), job.out))
+        if not work.holds_lock:
+            stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)
         stream.write(f"computing with {work.source.told}\n")
         for note in work.source.notes:
@@ -172,6 +176,7 @@ class _Work:
     identity: Mapping[str, Any]
     reconstructor: Reconstructor
     on_step: _Relay
+    holds_lock: bool
 
     @property
     def good(self) -> list[int]:
@@ -192,26 +197,26 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     described = describe_source(job, stack)
     decoder = described.decoder
     given, told = _given(job, described)
-    screened = screen(given.rows, decoder.training)
-    responses, skipped, warnings = screened.responses, screened.skipped, (*told, *screened.warnings)
+    left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
+    screened = screen(given.rows, decoder.training, left_out=left)
+    responses, warnings = screened.responses, (*told, *screened.warnings)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
-    for trial, reason in skipped.items():
-        name = f" ({given.named[trial]})" if given.named else ""
-        stream.write(f"md-reconstruct: trial {trial}{name} is skipped: {reason}\n")
-    left = left_out(job.skip_trials, len(responses), given.trial_ids)
-    skipped |= left
+    for trial, reason in screened.skipped.items():
+        stream.write(f"md-reconstruct: trial {called(trial, given.named)} is skipped: {reason}\n")
+    skipped = {**screened.skipped, **left}
     good = [trial for trial in range(len(responses)) if trial not in skipped]
-    if not good:
-        raise InputError(f"all {len(responses)} trials are left out or bad: leave fewer of them out")
     pictures = given.pictures
     trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
     check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
-    cut = None if pictures is None else _check_pictures(pictures, good)
-    early = _early_identity(job, described, given, left)
+    cut = None if pictures is None else _check_pictures(pictures, good, given.named)
+    early = _early_identity(job, described, given, good, left)
     check_same_run(job.out, early)
+    holds_lock = check_run_folder(job.out)
+    if holds_lock:  # that another process works there is said before networks load; a new folder is made after that
+        stack.enter_context(locked(inside(job.out), job.out))
     if cut is not None:
-        stream.write(f"md-reconstruct: {cut}\n")
+        stream.write(f"md-reconstruct: warning: {cut}\n")
         warnings = (*warnings, cut)
     source = described.open()
     size, on_step = source.networks.image_size, _Relay()
@@ -238,6 +243,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
         identity=_identity(job, source, early, batch_size=batch_size),
         reconstructor=reconstructor,
         on_step=on_step,
+        holds_lock=holds_lock,
     )
 
 
@@ -249,10 +255,10 @@ def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
     told = described.decoder.require_rois(given.rois)
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
-    return given, [] if told is None else [told]
+    return given, [*given.warnings, *([] if told is None else [told])]
 
 
-def _check_pictures(pictures: Sequence[Path], good: Sequence[int]) -> str | None:
+def _check_pictures(pictures: Sequence[Path], good: Sequence[int], named: Mapping[int, str]) -> str | None:
     """Decode every stimulus, and keep none, since all of them may not fit the memory; a warning where edges are cut."""
 
     def decoded() -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -260,8 +266,8 @@ def _check_pictures(pictures: Sequence[Path], good: Sequence[int]) -> str | None
             try:
                 yield path.name, read_image(path)
             except FileError as error:
-                trials = ",".join(str(trial) for trial in good if pictures[trial] == path)
-                raise FileError(f"{error}; or leave out what it belongs to: --skip-trials {trials}") from error
+                option = skip_option([trial for trial in good if pictures[trial] == path], named)
+                raise FileError(f"{error}; or leave out what it belongs to: {option}") from error
 
     return cut_by_squares(decoded())
 
@@ -277,14 +283,16 @@ def _batch_size(job: Job, source: Source) -> int:
     return job.batch_size or (usual if most is None else min(usual, most))
 
 
-def _early_identity(job: Job, described: Described, given: Responses, left: Collection[int]) -> dict[str, Any]:
+def _early_identity(
+    job: Job, described: Described, given: Responses, good: Sequence[int], left: Collection[int]
+) -> dict[str, Any]:
     """What is known of the run's identity before the networks are opened."""
     settings = asdict(job.settings)
     del settings["checkpointing"]  # the pictures do not depend on it
     settings["refine"] = job.settings.refine.as_dict()
     if left:  # they decide who is in a batch with whom, and which targets are shuffled
         settings["skip_trials"] = sorted(left)
-    stimuli = None if given.pictures is None else _hash_pictures(given.pictures)
+    stimuli = None if given.pictures is None else _hash_pictures([given.pictures[trial] for trial in good])
     return {
         "settings": {**settings, "layer_preset": described.decoder.preset},
         "hashes": {
@@ -369,20 +377,23 @@ def _tell_failures(outcome: Outcome, work: _Work, stream: TextIO) -> None:
     InputError
         No trial has a picture.
     """
+    named = work.given.named
     if outcome.failed:
-        stream.write(f"md-reconstruct: trial(s) {', '.join(map(str, outcome.failed))}: {BROKE_OFF}\n")
+        stream.write(f"md-reconstruct: trial(s) {', '.join(called(t, named) for t in outcome.failed)}: {BROKE_OFF}\n")
     if not outcome.lost:
         return
     for trial, reason in sorted(outcome.lost.items()):
-        stream.write(f"md-reconstruct: trial {trial} has no picture: {reason}\n")
-    advice = _advice(str(work.source.computing["dtype"]), sorted(outcome.lost))
+        stream.write(f"md-reconstruct: trial {called(trial, named)} has no picture: {reason}\n")
+    advice = _advice(str(work.source.computing["dtype"]), sorted(outcome.lost), named)
     if not outcome.trials:
         trial, reason = min(outcome.lost.items())
-        raise InputError(f"none of {len(outcome.lost)} trials has a picture (trial {trial}: {reason}): {advice}")
+        raise InputError(
+            f"none of {len(outcome.lost)} trials has a picture (trial {called(trial, named)}: {reason}): {advice}"
+        )
     stream.write(f"md-reconstruct: the other trials are complete; {advice}\n")
 
 
-def _advice(dtype: str, trials: Sequence[int]) -> str:
+def _advice(dtype: str, trials: Sequence[int], named: Mapping[int, str]) -> str:
     """How to try again: this very command would give the same."""
     wider = {"float16": "--dtype float32", "bfloat16": "--dtype float32", "fp16": "--precision fp32"}
     wider |= {"bf16": "--precision fp32", "int8": "--precision fp32"}
@@ -390,7 +401,7 @@ def _advice(dtype: str, trials: Sequence[int]) -> str:
         return f"the networks overflowed in {dtype}: to try again, give {wider[dtype]} and another --out"
     return (
         f"the networks computed in {dtype}, so these responses or the models are unlike those of the fit: check them; "
-        f"to run without them give --skip-trials {','.join(map(str, trials))} and another --out"
+        f"to run without them give {skip_option(trials, named)} and another --out"
     )
 
 
@@ -425,7 +436,7 @@ def _measured(
     measured = Measured()
     if extractors:
         ids = work.given.stimulus_ids
-        with Phases(stream=stream) as phases:
+        with Phases(stream=stream) as told:
             measured = measure_run(
                 job.out,
                 work.good,
@@ -433,7 +444,7 @@ def _measured(
                 stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
                 trial_ids=given.trial_ids,
                 seed=job.settings.refine.seed,
-                on_progress=partial(phases, "measuring pictures"),
+                on_progress=partial(told, "measuring pictures"),
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)

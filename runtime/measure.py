@@ -104,7 +104,8 @@ def measure_run(
     trial_ids
         By trial number; see :func:`~.controls.partners`.
     seed
-        Decides whose stage 1 is each trial's floor: the trial whose target is its shuffled one.
+        Decides whose stage 1 is each trial's floor: that of the trial whose target is its shuffled one, where every
+        good trial has a picture; else they are shuffled anew among those that have one.
     on_progress
         Called with the number of finished measurements and of those to be made now.
 

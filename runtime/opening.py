@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .bundle_decode import BundleDecoder
     from .decode import Checkpoint
     from .engines.open import EngineSet
+    from .engines.trust import Trust
     from .job import Job
     from .models.models import Models
 
@@ -40,6 +41,8 @@ _OF_BACKEND = {
     "tensorrt-rtx": (*_ONNX_RUNTIME, "tensorrt-rtx"),
     "ort-tensorrt": (*_ONNX_RUNTIME, "tensorrt"),
 }
+# What a job says about a bundle's engines, besides their backend.
+_OF_ENGINES = ("precision", "memory", "gpu_memory_mib", "engine_cache", "trust_plans")
 # No machine has more threads than this: a larger number in a run folder is an accident.
 _MOST_THREADS = 4096
 
@@ -77,9 +80,9 @@ class Source:
     libraries
         Names of the libraries whose versions matter to the pictures.
     judge
-        Folder of the judge of concepts, or None.
+        Folder of the classifier of concepts, or None.
     device
-        For the judge.
+        For the classifier.
     told
         One line on what was chosen and why.
     largest_batch
@@ -149,7 +152,7 @@ def _check_gradients(job: Job, *, bundle: bool) -> None:
 def _describe_checkpoint(job: Job) -> Described:
     from .decode import open_checkpoint
 
-    given = _given(job, "backend", "precision", "memory", "trust_plans")
+    given = _given(job, "backend", *_OF_ENGINES)
     if given:
         raise InputError(
             f"{job.checkpoint} is a checkpoint, and {', '.join(given)} choose among a bundle's engines: make a bundle "
@@ -173,7 +176,7 @@ def _on_pytorch(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
     from .bundle_decode import BundleDecoder
     from .engines.open import EngineSet, EngineSettings
 
-    given = _given(job, "precision", "memory", "trust_plans")
+    given = _given(job, *_OF_ENGINES)
     if given:
         raise InputError(
             f"{', '.join(given)} choose among a bundle's engines, and the backend is pytorch: leave them out, or "
@@ -198,26 +201,30 @@ def _on_engines(job: Job, bundle: Bundle, stack: ExitStack) -> Described:
     from .engines.trust import Trust
 
     _refuse_torch_options(job)
+    trust = Trust(file=job.trust_list, everything=job.trust_plans)
+    earlier = _earlier_backend(job, bundle, trust)
     settings = EngineSettings(
-        backend=job.backend or "auto",
+        backend=earlier or job.backend or "auto",
         precision=job.precision or "auto",
         memory=job.memory or "fast",
         threads=_threads(job, None),
         share_threads=job.share_threads,
         memory_limit_bytes=None if job.gpu_memory_mib is None else job.gpu_memory_mib << 20,
         cache=job.engine_cache,
-        trust=Trust(file=job.trust_list, everything=job.trust_plans),
+        trust=trust,
     )
     engines = stack.enter_context(EngineSet(bundle, settings, graphs=_needed(job, bundle)))
     decoder = BundleDecoder(bundle, engines)
     # "auto" may have to take another backend, and with it other files, when it starts.
     settled = settings.backend != "auto"
     return Described(
-        decoder=decoder, hash=decoder.hash if settled else None, open=lambda: _engine_source(job, bundle, engines)
+        decoder=decoder,
+        hash=decoder.hash if settled else None,
+        open=lambda: _engine_source(bundle, engines, None if earlier is None else "as in the run folder"),
     )
 
 
-def _engine_source(job: Job, bundle: Bundle, engines: EngineSet) -> Source:
+def _engine_source(bundle: Bundle, engines: EngineSet, reason: str | None) -> Source:
     from .bundle_decode import BundleDecoder
     from .networks import EngineNetworks
 
@@ -237,7 +244,7 @@ def _engine_source(job: Job, bundle: Bundle, engines: EngineSet) -> Source:
         libraries=(*_OURS, *_OF_BACKEND.get(choice.backend, _ONNX_RUNTIME)),
         judge=None,
         device="cpu",
-        told=f"{networks.description} ({choice.reason})",
+        told=f"{networks.description} ({reason or choice.reason})",
         largest_batch=engines.largest_batch,
         embeds="clip_structure" in bundle.graphs,
         notes=_notes_of_bundle(bundle),
@@ -250,7 +257,8 @@ def _gpu(device: str) -> dict[str, str]:
         return {}
     from .engines.cuda_gpu import find_gpu
 
-    found = find_gpu()
+    _, _, index = device.partition(":")
+    found = find_gpu(int(index)) if index.isdecimal() else find_gpu()
     return {} if found is None else {"gpu": found.name}
 
 
@@ -262,9 +270,16 @@ def _notes_of_bundle(bundle: Bundle) -> tuple[str, ...]:
         libraries = bundle.manifest["checkpoint"]["provenance"].get("libraries")
         at_export = {name: number for name, number in exported.items() if isinstance(number, str)}
         notes += _note(libraries, at_export, TORCH_LIBRARIES, "the decoders were fitted", "the bundle was exported")
-        here = ("minddiffuser", *_ONNX_RUNTIME)
-        notes += _note(exported, versions(here), here, "the bundle was exported and verified", "this runs")
+        before, now = _one_onnx_runtime(at_export), _one_onnx_runtime(versions(("minddiffuser", *_ONNX_RUNTIME)))
+        compared = ("minddiffuser", "onnxruntime")
+        notes += _note(before, now, compared, "the bundle was exported and verified", "this runs")
     return tuple(notes)
+
+
+def _one_onnx_runtime(found: dict[str, str]) -> dict[str, str]:
+    """Versions, with that of ONNX Runtime under one name whichever package it comes from."""
+    there = [found[name] for name in reversed(_ONNX_RUNTIME) if name in found]
+    return {**found, "onnxruntime": there[0]} if there else found
 
 
 def _note(before: object, now: dict[str, str], libraries: Sequence[str], then: str, here: str) -> list[str]:
@@ -278,7 +293,9 @@ def _note(before: object, now: dict[str, str], libraries: Sequence[str], then: s
 
 
 def _given(job: Job, *names: str) -> list[str]:
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(job, name) not in (None, False)]
+    return [
+        f"--{name.removesuffix('_mib').replace('_', '-')}" for name in names if getattr(job, name) not in (None, False)
+    ]
 
 
 def _needed(job: Job, bundle: Bundle) -> list[str]:
@@ -383,10 +400,25 @@ def choose_device(name: str) -> str:
 
 
 def _earlier_threads(out: Path) -> int | None:
-    path = out / "settings.json"
-    if not path.exists():
-        return None
-    settings = read_json(path, "the run's settings").get("settings")
-    threads = settings.get("threads") if isinstance(settings, dict) else None
+    threads = _earlier(out, "threads")
     good = isinstance(threads, int) and not isinstance(threads, bool) and 0 < threads <= _MOST_THREADS
     return threads if good else None
+
+
+def _earlier_backend(job: Job, bundle: Bundle, trust: Trust) -> str | None:
+    """For "auto", the backend of the run folder's earlier run where it still runs: a resume computes as before."""
+    from .engines.here import BACKENDS, Machine, why_not_backend
+
+    backend = _earlier(job.out, "backend")
+    if job.backend not in (None, "auto") or trust.everything or not isinstance(backend, str) or backend not in BACKENDS:
+        return None
+    precision, graphs = job.precision or "auto", _needed(job, bundle)
+    reason = why_not_backend(bundle, backend, Machine(trust), precision=precision, graphs=graphs)
+    return backend if reason is None else None
+
+
+def _earlier(out: Path, name: str) -> Any:
+    """A setting of the run folder's earlier run; anything may stand there."""
+    path = out / "settings.json"
+    settings = read_json(path, "the run's settings").get("settings") if path.exists() else None
+    return settings.get(name) if isinstance(settings, dict) else None

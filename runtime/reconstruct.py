@@ -20,7 +20,7 @@ from .schedule import N_NOISE, N_REVERSE, N_STEPS
 
 if TYPE_CHECKING:
     from .bundle_decode import BundleDecoder
-    from .decode import Checkpoint
+    from .decode import Checkpoint, Decoded
     from .refine.loop import Refined
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
@@ -168,7 +168,7 @@ class Reconstructor:
             if self._settings.stage == 1:
                 context, latent = self._decoder.decode_start(rows, screened=True)
             else:
-                decoded = self._decoder.decode(rows, screened=True)
+                decoded = self._decoded(rows)
                 context, latent = decoded.context, decoded.latent
         self._told("decode", 1, 1)
         generator = self._generator(trials, context, latent)
@@ -196,6 +196,10 @@ class Reconstructor:
             controls=controls,
             seconds=seconds,
         )
+
+    def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
+        """What the settings need, and nothing that no engine was started for."""
+        return self._decoder.decode(rows, screened=True, semantic=self._settings.refine.semantic_weight > 0)
 
     def _generator(self, trials: Sequence[int], context: NDArray[np.float32], latent: NDArray[np.float32]) -> Any:
         from .generators.noise import fresh_noise, trial_noise
@@ -243,7 +247,7 @@ class Reconstructor:
         """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
         if control == "shuffled":
             partners = self._trials.responses[[self._partner[trial] for trial in trials]]
-            decoded = self._decoder.decode(partners, screened=True)
+            decoded = self._decoded(partners)
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tokenize
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -55,6 +57,8 @@ class Responses:
         One text per trial, all different, which decides the trial's noise; the rows ("0", "1", …) where none is given.
     rois
         Name to (start, stop) in the voxel axis; known for data folders only.
+    warnings
+        Sentences on how they were put together.
     """
 
     rows: Rows
@@ -65,6 +69,7 @@ class Responses:
     simulated: bool = False
     trial_ids: tuple[str, ...] = ()
     rois: Mapping[str, tuple[int, int]] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.trial_ids:
@@ -116,7 +121,8 @@ def with_pictures(responses: Responses, folder: Path | str) -> Responses:
     """The same trials with a person's own pictures as what was seen.
 
     Where the trials have ids and the pictures are named by them (``cat-03.png`` for the trial "cat-03"), each trial
-    gets its own; else they are taken in the order of their names.
+    gets its own. Names need not have the ids' capitals and leading zeros, and "-" or "_" stands for a "/". Pictures of
+    other names are taken in the order of these, with a warning where the trials have ids.
 
     Raises
     ------
@@ -131,23 +137,37 @@ def with_pictures(responses: Responses, folder: Path | str) -> Responses:
             f"{folder} holds {len(pictures)} pictures and there are {len(responses.rows)} trials: "
             "give one picture per trial, named in the trials' order"
         )
-    return replace(responses, pictures=_in_order_of(responses, pictures, folder), captions=())
+    own = _by_ids(responses, pictures, folder) if responses.named else tuple(pictures)
+    if own is not None:
+        return replace(responses, pictures=own, captions=())
+    told = (
+        f"no picture in {folder} is named by a trial's id (such as {responses.trial_ids[0]!r}), so they are taken in "
+        f"the order of their names: the first trial's is {pictures[0].name}"
+    )
+    return replace(responses, pictures=tuple(pictures), captions=(), warnings=(*responses.warnings, told))
 
 
-def _in_order_of(responses: Responses, pictures: Sequence[Path], folder: Path | str) -> tuple[Path, ...]:
-    """The pictures by the trials' ids, or in the order that they come in."""
-    by_name = {path.stem: path for path in pictures}
-    named = [name for name in responses.named.values() if name in by_name]
-    if not named:
-        return tuple(pictures)
-    strangers = sorted(by_name.keys() - set(responses.trial_ids), key=natural)
-    if len(named) < len(pictures):
-        told = strangers[0] if strangers else "two have one name"
-        raise InputError(
-            f"{len(named)} of the {len(pictures)} pictures in {folder} are named by a trial's id and the others are "
-            f"not ({told}): name each by its trial's id, or none"
-        )
-    return tuple(by_name[name] for name in responses.trial_ids)
+def _by_ids(responses: Responses, pictures: Sequence[Path], folder: Path | str) -> tuple[Path, ...] | None:
+    """The pictures by the trials' ids; None where none is named by one."""
+    for spelt in (str, _alike):  # exact names first: two ids may differ in their capitals only
+        by_name = {spelt(path.stem): path for path in pictures}
+        ids = [spelt(name) for name in responses.trial_ids]
+        found = by_name.keys() & set(ids)
+        if len(found) == len(pictures):
+            return tuple(by_name[name] for name in ids)
+    if not found:
+        return None
+    strangers = sorted((path.stem for path in pictures if spelt(path.stem) not in found), key=natural)
+    raise InputError(
+        f"{len(found)} of the {len(pictures)} pictures in {folder} are named by a trial's id and the others are "
+        f"not ({strangers[0] if strangers else 'two have one name'}): name each by its trial's id, or none"
+    )
+
+
+def _alike(name: str) -> str:
+    """What a name and an id have in common where a person means the same: no capitals, leading zeros and slashes."""
+    plain = unicodedata.normalize("NFC", name).casefold().replace("/", "-").replace("_", "-")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
 
 
 def seen(pictures: Sequence[Path], size: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import FileError, InputError
+from .errors import FileError, InputError, shown
 
 Rois = Mapping[str, tuple[int, int]]
 
@@ -27,11 +27,11 @@ def stored_rois(content: Any, n_voxels: int, where: str) -> dict[str, tuple[int,
         return None
     expected = "an object of names, each with [start, stop], one after another from voxel 0 to the last"
     if not isinstance(content, dict) or not all(map(_is_span, content.values())):
-        raise FileError(f"{where}: field 'rois' is {_shown(content)}, expected {expected}: make it again")
+        raise FileError(f"{where}: field 'rois' is {shown(content)}, expected {expected}: make it again")
     rois = {name: (span[0], span[1]) for name, span in sorted(content.items(), key=lambda item: item[1])}
     edges = [0, *(stop for _, stop in rois.values())]
     if [start for start, _ in rois.values()] != edges[:-1] or edges[-1] != n_voxels or "" in rois:
-        raise FileError(f"{where}: field 'rois' is {_shown(content)}, expected {expected} of {n_voxels}: make it again")
+        raise FileError(f"{where}: field 'rois' is {shown(content)}, expected {expected} of {n_voxels}: make it again")
     return rois
 
 
@@ -39,11 +39,6 @@ def _is_span(span: object) -> bool:
     if not isinstance(span, list) or len(span) != 2:
         return False
     return all(isinstance(edge, int) and not isinstance(edge, bool) for edge in span) and 0 <= span[0] < span[1]
-
-
-def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def compare_rois(fitted: Rois | None, given: Rois | None, what: str) -> str | None:
@@ -76,7 +71,7 @@ def compare_rois(fitted: Rois | None, given: Rois | None, what: str) -> str | No
         if (name, span) != (other, place):
             raise InputError(
                 f"the voxels differ from those that {what} was fitted on: voxels {span[0]} to {span[1]} are "
-                f"{_shown(name)} there, and {place[0]} to {place[1]} are {_shown(other)} in the data folder: give the "
+                f"{shown(name)} there, and {place[0]} to {place[1]} are {shown(other)} in the data folder: give the "
                 "same voxels in the same order"
             )
     if len(fitted) != len(given):
@@ -92,4 +87,4 @@ def _ordered(rois: Rois) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _names(rois: Rois) -> str:
-    return _shown(", ".join(name for name, _ in _ordered(rois)))
+    return shown(", ".join(name for name, _ in _ordered(rois)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from .scale import REFUSE_MEDIAN, TrainingStatistics, check_scale
 from .voxel_order import order_warning
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
-# A value so many standard deviations from training is no response. Where few of a trial's voxels have such values, they
-# are taken as missing; where more than this share have, the trial is an artefact.
+# A value so many standard deviations from training is no response. A voxel that has such values in most trials is taken
+# as missing. Of the others, where few of a trial's voxels have such values, these are taken as missing; where more than
+# this share have, the trial is an artefact.
 MOST_SD = REFUSE_MEDIAN[1]
 FEW_VOXELS = 0.05
+# Of fewer trials it cannot be told whether they or their voxels are at fault.
+_TRIALS_TO_JUDGE_VOXELS = 3
 _NAMED = 8
 
 
@@ -39,14 +42,15 @@ class Screened:
     warnings: tuple[str, ...]
 
 
-def screen(rows: Rows, training: TrainingStatistics) -> Screened:
+def screen(rows: Rows, training: TrainingStatistics, *, left_out: Collection[int] = ()) -> Screened:
     """Separate good trials from bad ones, and refuse responses in other units or normalised otherwise.
 
     A trial is bad if it has another number of voxels than expected, holds NaN or infinite values, has the same value
-    in every voxel, or lies more than `MOST_SD` standard deviations from training in half of its voxels, or in more than
-    `FEW_VOXELS` of them. Where fewer voxels lie so far away (a voxel nearly constant in training, a spike), these
-    values are replaced by the voxel's mean of training, which adds nothing to what is decoded, and a warning names the
-    voxels. Both depend on the trial alone, never on which others came with it.
+    in every voxel, or lies more than `MOST_SD` standard deviations from training in more than `FEW_VOXELS` of those
+    voxels that varied in training and do not lie so far away in most trials (a voxel nearly constant in training).
+    Every other value that lies so far away, such as a spike, is replaced by the voxel's mean of training, which adds
+    nothing to what is decoded, and a warning names the voxels. So the other trials may decide whether a trial is good,
+    and never what is decoded from it.
 
     Parameters
     ----------
@@ -54,19 +58,24 @@ def screen(rows: Rows, training: TrainingStatistics) -> Screened:
         One array per trial.
     training
         Of the decoders; :attr:`~minddiffuser.runtime.decode.Checkpoint.training`.
+    left_out
+        Trials that a person leaves out: they are not looked at, and are neither good nor bad.
 
     Raises
     ------
     ShapeError
         Every trial has the same wrong number of voxels: that is another brain, not a bad trial.
     InputError
-        There is no trial, or no good one; or the responses are not on the scale of training, see
+        There is no trial, or all are left out, or none is good; or the responses are not on the scale of training, see
         :func:`~.scale.check_scale`.
     """
     n_voxels = len(training.mean)
     if not len(rows):
         raise InputError("the responses hold no trial: check how they were exported")
-    widths = {len(row) for row in rows}
+    trials = [trial for trial in range(len(rows)) if trial not in left_out]
+    if not trials:
+        raise InputError(f"all {len(rows)} trials are left out: leave fewer of them out")
+    widths = {len(rows[trial]) for trial in trials}
     if len(widths) == 1 and widths != {n_voxels}:
         raise ShapeError(
             f"responses have {widths.pop()} voxels, the checkpoint was fitted on {n_voxels}: "
@@ -74,22 +83,24 @@ def screen(rows: Rows, training: TrainingStatistics) -> Screened:
         )
     responses = np.zeros((len(rows), n_voxels), np.float32)
     skipped: dict[int, str] = {}
-    for trial, row in enumerate(rows):
-        fault = _fault(row, n_voxels)
+    for trial in trials:
+        fault = _fault(rows[trial], n_voxels)
         if fault is None:
-            responses[trial] = row
+            responses[trial] = rows[trial]
         else:
             skipped[trial] = fault
     warnings: list[str] = []
-    if len(skipped) < len(rows):
-        warnings = _check_scores(responses, skipped, training)
-    if len(skipped) == len(rows):
+    good = [trial for trial in trials if trial not in skipped]
+    if good:
+        warnings = _check_scores(responses, good, skipped, training)
+    looked_at = rows if len(trials) == len(rows) else [rows[trial] for trial in trials]
+    cure = _voxels_to_leave_out(looked_at, n_voxels)
+    if len(skipped) == len(trials):
         first = min(skipped)
         raise InputError(
-            f"none of the {len(rows)} trials can be reconstructed (trial {first}: {skipped[first]}): "
-            f"{_voxels_to_leave_out(rows, n_voxels) or 'check how the responses were exported'}"
+            f"none of the {len(trials)} trials can be reconstructed (trial {first}: {skipped[first]}): "
+            f"{cure or 'check how the responses were exported'}"
         )
-    cure = _voxels_to_leave_out(rows, n_voxels)
     if cure is not None:
         warnings.append(cure)
     return Screened(responses=responses, skipped=dict(sorted(skipped.items())), warnings=tuple(warnings))
@@ -122,35 +133,47 @@ def _voxels_to_leave_out(rows: Rows, n_voxels: int) -> str | None:
     )
 
 
-def _check_scores(responses: NDArray[np.float32], skipped: dict[int, str], training: TrainingStatistics) -> list[str]:
+def _check_scores(
+    responses: NDArray[np.float32], good: Sequence[int], skipped: dict[int, str], training: TrainingStatistics
+) -> list[str]:
     """Check the good rows by their z-scores: fill `skipped`, replace single values, and return the warnings."""
-    good = [trial for trial in range(len(responses)) if trial not in skipped]
     varying = np.flatnonzero(training.std > 0)
     scores = training.scores(responses[good])[:, varying]
     if not scores.size:
         return []
     told = [check_scale(scores)]
     far = np.abs(scores) > MOST_SD
-    share = far.mean(axis=1)
+    usual = ~_far_in_most(far)
+    n_usual = np.count_nonzero(usual)
     replaced = np.zeros(len(varying), bool)
     for row, trial in enumerate(good):
-        if share[row] > FEW_VOXELS:
+        n_far = np.count_nonzero(far[row] & usual)
+        if n_far > FEW_VOXELS * n_usual:
+            others = "" if n_usual == len(varying) else " others of its"
             skipped[trial] = (
-                f"{np.count_nonzero(far[row])} of {len(responses[trial])} voxels lie more than {MOST_SD:g} standard "
-                f"deviations from training (the furthest {np.abs(scores[row]).max():.2g}): it is an artefact, in "
-                "other units, or its voxels are in another order"
+                f"{n_far} of {n_usual}{others} voxels lie more than {MOST_SD:g} standard deviations from training (the "
+                f"furthest {np.abs(scores[row, usual]).max():.2g}): it is an artefact, in other units, or its voxels "
+                "are in another order"
             )
             responses[trial] = 0
-        elif share[row] > 0:
+        elif far[row].any():
             voxels = varying[far[row]]
             responses[trial, voxels] = training.mean[voxels]
             replaced |= far[row]
     kept = [trial for trial in good if trial not in skipped]
     if replaced.any():
-        told.append(_told_of_voxels(varying[replaced], len(training.mean)))
+        told.append(_told_of_voxels(varying[replaced], len(varying)))
     if kept:
         told.append(order_warning(responses[kept], training))
     return [warning for warning in told if warning is not None]
+
+
+def _far_in_most(far: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Voxels (n_voxels,) that lie far from training in more than half of the trials, by (n_trials, n_voxels)."""
+    if len(far) < _TRIALS_TO_JUDGE_VOXELS:
+        return np.zeros(far.shape[1], bool)
+    most: NDArray[np.bool_] = 2 * far.sum(axis=0) > len(far)
+    return most
 
 
 def _told_of_voxels(voxels: NDArray[np.intp], n_voxels: int) -> str:

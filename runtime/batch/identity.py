@@ -16,6 +16,7 @@ SETTINGS_VERSION = 1
 SETTINGS = "settings.json"
 # The parts that decide the pictures. Others, such as notes and how the models were named, may differ.
 COMPARED = ("settings", "versions", "hashes", "data")
+_BACKEND, _NAME = "settings.backend", re.compile(r"[a-z-]{1,20}")
 # The files that a run writes, by their folder: only drafts of these are taken away.
 _NUMBERED = re.compile(r"\d{6,}\.(png|json)")
 _FOLDERS = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli", "curves", "journal")
@@ -64,7 +65,9 @@ def check_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write settings.json, or check that the one there says the same.
+    """Write settings.json, or check that the one there says the same, and write what is not compared again.
+
+    Notes of before stay where none is given now.
 
     Parameters
     ----------
@@ -80,7 +83,13 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         cannot be written.
     """
     if check_run_folder(folder):
-        _refuse_difference(folder, _read_settings(folder), identity, whole=True)
+        there = _read_settings(folder)
+        _refuse_difference(folder, there, identity, whole=True)
+        # Through JSON, as what is there.
+        given = json.loads(json.dumps({name: part for name, part in identity.items() if name not in COMPARED}))
+        changed = {**there, **{name: part for name, part in given.items() if name != "notes" or part}}
+        if changed != there:
+            write_json(folder / SETTINGS, changed)
         return
     content = {"format": "minddiffuser-run-settings", "version": SETTINGS_VERSION, **identity}
     write_json(folder / SETTINGS, content)
@@ -111,8 +120,14 @@ def _refuse_difference(folder: Path, there: Mapping[str, Any], here: Mapping[str
     more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
     raise FileError(
         f"the run folder {folder} belongs to a run with other settings ({told}{more}): "
-        "give another --out folder, or the same settings again"
+        f"give another --out folder, or the same settings again{_backend_of(before) if _BACKEND in differing else ''}"
     )
+
+
+def _backend_of(before: Mapping[str, Any]) -> str:
+    """The option that asks for the backend that "auto" took before."""
+    name = before.get(_BACKEND)
+    return f" (--backend {name})" if isinstance(name, str) and _NAME.fullmatch(name) else ""
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -56,6 +56,8 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
     label, _ = metric_words(name)
     kind = _kind(name, apart)
     word = {"better": " (better)", "worse": " (worse)"}.get(kind, "")
+    if kind == "better" and _kind(name, moved) == "worse":  # the decoded targets spoil less, which is no success
+        kind, word = "open", " (worse than stage 1)"
     return (
         f'<li class="{kind}"><span class="what">{label} {moves} in stage 2, {ends} shuffled targets{word}</span>'
         f'<span class="change">{figure(gained, signed=True)}</span>'
@@ -131,7 +133,7 @@ def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *
     words += [f"{CONTROL_WORDS[name][0]}: {CONTROL_WORDS[name][1]}." for name in controls]
     n_pictures = number_or_none(summary.get("n_pictures"))
     if all(_bounds(entry) == (None, None) for entry in metrics.values()):
-        if _has(metrics, "stage2"):
+        if _has(metrics, "stage2") and not _has(metrics, "decoded_minus_shuffled"):  # else the verdict says so
             words.append("There are too few pictures for intervals, and so for any claim.")
     elif n_pictures is not None and n_pictures < _FEW_PICTURES:
         words.append(f"With {n_pictures:.0f} pictures the intervals are wide: this is a demonstration, not a study.")

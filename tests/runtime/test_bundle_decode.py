@@ -1,7 +1,7 @@
 """A bundle's decoders against the checkpoint that they were made of."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,36 @@ def test_the_start_is_the_context_and_latent_of_the_whole(decoder: BundleDecoder
         assert (latent == whole.latent).all()
 
 
+@pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
+def test_the_semantic_target_may_be_left_out(
+    kind: str, decoder: BundleDecoder, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def latent(*_given: object) -> np.ndarray:
+        return np.zeros((3, 5), np.float32)
+
+    if kind == "bundle":
+        only = decoder.decode_only
+
+        def decode_only(rows: np.ndarray, names: list[str]) -> list[np.ndarray]:
+            return [latent() if name == "semantic" else only(rows, [name])[0] for name in names]
+
+        monkeypatch.setattr(decoder, "decode_only", decode_only)
+        monkeypatch.setattr(decoder, "shapes", {**decoder.shapes, "semantic": (5,)})
+        graphs: dict[str, Any] = {**decoder._bundle.graphs, "decode_semantic": None}
+        monkeypatch.setattr(decoder, "_bundle", replace(decoder._bundle, graphs=graphs))
+    else:
+        monkeypatch.setitem(checkpoint._targets, "semantic", latent)
+    of = decoder if kind == "bundle" else checkpoint
+    assert of.decode(ROWS).semantic is not None
+    assert of.decode(ROWS, semantic=False).semantic is None
+
+
 def test_constants_are_the_checkpoints(decoder: BundleDecoder, checkpoint: Checkpoint) -> None:
     assert (decoder.mask == checkpoint.mask).all()
     assert (decoder.uncond_context == checkpoint.uncond_context).all()
     for name in ("subject", "preset", "models_name", "models_hash", "n_voxels", "image_size", "shapes"):
         assert getattr(decoder, name) == getattr(checkpoint, name), name
-    np.testing.assert_array_equal(decoder.scored(ROWS), checkpoint.scored(ROWS))
+    np.testing.assert_array_equal(decoder.training.scores(ROWS), checkpoint.training.scores(ROWS))
 
 
 def with_value(value: float) -> np.ndarray:

@@ -22,6 +22,7 @@ from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.files import sha256_of
 from minddiffuser.runtime.images import write_png
 from minddiffuser.runtime.job import Job, run_job
+from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.runtime.networks import EngineNetworks
 
 N_TRIALS = 5
@@ -429,6 +430,72 @@ def test_trials_may_be_left_out(
     assert "is not a list of trials" in refusal([*args, "--skip-trials", "1,,2"], capsys)
 
 
+def test_the_advice_names_trials_as_the_option_takes_them(
+    of_bundle: list[str],
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Arrays named "1" to "5": the one that fails is row 3, "4" by its name, and "3" is another one."""
+    save_file({str(row + 1): data for row, data in enumerate(ROWS)}, inputs / "named.safetensors")
+    args = [*of_bundle[:2], str(inputs / "named.safetensors"), *of_bundle[3:], "--stage", "1"]
+    spoil(monkeypatch, tmp_path / "bundle", ROWS[[3]])
+    assert cli.main(args) == 1
+    told = capsys.readouterr().err
+    assert "trial 3 (4) has no picture" in told
+    assert "give --skip-trials 4 and another --out" in told
+    again = [*change(args, "--out", tmp_path / "again"), "--skip-trials", "4"]
+    assert cli.main(again) == 0
+    assert [row["trial"] for row in read(tmp_path / "again" / "summary.json")["skipped"]] == [3]
+    assert "give ids such as '1'" in refusal([*args, "--skip-trials", "0"], capsys)
+    (inputs / "seen" / "3.png").rename(inputs / "seen" / "5.png")
+    (inputs / "seen" / "0.png").rename(inputs / "seen" / "3.png")
+    (inputs / "seen" / "4.png").write_bytes(b"no picture")
+    assert refusal([*args, "--stimuli", str(inputs / "seen")], capsys).endswith("--skip-trials 4")
+
+
+def test_trials_that_are_left_out_are_not_looked_at(
+    of_bundle: list[str],
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those in other units would have the whole set refused, and a stimulus of one is not to be read at all."""
+    rows = ROWS.copy()
+    rows[:3] *= 300
+    np.save(inputs / "responses.npy", rows)
+
+    def readable(path: Path) -> str:
+        if path.name == "1.png":
+            raise FileError("no permission")
+        return sha256_of(path)
+
+    monkeypatch.setattr("minddiffuser.runtime.job.sha256_of", readable)
+    args = [*of_bundle, "--stimuli", str(inputs / "seen"), "--stage", "1"]
+    assert "not on the scale" in refusal(args, capsys)
+    assert cli.main([*args, "--skip-trials", "0,1,2"]) == 0
+    told = capsys.readouterr().err
+    assert "is skipped" not in told
+    assert "standard deviations" not in told
+    assert [row["trial"] for row in read(tmp_path / "run" / "trials.json")] == [3, 4]
+
+
+def test_the_same_command_twice_is_told_before_networks_are_opened(
+    of_bundle: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*of_bundle, "--stage", "1"]
+    assert cli.main(args) == 0
+
+    def fail(*_given: object, **_named: object) -> None:
+        raise AssertionError("networks were opened")
+
+    with locked(inside(tmp_path / "run"), tmp_path / "run"):
+        monkeypatch.setattr(EngineSet, "open", fail)
+        assert "another process is working in" in refusal(args, capsys)
+
+
 # What a run's identity holds.
 
 
@@ -515,7 +582,7 @@ def test_the_gpus_name_is_part_of_a_run_where_it_computes(
     monkeypatch.setattr(OrtEngine, "device", property(lambda self: "cuda:0"))
     for name, code in (("GPU of one kind", 0), ("GPU of one kind", 0), ("another", 2)):
         gpu = cuda_gpu.Gpu(index=0, name=name, compute_capability="8.0", cuda="12.4")
-        monkeypatch.setattr(cuda_gpu, "find_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(cuda_gpu, "find_gpu", lambda _index=None, gpu=gpu: gpu)
         assert cli.main(args) == code
     assert 'settings.gpu: "GPU of one kind" there, "another" now' in capsys.readouterr().err
 
@@ -560,6 +627,12 @@ def test_a_bundle_tells_of_the_export_and_of_the_fit(
     told = "\n".join(line for line in capsys.readouterr().err.splitlines() if "versions" in line)
     assert "were fitted with torch 2.0, and the bundle was exported with torch 2.1" in told
     assert "exported and verified with onnxruntime 1.0, and this runs with onnxruntime" in told
+    # ONNX Runtime of another package, and what is no version: a terminal obeys it.
+    edit(path, versions={"minddiffuser": "\x1b[2Jgone", "onnxruntime-gpu": "1.1"})
+    assert cli.main([*of_bundle, "--stage", "1"]) == 0
+    told = capsys.readouterr().err
+    assert "exported and verified with onnxruntime 1.1, and this runs with onnxruntime" in told
+    assert "\x1b" not in told
 
 
 # From Python.

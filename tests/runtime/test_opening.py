@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.runtime import opening
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.decode import Checkpoint
+from minddiffuser.runtime.engines import cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.job import Job
 from minddiffuser.runtime.networks import EngineNetworks, TorchNetworks
-from minddiffuser.runtime.opening import Source, is_bundle, open_source
+from minddiffuser.runtime.opening import Source, describe_source, is_bundle, open_source
 from minddiffuser.runtime.reconstruct import ReconstructSettings
 from minddiffuser.runtime.refine.settings import RefineSettings
 
@@ -133,6 +135,10 @@ REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
     "backend": ({"backend": "ort"}, "is a checkpoint, and --backend choose among a bundle's engines"),
     "pytorch": ({"backend": "pytorch"}, "--backend"),
     "all": ({"backend": "auto", "precision": "fp16", "memory": "low"}, "--backend, --precision, --memory"),
+    "memory": (
+        {"gpu_memory_mib": 512, "engine_cache": "cache"},
+        "is a checkpoint, and --gpu-memory, --engine-cache choose among",
+    ),
     "gradients": ({"gradients": "engines"}, "gradients by engines were asked for.*md-export bundle"),
 }
 
@@ -152,6 +158,8 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
     "several": ({"models": "tiny", "device": "cpu", "backend": "ort"}, "--models, --device"),
     "pytorch with precision": ({"backend": "pytorch", "precision": "fp32"}, "--precision choose.*backend is pytorch"),
     "pytorch with memory": ({"backend": "pytorch", "memory": "low"}, "--memory choose"),
+    "pytorch with gpu memory": ({"backend": "pytorch", "gpu_memory_mib": 512}, "--gpu-memory choose"),
+    "pytorch with cache": ({"backend": "pytorch", "engine_cache": "cache"}, "--engine-cache choose"),
     "precision": ({"precision": "fp16"}, "in fp32, asked for fp16: choose one of these"),
     "backend": ({"backend": "tensorrt"}, "holds engines for onnx, the backend 'tensorrt' needs tensorrt: md-export"),
     "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
@@ -234,6 +242,40 @@ def test_threads_of_an_earlier_run_are_kept(opened: Open, toy_bundle: Path, tmp_
     for nonsense in ({"settings": {"threads": "many"}}, {"settings": {"threads": 0}}, {}):
         (tmp_path / "run" / "settings.json").write_text(json.dumps(nonsense))
         assert opened(toy_bundle).computing["threads"] == usable_cores()
+
+
+def test_auto_takes_the_backend_of_an_earlier_run(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a faster one runs since then; where the earlier one does not run any more, the fastest that does."""
+
+    monkeypatch.setattr("minddiffuser.runtime.engines.here.why_no_provider", lambda _backend: None)
+    monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: cuda_gpu.Gpu(0, "a GPU", "8.0", None))
+
+    def chosen(earlier: object, **options: Any) -> str:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"backend": earlier}}))
+        job = Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path / "run", **options)
+        with ExitStack() as stack:
+            decoder: Any = describe_source(job, stack).decoder
+            backend: str = decoder._engines.choice.backend
+            return backend
+
+    assert (chosen("ort"), chosen("ort", backend="auto")) == ("ort", "ort")
+    assert chosen("ort", backend="ort-cuda") == "ort-cuda"
+    assert [chosen(earlier) for earlier in ("tensorrt", "pytorch", None, ["ort"])] == ["ort-cuda"] * 4
+
+
+def test_the_gpu_of_a_device_with_a_number_is_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {0: "first", 1: "second"}
+
+    def probe(index: int = 0) -> cuda_gpu.Gpu:
+        return cuda_gpu.Gpu(index, names[index], "8.0", None)
+
+    monkeypatch.setattr(cuda_gpu, "gpu_of_cuda_python", probe)
+    monkeypatch.setattr(cuda_gpu, "gpu_of_torch", probe)
+    told = {device: opening._gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
+    assert told == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
 
 
 def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
@@ -82,6 +82,25 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     assert {phase: sum(name == phase for name, *_ in told) for phase in phases(settings)} == phases(settings)
     again = run((0, 1), RESPONSES[:2])
     assert (again.stage2 == result.stage2).all()
+
+
+@pytest.mark.parametrize(("weight", "asked"), [(0.0, {False}), (0.1, {True})])
+def test_the_semantic_target_is_decoded_only_where_it_counts(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, weight: float, asked: set[bool]
+) -> None:
+    """Its decoder's engine is opened for those runs alone, and what they take is part of what they are."""
+    real, found = Checkpoint.decode, set()
+
+    def decode(self: Checkpoint, rows: np.ndarray, *, screened: bool = False, semantic: bool = True) -> Decoded:
+        found.add(semantic)
+        decoded = real(self, rows, screened=screened, semantic=semantic)
+        return replace(decoded, semantic=np.ones((len(rows), 32), np.float32)) if semantic else decoded
+
+    monkeypatch.setattr(Checkpoint, "decode", decode)
+    monkeypatch.setattr(checkpoint, "shapes", {**checkpoint.shapes, "semantic": (32,)})
+    refine = replace(REFINE, steps=1, semantic_weight=weight)
+    made(checkpoint, models, refine=refine, controls="shuffled")((0,), RESPONSES[:1])
+    assert found == asked
 
 
 def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models: Models) -> None:

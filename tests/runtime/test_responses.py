@@ -12,7 +12,7 @@ from small_data import write_small_data
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.responses import open_responses, seen, with_pictures, with_trial_ids
+from minddiffuser.runtime.responses import Responses, open_responses, seen, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -55,6 +55,47 @@ def test_own_pictures_replace_those_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "mine" / "c.png").unlink()
     with pytest.raises(InputError, match="2 pictures and there are 3 trials"):
         with_pictures(given, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("ids", "files"),
+    [
+        (("10", "2", "1"), ("010.png", "002.png", "001.png")),
+        (("Cat", "dog", "ELK"), ("cat.png", "Dog.png", "elk.png")),
+        (("cat", "Cat", "dog"), ("cat.png", "Cat.png", "dog.png")),
+        (
+            ("test/10/mean", "test/2/mean", "test/2/mean-1"),
+            ("test-10-mean.png", "test_2_mean.png", "test_2_mean_1.png"),
+        ),
+        (("s1/003", "s1/02", "s10/1"), ("S01-3.png", "s1_2.png", "s10_001.png")),
+    ],
+)
+def test_own_pictures_are_found_by_ids_that_are_spelt_otherwise(
+    ids: tuple[str, ...], files: tuple[str, ...], tmp_path: Path
+) -> None:
+    for index, name in enumerate(files):
+        write_png_of(tmp_path / name, index)
+    shown = with_pictures(Responses(rows=ROWS, hash="", trial_ids=ids), tmp_path)
+    assert [path.name for path in shown.pictures or ()] == list(files)
+    assert shown.warnings == ()
+
+
+def test_pictures_in_their_own_order_are_told_where_trials_have_ids(tmp_path: Path) -> None:
+    for index, name in enumerate(("b.png", "a.png", "c.png")):
+        write_png_of(tmp_path / "mine" / name, index)
+    assert with_pictures(Responses(rows=ROWS, hash=""), tmp_path / "mine").warnings == ()
+    named = Responses(rows=ROWS, hash="", trial_ids=("10", "2", "1"))
+    shown = with_pictures(named, tmp_path / "mine")
+    assert [path.name for path in shown.pictures or ()] == ["a.png", "b.png", "c.png"]
+    (warning,) = shown.warnings
+    assert "named by a trial's id (such as '10'), so they are taken in the order of their names" in warning
+    (tmp_path / "mine" / "c.png").rename(tmp_path / "mine" / "002.png")
+    with pytest.raises(InputError, match=r"1 of the 3 pictures .* \(a\): name each by its trial's id"):
+        with_pictures(named, tmp_path / "mine")
+    (tmp_path / "mine" / "a.png").rename(tmp_path / "mine" / "2.png")
+    (tmp_path / "mine" / "b.png").rename(tmp_path / "mine" / "1.png")
+    with pytest.raises(InputError, match="two have one name"):
+        with_pictures(named, tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,38 @@ def test_voxels_that_spoil_many_trials_are_named_as_the_cheaper_loss() -> None:
     rows, _ = raw(40)
     rows[3] = np.nan  # a trial that nothing saves
     assert screen(rows, statistics).warnings == ()
+
+
+def test_voxels_that_lie_far_away_in_most_trials_are_no_artefacts_of_trials() -> None:
+    """A tenth of the voxels, in every trial; a trial that is an artefact elsewhere is still one."""
+    rows, statistics = raw(20)
+    std = statistics.std.copy()
+    std[:20], std[199] = 1e-6, 0
+    changed = TrainingStatistics(mean=statistics.mean, std=std)
+    rows[4, 40:60] += 1e5
+    found = screen(rows, changed)
+    assert list(found.skipped) == [4]
+    assert found.skipped[4].startswith("20 of 179 others of its voxels lie more than 30 standard deviations")
+    (warning,) = found.warnings
+    assert warning.startswith("20 of 199 voxels (0, 1, 2, 3, 4, 5, 6, 7, …) hold values more than 30")
+    good = np.delete(np.arange(20), 4)
+    assert (found.responses[good, :20] == statistics.mean[:20]).all()
+    assert (found.responses[good, 20:] == rows[good, 20:]).all()
+
+
+def test_trials_that_are_left_out_are_not_looked_at() -> None:
+    rows, statistics = raw(10)
+    bad = rows.copy()
+    bad[:5] *= 300
+    bad[5, 3] = np.nan
+    with pytest.raises(InputError, match="not on the scale"):
+        screen(bad, statistics)
+    for given in (bad, [*bad[:4], bad[4, :7], *bad[5:]]):
+        found = screen(given, statistics, left_out=range(6))
+        assert (found.skipped, found.warnings) == ({}, ())
+        assert (found.responses[6:] == rows[6:]).all()
+    with pytest.raises(InputError, match="all 10 trials are left out"):
+        screen(bad, statistics, left_out=range(10))
+    bad[6:] = np.nan
+    with pytest.raises(InputError, match="none of the 4 trials"):
+        screen(bad, statistics, left_out=range(6))

@@ -14,9 +14,9 @@ from .base import Extractor, Features, Given, Unavailable
 
 
 def open_labels(given: Given) -> Features:
-    """The classifier beside the model folder, where captions say what was shown."""
+    """The classifier inside the model folder, where captions say what was shown."""
     if given.classifier is None:
-        raise Unavailable("a classifier comes with a model folder (judge/ beside it), and here there is none")
+        raise Unavailable("the classifier lies inside a model folder (as judge/), and here there is none")
     if not given.captions:
         raise Unavailable("the stimuli come without captions that name what they show")
     from ..judge import open_judge

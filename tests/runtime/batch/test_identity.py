@@ -17,7 +17,17 @@ IDENTITY = {
 def test_the_same_settings_may_come_back_and_notes_may_change(tmp_path: Path) -> None:
     claim_folder(tmp_path, {**IDENTITY, "notes": ["first"], "given": {"models": "tiny"}})
     claim_folder(tmp_path, {**IDENTITY, "notes": ["second"], "given": {"models": "./a/copy"}})
-    assert json.loads((tmp_path / "settings.json").read_text())["notes"] == ["first"]
+    assert json.loads((tmp_path / "settings.json").read_text())["notes"] == ["second"]
+    claim_folder(tmp_path, {**IDENTITY, "notes": [], "given": {"models": "tiny"}})
+    content = json.loads((tmp_path / "settings.json").read_text())
+    assert (content["notes"], content["given"]) == (["second"], {"models": "tiny"})
+    assert (content["format"], content["settings"]["seed"]) == ("minddiffuser-run-settings", 1)
+
+
+def test_another_backend_is_told_with_the_option_that_asks_for_the_first(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {**IDENTITY, "settings": {"backend": "ort-cuda"}})
+    with pytest.raises(FileError, match=r"or the same settings again \(--backend ort-cuda\)"):
+        claim_folder(tmp_path, {**IDENTITY, "settings": {"backend": "tensorrt"}})
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,12 @@ def test_a_rise_that_shuffled_targets_share_is_no_success(full_run: Path, worth:
     assert f"PixCorr {said} decoded minus shuffled" in words_of(full_run)
 
 
+def test_a_loss_that_is_smaller_than_with_shuffled_targets_is_no_success(full_run: Path) -> None:
+    change_summary(full_run, lambda content: content["metrics"]["pixcorr"].update(difference=-0.1, ci95=[-0.2, -0.05]))
+    assert "PixCorr falls in stage 2, and ends above shuffled targets (worse than stage 1) +0.090" in words_of(full_run)
+    assert '<li class="better"><span class="what">PixCorr' not in (full_run / "report.html").read_text()
+
+
 def test_a_change_within_its_interval_is_not_called_a_rise(full_run: Path) -> None:
     change_summary(full_run, lambda content: content["metrics"]["pixcorr"].update(ci95=[-0.04, 0.15]))
     assert "PixCorr shows no clear change in stage 2, and ends above shuffled targets" in words_of(full_run)
@@ -186,6 +192,7 @@ def test_without_an_interval_there_is_no_verdict(full_run: Path) -> None:
     words = words_of(full_run)
     assert not re.search(r"PixCorr (rises|falls|shows)", words)
     assert "No claim about stage 2 is made here: there are too few pictures for intervals." in words
+    assert words.count("too few pictures for intervals") == 1
     assert "+0.100" in words  # the difference itself is still told
 
 
