@@ -36,7 +36,7 @@ from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
 from .score_table import figure, remark
-from .selection import SelectionSettings, best_per_layer, fold_correlations, folds_of, mean_over_folds
+from .selection import SelectionSettings, Trials, best_per_layer, fold_correlations, folds_of, mean_over_folds
 from .solvers.columns import Columns
 
 if TYPE_CHECKING:
@@ -429,15 +429,13 @@ class _Job:
         """Select structure dimensions; returns the mask (6, n_tokens, d_vision) and each fold's correlations."""
         name, settings = file_name("mask"), self.settings
         correlations = fold_correlations(
-            self.data.responses("train"),
+            Trials(self.data.responses("train"), self.stimulus, pictures_shown(self.data, "train")),
             structure.reshape(len(structure), -1),
-            self.stimulus,
             settings.selecting(),
             settings.selection,
             n_threads=settings.n_threads,
             progress=self._phase("selection"),
             parts=self.journal,
-            picture=pictures_shown(self.data, "train"),
         )
         if name in self.journal.files:
             return read_tensors(self.journal.path(name), "the mask")["mask"], correlations

@@ -82,7 +82,8 @@ def warnings(scores: Scores) -> list[str]:
         for name, score in poor.items()
     ]
     refused = [
-        f"warning: {name} could not be scored, its decoder refused the training part of a fold: give it a larger penalty"
+        f"warning: {name} could not be scored, since its decoder refused the training part of a fold: give it a larger "
+        "penalty"
         for name, score in whole.items()
         if score is None
     ]

@@ -5,8 +5,8 @@ predictions for that fold are correlated with the true values, dimension by dime
 folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
 decoded well. Folds are those of the selection: repetitions of a stimulus never lie on both sides.
 
-The null pairs the pictures of a fold at random with one another's predictions, many times. Nothing is fitted for it, so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than
-chance.
+The null pairs the pictures of a fold at random with one another's predictions, many times. Nothing is fitted for it,
+so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than chance.
 """
 
 from __future__ import annotations

@@ -71,8 +71,9 @@ class SelectionSettings:
 def folds_of(stimulus: Indices, n_folds: int, rng: np.random.Generator | None = None) -> NDArray[np.intp]:
     """Fold of each trial, (n_trials,): K contiguous runs of stimuli in the order of their first trial.
 
-    `stimulus` numbers the pictures by content, else copies of one lie on both sides. With one trial per stimulus these are the folds of K-fold cross-validation over trials: the first
-    ``n_stimuli % n_folds`` have one more. With `rng`, stimuli are shuffled first.
+    `stimulus` numbers the pictures by content, else copies of one lie on both sides. With one trial per stimulus these
+    are the folds of K-fold cross-validation over trials: the first ``n_stimuli % n_folds`` have one more. With `rng`,
+    stimuli are shuffled first.
     """
     _, first, which = np.unique(stimulus, return_index=True, return_inverse=True)
     n_stimuli = len(first)
@@ -96,6 +97,25 @@ def correlation(a: Float64, b: Float64) -> Float64:
     return r
 
 
+@dataclass(frozen=True)
+class Trials:
+    """The training trials.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels)
+        Not normalised.
+    stimulus : (n_trials,) int
+        Row of the features that each trial showed.
+    pictures : (n_trials,) int, optional
+        The same for all trials that showed the same picture, where there are copies of pictures.
+    """
+
+    responses: Array
+    stimulus: Indices
+    pictures: Indices | None = None
+
+
 def cross_validated_correlation(
     responses: Array,
     features: Array,
@@ -113,7 +133,8 @@ def cross_validated_correlation(
     (n_dimensions,) float32
         In [-1, 1]; in [0, 1] with ``settings.absolute``.
     """
-    scores = fold_correlations(responses, features, stimulus, decoder, settings, n_threads=n_threads, progress=progress)
+    trials = Trials(responses, stimulus)
+    scores = fold_correlations(trials, features, decoder, settings, n_threads=n_threads, progress=progress)
     return mean_over_folds(scores, settings)
 
 
@@ -125,35 +146,28 @@ def mean_over_folds(scores: Float64, settings: SelectionSettings) -> NDArray[np.
 
 
 def fold_correlations(
-    responses: Array,
+    trials: Trials,
     features: Array,
-    stimulus: Indices,
     decoder: Decoder,
     settings: SelectionSettings,
     *,
     n_threads: int | None = None,
     progress: Progress | None = None,
     parts: Parts | None = None,
-    picture: Indices | None = None,
 ) -> Float64:
     """How well each dimension is decoded on each held-out fold.
 
     Parameters
     ----------
-    responses : (n_trials, n_voxels)
-        Training responses, not normalised.
+    trials : Trials
     features : (n_stimuli, n_dimensions)
         May be mapped from a file; a block of dimensions is read at a time.
-    stimulus : (n_trials,) int
-        Row of `features` that each trial showed.
     decoder : Decoder
         Fitted anew in each fold, to a block of dimensions at a time.
     progress : callable, optional
         Receives (dimensions done, dimensions in all folds).
     parts : Parts, optional
         Keeps the correlations of each block, and has those of blocks that an earlier call finished.
-    picture : (n_trials,) int, optional
-        The same for all trials that showed the same picture, which never lie on both sides; `stimulus` when not given.
 
     Returns
     -------
@@ -165,12 +179,13 @@ def fold_correlations(
     Memory: one fold's normalised responses, what the decoder needs for them and for one block of dimensions, and
     a few numbers per dimension.
     """
+    responses, stimulus = trials.responses, trials.stimulus
     if responses.ndim != 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
         raise ShapeError(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
             "expected (n_trials, n_voxels), (n_stimuli, n_dimensions), (n_trials,)"
         )
-    fold = folds_of(stimulus if picture is None else picture, settings.n_folds, fold_order(settings))
+    fold = folds_of(stimulus if trials.pictures is None else trials.pictures, settings.n_folds, fold_order(settings))
     size = block_size(decoder, *responses.shape)
     spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
     scores = np.empty((settings.n_folds, features.shape[1]))
