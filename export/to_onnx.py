@@ -62,11 +62,11 @@ def _converted(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir
     """
     if graph.backward is not None:
         whole = program.run_decompositions
-        program.run_decompositions = lambda *_: program  # type: ignore[method-assign,assignment,misc]
+        program.run_decompositions = lambda *_: program
         try:
             return _through_pytorch(graph, program)
         except torch.onnx.OnnxExporterError:
-            program.run_decompositions = whole  # type: ignore[method-assign]
+            program.run_decompositions = whole
     return _through_pytorch(graph, program)
 
 

@@ -125,17 +125,6 @@ def describe_source(job: Job, stack: ExitStack) -> Described:
     return _describe_bundle(job, stack) if bundle else _describe_checkpoint(job)
 
 
-def open_source(job: Job, stack: ExitStack) -> Source:
-    """Open what a job computes with; `stack` closes it.
-
-    Raises
-    ------
-    MindDiffuserError
-        See :func:`describe_source`, :func:`~.models.open.load_models` and :class:`~.engines.open.EngineSet`.
-    """
-    return describe_source(job, stack).open()
-
-
 def _check_gradients(job: Job, *, bundle: bool) -> None:
     natural = "engines" if bundle and job.backend != "pytorch" else "autograd"
     if job.gradients in (None, natural):

@@ -543,6 +543,13 @@ def test_the_networks_are_gone_before_engines_are_opened(
     assert len(opened) == 4
 
 
+def test_an_export_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that the machine has: a container may be given a few of them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
+    assert ExportSettings().threads == 3
+
+
 def test_the_lists_of_targets_agree() -> None:
     from minddiffuser.runtime.checkpoint import TARGETS
 

@@ -23,7 +23,7 @@ from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.job import Job
 from minddiffuser.runtime.networks import EngineNetworks, TorchNetworks
-from minddiffuser.runtime.opening import Source, describe_source, is_bundle, open_source
+from minddiffuser.runtime.opening import Source, describe_source, is_bundle
 from minddiffuser.runtime.reconstruct import ReconstructSettings
 from minddiffuser.runtime.refine.settings import RefineSettings
 
@@ -47,7 +47,7 @@ def opened(tmp_path: Path) -> Any:
 
         def run(folder: Path, **options: Any) -> Source:
             job = Job(checkpoint=folder, responses=tmp_path / "absent.npy", out=tmp_path / "run", **options)
-            return open_source(job, stack)
+            return describe_source(job, stack).open()
 
         yield run
 
@@ -123,7 +123,7 @@ def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: 
 
 def test_engines_are_closed_with_the_stack(toy_bundle: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        source = open_source(Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path, threads=1), stack)
+        source = describe_source(Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path, threads=1), stack).open()
         engine: Any = source.decoder._engines["decode_latent"]  # type: ignore[union-attr]
         feeds = {"responses": np.zeros((1, 24), np.float32)}
         engine.run(feeds)
