@@ -65,7 +65,7 @@ def test_the_second_waits_and_says_so_and_the_file_is_never_taken_away(tmp_path:
     with locked(file, tmp_path / "data"):
         inode = file.stat().st_ino
         thread.start()
-        assert waiting.wait(240)
+        assert waiting.wait(600)
         assert not entered.is_set()
     thread.join()
     assert entered.is_set()

@@ -532,7 +532,7 @@ class Waiting(list[Any]):
     def __getitem__(self, index: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
             self.asked.set()
-            assert self.allowed.wait(60)
+            assert self.allowed.wait(600)
         return super().__getitem__(index)
 
 
@@ -544,7 +544,7 @@ def test_of_two_that_write_one_folder_the_second_says_so(tmp_path: Path) -> None
     results: list[Any] = []
     first = threading.Thread(target=lambda: results.append(write(tmp_path / "data", splits=slow, subject="first")))
     first.start()
-    assert pictures.asked.wait(60)
+    assert pictures.asked.wait(600)
     with pytest.raises(FileError, match="another process is working in .*data: wait for it, or give another folder"):
         write(tmp_path / "data", subject="second")
     pictures.allowed.set()

@@ -201,10 +201,10 @@ def test_a_second_process_waits_and_uses_what_the_first_has_made(models: Models,
     def progress(done: int, total: int) -> None:
         if done == 2:
             thread.start()
-            assert waits.wait(timeout=60)
+            assert waits.wait(timeout=600)
 
     found["first"] = extract_features(Pictures(), "train", models, cache_dir=tmp_path, batch_size=2, progress=progress)
-    thread.join(timeout=60)
+    thread.join(timeout=600)
     assert second.asked == []  # it has computed nothing
     assert len(lines) == 1
     assert "another process is working in" in lines[0]
