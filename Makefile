@@ -14,7 +14,7 @@ demo: $(VENV)/ready-export
 	$(BIN)/md-reconstruct demo --out $(RUN)
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # The repository's root is the package, so the type checker needs to see it under the package's name.
 lint: $(VENV)/ready-dev

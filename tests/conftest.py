@@ -27,21 +27,15 @@ hypothesis.settings.load_profile("the same everywhere")
 # PyTorch's own first seed: a test that is the first to load it begins with the same numbers.
 SEED = 67280421310721
 
-# What only a whole export of the tiny world can show, and the README, which makes one: made once, by one worker.
+# What only a whole export of the tiny world can show, which takes minutes and is made once for all workers.
 WHOLE = {"readme_story", "tiny_bundle"}
 
 
-@pytest.hookimpl(tryfirst=True)  # the workers read the groups in the same hook
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give workers whole files, whose fixtures are made once, and the longest piece of work first."""
-    groups = {item: "whole" if _is_whole(item) else str(item.path) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: groups[item] != "whole")
-
-
-def _is_whole(item: pytest.Item) -> bool:
-    return not WHOLE.isdisjoint(getattr(item, "fixturenames", ()))
+    """The whole export is begun first, by the worker that takes the documents, and wanted by the others at the end."""
+    wanting = {item.path for item in items if not WHOLE.isdisjoint(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: 0 if item.path.name == "test_docs.py" else 1 + (item.path in wanting))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -133,8 +127,10 @@ def readme() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def readme_story(readme: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The README's own commands, in order, each run once for all tests."""
-    return readme.Story(tmp_path_factory.mktemp("readme"))
+    """The README's own commands, in order, each run once for all tests of all workers."""
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent / "readme" if shared else tmp_path_factory.mktemp("readme")
+    return readme.Story(folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from minddiffuser.export import cli as export
 from minddiffuser.runtime import cli as reconstruct
@@ -42,22 +43,27 @@ def typed(page: Path) -> list[list[str]]:
 
 
 class Story:
-    """Runs the commands in `folder`, each at most once, as far as somebody asks."""
+    """Runs the commands in `folder`, each at most once, as far as somebody asks; processes of a test run share it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        for name, level in (("boat", 60), ("dog", 200)):
-            write_png(folder / "my_drawings" / f"{name}.png", np.full((40, 30, 3), level, np.uint8))
-        self._left = typed(README)
-        self.names = [command[1] for command in self._left]
+        self._folder, self._commands = folder, typed(README)
+        self.names = [command[1] for command in self._commands]
 
     def until(self, last: str | None) -> Path:
-        """Run what is left up to the first command of that name, or to the end; give the folder."""
-        done = self.names[: len(self.names) - len(self._left)]
-        while self._left and last not in done:
-            program, *arguments = self._left[0]
-            with contextlib.chdir(self._folder):
-                code = COMMANDS[program].main([*arguments, *SMALLER[arguments[0]]])
-            assert code == 0, f"{shlex.join(self._left[0])} ended with {code}; what it said is above"
-            done.append(self._left.pop(0)[1])
+        """Run what is not done up to the first command of that name, or to the end; give the folder."""
+        self._folder.mkdir(exist_ok=True)
+        with FileLock(self._folder / ".lock"):
+            for name, level in (("boat", 60), ("dog", 200)):
+                write_png(self._folder / "my_drawings" / f"{name}.png", np.full((40, 30, 3), level, np.uint8))
+            count = len(self.names) if last is None else 1 + self.names.index(last)
+            for number, command in enumerate(self._commands[:count]):
+                self._run(self._folder / f".done-{number}", *command)
         return self._folder
+
+    def _run(self, done: Path, program: str, *arguments: str) -> None:
+        if done.exists():
+            return
+        with contextlib.chdir(self._folder):
+            code = COMMANDS[program].main([*arguments, *SMALLER[arguments[0]]])
+        assert code == 0, f"{program} {shlex.join(arguments)} ended with {code}; what it said is above"
+        done.touch()

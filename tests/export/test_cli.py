@@ -133,7 +133,7 @@ def test_missing_models_and_data(command: Command, small_checkpoint: Path, small
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
     refused(command(*given[:-3], tmp_path / "thesis", *given[-2:]), "is there and is no bundle")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "thesis"]  # a lock file stays
 
 
 def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: Path) -> None:
