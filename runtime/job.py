@@ -415,7 +415,7 @@ def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
         Given(
             embed=source.networks.embedding if source.embeds else None,
             embed_identity=json.dumps(computed, sort_keys=True),
-            classifier=source.judge,
+            classifier=source.classifier,
             captions=[given.captions[trial] for trial in work.good] if given.captions else (),
             device=source.device,
         )

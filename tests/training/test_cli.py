@@ -279,9 +279,14 @@ def test_world_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return out
 
     monkeypatch.setattr("minddiffuser.training.tinyworld.world.make_world", make_world)
-    argv = ["world", "--out", str(tmp_path), "--part", "clip", "--part", "judge", "--effort", "0.1"]
+    argv = ["world", "--out", str(tmp_path), "--part", "clip", "--part", "classifier", "--effort", "0.1"]
     assert main(argv) == 0
-    assert (seen["out"], seen["parts"], seen["effort"], seen["device"]) == (tmp_path, ["clip", "judge"], 0.1, "auto")
+    assert (seen["out"], seen["parts"], seen["effort"], seen["device"]) == (
+        tmp_path,
+        ["clip", "classifier"],
+        0.1,
+        "auto",
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def open_out(out: Path) -> None:
 
 
 def is_world(folder: Path) -> bool:
-    """Whether a model folder was made here: any diffusers pipeline has model_index.json, only ours a judge."""
+    """Whether a model folder was made here: any diffusers pipeline has model_index.json, only ours a classifier."""
     if (folder / "training.json").is_file():  # the first file that appears in a new world
         return read_json(folder / "training.json", "the world's training").get("format") == "minddiffuser-world"
-    return (folder / "model_index.json").is_file() and (folder / "judge" / "judge.json").is_file()
+    return (folder / "model_index.json").is_file() and (folder / "classifier" / "classifier.json").is_file()
 
 
 def open_work(work: Path, identity: Mapping[str, Any]) -> None:
