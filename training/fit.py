@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
-from ..runtime.data.target import check_place
 from ..runtime.decode import open_checkpoint
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
+from ..runtime.output import check_place
 from . import libraries, scores
 from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data, pictures_shown

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..runtime.checkpoint import DESCRIPTION, OPTIONAL_FILES, TARGETS, file_name
 from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json, read_tensors, sha256_of, write_bytes, write_json, write_tensors
-from ..runtime.output import contents, draft_of
+from ..runtime.output import check_free, contents, draft_of
 
 Array = NDArray[Any]
 
@@ -76,7 +76,7 @@ class Journal:
                 raise _other(folder)
             self.files = self._whole(content.get("files"), _OURS)
             self._parts = self._whole(content.get("parts"), _OUR_PART)
-        elif folder.exists():
+        else:
             refuse_strangers(folder)
         self._write()
 
@@ -174,12 +174,7 @@ def refuse_strangers(folder: Path) -> None:
     FileError
         It is a file, or somebody's folder.
     """
-    if not folder.is_dir():
-        raise FileError(f"{folder} is a file, expected a folder to write to: choose another --out")
-    # What a full disk or a desktop left behind says nothing about whose a folder is.
-    found = next(contents(folder), None)
-    if found is not None:
-        raise FileError(f"{folder} is not empty (it holds {found}) and no unfinished fit: choose another --out")
+    check_free(folder, "checkpoint or an unfinished fit")
 
 
 def _other(folder: Path) -> FileError:

@@ -453,7 +453,7 @@ def test_a_folder_of_another_fit_is_refused(tmp_path: Path, data: Data, finished
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileError, match=r"not empty \(it holds notes.txt\)"):
+    with pytest.raises(FileError, match="holds notes.txt and is not a checkpoint or an unfinished fit"):
         fit(data, Models(), tmp_path, SETTINGS)
     with pytest.raises(FileError, match="is a file"):
         fit(data, Models(), tmp_path / "notes.txt", SETTINGS)

@@ -10,7 +10,6 @@ compared, and told.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import check_format, read_json, write_json
+from ...runtime.files import cannot_write, check_format, read_json, write_json
 from ...runtime.images import fit_square, to_float
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
@@ -156,7 +155,7 @@ def _make(
     except OSError as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(_cannot_write(folder.parent, error)) from error
+        raise cannot_write(folder.parent, error) from error
     found = _open(folder, key, shapes)
     if found is None:
         raise FileError(f"the features in {folder} are not what was just written: check that drive, and run again")
@@ -408,9 +407,3 @@ def _mean_context(captions: Sequence[Sequence[str]], models: Models) -> Float32:
     encoded = models.encode_text(texts).double().cpu().numpy()
     means = [encoded[[row[text] for text in image]].mean(axis=0) for image in captions]
     return np.stack(means).astype(np.float32)
-
-
-def _cannot_write(folder: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full while writing features to {folder}: free some space and run the same command again"
-    return f"features cannot be written to {folder} ({error.strerror or error}): choose another folder"

@@ -75,7 +75,7 @@ def make_world(
     open_out(out)
     if names != ["quality"]:  # which reads the model folder only
         open_work(work, _identity(effort))
-    with system_errors(out, work):
+    with system_errors(work):
         for name in names:
             # Other processes may train other parts beside this one; two parts write the model folder itself.
             with (
