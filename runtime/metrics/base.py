@@ -76,7 +76,7 @@ class Metric:
         outside = values[(values < low - _ROUNDING) | (values > high + _ROUNDING)]  # NaN is neither
         if outside.size:
             raise InputError(
-                f"the metric {self.name} gave {outside[0]:.6g}, its range is {low:g} to {high:g}: correct one of the two"
+                f"the metric {self.name} gave {outside[0]:.6g}, its range is {low:g} to {high:g}: correct one of them"
             )
         return values
 
