@@ -175,7 +175,7 @@ def test_data_and_places_are_looked_at_before_models(
     out = str(tmp_path / "out")
     cases = [
         ([str(data), "--out", str(file)], "is a file"),
-        ([str(data), "--out", str(mine)], "not empty (it holds thesis.tex)"),
+        ([str(data), "--out", str(mine)], "holds thesis.tex and is not a checkpoint or an unfinished fit"),
         ([str(data), "--out", str(begun)], "holds an unfinished fit of other data, models or settings"),
         ([str(data), "--out", out, "--cache", str(file)], "cannot be written"),
         ([str(data), "--out", out, "--n-folds", "7"], "12 training stimuli cannot be split into 7 folds"),

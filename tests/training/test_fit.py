@@ -378,7 +378,7 @@ def test_single_edits_of_the_journal_change_no_number(
     half = tmp_path / "half"
     with pytest.raises(KeyboardInterrupt):
         fit(data, Models(), half, SETTINGS, progress=killed)
-    names = ("fit.json", "journal/mask.safetensors.json", "journal/scores-00-latent.part.safetensors.json")
+    names = ("fit.json", "journal/mask.safetensors.json", "journal/scores-0-0.part.safetensors.json")
     n_finished, before = 0, contents(half)
     edits = [(name, *edit) for name in names for edit in single_edits(json.loads((half / name).read_text()), 25)]
     for name, edit, changed in edits:
@@ -555,7 +555,7 @@ def test_a_damaged_journal_says_what_to_delete(tmp_path: Path, data: Data, damag
     with pytest.raises(KeyboardInterrupt):
         fit(data, Models(), out, SETTINGS, progress=killed)
     text = (out / "fit.json").read_text()
-    changed = {"half": text[:40], "version": text.replace(": 1,", ": 2,"), "kind": text.replace("er-fit", "er-run")}
+    changed = {"half": text[:40], "version": text.replace(": 2,", ": 3,"), "kind": text.replace("er-fit", "er-run")}
     assert changed[damage] != text
     (out / "fit.json").write_text(changed[damage])
     advice = "fit.json that is not this release's: choose another --out"
