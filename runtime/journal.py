@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,21 @@ _SEAL = "seal"
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A finished piece: the hash of each of its files by its path in the folder, and what else is known of it."""
+    """A finished piece: the hash of each of its files by its path in the folder, and what else is known of it.
+
+    `order` grows from piece to piece in the order in which they were finished.
+    """
 
     name: str
+    order: int
     files: Mapping[str, str]
     content: Mapping[str, Any]
 
 
 class Journal:
     """The records of one folder, whose lock the caller holds.
+
+    Ask it for what is finished (:meth:`records`, or :meth:`finished` of every piece) before more is.
 
     Parameters
     ----------
@@ -42,21 +48,23 @@ class Journal:
     """
 
     def __init__(self, folder: Path, key: str = "") -> None:
-        self._folder, self._key = folder, key
+        self._folder, self._key, self._order = folder, key, 0
 
     def finish(self, name: str, files: Sequence[str], **content: Any) -> Record:
         """Record a piece whose files are all written and renamed; `content` is JSON, without tuples."""
         hashes = {file: sha256_of(self._folder / file) for file in files}
+        self._order += 1
         whole = {
             "format": "minddiffuser-journal",
             "version": VERSION,
             "key": self._key,
             "name": name,
+            "order": self._order,
             "files": hashes,
             "content": content,
         }
         write_json(self._path(name), {**whole, _SEAL: _seal(whole)})
-        return Record(name=name, files=hashes, content=content)
+        return Record(name=name, order=self._order, files=hashes, content=content)
 
     def finished(self, name: str, **expected: Any) -> Record | None:
         """The record of a piece, or None where it is to be made (again).
@@ -89,14 +97,14 @@ class Journal:
         places = {self._folder / file: digest for file, digest in files.items()}
         if not all(place.is_file() and sha256_of(place) == digest for place, digest in places.items()):
             return None
-        return Record(name=name, files=files, content=content)
+        self._order = max(self._order, whole["order"])
+        return Record(name=name, order=whole["order"], files=files, content=content)
 
-    def records(self) -> Iterator[Record]:
-        """Every finished piece."""
-        for path in sorted((self._folder / FOLDER).glob("*.json")):
-            record = self.finished(path.name.removesuffix(".json"))
-            if record is not None:
-                yield record
+    def records(self) -> list[Record]:
+        """Every finished piece, in the order in which they were finished."""
+        names = [path.name.removesuffix(".json") for path in (self._folder / FOLDER).glob("*.json")]
+        found = [record for record in map(self.finished, names) if record is not None]
+        return sorted(found, key=lambda record: record.order)
 
     def drop(self) -> None:
         """Take the records away, and what a kill left of them; a file of somebody else's stays."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,8 +87,7 @@ class Journal:
     @property
     def libraries(self) -> dict[str, str]:
         """The versions that the pieces were fitted with: "2.3.0, then 2.4.1" where they changed on the way."""
-        made = sorted((record.content for record in self._whole.values()), key=lambda content: content["order"])
-        return reduce(libraries.merged, [content["libraries"] for content in made])
+        return libraries.of_all(self._whole.values())
 
     def path(self, name: str) -> Path:
         """Where a file of the folder lies."""
@@ -120,8 +118,7 @@ class Journal:
         self._finished(name)
 
     def _finished(self, name: str) -> None:
-        order = 1 + max((record.content["order"] for record in self._whole.values()), default=0)
-        self._whole[name] = self._records.finish(name, [name], order=order, libraries=self._now)
+        self._whole[name] = self._records.finish(name, [name], libraries=self._now)
 
     def has(self, name: str) -> bool:
         """Whether a piece was kept."""
