@@ -96,14 +96,14 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
 
 def write_card(
-    folder: Path, figures: Mapping[str, Any], parameters: Mapping[str, int], training: Mapping[str, Any] | None
+    folder: Path, metrics: Mapping[str, Any], parameters: Mapping[str, int], training: Mapping[str, Any] | None
 ) -> None:
     """Write README.md into a model folder.
 
     Parameters
     ----------
     folder : the model folder.
-    figures : what `quality.measure` returned.
+    metrics : what `quality.measure` returned.
     parameters : number of parameters by part ("vae", "unet", "text", "clip", "classifier").
     training : what `read_training` returned; without it the card says that it is not known.
 
@@ -120,7 +120,7 @@ def write_card(
         ) from error
     shares = {
         name: " | ".join(f"{100 * share:.1f} %" for share in value.values())
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if isinstance(value, dict)
     }
     text = _TEXT.format(
@@ -130,7 +130,7 @@ def write_card(
         n_backgrounds=len(BACKGROUNDS),
         made=made,
         **{f"n_{name}": f"{number:,}" for name, number in parameters.items()},
-        **{**figures, **shares},
+        **{**metrics, **shares},
     )
     write_bytes(folder / "README.md", text.encode("utf-8"))
 

@@ -30,7 +30,7 @@ Report = Callable[[int, int], None] | None
 def measure(
     folder: Path, progress: Report = None, *, n_renderings: int = 1_000, n_samples: int = 500
 ) -> dict[str, Any]:
-    """Every figure that the model card states, from the weights in `folder`.
+    """Every metric that the model card states, from the weights in `folder`.
 
     Renderings and captions come from `TEST_SEED`, with all combinations of words; accuracies on the combinations
     kept from training stand beside.

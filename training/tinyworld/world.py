@@ -299,10 +299,10 @@ def _quality(bench: _Bench) -> None:
     if not (bench.out / "model_index.json").is_file():
         raise FileError(f"{bench.out} holds no tiny world: make it with the part 'folder' first, or with all parts")
     training = read_training(bench.out)
-    figures = measure(bench.out, bench.report("measuring"))
-    write_json(bench.out / "quality.json", figures)
+    metrics = measure(bench.out, bench.report("measuring"))
+    write_json(bench.out / "quality.json", metrics)
     samples_page(bench.out, bench.out / "samples.png")
-    write_card(bench.out, figures, count_parameters(bench.out), training)
+    write_card(bench.out, metrics, count_parameters(bench.out), training)
 
 
 def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:
