@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
 
 from ..runtime.environment import same_version
 from ..runtime.journal import Record
@@ -31,9 +30,11 @@ def merged(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_all(records: Iterable[Record]) -> dict[str, str]:
-    """The versions of the pieces of one work, each of which says its own as "libraries"."""
-    made = sorted(records, key=lambda record: record.order)
-    return dict(reduce(merged, [record.content["libraries"] for record in made]))
+    """The versions of the pieces of one work, each of which says its own as "libraries"; there is one."""
+    found, *later = [record.content["libraries"] for record in sorted(records, key=lambda record: record.order)]
+    for now in later:
+        found = merged(found, now)
+    return dict(found)
 
 
 def _then(before: str, here: str) -> str:
