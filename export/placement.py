@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,15 @@ from ..runtime.bundle_schema import KIND, MANIFEST, ORT_CACHE, PRECISIONS, TARGE
 from ..runtime.errors import FileError
 from ..runtime.files import read_json
 from ..runtime.locks import beside, locked
-from ..runtime.output import check_writable, is_leftover
+from ..runtime.output import (
+    check_place,
+    contents,
+    is_left,
+    is_leftover,
+    left_beside,
+    replacing_folder,
+    restore,
+)
 
 # What md-export build names itself: a plan, or a folder of the engines of ONNX Runtime's TensorRT provider.
 _STEM = rf"[A-Za-z0-9_]+\.(?:{'|'.join(PRECISIONS)})\.[0-9a-f]{{12}}"
@@ -24,7 +31,6 @@ _PLAN = re.compile(rf"{_STEM}\.plan")
 _CACHE = re.compile(rf"{_STEM}|\.[A-Za-z0-9_]+\.(?:{'|'.join(PRECISIONS)})\.\d+\.draft")
 # What ONNX Runtime's TensorRT provider writes into its cache.
 _CACHED = frozenset({".engine", ".profile", ".timing"})
-_SYNOLOGY = "@eaDir"  # the one folder among what desktops and network drives leave
 
 
 def is_built(folder: Path, path: Path) -> bool:
@@ -61,11 +67,6 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _is_left(path: Path) -> bool:
-    """Whether a file, never a folder, was left by a process of ours or by a desktop."""
-    return _SYNOLOGY in (path.name, path.parent.name) or (is_leftover(path.name) and _is_plain(path))
-
-
 def check_out(out: Path, *, force: bool = False) -> None:
     """Refuse an output folder that cannot be made or in which anything would be lost.
 
@@ -77,10 +78,10 @@ def check_out(out: Path, *, force: bool = False) -> None:
         It is no folder, or holds something else than one bundle; or a bundle, and `force` is False; or another process
         is writing it, or it cannot be written.
     """
-    check_writable(out, "--out folder", beside=True)
-    if _is_free(out) and os.path.lexists(_aside(out)):
+    check_place(out, beside=True)
+    if any(kind == "old" for _, kind in left_beside(out)):
         with locked(beside(out), out):
-            _put_back(out)
+            restore(out)
     _checked(out, force=force)
 
 
@@ -134,23 +135,15 @@ def _described(out: Path) -> Bundle | str:
 def _is_free(out: Path) -> bool:
     """Whether there is nothing, or an empty folder."""
     try:
-        return not os.path.lexists(out) or (out.is_dir() and not _names(out))
+        return not os.path.lexists(out) or (out.is_dir() and not contents(out))
     except OSError as error:
         raise FileError(f"{out} cannot be read ({error.strerror}): give another --out folder") from error
-
-
-def _aside(out: Path) -> Path:
-    return out.parent / f".{out.name}.old"
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not _is_left(path))
 
 
 def _refuse_strangers(out: Path, listed: Collection[str]) -> None:
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        known = name in listed or name == MANIFEST or _is_left(path) or is_built(out, path)
+        known = name in listed or name == MANIFEST or is_left(path) or is_built(out, path)
         if not known and (path.is_symlink() or not path.is_dir()):
             raise FileError(
                 f"{out} holds {name}, which is not of the bundle there and would be lost: move it away, or give "
@@ -188,51 +181,9 @@ def in_place_of(out: Path, *, force: bool = False) -> Iterator[Place]:
     FileError
         `out` cannot be written, or something would be lost; see :func:`check_out`.
     """
-    try:
-        yield from _drafted(out, force=force)
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(
-            f"{out} cannot be written ({error.strerror or error}): free some space or choose another folder"
-        ) from error
-
-
-def _drafted(out: Path, *, force: bool) -> Iterator[Place]:
-    _put_back(out)
+    restore(out)
     there = _checked(out, force=force)
     old = None if there is None else _described(there)
-    aside, draft = _aside(out), out.parent / f".{out.name}.{os.getpid()}.draft"
-    draft_name = re.compile(rf"\.{re.escape(out.name)}\.\d+\.draft")
-    for left in out.parent.iterdir():
-        if draft_name.fullmatch(left.name):  # of this bundle, and not of one whose name begins so
-            shutil.rmtree(left, ignore_errors=True)
-    try:
-        draft.mkdir()
+    # Checked once more at the end: somebody may have put something there meanwhile.
+    with replacing_folder(out, MANIFEST, check=lambda: _checked(out, force=force)) as draft:
         yield Place(draft, None, old) if isinstance(old, str) else Place(draft, old)
-        _checked(out, force=force)  # what somebody has put there meanwhile
-        if out.exists():
-            out.rename(aside)
-        draft.rename(out)
-        if aside.exists():
-            aside.rename(draft)  # a half-deleted folder must not be taken for a bundle that was set aside
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _put_back(out: Path) -> None:
-    """Put an old bundle back that a killed export had set aside, or take it away where the new one is in place."""
-    aside = _aside(out)
-    if not os.path.lexists(aside):
-        return
-    if aside.is_symlink() or not (aside / MANIFEST).is_file():
-        raise FileError(
-            f"{aside} is in the way, where an old bundle is set aside: move it, or give another --out folder"
-        )
-    _refuse_strangers(aside, _manifest(aside).get("files", {}))
-    if out.exists() and _names(out):
-        aside.rename(out.parent / f".{out.name}.0.draft")
-    else:
-        if out.exists():
-            shutil.rmtree(out)
-        aside.rename(out)

@@ -41,16 +41,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(_cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # the folder may not even be one
             draft.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> FileError:
+    """What to say where the system does not let us write."""
+    name = f"{path}" if len(f"{path}") <= 120 else f"{str(path)[:60]}…"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full while writing {path}: free some space and run the same command again"
-    return f"{path} cannot be written ({error.strerror or error}): choose another folder or change its permissions"
+        return FileError(f"the disk is full while writing {name}: free some space and run the same command again")
+    reason = " ".join((error.strerror or str(error)).split())
+    return FileError(f"{name} cannot be written ({reason}): choose another folder or change its permissions")
 
 
 def cannot_open(what: str, path: Path, error: OSError) -> FileError:

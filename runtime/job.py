@@ -32,6 +32,7 @@ from .opening import Described, Source, describe_source
 from .progress import Phases
 from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
 from .report.page import write_report
+from .report.text import metrics_table
 from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
 from .screen import screen
 from .summary import write_summary
@@ -415,7 +416,7 @@ def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
         Given(
             embed=source.networks.embedding if source.embeds else None,
             embed_identity=json.dumps(computed, sort_keys=True),
-            classifier=source.judge,
+            classifier=source.classifier,
             captions=[given.captions[trial] for trial in work.good] if given.captions else (),
             device=source.device,
         )
@@ -448,7 +449,7 @@ def _measured(
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)
-    write_summary(
+    summary = write_summary(
         job.out,
         outcome,
         measured,
@@ -457,4 +458,5 @@ def _measured(
         notes=notes,
         trial_ids=given.named,
     )
+    stream.write(metrics_table(summary))
     return outcome

@@ -223,11 +223,7 @@ class _Measuring:
         for block in _blocks(pairs):
             stimuli, pictures = _images([stimulus for stimulus, _ in block]), _images([picture for _, picture in block])
             for metric in metrics:
-                values = np.asarray(metric(stimuli, pictures, ()), np.float64)
-                if values.shape != (len(block),):
-                    raise ShapeError(
-                        f"the metric {metric.name} gave {values.shape} for {len(block)} trials: return one value each"
-                    )
+                values = metric(stimuli, pictures, ())
                 for (stimulus, picture), value in zip(block, values, strict=True):
                     self._kept.put(_identity(metric), self._key(stimulus, picture), value)
             self._tell(len(block))

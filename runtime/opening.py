@@ -79,7 +79,7 @@ class Source:
         What the pictures' last bits depend on besides the files: backend, device, dtype, threads, and the GPU's name.
     libraries
         Names of the libraries whose versions matter to the pictures.
-    judge
+    classifier
         Folder of the classifier of concepts, or None.
     device
         For the classifier.
@@ -97,7 +97,7 @@ class Source:
     networks: Networks
     computing: dict[str, Any]
     libraries: tuple[str, ...]
-    judge: Path | None
+    classifier: Path | None
     device: str
     told: str
     largest_batch: int | None = None
@@ -231,7 +231,7 @@ def _engine_source(bundle: Bundle, engines: EngineSet, reason: str | None) -> So
             **_gpu(device),
         },
         libraries=(*_OURS, *_OF_BACKEND.get(choice.backend, _ONNX_RUNTIME)),
-        judge=None,
+        classifier=None,
         device="cpu",
         told=f"{networks.description} ({reason or choice.reason})",
         largest_batch=engines.largest_batch,
@@ -325,7 +325,7 @@ def _torch_source(
     models, threads = _open_models(job, decoder.preset)
     networks = TorchNetworks(models, checkpointing=not keeps_activations(job.settings.checkpointing, models.image_size))
     compared = ("minddiffuser", *TORCH_LIBRARIES)
-    judge = models.folder / "judge" if models.folder is not None else None
+    classifier = models.folder / "classifier" if models.folder is not None else None
     return Source(
         decoder=decoder,
         networks=networks,
@@ -337,7 +337,7 @@ def _torch_source(
             **_gpu(str(models.device)),
         },
         libraries=(*_OURS, *TORCH_LIBRARIES, *also),
-        judge=judge if judge is not None and judge.is_dir() else None,
+        classifier=classifier if classifier is not None and classifier.is_dir() else None,
         device=str(models.device),
         told=networks.description,
         notes=(

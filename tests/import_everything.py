@@ -14,11 +14,11 @@ if len(names) < 90:
     raise SystemExit(f"only {len(names)} modules found")
 
 # What is not Python has to be in the wheel too: the tiny world with all its parts, and the report's templates.
-from minddiffuser.runtime.metrics.judge import open_judge  # noqa: E402
+from minddiffuser.runtime.metrics.classifier import open_classifier  # noqa: E402
 from minddiffuser.runtime.models.open import load_models  # noqa: E402
 
 models = load_models("tiny")
-open_judge(models.folder / "judge")
+open_classifier(models.folder / "classifier")
 report = pathlib.Path(minddiffuser.__path__[0]) / "runtime" / "report"
 for name in ("page.html", "page.css", "page.js"):
     if not (report / name).is_file():

@@ -22,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
-from ..runtime.data.target import check_place
 from ..runtime.decode import open_checkpoint
-from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
-from . import libraries, scores
+from ..runtime.output import check_place
+from . import scores
 from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data, pictures_shown
 from .decoders.base import TARGETS, Decoder, changed, make_decoder
@@ -539,7 +538,7 @@ def _description(
             "constant_voxels": job.normaliser.constant.tolist(),
             "data": data.provenance,
             "python": platform.python_version(),
-            "libraries": versions(libraries.FIT),
+            "libraries": job.journal.libraries,
             "features": {"key": features.key, "libraries": features.libraries},
         },
         "files": dict(sorted(job.journal.files.items())),

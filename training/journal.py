@@ -1,6 +1,7 @@
-"""A folder written file by file: what is finished stays finished when the process is killed.
+"""A checkpoint's folder, written file by file: what is finished stays finished when the process is killed.
 
-Files that take long grow from parts, which are kept in the folder until all of it is finished.
+Files that take long grow from parts, which are kept in the folder until all of it is finished. `fit.json` says whose
+fit it is; each file and part has a record of its own, with the versions of the libraries that it was fitted with.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime import journal as records
 from ..runtime.checkpoint import DESCRIPTION, OPTIONAL_FILES, TARGETS, file_name
+from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError
-from ..runtime.files import check_format, read_json, read_tensors, sha256_of, write_bytes, write_json, write_tensors
-from ..runtime.output import contents, draft_of
+from ..runtime.files import check_format, read_json, read_tensors, write_bytes, write_json, write_tensors
+from ..runtime.output import check_free, contents, draft_of
+from . import libraries
 
 Array = NDArray[Any]
 
-VERSION = 1
+VERSION = 2
 NAME = "fit.json"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
@@ -56,10 +60,6 @@ class Journal:
     about : str
         A hash of data and settings alone, for :func:`check_begun`.
 
-    Attributes
-    ----------
-    files : file name to SHA-256 of what is finished
-
     Raises
     ------
     FileError
@@ -67,32 +67,27 @@ class Journal:
     """
 
     def __init__(self, folder: Path, key: str, about: str = "") -> None:
-        self._folder, self._key, self._about = folder, key, about
-        self.files: dict[str, str] = {}
-        self._parts: dict[str, str] = {}
         if (folder / NAME).exists():
-            content = _read(folder)
-            if content.get("key") != key:
+            if _read(folder).get("key") != key:
                 raise _other(folder)
-            self.files = self._whole(content.get("files"), _OURS)
-            self._parts = self._whole(content.get("parts"), _OUR_PART)
-        elif folder.exists():
+        else:
             refuse_strangers(folder)
-        self._write()
+        write_json(folder / NAME, {"format": _FORMAT, "version": VERSION, "key": key, "about": about})
+        self._folder, self._records, self._now = folder, records.Journal(folder, key), versions(libraries.FIT)
+        self._whole: dict[str, records.Record] = {}
+        for record in self._records.records():
+            if (_OURS.fullmatch(record.name) or _OUR_PART.fullmatch(record.name)) and [*record.files] == [record.name]:
+                self._whole[record.name] = record
 
-    def _whole(self, listed: object, ours: re.Pattern[str]) -> dict[str, str]:
-        """Those of the listed files whose bytes are what was written."""
-        found = {}
-        for name, digest in listed.items() if isinstance(listed, dict) else ():
-            path = self._folder / name
-            if ours.fullmatch(name) and path.is_file() and sha256_of(path) == digest:
-                found[name] = digest
-        return found
+    @property
+    def files(self) -> dict[str, str]:
+        """File name to SHA-256 of what is finished."""
+        return {name: record.files[name] for name, record in self._whole.items() if not _OUR_PART.fullmatch(name)}
 
-    def _write(self) -> None:
-        content: dict[str, Any] = {"format": _FORMAT, "version": VERSION, "key": self._key}
-        content |= {"about": self._about, "files": self.files, "parts": self._parts}
-        write_json(self._folder / NAME, content)
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions that the pieces were fitted with: "2.3.0, then 2.4.1" where they changed on the way."""
+        return libraries.of_all(self._whole.values())
 
     def path(self, name: str) -> Path:
         """Where a file of the folder lies."""
@@ -123,12 +118,11 @@ class Journal:
         self._finished(name)
 
     def _finished(self, name: str) -> None:
-        self.files[name] = sha256_of(self._folder / name)
-        self._write()
+        self._whole[name] = self._records.finish(name, [name], libraries=self._now)
 
     def has(self, name: str) -> bool:
         """Whether a piece was kept."""
-        return name + _PART in self._parts
+        return name + _PART in self._whole
 
     def part(self, name: str) -> dict[str, Array] | None:
         """The arrays of a piece that was kept, or None."""
@@ -138,8 +132,7 @@ class Journal:
         """Keep a piece of a file that is not finished."""
         file = name + _PART
         write_tensors(self._folder / file, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
-        self._parts[file] = sha256_of(self._folder / file)
-        self._write()
+        self._finished(file)
 
     def close(self, name: str, content: Mapping[str, Any]) -> None:
         """Write the description that makes the folder whole, and drop the journal, the parts and what a kill left."""
@@ -149,6 +142,7 @@ class Journal:
             of = draft_of(path.name) or ""
             if _OUR_PART.fullmatch(path.name) or _OUR_PART.fullmatch(of) or of in drafts:
                 path.unlink(missing_ok=True)
+        self._records.drop()
         (self._folder / NAME).unlink(missing_ok=True)
 
 
@@ -174,12 +168,7 @@ def refuse_strangers(folder: Path) -> None:
     FileError
         It is a file, or somebody's folder.
     """
-    if not folder.is_dir():
-        raise FileError(f"{folder} is a file, expected a folder to write to: choose another --out")
-    # What a full disk or a desktop left behind says nothing about whose a folder is.
-    found = next(contents(folder), None)
-    if found is not None:
-        raise FileError(f"{folder} is not empty (it holds {found}) and no unfinished fit: choose another --out")
+    check_free(folder, "checkpoint or an unfinished fit")
 
 
 def _other(folder: Path) -> FileError:
@@ -196,7 +185,7 @@ def _others(folder: Path) -> list[str]:
     return [
         name
         for name in contents(folder)
-        if name not in (NAME, DESCRIPTION) and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
+        if name not in (NAME, DESCRIPTION, records.FOLDER) and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
     ]
 
 

@@ -283,7 +283,7 @@ def simulate_fmri(
     """Responses of both splits.
 
     Each voxel's signal is brought to mean 0 and variance 1 over the *training* pictures, test pictures with the
-    same figures. One showing adds Gaussian noise whose standard deviation differs between voxels, log-normal
+    same numbers. One showing adds Gaussian noise whose standard deviation differs between voxels, log-normal
     around 1 / snr. The stated ceiling of a trial of r averaged showings is 1 / (1 + noise variance / r), relative
     to the signal's variance over the training pictures in both splits.
 
@@ -330,13 +330,13 @@ def noise_ceiling(noise_sd: NDArray[np.float64], n_averaged: int) -> F32:
 
     Signals have that variance over the training pictures, so the ceilings of both splits refer to these: test
     pictures that move a voxel less or more explain less or more of their own trials' variance. Unlike NSD's
-    figures it is a share in [0, 1], not percent.
+    percentages it is a share in [0, 1], not percent.
     """
     return (1 / (1 + noise_sd**2 / n_averaged)).astype(np.float32)
 
 
 def _signals(brain: Brain, drives: Mapping[str, Drives], compression: float) -> dict[str, F32]:
-    """Mean 0 and variance 1 over the training pictures; all figures come from those."""
+    """Mean 0 and variance 1 over the training pictures; all numbers come from those."""
     structural = _standardise({split: part.structural for split, part in drives.items()})
     semantic = _standardise({split: part.semantic for split, part in drives.items()})
     where: F32 = np.sqrt(brain.structural).astype(np.float32)

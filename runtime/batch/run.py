@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from ..errors import InputError, ShapeError
 from ..files import write_json
 from ..images import write_png
+from ..journal import Journal, Record
 from .grid import batch_grid
 from .identity import remove_drafts
-from .journal import Record, finished, write_record
 
 Pictures = NDArray[np.uint8]
 BROKE_OFF = "a refinement broke off: its loss became NaN or infinite, and the best picture before that was kept"
@@ -124,8 +125,9 @@ def run_batch(
         raise InputError(f"none of the {len(responses)} trials can be reconstructed{_first_reason(skipped)}")
     seconds: dict[str, float] = defaultdict(float)
     remove_drafts(folder)
-    records = [finished(folder, k, trials) for k, trials in enumerate(batches)]
-    done = sum(len(record.trials) for record in records if record is not None)
+    journal = Journal(folder)
+    records = [journal.finished(_name(k), trials=list(trials)) for k, trials in enumerate(batches)]
+    done = sum(len(trials) for trials, record in zip(batches, records, strict=True) if record is not None)
     if on_progress is not None:
         on_progress(done, total)
     failed: list[int] = []
@@ -134,13 +136,14 @@ def run_batch(
         if not trials:
             continue
         if record is None:
-            record = _one_batch(folder, k, trials, reconstruct(trials, responses[list(trials)]))
+            result = reconstruct(trials, responses[list(trials)])
+            record = _one_batch(folder, trials, result, partial(journal.finish, _name(k)))
             done += len(trials)
             if on_progress is not None:
                 on_progress(done, total)
-        failed += record.failed
-        lost |= record.lost
-        for phase, spent in record.seconds.items():
+        failed += record.content["failed"]
+        lost |= {int(trial): reason for trial, reason in record.content["lost"].items()}
+        for phase, spent in record.content["seconds"].items():
             seconds[phase] += spent
     made = tuple(trial for trials in batches for trial in trials if trial not in lost)
     return Outcome(trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed), lost=lost)
@@ -152,7 +155,11 @@ def _first_reason(skipped: Mapping[int, str]) -> str:
     return ": the file holds no trial"
 
 
-def _one_batch(folder: Path, k: int, trials: Sequence[int], result: BatchResult) -> Record:
+def _name(batch: int) -> str:
+    return f"{batch:06d}"
+
+
+def _one_batch(folder: Path, trials: Sequence[int], result: BatchResult, finish: Callable[..., Record]) -> Record:
     """Write a batch's pictures and curves, then its record; nothing stays of a trial without a picture."""
     files = []
     for kind, pictures in {"stage1": result.stage1, "stage2": result.stage2, **result.controls}.items():
@@ -170,7 +177,8 @@ def _one_batch(folder: Path, k: int, trials: Sequence[int], result: BatchResult)
     broke = [] if result.failed is None else [t for t, off in zip(trials, result.failed, strict=True) if off]
     failed = [trial for trial in broke if trial not in result.lost]
     files += _write_curves(folder, trials, result, failed)
-    return write_record(folder, k, trials, result.seconds, files, failed, result.lost)
+    lost = {str(trial): reason for trial, reason in result.lost.items()}
+    return finish(files, trials=list(trials), seconds=dict(result.seconds), failed=failed, lost=lost)
 
 
 def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, failed: Sequence[int]) -> list[str]:

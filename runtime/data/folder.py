@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import FileError, InputError, check_choice
 from ..files import check_format, read_json, sha256_of, write_json, write_tensors
 from ..images import png_bytes, read_image
-from ..output import is_desktop
+from ..output import is_desktop, replacing_folder
 from ..stimuli import stimulus_ids
 from .given import Part, description_of, parts_of, picture
 from .given import SplitData as SplitData
@@ -32,7 +32,7 @@ from .schema import (
     check_values,
     constant_voxels,
 )
-from .target import check_target, claimed, replacing_folder
+from .target import check_target, claimed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -317,7 +317,7 @@ def _prepared(splits: Mapping[str, SplitData], **about: Any) -> tuple[dict[str, 
 
 
 def _write(folder: Path, parts: Mapping[str, Part], description: Mapping[str, Any]) -> DataFolder:
-    with replacing_folder(folder) as draft:
+    with replacing_folder(folder, "data.json") as draft:
         for name in SPLITS:
             _write_part(draft, name, parts[name], description["image_size"])
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})

@@ -1,25 +1,21 @@
-"""Where a data folder is written: what may be replaced, and how one folder takes another's place.
+"""Where a data folder is written, and which one may be replaced.
 
-The new folder grows under a hidden name beside the old one; then two renames exchange them. The old one is deleted
-only when the new one is in its place, so that nothing that stops the process in between loses both. A lock beside the
-folder keeps two processes from making the same one.
+A lock beside the folder keeps two processes from making the same one.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FileError
-from ..files import check_format, read_json
+from ..files import cannot_write, check_format, read_json
 from ..locks import beside as lock_of
 from ..locks import locked
-from ..output import is_desktop
+from ..output import check_place, contents, is_desktop, real, restore
 from .schema import SPLITS, VERSION
 from .trial_ids import TRIAL_IDS
 
@@ -36,7 +32,7 @@ def check_target(folder: Path | str, *, replace: bool = False) -> None:
         The place is a file, cannot be written, or holds something that is not a data folder, or one that may not be
         replaced, or one with other files in it; or another process is writing it.
     """
-    shown, folder = Path(folder), _real(folder)
+    shown, folder = Path(folder), real(folder)
     if os.path.lexists(lock_of(folder)):  # somebody works there, or did: only under the lock is it as it will stay
         with claimed(shown, replace=replace):
             return
@@ -48,18 +44,18 @@ def check_target(folder: Path | str, *, replace: bool = False) -> None:
 def claimed(folder: Path | str, *, replace: bool = False) -> Iterator[None]:
     """Hold the right to write a data folder, after the checks of :func:`check_target`.
 
-    Hold it from before the work until :func:`replacing_folder` is done, so that of two processes that make the same
-    folder the second says so at once, and not after its work.
+    Hold it from before the work until the folder is in its place, so that of two processes that make the same folder
+    the second says so at once, and not after its work.
 
     Raises
     ------
     FileError
         As of :func:`check_target`.
     """
-    shown, folder = Path(folder), _real(folder)
+    shown, folder = Path(folder), real(folder)
     check_place(folder, f".{folder.name}.{os.getpid()}.draft", beside=True)
     with locked(lock_of(folder), shown):
-        _restore(folder)
+        restore(folder)
         _check_free(folder, shown, replace)
         yield
 
@@ -70,10 +66,10 @@ def _check_free(folder: Path, shown: Path, replace: bool) -> None:
             return
         if not folder.is_dir():
             raise FileError(f"{shown} is a file: choose another name for the data folder")
-        if not _is_empty(folder):
+        if contents(folder):
             _check_replaceable(folder, str(shown), replace)
     except OSError as error:
-        raise error if isinstance(error, FileError) else _cannot_write(shown, error) from error
+        raise error if isinstance(error, FileError) else cannot_write(shown, error) from error
 
 
 def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
@@ -93,10 +89,6 @@ def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
         raise FileError(f"{shown} cannot be replaced while you are in it: change to another folder and try again")
 
 
-def _is_empty(folder: Path) -> bool:
-    return all(is_desktop(path.name) for path in folder.iterdir())
-
-
 def _stray(folder: Path) -> str | None:
     """Something in a data folder that does not belong there, relative to it."""
     allowed = [("", _CONTENT), ("stimuli", SPLITS)]
@@ -111,125 +103,3 @@ def _stray(folder: Path) -> str | None:
                 if not _PICTURE.fullmatch(path.name) and not is_desktop(path.name):
                     return str(path.relative_to(folder))
     return None
-
-
-def check_place(folder: Path | str, *names: str, beside: bool = False) -> None:
-    """Refuse a folder that cannot be made or written, without making it; call it before hours of work.
-
-    Parameters
-    ----------
-    folder : a folder to be made, or to be written into.
-    names : the longest names that will be made in it, or with `beside` next to it.
-
-    Raises
-    ------
-    FileError
-        A name is too long, a parent is a file, or the nearest folder that exists may not be written.
-    """
-    shown, folder = Path(folder), _real(folder)
-    existing = folder.parent if beside else folder
-    missing = [folder.name, *names]
-    while not os.path.lexists(existing) and existing != existing.parent:
-        missing.append(existing.name)
-        existing = existing.parent
-    try:
-        if not existing.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
-        for name in missing:  # one by one: below a folder that is not there yet, no name is too long
-            _stat(existing / name)
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"no permission to write to {existing}")
-    except OSError as error:
-        raise _cannot_write(shown, error) from error
-
-
-def _stat(path: Path) -> None:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-
-
-@contextmanager
-def replacing_folder(folder: Path | str) -> Iterator[Path]:
-    """Give a new folder beside `folder`; put it in its place on success, remove it on failure.
-
-    The caller holds :func:`claimed`. Whatever happens in between, an interruption too, `folder` is then either the old
-    one or the new one. What a killed process left is put right by the next call.
-    """
-    shown, folder = Path(folder), _real(folder)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _restore(folder)
-        draft.mkdir()
-        yield draft
-        _exchange(draft, folder, old)
-    except OSError as error:
-        raise error if isinstance(error, FileError) else _cannot_write(shown, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _exchange(draft: Path, folder: Path, old: Path) -> None:
-    if folder == Path.cwd() and _is_empty(folder):
-        # Renaming the folder that somebody's shell is in would leave that shell in a deleted one.
-        _fill(folder, draft)
-        return
-    try:
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _fill(folder: Path, draft: Path) -> None:
-    """Move everything from `draft` into the empty `folder`, data.json last: without it, it is no data folder."""
-    names = sorted((path.name for path in draft.iterdir()), key=lambda name: name == "data.json")
-    try:
-        for name in names:
-            (draft / name).rename(folder / name)
-    except BaseException:
-        for name in names:
-            if (folder / name).exists():
-                (folder / name).rename(draft / name)
-        raise
-
-
-def _restore(folder: Path) -> None:
-    """Bring back a folder that a killed process had moved away, and remove what such processes left.
-
-    Under the lock: whoever made these is dead.
-    """
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(old|draft)")
-    try:
-        left = [(path, pattern.fullmatch(path.name)) for path in sorted(folder.parent.iterdir())]
-    except OSError:
-        return  # no parent yet, or one that cannot be listed: nothing that could be restored
-    for path, match in left:
-        if match is None:
-            continue
-        with suppress(OSError):
-            if match[1] == "old" and not folder.exists():
-                path.rename(folder)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _real(folder: Path | str) -> Path:
-    # Not Path.resolve, which raises for a loop of links: that is told where the place is first used.
-    return Path(os.path.realpath(folder))
-
-
-def _cannot_write(folder: Path, error: OSError) -> FileError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FileError(f"the disk is full while writing {folder}: free some space and run the same command again")
-    name = f"{folder}" if len(f"{folder}") <= 120 else f"{str(folder)[:60]}…"
-    return FileError(f"{name} cannot be written ({error.strerror or error}): choose another folder")

@@ -14,6 +14,9 @@ from ..errors import InputError, ShapeError
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
 
+# By which a sum of some ten million float64 products may leave the range: 1e7 units of 2e-16, rounded up.
+_ROUNDING = 1e-8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -35,6 +38,8 @@ class Metric:
         and of its picture. With `compares_pictures` it takes a third argument, the stimulus id of each trial.
     better
         Which direction is better.
+    range
+        The smallest and the largest value that there can be.
     compares_pictures
         Whether a trial's value depends on other trials' stimuli too; not for whole images, which are never all held.
     min_pictures
@@ -49,6 +54,7 @@ class Metric:
     needs: str
     function: Callable[..., FloatArray]
     better: Literal["higher", "lower"] = "higher"
+    range: tuple[float, float] = (-np.inf, np.inf)
     compares_pictures: bool = False
     min_pictures: int = 1
     headline: bool = True
@@ -59,10 +65,20 @@ class Metric:
         return 1 if self.better == "higher" else -1
 
     def __call__(self, truth: Array, prediction: Array, stimulus_ids: Sequence[str]) -> FloatArray:
-        """Value of each of n trials, (n,) float64."""
-        if self.compares_pictures:
-            return self.function(truth, prediction, stimulus_ids)
-        return self.function(truth, prediction)
+        """Value of each of n trials, (n,) float64; one that is not what the metric says of itself is refused."""
+        given = (truth, prediction, stimulus_ids) if self.compares_pictures else (truth, prediction)
+        values = np.asarray(self.function(*given), np.float64)
+        if values.shape != (len(truth),):
+            raise ShapeError(
+                f"the metric {self.name} gave {values.shape} for {len(truth)} trials: return one value each"
+            )
+        low, high = self.range
+        outside = values[(values < low - _ROUNDING) | (values > high + _ROUNDING)]  # NaN is neither
+        if outside.size:
+            raise InputError(
+                f"the metric {self.name} gave {outside[0]:.6g}, its range is {low:g} to {high:g}: correct one of them"
+            )
+        return values
 
 
 def check_pictures(images: Array, reconstructions: Array) -> None:

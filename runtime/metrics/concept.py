@@ -35,4 +35,5 @@ CONCEPT_TOP1 = Metric(
     meaning="How often a separately trained classifier names the object that was shown.",
     needs="labels",
     function=concept_top1,
+    range=(0, 1),
 )

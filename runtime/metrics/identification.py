@@ -87,6 +87,7 @@ CLIP_TWO_WAY = Metric(
     "own model folder's, the network stage 2 works with, so read it with care.",
     needs="clip",
     function=two_way,
+    range=(0, 1),
     compares_pictures=True,
     min_pictures=2,
     headline=False,

@@ -52,4 +52,5 @@ PIXCORR = Metric(
     meaning="Correlation of the pixels. 1 would be the same picture, 0 is no relation.",
     needs="images",
     function=pixcorr,
+    range=(-1, 1),
 )

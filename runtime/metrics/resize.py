@@ -1,4 +1,4 @@
-"""Bilinear resampling as two small matrices, equal to torch's antialiased one."""
+"""Bilinear resampling of pictures in numpy, and the size at which published comparisons look at them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,18 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import InputError
+from ..resampling import resize_matrix
 from .base import Array, FloatArray
 
 WORKING_SIZES = (256, 425)
-
-
-@lru_cache(maxsize=32)
-def resampling_matrix(n_in: int, n_out: int) -> FloatArray:
-    """The weights (n_out, n_in) of bilinear resampling along one axis.
-
-    Each output pixel is a mean of the input under a triangle centred on it, as wide as the coarser of the two
-    grids and cut at the border: `torch.nn.functional.interpolate(mode="bilinear", antialias=True,
-    align_corners=False)` and torchvision's `Resize` on float tensors.
-    """
-    step = n_in / n_out
-    width = max(step, 1.0)
-    centres = (np.arange(n_out) + 0.5) * step
-    distance = np.abs(np.arange(n_in) + 0.5 - centres[:, None]) / width
-    weights = np.maximum(1 - distance, 0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    weights.flags.writeable = False  # shared by all callers through the cache
-    return weights
 
 
 def resize(pictures: Array, height: int, width: int) -> FloatArray:
     """Resample the last two axes of `pictures` (..., H, W) to (..., height, width), float64."""
     if height < 1 or width < 1:
         raise InputError(f"the new size is {height} x {width}, expected at least 1 x 1: choose a larger one")
-    rows = resampling_matrix(pictures.shape[-2], height)
-    columns = resampling_matrix(pictures.shape[-1], width)
+    rows = resize_matrix(pictures.shape[-2], height, "bilinear")
+    columns = resize_matrix(pictures.shape[-1], width, "bilinear")
     resized: FloatArray = rows @ pictures.astype(np.float64) @ columns.T
     return resized
 
@@ -44,7 +27,7 @@ def resize(pictures: Array, height: int, width: int) -> FloatArray:
 def _working_matrix(n_in: int) -> FloatArray:
     matrix = np.eye(n_in)
     for size in WORKING_SIZES:
-        matrix = resampling_matrix(len(matrix), size) @ matrix
+        matrix = resize_matrix(len(matrix), size, "bilinear") @ matrix
     matrix.flags.writeable = False
     return matrix
 

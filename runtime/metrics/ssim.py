@@ -87,6 +87,7 @@ SSIM = Metric(
     meaning="Structural similarity in two-dimensional windows. 1 would be the same picture.",
     needs="images",
     function=ssim,
+    range=(-1, 1),
 )
 SSIM_COLUMNS = Metric(
     name="ssim_columns",
@@ -94,5 +95,6 @@ SSIM_COLUMNS = Metric(
     meaning="The one-dimensional variant behind many published tables; kept for comparison.",
     needs="images",
     function=ssim_columns,
+    range=(-1, 1),
     headline=False,
 )

@@ -19,10 +19,11 @@ from safetensors import safe_open
 
 from ..errors import FileError, InputError
 from ..files import read_json
+from ..resampling import KERNELS
 from .contents import ONE_FILE, check_readable, told_permissions
 from .fields import ABSENT, check_types, hints_of, is_number, refuse, shown
 from .locate import HUB, LOCAL, hub_file
-from .preprocess import KERNELS, Preprocessing
+from .preprocess import Preprocessing
 from .structure import check_tower
 
 DEFAULT = "ViT-B-32:openai"

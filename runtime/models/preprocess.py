@@ -11,48 +11,14 @@ and in an exported graph, where an antialiased resize operator often does not ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import ShapeError
-
-Float64 = NDArray[np.float64]
-
-
-def _cubic(x: Float64) -> Float64:
-    """Keys' cubic with a = -0.5, the one of Pillow and of torch's antialiased resize."""
-    x = np.abs(x)
-    near = (1.5 * x - 2.5) * x**2 + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    result: Float64 = np.where(x < 1, near, np.where(x < 2, far, 0.0))
-    return result
-
-
-def _triangle(x: Float64) -> Float64:
-    result: Float64 = np.maximum(1 - np.abs(x), 0.0)
-    return result
-
-
-KERNELS: dict[str, Callable[[Float64], Float64]] = {"bicubic": _cubic, "bilinear": _triangle}
-
-
-def resize_matrix(n_in: int, n_out: int, interpolation: str = "bicubic") -> Float64:
-    """The antialiased resize of a line of `n_in` pixels to `n_out`, as a matrix (n_out, n_in) float64.
-
-    Rows sum to one; when shrinking, the filter is stretched by n_in / n_out.
-    """
-    scale = n_in / n_out
-    centre = (np.arange(n_out) + 0.5) * scale
-    distance = (np.arange(n_in) + 0.5) - centre[:, None]
-    weight = KERNELS[interpolation](distance / max(scale, 1.0))
-    matrix: Float64 = weight / weight.sum(axis=1, keepdims=True)
-    return matrix
+from ..resampling import resize_matrix
 
 
 @lru_cache(maxsize=16)

@@ -21,6 +21,7 @@ from .words import (
     direction,
     figure,
     interval,
+    metric_label,
     metric_words,
 )
 
@@ -155,7 +156,7 @@ def _of(count: float, noun: str) -> str:
 
 
 def _directions(metrics: Mapping[str, Any]) -> str:
-    lower = [_plain(name) for name in metrics if direction(name) < 0]
+    lower = [metric_label(name) for name in metrics if direction(name) < 0]
     if not lower:
         return "Higher is better."
     if all(direction(name) < 0 for name in metrics):
@@ -213,12 +214,7 @@ def _drawing(name: str, entry: Mapping[str, Any], controls: Mapping[str, Mapping
         return ""
     label, _ = metric_words(name)
     spoken = "; ".join(f"{source} {figure(value, signed=True)}" for source, value, _, _ in rows)
-    drawing = charts.intervals(rows, f"Change in {_plain(name)}, stage 2 minus stage 1: {spoken}")
+    drawing = charts.intervals(rows, f"Change in {metric_label(name)}, stage 2 minus stage 1: {spoken}")
     note = "; lower is better" if direction(name) < 0 else ""
     caption = f"<figcaption><strong>{label}</strong>, stage 2 minus stage 1{note}</figcaption>"
     return f'<figure class="panel">{caption}{drawing}</figure>'
-
-
-def _plain(name: str) -> str:
-    metric = METRICS.get(name)
-    return name if metric is None else metric.label

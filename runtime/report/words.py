@@ -63,13 +63,19 @@ def explanation(*, simulated: bool, has_stage2: bool) -> str:
     return " ".join(words)
 
 
-def metric_words(name: str) -> tuple[str, str]:
-    """A metric's short name and its meaning, as HTML; an unknown metric is called by its own name."""
+def metric_label(name: str) -> str:
+    """A metric's short name; an unknown one is called by its own name."""
     metric = METRICS.get(name)
-    if metric is None:
-        return escape(name), ""
-    meaning = metric.meaning if metric.better == "higher" else f"{metric.meaning} Lower is better."
-    return escape(metric.label), escape(meaning)
+    return name if metric is None else metric.label
+
+
+def metric_words(name: str) -> tuple[str, str]:
+    """A metric's short name and its meaning, as HTML."""
+    metric = METRICS.get(name)
+    meaning = "" if metric is None else metric.meaning
+    if metric is not None and metric.better == "lower":
+        meaning += " Lower is better."
+    return escape(metric_label(name)), escape(meaning)
 
 
 def direction(name: str) -> int:

@@ -230,7 +230,7 @@ def test_a_folder_with_a_name_like_a_leftovers_is_somebodys(export: Export, tmp_
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_opened(export: Export, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileError, match="cannot be made, since .*file is a file: give another folder"):
+    with pytest.raises(FileError, match=r"bundle cannot be written \(.*file is a file\): choose another folder"):
         export(tmp_path / "file" / "bundle", models=tmp_path / "nowhere")
     with (
         locked(beside(tmp_path / "out"), tmp_path / "out"),
@@ -247,17 +247,6 @@ def test_a_link_to_a_bundle_stays_a_link(export: Export, copied: Path, tmp_path:
     assert (tmp_path / "link").readlink() == copied
     assert set(Bundle.open(copied).graphs) == {"decode_latent"}
     assert names(tmp_path) == ["bundle", "link"]
-
-
-def test_a_folder_of_someones_in_the_place_of_a_set_aside_bundle_is_kept(
-    export: Export, copied: Path, tmp_path: Path
-) -> None:
-    out, aside = copied, tmp_path / ".bundle.old"
-    aside.mkdir()
-    (aside / "thesis.txt").write_text("mine")
-    with pytest.raises(FileError, match=r"\.bundle\.old is in the way"):
-        export(out, force=True)
-    assert contents(aside) == {"thesis.txt": b"mine"}
 
 
 def test_an_empty_folder_becomes_a_bundle_and_so_does_the_folder_one_is_in(
@@ -396,7 +385,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_bundle(
         return real(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(FileError, match="cannot be written .No space left on device.: free some space") as error:
+    with pytest.raises(FileError, match="the disk is full while writing .*: free some space") as error:
         export(out, force=True)
     one_sentence(error)
     assert contents(out) == before
@@ -473,7 +462,7 @@ def interrupt(*_told: Any) -> None:
 
 def test_killed_between_two_renames(export: Export, tmp_path: Path) -> None:
     """The old bundle is set aside and the new one not in place: the next export begins by putting the old one back."""
-    out, aside = tmp_path / "bundle", tmp_path / ".bundle.old"
+    out, aside = tmp_path / "bundle", tmp_path / ".bundle.4711.old"
     export(out, settings={"graphs": ("decode_latent",)})
     before = contents(out)
     out.rename(aside)

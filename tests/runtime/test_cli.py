@@ -169,7 +169,7 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
 KILLED = """
 import os, signal, sys
 from minddiffuser.runtime import cli
-from minddiffuser.runtime.batch import journal
+from minddiffuser.runtime import journal
 
 last, write = sys.argv[1], journal.write_json
 

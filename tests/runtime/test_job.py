@@ -174,7 +174,7 @@ def test_a_place_without_permission_is_told_before_anything_is_read(
     of_bundle[1] = str(tmp_path / "absent")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     line = refusal(change(of_bundle, "--out", tmp_path / "new" / "run"), capsys)
-    assert f"cannot be written (no permission in {tmp_path})" in line
+    assert f"cannot be written (no permission to write to {tmp_path})" in line
 
 
 def test_what_a_desktop_leaves_in_a_folder_is_no_hindrance(of_bundle: list[str], tmp_path: Path) -> None:

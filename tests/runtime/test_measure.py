@@ -19,6 +19,8 @@ from minddiffuser.runtime.metrics import METRICS
 from minddiffuser.runtime.metrics.base import Metric
 from minddiffuser.runtime.metrics.extractors import Features, Given
 from minddiffuser.runtime.report.page import write_report
+from minddiffuser.runtime.report.text import metrics_table
+from minddiffuser.runtime.report.words import figure
 from minddiffuser.runtime.summary import write_summary
 
 SHOWN = "aabbccddeeff"  # the picture of each trial
@@ -323,6 +325,8 @@ def test_a_registered_metric_is_everywhere_without_another_edit(
     assert row["stage2"] < row["stage1"]
     assert row["decoded_minus_shuffled"]["ci95"][1] < 0
     assert content["controls"]["shuffled"]["rms"]["difference"] < 0
+    (line,) = [line for line in metrics_table(content).splitlines() if line.startswith("RMS <error>")]
+    assert line.split()[2:5] == [figure(row["stage1"]), figure(row["stage2"]), figure(row["difference"], signed=True)]
     page = write_report(run).read_text()
     label = "RMS &lt;error&gt;"
     assert f"{label} falls in stage 2, and ends below shuffled targets (better)" in page
@@ -346,6 +350,9 @@ def test_a_faulty_metric_or_extractor_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(METRICS, "pixcorr", replace(METRICS["pixcorr"], function=lambda one, other: np.zeros(1)))
     with pytest.raises(ShapeError, match=r"metric pixcorr gave \(1,\)"):
         measured(run)
+    monkeypatch.setitem(METRICS, "pixcorr", replace(METRICS["pixcorr"], function=lambda one, other: 2 + np.zeros(3)))
+    with pytest.raises(InputError, match=r"metric pixcorr gave 2, its range is -1 to 1: correct one of them"):
+        METRICS["pixcorr"](np.zeros(3), np.zeros(3), "abc")
     monkeypatch.setitem(METRICS, "pixcorr", replace(METRICS["pixcorr"], needs="lpips"))
     with pytest.raises(InputError, match="extractor 'lpips'"):
         open_extractors(Given())

@@ -91,7 +91,7 @@ def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
     assert "onnxruntime" in source.libraries
     assert "torch" not in source.libraries
     assert source.told.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
-    assert (source.judge, source.largest_batch, source.embeds) == (None, None, True)
+    assert (source.classifier, source.largest_batch, source.embeds) == (None, None, True)
 
 
 def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, small_world: Path) -> None:

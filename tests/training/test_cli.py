@@ -175,7 +175,7 @@ def test_data_and_places_are_looked_at_before_models(
     out = str(tmp_path / "out")
     cases = [
         ([str(data), "--out", str(file)], "is a file"),
-        ([str(data), "--out", str(mine)], "not empty (it holds thesis.tex)"),
+        ([str(data), "--out", str(mine)], "holds thesis.tex and is not a checkpoint or an unfinished fit"),
         ([str(data), "--out", str(begun)], "holds an unfinished fit of other data, models or settings"),
         ([str(data), "--out", out, "--cache", str(file)], "cannot be written"),
         ([str(data), "--out", out, "--n-folds", "7"], "12 training stimuli cannot be split into 7 folds"),
@@ -279,9 +279,14 @@ def test_world_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return out
 
     monkeypatch.setattr("minddiffuser.training.tinyworld.world.make_world", make_world)
-    argv = ["world", "--out", str(tmp_path), "--part", "clip", "--part", "judge", "--effort", "0.1"]
+    argv = ["world", "--out", str(tmp_path), "--part", "clip", "--part", "classifier", "--effort", "0.1"]
     assert main(argv) == 0
-    assert (seen["out"], seen["parts"], seen["effort"], seen["device"]) == (tmp_path, ["clip", "judge"], 0.1, "auto")
+    assert (seen["out"], seen["parts"], seen["effort"], seen["device"]) == (
+        tmp_path,
+        ["clip", "classifier"],
+        0.1,
+        "auto",
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from json_edits import single_edits
 
+from minddiffuser.runtime.checkpoint import DESCRIPTION
 from minddiffuser.runtime.decode import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.training import blocks as block_rule
+from minddiffuser.training import journal
 from minddiffuser.training.decoders.base import DECODERS, make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
@@ -124,7 +126,8 @@ SETTINGS = FitSettings(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_fit_can_be_opened_and_decodes_its_training_data(tmp_path: Path, data: Data, features: Features) -> None:
@@ -375,18 +378,20 @@ def test_single_edits_of_the_journal_change_no_number(
     half = tmp_path / "half"
     with pytest.raises(KeyboardInterrupt):
         fit(data, Models(), half, SETTINGS, progress=killed)
-    journal = json.loads((half / "fit.json").read_text())
+    names = ("fit.json", "journal/mask.safetensors.json", "journal/scores-0-0.part.safetensors.json")
     n_finished, before = 0, contents(half)
-    for edit, changed in single_edits(journal, 250):
-        (half / "fit.json").write_text(json.dumps(changed))
+    edits = [(name, *edit) for name in names for edit in single_edits(json.loads((half / name).read_text()), 25)]
+    for name, edit, changed in edits:
+        (half / name).write_text(json.dumps(changed))
         # Where it goes on is enough: what it would write then is the same as in the other tests.
         with pytest.raises((ZeroDivisionError, FileError)) as caught:
             fit(data, Models(), half, SETTINGS, progress=lambda *_: 1 / 0)
         n_finished += caught.type is ZeroDivisionError
         if caught.type is FileError:
             assert len(str(caught.value).splitlines()) == 1, edit
-            assert {**contents(half), "fit.json": b""} == {**before, "fit.json": b""}
-    assert n_finished > 100
+            assert {**contents(half), name: b""} == {**before, name: b""}
+        (half / name).write_bytes(before[name])
+    assert n_finished > 30
     assert contents(fit(data, Models(), half, SETTINGS)) == whole
 
 
@@ -399,6 +404,24 @@ def test_a_file_damaged_after_the_kill_is_fitted_again(tmp_path: Path, data: Dat
         fit(data, Models(), tmp_path / "c", SETTINGS, progress=killed)
     (tmp_path / "c" / "latent.safetensors").write_bytes(b"half")
     open_checkpoint(fit(data, Models(), tmp_path / "c", SETTINGS))
+
+
+def test_a_fit_that_goes_on_under_another_library_says_both_versions(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(name: str, _done: int, _total: int) -> None:
+        if name == "selection":
+            raise KeyboardInterrupt
+
+    here = json.loads((fit(data, Models(), tmp_path / "whole", SETTINGS) / DESCRIPTION).read_text())
+    here = here["provenance"]["libraries"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(journal, "versions", lambda names: {**here, "scipy": "0.1"})
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), tmp_path / "c", SETTINGS, progress=killed)
+    content = json.loads((fit(data, Models(), tmp_path / "c", SETTINGS) / DESCRIPTION).read_text())
+    assert content["provenance"]["libraries"] == {**here, "scipy": f"0.1, then {here['scipy']}"}
+    assert not (tmp_path / "c" / "journal").exists()
 
 
 def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None:
@@ -453,7 +476,7 @@ def test_a_folder_of_another_fit_is_refused(tmp_path: Path, data: Data, finished
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileError, match=r"not empty \(it holds notes.txt\)"):
+    with pytest.raises(FileError, match="holds notes.txt and is not a checkpoint or an unfinished fit"):
         fit(data, Models(), tmp_path, SETTINGS)
     with pytest.raises(FileError, match="is a file"):
         fit(data, Models(), tmp_path / "notes.txt", SETTINGS)
@@ -532,7 +555,7 @@ def test_a_damaged_journal_says_what_to_delete(tmp_path: Path, data: Data, damag
     with pytest.raises(KeyboardInterrupt):
         fit(data, Models(), out, SETTINGS, progress=killed)
     text = (out / "fit.json").read_text()
-    changed = {"half": text[:40], "version": text.replace(": 1,", ": 2,"), "kind": text.replace("er-fit", "er-run")}
+    changed = {"half": text[:40], "version": text.replace(": 2,", ": 3,"), "kind": text.replace("er-fit", "er-run")}
     assert changed[damage] != text
     (out / "fit.json").write_text(changed[damage])
     advice = "fit.json that is not this release's: choose another --out"

@@ -34,17 +34,6 @@ class Cut:
     def describe(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def read(cls, content: object) -> Cut:
-        """Read what :meth:`describe` gave; ValueError where it did not."""
-        kinds = {"n_captions": int, "n_cut": int, "first": str, "left": str}
-        if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != kinds:
-            raise ValueError("cut captions")
-        found = cls(**content)
-        if not 0 <= found.n_cut <= found.n_captions:
-            raise ValueError("cut captions")
-        return found
-
     def line(self) -> str:
         """One sentence, or nothing when every caption is whole."""
         if self.n_cut == 0:

@@ -1,8 +1,9 @@
 """What the decoders are fitted to: context, latent, structure and semantic feature of every stimulus of a split.
 
 Kept on disk under a key of everything that decides them, so that nothing stale is ever read; written a batch at a
-time, so that memory does not grow with the number of stimuli and a run that was killed goes on where it was. Rows are
-hashed as they are written and compared when they are read. Who computes holds a lock beside the folder; others wait.
+time, so that memory does not grow with the number of stimuli and a run that was killed goes on where it was. A batch's
+rows are hashed as they are written and compared when they are read; those that differ are computed again. Who computes
+holds a lock beside the folder; others wait.
 
 Versions of libraries are no part of the key: they change the last digits, and features take hours. They are kept,
 compared, and told.
@@ -10,7 +11,6 @@ compared, and told.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -18,6 +18,9 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from math import prod
+from operator import add
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +30,9 @@ from numpy.typing import NDArray
 
 from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import check_format, read_json, write_json
+from ...runtime.files import cannot_write, check_format, read_json, write_json
 from ...runtime.images import fit_square, to_float
+from ...runtime.journal import Journal, Record
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.structure import PRESETS
@@ -36,7 +40,7 @@ from .. import libraries
 from .captions import Cut, cut_captions, encoded_as
 from .checks import check_finite, check_varies
 
-VERSION = 2
+VERSION = 3
 """Of the files, and of how features are computed from models and stimuli: raise it when either changes."""
 DESCRIPTION = "features.json"
 
@@ -120,51 +124,30 @@ def extract_features(
     folder = Path(cache_dir) / key[:32]
     total = data.n_stimuli(split)
     shapes = _shapes(data.captions(split), models, total)
-
-    def fill(target: _Target) -> None:
-        _fill(target, data, split, models, batch_size, progress)
-
-    found = _open(folder, key, shapes)
-    if found is None:
+    rows = _Rows(folder, key, shapes)
+    if not rows.done.all():
         with locked(beside(folder), folder, wait=True, on_wait=say):
-            found = _open(folder, key, shapes)  # another process may have made them just now
-            if found is None:
-                found = _make(folder, key, ingredients, shapes, fill)
-            elif progress is not None:
-                progress(total, total)
-    elif progress is not None:
+            rows = _Rows(folder, key, shapes)  # another process may have made them just now
+            if not rows.done.all():
+                try:
+                    rows.begin(ingredients)
+                    _fill(rows, data, split, models, batch_size, progress)
+                except OSError as error:
+                    raise error if isinstance(error, FileError) else cannot_write(folder.parent, error) from error
+                progress = None  # it has received the end
+        rows = _Rows(folder, key, shapes)
+        if not rows.done.all():
+            raise FileError(f"the features in {folder} are not what was just written: check that drive, and run again")
+    if progress is not None:
         progress(total, total)
+    features = rows.features()
     if say is not None:
-        for line in _notes(found):
+        for line in _notes(features, rows.cut):
             say(line)
-    features, _ = found
     return features
 
 
-def _make(
-    folder: Path,
-    key: str,
-    ingredients: dict[str, Any],
-    shapes: dict[str, tuple[int, ...]],
-    fill: Callable[[_Target], None],
-) -> _Opened:
-    """Let `fill` compute what is missing, in a folder beside, and give the whole its name."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        fill(_prepare(partial, key, ingredients, shapes))
-        _publish(partial, folder)
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(_cannot_write(folder.parent, error)) from error
-    found = _open(folder, key, shapes)
-    if found is None:
-        raise FileError(f"the features in {folder} are not what was just written: check that drive, and run again")
-    return found
-
-
-def _notes(found: _Opened) -> list[str]:
-    features, cut = found
+def _notes(features: Features, cut: Cut) -> list[str]:
     differing = libraries.differences(features.libraries, versions(libraries.FEATURES))
     notes = [cut.line()]
     if differing:
@@ -208,156 +191,120 @@ def _shapes(captions: Sequence[Sequence[str]], models: Models, total: int) -> di
     return {"context": (total, *models.context_shape), **shapes}
 
 
-@dataclass
-class _Target:
-    """The files being written: `done` of `total` rows are whole, and `hashes` are those of their bytes."""
+class _Rows:
+    """The arrays of one key in `folder`, and which of their rows are whole: `done`, (n_stimuli,) bool.
 
-    folder: Path
-    shapes: dict[str, tuple[int, ...]]
-    content: dict[str, Any]
-    hashes: dict[str, Any]
+    One record of the journal for each batch, with the hashes of its rows.
+    """
 
-    @property
-    def done(self) -> int:
-        return int(self.content["done"])
+    def __init__(self, folder: Path, key: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._folder, self._key, self._shapes = folder, key, shapes
+        self.done = np.zeros(next(iter(shapes.values()))[0], bool)
+        self._journal, self._records = Journal(folder, key), list[Record]()
+        if self._is_begun():
+            for record in self._journal.records():
+                if self._is_whole(record):
+                    self._take(record)
 
-    @property
-    def total(self) -> int:
-        return _n_rows(self.shapes)
+    def _is_begun(self) -> bool:
+        """Whether the description and the arrays of full length are there, whatever the rows hold."""
+        try:
+            content = read_json(self._folder / DESCRIPTION, "the features' description")
+            check_format(content, self._folder / DESCRIPTION, "features", VERSION)
+            for name in self._shapes:
+                self._map(name)
+        except (FileError, OSError, ValueError):
+            return False
+        return content.get("key") == self._key
 
-    def write(self, rows: dict[str, Float32], cut: Cut) -> None:
+    def _is_whole(self, record: Record) -> bool:
+        start, stop = record.content["rows"]
+        if self.done[start:stop].any():
+            return False
+        hashes = {name: self._hash(name, start, stop) for name in self._shapes}
+        return bool(record.content["sha256"] == hashes)
+
+    def _take(self, record: Record) -> None:
+        self.done[slice(*record.content["rows"])] = True
+        self._records.append(record)
+
+    def begin(self, ingredients: Mapping[str, Any]) -> None:
+        """Make empty arrays of full length, where there is nothing to go on with."""
+        if self._is_begun():
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        for name, shape in self._shapes.items():
+            np.lib.format.open_memmap(self._folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+        content = {"format": "minddiffuser-features", "version": VERSION, "key": self._key}
+        write_json(self._folder / DESCRIPTION, {**content, "ingredients": ingredients, "shapes": self._shapes})
+
+    def write(self, start: int, rows: Mapping[str, Float32], cut: Cut) -> None:
+        """Write the rows from `start` on, then their record."""
         # Through plain files, not the mapping: a full disk is then an error to report and not a bus error, and
         # written pages do not count as this process's memory.
-        done, count = self.done, len(next(iter(rows.values())))
+        hashes, stop = {}, start + len(next(iter(rows.values())))
         for name, values in rows.items():
-            path, data = self.folder / f"{name}.npy", np.ascontiguousarray(values, np.float32).tobytes()
-            with open(path, "r+b") as file:
-                file.seek(_start(path, self.shapes[name]) + done * _row_bytes(self.shapes[name]))
+            data = np.ascontiguousarray(values, np.float32).tobytes()
+            with open(self._folder / f"{name}.npy", "r+b") as file:
+                file.seek(self._place(name, start))
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())  # before `done` says so
-            self.hashes[name].update(data)
-        self.content |= {
-            "done": done + count,
-            "sha256": {name: digest.hexdigest() for name, digest in self.hashes.items()},
-            "captions": (Cut.read(self.content["captions"]) + cut).describe(),
-        }
-        write_json(self.folder / DESCRIPTION, self.content)
+                os.fsync(file.fileno())  # before the record says so
+            hashes[name] = hashlib.sha256(data).hexdigest()
+        said = {"captions": cut.describe(), "libraries": versions(libraries.FEATURES)}
+        self._take(self._journal.finish(f"{start:08d}", [], rows=[start, stop], sha256=hashes, **said))
+
+    def features(self) -> Features:
+        """What is whole, mapped."""
+        arrays = {name: self._map(name) for name in self._shapes}
+        arrays.setdefault("context", None)  # type: ignore[arg-type]
+        return Features(**arrays, folder=self._folder, key=self._key, libraries=libraries.of_all(self._records))
+
+    @property
+    def cut(self) -> Cut:
+        """The captions that did not fit."""
+        cuts = [Cut(**record.content["captions"]) for record in self._records]
+        return reduce(add, cuts)
+
+    def _map(self, name: str) -> Float32:
+        array: Float32 = np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        if array.shape != self._shapes[name] or array.dtype != np.float32:
+            raise ValueError(name)
+        return array
+
+    def _place(self, name: str, row: int) -> int:
+        """Where a row begins in a file of full length."""
+        n_rows, *shape = self._shapes[name]
+        return (self._folder / f"{name}.npy").stat().st_size - 4 * prod(shape) * (n_rows - row)
+
+    def _hash(self, name: str, start: int, stop: int) -> str:
+        digest, place, end = hashlib.sha256(), self._place(name, start), self._place(name, stop)
+        with open(self._folder / f"{name}.npy", "rb") as file:
+            file.seek(place)
+            while data := file.read(min(end - place, _HASHED_AT_ONCE)):
+                digest.update(data)
+                place += len(data)
+        return digest.hexdigest()
 
 
-def _n_rows(shapes: dict[str, tuple[int, ...]]) -> int:
-    return next(iter(shapes.values()))[0]
-
-
-def _row_bytes(shape: tuple[int, ...]) -> int:
-    return 4 * int(np.prod(shape[1:]))
-
-
-def _start(path: Path, shape: tuple[int, ...]) -> int:
-    """Where the rows begin in a file of full length."""
-    return path.stat().st_size - _row_bytes(shape) * shape[0]
-
-
-def _prepare(folder: Path, key: str, ingredients: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> _Target:
-    """Go on with what an earlier run left, or make empty files of full length."""
-    now = versions(libraries.FEATURES)
-    found = _whole_rows(folder, key, shapes)
-    if found is not None:
-        content, hashes = found
-        content["libraries"] = libraries.merged(content["libraries"], now) if content["done"] else now
-        return _Target(folder, shapes, content, hashes)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name, shape in shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
-    content = {"format": "minddiffuser-features", "version": VERSION, "key": key, "done": 0}
-    content |= {"libraries": now, "captions": Cut().describe(), "ingredients": ingredients, "shapes": shapes}
-    write_json(folder / DESCRIPTION, content)
-    return _Target(folder, shapes, content, {name: hashlib.sha256() for name in shapes})
-
-
-def _whole_rows(
-    folder: Path, key: str, shapes: dict[str, tuple[int, ...]]
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The description and the hashes so far; None when nothing is there, it is damaged, or of another key."""
-    try:
-        content = read_json(folder / DESCRIPTION, "the features' description")
-        check_format(content, folder / DESCRIPTION, "features", VERSION)
-        Cut.read(content["captions"])
-        done, before = content["done"], content["libraries"]
-        good = type(done) is int and 0 <= done <= _n_rows(shapes) and isinstance(before, dict)
-        if content["key"] != key or not good or not all(isinstance(value, str) for value in before.values()):
-            return None
-        hashes = {}
-        for name, shape in shapes.items():
-            _map(folder, name, shape)
-            hashes[name] = _hash_rows(folder / f"{name}.npy", shape, done)
-            if done > 0 and hashes[name].hexdigest() != content["sha256"][name]:
-                return None
-    except (FileError, OSError, KeyError, TypeError, ValueError):
-        return None
-    return content, hashes
-
-
-def _hash_rows(path: Path, shape: tuple[int, ...], n_rows: int) -> Any:
-    digest, left = hashlib.sha256(), n_rows * _row_bytes(shape)
-    with open(path, "rb") as file:
-        file.seek(_start(path, shape))
-        while left > 0:
-            data = file.read(min(left, _HASHED_AT_ONCE))
-            if not data:
-                raise ValueError(path)
-            digest.update(data)
-            left -= len(data)
-    return digest
-
-
-def _map(folder: Path, name: str, shape: tuple[int, ...]) -> Float32:
-    array: Float32 = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    if array.shape != shape or array.dtype != np.float32:
-        raise ValueError(name)
-    return array
-
-
-_Opened = tuple[Features, Cut]
-
-
-def _open(folder: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> _Opened | None:
-    """Finished features whose bytes are those that were written."""
-    found = _whole_rows(folder, key, shapes)
-    if found is None or found[0]["done"] != _n_rows(shapes):
-        return None
-    content, _ = found
-    arrays = {name: _map(folder, name, shape) for name, shape in shapes.items()}
-    arrays.setdefault("context", None)  # type: ignore[arg-type]
-    return Features(**arrays, folder=folder, key=key, libraries=content["libraries"]), Cut.read(content["captions"])
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Give the whole folder its name; what lies there was found damaged, or was written by another run just now."""
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-
-
-def _fill(
-    target: _Target, data: Stimuli, split: str, models: Models, batch_size: int, progress: Progress | None
-) -> None:
+def _fill(rows: _Rows, data: Stimuli, split: str, models: Models, batch_size: int, progress: Progress | None) -> None:
     captions, layers = data.captions(split), tuple(f"block {number + 1}" for number in PRESETS[models.preset])
     first: _First | None = None
-    if progress is not None:
-        progress(target.done, target.total)
-    while target.done < target.total:
-        stop = min(target.done + batch_size, target.total)
-        images = _sized(data.images(split, target.done, stop), models.image_size)
-        texts = captions[target.done : stop]
-        rows = _features(images, texts, models)
-        check_finite(rows, target.done, layers)
+    report, total = progress or (lambda _done, _total: None), len(rows.done)
+    report(int(rows.done.sum()), total)
+    while not rows.done.all():
+        start = int(rows.done.argmin())
+        after = np.flatnonzero(rows.done[start:])
+        stop = min(start + batch_size, start + int(after[0]) if len(after) else total)
+        images, texts = _sized(data.images(split, start, stop), models.image_size), captions[start:stop]
+        found = _features(images, texts, models)
+        check_finite(found, start, layers)
         said = encoded_as(texts, models)
-        first = first or _First(images[0], said[0] if said else {}, {k: row[:1] for k, row in rows.items()})
-        first.compare(images, said, rows, layers)
-        target.write(rows, cut_captions(texts, models))
-        if progress is not None:
-            progress(target.done, target.total)
+        first = first or _First(images[0], said[0] if said else {}, {k: row[:1] for k, row in found.items()})
+        first.compare(images, said, found, layers)
+        rows.write(start, found, cut_captions(texts, models))
+        report(int(rows.done.sum()), total)
 
 
 @dataclass(frozen=True)
@@ -408,9 +355,3 @@ def _mean_context(captions: Sequence[Sequence[str]], models: Models) -> Float32:
     encoded = models.encode_text(texts).double().cpu().numpy()
     means = [encoded[[row[text] for text in image]].mean(axis=0) for image in captions]
     return np.stack(means).astype(np.float32)
-
-
-def _cannot_write(folder: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full while writing features to {folder}: free some space and run the same command again"
-    return f"features cannot be written to {folder} ({error.strerror or error}): choose another folder"

@@ -27,7 +27,7 @@ be checked against a truth that is known.
 | `text_encoder/`, `tokenizer/` | CLIPTextModel over 15 tokens, byte-pair tokenizer | {n_text} |
 | `scheduler/` | Stable Diffusion 1.4's noise schedule | |
 | `clip/` | open_clip model, ViT of twelve blocks with patches of 8 pixels, and its text tower | {n_clip} |
-| `judge/` | a small convolutional classifier, kept apart from everything that stage 2 sees | {n_judge} |
+| `classifier/` | a small convolutional classifier, kept apart from everything that stage 2 sees | {n_classifier} |
 
 Weights are stored as float16 and loaded as float32.
 
@@ -44,9 +44,9 @@ training did not see, all combinations of words among them.
 |---|---|---|---|
 | CLIP zero-shot | {clip_zero_shot} |
 | the same, on held-out combinations only | {clip_zero_shot_held_out} |
-| captions to pictures from pure noise (50 DDIM steps, guidance 5), marked by the judge | {samples_judged} |
-| the judge on renderings | {judge_on_renderings} |
-| the judge on renderings through the VAE | {judge_on_vae_round_trip} |
+| captions to pictures from pure noise (50 DDIM steps, guidance 5), classified | {classifier_on_samples} |
+| the classifier on renderings | {classifier_on_renderings} |
+| the classifier on renderings through the VAE | {classifier_on_vae_round_trip} |
 
 VAE round trip: {vae_psnr_db:.1f} dB PSNR (mean over pictures).
 
@@ -58,8 +58,9 @@ latent of 256. It says nothing about how well a method works on real brains or r
 """
 
 
-_MADE = """{command}, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the judge on
-{n_judge_pictures:,} of another seed). One in twenty combinations of thing, colour and place never occurs in training.
+_MADE = """{command}, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the classifier on
+{n_classifier_pictures:,} of another seed). One in twenty combinations of thing, colour and place never occurs in
+training.
 
 | part | steps | batch | minutes |
 |---|---|---|---|
@@ -95,15 +96,15 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
 
 def write_card(
-    folder: Path, figures: Mapping[str, Any], parameters: Mapping[str, int], training: Mapping[str, Any] | None
+    folder: Path, metrics: Mapping[str, Any], parameters: Mapping[str, int], training: Mapping[str, Any] | None
 ) -> None:
     """Write README.md into a model folder.
 
     Parameters
     ----------
     folder : the model folder.
-    figures : what `quality.measure` returned.
-    parameters : number of parameters by part ("vae", "unet", "text", "clip", "judge").
+    metrics : what `quality.measure` returned.
+    parameters : number of parameters by part ("vae", "unet", "text", "clip", "classifier").
     training : what `read_training` returned; without it the card says that it is not known.
 
     Raises
@@ -119,7 +120,7 @@ def write_card(
         ) from error
     shares = {
         name: " | ".join(f"{100 * share:.1f} %" for share in value.values())
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if isinstance(value, dict)
     }
     text = _TEXT.format(
@@ -129,7 +130,7 @@ def write_card(
         n_backgrounds=len(BACKGROUNDS),
         made=made,
         **{f"n_{name}": f"{number:,}" for name, number in parameters.items()},
-        **{**figures, **shares},
+        **{**metrics, **shares},
     )
     write_bytes(folder / "README.md", text.encode("utf-8"))
 
@@ -145,7 +146,7 @@ def _made(training: Mapping[str, Any]) -> str:
         if effort == 1
         else f"`md-train world --out FOLDER --effort {effort:g}`",
         n_pictures=parts["denoiser"]["n_pictures"],
-        n_judge_pictures=parts["judge"]["n_pictures"],
+        n_classifier_pictures=parts["classifier"]["n_pictures"],
         trainings="\n".join(rows),
         hardware=textwrap.fill(training.get("note") or _hardware(parts), width=120),
     )

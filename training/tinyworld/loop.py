@@ -71,8 +71,8 @@ def train(module: torch.nn.Module, loss: Loss, folder: Path, name: str, settings
         decay = min(settings.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
-        for key, figure in parts.items():
-            smooth[key] = figure if key not in smooth else 0.95 * smooth[key] + 0.05 * figure
+        for key, term in parts.items():
+            smooth[key] = term if key not in smooth else 0.95 * smooth[key] + 0.05 * term
         if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
             _report(name, step + 1, first, settings.steps, started, smooth)
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
@@ -104,8 +104,8 @@ def _schedule(step: int, settings: LoopSettings) -> float:
 def _report(name: str, done: int, first: int, steps: int, started: float, smooth: dict[str, float]) -> None:
     elapsed = time.monotonic() - started
     left = elapsed / (done - first) * (steps - done)
-    figures = "  ".join(f"{key} {value:.4f}" for key, value in smooth.items())
-    sys.stderr.write(f"{name}: step {done}/{steps}, {left / 60:.1f} min left  {figures}\n")
+    terms = "  ".join(f"{key} {value:.4f}" for key, value in smooth.items())
+    sys.stderr.write(f"{name}: step {done}/{steps}, {left / 60:.1f} min left  {terms}\n")
     sys.stderr.flush()
 
 

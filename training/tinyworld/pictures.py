@@ -15,7 +15,7 @@ from ...runtime.files import replacing
 from .draw import draw_all
 from .scenes import IMAGE_SIZE, scenes
 
-TRAIN_SEED, TEST_SEED, JUDGE_SEED = 1_000, 2_000, 3_000
+TRAIN_SEED, TEST_SEED, CLASSIFIER_SEED = 1_000, 2_000, 3_000
 _CHUNK = 1_000
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import FileError, InputError
-from ...runtime.files import check_format, read_json, write_json
-from ...runtime.output import contents
+from ...runtime.files import cannot_write, check_format, read_json, write_json
+from ...runtime.output import check_free, check_place
 
 WORK_KIND, WORK_VERSION = "world-work", 1
 
@@ -40,16 +39,16 @@ def open_out(out: Path) -> None:
 
     Its README.md and weights are overwritten without asking, so a folder of somebody else's never comes through.
     """
-    if out.is_dir() and any(contents(out)) and not is_world(out):
-        raise FileError(f"{out} holds files that are not a tiny world: give --out a new or an empty folder")
-    _check_writable(out)
+    if not is_world(out):
+        check_free(out, "tiny world")
+    _make(out)
 
 
 def is_world(folder: Path) -> bool:
-    """Whether a model folder was made here: any diffusers pipeline has model_index.json, only ours a judge."""
+    """Whether a model folder was made here: any diffusers pipeline has model_index.json, only ours a classifier."""
     if (folder / "training.json").is_file():  # the first file that appears in a new world
         return read_json(folder / "training.json", "the world's training").get("format") == "minddiffuser-world"
-    return (folder / "model_index.json").is_file() and (folder / "judge" / "judge.json").is_file()
+    return (folder / "model_index.json").is_file() and (folder / "classifier" / "classifier.json").is_file()
 
 
 def open_work(work: Path, identity: Mapping[str, Any]) -> None:
@@ -57,7 +56,7 @@ def open_work(work: Path, identity: Mapping[str, Any]) -> None:
 
     `work/world.json` is written by the first run and compared by all later ones.
     """
-    _check_writable(work)
+    _make(work)
     path = work / "world.json"
     wanted = {"format": f"minddiffuser-{WORK_KIND}", "version": WORK_VERSION, **identity}
     if not path.exists():
@@ -85,18 +84,18 @@ def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def system_errors(out: Path, work: Path) -> Iterator[None]:
+def system_errors(work: Path) -> Iterator[None]:
     """Turn what the system refuses while training, a full disk included, into one sentence."""
     try:
         yield
     except (FileError, BrokenPipeError):  # a closed terminal is the command's own affair
         raise
     except OSError as error:
-        raise FileError(_sentence(error, out, work)) from error
+        raise cannot_write(Path(error.filename or work), error) from error
     except Exception as error:  # safetensors wraps the system's error in its own type, keeping only the text
         if "No space left" not in str(error):
             raise
-        raise FileError(_sentence(OSError(errno.ENOSPC, str(error)), out, work)) from error
+        raise cannot_write(work, OSError(errno.ENOSPC, str(error))) from error
 
 
 _WAY_OUT = "give another --work or --out, or delete it"
@@ -107,22 +106,9 @@ def _absolute(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path.absolute()
 
 
-def _check_writable(folder: Path) -> None:
+def _make(folder: Path) -> None:
+    check_place(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (FileExistsError, NotADirectoryError) as error:
-        raise FileError(f"{folder} cannot be a folder, there is a file in its place: choose another folder") from error
     except OSError as error:
-        raise FileError(
-            f"{folder} cannot be written ({error.strerror or error}): choose another folder or change its permissions"
-        ) from error
-
-
-def _sentence(error: OSError, out: Path, work: Path) -> str:
-    where = error.filename or f"{out} or {work}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-        return f"the disk is full while writing {where}: free some space and give the same command again"
-    reason = " ".join((error.strerror or str(error)).split())
-    return f"{where} cannot be read or written ({reason}): choose another folder or change its permissions"
+        raise cannot_write(folder, error) from error

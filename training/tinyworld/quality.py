@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...runtime.images import to_float, to_uint8
-from ...runtime.metrics.judge import open_judge
+from ...runtime.metrics.classifier import open_classifier
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
 from ...runtime.schedule import ddim_schedule, ddim_update
@@ -30,12 +30,12 @@ Report = Callable[[int, int], None] | None
 def measure(
     folder: Path, progress: Report = None, *, n_renderings: int = 1_000, n_samples: int = 500
 ) -> dict[str, Any]:
-    """Every figure that the model card states, from the weights in `folder`.
+    """Every metric that the model card states, from the weights in `folder`.
 
     Renderings and captions come from `TEST_SEED`, with all combinations of words; accuracies on the combinations
     kept from training stand beside.
     """
-    models, judge = load_models(str(folder)), open_judge(folder / "judge")
+    models, classifier = load_models(str(folder)), open_classifier(folder / "classifier")
     many = list(scenes(TEST_SEED, n_renderings, combinations="all"))
     held_out = list(scenes(TEST_SEED + 1, n_renderings // 4, combinations="held-out"))
     images, unseen = to_float(draw_all(many)), to_float(draw_all(held_out))
@@ -50,17 +50,23 @@ def measure(
         "vae_psnr_db": float((-10 * np.log10(error)).mean()),
         "clip_zero_shot": _accuracy(zero_shot(folder, models, images), truth),
         "clip_zero_shot_held_out": _accuracy(zero_shot(folder, models, unseen), unseen_truth),
-        "judge_on_renderings": _accuracy(judge.predict(images), truth),
-        "judge_on_vae_round_trip": _accuracy(judge.predict(rebuilt), truth),
-        "samples_judged": _accuracy(judge.predict(drawn), _labels(asked)),
+        "classifier_on_renderings": _accuracy(classifier.predict(images), truth),
+        "classifier_on_vae_round_trip": _accuracy(classifier.predict(rebuilt), truth),
+        "classifier_on_samples": _accuracy(classifier.predict(drawn), _labels(asked)),
     }
 
 
 def count_parameters(folder: Path) -> dict[str, int]:
     """Numbers of trained parameters of each part of a model folder, for its card."""
-    models, judge = load_models(str(folder)), open_judge(folder / "judge")
+    models, classifier = load_models(str(folder)), open_classifier(folder / "classifier")
     clip = open_clip.create_model(f"local-dir:{folder / 'clip'}")
-    parts = {"vae": models.vae, "unet": models.unet, "text": models.text_encoder, "clip": clip, "judge": judge.network}
+    parts = {
+        "vae": models.vae,
+        "unet": models.unet,
+        "text": models.text_encoder,
+        "clip": clip,
+        "classifier": classifier.network,
+    }
     return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
 
 

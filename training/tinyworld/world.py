@@ -24,16 +24,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import read_json, write_json
 from ...runtime.locks import inside, locked
-from ...runtime.metrics.judge import write_judge
+from ...runtime.metrics.classifier import write_classifier
 from ...runtime.models.build import open_device
-from . import autoencoder, contrastive, denoiser, judging
+from . import autoencoder, classifier, contrastive, denoiser
 from .card import describe_training, read_training, write_card
 from .loop import LoopSettings, reached, scaled
-from .pictures import JUDGE_SEED, TRAIN_SEED, Pictures, open_pictures
+from .pictures import CLASSIFIER_SEED, TRAIN_SEED, Pictures, open_pictures
 from .places import choose_places, open_out, open_work, system_errors
 from .tokens import write_tokenizer
 
-N_PICTURES, N_JUDGE_PICTURES = 60_000, 30_000
+N_PICTURES, N_CLASSIFIER_PICTURES = 60_000, 30_000
 Progress = Callable[[str, int, int], None]
 
 
@@ -50,7 +50,7 @@ def make_world(
 
     Parameters
     ----------
-    out : where the model folder goes: the diffusers layout, `clip/`, `judge/` and the model card.
+    out : where the model folder goes: the diffusers layout, `clip/`, `classifier/` and the model card.
     work : where pictures and training states are kept; `out` with ".work" appended when None.
     device : "auto" takes a CUDA GPU when there is one, else the CPU.
     parts : names from `PARTS`; all when None. A part whose result exists is not trained again.
@@ -75,7 +75,7 @@ def make_world(
     open_out(out)
     if names != ["quality"]:  # which reads the model folder only
         open_work(work, _identity(effort))
-    with system_errors(out, work):
+    with system_errors(work):
         for name in names:
             # Other processes may train other parts beside this one; two parts write the model folder itself.
             with (
@@ -102,7 +102,7 @@ TRAININGS = {
     "decoder": _Training("decoder", autoencoder.POLISH, autoencoder.BATCH),
     "clip": _Training("contrastive", contrastive.SETTINGS, contrastive.BATCH),
     "denoiser": _Training("denoiser", denoiser.SETTINGS, denoiser.BATCH),
-    "judge": _Training("judge", judging.SETTINGS, judging.BATCH, N_JUDGE_PICTURES),
+    "classifier": _Training("classifier", classifier.SETTINGS, classifier.BATCH, N_CLASSIFIER_PICTURES),
 }
 
 
@@ -241,22 +241,22 @@ def _decoder(bench: _Bench) -> None:
         bench.finish("decoder", vae.save_pretrained)
 
 
-def _judge(bench: _Bench) -> None:
-    if not bench.has("judge"):
-        pictures = bench.pictures(N_JUDGE_PICTURES, seed=JUDGE_SEED)
-        judge = judging.fit(pictures, bench.work, bench.settings("judge"), device=bench.device)
-        bench.finish("judge", lambda folder: write_judge(folder, judge, judging.config(), half=True))
+def _classifier(bench: _Bench) -> None:
+    if not bench.has("classifier"):
+        pictures = bench.pictures(N_CLASSIFIER_PICTURES, seed=CLASSIFIER_SEED)
+        network = classifier.fit(pictures, bench.work, bench.settings("classifier"), device=bench.device)
+        bench.finish("classifier", lambda folder: write_classifier(folder, network, classifier.config(), half=True))
 
 
 def _folder(bench: _Bench) -> None:
     """Put the parts together in the layout of a downloaded model, weights as float16."""
-    clip, judge, both, vae = (bench.result(name) for name in ("clip", "judge", "denoiser", "decoder"))
+    clip, labelling, both, vae = (bench.result(name) for name in ("clip", "classifier", "denoiser", "decoder"))
     _write_training(bench)
     _save_half(AutoencoderKL.from_pretrained(vae), bench.out / "vae")
     _save_half(UNet2DConditionModel.from_pretrained(both / "unet"), bench.out / "unet")
     CLIPTextModel.from_pretrained(both / "text_encoder").half().save_pretrained(bench.out / "text_encoder")
     shutil.copytree(bench.result("tokenizer"), bench.out / "tokenizer", dirs_exist_ok=True)
-    for part, name in ((clip, "clip"), (judge, "judge")):
+    for part, name in ((clip, "clip"), (labelling, "classifier")):
         shutil.copytree(part, bench.out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json"))
     write_json(bench.out / "scheduler" / "scheduler_config.json", denoiser.SCHEDULER)
     write_json(
@@ -299,24 +299,24 @@ def _quality(bench: _Bench) -> None:
     if not (bench.out / "model_index.json").is_file():
         raise FileError(f"{bench.out} holds no tiny world: make it with the part 'folder' first, or with all parts")
     training = read_training(bench.out)
-    figures = measure(bench.out, bench.report("measuring"))
-    write_json(bench.out / "quality.json", figures)
+    metrics = measure(bench.out, bench.report("measuring"))
+    write_json(bench.out / "quality.json", metrics)
     samples_page(bench.out, bench.out / "samples.png")
-    write_card(bench.out, figures, count_parameters(bench.out), training)
+    write_card(bench.out, metrics, count_parameters(bench.out), training)
 
 
 def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(bench.result("tokenizer"))
 
 
-# The order of training; "decoder", "clip" and "judge" may run beside "denoiser" in processes of their own.
+# The order of training; "decoder", "clip" and "classifier" may run beside "denoiser" in processes of their own.
 PARTS: dict[str, Callable[[_Bench], None]] = {
     "tokenizer": _tokenizer,
     "autoencoder": _autoencoder,
     "clip": _clip,
     "denoiser": _denoiser,
     "decoder": _decoder,
-    "judge": _judge,
+    "classifier": _classifier,
     "folder": _folder,
     "quality": _quality,
 }

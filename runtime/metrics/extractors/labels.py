@@ -16,16 +16,16 @@ from .base import Extractor, Features, Given, Unavailable
 def open_labels(given: Given) -> Features:
     """The classifier inside the model folder, where captions say what was shown."""
     if given.classifier is None:
-        raise Unavailable("the classifier lies inside a model folder (as judge/), and here there is none")
+        raise Unavailable("the classifier lies inside a model folder (as classifier/), and here there is none")
     if not given.captions:
         raise Unavailable("the stimuli come without captions that name what they show")
-    from ..judge import open_judge
+    from ..classifier import open_classifier
 
-    classifier = open_judge(given.classifier, given.device)
+    classifier = open_classifier(given.classifier, given.device)
     truth = caption_labels(given.captions, classifier.labels["concept"])
     if truth is None:
         raise Unavailable("the captions of some trial name none, or more than one, of the things the classifier knows")
-    files = [sha256_of(given.classifier / f"judge.{kind}") for kind in ("json", "safetensors")]
+    files = [sha256_of(given.classifier / f"classifier.{kind}") for kind in ("json", "safetensors")]
 
     def classify(images: Array) -> Array:
         return classifier.predict(images)[:, 0]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from minddiffuser.runtime.data.target import check_place, check_target, claimed, replacing_folder
+from minddiffuser.runtime.data.target import check_target, claimed
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.files import write_json
 from minddiffuser.runtime.locks import beside as lock_of
 from minddiffuser.runtime.locks import locked
-from minddiffuser.runtime.output import DESKTOP
+from minddiffuser.runtime.output import DESKTOP, check_place, replacing_folder
 
 
 def make(folder: Path, content: str) -> None:
@@ -26,7 +26,7 @@ def make(folder: Path, content: str) -> None:
 
 
 def replaced(folder: Path) -> None:
-    with replacing_folder(folder) as draft:
+    with replacing_folder(folder, "data.json") as draft:
         make(draft, "new")
 
 
@@ -64,7 +64,7 @@ def test_an_interruption_between_the_renames_loses_nothing(
 
 
 def test_a_failure_while_writing_leaves_the_old_one(folder: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing_folder(folder):
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder, "data.json"):
         raise KeyboardInterrupt
     assert version(folder) == "old"
     assert [path.name for path in folder.parent.iterdir()] == ["data"]

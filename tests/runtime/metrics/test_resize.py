@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torchvision.transforms import Resize
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.metrics.resize import resampling_matrix, resize, to_working_size
+from minddiffuser.runtime.metrics.resize import resize, to_working_size
+from minddiffuser.runtime.resampling import resize_matrix
 
 SIZES = [(64, 64, 256, 256), (40, 56, 17, 90), (512, 300, 256, 256), (5, 7, 5, 7), (256, 256, 425, 425), (9, 4, 1, 1)]
 
@@ -45,7 +46,7 @@ def test_two_sides_are_not_mixed_up() -> None:
 
 def test_shared_matrices_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        resampling_matrix(8, 4)[0, 0] = 2
+        resize_matrix(8, 4, "bilinear")[0, 0] = 2
 
 
 def test_an_empty_size_is_refused() -> None:

@@ -17,7 +17,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.models.preprocess import Preprocessing, resize_matrix
+from minddiffuser.runtime.models.preprocess import Preprocessing
+from minddiffuser.runtime.resampling import resize_matrix
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_resize_is_torch_s_antialiased_one(n_in: int, n_out: int, interpolation:
 
 def test_resize_is_pillow_s_too() -> None:
     picture = np.random.default_rng(3).integers(60, 200, (40, 40), np.uint8)  # mid-grey, so that nothing is clipped
-    weight = resize_matrix(40, 16)
+    weight = resize_matrix(40, 16, "bicubic")
     theirs = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BICUBIC), np.float64)
     assert np.abs(weight @ picture @ weight.T - theirs).max() < 1.1  # Pillow rounds after each of its two passes
 

@@ -19,7 +19,7 @@ def _convolution(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> 
     ]
 
 
-class JudgeNetwork(nn.Module):
+class ClassifierNetwork(nn.Module):
     """Classifies a picture three times: by concept, colour and background.
 
     Each entry of `channels` halves the picture's side; from the second on, a further convolution at the same

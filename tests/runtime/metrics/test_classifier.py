@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
-from minddiffuser.runtime.metrics.judge import build_judge, judge_config, open_judge, write_judge
-from minddiffuser.runtime.metrics.judge_network import recalibrate
+from minddiffuser.runtime.metrics.classifier import (
+    build_classifier,
+    classifier_config,
+    open_classifier,
+    write_classifier,
+)
+from minddiffuser.runtime.metrics.classifier_network import recalibrate
 
 LABELS = {"concept": ["square", "bar", "dot"], "colour": ["red", "blue"], "background": ["sky", "sea"]}
 SIZE = 16
@@ -20,20 +25,20 @@ SIZE = 16
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return judge_config(LABELS, image_size=SIZE, channels=(4, 8))
+    return classifier_config(LABELS, image_size=SIZE, channels=(4, 8))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, config: dict[str, Any]) -> Path:
     torch.manual_seed(0)
-    network = build_judge(config)
+    network = build_classifier(config)
     images = torch.from_numpy(_images(64))
     recalibrate(network, [images])
-    with torch.no_grad():  # so that an untrained judge's answers vary
+    with torch.no_grad():  # so that an untrained classifier's answers vary
         for head, logits in zip(network.heads.values(), network(images), strict=True):
             head.bias -= logits.mean(0)
-    write_judge(tmp_path / "judge", network, config)
-    return tmp_path / "judge"
+    write_classifier(tmp_path / "classifier", network, config)
+    return tmp_path / "classifier"
 
 
 def _images(n: int, size: int = SIZE) -> np.ndarray:
@@ -55,54 +60,54 @@ def _logits_by_hand(arrays: dict[str, np.ndarray], images: np.ndarray, head: str
 
 
 def test_predicts_what_its_weights_say(folder: Path) -> None:
-    judge, images = open_judge(folder), _images(70)
-    labels = judge.predict(images)
+    classifier, images = open_classifier(folder), _images(70)
+    labels = classifier.predict(images)
     assert labels.shape == (70, 3)
     assert labels.dtype == np.int64
-    arrays = load_file(folder / "judge.safetensors")
+    arrays = load_file(folder / "classifier.safetensors")
     for column, head in enumerate(LABELS):
         np.testing.assert_array_equal(labels[:, column], _logits_by_hand(arrays, images, head).argmax(1).numpy())
     assert len(np.unique(labels, axis=0)) > 2
-    assert judge.labels == {head: tuple(words) for head, words in LABELS.items()}
+    assert classifier.labels == {head: tuple(words) for head, words in LABELS.items()}
 
 
-def test_a_picture_is_judged_alone(folder: Path) -> None:
-    judge, images = open_judge(folder), _images(5)
-    alone = np.concatenate([judge.predict(images[[index]]) for index in range(5)])
-    np.testing.assert_array_equal(judge.predict(images), alone)
+def test_a_picture_is_classified_alone(folder: Path) -> None:
+    classifier, images = open_classifier(folder), _images(5)
+    alone = np.concatenate([classifier.predict(images[[index]]) for index in range(5)])
+    np.testing.assert_array_equal(classifier.predict(images), alone)
 
 
 def test_other_sizes_are_resized(folder: Path) -> None:
-    judge, images = open_judge(folder), _images(40, size=40)
+    classifier, images = open_classifier(folder), _images(40, size=40)
     small = F.interpolate(torch.from_numpy(images), (SIZE, SIZE), mode="bilinear", antialias=True)
-    expected = judge.predict(small.clamp(0, 1).numpy())
-    np.testing.assert_array_equal(judge.predict(images), expected)
+    expected = classifier.predict(small.clamp(0, 1).numpy())
+    np.testing.assert_array_equal(classifier.predict(images), expected)
     assert len(np.unique(expected, axis=0)) > 2
     with pytest.raises(ShapeError, match="divide uint8"):
-        judge.predict(np.zeros((2, 3, SIZE, SIZE), np.uint8))
+        classifier.predict(np.zeros((2, 3, SIZE, SIZE), np.uint8))
     with pytest.raises(InputError, match="span"):
-        judge.predict(images * 255)
+        classifier.predict(images * 255)
 
 
 def test_weights_are_frozen(folder: Path) -> None:
-    judge = open_judge(folder)
-    assert not judge.network.training
-    assert not any(parameter.requires_grad for parameter in judge.network.parameters())
+    classifier = open_classifier(folder)
+    assert not classifier.network.training
+    assert not any(parameter.requires_grad for parameter in classifier.network.parameters())
 
 
 def test_half_precision_weights_are_opened_in_float32(folder: Path, config: dict[str, Any]) -> None:
-    judge = open_judge(folder)
-    write_judge(folder, judge.network, config, half=True)
-    again = open_judge(folder)
-    assert load_file(folder / "judge.safetensors")["features.0.weight"].dtype == np.float16
+    classifier = open_classifier(folder)
+    write_classifier(folder, classifier.network, config, half=True)
+    again = open_classifier(folder)
+    assert load_file(folder / "classifier.safetensors")["features.0.weight"].dtype == np.float16
     for name, value in again.network.state_dict().items():
         assert value.dtype in (torch.float32, torch.int64)
-        torch.testing.assert_close(value, judge.network.state_dict()[name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(value, classifier.network.state_dict()[name], rtol=1e-3, atol=1e-6)
 
 
 def test_learns_two_colours_and_two_backgrounds() -> None:
     torch.manual_seed(1)
-    network = build_judge(judge_config(LABELS, image_size=SIZE, channels=(4, 8)))
+    network = build_classifier(classifier_config(LABELS, image_size=SIZE, channels=(4, 8)))
     labels = torch.randint(2, (64, 2))
     images = torch.full((64, 3, SIZE, SIZE), 0.5) + 0.05 * torch.rand(64, 3, SIZE, SIZE)
     images[:, 0, 4:12, 4:12] += 0.4 * labels[:, 0, None, None]
@@ -122,7 +127,7 @@ def test_learns_two_colours_and_two_backgrounds() -> None:
 
 def test_recalibration_measures_plain_means(config: dict[str, Any]) -> None:
     torch.manual_seed(2)
-    network = build_judge(config)
+    network = build_classifier(config)
     batches = [torch.rand(8, 3, SIZE, SIZE) for _ in range(3)]
     network(batches[0] * 0)  # leaves its mark on the running statistics
     recalibrate(network, batches)
@@ -134,21 +139,21 @@ def test_recalibration_measures_plain_means(config: dict[str, Any]) -> None:
     assert not network.training
 
 
-@pytest.mark.parametrize("name", ["judge.json", "judge.safetensors"])
+@pytest.mark.parametrize("name", ["classifier.json", "classifier.safetensors"])
 def test_missing_and_truncated_files(folder: Path, name: str) -> None:
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileError, match="cannot be read"):
-        open_judge(folder)
+        open_classifier(folder)
     (folder / name).unlink()
     with pytest.raises(FileError, match="missing"):
-        open_judge(folder)
+        open_classifier(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "minddiffuser-run"}, "not a MindDiffuser judge"),
+        ({"format": "minddiffuser-run"}, "not a MindDiffuser classifier"),
         ({"version": 2}, "version 2"),
         ({"image_size": 0}, "image_size 0"),
         ({"channels": []}, "channels"),
@@ -161,21 +166,21 @@ def test_missing_and_truncated_files(folder: Path, name: str) -> None:
     ],
 )
 def test_damaged_descriptions(folder: Path, config: dict[str, Any], change: dict[str, Any], message: str) -> None:
-    (folder / "judge.json").write_text(json.dumps({**config, **change}))
+    (folder / "classifier.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(FileError, match=message):
-        open_judge(folder)
+        open_classifier(folder)
 
 
 def test_weights_that_are_not_finite(folder: Path) -> None:
-    arrays = {name: value.copy() for name, value in load_file(folder / "judge.safetensors").items()}
+    arrays = {name: value.copy() for name, value in load_file(folder / "classifier.safetensors").items()}
     arrays["heads.colour.bias"][1] = np.nan
-    save_file(arrays, folder / "judge.safetensors")
+    save_file(arrays, folder / "classifier.safetensors")
     with pytest.raises(FileError, match="heads.colour.bias"):
-        open_judge(folder)
+        open_classifier(folder)
 
 
 def test_unknown_device_and_description(folder: Path, config: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="device 'nowhere'"):
-        open_judge(folder, device="nowhere")
+        open_classifier(folder, device="nowhere")
     with pytest.raises(InputError, match="image_size"):
-        build_judge({**config, "image_size": "64"})
+        build_classifier({**config, "image_size": "64"})

@@ -1,4 +1,4 @@
-"""Training of the judge: the classifier that says what a picture shows, apart from the CLIP used in stage 2."""
+"""Training of the classifier that says what a picture shows, apart from the CLIP used in stage 2."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...runtime.metrics.judge import build_judge, judge_config
-from ...runtime.metrics.judge_network import JudgeNetwork, recalibrate
+from ...runtime.metrics.classifier import build_classifier, classifier_config
+from ...runtime.metrics.classifier_network import ClassifierNetwork, recalibrate
 from .loop import LoopSettings, train
 from .pictures import Pictures
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS, IMAGE_SIZE
@@ -20,18 +20,20 @@ BATCH = 64
 
 
 def config() -> dict[str, Any]:
-    """The judge's description: what judge.json holds."""
+    """The classifier's description: what classifier.json holds."""
     labels = {"concept": list(CONCEPTS), "colour": list(COLOURS), "background": list(BACKGROUNDS)}
-    return judge_config(labels, image_size=IMAGE_SIZE)
+    return classifier_config(labels, image_size=IMAGE_SIZE)
 
 
-def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, device: str = "cpu") -> JudgeNetwork:
+def fit(
+    pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, device: str = "cpu"
+) -> ClassifierNetwork:
     """Train on renderings of its own seed, softened and noised at random.
 
-    Reconstructions are softer than renderings; a judge that has only seen crisp edges would mark the softness.
+    Reconstructions are softer than renderings; a classifier that has only seen crisp edges would react to the softness.
     """
     torch.manual_seed(settings.seed)
-    judge = build_judge(config()).to(device).to(memory_format=torch.channels_last)
+    network = build_classifier(config()).to(device).to(memory_format=torch.channels_last)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = np.sort(rng.integers(len(pictures), size=BATCH))
@@ -45,18 +47,18 @@ def fit(pictures: Pictures, folder: Path, settings: LoopSettings = SETTINGS, *, 
         image = (image + mix * (soft - image) + level * noise).clamp(0, 1)
         image = image.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(pictures.labels[chosen]).to(device)
-        terms = [F.cross_entropy(logits, labels[:, k], label_smoothing=0.05) for k, logits in enumerate(judge(image))]
+        terms = [F.cross_entropy(logits, labels[:, k], label_smoothing=0.05) for k, logits in enumerate(network(image))]
         return torch.stack(terms).sum(), {
             "concept": terms[0].item(),
             "colour": terms[1].item(),
             "background": terms[2].item(),
         }
 
-    train(judge, loss, folder, "judge", settings)
-    judge = judge.to("cpu")
+    train(network, loss, folder, "classifier", settings)
+    network = network.to("cpu")
     sample = pictures.images[:: max(1, len(pictures) // 2_000)]
     recalibrate(
-        judge,
+        network,
         [torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float() / 255 for part in np.array_split(sample, 30)],
     )
-    return judge
+    return network

@@ -1,9 +1,10 @@
 """A small classifier of tiny-world pictures, trained apart from the CLIP that stage 2 follows.
 
-A picture refined toward CLIP features should not be marked by the same CLIP; the classifier has another
+A picture refined toward CLIP features should not be graded by the same CLIP; the classifier has another
 architecture, other training pictures and never meets stage 2.
 
-Folder: `judge.json` (format, version, image_size, channels, labels) and `judge.safetensors` (the network's state).
+Folder: `classifier.json` (format, version, image_size, channels, labels) and `classifier.safetensors` (the network's
+state).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .resize import resize
 if TYPE_CHECKING:
     import torch
 
-    from .judge_network import JudgeNetwork
+    from .classifier_network import ClassifierNetwork
 
 HEADS = ("concept", "colour", "background")
 VERSION = 1
@@ -32,7 +33,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Judge:
+class Classifier:
     """A classifier with frozen weights.
 
     Attributes
@@ -45,7 +46,7 @@ class Judge:
 
     labels: Mapping[str, tuple[str, ...]]
     image_size: int
-    network: JudgeNetwork = field(repr=False)
+    network: ClassifierNetwork = field(repr=False)
     device: torch.device
 
     def predict(self, images: Array) -> NDArray[np.int64]:
@@ -70,12 +71,12 @@ class Judge:
         return np.concatenate(rows).astype(np.int64)
 
 
-def judge_config(
+def classifier_config(
     labels: Mapping[str, list[str]], *, image_size: int = 64, channels: tuple[int, ...] = (32, 64, 128)
 ) -> dict[str, Any]:
-    """The content of judge.json for these words, sizes and channel widths."""
+    """The content of classifier.json for these words, sizes and channel widths."""
     return {
-        "format": "minddiffuser-judge",
+        "format": "minddiffuser-classifier",
         "version": VERSION,
         "image_size": image_size,
         "channels": list(channels),
@@ -83,8 +84,8 @@ def judge_config(
     }
 
 
-def build_judge(config: Mapping[str, Any]) -> JudgeNetwork:
-    """Build the network that `config` (the content of judge.json) describes, with fresh weights, in training mode.
+def build_classifier(config: Mapping[str, Any]) -> ClassifierNetwork:
+    """Build the network that `config` (the content of classifier.json) describes, with fresh weights, in training mode.
 
     Raises
     ------
@@ -97,23 +98,25 @@ def build_judge(config: Mapping[str, Any]) -> JudgeNetwork:
     if fault:
         raise InputError(f"the classifier's description {fault}: correct it")
     try:
-        from .judge_network import JudgeNetwork
+        from .classifier_network import ClassifierNetwork
     except ModuleNotFoundError as error:
         raise MissingExtra(f"the classifier needs {error.name}: pip install 'minddiffuser[torch]'") from error
-    return JudgeNetwork(config["channels"], {head: len(config["labels"][head]) for head in HEADS})
+    return ClassifierNetwork(config["channels"], {head: len(config["labels"][head]) for head in HEADS})
 
 
-def write_judge(folder: Path, network: JudgeNetwork, config: Mapping[str, Any], *, half: bool = False) -> None:
+def write_classifier(
+    folder: Path, network: ClassifierNetwork, config: Mapping[str, Any], *, half: bool = False
+) -> None:
     """Write a trained classifier; `half` stores its matrices and kernels as float16."""
     arrays = {name: value.detach().cpu().numpy() for name, value in _state(network).items()}
     if half:
         arrays = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "judge.safetensors", arrays, {"format": "pt"})
-    write_json(folder / "judge.json", dict(config))
+    write_tensors(folder / "classifier.safetensors", arrays, {"format": "pt"})
+    write_json(folder / "classifier.json", dict(config))
 
 
-def open_judge(folder: Path, device: str = "cpu") -> Judge:
+def open_classifier(folder: Path, device: str = "cpu") -> Classifier:
     """Open a classifier's folder.
 
     Raises
@@ -124,14 +127,14 @@ def open_judge(folder: Path, device: str = "cpu") -> Judge:
         Without PyTorch.
     """
     folder = Path(folder)
-    path = folder / "judge.json"
+    path = folder / "classifier.json"
     config = read_json(path, "the classifier's description")
-    check_format(config, path, "judge", VERSION)
+    check_format(config, path, "classifier", VERSION)
     fault = _fault(config)
     if fault:
         raise FileError(f"the classifier's description at {path} {fault}: make it again")
-    network = build_judge(config)
-    _load_weights(network, folder / "judge.safetensors")
+    network = build_classifier(config)
+    _load_weights(network, folder / "classifier.safetensors")
 
     import torch
 
@@ -143,7 +146,7 @@ def open_judge(folder: Path, device: str = "cpu") -> Judge:
             f"device {device!r} cannot be used ({error}): choose cpu, or a device this machine has"
         ) from error
     labels = {head: tuple(config["labels"][head]) for head in HEADS}
-    return Judge(labels, config["image_size"], network, place)
+    return Classifier(labels, config["image_size"], network, place)
 
 
 def _fault(config: Mapping[str, Any]) -> str | None:
@@ -173,11 +176,11 @@ def _is_used(name: str) -> bool:
     return not name.endswith("num_batches_tracked")
 
 
-def _state(network: JudgeNetwork) -> dict[str, torch.Tensor]:
+def _state(network: ClassifierNetwork) -> dict[str, torch.Tensor]:
     return {name: value for name, value in network.state_dict().items() if _is_used(name)}
 
 
-def _load_weights(network: JudgeNetwork, path: Path) -> None:
+def _load_weights(network: ClassifierNetwork, path: Path) -> None:
     """Put the file's arrays into the network, in float32, and freeze it."""
     import torch
 
@@ -187,8 +190,8 @@ def _load_weights(network: JudgeNetwork, path: Path) -> None:
     if given != expected:
         odd = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
         raise FileError(
-            f"the classifier's weights at {path} do not fit judge.json ({len(odd)} arrays differ, first {odd[0]}): "
-            "take both files from the same training"
+            f"the classifier's weights at {path} do not fit classifier.json ({len(odd)} arrays differ, first {odd[0]}"
+            "): take both files from the same training"
         )
     for name, value in arrays.items():
         if not np.isfinite(value).all():
