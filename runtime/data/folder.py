@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import FileError, InputError, check_choice
 from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
-from ..output import is_desktop, replacing_folder
+from ..output import replacing_folder
 from ..stimuli import stimulus_ids
 from .chain import files_of
 from .given import Part, description_of, layout_of, parts_of, picture
