@@ -307,14 +307,14 @@ def _finished(out: Path, key: str, data: Data) -> Path:
     if read_description(out)["provenance"].get("key") != key:
         raise _other(out)
     checkpoint = open_checkpoint(out)  # a damaged one is reported, not handed out
-    rois, now = checkpoint.rois or {}, data.rois
+    rois, now = checkpoint.rois or {}, data.rois or {}
     if rois != now and sorted(rois.values()) == sorted(now.values()):  # the key says that responses are the same
         before, after = (", ".join(sorted(some.keys() - other.keys())) for some, other in ((rois, now), (now, rois)))
         what = (
             f"regions were renamed ({before} there, {after} in the data folder)" if before else "regions changed names"
         )
         raise InputError(f"{out} holds this checkpoint, but {what}: choose another --out")
-    checkpoint.require_rois(now)
+    checkpoint.require_rois(data.rois)
     return out
 
 
@@ -453,7 +453,7 @@ class _Job:
         sources = scores.Sources(
             responses=self.data.responses("train"),
             stimulus=self.stimulus,
-            rois=self.data.rois,
+            rois=self.data.rois or {},
             features={name: array.reshape(len(array), -1) for name, array in features.items()},
             positions=positions,
             decoders={name: self.settings.decoder(name) for name in features},
@@ -516,7 +516,7 @@ def _description(
         "subject": data.subject,
         "modality": data.modality,
         "n_voxels": data.n_voxels,
-        "rois": {name: list(span) for name, span in data.rois.items()},
+        "rois": None if data.rois is None else {name: list(span) for name, span in data.rois.items()},
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},
         "shapes": {name: list(shape) for name, shape in shapes.items()},

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import check_choice
 
-# name -> (module, function that opens a path). A new data set is one file in this package and one line here.
+# name -> (module, function that opens a path, with a `stimuli_root` that is None or where the pictures lie). A new data
+# set is one file in this package and one line here.
 DATASETS: dict[str, tuple[str, str]] = {"folder": ("...runtime.data.folder", "open_data")}
 
 
@@ -24,10 +26,18 @@ class Data(Protocol):
     @property
     def modality(self) -> str: ...
     @property
-    def n_voxels(self) -> int: ...
+    def layout(self) -> ResponseLayout:
+        """What one trial's responses are: modality, shape, rois or channels, rate, signal chain."""
+        ...
+
     @property
-    def rois(self) -> dict[str, tuple[int, int]]:
-        """Name to (start, stop) in the voxel axis."""
+    def n_voxels(self) -> int:
+        """How many numbers one trial has."""
+        ...
+
+    @property
+    def rois(self) -> dict[str, tuple[int, int]] | None:
+        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
         ...
 
     @property
@@ -46,7 +56,7 @@ class Data(Protocol):
         ...
 
     def responses(self, split: str) -> NDArray[np.float32]:
-        """(n_trials, n_voxels) float32."""
+        """(n_trials, *layout.shape) float32."""
         ...
 
     def stimulus(self, split: str) -> NDArray[np.int64]:
@@ -84,13 +94,14 @@ def pictures_shown(data: Data, split: str) -> NDArray[np.int64]:
     return np.array(same, np.int64)[stimulus]
 
 
-def open_dataset(name: str, path: Path | str) -> Data:
+def open_dataset(name: str, path: Path | str, *, stimuli_root: Path | None = None) -> Data:
     """Open a data set of a registered kind.
 
     Parameters
     ----------
     name : a key of DATASETS.
     path : where it is.
+    stimuli_root : where its pictures lie, if elsewhere than it states.
 
     Raises
     ------
@@ -101,6 +112,6 @@ def open_dataset(name: str, path: Path | str) -> Data:
     """
     check_choice("data set", name, DATASETS)
     module, attribute = DATASETS[name]
-    opened: Any = getattr(import_module(module, __package__), attribute)(Path(path))
+    opened: Any = getattr(import_module(module, __package__), attribute)(Path(path), stimuli_root=stimuli_root)
     data: Data = opened
     return data
