@@ -258,7 +258,7 @@ def test_lines_and_scores_go_where_they_belong(
 def test_another_data_set_is_one_file_and_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_tape(path: Path) -> Any:
+    def open_tape(path: Path, *, stimuli_root: Path | None) -> Any:
         raise FileError(f"the tape {path} is torn")
 
     module = ModuleType("minddiffuser.training.datasets.tape")
