@@ -85,7 +85,7 @@ def find_holes(responses: Array, place: str = "voxel") -> Holes | None:
         finite = np.isfinite(responses[part])
         if finite.all():
             continue
-        bad: NDArray[np.bool_] = ~finite.reshape(*finite.shape[:2], -1).all(axis=2)
+        bad = np.asarray(~finite.reshape(*finite.shape[:2], -1).all(axis=2))
         per_trial[part] = bad.sum(axis=1)
         per_place += bad.sum(axis=0)
         spared += bad[per_trial[part] * 2 <= n_places].sum(axis=0)
