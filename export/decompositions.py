@@ -6,30 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 aten = torch.ops.aten
 
 
-def forward_decompositions(*, gradient: bool) -> dict[Any, Callable[..., Any]]:
-    """What the forward function is broken down to: what has to be, or, to be differentiated, core operators.
+def forward_decompositions() -> dict[Any, Callable[..., Any]]:
+    """What a forward graph is broken down to: only what has to be.
 
-    Normalisation layers stay whole in both cases. In a forward graph they become LayerNormalization and
-    GroupNormalization, which runtimes have kernels for.
+    Normalisation layers stay whole: they become LayerNormalization and GroupNormalization, which runtimes have kernels
+    for.
     """
-    ours: dict[Any, Callable[..., Any]] = {aten._safe_softmax.default: _softmax}
-    if not gradient:
-        return ours
-    return {
-        **torch.export.default_decompositions(),
-        **ours,
-        aten.scaled_dot_product_attention.default: _attention,
-        aten.upsample_nearest2d.vec: _upsample_nearest,
-        aten.upsample_nearest2d.default: _upsample_nearest,
-    }
+    return {aten._safe_softmax.default: _softmax}
 
 
-def backward_decompositions() -> dict[Any, Callable[..., Any]]:
+def gradient_decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's own, and ours for what would have no operator in ONNX, none in TensorRT, or too many parts.
 
     PyTorch breaks the backward pass of a normalisation down to sums that share nothing with the forward pass, and
@@ -38,6 +30,7 @@ def backward_decompositions() -> dict[Any, Callable[..., Any]]:
     """
     return {
         **torch.export.default_decompositions(),
+        aten._safe_softmax.default: _softmax,
         aten.native_group_norm.default: _group_norm,
         aten.native_group_norm_backward.default: _group_norm_backward,
         aten.native_layer_norm.default: _layer_norm,
@@ -108,20 +101,31 @@ def _convolution_backward(  # noqa: PLR0913 (the operator's own arguments)
     return back, None, None
 
 
-def _upsample_nearest(given: Tensor, output_size: Any, *scales: Any) -> Tensor:
-    """Nearest-neighbour enlargement by a whole factor, as products with a matrix of zeros and ones on either side.
+def enlarge(
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *others: Any,
+    _plain: Callable[..., Tensor] = F.interpolate,
+    **options: Any,
+) -> Tensor:
+    """`torch.nn.functional.interpolate`, of which nearest-neighbour enlargement by a whole factor is two products.
 
     PyTorch's decomposition gathers by index, and the derivative of that is a scatter with repeated indices, which
     ONNX Runtime adds up from several threads at once: wrong now and then (seen with 1.32). The derivative of a
     product is a product with the transposed matrix, exact as the enlargement is, and the fastest kernel there is.
     """
-    height, width = int(given.shape[2]), int(given.shape[3])
-    factors = output_size is None and [float(s) for s in (scales[0] if len(scales) == 1 else scales)]
-    rows, columns = (int(height * factors[0]), int(width * factors[1])) if factors else map(int, output_size)
+    if mode != "nearest" or input.ndim != 4:
+        return _plain(input, size, scale_factor, mode, *others, **options)
+    height, width = int(input.shape[2]), int(input.shape[3])
+    given = scale_factor if size is None else size
+    two = (given, given) if isinstance(given, int | float) else given
+    rows, columns = (int(n * f) for n, f in zip((height, width), two, strict=True)) if size is None else map(int, two)
     if rows % height or columns % width:
         raise NotImplementedError(f"enlargement of {height} x {width} to {rows} x {columns} is no whole factor")
-    left, right = _copies(height, rows // height, given), _copies(width, columns // width, given)
-    return left @ (given @ right.T)
+    left, right = _copies(height, rows // height, input), _copies(width, columns // width, input)
+    return left @ (input @ right.T)
 
 
 def _copies(size: int, factor: int, like: Tensor) -> Tensor:
@@ -130,19 +134,18 @@ def _copies(size: int, factor: int, like: Tensor) -> Tensor:
     return (source[:, None] == torch.arange(size, device=like.device)).to(like.dtype)
 
 
-def _attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
-    causal: bool = False,
-    *,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Two products and a softmax, scaled once."""
-    if mask is not None or dropout or causal or enable_gqa:
+    """`torch.nn.functional.scaled_dot_product_attention` as two products and a softmax, scaled once."""
+    if attn_mask is not None or dropout_p or is_causal or enable_gqa:
         raise NotImplementedError("attention with a mask, dropout or grouped heads is not exported with its gradient")
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     return torch.softmax((query * factor) @ key.transpose(-2, -1), dim=-1) @ value

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minddiffuser.export import decompositions
-from minddiffuser.export.decompositions import backward_decompositions, forward_decompositions, settle
+from minddiffuser.export.decompositions import (
+    attention,
+    enlarge,
+    forward_decompositions,
+    gradient_decompositions,
+    settle,
+)
 
 aten = torch.ops.aten
 ONLY_INPUT = [True, False, False]
@@ -28,11 +34,7 @@ def slope_at(out: Tensor) -> Tensor:
 
 
 def backward(op: Any, *args: Any, **options: Any) -> Any:
-    return backward_decompositions()[op](*args, **options)
-
-
-def forward(op: Any, *args: Any, **options: Any) -> Any:
-    return forward_decompositions(gradient=True)[op](*args, **options)
+    return gradient_decompositions()[op](*args, **options)
 
 
 def near(found: Tensor, expected: Tensor) -> None:
@@ -153,27 +155,35 @@ def test_nearest_enlargement_is_exact(rows: int, columns: int) -> None:
     """Exact, since each row of the matrix holds a single one; asked for by size or by factor."""
     given = draw(2, 3, 4, 5)
     expected = given.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
-    by_size = forward(aten.upsample_nearest2d.default, given, [4 * rows, 5 * columns])
-    by_factor = forward(aten.upsample_nearest2d.vec, given, None, [float(rows), float(columns)])
-    sized = forward(aten.upsample_nearest2d.vec, given, [4 * rows, 5 * columns], None)
-    for found in (by_size, by_factor, sized):
+    by_size = enlarge(given, size=(4 * rows, 5 * columns), mode="nearest")
+    by_factor = enlarge(given, scale_factor=(float(rows), float(columns)))
+    for found in (by_size, by_factor, *([enlarge(given, scale_factor=float(rows))] if rows == columns else [])):
         assert torch.equal(found, expected)
     assert torch.equal(expected, F.interpolate(given, size=(4 * rows, 5 * columns), mode="nearest"))
 
 
 def test_enlargement_by_a_fraction_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="no whole factor"):
-        forward(aten.upsample_nearest2d.default, draw(1, 1, 4, 4), [6, 8])
+        enlarge(draw(1, 1, 4, 4), size=(6, 8))
+
+
+def test_other_ways_to_resize_are_pytorchs() -> None:
+    given = draw(1, 2, 4, 4)
+    for options in (
+        {"size": (6, 8), "mode": "bilinear", "align_corners": False},
+        {"scale_factor": 1.5, "mode": "area"},
+    ):
+        assert torch.equal(enlarge(given, **options), F.interpolate(given, **options))
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_attention(scale: float | None) -> None:
     query, key, value = draw(2, 3, 5, 8), draw(2, 3, 7, 8, seed=1), draw(2, 3, 7, 6, seed=2)
-    found = forward(aten.scaled_dot_product_attention.default, query, key, value, scale=scale)
+    found = attention(query, key, value, scale=scale)
     near(found, F.scaled_dot_product_attention(query, key, value, scale=scale))
-    for options in ({"causal": True}, {"enable_gqa": True}, {"dropout": 0.5}, {"mask": torch.ones(5, 7)}):
+    for options in ({"is_causal": True}, {"enable_gqa": True}, {"dropout_p": 0.5}, {"attn_mask": torch.ones(5, 7)}):
         with pytest.raises(NotImplementedError, match="not exported with its gradient"):
-            forward(aten.scaled_dot_product_attention.default, query, key, value, **options)
+            attention(query, key, value, **options)
 
 
 def test_a_square_is_a_product_and_other_powers_are_left_alone() -> None:
@@ -186,7 +196,9 @@ def test_a_square_is_a_product_and_other_powers_are_left_alone() -> None:
 
 def test_the_rest() -> None:
     given = draw(2, 5)
-    near(forward(aten._safe_softmax.default, given, 1), given.exp() / given.exp().sum(1, keepdim=True))
+    for table in (forward_decompositions(), gradient_decompositions()):
+        softmax = table[aten._safe_softmax.default](given, 1)
+        near(softmax, given.exp() / given.exp().sum(1, keepdim=True))
     assert torch.equal(backward(aten.copy.default, draw(3, 2, 5), given), given.expand(3, 2, 5))
     assert torch.equal(backward(aten.empty_permuted.default, [2, 3], [1, 0], dtype=torch.float32), torch.zeros(2, 3))
 
@@ -210,7 +222,7 @@ def test_two_squeezes_in_a_row_are_settled() -> None:
 def test_nothing_of_ours_is_missing_here() -> None:
     own = {
         str(op)
-        for table in (forward_decompositions(gradient=True), backward_decompositions())
+        for table in (forward_decompositions(), gradient_decompositions())
         for op, function in table.items()
         if getattr(function, "__module__", None) == decompositions.__name__
     }

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from minddiffuser.export.graphs.base import BATCH, NetworkGraph, float32
 from minddiffuser.export.graphs.reverse import vjp
 from minddiffuser.export.to_onnx import export_network, prepare
-from minddiffuser.export.tracing import example_inputs
+from minddiffuser.export.tracing import example_inputs, trace
 
 BATCHES = (1, 3, 7)
 Run = Callable[..., dict[str, np.ndarray]]
@@ -217,7 +218,8 @@ sys.modules["here"] = here
 spec.loader.exec_module(here)
 models = here.Networks()
 here.prepare(models)
-print(here.sha256(here.export_network(here.forward_graph(models), models)))
+for graph in (here.forward_graph(models), here.gradient_graph(models)):
+    print(here.sha256(here.export_network(graph, models)))
 """
 
 
@@ -225,13 +227,22 @@ def sha256(model: ModelProto) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
-def test_two_processes_write_the_same_bytes(forward: ModelProto, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_bytes(forward: ModelProto, exported: ModelProto, tmp_path: Path) -> None:
     """Another process, in another folder, with other hashes of names."""
     command = [sys.executable, "-c", ELSEWHERE, __file__]
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == sha256(forward)
+    assert done.stdout.split()[-2:] == [sha256(forward), sha256(exported)]
+
+
+def test_a_gradient_for_one_number_of_trials_alone_is_refused(models: Any) -> None:
+    def fixed(latent: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return loss_of(models, latent * int(latent.shape[0]), target, weight)
+
+    graph = replace(gradient_graph(models), forward=fixed)
+    with pytest.raises(NotImplementedError, match="loss for one number of trials alone"):
+        trace(graph, models)
 
 
 def test_example_inputs_are_what_the_graph_takes(models: Any) -> None:
@@ -247,5 +258,9 @@ def test_example_inputs_are_what_the_graph_takes(models: Any) -> None:
 
 def test_attention_is_plain_while_tracing_only(models: Any, exported: ModelProto) -> None:
     assert torch.backends.mha.get_fastpath_enabled()
+    assert (F.interpolate.__module__, F.scaled_dot_product_attention.__module__) == (
+        "torch.nn.functional",
+        "torch._C._nn",
+    )
     assert torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled()
     assert sum(node.op_type == "Softmax" for node in exported.graph.node) == 1
