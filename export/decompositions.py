@@ -16,9 +16,9 @@ def forward_decompositions() -> dict[Any, Callable[..., Any]]:
     """What a forward graph is broken down to: only what has to be.
 
     Normalisation layers stay whole: they become LayerNormalization and GroupNormalization, which runtimes have kernels
-    for.
+    for. PyTorch's converter to ONNX has no operator for `1 - x`.
     """
-    return {aten._safe_softmax.default: _softmax}
+    return {aten._safe_softmax.default: _softmax, aten.rsub.Scalar: _from_number}
 
 
 def gradient_decompositions() -> dict[Any, Callable[..., Any]]:
@@ -154,6 +154,10 @@ def attention(
 def _softmax(given: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     """Without the safe one's care for rows that are masked entirely: nothing is masked here."""
     return torch.softmax(given, dim, dtype=dtype)
+
+
+def _from_number(given: Tensor, number: float, alpha: float = 1) -> Tensor:
+    return given * -alpha + number
 
 
 def _empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:

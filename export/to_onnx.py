@@ -57,16 +57,15 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
 def _converted(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir.Model:
     """A traced graph in ONNX's operators.
 
-    PyTorch would break it down first, by tracing it once more, which takes most of the time. A gradient is broken
-    down already; only where it holds an operator that is not known (another network's) it goes the long way.
+    PyTorch would break it down first, by tracing it once more, which takes most of the time. It is broken down
+    already; only where it holds an operator that is not known (another network's) it goes the long way.
     """
-    if graph.backward is not None:
-        whole = program.run_decompositions
-        program.run_decompositions = lambda *_: program
-        try:
-            return _through_pytorch(graph, program)
-        except torch.onnx.OnnxExporterError:
-            program.run_decompositions = whole
+    whole = program.run_decompositions
+    program.run_decompositions = lambda *_: program
+    try:
+        return _through_pytorch(graph, program)
+    except torch.onnx.OnnxExporterError:
+        program.run_decompositions = whole
     return _through_pytorch(graph, program)
 
 

@@ -79,7 +79,7 @@ def _routed(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], thread
     if route == "dynamic":
         return Converted([dynamic(model)], note="products with constant weights, quantised as they run")
     if route == "calibrated":
-        settings = CalibrationSettings(tolerance=0.1, budget=0.3, ranking="layers", threads=threads)
+        settings = CalibrationSettings(threads=threads)
         found = calibrated(model, list(batches), settings)
         return Converted(
             [found.model],

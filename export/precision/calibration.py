@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from .measuring import Bench, Feeds, Tap, measure
 from .onnx_tools import session_of, without_weights
 
 Array = NDArray[Any]
-Method = Literal["minmax", "percentile", "entropy"]
 AT_ONCE = 64  # tensors that leave the graph in one run: histograms need every element, so memory is theirs
-BINS = 2048  # of a histogram; ONNX Runtime's own 128 leave entropy nothing to choose between
+BINS = 2048  # of a histogram
+PERCENTILE = 99.99  # of the elements lie within int8's reach; outliers would make the steps of all others coarse
 
 
 def peaks_of(
@@ -26,11 +26,9 @@ def peaks_of(
     tensors: Sequence[str],
     batches: Sequence[Feeds],
     *,
-    method: Method,
-    percentile: float,
     threads: int,
 ) -> dict[str, float]:
-    """The size up to which int8 shall tell numbers apart; larger ones are clipped.
+    """The size up to which int8 shall tell numbers apart, as ONNX Runtime computes it; larger ones are clipped.
 
     Parameters
     ----------
@@ -38,10 +36,6 @@ def peaks_of(
     tensors : sequence of str
         Names of float32 activations and inputs.
     batches : sequence of dict of array
-    method : "minmax", "percentile" or "entropy"
-        The largest size seen; the size that `percentile` per cent of the elements stay below; or the one that changes
-        the distribution least (Kullback-Leibler divergence). The last two as ONNX Runtime computes them.
-    percentile : float
     threads : int
 
     Raises
@@ -50,15 +44,13 @@ def peaks_of(
         An activation is NaN or infinite for one of the batches.
     """
     largest = _largest(model, tensors, batches, threads)
-    if method == "minmax":
-        return largest
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     peaks: dict[str, float] = {}
     for start in range(0, len(tensors), AT_ONCE):
         some = [name for name in tensors[start : start + AT_ONCE] if largest[name] > 0]
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
-            collector = HistogramCollector(method, True, BINS, 128, percentile, "same")
+            collector = HistogramCollector("percentile", True, BINS, 128, PERCENTILE, "same")
             for seen in _activations(model, some, batches, threads):
                 collector.collect(seen)
             found = collector.compute_collection_result() if some else {}

@@ -8,14 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from ...runtime.errors import InputError, check_choice
-from .calibration import Method, peaks_of
+from ...runtime.errors import InputError
+from .calibration import peaks_of
 from .exemption import Exemption
 from .measuring import Feeds
 from .onnx_tools import (
@@ -30,11 +29,10 @@ from .onnx_tools import (
     without_weights,
     write_model,
 )
-from .qdq import Form, Layer, quantisable, stored_tensors, with_qdq
+from .qdq import Layer, quantisable, stored_tensors, with_qdq
 from .quantising import in_eight_bits
-from .sensitivity import effects_of, losses_of, outputs_of, relative_error
+from .sensitivity import losses_of, outputs_of, relative_error
 
-Ranking = Literal["outputs", "layers"]
 OLDEST_OPSET = 13  # the first in which DequantizeLinear takes one scale per channel
 
 
@@ -48,39 +46,15 @@ class CalibrationSettings:
 
     Attributes
     ----------
-    form : "onnxruntime" or "tensorrt": where it shall be fast, see :func:`qdq.with_qdq`.
-    method : "minmax", "percentile" or "entropy": see :func:`calibration.peaks_of`.
-    percentile : of the elements, for that method.
     tolerance : largest relative error of any output, ``||q - f|| / ||f||`` over all batches; layers are exempted until
         it holds.
     budget : share of the layers that may be exempted, 0 to 1.
-    ranking : by what layers are exempted: "outputs", the error that each alone makes in the outputs (as many runs as
-        layers), or "layers", what each loses in its own output (a few runs, for graphs that take seconds to run).
-    reduce_range : weights in 7 bits. CPUs without VNNI add two 8-bit products in 16 bits and clip them there silently;
-        a bundle does not know the CPU that it will run on. Worth switching off for TensorRT, which has no such fault.
     threads : for the runs that measure.
     """
 
-    form: Form = "onnxruntime"
-    method: Method = "percentile"
-    percentile: float = 99.99
-    tolerance: float = 0.05
-    budget: float = 0.5
-    ranking: Ranking = "outputs"
-    reduce_range: bool = True
+    tolerance: float = 0.1
+    budget: float = 0.3
     threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_choice("form", self.form, get_args(Form))
-        check_choice("ranking", self.ranking, get_args(Ranking))
-        check_choice("calibration method", self.method, get_args(Method))
-        for name, top in (("percentile", 100.0), ("budget", 1.0)):
-            if not 0 <= getattr(self, name) <= top:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number from 0 to {top:g}")
-        if not self.tolerance > 0 or self.threads < 1:
-            raise InputError(
-                f"tolerance is {self.tolerance} with {self.threads} threads: give a tolerance above 0, 1 thread or more"
-            )
 
 
 @dataclass(frozen=True)
@@ -103,8 +77,8 @@ class Quantised:
     layers: tuple[str, ...]
 
 
-def dynamic(model: ModelProto, *, reduce_range: bool = True) -> ModelProto:
-    """ONNX Runtime's dynamic quantisation, for the CPU: weights in int8, activations quantised as they come.
+def dynamic(model: ModelProto) -> ModelProto:
+    """ONNX Runtime's dynamic quantisation, for the CPU: weights in 7 bits, activations quantised as they come.
 
     Only MatMul and Gemm with a constant weight. A convolution is left alone, since ONNX Runtime has no kernel for the
     signed ConvInteger that this would make.
@@ -113,8 +87,6 @@ def dynamic(model: ModelProto, *, reduce_range: bool = True) -> ModelProto:
     ----------
     model : ModelProto
         A float32 graph with its weights inside. It is not changed.
-    reduce_range : bool
-        See :class:`CalibrationSettings`.
 
     Raises
     ------
@@ -140,7 +112,7 @@ def dynamic(model: ModelProto, *, reduce_range: bool = True) -> ModelProto:
             op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],  # it splits each Gemm before it picks
             per_channel=True,
-            reduce_range=reduce_range,
+            reduce_range=True,
             weight_type=QuantType.QInt8,
             use_external_data_format=large,
         )
@@ -150,11 +122,11 @@ def dynamic(model: ModelProto, *, reduce_range: bool = True) -> ModelProto:
     return made
 
 
-def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: CalibrationSettings | None = None) -> Quantised:
+def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: CalibrationSettings) -> Quantised:
     """Conv, MatMul and Gemm with constant weights in int8 (signed, symmetric, one scale per output channel).
 
-    If the outputs are further from float32 than the tolerance with all layers in int8, what each layer alone costs is
-    measured on the float32 graph, and those that cost most are exempted: as few of them as the tolerance asks for, at
+    If the outputs are further from float32 than the tolerance with all layers in int8, what each layer alone
+    loses in its own output is measured on the float32 graph, and those that lose most are exempted: as few of them as the tolerance asks for, at
     most `budget`.
 
     Parameters
@@ -163,48 +135,32 @@ def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: Calibratio
         A float32 graph with its weights inside. It is not changed.
     batches : iterable of dict of array
         Real inputs: brain-decoded features and latents.
-    settings : CalibrationSettings, optional
+    settings : CalibrationSettings
 
     Raises
     ------
     InputError
         No batch; no layer to quantise; the float32 graph itself gives NaN or infinity; an unusual graph.
     """
-    settings, runs = settings or CalibrationSettings(), list(batches)
+    runs = list(batches)
     model = _checked(model)
     layers = quantisable(model)
     if not layers:
         raise NothingToQuantise(
             "the graph has no Conv, MatMul or Gemm with a constant weight: int8 would change nothing in it"
         )
-    peaks = peaks_of(
-        model,
-        stored_tensors(layers, settings.form),
-        runs,
-        method=settings.method,
-        percentile=settings.percentile,
-        threads=settings.threads,
-    )
+    peaks = peaks_of(model, stored_tensors(layers), runs, threads=settings.threads)
     expected = outputs_of(model, runs, settings.threads)
 
     def attempt(kept: Collection[str]) -> tuple[ModelProto, float]:
         chosen = [layer for layer in layers if layer.name not in kept]
-        made = with_qdq(model, chosen, peaks, form=settings.form, reduce_range=settings.reduce_range)
+        made = with_qdq(model, chosen, peaks)
         return made, relative_error(outputs_of(made, runs, settings.threads), expected)
 
     made, error = attempt(())
     if error <= settings.tolerance:
         return Quantised(made, [], error, True, tuple(layer.name for layer in layers))
-    measured = effects_of if settings.ranking == "outputs" else losses_of
-    losses = measured(
-        model,
-        layers,
-        peaks,
-        runs,
-        form=settings.form,
-        reduce_range=settings.reduce_range,
-        threads=settings.threads,
-    )
+    losses = losses_of(model, layers, peaks, runs, threads=settings.threads)
     ranked = sorted(layers, key=lambda layer: -losses[layer.name])
     count = _fewest(len(layers), settings, lambda n: attempt({x.name for x in ranked[:n]})[1] <= settings.tolerance)
     made, error = attempt({layer.name for layer in ranked[:count]})

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .onnx_tools import FLOAT, layer_name, raw_tensor, weights_of, without_weights
-from .quantising import FEWER_LEVELS, LEVELS, in_eight_bits, scale_of
+from .quantising import FEWER_LEVELS, in_eight_bits, scale_of
 
 Array = NDArray[Any]
-Form = Literal["onnxruntime", "tensorrt"]
 INT8, INT32 = int(TensorProto.INT8), int(TensorProto.INT32)
 
 
@@ -51,9 +50,10 @@ class Layer:
     def made(self) -> str:
         return str(self.node.output[0])
 
-    def stores_output(self, form: Form) -> bool:
+    @property
+    def stores_output(self) -> bool:
         """Whether the output is quantised too: ONNX Runtime fuses these two layers for sure only then."""
-        return form == "onnxruntime" and self.node.op_type in ("Conv", "MatMul")
+        return self.node.op_type in ("Conv", "MatMul")
 
 
 def quantisable(model: ModelProto) -> list[Layer]:
@@ -82,16 +82,17 @@ def _channel_axis(node: NodeProto, rank: int) -> int | None:
     return None
 
 
-def stored_tensors(layers: Collection[Layer], form: Form) -> list[str]:
+def stored_tensors(layers: Collection[Layer]) -> list[str]:
     """The activations whose size must be known to quantise these layers."""
-    names = [layer.given for layer in layers] + [layer.made for layer in layers if layer.stores_output(form)]
+    names = [layer.given for layer in layers] + [layer.made for layer in layers if layer.stores_output]
     return list(dict.fromkeys(names))
 
 
-def with_qdq(
-    model: ModelProto, layers: Collection[Layer], peaks: Mapping[str, float], *, form: Form, reduce_range: bool
-) -> ModelProto:
-    """Put layers into int8; everything else stays as it is.
+def with_qdq(model: ModelProto, layers: Collection[Layer], peaks: Mapping[str, float]) -> ModelProto:
+    """Put layers into int8 where ONNX Runtime has integer kernels for them; everything else stays as it is.
+
+    It has them for a convolution whose output and bias are quantised too, and for a MatMul whose output is (otherwise
+    the bias behind it may be fused into a float32 layer first). Weights take 7 bits.
 
     Parameters
     ----------
@@ -101,21 +102,15 @@ def with_qdq(
         Which to quantise, as :func:`quantisable` gives them.
     peaks : mapping
         Size that int8 reaches up to, for each of :func:`stored_tensors`.
-    form : "onnxruntime" or "tensorrt"
-        Where it shall be fast. ONNX Runtime has integer kernels for a convolution whose output and bias are quantised
-        too and for a MatMul whose output is (otherwise the bias behind it may be fused into a float32 layer first).
-        TensorRT refuses biases in int32 and needs no quantised outputs.
-    reduce_range : bool
-        Weights in 7 bits.
     """
-    return _Rewriting(model, peaks, form, FEWER_LEVELS if reduce_range else LEVELS).run({x.name: x for x in layers})
+    return _Rewriting(model, peaks).run({x.name: x for x in layers})
 
 
 class _Rewriting:
     """The graph while it is rewritten; what is quantised once is used by all."""
 
-    def __init__(self, model: ModelProto, peaks: Mapping[str, float], form: Form, levels: int) -> None:
-        self.model, self.peaks, self.form, self.levels = model, peaks, form, levels
+    def __init__(self, model: ModelProto, peaks: Mapping[str, float]) -> None:
+        self.model, self.peaks = model, peaks
         self.weights = weights_of(model)
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
@@ -144,7 +139,7 @@ class _Rewriting:
         node.CopyFrom(layer.node)
         node.input[:] = inputs
         self.nodes.append(node)
-        if layer.stores_output(self.form):
+        if layer.stores_output:
             node.output[0] = f"{layer.made}:exact"
             self._store(node.output[0], layer.made, self._constant(f"{layer.made}:scale", self._scale(layer.made)))
             self.dequantised[layer.made, None] = layer.made
@@ -174,7 +169,7 @@ class _Rewriting:
         key = (layer.weight, layer.axis)
         if key not in self.dequantised:
             array = np.asarray(numpy_helper.to_array(self.weights[layer.weight]))
-            numbers, self.scales[key] = in_eight_bits(array, layer.axis, levels=self.levels)
+            numbers, self.scales[key] = in_eight_bits(array, layer.axis, levels=FEWER_LEVELS)
             name = layer.weight if (layer.weight, 1 - layer.axis) not in self.dequantised else f"{layer.weight}:other"
             self.dequantised[key] = self._load(name, numbers, self.scales[key], layer.axis)
         return self.dequantised[key]
@@ -187,10 +182,10 @@ class _Rewriting:
         return output
 
     def _bias(self, layer: Layer) -> str:
-        """The bias in steps of the accumulator, where it is wanted, constant, and within int32."""
+        """The bias in steps of the accumulator, where it is constant and within int32."""
         tensor = self.weights.get(layer.bias)
         scales = self._scale(layer.given) * self.scales[layer.weight, layer.axis]
-        if self.form == "tensorrt" or tensor is None or list(tensor.dims) != [len(scales)]:
+        if tensor is None or list(tensor.dims) != [len(scales)]:
             return layer.bias
         steps = np.rint(np.asarray(numpy_helper.to_array(tensor)).astype(np.float64) / scales)
         if not np.all(np.abs(steps) < 2**31):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 LEVELS = 127  # of int8, symmetric: -128 is left unused, as TensorRT demands a zero point of 0
-FEWER_LEVELS = 64  # two products of 255 and 64 still fit into the 16 bits in which older CPUs add them
+FEWER_LEVELS = 64  # 7 bits: CPUs without VNNI add two products (of 255 and 64, at most) in 16 bits and clip silently
 
 
 def in_eight_bits(array: Array, axis: int, *, levels: int = LEVELS) -> tuple[Array, Array]:

@@ -199,6 +199,8 @@ def test_the_rest() -> None:
     for table in (forward_decompositions(), gradient_decompositions()):
         softmax = table[aten._safe_softmax.default](given, 1)
         near(softmax, given.exp() / given.exp().sum(1, keepdim=True))
+    for alpha in (1, 2.5):
+        near(forward_decompositions()[aten.rsub.Scalar](given, 3, alpha), 3 - alpha * given)
     assert torch.equal(backward(aten.copy.default, draw(3, 2, 5), given), given.expand(3, 2, 5))
     assert torch.equal(backward(aten.empty_permuted.default, [2, 3], [1, 0], dtype=torch.float32), torch.zeros(2, 3))
 

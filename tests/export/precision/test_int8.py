@@ -17,6 +17,7 @@ Build = Callable[..., ModelProto]
 Run = Callable[..., list[np.ndarray]]
 Error = Callable[..., float]
 Batches = list[dict[str, np.ndarray]]
+SETTINGS = CalibrationSettings()
 LAYERS = {"conv1", "conv2", "query", "key", "value", "out"}
 
 
@@ -38,8 +39,8 @@ def scaled(model: ModelProto, name: str, factor: float) -> ModelProto:
     return broken
 
 
-def all_in_int8(model: ModelProto, batches: Batches, **settings: object) -> ModelProto:
-    made = calibrated(model, batches, CalibrationSettings(**{"tolerance": 1e9, **settings}))
+def all_in_int8(model: ModelProto, batches: Batches) -> ModelProto:
+    made = calibrated(model, batches, CalibrationSettings(tolerance=1e9))
     assert made.held
     assert not made.exemptions
     return made.model
@@ -75,46 +76,40 @@ def test_dynamic_is_within_half_a_step_of_the_product(build: Build, run: Run, rn
 # Calibrated
 
 
-@pytest.mark.parametrize("form", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
-def test_calibrated_is_near_float(
-    network: ModelProto, pictures: Batches, run: Run, error: Error, form: str, method: str
-) -> None:
-    made = all_in_int8(network, pictures, form=form, method=method, percentile=99.9, reduce_range=False)
+def test_calibrated_is_near_float(network: ModelProto, pictures: Batches, run: Run, error: Error) -> None:
+    made = all_in_int8(network, pictures)
     onnx.checker.check_model(made, full_check=True)
-    tolerance = 0.03  # six layers, each within half of 1/127 of its largest number
+    tolerance = 0.03  # six layers, each within half of 1/64 of its largest number
     assert error(run(made, pictures[0])[0], run(network, pictures[0])[0]) < tolerance
     broken = scaled(made, "rows:scale", 1 / 4)
     assert error(run(broken, pictures[0])[0], run(network, pictures[0])[0]) > tolerance
 
 
 def test_scales_are_those_of_the_largest_numbers(network: ModelProto, pictures: Batches) -> None:
-    made = all_in_int8(network, pictures, method="minmax", reduce_range=False)
+    made = all_in_int8(network, pictures)
     x = np.concatenate([batch["x"] for batch in pictures])
-    assert weight(made, "x:scale") == np.abs(x).max() / np.float32(127)
+    # Of some thousand numbers the largest is within 99.99 per cent; a histogram of 2048 bins tells it to one bin.
+    np.testing.assert_allclose(weight(made, "x:scale"), np.abs(x).max() / 127, rtol=2 / 2048)
     w = weight(network, "w1")
-    np.testing.assert_array_equal(weight(made, "w1:scale"), np.abs(w).max(axis=(1, 2, 3)) / np.float32(127))
+    np.testing.assert_array_equal(weight(made, "w1:scale"), np.abs(w).max(axis=(1, 2, 3)) / np.float32(64))
     restored = weight(made, "w1:int8") * weight(made, "w1:scale")[:, None, None, None]
     assert np.all(np.abs(restored - w) <= weight(made, "w1:scale")[:, None, None, None] * 0.5001)
-    assert np.abs(weight(made, "w1:int8")).max(axis=(1, 2, 3)).min() == 127
+    for name in ("w1", "wq", "wo"):  # in seven bits
+        assert np.abs(weight(made, f"{name}:int8").astype(int)).max() == 64
     transposed, plain = weight(made, "wo:scale"), weight(made, "wq:scale")
     assert (transposed.shape, plain.shape) == ((5,), (16,))  # Gemm's weight is stored transposed, MatMul's is not
 
 
-def test_what_each_form_quantises(network: ModelProto, pictures: Batches) -> None:
-    ours, vendor = (all_in_int8(network, pictures, form=form) for form in ("onnxruntime", "tensorrt"))
-    # Activations: x, u, t (shared by three), rows; for ONNX Runtime also what convolutions and MatMuls make.
-    assert counts(vendor)["QuantizeLinear"] == 4
-    assert counts(ours)["QuantizeLinear"] == 4 + 2 + 3
-    assert counts(vendor)["DequantizeLinear"] == 4 + 6
-    assert counts(ours)["DequantizeLinear"] == 9 + 6 + 3
-    assert {t.name for t in vendor.graph.initializer if t.data_type == TensorProto.INT32} == set()
-    biases = {t.name for t in ours.graph.initializer if t.data_type == TensorProto.INT32}
+def test_what_is_quantised(network: ModelProto, pictures: Batches) -> None:
+    made = all_in_int8(network, pictures)
+    # Activations: x, u, t (shared by three), rows; and what convolutions and MatMuls make.
+    assert counts(made)["QuantizeLinear"] == 4 + 2 + 3
+    assert counts(made)["DequantizeLinear"] == 9 + 6 + 3
+    biases = {t.name for t in made.graph.initializer if t.data_type == TensorProto.INT32}
     assert biases == {f"{name}:bias:{part}" for name in ("conv1", "conv2", "out") for part in ("int8", "zero")}
-    for made in (ours, vendor):
-        zeros = [t for t in made.graph.initializer if t.name.endswith(":zero")]
-        assert not any(np.any(numpy_helper.to_array(t)) for t in zeros)
-        assert not {"w1", "w2", "wq", "wo"} & {t.name for t in made.graph.initializer}
+    zeros = [t for t in made.graph.initializer if t.name.endswith(":zero")]
+    assert not any(np.any(numpy_helper.to_array(t)) for t in zeros)
+    assert not {"w1", "w2", "wq", "wo"} & {t.name for t in made.graph.initializer}
 
 
 def optimised(model: ModelProto, path: Path) -> Counter[str]:
@@ -149,12 +144,6 @@ def test_onnx_runtime_has_integer_kernels_for_it(
     assert (fused["QLinearMatMul"], fused["QGemm"], fused["MatMul"], fused["Gemm"]) == (2, 1, 0, 0)
 
 
-def test_weights_in_seven_bits_stay_within_them(network: ModelProto, pictures: Batches) -> None:
-    for reduce_range, top in ((True, 64), (False, 127)):
-        made = all_in_int8(network, pictures, reduce_range=reduce_range)
-        assert max(np.abs(weight(made, f"{name}:int8").astype(int)).max() for name in ("w1", "wq", "wo")) == top
-
-
 @pytest.fixture
 def with_a_fragile_layer(build: Build, rng: np.random.Generator) -> ModelProto:
     """Four linear layers; one column of the input of "fragile" is 60 times the others, which int8 then loses."""
@@ -179,22 +168,17 @@ def with_a_fragile_layer(build: Build, rng: np.random.Generator) -> ModelProto:
     return build(nodes, {"x": ["n", 16]}, ["y"], weights)
 
 
-@pytest.mark.parametrize("ranking", ["outputs", "layers"])
 def test_the_layer_that_loses_most_is_exempted(
-    with_a_fragile_layer: ModelProto, rng: np.random.Generator, run: Run, error: Error, ranking: str
+    with_a_fragile_layer: ModelProto, rng: np.random.Generator, run: Run, error: Error
 ) -> None:
     model = with_a_fragile_layer
     batches = [{"x": rng.standard_normal((32, 16)).astype(np.float32)} for _ in range(2)]
-    settings = CalibrationSettings(method="minmax", tolerance=0.05, ranking=ranking)
-    made = calibrated(model, batches, settings)
+    made = calibrated(model, batches, CalibrationSettings(tolerance=0.05, budget=0.5))
     assert made.held
     assert [(entry["layer"], entry["rule"], entry["tensor"]) for entry in made.exemptions] == [
         ("fragile", "quantisation", "d")
     ]
     assert set(made.layers) == {"first", "third", "last"}
-
-    def finish(d: np.ndarray) -> np.ndarray:
-        return np.tanh(np.tanh(d) @ weight(model, "w3")) @ weight(model, "w4")
 
     x = np.concatenate([batch["x"] for batch in batches])
     c, w = np.tanh(x @ weight(model, "w1")) * weight(model, "uneven"), weight(model, "w2")
@@ -202,10 +186,8 @@ def test_the_layer_that_loses_most_is_exempted(
     in_int8 = (np.rint(c / step_c) * step_c) @ (np.rint(w / step_w) * step_w)
     step_d = np.abs(c @ w).max() / 127
     in_int8 = np.clip(np.rint(in_int8 / step_d), -128, 127) * step_d
-    lost = {"layers": error(in_int8, c @ w), "outputs": error(finish(in_int8), finish(c @ w))}
-    assert made.exemptions[0]["figure"] == pytest.approx(lost[ranking], rel=0.01)
+    assert made.exemptions[0]["figure"] == pytest.approx(error(in_int8, c @ w), rel=0.01)
     assert made.exemptions[0]["limit"] < 0.05 < made.exemptions[0]["figure"]
-    assert lost["layers"] != pytest.approx(lost["outputs"], rel=0.01)
     found, wanted = ([run(m, batch)[0] for batch in batches] for m in (made.model, model))
     assert made.error == pytest.approx(error(np.concatenate(found), np.concatenate(wanted)), rel=1e-6)
 
@@ -222,18 +204,16 @@ def test_a_budget_ends_the_exemptions(network: ModelProto, pictures: Batches) ->
 
 def test_calibration_refuses(network: ModelProto, pictures: Batches, build: Build) -> None:
     with pytest.raises(InputError, match="no batch"):
-        calibrated(network, [])
+        calibrated(network, [], SETTINGS)
     with pytest.raises(InputError, match=r"'x' is NaN or infinite 1 times.*check these inputs"):
-        calibrated(network, [{"x": np.where(np.arange(192).reshape(1, 3, 8, 8) == 5, np.nan, 1).astype(np.float32)}])
-    for refused in (dynamic, weights_only, lambda model: calibrated(model, pictures)):
+        calibrated(
+            network, [{"x": np.where(np.arange(192).reshape(1, 3, 8, 8) == 5, np.nan, 1).astype(np.float32)}], SETTINGS
+        )
+    for refused in (dynamic, weights_only, lambda model: calibrated(model, pictures, SETTINGS)):
         with pytest.raises(InputError, match="would change nothing"):
             refused(build([("n", "Neg", "x", "y")], {"x": ["n"]}, ["y"]))
         with pytest.raises(InputError, match="int8 needs 13"):
             refused(build([("n", "Neg", "x", "y")], {"x": ["n"]}, ["y"], opset=12))
-    with pytest.raises(InputError, match="'tflite' is unknown"):
-        CalibrationSettings(form="tflite")
-    with pytest.raises(InputError, match=r"percentile is 101.*0 to 100"):
-        CalibrationSettings(percentile=101)
 
 
 # Weights alone
