@@ -33,9 +33,18 @@ WHOLE = {"readme_story", "tiny_bundle"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole export is begun first, by the worker that takes the documents, and wanted by the others at the end."""
+    """The whole export is begun first, by the worker that takes the documents, and wanted by the others late.
+
+    Not last: these are the longest files, after which one worker would be idle while another works.
+    """
     wanting = {item.path for item in items if not WHOLE.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: 0 if item.path.name == "test_docs.py" else 1 + (item.path in wanting))
+    others = list(dict.fromkeys(item.path for item in items if item.path not in wanting))
+    last = set(others[len(others) * 2 // 3 :])
+    items.sort(
+        key=lambda item: (
+            0 if item.path.name == "test_docs.py" else 2 if item.path in wanting else 3 if item.path in last else 1
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
