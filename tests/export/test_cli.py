@@ -170,7 +170,7 @@ def test_a_bundle_with_engines_and_half_precision(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     out = tmp_path / "bundle"
     code, told, err = command(
-        "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "clip_structure",
+        "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "vae_decode",
         "--precision", "fp16", "--verify-trials", "2", "--threads", "1",
         "--target", "tensorrt-rtx", "--optimization-level", "0", "--batch", "1", "1", "2",
     )  # fmt: skip
@@ -180,18 +180,18 @@ def test_a_bundle_with_engines_and_half_precision(
     held = {name: [(v.target, v.precision) for v in graph.variants] for name, graph in bundle.graphs.items()}
     both = [("onnx", "fp32"), ("onnx", "fp16")]
     built = [("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16")]
-    assert held == {"decode_context": both, "clip_structure": both + built}
+    assert held == {"decode_context": both, "vae_decode": both + built}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "bundle", "config"]
     assert not (out / ".lock").exists()
     trusted = read_trusted(tmp_path / "config" / "minddiffuser" / "trusted_plans.json")
     assert set(trusted) == {bundle.files[f"engines/tensorrt-rtx/{v.file.name}"].sha256 for v in plans_of(bundle)}
-    # Both stages ran once in PyTorch, and the picture that CLIP was given there is what its graph is verified on.
-    variant = bundle.graphs["clip_structure"].variants[0]
+    # Both stages ran once in PyTorch, and what the VAE was given there is what its graph is verified on.
+    variant = bundle.graphs["vae_decode"].variants[0]
     assert set(variant.parity["inputs"]) == {"random", "decoded"}
     assert variant.data == (bundle.folder / "engines" / "weights.bin",)
     reference = load_file(out / "parity.safetensors")
-    assert reference["clip_structure/in/image"].shape == (2, 3, 32, 32)
-    assert reference["clip_structure/out/structure"].std() > 0
+    assert reference["vae_decode/in/latent"].shape == (2, 4, 4, 4)
+    assert reference["vae_decode/out/image"].std() > 0
     plain = [line for line in check_bundle(out, threads=1) if line.target == "onnx"]
     assert len(plain) == 4
     assert {line.verdict for line in plain} == {OK}
