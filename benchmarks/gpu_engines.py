@@ -13,7 +13,7 @@ from typing import Any
 from full_size import random_models, schedule
 from gpu import DECODE, ITERATION, LOOP, N_BACK, N_STEPS, STEP, Works, say
 from gpu_torch import given_trials, inputs, steps
-from trials import Trials, schedule_of
+from trials import Trials
 
 from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.runtime.engines.base import Engine, Specs
@@ -35,7 +35,7 @@ def with_engines(args: argparse.Namespace, batch: int, stack: ExitStack, backend
     given = {**inputs(trials), "step": steps(schedule())[0]}
     start = {"latent": trials.noise, "context": trials.context}
     arrays = (trials.noise, trials.context, trials.uncond_context, trials.noise)
-    generator = EngineGenerator(engines, schedule_of(schedule()), *arrays, backprop_steps=N_STEPS, loop=loop)
+    generator = EngineGenerator(engines, schedule(), *arrays, backprop_steps=N_STEPS, loop=loop)
     return {
         STEP: lambda: {"latent": engines["denoise"].run(given)["next_latent"]},
         LOOP: lambda: {"latent": generator.latents(start)[-1]},
@@ -49,9 +49,7 @@ def _iteration(engines: Mapping[str, Engine], trials: Trials, loop: Loop | None)
 
     def iterate() -> Any:
         if not made:
-            generator = EngineGenerator(
-                engines, schedule_of(schedule()), *trials.start(), backprop_steps=N_BACK, loop=loop
-            )
+            generator = EngineGenerator(engines, schedule(), *trials.start(), backprop_steps=N_BACK, loop=loop)
             settings = RefineSettings(backprop_steps=N_BACK)
             objective = EngineObjective(engines, generator, trials.target, trials.mask, settings)
             params = generator.initial()

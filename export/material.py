@@ -160,11 +160,10 @@ def reference_run(
     """
     decoded = trials.decoded
     noise = parity_noise(len(trials), models.latent_shape)
-    schedule = schedule_of(models)
     watched = {name: _Watched(engine) for name, engine in engines.items()}
     generator = EngineGenerator(
         watched,
-        schedule,
+        models,
         decoded.latent,
         decoded.context,
         checkpoint.uncond_context,
@@ -181,15 +180,6 @@ def reference_run(
         count = len(seen[name])
         seen[name] = [seen[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
     return Reference(stage1=image, feeds=seen)
-
-
-def schedule_of(models: Models) -> dict[str, Any]:
-    """What a sampler needs to know of the models."""
-    return {
-        "alphas_cumprod": models.alphas_cumprod,
-        "steps_offset": models.steps_offset,
-        "set_alpha_to_one": models.set_alpha_to_one,
-    }
 
 
 class _Watched:

@@ -48,5 +48,5 @@ def engine_pictures(
             uncond_context=decoder.uncond_context,
             noise=parity_noise(len(responses), networks.latent_shape),
         )
-        pictures: NDArray[np.float32] = networks.generator(start).stage1_render()
+        pictures: NDArray[np.float32] = networks.generator(start).stage1()
     return pictures

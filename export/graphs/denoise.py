@@ -40,7 +40,7 @@ def step_inputs(models: Models) -> dict[str, TensorSpec]:
 def step_function(models: Models):  # type: ignore[no-untyped-def]
     """One guided DDIM step as a function of tensors.
 
-    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.sampling.step_table`: the update is
+    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.schedule.step_table`: the update is
     a sum of latent and noise with two coefficients that were computed in float64, the same for every backend.
     """
 

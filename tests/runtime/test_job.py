@@ -316,14 +316,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, bundle: Path, responses: np.ndarray) 
 
     def generator(self: EngineNetworks, start: Any) -> Any:
         found, rows = real(self, start), [i for i, row in enumerate(start.latent) if row.tobytes() in spoilt]
-        render = found.stage1_render
+        render = found.stage1
 
-        def stage1_render() -> Any:
+        def stage1() -> Any:
             images = np.array(render())
             images[rows, 1, 3, 3] = np.nan
             return images
 
-        found.stage1_render = stage1_render
+        found.stage1 = stage1
         made.append(len(start.latent))
         return found
 
@@ -384,13 +384,13 @@ def test_the_advice_after_an_overflow_can_be_followed(
     """With a narrow dtype trials 0 and 1 overflow; the options that the line names give them their pictures."""
     from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 
-    real, narrow = DiffusionGenerator.stage1_render, []
+    real, narrow = DiffusionGenerator.stage1, []
 
-    def stage1_render(self: DiffusionGenerator) -> torch.Tensor:
+    def stage1(self: DiffusionGenerator) -> torch.Tensor:
         images = real(self).float()
         return images * torch.nan if len(images) == 2 and narrow else images
 
-    monkeypatch.setattr(DiffusionGenerator, "stage1_render", stage1_render)
+    monkeypatch.setattr(DiffusionGenerator, "stage1", stage1)
     narrow.append(True)
     args = [*of_checkpoint, "--stage", "1"]
     assert cli.main([*args, "--dtype", "bfloat16"]) == 1

@@ -16,8 +16,9 @@ from minddiffuser.runtime.networks import EngineNetworks, Start, TorchNetworks
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
-SHORT: dict[str, Any] = {"n_steps": 10, "n_noise": 5, "n_reverse": 4}
+SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=5, n_reverse=4)}
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_both_say_what_they_are(small_models: Any, engines: EngineSet) -> None:
 def test_a_start_reaches_the_generator_whole(
     small_models: Any, rng: np.random.Generator, backprop_steps: int | None
 ) -> None:
-    given = start(rng, guidance_scale=2.5, backprop_steps=backprop_steps)
+    given = start(rng, sampling=Sampling(guidance_scale=2.5), backprop_steps=backprop_steps)
     found = TorchNetworks(small_models, checkpointing=False).generator(given)
     assert isinstance(found, DiffusionGenerator)
     expected = DiffusionGenerator(
@@ -61,11 +62,11 @@ def test_a_start_reaches_the_generator_whole(
         given.context,
         given.uncond_context,
         given.noise,
-        guidance_scale=2.5,
+        sampling=Sampling(guidance_scale=2.5),
         backprop_steps=backprop_steps,
         **SHORT,
     )
-    torch.testing.assert_close(found.stage1_render(), expected.stage1_render(), rtol=0, atol=0)
+    torch.testing.assert_close(found.stage1(), expected.stage1(), rtol=0, atol=0)
     assert found.initial().keys() == expected.initial().keys()
 
 
@@ -83,7 +84,7 @@ def test_checkpointing_reaches_the_generator(
 
 def test_pictures_of_engines_are_those_of_their_formulas(engines: EngineSet, rng: np.random.Generator) -> None:
     """The toy networks' stage 1, summed up by hand."""
-    given = start(rng, guidance_scale=2.0)
+    given = start(rng, sampling=Sampling(guidance_scale=2.0))
     generator = EngineNetworks(engines.bundle, engines).generator(given)
     assert isinstance(generator, EngineGenerator)
     assert isinstance(given.noise, np.ndarray)
@@ -96,7 +97,7 @@ def test_pictures_of_engines_are_those_of_their_formulas(engines: EngineSet, rng
         scale = (after / keep) ** 0.5
         latent = scale * latent + ((1 - after) ** 0.5 - scale * (1 - keep) ** 0.5) * push
     expected = 1 / (1 + np.exp(-latent[:, :3].repeat(8, 2).repeat(8, 3)))
-    np.testing.assert_allclose(generator.stage1_render(), expected, atol=1e-5)
+    np.testing.assert_allclose(generator.stage1(), expected, atol=1e-5)
 
 
 def test_objectives_are_of_the_networks_own_kind(

@@ -19,6 +19,7 @@ from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.networks import Start, TorchNetworks
 from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, Trials, keeps_activations, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
 RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
@@ -36,7 +37,7 @@ def checkpoint(small_checkpoint: Path) -> Checkpoint:
 
 
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
-    settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
+    settings = ReconstructSettings(**{"refine": REFINE, "sampling": Sampling(n_noise=3, n_reverse=4), **choices})
     networks = TorchNetworks(models, checkpointing=not keeps_activations(settings.checkpointing, models.image_size))
     trials = Trials(responses=responses, good=[0, 1, 3])
     return Reconstructor(checkpoint, networks, trials, settings, seen=lambda trials: SEEN[list(trials)])
@@ -47,9 +48,14 @@ def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, mo
     decoded = checkpoint.decode(RESPONSES[[0, 3]])
     noise = trial_noise(3, ("0", "3"), models.latent_shape)
     generator = DiffusionGenerator(
-        models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
+        models,
+        decoded.latent,
+        decoded.context,
+        checkpoint.uncond_context,
+        noise,
+        sampling=Sampling(n_noise=3, n_reverse=4),
     )
-    assert (result.stage1 == to_uint8(generator.stage1_render().numpy())).all()
+    assert (result.stage1 == to_uint8(generator.stage1().numpy())).all()
     assert result.stage2 is None
     assert result.loss_curve is None
     assert set(result.seconds) == {"decode", "stage1"}
@@ -57,7 +63,7 @@ def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, mo
 
 def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
     told: list[tuple[str, int, int]] = []
-    settings = ReconstructSettings(refine=REFINE, controls="both", n_noise=3, n_reverse=4)
+    settings = ReconstructSettings(refine=REFINE, controls="both", sampling=Sampling(n_noise=3, n_reverse=4))
     run = Reconstructor(
         checkpoint,
         TorchNetworks(models),
@@ -119,7 +125,7 @@ def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models
 
 def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, models: Models) -> None:
     """Trials 0 and 1 showed one picture: the target of trial 0 is trial 3's, however the three are drawn."""
-    settings = ReconstructSettings(refine=REFINE, controls="shuffled", n_noise=3, n_reverse=4)
+    settings = ReconstructSettings(refine=REFINE, controls="shuffled", sampling=Sampling(n_noise=3, n_reverse=4))
 
     def shuffled(responses: np.ndarray, shown: str = "aaxb") -> np.ndarray:
         networks = TorchNetworks(models)
@@ -225,14 +231,14 @@ def test_a_picture_that_is_not_finite_is_lost_and_the_others_stay(
 ) -> None:
     """Of stage 1: no picture of that trial is left, of any kind, and the other trials' are what they were."""
     whole = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
-    real = DiffusionGenerator.stage1_render
+    real = DiffusionGenerator.stage1
 
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
         images = real(self).clone()
         images[1, 0, 5, 5] = value
         return images
 
-    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    monkeypatch.setattr(DiffusionGenerator, "stage1", overflowed)
     result = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
     assert result.lost == {1: "its picture of stage 1 holds NaN or infinite values"}
     assert result.stage2 is not None
@@ -248,7 +254,7 @@ def test_a_batch_without_any_picture_is_not_refined(
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
         return torch.full((2, 3, 32, 32), torch.nan)
 
-    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    monkeypatch.setattr(DiffusionGenerator, "stage1", overflowed)
     result = made(checkpoint, models)((0, 3), RESPONSES[[0, 3]])
     assert set(result.lost) == {0, 3}
     assert result.stage2 is None
@@ -292,7 +298,7 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
                 taken.append(start)
                 return super().generator(start)
 
-        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, n_noise=3, n_reverse=4)
+        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, sampling=Sampling(n_noise=3, n_reverse=4))
         names = [ids[row] for row in rows]
         some = Trials(responses=responses, good=range(len(rows)), ids=names)
         run = Reconstructor(checkpoint, Watched(models), some, settings)
