@@ -78,6 +78,27 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+class Runs(Protocol):
+    """What a sampling loop asks of an engine."""
+
+    @property
+    def inputs(self) -> Specs: ...
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Engine.run`."""
+        ...
+
+    def place(self, array: Any) -> Any:
+        """See :meth:`Engine.place`."""
+        ...
+
+
+class Engines(Protocol):
+    """The engines of a bundle, by graph."""
+
+    def __getitem__(self, graph: str, /) -> Runs: ...
+
+
 def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str, int]:
     """Refuse inputs that do not fit an engine, before its backend sees them. numpy arrays and torch tensors alike.
 

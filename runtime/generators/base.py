@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -45,7 +45,7 @@ class Projecting(Protocol[A]):
         ...
 
 
-class Sampler(Protocol[A]):
+class Sampler(Generator[A], Protocol[A]):
     """A generator that samples in steps, as a refiner inside the sampler sees it.
 
     Step ``k`` counts from 0, the noisiest. Trials are rows and never mix; context and guidance are the generator's own.
@@ -116,7 +116,7 @@ def check_start(latent: Any, context: Any, uncond: Any) -> None:
         )
 
 
-def check_truncation(backprop_steps: int | None, sampling: Sampling, noise: Float32 | Callable[[int], Any]) -> None:
+def check_truncation(backprop_steps: int | None, sampling: Sampling, *, fresh_noise: bool) -> None:
     """Refuse more steps to go back through than there are, and fresh noise for a latent that is noised only once.
 
     Raises
@@ -127,7 +127,7 @@ def check_truncation(backprop_steps: int | None, sampling: Sampling, noise: Floa
         raise InputError(
             f"backprop_steps is {backprop_steps}: choose 0 to n_reverse = {sampling.n_reverse}, or None for all"
         )
-    if backprop_steps is not None and callable(noise):
+    if backprop_steps is not None and fresh_noise:
         raise InputError(
             f"fresh noise at each iteration needs full back-propagation, but backprop_steps is {backprop_steps}: "
             "leave backprop_steps out, or use fixed noise"

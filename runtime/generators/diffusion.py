@@ -79,7 +79,7 @@ class DiffusionGenerator:
         checkpointing: bool = True,
     ) -> None:
         chosen = Sampling() if sampling is None else sampling
-        check_truncation(backprop_steps, chosen, noise)
+        check_truncation(backprop_steps, chosen, fresh_noise=callable(noise))
         self._models = models
         self._float = torch.promote_types(models.dtype, torch.float32)
         self._latent, self._context = self._tensor(latent), self._tensor(context)

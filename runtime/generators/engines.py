@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import Engine
+from ..engines.base import Engines
 from ..engines.ort import as_numpy
 from ..errors import ShapeError
 from ..sampling import Sampling
@@ -41,7 +41,7 @@ class EngineGenerator:
 
     def __init__(  # noqa: PLR0913 (what a picture depends on; all choices after the arrays have defaults)
         self,
-        engines: Mapping[str, Engine] | Any,
+        engines: Engines,
         trained: TrainedNoise,
         latent: Float32,
         context: Float32,
@@ -53,7 +53,7 @@ class EngineGenerator:
         loop: Callable[..., Any] | None = None,
     ) -> None:
         chosen = Sampling() if sampling is None else sampling
-        check_truncation(backprop_steps, chosen, noise)
+        check_truncation(backprop_steps, chosen, fresh_noise=callable(noise))
         self._engines, self._loop = engines, loop
         self._latent, self._context = _solid(latent), _solid(context)
         self._uncond = _solid(uncond_context)
