@@ -308,3 +308,19 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
     for folder in (tmp_path / "absent", tmp_path):
         with pytest.raises(FileError):
             opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": -1}, "threads is -1"),
+        ({"threads": 1.5}, "threads is 1.5"),
+        ({"gpu_memory_mib": 0}, "gpu_memory_mib is 0"),
+        ({"dtype": "int4"}, "dtype 'int4' is unknown"),
+        ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Options(**choice)
