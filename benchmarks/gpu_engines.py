@@ -111,7 +111,7 @@ def _plans(
     """Build a plan of each graph for this batch size, and open them on one stream with shared scratch memory."""
     from minddiffuser.export.to_trt import build_plan
     from minddiffuser.export.trt_settings import TrtSettings
-    from minddiffuser.runtime.engines.cuda_device import open_device
+    from minddiffuser.runtime.engines.cuda_open import open_device
     from minddiffuser.runtime.engines.trt import open_trt
     from minddiffuser.runtime.engines.trt_arena import Arena
     from minddiffuser.runtime.engines.trt_loop import DenoiseLoop
@@ -141,7 +141,7 @@ def _plans(
             trust=Trust(everything=True),  # built just now
         )
         engines[name] = stack.enter_context(open_trt(plan, device=cuda, arena=arena))
-    loop = stack.enter_context(DenoiseLoop(engines["denoise"], keep_latents=True))
+    loop = stack.enter_context(DenoiseLoop(engines["denoise"]))
 
     def run(latent: Any, table: Any, context: Any, uncond_context: Any, guidance: Any) -> list[Any]:
         latents = loop.run(latent, table, context=context, uncond_context=uncond_context, guidance=guidance)

@@ -15,12 +15,13 @@ from ..runtime.engines.base import Engine
 from ..runtime.engines.ort import as_numpy
 from ..runtime.errors import InputError
 from ..runtime.generators.engines import EngineGenerator
+from ..runtime.graph_specs import BATCH
 from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
 from ..runtime.screen import screen
-from .graphs.base import BATCH, NetworkGraph
+from .graphs.base import NetworkGraph
 from .pictures import SEED, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minddiffuser.export import material
-from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
+from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
 from minddiffuser.export.material import STEPS, random_feeds, reference_run, trials_for
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
@@ -20,6 +20,7 @@ from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
+from minddiffuser.runtime.graph_specs import BATCH
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.screen import screen
