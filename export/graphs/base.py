@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...runtime.engines.base import TensorSpec
 from ...runtime.errors import check_choice
 from ...runtime.graph_specs import GraphSpecs, Sizes, graph_specs
-from ...runtime.models.models import Models
+
+if TYPE_CHECKING:
+    from ...runtime.models.models import Models
 
 # name -> module beside this one, with `graph(models, semantic=...) -> NetworkGraph`
 NETWORK_GRAPHS: dict[str, str] = {
