@@ -221,9 +221,6 @@ FIRST_TRIAL = """
 import sys
 import numpy as np
 import onnxruntime
-from minddiffuser.runtime.backends.base import Backend, Options
-from minddiffuser.runtime.backends.bundle import BundleBackend
-from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.engines.open import EngineSet
