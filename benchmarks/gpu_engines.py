@@ -13,7 +13,7 @@ from typing import Any
 from full_size import random_models, schedule
 from gpu import DECODE, ITERATION, LOOP, N_BACK, N_STEPS, STEP, Works, say
 from gpu_torch import given_trials, inputs, steps
-from trials import Trials, schedule_of
+from trials import Trials
 
 from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.runtime.engines.base import Engine, Specs
@@ -35,7 +35,7 @@ def with_engines(args: argparse.Namespace, batch: int, stack: ExitStack, backend
     given = {**inputs(trials), "step": steps(schedule())[0]}
     start = {"latent": trials.noise, "context": trials.context}
     arrays = (trials.noise, trials.context, trials.uncond_context, trials.noise)
-    generator = EngineGenerator(engines, schedule_of(schedule()), *arrays, backprop_steps=N_STEPS, loop=loop)
+    generator = EngineGenerator(engines, schedule(), *arrays, backprop_steps=N_STEPS, loop=loop)
     return {
         STEP: lambda: {"latent": engines["denoise"].run(given)["next_latent"]},
         LOOP: lambda: {"latent": generator.latents(start)[-1]},
@@ -49,9 +49,7 @@ def _iteration(engines: Mapping[str, Engine], trials: Trials, loop: Loop | None)
 
     def iterate() -> Any:
         if not made:
-            generator = EngineGenerator(
-                engines, schedule_of(schedule()), *trials.start(), backprop_steps=N_BACK, loop=loop
-            )
+            generator = EngineGenerator(engines, schedule(), *trials.start(), backprop_steps=N_BACK, loop=loop)
             settings = RefineSettings(backprop_steps=N_BACK)
             objective = EngineObjective(engines, generator, trials.target, trials.mask, settings)
             params = generator.initial()
@@ -113,7 +111,7 @@ def _plans(
     """Build a plan of each graph for this batch size, and open them on one stream with shared scratch memory."""
     from minddiffuser.export.to_trt import build_plan
     from minddiffuser.export.trt_settings import TrtSettings
-    from minddiffuser.runtime.engines.cuda_device import open_device
+    from minddiffuser.runtime.engines.cuda_open import open_device
     from minddiffuser.runtime.engines.trt import open_trt
     from minddiffuser.runtime.engines.trt_arena import Arena
     from minddiffuser.runtime.engines.trt_loop import DenoiseLoop
@@ -143,7 +141,7 @@ def _plans(
             trust=Trust(everything=True),  # built just now
         )
         engines[name] = stack.enter_context(open_trt(plan, device=cuda, arena=arena))
-    loop = stack.enter_context(DenoiseLoop(engines["denoise"], keep_latents=True))
+    loop = stack.enter_context(DenoiseLoop(engines["denoise"]))
 
     def run(latent: Any, table: Any, context: Any, uncond_context: Any, guidance: Any) -> list[Any]:
         latents = loop.run(latent, table, context=context, uncond_context=uncond_context, guidance=guidance)

@@ -19,8 +19,7 @@ from trials import Trials, draw
 
 from minddiffuser.runtime.engines.pytorch import guided_step
 from minddiffuser.runtime.models.models import Models
-from minddiffuser.runtime.sampling import step_table
-from minddiffuser.runtime.schedule import ddim_schedule
+from minddiffuser.runtime.schedule import ddim_schedule, step_table
 
 Given = dict[str, Tensor]
 DEVICE = "cuda"
@@ -73,10 +72,7 @@ def inputs(trials: Trials) -> Given:
 
 def steps(models: Any) -> Tensor:
     """The sampler's table, (35, 3), on the GPU. Takes networks or their noise schedule."""
-    schedule = ddim_schedule(
-        models.alphas_cumprod, steps_offset=models.steps_offset, set_alpha_to_one=models.set_alpha_to_one
-    )
-    return torch.from_numpy(step_table(schedule)).to(DEVICE)
+    return torch.from_numpy(step_table(ddim_schedule(models))).to(DEVICE)
 
 
 def _works(models: Models, for_gradients: Models, trials: Trials) -> Works:

@@ -9,7 +9,7 @@ from typing import Any
 from flops import Counts
 from rivals import Pipeline, TensorTimestep
 from tables import Job
-from trials import Trials, schedule_of
+from trials import Trials
 
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
@@ -17,7 +17,7 @@ from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
-from minddiffuser.runtime.schedule import N_REVERSE
+from minddiffuser.runtime.sampling import Sampling
 
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers, eager", "diffusers, torch.compile"
 PYTORCH, ENGINES = "minddiffuser, PyTorch", "minddiffuser, ONNX Runtime"
@@ -54,12 +54,14 @@ def stage1_jobs(sources: Sources, trials: Trials, counts: Counts) -> list[Job]:
     steps[PYTORCH] = lambda: {"latent": torch_generator(sources, trials, 0).initial()["latent"]}
     steps[ENGINES] = lambda: {"latent": engine_generator(sources, trials, 0).initial()["latent"]}
     pictures: dict[str, Any] = {name: _giving("picture", pipeline.pictures) for name, pipeline in pipelines.items()}
-    pictures[PYTORCH] = _giving("picture", torch_generator(sources, trials, None).stage1_render)
-    pictures[ENGINES] = _giving("picture", engine_generator(sources, trials, None).stage1_render)
+    pictures[PYTORCH] = _giving("picture", torch_generator(sources, trials, None).stage1)
+    pictures[ENGINES] = _giving("picture", engine_generator(sources, trials, None).stage1)
     n = len(trials)
     return [
-        Job(name=STEP, batch=n, contestants=steps, flops=n * N_REVERSE * counts.step, parts=N_REVERSE),
-        Job(name=PICTURE, batch=n, contestants=pictures, flops=n * counts.picture(N_REVERSE)),
+        Job(
+            name=STEP, batch=n, contestants=steps, flops=n * Sampling.n_reverse * counts.step, parts=Sampling.n_reverse
+        ),
+        Job(name=PICTURE, batch=n, contestants=pictures, flops=n * counts.picture(Sampling.n_reverse)),
     ]
 
 
@@ -74,7 +76,7 @@ def stage2_jobs(sources: Sources, trials: Trials, counts: Counts) -> list[Job]:
             fast = replace(sources.compiled, unet=TensorTimestep(sources.compiled.unet))
             contestants[AUTOGRAD_COMPILED] = by_autograd(fast, trials, backprop, checkpointing=False)
         contestants[ENGINES] = by_engines(sources, trials, backprop)
-        flops = len(trials) * counts.iteration(N_REVERSE if backprop is None else backprop)
+        flops = len(trials) * counts.iteration(Sampling.n_reverse if backprop is None else backprop)
         jobs.append(Job(name=name, batch=len(trials), contestants=contestants, flops=flops))
     return jobs
 
@@ -84,7 +86,7 @@ def torch_generator(sources: Sources, trials: Trials, backprop: int | None) -> D
 
 
 def engine_generator(sources: Sources, trials: Trials, backprop: int | None) -> EngineGenerator:
-    return EngineGenerator(sources.engines, schedule_of(sources.models), *trials.start(), backprop_steps=backprop)
+    return EngineGenerator(sources.engines, sources.models, *trials.start(), backprop_steps=backprop)
 
 
 def by_autograd(models: Models, trials: Trials, backprop: int | None, *, checkpointing: bool) -> Callable[[], Any]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from trials import Trials
 
 from minddiffuser.runtime.models.models import Models
-from minddiffuser.runtime.schedule import N_REVERSE, N_STEPS, add_noise, ddim_schedule
+from minddiffuser.runtime.sampling import Sampling
+from minddiffuser.runtime.schedule import add_noise, ddim_schedule
 
 GUIDANCE = 5.0
 
@@ -61,8 +62,8 @@ class Pipeline:
     def _run(self, kind: str) -> Tensor:
         made: Tensor = self._pipeline(
             **self._given,
-            strength=N_REVERSE / N_STEPS,
-            num_inference_steps=N_STEPS,
+            strength=Sampling.n_reverse / Sampling.n_steps,
+            num_inference_steps=Sampling.n_steps,
             guidance_scale=GUIDANCE,
             eta=0.0,
             generator=_generator(),
@@ -104,9 +105,7 @@ def _betas(models: Models) -> Any:
 
 def _start(models: Models, trials: Trials) -> Tensor:
     """Solve the pipeline's noising, in float64, for the latent that it turns into the paper's."""
-    schedule = ddim_schedule(
-        models.alphas_cumprod, steps_offset=models.steps_offset, set_alpha_to_one=models.set_alpha_to_one
-    )
+    schedule = ddim_schedule(models)
     wanted = torch.from_numpy(add_noise(trials.latent.astype("float64"), trials.noise, schedule.noise_keep))
     drawn = torch.randn(wanted.shape, generator=_generator(), dtype=models.dtype).double()
     keep = float(schedule.keep[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,12 +64,3 @@ def draw(models: Models, n: int, seed: int = 0) -> Trials:
         target=target,
         mask=rng.random(models.structure_shape) < 0.25,
     )
-
-
-def schedule_of(models: Any) -> dict[str, Any]:
-    """What an engine's sampler takes."""
-    return {
-        "alphas_cumprod": models.alphas_cumprod,
-        "steps_offset": models.steps_offset,
-        "set_alpha_to_one": models.set_alpha_to_one,
-    }

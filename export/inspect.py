@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..runtime.backends.bundle import STAGE_1, STAGE_2
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import Variant
 from ..runtime.engines.here import BACKENDS, Machine, why_not_backend
 from ..runtime.engines.open import choose_backend
 from ..runtime.engines.trust import Trust
 from ..runtime.errors import MindDiffuserError, shown
-from ..runtime.opening import STAGE_1, STAGE_2
 
 
 def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:

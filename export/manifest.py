@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 from ..runtime.bundle_schema import MANIFEST, VERSION
 from ..runtime.decode import Checkpoint
 from ..runtime.engines.base import Specs
 from ..runtime.environment import versions
 from ..runtime.files import sha256_of
-from ..runtime.opening import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 
 if TYPE_CHECKING:
     from ..runtime.models.models import Models

@@ -15,12 +15,13 @@ from ..runtime.engines.base import Engine
 from ..runtime.engines.ort import as_numpy
 from ..runtime.errors import InputError
 from ..runtime.generators.engines import EngineGenerator
+from ..runtime.graph_specs import BATCH
 from ..runtime.images import to_float
 from ..runtime.models.models import Models
 from ..runtime.refine.engines import EngineObjective
 from ..runtime.refine.settings import RefineSettings
 from ..runtime.screen import screen
-from .graphs.base import BATCH, NetworkGraph
+from .graphs.base import NetworkGraph
 from .pictures import SEED, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -160,11 +161,10 @@ def reference_run(
     """
     decoded = trials.decoded
     noise = parity_noise(len(trials), models.latent_shape)
-    schedule = schedule_of(models)
     watched = {name: _Watched(engine) for name, engine in engines.items()}
     generator = EngineGenerator(
         watched,
-        schedule,
+        models,
         decoded.latent,
         decoded.context,
         checkpoint.uncond_context,
@@ -181,15 +181,6 @@ def reference_run(
         count = len(seen[name])
         seen[name] = [seen[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
     return Reference(stage1=image, feeds=seen)
-
-
-def schedule_of(models: Models) -> dict[str, Any]:
-    """What a sampler needs to know of the models."""
-    return {
-        "alphas_cumprod": models.alphas_cumprod,
-        "steps_offset": models.steps_offset,
-        "set_alpha_to_one": models.set_alpha_to_one,
-    }
 
 
 class _Watched:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.backends.bundle import STAGE_1, BundleBackend
 from ..runtime.bundle import Bundle
-from ..runtime.bundle_decode import BundleDecoder
 from ..runtime.engines.open import EngineSet, EngineSettings
-from ..runtime.networks import EngineNetworks, Start
 
 SEED = 42
 
@@ -38,15 +37,6 @@ def engine_pictures(
     if backend == "ort" and precision == "bf16":
         return None
     settings = EngineSettings(backend=backend, precision=precision, threads=threads)
-    graphs = ("decode_latent", "decode_context", "denoise", "vae_decode")
-    with EngineSet(bundle, settings, graphs=graphs) as engines:
-        decoder, networks = BundleDecoder(bundle, engines), EngineNetworks(bundle, engines)
-        latent, context = decoder.decode_only(responses, ("latent", "context"))
-        start = Start(
-            latent=latent,
-            context=context,
-            uncond_context=decoder.uncond_context,
-            noise=parity_noise(len(responses), networks.latent_shape),
-        )
-        pictures: NDArray[np.float32] = networks.generator(start).stage1_render()
-    return pictures
+    with BundleBackend(EngineSet(bundle, settings, graphs=STAGE_1)) as engines:
+        noise = parity_noise(len(responses), engines.latent_shape)
+        return engines.generator(engines.decode_start(responses), noise).stage1()

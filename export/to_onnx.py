@@ -13,8 +13,9 @@ import onnx_ir as ir
 import torch
 
 from ..runtime.errors import InputError
+from ..runtime.graph_specs import BATCH
 from ..runtime.models.models import Models
-from .graphs.base import BATCH, NetworkGraph
+from .graphs.base import NetworkGraph
 from .simplify import simplify
 from .tracing import trace
 

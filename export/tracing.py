@@ -28,9 +28,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, is_concrete_int
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..runtime.graph_specs import BATCH
 from ..runtime.models.models import Models
 from .decompositions import attention, enlarge, forward_decompositions, gradient_decompositions, settle
-from .graphs.base import BATCH, NetworkGraph
+from .graphs.base import NetworkGraph
 
 # Neither 1, which is taken for a broadcast, nor a number that occurs among the networks' own sizes.
 EXAMPLE_BATCH = 3

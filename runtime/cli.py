@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .batch.choose import LEFT_OUT
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
@@ -144,9 +144,6 @@ def _add_engines(run: Any) -> None:
     engines.add_argument(
         "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="of the engines (default: auto)"
     )
-    engines.add_argument(
-        "--gradients", choices=("autograd", "engines"), help="how stage 2 differentiates (default: what there is)"
-    )
     engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
     engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
     engines.add_argument(
@@ -165,13 +162,12 @@ def _add_engines(run: Any) -> None:
 def _add_refinement(run: Any) -> None:
     stage2 = run.add_argument_group("stage 2 (what is not given comes from the preset)")
     stage2.add_argument(
-        "--stage2-preset",
+        "--preset",
         choices=("default", "paper", "reference"),
         default="default",
         help="settings of stage 2 to start from: this package's, the paper's, or the published code's; the layers come "
         "from the checkpoint (md-train fit --layers) (default: %(default)s)",
     )
-    stage2.add_argument("--preset", action=_Renamed, help=argparse.SUPPRESS)
     stage2.add_argument("--steps", type=int, metavar="N", help="iterations")
     stage2.add_argument("--learning-rate", type=float, metavar="X", help="of Adam")
     stage2.add_argument(
@@ -227,32 +223,31 @@ def _add_report(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from .backends.base import Options
     from .job import Job, run_job
     from .reconstruct import ReconstructSettings
 
-    settings = ReconstructSettings(
-        stage=args.stage, controls=args.controls, refine=_refinement(args), checkpointing=args.checkpointing
+    options = ("models", "clip", "device", "dtype", "checkpointing", "backend", "precision", "memory", "threads")
+    job = Job(
+        checkpoint=args.checkpoint,
+        responses=args.responses,
+        out=args.out,
+        options=Options(
+            **{name: getattr(args, name) for name in options},
+            share_threads=True,
+            gpu_memory_mib=args.gpu_memory,
+            engine_cache=args.engine_cache,
+            trust_plans=args.trust_plans,
+            trust_list=trust_list(os.environ),
+        ),
+        stimuli=args.stimuli,
+        stimuli_root=args.stimuli_root,
+        trial_ids=args.trial_ids,
+        skip_trials=tuple(args.skip_trials),
+        settings=ReconstructSettings(stage=args.stage, controls=args.controls, refine=_refinement(args)),
+        batch_size=args.batch_size,
+        notes=tuple(args.note),
     )
-    names = (
-        "checkpoint",
-        "responses",
-        "out",
-        "models",
-        "clip",
-        "stimuli",
-        "stimuli_root",
-        "trial_ids",
-        "batch_size",
-        "device",
-        "dtype",
-        "threads",
-    )
-    engines = ("backend", "precision", "memory", "gradients")
-    choices = {name: getattr(args, name) for name in (*names, *engines)}
-    choices |= {"gpu_memory_mib": args.gpu_memory, "engine_cache": args.engine_cache}
-    choices |= {"skip_trials": tuple(args.skip_trials)}
-    choices |= {"trust_plans": args.trust_plans, "trust_list": trust_list(os.environ)}
-    job = Job(settings=settings, notes=tuple(args.note), share_threads=True, **choices)
     outcome, report = run_job(job, sys.stderr)
     print(report)
     skipped = sum(reason != LEFT_OUT for reason in outcome.skipped.values())
@@ -274,7 +269,7 @@ def _refinement(args: argparse.Namespace) -> Any:
         changes["params"] = _PARAMS[args.params]
     if args.backprop_steps is not None:
         changes["backprop_steps"] = None if args.backprop_steps == "all" else args.backprop_steps
-    return replace(PRESETS[args.stage2_preset], **changes)
+    return replace(PRESETS[args.preset], **changes)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -297,16 +292,6 @@ def _report(args: argparse.Namespace) -> int:
     require_run_folder(args.run)
     print(write_report(args.run))
     return DONE
-
-
-class _Renamed(argparse.Action):
-    """An option of earlier releases."""
-
-    def __call__(self, *_given: Any, **_named: Any) -> NoReturn:
-        raise InputError(
-            "--preset is now --stage2-preset (the settings of stage 2; layers are chosen by md-train fit --layers): "
-            "give that"
-        )
 
 
 def _names(text: str) -> list[str]:

@@ -29,7 +29,7 @@ from .files import read_json, sha256_of, write_json
 from .images import list_pictures, read_image
 from .locks import inside, locked
 from .output import check_output
-from .schedule import N_REVERSE
+from .sampling import Sampling
 from .stimuli import stimulus_ids
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -91,8 +91,8 @@ class DemoSettings:
         return (
             f"A demonstration, sized for a few minutes on a laptop: {_pictures(self.n_trials)}, decoders fitted on "
             f"{self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural dimension, and "
-            f"{self.steps} iterations of stage 2 with gradients through the last {self.backprop_steps} of {N_REVERSE} "
-            "denoising steps (the paper: 60 iterations through all of them, 350 voxels)."
+            f"{self.steps} iterations of stage 2 with gradients through the last {self.backprop_steps} of "
+            f"{Sampling.n_reverse} denoising steps (the paper: 60 iterations through all of them, 350 voxels)."
         )
 
 

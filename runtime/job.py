@@ -15,22 +15,23 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from . import backends
+from .backends.base import Backend, Decoder, Options
 from .batch.choose import called, left_out, skip_option
-from .batch.identity import check_run_folder, check_same_run, claim_folder
-from .batch.places import check_places
+from .batch.identity import check_run_folder, check_same_run, claim_folder, earlier_computing
+from .batch.places import check_places, places_of_models
 from .batch.run import BROKE_OFF, Outcome, run_batch
 from .batch.ticker import Ticker
 from .data.pictures import Picture
 from .data.references import read_picture
 from .data.trial_ids import hash_of_ids
 from .environment import versions
-from .errors import FileError, InputError, check_choice
+from .errors import FileError, InputError
 from .files import sha256_of, write_bytes
 from .images import cut_by_squares, png_bytes
 from .locks import inside, locked
 from .measure import Measured, measure_run, open_extractors
 from .metrics.extractors import Features, Given
-from .opening import Described, Source, describe_source
 from .progress import Phases
 from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
 from .report.page import write_report
@@ -41,7 +42,6 @@ from .summary import write_summary
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,8 @@ class Job:
     ----------
     checkpoint, responses, out
         Folders and files as a person gives them; `checkpoint` may be a bundle.
-    models, clip
-        See :func:`~minddiffuser.runtime.models.open.load_models`; None: the tiny world, or the bundle's own.
-    backend, precision, memory
-        Of a bundle; see :class:`~minddiffuser.runtime.engines.open.EngineSettings`. Its networks in PyTorch are the
-        backend "pytorch".
-    gradients
-        "autograd" (a checkpoint, or the backend "pytorch") or "engines" (a bundle); None: what there is.
+    options
+        What computes; see :class:`~minddiffuser.runtime.backends.base.Options`.
     trial_ids
         A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
@@ -72,21 +67,6 @@ class Job:
         Both stages.
     batch_size
         None chooses by the picture's size.
-    device
-        "auto", or a torch device.
-    dtype
-        Of PyTorch's networks: a name of `DTYPES`.
-    threads
-        CPU threads, at most the cores that this process may use; None takes those of the run folder's earlier run,
-        else torch's choice for networks in PyTorch, and every core that may be used for a bundle's engines.
-    share_threads
-        Of a bundle's engines; for a process that runs nothing else.
-    gpu_memory_mib, engine_cache
-        Of a bundle's engines on a GPU: the most memory of each graph (ONNX Runtime), and where TensorRT-RTX keeps what
-        it compiles.
-    trust_plans, trust_list
-        Whether the user trusts every plan of the bundle, and the file that lists those that were trusted before; see
-        :mod:`~minddiffuser.runtime.engines.trust`.
     notes
         Lines for the report.
     """
@@ -94,36 +74,20 @@ class Job:
     checkpoint: Path
     responses: Path
     out: Path
-    models: str | None = None
-    clip: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    memory: str | None = None
-    gradients: str | None = None
+    options: Options = field(default_factory=Options)
     trial_ids: Path | None = None
     stimuli: Path | None = None
     stimuli_root: Path | None = None
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    threads: int | None = None
-    share_threads: bool = False
-    gpu_memory_mib: int | None = None
-    engine_cache: Path | None = None
-    trust_plans: bool = False
-    trust_list: Path | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "threads", "gpu_memory_mib"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is {value!r}: give a whole number of 1 or more")
-        check_choice("dtype", self.dtype, DTYPES)
-        paths = ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "engine_cache", "trust_list")
-        for name in paths:
+        size = self.batch_size
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise InputError(f"batch_size is {size!r}: give a whole number of 1 or more")
+        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root"):
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
@@ -151,7 +115,10 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     MindDiffuserError
         Anything that the user can fix; see sections of the modules used.
     """
-    check_places(job)
+    read = {"checkpoint or bundle": job.checkpoint, "data folder": job.responses}
+    check_places(
+        job.out, read | places_of_models(job.options.models, job.options.clip), (job.stimuli, job.stimuli_root)
+    )
     check_run_folder(job.out)
     with ExitStack() as stack:
         work = _prepared(job, stream, stack)
@@ -159,11 +126,11 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
         if not work.holds_lock:
             stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)
-        stream.write(f"computing with {work.source.told}\n")
-        for note in work.source.notes:
+        stream.write(f"computing with {work.backend.chosen}\n")
+        for note in work.backend.notes:
             stream.write(f"md-reconstruct: {note}\n")
         if work.given.pictures is not None:
-            _write_stimuli(job.out, work.given.pictures, work.good, work.source.networks.image_size)
+            _write_stimuli(job.out, work.given.pictures, work.good, work.backend.decoder.image_size)
         outcome = _reconstruct(job, work, stream)
         _tell_failures(outcome, work, stream)
         outcome = _measured(job, work, outcome, extractors, missing, stream)
@@ -178,7 +145,7 @@ class _Work:
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
     warnings: tuple[str, ...]
-    source: Source
+    backend: Backend[Any]
     batch_size: int
     identity: Mapping[str, Any]
     reconstructor: Reconstructor
@@ -201,9 +168,16 @@ class _Relay:
 
 
 def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
-    described = describe_source(job, stack)
-    decoder = described.decoder
-    given, told = _given(job, described)
+    earlier_backend, earlier_threads = earlier_computing(job.out)
+    options = replace(
+        job.options,
+        earlier_backend=earlier_backend,
+        earlier_threads=earlier_threads,
+        needs=job.settings.needs,
+    )
+    backend = stack.enter_context(backends.open(job.checkpoint, options))
+    decoder = backend.decoder
+    given, told = _given(job, decoder)
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
     responses, warnings = screened.responses, (*told, *screened.warnings)
@@ -217,7 +191,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
     check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
     cut = None if pictures is None else _check_pictures(pictures, good, given.named)
-    early = _early_identity(job, described, given, good, left)
+    early = _early_identity(job, backend, given, good, left)
     check_same_run(job.out, early)
     holds_lock = check_run_folder(job.out)
     if holds_lock:  # that another process works there is said before networks load; a new folder is made after that
@@ -225,41 +199,40 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     if cut is not None:
         stream.write(f"md-reconstruct: warning: {cut}\n")
         warnings = (*warnings, cut)
-    source = described.open()
-    size, on_step = source.networks.image_size, _Relay()
+    backend.start()
+    size, on_step = decoder.image_size, _Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
         return seen([pictures[trial] for trial in trials] if pictures else [], size)
 
     reconstructor = Reconstructor(
-        source.decoder,
-        source.networks,
+        backend,
         trials,
         job.settings,
         seen=None if pictures is None else look,
         on_step=on_step,
     )
-    batch_size = _batch_size(job, source)
+    batch_size = _batch_size(job, backend)
     return _Work(
         given=given,
         responses=responses,
         skipped=skipped,
         warnings=warnings,
-        source=source,
+        backend=backend,
         batch_size=batch_size,
-        identity=_identity(job, source, early, batch_size=batch_size),
+        identity=_identity(job, backend, early, batch_size=batch_size),
         reconstructor=reconstructor,
         on_step=on_step,
         holds_lock=holds_lock,
     )
 
 
-def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
+def _given(job: Job, decoder: Decoder) -> tuple[Responses, list[str]]:
     """The responses, and warnings about them."""
     given = open_responses(job.responses, stimuli_root=job.stimuli_root)
     if given.subject is not None:
-        described.decoder.require_subject(given.subject)
-    told = described.decoder.require_rois(given.rois)
+        decoder.require_subject(given.subject)
+    told = decoder.require_rois(given.rois)
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
     return given, [*given.warnings, *([] if told is None else [told])]
@@ -279,52 +252,55 @@ def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Map
     return cut_by_squares(decoded())
 
 
-def _batch_size(job: Job, source: Source) -> int:
-    most = source.largest_batch
+def _batch_size(job: Job, backend: Backend[Any]) -> int:
+    most = backend.largest_batch
     if most is not None and job.batch_size is not None and job.batch_size > most:
         raise InputError(
             f"the batch size is {job.batch_size}, and the bundle's engines were built for at most {most} trials: give "
             "that, or build engines for more"
         )
-    usual = SMALL_BATCH if source.networks.image_size <= SMALL_PICTURE_PX else 1
+    usual = SMALL_BATCH if backend.decoder.image_size <= SMALL_PICTURE_PX else 1
     return job.batch_size or (usual if most is None else min(usual, most))
 
 
 def _early_identity(
-    job: Job, described: Described, given: Responses, good: Sequence[int], left: Collection[int]
+    job: Job, backend: Backend[Any], given: Responses, good: Sequence[int], left: Collection[int]
 ) -> dict[str, Any]:
     """What is known of the run's identity before the networks are opened."""
-    settings = asdict(job.settings)
-    del settings["checkpointing"]  # the pictures do not depend on it
+    settings, decoder = asdict(job.settings), backend.decoder
     settings["refine"] = job.settings.refine.as_dict()
     if left:  # they decide who is in a batch with whom, and which targets are shuffled
         settings["skip_trials"] = sorted(left)
     stimuli = None if given.pictures is None else _hash_pictures([given.pictures[trial] for trial in good])
     return {
-        "settings": {**settings, "layer_preset": described.decoder.preset},
+        "settings": {**settings, "layer_preset": decoder.preset},
         "hashes": {
-            **({} if described.hash is None else {"checkpoint": described.hash}),
+            **({} if backend.hash is None else {"checkpoint": backend.hash}),
             "responses": given.hash,
             "trial_ids": hash_of_ids(given.trial_ids),
             "stimuli": stimuli,
         },
         "data": {
-            "subject": described.decoder.subject,
+            "subject": decoder.subject,
             "n_trials": len(given.rows),
             "simulated": given.simulated,
         },
     }
 
 
-def _identity(job: Job, source: Source, early: Mapping[str, Any], *, batch_size: int) -> dict[str, Any]:
+def _identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *, batch_size: int) -> dict[str, Any]:
     """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
-    checkpointing = job.settings.checkpointing
+    options = job.options
     return {
-        "settings": {**early["settings"], "batch_size": batch_size, **source.computing},
-        "versions": versions(source.libraries),
-        "hashes": {**early["hashes"], "checkpoint": source.decoder.hash, "models": source.networks.hash},
+        "settings": {**early["settings"], "batch_size": batch_size, **backend.computing},
+        "versions": versions(backend.libraries),
+        "hashes": {**early["hashes"], "checkpoint": backend.hash, "models": backend.models_hash},
         "data": early["data"],
-        "given": {"models": job.models or source.networks.name, "clip": job.clip, "checkpointing": checkpointing},
+        "given": {
+            "models": options.models or backend.models_name,
+            "clip": options.clip,
+            "checkpointing": options.checkpointing,
+        },
         "notes": list(job.notes),
     }
 
@@ -391,7 +367,7 @@ def _tell_failures(outcome: Outcome, work: _Work, stream: TextIO) -> None:
         return
     for trial, reason in sorted(outcome.lost.items()):
         stream.write(f"md-reconstruct: trial {called(trial, named)} has no picture: {reason}\n")
-    advice = _advice(str(work.source.computing["dtype"]), sorted(outcome.lost), named)
+    advice = _advice(str(work.backend.computing["dtype"]), sorted(outcome.lost), named)
     if not outcome.trials:
         trial, reason = min(outcome.lost.items())
         raise InputError(
@@ -414,17 +390,17 @@ def _advice(dtype: str, trials: Sequence[int], named: Mapping[int, str]) -> str:
 
 def _extractors(work: _Work) -> tuple[dict[str, Features], tuple[str, ...]]:
     """What the metrics compare, opened before anything is computed, and a note for each metric that is left out."""
-    source, given = work.source, work.given
+    backend, given = work.backend, work.given
     if given.pictures is None:
         return {}, ()
-    computed = [source.networks.hash, source.computing, versions(source.libraries)]
+    computed = [backend.models_hash, backend.computing, versions(backend.libraries)]
     return open_extractors(
         Given(
-            embed=source.networks.embedding if source.embeds else None,
+            embed=backend.embedding if backend.embeds else None,
             embed_identity=json.dumps(computed, sort_keys=True),
-            classifier=source.classifier,
+            classifier=backend.classifier,
             captions=[given.captions[trial] for trial in work.good] if given.captions else (),
-            device=source.device,
+            device=backend.device,
         )
     )
 
@@ -438,7 +414,7 @@ def _measured(
     stream: TextIO,
 ) -> Outcome:
     """Write summary.json and trials.json; measuring is a phase as the others are."""
-    source, given = work.source, work.given
+    backend, given = work.backend, work.given
     start = time.perf_counter()
     measured = Measured()
     if extractors:
@@ -454,7 +430,7 @@ def _measured(
                 on_progress=partial(told, "measuring pictures"),
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
-    notes = (*(f"Warning: {warning}." for warning in work.warnings), *source.notes, *notes)
+    notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes)
     summary = write_summary(
         job.out,
         outcome,

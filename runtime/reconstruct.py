@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.base import Backend, Decoder, Needs, Noise
 from .batch.run import BatchResult
 from .controls import CONTROLS, partners
+from .decode import Decoded
 from .errors import InputError, check_choice
+from .generators.base import Projecting, Sampler
+from .generators.noise import fresh_noise, trial_noise
 from .images import to_float, to_uint8
-from .networks import Networks, Start
+from .refine.loop import Refined, refine
 from .refine.settings import RefineSettings
-from .schedule import N_NOISE, N_REVERSE, N_STEPS
-
-if TYPE_CHECKING:
-    from .bundle_decode import BundleDecoder
-    from .decode import Checkpoint, Decoded
-    from .refine.loop import Refined
+from .sampling import Sampling
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
@@ -29,10 +28,6 @@ Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
 # 0 to steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
 
-# Up to this size all 35 steps' activations fit a laptop's memory (3.4 GB measured for 16 trials of the tiny world), and
-# recomputing them costs a third of the time; the gradient is the same either way.
-KEEP_ACTIVATIONS_PX = 128
-CHECKPOINTING = ("auto", "on", "off")
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
 _NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
@@ -50,13 +45,8 @@ class ReconstructSettings:
         A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
     refine
         Stage 2; its `seed` is the seed of the start noise too.
-    guidance_scale, n_steps, n_noise, n_reverse
-        Sampling; see :func:`~minddiffuser.runtime.schedule.ddim_schedule`.
-    checkpointing
-        "off" keeps every denoising step's activations for the gradient: memory grows with the batch and with the
-        steps that gradients go through (3.4 GB measured for 16 trials of the tiny world, 64 px, all 35 steps). "on"
-        computes them again, which takes a third longer and gives the same pictures. "auto" keeps them for pictures of
-        up to `KEEP_ACTIVATIONS_PX` px.
+    sampling
+        Of both stages.
 
     Raises
     ------
@@ -67,25 +57,29 @@ class ReconstructSettings:
     stage: int = 2
     controls: str = "none"
     refine: RefineSettings = field(default_factory=RefineSettings)
-    guidance_scale: float = 5.0
-    n_steps: int = N_STEPS
-    n_noise: int | None = N_NOISE
-    n_reverse: int = N_REVERSE
-    checkpointing: str = "auto"
+    sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2):
             raise InputError(f"stage is {self.stage}: choose 1 or 2")
         check_choice("control", self.controls, CONTROLS)
-        check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         if self.stage == 1 and self.controls != "none":
             raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
-        if self.refine.backprop_steps is not None and self.refine.backprop_steps > self.n_reverse:
-            raise InputError(
-                f"backprop_steps is {self.refine.backprop_steps} of {self.n_reverse} denoising steps: give at most all"
-            )
+        n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
+        if n_back is not None and n_back > n_reverse:
+            raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
         if self.stage == 2:
             self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
+
+    @property
+    def needs(self) -> Needs:
+        """What a run with these settings asks of a backend."""
+        return Needs(
+            refine=self.stage == 2,
+            steps_back=self.refine.backprop_steps != 0,
+            semantic=self.refine.semantic_weight > 0,
+            features="oracle" in CONTROLS[self.controls],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,8 +117,7 @@ class Reconstructor:
 
     Parameters
     ----------
-    decoder : Checkpoint or BundleDecoder
-    networks : Networks
+    backend : Backend
     trials : Trials
     settings : ReconstructSettings
     seen : trials ▶ (n, H, W, 3) uint8, optional
@@ -140,19 +133,17 @@ class Reconstructor:
 
     def __init__(
         self,
-        decoder: Checkpoint | BundleDecoder,
-        networks: Networks,
+        backend: Backend[Any],
         trials: Trials,
         settings: ReconstructSettings,
         *,
         seen: Seen | None = None,
         on_step: OnStep | None = None,
     ) -> None:
-        decoder.require_models(networks.hash, networks.name)
-        decoder.require_preset(networks.preset)
-        self._decoder, self._networks, self._trials = decoder, networks, trials
+        self._backend, self._trials = backend, trials
         self._settings, self._seen, self._on_step = settings, seen, on_step
-        check_request(decoder, trials, settings, has_stimuli=seen is not None)
+        check_request(backend.decoder, trials, settings, has_stimuli=seen is not None)
+        backend.start()
         shuffles = "shuffled" in CONTROLS[settings.controls]
         self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
@@ -165,17 +156,17 @@ class Reconstructor:
         seconds: dict[str, float] = {}
         lost: dict[int, str] = {}
         with _Stopwatch(seconds, "decode"):
-            if self._settings.stage == 1:
-                context, latent = self._decoder.decode_start(rows, screened=True)
-            else:
-                decoded = self._decoded(rows)
-                context, latent = decoded.context, decoded.latent
+            # Only what the settings need: no engine was started for anything else.
+            decoded = None if self._settings.stage == 1 else self._decoded(rows)
+            start = self._backend.decode_start(rows) if decoded is None else decoded
         self._told("decode", 1, 1)
-        generator = self._generator(trials, context, latent)
+        settings, noise = self._settings, self._noise(trials)
+        backprop_steps = settings.refine.backprop_steps
+        generator = self._backend.generator(start, noise, settings.sampling, backprop_steps=backprop_steps)
         with _Stopwatch(seconds, "stage1"):
-            stage1 = _pictures(generator.stage1_render(), trials, "stage 1", lost)
+            stage1 = _pictures(generator.stage1(), trials, "stage 1", lost)
         self._told("stage 1", 1, 1)
-        if self._settings.stage == 1 or len(lost) == len(trials):
+        if decoded is None or len(lost) == len(trials):
             return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
         with _Stopwatch(seconds, "stage2"):
             refined = self._refine(REFINEMENT, generator, decoded.structure, decoded.semantic)
@@ -198,46 +189,28 @@ class Reconstructor:
         )
 
     def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
-        """What the settings need, and nothing that no engine was started for."""
-        return self._decoder.decode(rows, screened=True, semantic=self._settings.refine.semantic_weight > 0)
+        return self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0)
 
-    def _generator(self, trials: Sequence[int], context: NDArray[np.float32], latent: NDArray[np.float32]) -> Any:
-        from .generators.noise import fresh_noise, trial_noise
-
-        settings = self._settings
-        draw: Any = fresh_noise if settings.refine.fresh_noise else trial_noise
-        return self._networks.generator(
-            Start(
-                latent=latent,
-                context=context,
-                uncond_context=self._decoder.uncond_context,
-                noise=draw(
-                    settings.refine.seed, [self._trials.id_of(trial) for trial in trials], self._networks.latent_shape
-                ),
-                guidance_scale=settings.guidance_scale,
-                n_steps=settings.n_steps,
-                n_noise=settings.n_noise,
-                n_reverse=settings.n_reverse,
-                backprop_steps=settings.refine.backprop_steps,
-            )
-        )
+    def _noise(self, trials: Sequence[int]) -> Noise:
+        draw = fresh_noise if self._settings.refine.fresh_noise else trial_noise
+        ids = [self._trials.id_of(trial) for trial in trials]
+        return draw(self._settings.refine.seed, ids, self._backend.latent_shape)
 
     def _refine(
         self,
         phase: str,
-        generator: Any,
+        generator: Sampler[Any],
         structure: NDArray[np.float32],
         semantic: NDArray[np.float32] | None,
-    ) -> Refined:
-        from .refine.loop import refine
-
+    ) -> Refined[Any]:
         settings = self._settings.refine
-        objective = self._networks.objective(generator, structure, self._decoder.mask, settings, semantic)
+        objective = self._backend.objective(generator, structure, settings, semantic)
 
         def told(step: int, _loss: NDArray[np.float64]) -> None:
             self._told(phase, step, settings.steps)
 
-        return refine(objective, generator.initial(), settings, told)
+        project = generator.project if isinstance(generator, Projecting) else None
+        return refine(objective, generator.initial(), settings, told, project=project)
 
     def _told(self, phase: str, step: int, steps: int) -> None:
         if self._on_step is not None:
@@ -251,16 +224,11 @@ class Reconstructor:
             return decoded.structure, decoded.semantic
         if self._seen is None:
             raise InputError(_NEEDS_STIMULI)
-        return self._networks.features(to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0)
-
-
-def keeps_activations(checkpointing: str, image_size: int) -> bool:
-    """Whether every denoising step's activations are kept for the gradient; see ReconstructSettings."""
-    return image_size <= KEEP_ACTIVATIONS_PX if checkpointing == "auto" else checkpointing == "off"
+        return self._backend.features(to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0)
 
 
 def check_request(
-    decoder: Checkpoint | BundleDecoder,
+    decoder: Decoder,
     trials: Trials,
     settings: ReconstructSettings,
     *,
@@ -283,7 +251,7 @@ def check_request(
         trials.partners(settings.refine.seed)
 
 
-def _check_targets(decoder: Checkpoint | BundleDecoder, settings: RefineSettings) -> None:
+def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
     """Refuse what stage 2 would stumble over at its first batch."""
     if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
         raise InputError(

@@ -1,19 +1,44 @@
-"""The table of DDIM coefficients, computed once in float64 and shared by every backend, and its two equations."""
+"""The table of DDIM coefficients, computed once in float64 and shared by every backend, and its equations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, ShapeError
+from .sampling import Sampling
 
-N_STEPS = 50
-N_NOISE = 37
-N_REVERSE = 35
+
+class TrainedNoise(Protocol):
+    """The noise that a network was trained with; models have it, and :class:`NoiseTable` is nothing else."""
+
+    @property
+    def alphas_cumprod(self) -> NDArray[np.float64]:
+        """Alpha bar of every training timestep, falling, within (0, 1]: float array of shape (n_train,)."""
+        ...
+
+    @property
+    def steps_offset(self) -> int:
+        """As in the model folder's scheduler config."""
+        ...
+
+    @property
+    def set_alpha_to_one(self) -> bool:
+        """As in the same file: alpha bar after the last step is 1, or ``alphas_cumprod[0]``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseTable:
+    """See :class:`TrainedNoise`; the defaults are Stable Diffusion 1.4's."""
+
+    alphas_cumprod: NDArray[np.float64]
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +71,17 @@ class Schedule:
         return iter(zip(self.timesteps.tolist(), self.keep.tolist(), self.keep_next.tolist(), strict=True))
 
 
-def ddim_schedule(
-    alphas_cumprod: NDArray[np.floating[Any]],
-    *,
-    n_steps: int = N_STEPS,
-    n_noise: int | None = N_NOISE,
-    n_reverse: int = N_REVERSE,
-    steps_offset: int = 1,
-    set_alpha_to_one: bool = False,
-) -> Schedule:
+def ddim_schedule(trained: TrainedNoise, sampling: Sampling | None = None) -> Schedule:
     """Compute the coefficients of a DDIM run (Song et al. 2021, eq. 12 with sigma = 0) that starts part of the way.
 
     The grid is diffusers' "leading" one: step ``i`` of ``n_steps`` is timestep ``i * (n_train // n_steps) +
-    steps_offset``, for Stable Diffusion 1.4 1, 21, ..., 981. `n_noise` is a step of this grid, counted from 0;
-    `n_reverse` is a number of steps, the last of which is step 0. They are independent, because the published
-    setting does not match them: the paper's 37 forward and 35 reverse steps are, in the reference code, a latent
-    noised to step 37 (timestep 741) and denoised from step 34 (timestep 681) as if it were that much less noisy.
-    The default is that published setting; ``n_noise=None`` noises to exactly the step where denoising begins.
+    steps_offset``, for Stable Diffusion 1.4 1, 21, ..., 981.
 
     Parameters
     ----------
-    alphas_cumprod : float array of shape (n_train,)
-        Alpha bar of every training timestep, falling, within (0, 1].
-    n_steps : int
-        Steps of a full run over the grid.
-    n_noise : int or None
-        Step of the grid to which the start latent is noised; None for ``n_reverse - 1``.
-    n_reverse : int
-        Denoising steps.
-    steps_offset, set_alpha_to_one : int, bool
-        As in the model folder's scheduler config. Alpha bar after the last step is 1 or ``alphas_cumprod[0]``.
+    trained : TrainedNoise
+    sampling : Sampling, optional
+        None: the published setting.
 
     Returns
     -------
@@ -86,35 +92,66 @@ def ddim_schedule(
     ShapeError
         `alphas_cumprod` is not one-dimensional.
     InputError
-        It does not fall within (0, 1], or a number of steps lies outside the grid.
+        It does not fall within (0, 1], or the grid leaves the trained timesteps.
     """
-    alphas = _checked(alphas_cumprod)
-    if not 1 <= n_steps <= len(alphas):
+    chosen = Sampling() if sampling is None else sampling
+    alphas, offset = _checked(trained.alphas_cumprod), trained.steps_offset
+    if chosen.n_steps > len(alphas):
         raise InputError(
-            f"n_steps is {n_steps}: choose 1 to {len(alphas)}, the timesteps that the model was trained on"
+            f"n_steps is {chosen.n_steps}: choose 1 to {len(alphas)}, the timesteps that the model was trained on"
         )
-    if not 1 <= n_reverse <= n_steps:
-        raise InputError(f"n_reverse is {n_reverse}: choose 1 to n_steps = {n_steps}")
-    start = n_reverse - 1 if n_noise is None else n_noise
-    if not 0 <= start < n_steps:
-        raise InputError(f"n_noise is {n_noise}: choose a step from 0 to n_steps - 1 = {n_steps - 1}")
-    spacing = len(alphas) // n_steps
-    grid = np.arange(n_steps, dtype=np.int64) * spacing + steps_offset
-    if not 0 <= steps_offset or grid[max(start, n_reverse - 1)] >= len(alphas):
+    spacing = len(alphas) // chosen.n_steps
+    grid = np.arange(chosen.n_steps, dtype=np.int64) * spacing + offset
+    if not 0 <= offset or grid[max(chosen.start, chosen.n_reverse - 1)] >= len(alphas):
         raise InputError(
-            f"steps_offset {steps_offset} moves the grid outside the {len(alphas)} trained timesteps: "
+            f"steps_offset {offset} moves the grid outside the {len(alphas)} trained timesteps: "
             "take n_steps and steps_offset from the model folder's scheduler config"
         )
-    timesteps = grid[:n_reverse][::-1].copy()
+    timesteps = grid[: chosen.n_reverse][::-1].copy()
     before = timesteps - spacing  # below zero once, after the last step
-    last = 1.0 if set_alpha_to_one else float(alphas[0])
+    last = 1.0 if trained.set_alpha_to_one else float(alphas[0])
     keep_next = np.where(before >= 0, alphas[np.maximum(before, 0)], last)
-    return Schedule(timesteps, alphas[timesteps], keep_next, float(alphas[grid[start]]))
+    return Schedule(timesteps, alphas[timesteps], keep_next, float(alphas[grid[chosen.start]]))
+
+
+def step_table(schedule: Schedule) -> NDArray[np.float32]:
+    """Rows (timestep, latent_scale, noise_scale) of a DDIM run as engines take them, first step first.
+
+    ``next = latent_scale * latent + noise_scale * noise`` is :func:`ddim_update` with its terms collected:
+    ``latent_scale = sqrt(keep_next / keep)`` and ``noise_scale = sqrt(1 - keep_next) - latent_scale * sqrt(1 - keep)``,
+    in float64 and rounded once.
+
+    Returns
+    -------
+    float32 array of shape (n_reverse, 3)
+    """
+    keep, keep_next = schedule.keep, schedule.keep_next
+    latent_scale = np.sqrt(keep_next / keep)
+    noise_scale = np.sqrt(1 - keep_next) - latent_scale * np.sqrt(1 - keep)
+    return np.stack([schedule.timesteps, latent_scale, noise_scale], axis=1).astype(np.float32)
+
+
+def noise_table(schedule: Schedule) -> NDArray[np.float32]:
+    """Rows (timestep, 0, 1) for the same engines: what comes out is the guided noise itself. float32 (n_reverse, 3)."""
+    n_reverse = len(schedule)
+    return np.stack([schedule.timesteps, np.zeros(n_reverse), np.ones(n_reverse)], axis=1).astype(np.float32)
 
 
 def add_noise(latent: Any, noise: Any, keep: float) -> Any:
     """Noise a clean latent to alpha bar `keep` (the paper's eq. 2 and 3 in closed form). numpy or torch, any shape."""
     return keep**0.5 * latent + (1 - keep) ** 0.5 * noise
+
+
+def clean_estimate(latent: Any, noise: Any, keep: float) -> Any:
+    """What is left when the noise is taken out: the predicted x0 of eq. 12. numpy or torch, any shape.
+
+    Parameters
+    ----------
+    latent, noise : arrays of one shape
+        The latent at alpha bar `keep`, and the noise that the network finds in it.
+    keep : float
+    """
+    return (latent - (1 - keep) ** 0.5 * noise) / keep**0.5
 
 
 def ddim_update(latent: Any, noise: Any, keep: float, keep_next: float) -> Any:
@@ -127,8 +164,7 @@ def ddim_update(latent: Any, noise: Any, keep: float, keep_next: float) -> Any:
     keep, keep_next : float
         Alpha bar now and after the step.
     """
-    clean = (latent - (1 - keep) ** 0.5 * noise) / keep**0.5
-    return keep_next**0.5 * clean + (1 - keep_next) ** 0.5 * noise
+    return keep_next**0.5 * clean_estimate(latent, noise, keep) + (1 - keep_next) ** 0.5 * noise
 
 
 def _checked(alphas_cumprod: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -300,8 +300,8 @@ def _world(args: argparse.Namespace) -> Path:
 
 
 def _open_models(args: argparse.Namespace, preset: str) -> Any:
+    from ..runtime.models.device import choose_device
     from ..runtime.models.open import load_models
-    from ..runtime.opening import choose_device
 
     models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
     for note in models.notes:

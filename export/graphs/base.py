@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...runtime.engines.base import TensorSpec
 from ...runtime.errors import check_choice
+from ...runtime.graph_specs import GraphSpecs, Sizes, graph_specs
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
-
-BATCH = "batch"
-"""The one free dimension: trials. Everything else is fixed by the models."""
 
 # name -> module beside this one, with `graph(models, semantic=...) -> NetworkGraph`
 NETWORK_GRAPHS: dict[str, str] = {
@@ -75,5 +73,13 @@ def network_graph(name: str, models: Models, *, semantic: bool) -> NetworkGraph:
     return made
 
 
-def float32(*shape: int | str) -> TensorSpec:
-    return TensorSpec("float32", shape)
+def specs_of(models: Models, name: str, *, semantic: bool) -> GraphSpecs:
+    """Inputs and outputs of a network's graph for these models."""
+    sizes = Sizes(
+        latent=models.latent_shape,
+        context=models.context_shape,
+        structure=models.structure_shape,
+        image_size=models.image_size,
+        embedding=models.embedding_size,
+    )
+    return graph_specs(sizes, semantic=semantic)[name]

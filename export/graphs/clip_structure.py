@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from .base import BATCH, NetworkGraph, float32
-
-if TYPE_CHECKING:
-    from ...runtime.models.models import Models
+from ...runtime.models.models import Models
+from .base import NetworkGraph, specs_of
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
     """All three features of CLIP, whatever `semantic` says: controls and metrics want them."""
-    size, shape = models.image_size, models.structure_shape
+    specs = specs_of(models, "clip_structure", semantic=semantic)
 
     def features(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         structure, token, embedding = models.features(image)
@@ -22,12 +18,8 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 
     return NetworkGraph(
         name="clip_structure",
-        inputs={"image": float32(BATCH, 3, size, size)},
-        outputs={
-            "structure": float32(BATCH, *shape),
-            "semantic": float32(BATCH, shape[-1]),
-            "embedding": float32(BATCH, models.embedding_size),
-        },
+        inputs=specs.inputs,
+        outputs=specs.outputs,
         forward=features,
         forward_inputs=("image",),
     )

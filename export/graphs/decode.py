@@ -15,12 +15,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ...runtime import graph_specs
 from ...runtime.bundle_schema import DECODE
 from ...runtime.checkpoint import read_target
 from ...runtime.decode import Checkpoint
 from ...runtime.engines.base import TensorSpec
 from ..to_onnx import OPSET
-from .base import BATCH, float32
 
 # Weights gathered together: bounds the memory of one trial, 16 MB for voxels and as much for products.
 _WEIGHTS_AT_ONCE = 1 << 22
@@ -28,7 +28,8 @@ _WEIGHTS_AT_ONCE = 1 << 22
 
 def decode_specs(checkpoint: Checkpoint, target: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Inputs and outputs of a decode graph."""
-    return {"responses": float32(BATCH, checkpoint.n_voxels)}, {target: float32(BATCH, *checkpoint.shapes[target])}
+    found = graph_specs.decode_specs((checkpoint.n_voxels,), target, checkpoint.shapes[target])
+    return dict(found.inputs), dict(found.outputs)
 
 
 def decode_model(checkpoint: Checkpoint, target: str) -> onnx.ModelProto:

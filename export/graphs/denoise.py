@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ...runtime.engines.base import TensorSpec
-from .base import BATCH, NetworkGraph, float32
-
-if TYPE_CHECKING:
-    from ...runtime.models.models import Models
+from ...runtime.models.models import Models
+from .base import NetworkGraph, specs_of
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
     """The next latent from latent, step coefficients, context, uncond_context and guidance. `semantic` is not used."""
-    inputs = step_inputs(models)
+    specs = specs_of(models, "denoise", semantic=semantic)
     return NetworkGraph(
         name="denoise",
-        inputs=inputs,
-        outputs={"next_latent": inputs["latent"]},
+        inputs=specs.inputs,
+        outputs=specs.outputs,
         forward=step_function(models),
-        forward_inputs=tuple(inputs),
+        forward_inputs=tuple(specs.inputs),
     )
 
 
-def step_inputs(models: Models) -> dict[str, TensorSpec]:
-    n_tokens, width = models.context_shape
-    return {
-        "latent": float32(BATCH, *models.latent_shape),
-        "step": float32(3),
-        "context": float32(BATCH, n_tokens, width),
-        "uncond_context": float32(n_tokens, width),
-        "guidance": float32(1),
-    }
-
-
-def step_function(models: Models):  # type: ignore[no-untyped-def]
+def step_function(models: Models) -> Callable[..., Tensor]:
     """One guided DDIM step as a function of tensors.
 
-    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.sampling.step_table`: the update is
+    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.schedule.step_table`: the update is
     a sum of latent and noise with two coefficients that were computed in float64, the same for every backend.
     """
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from .base import BATCH, NetworkGraph, float32
-from .denoise import step_function, step_inputs
+from ...runtime.models.models import Models
+from .base import NetworkGraph, specs_of
+from .denoise import step_function
 from .reverse import vjp
 from .scaling import unit_scale
-
-if TYPE_CHECKING:
-    from ...runtime.models.models import Models
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
     """One step of reverse mode. The forward pass is computed again inside: nothing is kept between steps."""
-    inputs = step_inputs(models)
+    specs = specs_of(models, "denoise_gradient", semantic=semantic)
     return NetworkGraph(
         name="denoise_gradient",
-        inputs={**inputs, "next_gradient": float32(BATCH, *models.latent_shape)},
-        outputs={"latent_gradient": inputs["latent"], "context_gradient": inputs["context"]},
+        inputs=specs.inputs,
+        outputs=specs.outputs,
         forward=step_function(models),
-        forward_inputs=tuple(inputs),
+        forward_inputs=tuple(specs_of(models, "denoise", semantic=semantic).inputs),
         backward=_backward,
     )
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...runtime.models.models import Models
 from ...runtime.refine.loss import semantic_loss, structural_loss
-from .base import BATCH, NetworkGraph, float32
+from .base import NetworkGraph, specs_of
 from .reverse import vjp
 from .scaling import unit_scale
-
-if TYPE_CHECKING:
-    from ...runtime.models.models import Models
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:
@@ -23,15 +21,7 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
     `semantic` adds the inputs `semantic_target` and `semantic_weight`. Layer weights are per trial and layer; the
     loss is a mean over the kept dimensions (:func:`~minddiffuser.runtime.refine.loss.structural_loss`).
     """
-    shape, latent, size = models.structure_shape, float32(BATCH, *models.latent_shape), models.image_size
-    inputs = {
-        "latent": latent,
-        "target": float32(BATCH, *shape),
-        "mask": float32(*shape),
-        "layer_weights": float32(BATCH, shape[0]),
-    }
-    if semantic:
-        inputs |= {"semantic_target": float32(BATCH, shape[-1]), "semantic_weight": float32(1)}
+    specs = specs_of(models, "structure_gradient", semantic=semantic)
 
     def features(latent: Tensor) -> tuple[Tensor, ...]:
         image = models.decode_latent(latent)
@@ -40,8 +30,8 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 
     return NetworkGraph(
         name="structure_gradient",
-        inputs=inputs,
-        outputs={"loss": float32(BATCH), "latent_gradient": latent, "image": float32(BATCH, 3, size, size)},
+        inputs=specs.inputs,
+        outputs=specs.outputs,
         forward=features,
         forward_inputs=("latent",),
         backward=_with_semantic if semantic else _structural,

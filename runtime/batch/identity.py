@@ -17,6 +17,8 @@ SETTINGS = "settings.json"
 # The parts that decide the pictures. Others, such as notes and how the models were named, may differ.
 COMPARED = ("settings", "versions", "hashes", "data")
 _BACKEND, _NAME = "settings.backend", re.compile(r"[a-z-]{1,20}")
+# No machine has more threads than this: a larger number in a run folder is an accident.
+_MOST_THREADS = 4096
 # The files that a run writes, by their folder: only drafts of these are taken away.
 _NUMBERED = re.compile(r"\d{6,}\.(png|json)")
 _FOLDERS = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli", "curves", "journal")
@@ -93,6 +95,16 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         return
     content = {"format": "minddiffuser-run-settings", "version": SETTINGS_VERSION, **identity}
     write_json(folder / SETTINGS, content)
+
+
+def earlier_computing(folder: Path) -> tuple[str | None, int | None]:
+    """The backend and the number of CPU threads of the run folder's earlier run; anything may stand there."""
+    path = folder / SETTINGS
+    settings = read_json(path, "the run's settings").get("settings") if path.exists() else None
+    known = settings if isinstance(settings, dict) else {}
+    backend, threads = known.get("backend"), known.get("threads")
+    good = isinstance(threads, int) and not isinstance(threads, bool) and 0 < threads <= _MOST_THREADS
+    return backend if isinstance(backend, str) else None, threads if good else None
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

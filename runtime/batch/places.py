@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import FileError
 from .identity import SETTINGS
 
-if TYPE_CHECKING:
-    from ..job import Job
 
-
-def check_places(job: Job) -> None:
+def check_places(given: Path, read: Mapping[str, Path], stimuli: Sequence[Path | None]) -> None:
     """Refuse an output folder that is, lies in, or is about to become the folder of something that the run reads.
+
+    Parameters
+    ----------
+    given
+        The output folder.
+    read
+        What is read, by its name for people.
+    stimuli
+        Where pictures are read; a run folder may lie in there.
 
     Raises
     ------
     FileError
         The message names both.
     """
-    read = {"checkpoint or bundle": job.checkpoint, "data folder": job.responses}
-    read |= {"model folder": Path(job.models)} if job.models is not None else {}
-    read |= {"CLIP folder": Path(job.clip)} if job.clip is not None else {}
-    out = job.out.resolve()
+    out = given.resolve()
     for what, folder in read.items():
         if folder.is_dir() and _same_or_inside(out, folder.resolve()):
-            raise FileError(f"--out {job.out} lies in the {what} {folder}: give a folder outside it")
-    for pictures in (job.stimuli, job.stimuli_root):
+            raise FileError(f"--out {given} lies in the {what} {folder}: give a folder outside it")
+    for pictures in stimuli:
         if pictures is not None and pictures.is_dir() and _is(out, pictures.resolve()):
-            raise FileError(f"--out {job.out} is the folder of the stimuli: give another one")
-    if (job.out / SETTINGS).is_file():
+            raise FileError(f"--out {given} is the folder of the stimuli: give another one")
+    if (given / SETTINGS).is_file():
         return  # a run folder holds no file of that name which a run would write over
-    for what, place in {**read, "stimuli": job.stimuli, "responses": job.responses}.items():
+    for what, place in [*read.items(), *(("stimuli", place) for place in stimuli)]:
         if place is not None and place.exists() and _same_or_inside(place.resolve(), out):
-            raise FileError(f"--out {job.out} holds the {what} {place}: give a new or empty folder")
+            raise FileError(f"--out {given} holds the {what} {place}: give a new or empty folder")
+
+
+def places_of_models(models: str | None, clip: str | None) -> dict[str, Path]:
+    """What is read of the models, if they are folders, by its name for people."""
+    given = {"model folder": models, "CLIP folder": clip}
+    return {what: Path(name) for what, name in given.items() if name is not None}
 
 
 def _same_or_inside(path: Path, folder: Path) -> bool:

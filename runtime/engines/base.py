@@ -36,7 +36,7 @@ class Engine(Protocol):
     """A graph that is ready to run, on one device; a context manager that frees it.
 
     Arrays are the engine's native kind: numpy on the CPU, torch CUDA tensors (or anything that speaks DLPack) on a
-    GPU. They are not kept: an engine may overwrite the outputs of a call in the next one only if `reuses_outputs`.
+    GPU. Outputs are the caller's to keep: no later call overwrites them.
     """
 
     name: str
@@ -76,6 +76,27 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Runs(Protocol):
+    """What a sampling loop asks of an engine."""
+
+    @property
+    def inputs(self) -> Specs: ...
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Engine.run`."""
+        ...
+
+    def place(self, array: Any) -> Any:
+        """See :meth:`Engine.place`."""
+        ...
+
+
+class Engines(Protocol):
+    """The engines of a bundle, by graph."""
+
+    def __getitem__(self, graph: str, /) -> Runs: ...
 
 
 def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str, int]:

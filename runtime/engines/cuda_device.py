@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MissingExtra, check_choice
+from ..errors import InputError, check_choice
 from .cuda_gpu import Gpu
 
 # Bytes of one number, for every dtype that an input or output may have.
@@ -24,8 +23,6 @@ ITEM_BYTES = {
     "int64": 8,
     "float64": 8,
 }
-# Library -> the module that is looked for; the first one that is installed is taken.
-_KINDS = {"torch": "torch", "cuda-python": "cuda.bindings"}
 
 
 class Device(Protocol):
@@ -92,38 +89,6 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
-def open_device(kind: str | None = None) -> Device:
-    """Open the current GPU through PyTorch or cuda-python.
-
-    Parameters
-    ----------
-    kind : "torch", "cuda-python" or None
-        None: PyTorch where it is installed, else cuda-python.
-
-    Raises
-    ------
-    InputError
-        There is no GPU.
-    MissingExtra
-        The library (or, for None, both) is not installed.
-    """
-    if kind is not None:
-        check_choice("CUDA library", kind, _KINDS)
-    candidates = [name for name in _KINDS if kind in (None, name) and _installed(_KINDS[name])]
-    if not candidates:
-        raise MissingExtra(
-            f"{kind or 'PyTorch or cuda-python'} is not installed, which hands memory of the GPU to TensorRT: "
-            "pip install 'minddiffuser[torch]', or cuda-python"
-        )
-    if candidates[0] == "torch":
-        from .cuda_torch import TorchDevice
-
-        return TorchDevice()
-    from .cuda_python import CudaPythonDevice
-
-    return CudaPythonDevice()
-
-
 def no_gpu() -> InputError:
     """The error of a device that is not there."""
     return InputError("no CUDA GPU was found here: run on a machine with one, or use target 'onnx'")
@@ -133,10 +98,3 @@ def size_bytes(shape: Sequence[int], dtype: str) -> int:
     """Bytes of a contiguous array. Raises InputError for a dtype that no engine has."""
     check_choice("dtype of a tensor", dtype, ITEM_BYTES)
     return int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[dtype]
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the parent package is not there
-        return False

@@ -73,3 +73,12 @@ def gpu_of_cuda_python(index: int | None = None) -> Gpu | None:
     cuda = f"{version // 1000}.{version % 1000 // 10}" if error == success else None
     name = found.name.decode(errors="replace").rstrip("\0")
     return Gpu(index, name, f"{found.major}.{found.minor}", cuda)
+
+
+def name_of_gpu(device: str) -> dict[str, str]:
+    """``{"gpu": name}`` of a device such as "cuda:0", where one computes: another model gives other last bits."""
+    if not device.startswith("cuda"):
+        return {}
+    _, _, index = device.partition(":")
+    found = find_gpu(int(index)) if index.isdecimal() else find_gpu()
+    return {} if found is None else {"gpu": found.name}

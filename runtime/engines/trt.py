@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from ..errors import FileError, InputError, ShapeError
 from .base import TensorSpec, check_feeds
-from .cuda_device import Device, open_device
+from .cuda_device import Device
+from .cuda_open import open_device
 from .trt_arena import Arena
 from .trt_identity import this_machine
 from .trt_plan import OpenPlan, PlanFile, refuse_unfit
@@ -34,7 +35,6 @@ def open_trt(
     device: Device | None = None,
     arena: Arena | None = None,
     cache_folder: Path | None = None,
-    reuse_outputs: bool = False,
 ) -> TrtEngine:
     """Open a plan on this machine's GPU.
 
@@ -48,8 +48,6 @@ def open_trt(
         Scratch memory to share with other engines of the same device.
     cache_folder : Path or None
         See :class:`OpenPlan`.
-    reuse_outputs : bool
-        Write the outputs of all calls of a shape to the same memory: the next call overwrites them.
 
     Raises
     ------
@@ -68,7 +66,7 @@ def open_trt(
     cuda = open_device() if device is None else device
     try:
         opened = OpenPlan(plan, cuda.gpu, cache_folder)
-        return TrtEngine(opened, cuda, arena, owns_device=device is None, reuse_outputs=reuse_outputs)
+        return TrtEngine(opened, cuda, arena, owns_device=device is None)
     except BaseException:
         if device is None:
             cuda.close()
@@ -87,19 +85,15 @@ class TrtEngine:
     current stream runs behind it; other libraries wait for `cuda.stream`. The host waits for nothing.
     """
 
-    def __init__(
-        self, plan: OpenPlan, cuda: Device, arena: Arena | None, *, owns_device: bool, reuse_outputs: bool
-    ) -> None:
+    def __init__(self, plan: OpenPlan, cuda: Device, arena: Arena | None, *, owns_device: bool) -> None:
         self.plan, self.cuda = plan, cuda
         self.arena = Arena(cuda) if arena is None else arena
         self._owns_arena = arena is None
         self.name = plan.file.name
         self.inputs, self.outputs = plan.file.inputs, plan.file.outputs
-        self.reuses_outputs = reuse_outputs
         self._owns_device = owns_device
         self._bounds = check_interface(plan)
         self._session = self.new_session()
-        self._kept: dict[tuple[tuple[int, ...], ...], dict[str, Any]] = {}
 
     @property
     def device(self) -> str:
@@ -151,7 +145,6 @@ class TrtEngine:
         self.cuda.synchronise()
         self._session.close()
         self._session = None  # type: ignore[assignment]
-        self._kept.clear()
         self.plan.close()
         if self._owns_arena:
             self.arena.release()
@@ -167,15 +160,10 @@ class TrtEngine:
         self.close()
 
     def _targets(self) -> dict[str, Any]:
-        """Arrays for the outputs at the present shapes."""
-        shapes = {name: self._session.shape_of(name) for name in self.outputs}
-        key = tuple(shapes.values())
-        if key in self._kept:
-            return dict(self._kept[key])
-        targets = {name: self.cuda.allocate(shapes[name], spec.dtype) for name, spec in self.outputs.items()}
-        if self.reuses_outputs:
-            self._kept[key] = targets
-        return dict(targets)
+        """New arrays for the outputs at the present shapes, the caller's to keep."""
+        return {
+            name: self.cuda.allocate(self._session.shape_of(name), spec.dtype) for name, spec in self.outputs.items()
+        }
 
 
 def check_interface(plan: OpenPlan) -> dict[str, tuple[int, int]]:

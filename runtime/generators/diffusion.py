@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError, ShapeError
-from ..schedule import N_NOISE, N_REVERSE, N_STEPS, add_noise, ddim_schedule, ddim_update
-from .base import check_start
+from ..errors import ShapeError
+from ..sampling import Sampling
+from ..schedule import Schedule, add_noise, clean_estimate, ddim_schedule, ddim_update
+from .base import check_start, check_truncation
 
 Array = NDArray[np.float32] | Tensor
 
 
 class DiffusionGenerator:
     """Pictures of a latent diffusion model as a function of latent and context (both stages of the paper).
+
+    A :class:`~.base.Generator`, and a :class:`~.base.Sampler` whose steps do not depend on `backprop_steps`.
 
     Parameters are ``latent`` and ``context``. What ``latent`` is depends on `backprop_steps`:
 
@@ -49,10 +52,8 @@ class DiffusionGenerator:
         A function (:func:`~minddiffuser.runtime.generators.noise.fresh_noise`) is asked anew at each `render` after
         `initial`; this is how the reference code draws it, and makes the loss noisy. Not with `backprop_steps`,
         where noising is over before the first parameter.
-    guidance_scale : float
-        1.0 leaves the unconditional half out.
-    n_steps, n_noise, n_reverse : int
-        See :func:`~minddiffuser.runtime.schedule.ddim_schedule`.
+    sampling : Sampling, optional
+        None: the published setting.
     backprop_steps : int or None
     checkpointing : bool
         False keeps every step's activations: faster by a third where memory allows.
@@ -65,7 +66,7 @@ class DiffusionGenerator:
         A number of steps outside the grid, or fresh noise with `backprop_steps`.
     """
 
-    def __init__(  # noqa: PLR0913 (what a picture depends on; all choices after the arrays have defaults)
+    def __init__(
         self,
         models: Any,
         latent: Array,
@@ -73,37 +74,20 @@ class DiffusionGenerator:
         uncond_context: Array,
         noise: Array | Callable[[int], Array],
         *,
-        guidance_scale: float = 5.0,
-        n_steps: int = N_STEPS,
-        n_noise: int | None = N_NOISE,
-        n_reverse: int = N_REVERSE,
+        sampling: Sampling | None = None,
         backprop_steps: int | None = None,
         checkpointing: bool = True,
     ) -> None:
-        if backprop_steps is not None and not 0 <= backprop_steps <= n_reverse:
-            raise InputError(
-                f"backprop_steps is {backprop_steps}: choose 0 to n_reverse = {n_reverse}, or None for all"
-            )
-        if backprop_steps is not None and callable(noise):
-            raise InputError(
-                f"fresh noise at each iteration needs full back-propagation, but backprop_steps is {backprop_steps}: "
-                "leave backprop_steps out, or use fixed noise"
-            )
+        chosen = Sampling() if sampling is None else sampling
+        check_truncation(backprop_steps, chosen, fresh_noise=callable(noise))
         self._models = models
         self._float = torch.promote_types(models.dtype, torch.float32)
         self._latent, self._context = self._tensor(latent), self._tensor(context)
         self._uncond = self._tensor(uncond_context)
         check_start(self._latent, self._context, self._uncond)
         self._noise_at = noise if callable(noise) else _constant(self._tensor(noise))
-        self._schedule = ddim_schedule(
-            models.alphas_cumprod,
-            n_steps=n_steps,
-            n_noise=n_noise,
-            n_reverse=n_reverse,
-            steps_offset=models.steps_offset,
-            set_alpha_to_one=models.set_alpha_to_one,
-        )
-        self._guidance, self._checkpointing = guidance_scale, checkpointing
+        self._schedule = ddim_schedule(models, chosen)
+        self._guidance, self._checkpointing = chosen.guidance_scale, checkpointing
         self._backprop_steps = backprop_steps
         self._cached: Tensor | None = None
         self._iteration = 0
@@ -136,12 +120,46 @@ class DiffusionGenerator:
         image: Tensor = self._models.decode_latent(self._denoise(latent, context, steps))
         return image
 
-    def stage1_render(self) -> Tensor:
+    def stage1(self) -> Tensor:
         """Stage 1 of the paper: all steps, no gradients; the very pictures of ``render(initial())``."""
         with torch.no_grad():
             image = self.render(self.initial())
         self._iteration = 0
         return image
+
+    @property
+    def schedule(self) -> Schedule:
+        return self._schedule
+
+    def start(self, noise: Array) -> Tensor:
+        """See :meth:`.base.Sampler.start`."""
+        return self._noised_with(self._latent, self._tensor(noise))
+
+    def predict(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See :meth:`.base.Sampler.predict`."""
+        with torch.no_grad():
+            return self._clean(x, k)
+
+    def pull_back(self, x: Tensor, k: int, v: Tensor) -> Tensor:
+        """See :meth:`.base.Sampler.pull_back`; the forward pass is computed again."""
+        # A product is linear in v: each trial's is brought to unit size by a power of two, which rounds nothing, so
+        # that networks in half precision do not lose it.
+        _, exponent = torch.frexp(v.abs().amax((1, 2, 3), keepdim=True))
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            clean, _ = self._clean(leaf, k)
+            (gradient,) = torch.autograd.grad(clean, leaf, torch.ldexp(v, -exponent))
+        return torch.ldexp(gradient, exponent)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """See :meth:`.base.Sampler.decode`."""
+        with torch.no_grad():
+            image: Tensor = self._models.decode_latent(x0)
+        return image
+
+    def _clean(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        noise = self._guided_noise(x, int(self._schedule.timesteps[k]), self._context)
+        return clean_estimate(x, noise, float(self._schedule.keep[k])), noise
 
     def _denoise(self, latent: Tensor, context: Tensor, steps: list[tuple[int, float, float]]) -> Tensor:
         save_memory = (
@@ -167,7 +185,9 @@ class DiffusionGenerator:
         return without + self._guidance * (with_context - without)  # type: ignore[no-any-return]
 
     def _noised(self, latent: Tensor) -> Tensor:
-        noise = self._tensor(self._noise_at(self._iteration))
+        return self._noised_with(latent, self._tensor(self._noise_at(self._iteration)))
+
+    def _noised_with(self, latent: Tensor, noise: Tensor) -> Tensor:
         if noise.shape != latent.shape:
             raise ShapeError(
                 f"noise has shape {tuple(noise.shape)}, the latent {tuple(latent.shape)}: give one per trial"

@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..engines.base import Engine
+from ..engines.base import Engines
 from ..engines.ort import as_numpy
-from ..errors import InputError, ShapeError
-from ..sampling import step_table
-from ..schedule import N_NOISE, N_REVERSE, N_STEPS, add_noise, ddim_schedule
-from .base import check_start
-
-Float32 = NDArray[np.float32]
+from ..errors import ShapeError
+from ..sampling import Sampling
+from ..schedule import Schedule, TrainedNoise, add_noise, clean_estimate, ddim_schedule, noise_table, step_table
+from .base import Float32, check_start, check_truncation
 
 
 class EngineGenerator:
@@ -27,10 +24,10 @@ class EngineGenerator:
     Parameters
     ----------
     engines : mapping
-        "denoise" and "vae_decode".
-    schedule : mapping
-        `alphas_cumprod`, `steps_offset` and `set_alpha_to_one` of the models.
-    latent, context, uncond_context, noise, guidance_scale, n_steps, n_noise, n_reverse, backprop_steps
+        "denoise" and "vae_decode"; for :meth:`pull_back` "denoise_gradient" too.
+    trained : TrainedNoise
+        Of the networks.
+    latent, context, uncond_context, noise, sampling, backprop_steps
         As there, numpy float32.
     loop
         Runs all denoising steps at once, ``(latent, table, context, uncond_context, guidance) -> latents`` of shape
@@ -44,44 +41,27 @@ class EngineGenerator:
 
     def __init__(  # noqa: PLR0913 (what a picture depends on; all choices after the arrays have defaults)
         self,
-        engines: Mapping[str, Engine] | Any,
-        schedule: Mapping[str, Any],
+        engines: Engines,
+        trained: TrainedNoise,
         latent: Float32,
         context: Float32,
         uncond_context: Float32,
         noise: Float32 | Callable[[int], Float32],
         *,
-        guidance_scale: float = 5.0,
-        n_steps: int = N_STEPS,
-        n_noise: int | None = N_NOISE,
-        n_reverse: int = N_REVERSE,
+        sampling: Sampling | None = None,
         backprop_steps: int | None = None,
         loop: Callable[..., Any] | None = None,
     ) -> None:
-        if backprop_steps is not None and not 0 <= backprop_steps <= n_reverse:
-            raise InputError(
-                f"backprop_steps is {backprop_steps}: choose 0 to n_reverse = {n_reverse}, or None for all"
-            )
-        if backprop_steps is not None and callable(noise):
-            raise InputError(
-                f"fresh noise at each iteration needs full back-propagation, but backprop_steps is {backprop_steps}: "
-                "leave backprop_steps out, or use fixed noise"
-            )
+        chosen = Sampling() if sampling is None else sampling
+        check_truncation(backprop_steps, chosen, fresh_noise=callable(noise))
         self._engines, self._loop = engines, loop
         self._latent, self._context = _solid(latent), _solid(context)
         self._uncond = _solid(uncond_context)
         check_start(self._latent, self._context, self._uncond)
         self._noise_at = noise if callable(noise) else lambda _iteration: noise
-        self._schedule = ddim_schedule(
-            schedule["alphas_cumprod"],
-            n_steps=n_steps,
-            n_noise=n_noise,
-            n_reverse=n_reverse,
-            steps_offset=schedule["steps_offset"],
-            set_alpha_to_one=schedule["set_alpha_to_one"],
-        )
+        self._schedule = ddim_schedule(trained, chosen)
         self._table = step_table(self._schedule)
-        self._guidance = np.array([guidance_scale], np.float32)
+        self._guidance = np.array([chosen.guidance_scale], np.float32)
         self._placed: dict[str, Any] | None = None
         self.backprop_steps = backprop_steps
         self._cached: Float32 | None = None
@@ -122,19 +102,13 @@ class EngineGenerator:
 
     def step_inputs(self, latent: Any, context: Any, step: int) -> dict[str, Any]:
         """What `denoise` takes at a step; what is the same at each call lies where the engine keeps arrays."""
-        if self._placed is None:
-            place = self._engines["denoise"].place
-            self._placed = {
-                "rows": [place(row) for row in self._table],
-                "uncond_context": place(self._uncond),
-                "guidance": place(self._guidance),
-            }
+        placed = self._inputs()
         return {
             "latent": latent,
-            "step": self._placed["rows"][step],
+            "step": placed["rows"][step],
             "context": context,
-            "uncond_context": self._placed["uncond_context"],
-            "guidance": self._placed["guidance"],
+            "uncond_context": placed["uncond_context"],
+            "guidance": placed["guidance"],
         }
 
     def whole_context(self, params: Mapping[str, Float32]) -> Float32:
@@ -146,11 +120,42 @@ class EngineGenerator:
         """Run the remaining denoising steps and decode: image (n, 3, H, W) in [0, 1]."""
         return as_numpy(self._engines["vae_decode"].run({"latent": self.latents(params)[-1]})["image"])
 
-    def stage1_render(self) -> Float32:
+    def stage1(self) -> Float32:
         """Stage 1 of the paper: the very pictures of ``render(initial())``."""
         image = self.render(self.initial())
         self._iteration = 0
         return image
+
+    @property
+    def schedule(self) -> Schedule:
+        return self._schedule
+
+    def start(self, noise: Float32) -> Float32:
+        """See :meth:`.base.Sampler.start`."""
+        return self._noised_with(self._latent, noise)
+
+    def predict(self, x: Float32, k: int) -> tuple[Float32, Float32]:
+        """See :meth:`.base.Sampler.predict`."""
+        noise = as_numpy(self._engines["denoise"].run(self._noise_inputs(x, k))["next_latent"])
+        return np.asarray(clean_estimate(x, noise, float(self._schedule.keep[k])), np.float32), noise
+
+    def pull_back(self, x: Float32, k: int, v: Float32) -> Float32:
+        """See :meth:`.base.Sampler.pull_back`.
+
+        ``x0 = (x - s e(x)) / r``, so its product with v is ``(v - s J v) / r``, where J v is the engine's for e.
+        """
+        feeds = {**self._noise_inputs(x, k), "next_gradient": v}
+        through = as_numpy(self._engines["denoise_gradient"].run(feeds)["latent_gradient"])
+        return np.asarray(clean_estimate(v, through, float(self._schedule.keep[k])), np.float32)
+
+    def decode(self, x0: Float32) -> Float32:
+        """See :meth:`.base.Sampler.decode`."""
+        return as_numpy(self._engines["vae_decode"].run({"latent": x0})["image"])
+
+    def _noise_inputs(self, x: Float32, k: int) -> dict[str, Any]:
+        """What `denoise` takes to give the guided noise of the start context."""
+        placed = self._inputs()
+        return {**self.step_inputs(x, placed["context"], k), "step": placed["noise_rows"][k]}
 
     def _denoised(self, latent: Float32, context: Float32, steps: range) -> list[Any]:
         if self._loop is not None and len(steps) == len(self._table):
@@ -163,8 +168,23 @@ class EngineGenerator:
             latents.append(denoise.run(self.step_inputs(latents[-1], placed, step))["next_latent"])
         return latents
 
+    def _inputs(self) -> dict[str, Any]:
+        """What is the same at each call, where the engine keeps its arrays."""
+        if self._placed is None:
+            place = self._engines["denoise"].place
+            self._placed = {
+                "rows": [place(row) for row in self._table],
+                "noise_rows": [place(row) for row in noise_table(self._schedule)],
+                "context": place(self._context),
+                "uncond_context": place(self._uncond),
+                "guidance": place(self._guidance),
+            }
+        return self._placed
+
     def _noised(self, latent: Float32) -> Float32:
-        noise = _solid(self._noise_at(self._iteration))
+        return self._noised_with(latent, _solid(self._noise_at(self._iteration)))
+
+    def _noised_with(self, latent: Float32, noise: Float32) -> Float32:
         if noise.shape != latent.shape:
             raise ShapeError(f"noise has shape {noise.shape}, the latent {latent.shape}: give one per trial")
         return np.asarray(add_noise(latent, noise, self._schedule.noise_keep), np.float32)

@@ -53,6 +53,11 @@ class PixelGenerator:
         n, channels, height, width = self._base.shape
         return {f"level_{k}": self._base.new_zeros(n, channels, height >> k, width >> k) for k in range(self._n_levels)}
 
+    def stage1(self) -> Tensor:
+        """Give the start pictures."""
+        with torch.no_grad():
+            return self.render(self.initial())
+
     def render(self, params: Mapping[str, Tensor]) -> Tensor:
         """Sum the levels: image (n, 3, H, W) in (0, 1)."""
         total = self._base

@@ -46,7 +46,7 @@ class AutogradObjective:
     def __init__(
         self,
         models: Any,
-        generator: Generator,
+        generator: Generator[Tensor],
         target: NDArray[np.float32],
         mask: NDArray[np.bool_],
         settings: RefineSettings,

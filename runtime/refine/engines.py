@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.base import Engine
+from ..engines.base import Engines
 from ..engines.ort import as_numpy
 from ..errors import InputError, ShapeError
 from ..generators.engines import EngineGenerator
@@ -43,7 +43,7 @@ class EngineObjective:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine] | Any,
+        engines: Engines,
         generator: EngineGenerator,
         target: Float32,
         mask: NDArray[np.bool_],
@@ -53,7 +53,7 @@ class EngineObjective:
         target, mask = np.asarray(target), np.asarray(mask)
         check_target(target, mask)
         self._engines, self._generator, self._settings = engines, generator, settings
-        head: Engine = engines["structure_gradient"]
+        head = engines["structure_gradient"]
         expected = head.inputs["target"].shape[1:]
         if target.shape[1:] != expected:
             raise ShapeError(

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
+from ..generators.base import A
 from .settings import RefineSettings
 
 Params = dict[str, Any]  # name -> array with one row per trial, all numpy or all torch
 
 
-class Objective(Protocol):
+class Objective(Protocol[A]):
     """How far each trial's picture is from its target, and which way is down."""
 
-    def value_and_gradient(self, params: Mapping[str, Any]) -> tuple[Any, Params, Any]:
+    def value_and_gradient(self, params: Mapping[str, A]) -> tuple[A, dict[str, A], A]:
         """Evaluate a batch.
 
         Returns
@@ -32,7 +33,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Refined:
+class Refined(Generic[A]):
     """What a refinement found.
 
     Parameters
@@ -52,8 +53,8 @@ class Refined:
         The loss became NaN or infinite; `params` and `image` are the best before that (the start, if at once).
     """
 
-    params: Params
-    image: Any
+    params: dict[str, A]
+    image: A
     loss_curve: NDArray[np.float64]
     best_step: NDArray[np.int64]
     last_step: NDArray[np.int64]
@@ -61,11 +62,13 @@ class Refined:
 
 
 def refine(
-    objective: Objective,
-    params: Mapping[str, Any],
+    objective: Objective[A],
+    params: Mapping[str, A],
     settings: RefineSettings,
     on_step: Callable[[int, NDArray[np.float64]], None] | None = None,
-) -> Refined:
+    *,
+    project: Callable[[Mapping[str, A]], dict[str, A]] | None = None,
+) -> Refined[A]:
     """Minimise each trial's loss by Adam (Kingma and Ba 2015, algorithm 1) and keep its best iterate.
 
     Trials are independent: each has its own best iterate and its own stop, and a trial that stops or fails leaves the
@@ -80,6 +83,9 @@ def refine(
         `steps`, `learning_rate`, `decay`, `patience` and `min_change` act here; the others on the objective.
     on_step : callable, optional
         Called after evaluation k = 0 ... steps with k and the losses, (n,) float64.
+    project : callable, optional
+        Brings parameters back to where the generator's pictures come from, after each update; see
+        :class:`~minddiffuser.runtime.generators.base.Projecting`.
 
     Returns
     -------
@@ -90,7 +96,7 @@ def refine(
     ShapeError
         The objective's loss is not one number per trial.
     """
-    current = {name: _copy(array) for name, array in params.items()}
+    current: Params = {name: _copy(array) for name, array in params.items()}
     n = len(next(iter(current.values())))
     progress = _Progress(n)
     adam = Adam()
@@ -110,7 +116,12 @@ def refine(
         if step == settings.steps or not progress.running.any():
             break
         rate = settings.learning_rate * settings.decay**step
-        adam.update(current, gradients, rate, np.flatnonzero(progress.running).tolist())
+        rows = np.flatnonzero(progress.running).tolist()
+        adam.update(current, gradients, rate, rows)
+        if project is not None:  # a trial that has stopped stays as it is
+            moved: Params = dict(project(current))
+            for name, array in moved.items():
+                current[name][rows] = array[rows]
     return Refined(
         best_params, best_image, np.stack(progress.curve), progress.best_step, progress.last_step, progress.failed
     )

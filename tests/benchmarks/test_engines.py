@@ -124,7 +124,7 @@ def test_peak_rate_is_that_of_a_product(load: Load, monkeypatch: pytest.MonkeyPa
 def test_the_pipeline_computes_our_picture(load: Load, models: Models) -> None:
     trials = load("trials").draw(models, 2)
     pipeline = load("rivals").Pipeline(models, trials)
-    ours = DiffusionGenerator(models, *trials.start()).stage1_render()
+    ours = DiffusionGenerator(models, *trials.start()).stage1()
     theirs = pipeline.pictures()
     assert theirs.shape == (2, 3, 32, 32)
     assert torch.allclose(theirs, ours, atol=1e-4)

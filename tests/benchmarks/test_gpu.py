@@ -218,8 +218,8 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr
 assert importlib.util.find_spec("minddiffuser") is None
 import gpu
 gpu.make_importable()
-from minddiffuser.runtime.schedule import N_REVERSE
-assert N_REVERSE == gpu.N_STEPS
+from minddiffuser.runtime.sampling import Sampling
+assert Sampling.n_reverse == gpu.N_STEPS
 """
     ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False, cwd="/")
     assert ran.returncode == 0, ran.stderr

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from minddiffuser.export import material
-from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
-from minddiffuser.export.material import STEPS, random_feeds, reference_run, schedule_of, trials_for
+from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
+from minddiffuser.export.material import STEPS, random_feeds, reference_run, trials_for
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
+from minddiffuser.runtime.graph_specs import BATCH
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.screen import screen
@@ -154,7 +155,7 @@ def test_the_reference_is_stage_1_and_what_each_graph_was_given(
         torch.from_numpy(np.stack([noise_of_row(row, models.latent_shape) for row in range(2)])),
     )
     with torch.no_grad():
-        expected = generator.stage1_render().numpy()
+        expected = generator.stage1().numpy()
     np.testing.assert_allclose(found.stage1, expected, rtol=0, atol=2e-5)
     assert set(found.feeds) == set(NETWORK_GRAPHS)
     for graph in graphs:
@@ -223,10 +224,3 @@ def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, in
     path = folder / "checkpoint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
     return open_checkpoint(folder)
-
-
-def test_the_schedule_is_the_models(models: Any) -> None:
-    found = schedule_of(models)
-    assert found["steps_offset"] == 1
-    assert found["set_alpha_to_one"] is False
-    np.testing.assert_array_equal(found["alphas_cumprod"], models.alphas_cumprod)

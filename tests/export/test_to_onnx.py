@@ -16,11 +16,12 @@ from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
 from minddiffuser.export import to_onnx
-from minddiffuser.export.graphs.base import BATCH, NetworkGraph, float32, network_graph
+from minddiffuser.export.graphs.base import NetworkGraph, network_graph
 from minddiffuser.export.graphs.reverse import vjp
 from minddiffuser.export.store import WEIGHTS, WeightStore
 from minddiffuser.export.to_onnx import OPSET, export_network, prepare
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.graph_specs import BATCH, float32
 from minddiffuser.runtime.models.open import load_models
 
 Run = Callable[..., dict[str, np.ndarray]]

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
-from minddiffuser.export.graphs.base import BATCH, NetworkGraph, float32
+from minddiffuser.export.graphs.base import NetworkGraph
 from minddiffuser.export.graphs.reverse import vjp
 from minddiffuser.export.to_onnx import export_network, prepare
 from minddiffuser.export.tracing import example_inputs, trace
+from minddiffuser.runtime.graph_specs import BATCH, float32
 
 BATCHES = (1, 3, 7)
 Run = Callable[..., dict[str, np.ndarray]]

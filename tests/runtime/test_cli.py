@@ -229,12 +229,7 @@ def give(args: list[str], tmp: Path, array: np.ndarray) -> None:
 
 @mistake("invalid choice: 'other'")
 def unknown_preset(args: list[str], tmp: Path) -> None:
-    args += ["--stage2-preset", "other"]
-
-
-@mistake("--preset is now --stage2-preset")
-def preset_of_an_earlier_release(args: list[str], tmp: Path) -> None:
-    args += ["--preset", "paper"]
+    args += ["--preset", "other"]
 
 
 @mistake("argument --batch-size: '0' is not a whole number from 1 to 100,000")

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from minddiffuser.runtime import cli
+from minddiffuser.runtime.backends.base import Backend, Options
+from minddiffuser.runtime.backends.bundle import BundleBackend
+from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.data.folder import open_data
@@ -22,7 +26,6 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.networks import EngineNetworks, Networks, Start, TorchNetworks
 from minddiffuser.runtime.refine.loop import Refined, refine
 from minddiffuser.runtime.refine.settings import RefineSettings
 
@@ -55,23 +58,17 @@ def decoded(decoder: BundleDecoder, rows: np.ndarray) -> Decoded:
 
 
 @pytest.fixture(scope="module")
-def both(engines: EngineSet, models: Models) -> dict[str, Networks]:
+def both(engines: EngineSet, models: Models) -> dict[str, Backend[Any]]:
+    decoder = BundleDecoder(engines.bundle, engines)
     return {
-        "pytorch": TorchNetworks(models, checkpointing=False),
-        "engines": EngineNetworks(engines.bundle, engines),
+        "pytorch": TorchBackend(decoder, Options(checkpointing="off"), {}, models=models),
+        "engines": BundleBackend(engines),
     }
 
 
-def generator_of(networks: Networks, decoder: BundleDecoder, decoded: Decoded, backprop_steps: int | None) -> Any:
-    return networks.generator(
-        Start(
-            latent=decoded.latent,
-            context=decoded.context,
-            uncond_context=decoder.uncond_context,
-            noise=trial_noise(42, row_ids(len(decoded.latent)), networks.latent_shape),
-            backprop_steps=backprop_steps,
-        )
-    )
+def generator_of(backend: Backend[Any], decoded: Decoded, backprop_steps: int | None) -> Any:
+    noise = trial_noise(42, row_ids(len(decoded.latent)), backend.latent_shape)
+    return backend.generator(decoded, noise, backprop_steps=backprop_steps)
 
 
 def as_numpy(array: Any) -> np.ndarray:
@@ -87,11 +84,29 @@ def test_features_are_those_of_the_checkpoint(decoded: Decoded, fitted_checkpoin
         np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-4)
 
 
-def test_stage_1_is_pytorchs_picture(both: dict[str, Networks], decoder: BundleDecoder, decoded: Decoded) -> None:
-    images = {k: as_numpy(generator_of(v, decoder, decoded, None).stage1_render()) for k, v in both.items()}
+def test_stage_1_is_pytorchs_picture(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
+    images = {k: as_numpy(generator_of(v, decoded, None).stage1()) for k, v in both.items()}
     assert images["pytorch"].std() > 0.05
     assert np.abs(images["pytorch"][0] - images["pytorch"][1]).max() > 0.1
     np.testing.assert_allclose(images["engines"], images["pytorch"], atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [0, 17, 34])
+def test_the_steps_are_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded, k: int) -> None:
+    """What guidance inside the sampler takes: estimate, noise, and the gradient pulled back through the network."""
+    x, found = None, {}
+    rng = np.random.default_rng(k)
+    noise, v = (rng.standard_normal(decoded.latent.shape).astype(np.float32) for _ in range(2))
+    for name, backend in both.items():
+        sampler = generator_of(backend, decoded, None)
+        kind: Any = torch.from_numpy if name == "pytorch" else np.asarray
+        x = as_numpy(sampler.start(noise))
+        found[name] = [*sampler.predict(kind(x), k), sampler.pull_back(kind(x), k, kind(v))]
+    for ours, theirs in zip(found["engines"], found["pytorch"], strict=True):
+        expected = as_numpy(theirs).reshape(len(x), -1)
+        error = np.linalg.norm(as_numpy(ours).reshape(len(x), -1) - expected, axis=1)
+        # As the gate's: float32 sums taken in another order.
+        assert (error / np.linalg.norm(expected, axis=1)).max() < 1e-4
 
 
 FORMS = {
@@ -102,15 +117,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_stage_2_reaches_pytorchs_picture(
-    form: str, both: dict[str, Networks], decoder: BundleDecoder, decoded: Decoded
-) -> None:
+def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any]], decoded: Decoded) -> None:
     settings = FORMS[form]
     first: dict[str, tuple[Any, Any, Any]] = {}
     found: dict[str, Refined] = {}
-    for name, networks in both.items():
-        generator = generator_of(networks, decoder, decoded, settings.backprop_steps)
-        objective = networks.objective(generator, decoded.structure, decoder.mask, settings, decoded.semantic)
+    for name, backend in both.items():
+        generator = generator_of(backend, decoded, settings.backprop_steps)
+        objective: Any = backend.objective(generator, decoded.structure, settings, decoded.semantic)
         real = objective.value_and_gradient
 
         def once(params: Any, *, name: str = name, real: Any = real) -> Any:

@@ -1,6 +1,5 @@
 """Both stages of one batch on a world of random weights: what depends on what, not how good it looks."""
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.runtime.backends.base import Options
+from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
-from minddiffuser.runtime.images import to_float, to_uint8
+from minddiffuser.runtime.images import to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.networks import Start, TorchNetworks
-from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, Trials, keeps_activations, phases
+from minddiffuser.runtime.reconstruct import Reconstructor, ReconstructSettings, Trials, phases
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
+SHORT = Sampling(n_noise=3, n_reverse=4)
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
 RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
 SEEN = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
@@ -35,11 +37,14 @@ def checkpoint(small_checkpoint: Path) -> Checkpoint:
     return open_checkpoint(small_checkpoint)
 
 
+def on_torch(checkpoint: Checkpoint, models: Models, **options: Any) -> TorchBackend:
+    return TorchBackend(checkpoint, Options(**options), {}, models=models)
+
+
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
-    settings = ReconstructSettings(**{"refine": REFINE, "n_noise": 3, "n_reverse": 4, **choices})
-    networks = TorchNetworks(models, checkpointing=not keeps_activations(settings.checkpointing, models.image_size))
+    settings = ReconstructSettings(**{"refine": REFINE, "sampling": SHORT, **choices})
     trials = Trials(responses=responses, good=[0, 1, 3])
-    return Reconstructor(checkpoint, networks, trials, settings, seen=lambda trials: SEEN[list(trials)])
+    return Reconstructor(on_torch(checkpoint, models), trials, settings, seen=lambda trials: SEEN[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
@@ -47,9 +52,14 @@ def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, mo
     decoded = checkpoint.decode(RESPONSES[[0, 3]])
     noise = trial_noise(3, ("0", "3"), models.latent_shape)
     generator = DiffusionGenerator(
-        models, decoded.latent, decoded.context, checkpoint.uncond_context, noise, n_noise=3, n_reverse=4
+        models,
+        decoded.latent,
+        decoded.context,
+        checkpoint.uncond_context,
+        noise,
+        sampling=SHORT,
     )
-    assert (result.stage1 == to_uint8(generator.stage1_render().numpy())).all()
+    assert (result.stage1 == to_uint8(generator.stage1().numpy())).all()
     assert result.stage2 is None
     assert result.loss_curve is None
     assert set(result.seconds) == {"decode", "stage1"}
@@ -57,10 +67,9 @@ def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, mo
 
 def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
     told: list[tuple[str, int, int]] = []
-    settings = ReconstructSettings(refine=REFINE, controls="both", n_noise=3, n_reverse=4)
+    settings = ReconstructSettings(refine=REFINE, controls="both", sampling=SHORT)
     run = Reconstructor(
-        checkpoint,
-        TorchNetworks(models),
+        on_torch(checkpoint, models),
         Trials(responses=RESPONSES, good=[0, 1, 3]),
         settings,
         seen=lambda trials: SEEN[list(trials)],
@@ -119,12 +128,11 @@ def test_a_shuffled_target_is_another_good_trials(checkpoint: Checkpoint, models
 
 def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, models: Models) -> None:
     """Trials 0 and 1 showed one picture: the target of trial 0 is trial 3's, however the three are drawn."""
-    settings = ReconstructSettings(refine=REFINE, controls="shuffled", n_noise=3, n_reverse=4)
+    settings = ReconstructSettings(refine=REFINE, controls="shuffled", sampling=SHORT)
 
     def shuffled(responses: np.ndarray, shown: str = "aaxb") -> np.ndarray:
-        networks = TorchNetworks(models)
         trials = Trials(responses=responses, good=[0, 1, 3], stimulus_ids=tuple(shown))
-        run = Reconstructor(checkpoint, networks, trials, settings)
+        run = Reconstructor(on_torch(checkpoint, models), trials, settings)
         return run((0,), RESPONSES[:1]).controls["shuffled"]
 
     first, of_one, of_three = shuffled(RESPONSES), RESPONSES.copy(), RESPONSES.copy()
@@ -136,27 +144,6 @@ def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, mo
         shuffled(RESPONSES, "aaxa")
 
 
-def test_true_features_are_the_models_own(models: Models) -> None:
-    images = to_float(SEEN[:2])
-    structure, semantic = TorchNetworks(models).features(images, semantic=True)
-    expected, token = models.structure(torch.from_numpy(images), semantic=True)
-    assert np.allclose(structure, expected.detach().numpy())
-    assert token is not None
-    assert semantic is not None
-    assert np.allclose(semantic, token.detach().numpy())
-    assert TorchNetworks(models).features(images, semantic=False)[1] is None
-
-
-def test_other_models_or_layers_are_refused(
-    checkpoint: Checkpoint, models: Models, small_world: Path, tmp_path: Path
-) -> None:
-    write = importlib.import_module("small_world").write_small_world
-    with pytest.raises(InputError, match="fitted for other models"):
-        made(checkpoint, load_models(str(write(tmp_path / "other", seed=1))))
-    with pytest.raises(InputError, match="layer preset"):
-        made(checkpoint, load_models(str(small_world), preset="paper"))
-
-
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
@@ -166,7 +153,6 @@ def test_other_models_or_layers_are_refused(
         ({"refine": RefineSettings(backprop_steps=36)}, "36 of 35"),
         ({"refine": RefineSettings(params=("context",), backprop_steps=0)}, "name one or more"),
         ({"refine": RefineSettings(params=("pixels",))}, "name one or more"),
-        ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], told: str) -> None:
@@ -178,8 +164,7 @@ def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Mo
     for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
         with pytest.raises(InputError, match=told):
             Reconstructor(
-                checkpoint,
-                TorchNetworks(models),
+                on_torch(checkpoint, models),
                 Trials(responses=RESPONSES, good=[0]),
                 ReconstructSettings(controls=controls),
             )
@@ -197,26 +182,15 @@ def test_what_stage_2_would_stumble_over_is_refused_before(
         made(checkpoint, models)
 
 
-def test_recomputed_activations_give_the_same_pictures(
-    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen: list[bool] = []
-    real = DiffusionGenerator.__init__
-
-    def spy(self: DiffusionGenerator, *arrays: Any, **choices: Any) -> None:
-        chosen.append(choices["checkpointing"])
-        real(self, *arrays, **choices)
-
-    monkeypatch.setattr(DiffusionGenerator, "__init__", spy)
-    refine = replace(REFINE, backprop_steps=None)
-    results = [
-        made(checkpoint, models, refine=refine, checkpointing=how)((0, 3), RESPONSES[[0, 3]])
-        for how in ("on", "off", "auto")
-    ]
-    assert chosen == [True, False, False]
-    for other in results[1:]:
-        assert (other.stage2 == results[0].stage2).all()
-        np.testing.assert_array_equal(other.loss_curve, results[0].loss_curve)
+def test_recomputed_activations_give_the_same_pictures(checkpoint: Checkpoint, models: Models) -> None:
+    settings = ReconstructSettings(refine=replace(REFINE, backprop_steps=None), sampling=SHORT)
+    trials = Trials(responses=RESPONSES, good=[0, 1, 3])
+    kept, again = (
+        Reconstructor(on_torch(checkpoint, models, checkpointing=how), trials, settings)((0, 3), RESPONSES[[0, 3]])
+        for how in ("off", "on")
+    )
+    assert (again.stage2 == kept.stage2).all()
+    np.testing.assert_array_equal(again.loss_curve, kept.loss_curve)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -225,14 +199,14 @@ def test_a_picture_that_is_not_finite_is_lost_and_the_others_stay(
 ) -> None:
     """Of stage 1: no picture of that trial is left, of any kind, and the other trials' are what they were."""
     whole = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
-    real = DiffusionGenerator.stage1_render
+    real = DiffusionGenerator.stage1
 
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
         images = real(self).clone()
         images[1, 0, 5, 5] = value
         return images
 
-    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    monkeypatch.setattr(DiffusionGenerator, "stage1", overflowed)
     result = made(checkpoint, models, controls="oracle")((0, 1, 3), RESPONSES[[0, 1, 3]])
     assert result.lost == {1: "its picture of stage 1 holds NaN or infinite values"}
     assert result.stage2 is not None
@@ -248,7 +222,7 @@ def test_a_batch_without_any_picture_is_not_refined(
     def overflowed(self: DiffusionGenerator) -> torch.Tensor:
         return torch.full((2, 3, 32, 32), torch.nan)
 
-    monkeypatch.setattr(DiffusionGenerator, "stage1_render", overflowed)
+    monkeypatch.setattr(DiffusionGenerator, "stage1", overflowed)
     result = made(checkpoint, models)((0, 3), RESPONSES[[0, 3]])
     assert set(result.lost) == {0, 3}
     assert result.stage2 is None
@@ -283,19 +257,19 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
     """Networks may round differently in batches of another size; noise, latent and context are given exactly."""
     ids = ("a", "b", "c", "d")
 
-    def start(rows: list[int], trials: list[int]) -> Start:
+    def start(rows: list[int], trials: list[int]) -> dict[str, Any]:
         """That of the trials among a run of these rows."""
-        taken: list[Start] = []
+        taken: list[dict[str, Any]] = []
 
-        class Watched(TorchNetworks):
-            def generator(self, start: Start) -> Any:
-                taken.append(start)
-                return super().generator(start)
+        class Watched(TorchBackend):
+            def generator(self, decoded: Any, noise: Any, *rest: Any, **named: Any) -> Any:
+                taken.append({"noise": noise, "latent": decoded.latent, "context": decoded.context})
+                return super().generator(decoded, noise, *rest, **named)
 
-        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, n_noise=3, n_reverse=4)
+        responses, settings = RESPONSES[rows], ReconstructSettings(stage=1, sampling=SHORT)
         names = [ids[row] for row in rows]
         some = Trials(responses=responses, good=range(len(rows)), ids=names)
-        run = Reconstructor(checkpoint, Watched(models), some, settings)
+        run = Reconstructor(Watched(checkpoint, Options(), {}, models=models), some, settings)
         run(trials, responses[trials])
         return taken[0]
 
@@ -304,4 +278,4 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
         part = start(rows, trials)
         originals = [rows[trial] for trial in trials]
         for name in ("noise", "latent", "context"):
-            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[originals])
+            np.testing.assert_array_equal(part[name], whole[name][originals])

@@ -4,7 +4,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.schedule import add_noise, ddim_schedule, ddim_update
+from minddiffuser.runtime.sampling import Sampling
+from minddiffuser.runtime.schedule import NoiseTable, add_noise, clean_estimate, ddim_schedule, ddim_update, step_table
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 
@@ -15,6 +16,9 @@ def theirs(*, offset: int = 1, to_one: bool = False) -> DDIMScheduler:
 
 def alphas() -> np.ndarray:
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+
+SD14 = NoiseTable(alphas())
 
 
 def fake_noise(latent, timestep):
@@ -29,7 +33,7 @@ def test_chain_agrees_with_diffusers(offset, to_one, n_steps, n_reverse, dtype, 
     scheduler = theirs(offset=offset, to_one=to_one)
     scheduler.set_timesteps(n_steps)
     ours = ddim_schedule(
-        alphas(), n_steps=n_steps, n_noise=None, n_reverse=n_reverse, steps_offset=offset, set_alpha_to_one=to_one
+        NoiseTable(alphas(), offset, to_one), Sampling(n_steps=n_steps, n_noise=None, n_reverse=n_reverse)
     )
     expected_timesteps = scheduler.timesteps[n_steps - n_reverse :]
     np.testing.assert_array_equal(ours.timesteps, expected_timesteps.numpy())
@@ -48,7 +52,7 @@ def test_chain_agrees_with_diffusers(offset, to_one, n_steps, n_reverse, dtype, 
 
 
 def test_timesteps_of_stable_diffusion() -> None:
-    full = ddim_schedule(alphas(), n_reverse=50, n_noise=None)
+    full = ddim_schedule(SD14, Sampling(n_reverse=50, n_noise=None))
     assert full.timesteps.tolist() == list(range(981, 0, -20))
     assert len(full) == 50
     np.testing.assert_array_equal(full.keep[1:], full.keep_next[:-1])
@@ -56,7 +60,7 @@ def test_timesteps_of_stable_diffusion() -> None:
 
 
 def test_default_is_the_published_setting_and_none_matches_noise_to_denoising() -> None:
-    published, matched = ddim_schedule(alphas()), ddim_schedule(alphas(), n_noise=None)
+    published, matched = ddim_schedule(SD14), ddim_schedule(SD14, Sampling(n_noise=None))
     assert published.timesteps[0] == 681
     assert len(published) == 35
     assert published.noise_keep == alphas()[741]
@@ -78,26 +82,68 @@ def test_numpy_and_torch_take_the_same_step_and_keep_float32(rng) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("trained", "chosen", "named"),
     [
-        ({"n_steps": 0}, "n_steps"),
-        ({"n_steps": 1001}, "n_steps"),
-        ({"n_reverse": 0}, "n_reverse"),
-        ({"n_reverse": 51}, "n_reverse"),
-        ({"n_noise": 50}, "n_noise"),
-        ({"n_noise": -1}, "n_noise"),
-        ({"n_noise": 49, "steps_offset": 20}, "steps_offset"),
-        ({"steps_offset": -1}, "steps_offset"),
+        (SD14, {"n_steps": 1001}, "n_steps is 1001: choose 1 to 1000"),
+        (NoiseTable(alphas(), 20), {"n_noise": 49}, "steps_offset 20"),
+        (NoiseTable(alphas(), -1), {}, "steps_offset -1"),
     ],
 )
-def test_a_step_outside_the_grid_is_refused(change, named) -> None:
+def test_a_grid_outside_the_trained_timesteps_is_refused(trained, chosen, named) -> None:
     with pytest.raises(InputError, match=named):
-        ddim_schedule(alphas(), **change)
+        ddim_schedule(trained, Sampling(**chosen))
 
 
 def test_bad_alphas_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(2, 500\)"):
-        ddim_schedule(alphas().reshape(2, 500))
+        ddim_schedule(NoiseTable(alphas().reshape(2, 500)))
     for bad in (alphas()[::-1], alphas() * np.nan, alphas() - 1):
         with pytest.raises(InputError, match="alphas_cumprod"):
-            ddim_schedule(bad)
+            ddim_schedule(NoiseTable(bad))
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [False, True])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(n_steps=10, n_reverse=10, n_noise=None), Sampling(n_reverse=1)]
+)
+def test_a_row_is_the_ddim_update_with_its_terms_collected(
+    sampling: Sampling, set_alpha_to_one: bool, rng: np.random.Generator
+) -> None:
+    schedule = ddim_schedule(NoiseTable(alphas(), set_alpha_to_one=set_alpha_to_one), sampling)
+    table = step_table(schedule)
+    assert (table.dtype, table.shape) == (np.float32, (len(schedule), 3))
+    latent, noise = rng.standard_normal((2, 50))
+    for (timestep, latent_scale, noise_scale), (expected, keep, keep_next) in zip(table, schedule, strict=True):
+        assert timestep == expected
+        found = np.float64(latent_scale) * latent + np.float64(noise_scale) * noise
+        # Coefficients are rounded once, to float32: half a unit in the last place of the larger.
+        np.testing.assert_allclose(found, ddim_update(latent, noise, keep, keep_next), atol=1e-6)
+
+
+def test_timesteps_of_a_thousand_are_exact() -> None:
+    table = step_table(ddim_schedule(SD14, Sampling(n_steps=1000, n_noise=None, n_reverse=999)))
+    assert (table[:, 0] == np.arange(999, 0, -1)).all()
+
+
+def test_coefficients_are_rounded_once() -> None:
+    """In float32 arithmetic the difference of two nearly equal roots would lose five of its seven digits."""
+    schedule = ddim_schedule(SD14, Sampling(n_steps=1000, n_noise=None, n_reverse=999))
+    keep, after = (np.asarray(a, np.longdouble) for a in (schedule.keep, schedule.keep_next))
+    exact = np.sqrt(1 - after) - np.sqrt(after / keep) * np.sqrt(1 - keep)
+    np.testing.assert_allclose(step_table(schedule)[:, 2], exact.astype(float), rtol=1e-7)
+    narrow, narrow_after = keep.astype(np.float32), after.astype(np.float32)
+    careless = np.sqrt(1 - narrow_after) - np.sqrt(narrow_after / narrow) * np.sqrt(1 - narrow)
+    assert np.abs(careless / exact - 1).max() > 1e-5
+
+
+def test_the_clean_estimate_is_diffusers_own(rng) -> None:
+    scheduler = theirs()
+    scheduler.set_timesteps(50)
+    latent, noise = (torch.from_numpy(rng.standard_normal((2, 4, 4, 4))) for _ in range(2))
+    for timestep, keep, _ in ddim_schedule(SD14):
+        expected = scheduler.step(noise, timestep, latent).pred_original_sample
+        # Their alpha is a float32 product of `timestep` factors, off by at most that many halves of a unit in the last
+        # place; it enters as the roots of itself and of 1 - itself.
+        off = (timestep + 2) * torch.finfo(torch.float32).eps / 2
+        tolerance = off * float(expected.abs().max() + noise.abs().max() / (keep * (1 - keep)) ** 0.5)
+        torch.testing.assert_close(clean_estimate(latent, noise, keep), expected, atol=tolerance, rtol=0)

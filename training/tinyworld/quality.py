@@ -17,6 +17,7 @@ from ...runtime.images import to_float, to_uint8
 from ...runtime.metrics.classifier import open_classifier
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
+from ...runtime.sampling import Sampling
 from ...runtime.schedule import ddim_schedule, ddim_update
 from .draw import draw_all
 from .pictures import TEST_SEED
@@ -92,14 +93,7 @@ def generate(
 ) -> NDArray[np.float32]:
     """Pictures of captions from pure noise, (n, 3, H, W) in [0, 1]: DDIM with classifier-free guidance."""
     rng = np.random.default_rng(seed)
-    schedule = ddim_schedule(
-        models.alphas_cumprod,
-        n_steps=n_steps,
-        n_noise=None,
-        n_reverse=n_steps,
-        steps_offset=models.steps_offset,
-        set_alpha_to_one=models.set_alpha_to_one,
-    )
+    schedule = ddim_schedule(models, Sampling(n_steps=n_steps, n_noise=None, n_reverse=n_steps))
     parts = []
     for start in range(0, len(captions), _BATCH):
         words = list(captions[start : start + _BATCH])

@@ -10,6 +10,7 @@ import torch
 from minddiffuser.runtime.engines.pytorch import NETWORKS, TorchEngine
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
+from minddiffuser.runtime.sampling import Sampling
 from minddiffuser.runtime.schedule import ddim_schedule, ddim_update
 
 N = 2
@@ -63,7 +64,7 @@ def test_a_denoising_step_is_guidance_and_the_ddim_update(
     small_models: Any, torch_engines: Make, feeds: dict[str, np.ndarray]
 ) -> None:
     """With the coefficients of a step of the real schedule, against the update written as in the paper."""
-    schedule = ddim_schedule(small_models.alphas_cumprod, n_steps=50, n_reverse=10)
+    schedule = ddim_schedule(small_models, Sampling(n_reverse=10))
     timestep, keep, keep_next = list(schedule)[3]
     scale = (keep_next / keep) ** 0.5
     feeds["step"] = np.array([timestep, scale, (1 - keep_next) ** 0.5 - scale * (1 - keep) ** 0.5], np.float32)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.engines import cuda_device, cuda_gpu, cuda_python, cuda_torch
-from minddiffuser.runtime.engines.cuda_device import open_device
+from minddiffuser.runtime.engines import cuda_gpu, cuda_open, cuda_python, cuda_torch
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.cuda_open import open_device
 from minddiffuser.runtime.engines.cuda_python import CudaPythonDevice
 from minddiffuser.runtime.engines.trt_library import TrtFailure
 from minddiffuser.runtime.errors import InputError, MissingExtra
@@ -221,7 +221,7 @@ def test_without_a_gpu_opening_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
             open_device(kind)
     with pytest.raises(InputError, match="cuda-python, torch"):
         open_device("jax")
-    monkeypatch.setattr(cuda_device, "_installed", lambda module: False)
+    monkeypatch.setattr(cuda_open, "_installed", lambda module: False)
     with pytest.raises(MissingExtra, match=r"minddiffuser\[torch\]"):
         open_device()
 

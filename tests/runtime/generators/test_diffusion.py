@@ -10,6 +10,7 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.sampling import Sampling
 
 TRIALS = ["4", "11", "7"]
 
@@ -53,9 +54,9 @@ def by_diffusers(world: Any, given: dict[str, Any], guidance: float, start: int,
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_stage_1_is_diffusers_own_loop(world, inputs, guidance) -> None:
-    generator = DiffusionGenerator(world, **inputs, guidance_scale=guidance)
+    generator = DiffusionGenerator(world, **inputs, sampling=Sampling(guidance_scale=guidance))
     expected = by_diffusers(world, inputs, guidance, start=37, n_reverse=35)
-    image = generator.stage1_render()
+    image = generator.stage1()
     assert image.shape == (2, 3, 32, 32)
     assert image.dtype == torch.float32
     assert expected.std() > 0.01
@@ -63,47 +64,53 @@ def test_stage_1_is_diffusers_own_loop(world, inputs, guidance) -> None:
 
 
 def test_noising_to_where_denoising_begins(world, inputs) -> None:
-    generator = DiffusionGenerator(world, **inputs, n_noise=None, n_reverse=12)
+    generator = DiffusionGenerator(world, **inputs, sampling=Sampling(n_noise=None, n_reverse=12))
     expected = by_diffusers(world, inputs, 5.0, start=11, n_reverse=12)
-    torch.testing.assert_close(generator.stage1_render(), expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(generator.stage1(), expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_networks_keep_latents_and_pictures_in_float32(small_world, world, inputs, dtype) -> None:
     narrow = load_models(small_world, dtype=dtype)
-    generator = DiffusionGenerator(narrow, **inputs, n_reverse=3, n_noise=None)
+    generator = DiffusionGenerator(narrow, **inputs, sampling=Sampling(n_reverse=3, n_noise=None))
     leaves = {name: value.requires_grad_() for name, value in generator.initial().items()}
     image = generator.render(leaves)
     slopes = torch.autograd.grad(image.sum(), list(leaves.values()))
     assert {image.dtype, *(value.dtype for value in (*leaves.values(), *slopes))} == {torch.float32}
-    exact = DiffusionGenerator(world, **inputs, n_reverse=3, n_noise=None).stage1_render()
+    exact = DiffusionGenerator(world, **inputs, sampling=Sampling(n_reverse=3, n_noise=None)).stage1()
     # What rounding the weights alone does, in exact arithmetic: rounding what passes between layers is as much again,
     # a few times over, however a processor adds up.
     rounded = load_models(small_world)
     for part in (rounded.unet, rounded.vae):
         for parameter in part.parameters():
             parameter.data = parameter.data.to(narrow.dtype).float()
-    scale = (DiffusionGenerator(rounded, **inputs, n_reverse=3, n_noise=None).stage1_render() - exact).abs().max()
+    scale = (
+        (DiffusionGenerator(rounded, **inputs, sampling=Sampling(n_reverse=3, n_noise=None)).stage1() - exact)
+        .abs()
+        .max()
+    )
     assert 0 < scale < 0.05
     assert (image - exact).abs().max() < 8 * scale
 
 
 @pytest.mark.parametrize("backprop_steps", [None, 6, 4, 1, 0])
 def test_every_truncation_starts_at_the_same_picture(toy_models, toy_inputs, backprop_steps) -> None:
-    full = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=6).stage1_render()
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=6, backprop_steps=backprop_steps)
+    full = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=6)).stage1()
+    generator = DiffusionGenerator(
+        toy_models, **toy_inputs, sampling=Sampling(n_reverse=6), backprop_steps=backprop_steps
+    )
     toy_models.calls.clear()
     params = generator.initial()
     n_before = len(toy_models.calls)
     image = generator.render(params)
     torch.testing.assert_close(image, full, atol=0, rtol=0)
-    torch.testing.assert_close(generator.stage1_render(), full, atol=0, rtol=0)
+    torch.testing.assert_close(generator.stage1(), full, atol=0, rtol=0)
     assert n_before == (0 if backprop_steps is None else 6 - backprop_steps)
     assert set(params) == ({"latent"} if backprop_steps == 0 else {"latent", "context"})
 
 
 def test_truncation_renders_only_the_last_steps_and_computes_the_first_once(toy_models, toy_inputs) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=6, backprop_steps=2)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=6), backprop_steps=2)
     params = generator.initial()
     generator.initial()
     assert [timestep for _, timestep in toy_models.calls] == [101, 81, 61, 41]
@@ -113,7 +120,7 @@ def test_truncation_renders_only_the_last_steps_and_computes_the_first_once(toy_
 
 
 def test_guidance_1_leaves_the_unconditional_half_out(toy_models, toy_inputs) -> None:
-    DiffusionGenerator(toy_models, **toy_inputs, n_reverse=2, guidance_scale=1.0).stage1_render()
+    DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=2, guidance_scale=1.0)).stage1()
     assert toy_models.calls == [(3, 21), (3, 1)]
 
 
@@ -121,7 +128,11 @@ def test_guidance_1_leaves_the_unconditional_half_out(toy_models, toy_inputs) ->
 def test_checkpointing_changes_nothing_but_memory(world, inputs, backprop_steps) -> None:
     def run(checkpointing: bool) -> tuple[torch.Tensor, ...]:
         generator = DiffusionGenerator(
-            world, **inputs, n_reverse=5, n_noise=4, backprop_steps=backprop_steps, checkpointing=checkpointing
+            world,
+            **inputs,
+            sampling=Sampling(n_reverse=5, n_noise=4),
+            backprop_steps=backprop_steps,
+            checkpointing=checkpointing,
         )
         leaves = {name: value.requires_grad_() for name, value in generator.initial().items()}
         image = generator.render(leaves)
@@ -133,7 +144,7 @@ def test_checkpointing_changes_nothing_but_memory(world, inputs, backprop_steps)
 
 
 def test_the_beginning_of_sequence_token_stays_where_it_is(toy_models, toy_inputs) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=3)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=3))
     params = generator.initial()
     image = generator.render(params)
     leaf = params["context"].requires_grad_()
@@ -147,19 +158,19 @@ def test_the_beginning_of_sequence_token_stays_where_it_is(toy_models, toy_input
 
 def test_fresh_noise_changes_at_each_iteration_and_replays(toy_models, toy_inputs) -> None:
     noise = fresh_noise(3, TRIALS, toy_models.latent_shape)
-    generator = DiffusionGenerator(toy_models, **{**toy_inputs, "noise": noise}, n_reverse=3)
+    generator = DiffusionGenerator(toy_models, **{**toy_inputs, "noise": noise}, sampling=Sampling(n_reverse=3))
     params = generator.initial()
     first, second = generator.render(params), generator.render(params)
     assert not torch.allclose(first, second)
-    torch.testing.assert_close(generator.stage1_render(), first, atol=0, rtol=0)
+    torch.testing.assert_close(generator.stage1(), first, atol=0, rtol=0)
     generator.initial()
     torch.testing.assert_close(generator.render(params), first, atol=0, rtol=0)
     torch.testing.assert_close(generator.render(params), second, atol=0, rtol=0)
     # Checkpoints run their steps again in the backward pass; the noise must not be drawn again with them.
     leaf = params["latent"].requires_grad_()
     torch.autograd.grad(generator.render(params).sum(), leaf)
-    fixed = DiffusionGenerator(toy_models, **{**toy_inputs, "noise": noise(3)}, n_reverse=3)
-    torch.testing.assert_close(generator.render(params), fixed.stage1_render(), atol=0, rtol=0)
+    fixed = DiffusionGenerator(toy_models, **{**toy_inputs, "noise": noise(3)}, sampling=Sampling(n_reverse=3))
+    torch.testing.assert_close(generator.render(params), fixed.stage1(), atol=0, rtol=0)
 
 
 def test_bad_arguments_are_refused_when_built(toy_models, toy_inputs) -> None:

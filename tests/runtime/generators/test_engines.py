@@ -1,6 +1,7 @@
 """Stage 1 on engines against the generator that PyTorch differentiates."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
+from minddiffuser.runtime.sampling import Sampling
+from minddiffuser.runtime.schedule import NoiseTable
 
 TRIALS = ["4", "7"]
-SHORT: dict[str, Any] = {"n_steps": 10, "n_noise": 7, "n_reverse": 6}
+SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=7, n_reverse=6)}
 Build = Callable[..., EngineGenerator]
 
 
@@ -45,26 +48,27 @@ def engines(small_models: Any, torch_engines: Callable[..., dict[str, TorchEngin
     return {name: Counted(engine) for name, engine in torch_engines(small_models).items()}
 
 
-def schedule_of(models: Any) -> dict[str, Any]:
-    return {name: getattr(models, name) for name in ("alphas_cumprod", "steps_offset", "set_alpha_to_one")}
-
-
 @pytest.fixture
 def build(small_models: Any, engines: dict[str, Counted], inputs: dict[str, Any]) -> Build:
     def make(**changes: Any) -> EngineGenerator:
         arrays = {name: changes.pop(name, array) for name, array in inputs.items()}
-        return EngineGenerator(engines, schedule_of(small_models), *arrays.values(), **changes)
+        return EngineGenerator(engines, small_models, *arrays.values(), **changes)
 
     return make
 
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0, 0.0])
-@pytest.mark.parametrize("steps", [{}, SHORT, {"n_noise": None, "n_reverse": 12}], ids=["published", "short", "joined"])
+@pytest.mark.parametrize(
+    "chosen",
+    [Sampling(), SHORT["sampling"], Sampling(n_noise=None, n_reverse=12)],
+    ids=["published", "short", "joined"],
+)
 def test_the_pictures_are_those_of_the_differentiable_generator(
-    small_models: Any, build: Build, inputs: dict[str, Any], guidance: float, steps: dict[str, Any]
+    small_models: Any, build: Build, inputs: dict[str, Any], guidance: float, chosen: Sampling
 ) -> None:
-    expected = DiffusionGenerator(small_models, **inputs, guidance_scale=guidance, **steps).stage1_render()
-    found = build(guidance_scale=guidance, **steps).stage1_render()
+    sampling = replace(chosen, guidance_scale=guidance)
+    expected = DiffusionGenerator(small_models, **inputs, sampling=sampling).stage1()
+    found = build(sampling=sampling).stage1()
     assert type(found) is np.ndarray
     assert (found.dtype, found.shape) == (np.float32, (2, 3, 32, 32))
     assert expected.std() > 0.01
@@ -76,16 +80,16 @@ def test_the_models_own_schedule_is_used(
     small_models: Any, engines: dict[str, Counted], inputs: dict[str, Any], set_alpha_to_one: bool
 ) -> None:
     """Another offset and end than Stable Diffusion's, so that neither is taken for granted."""
-    other = {"alphas_cumprod": small_models.alphas_cumprod, "steps_offset": 3, "set_alpha_to_one": set_alpha_to_one}
+    other = NoiseTable(small_models.alphas_cumprod, steps_offset=3, set_alpha_to_one=set_alpha_to_one)
 
     class Other:
         steps_offset, latent_shape = 3, small_models.latent_shape
 
         def __getattr__(self, name: str) -> Any:
-            return other["set_alpha_to_one"] if name == "set_alpha_to_one" else getattr(small_models, name)
+            return set_alpha_to_one if name == "set_alpha_to_one" else getattr(small_models, name)
 
-    expected = DiffusionGenerator(Other(), **inputs, **SHORT).stage1_render()
-    found = EngineGenerator(engines, other, *inputs.values(), **SHORT).stage1_render()
+    expected = DiffusionGenerator(Other(), **inputs, **SHORT).stage1()
+    found = EngineGenerator(engines, other, *inputs.values(), **SHORT).stage1()
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
 
 
@@ -93,7 +97,7 @@ def test_the_models_own_schedule_is_used(
 def test_every_truncation_starts_at_the_same_picture(
     small_models: Any, build: Build, engines: dict[str, Counted], inputs: dict[str, Any], backprop_steps: int | None
 ) -> None:
-    whole = build(**SHORT).stage1_render()
+    whole = build(**SHORT).stage1()
     generator = build(**SHORT, backprop_steps=backprop_steps)
     engines["denoise"].given.clear()
     params = generator.initial()
@@ -123,7 +127,7 @@ def test_parameters_that_moved_give_the_same_pictures(
     with torch.no_grad():
         expected = reference.render({name: torch.from_numpy(array) for name, array in moved.items()})
     found = generator.render(moved)
-    assert np.abs(found - generator.stage1_render()).max() > 0.01
+    assert np.abs(found - generator.stage1()).max() > 0.01
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
 
 
@@ -161,7 +165,7 @@ def test_fresh_noise_changes_at_each_iteration_and_replays(
     params = generator.initial()
     first, second = generator.render(params), generator.render(params)
     assert np.abs(first - second).max() > 1e-3
-    np.testing.assert_array_equal(generator.stage1_render(), first)
+    np.testing.assert_array_equal(generator.stage1(), first)
     generator.initial()
     np.testing.assert_array_equal(generator.render(params), first)
     np.testing.assert_array_equal(generator.render(params), second)
@@ -184,11 +188,11 @@ def test_a_loop_runs_all_steps_where_all_are_asked_for(build: Build, engines: di
             latents.append(engines["denoise"]._engine.run({"latent": latents[-1], **named})["next_latent"])
         return latents
 
-    expected = build(**SHORT).stage1_render()
+    expected = build(**SHORT).stage1()
     engines["denoise"].given.clear()
-    np.testing.assert_array_equal(build(**SHORT, loop=loop).stage1_render(), expected)
+    np.testing.assert_array_equal(build(**SHORT, loop=loop).stage1(), expected)
     assert (calls, engines["denoise"].given) == ([6], [])
-    np.testing.assert_allclose(build(**SHORT, loop=loop, backprop_steps=2).stage1_render(), expected, atol=1e-6)
+    np.testing.assert_allclose(build(**SHORT, loop=loop, backprop_steps=2).stage1(), expected, atol=1e-6)
     assert calls == [6]
     assert len(engines["denoise"].given) == 6
 
@@ -207,4 +211,4 @@ def test_bad_arguments_are_refused_when_built(small_models: Any, build: Build, i
     with pytest.raises(ShapeError, match="uncond_context"):
         build(uncond_context=inputs["uncond_context"][:1])
     with pytest.raises(InputError, match="n_noise is 50"):
-        build(n_noise=50)
+        build(sampling=Sampling(n_noise=50))

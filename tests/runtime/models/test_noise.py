@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.models.noise import read_schedule
+from minddiffuser.runtime.sampling import Sampling
 from minddiffuser.runtime.schedule import add_noise, ddim_schedule, ddim_update
 
 SD = {
@@ -62,13 +63,7 @@ def test_a_whole_chain_is_that_of_diffusers_for_the_same_file(
         theirs = DDIMScheduler.from_pretrained(tmp_path)
     theirs.set_timesteps(50)
     read = read_schedule(path)
-    ours = ddim_schedule(
-        read.alphas_cumprod,
-        n_noise=None,
-        n_reverse=40,
-        steps_offset=read.steps_offset,
-        set_alpha_to_one=read.set_alpha_to_one,
-    )
+    ours = ddim_schedule(read, Sampling(n_noise=None, n_reverse=40))
     assert ours.timesteps.tolist() == theirs.timesteps[10:].tolist()
     clean, noise, found = (torch.from_numpy(rng.standard_normal((2, 4, 3, 3))) for _ in range(3))
     latent, expected = add_noise(clean, noise, ours.noise_keep), theirs.add_noise(clean, noise, theirs.timesteps[10:11])

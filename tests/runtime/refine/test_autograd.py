@@ -14,6 +14,7 @@ from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.loop import refine
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
 
 def inputs_for(models: Any, rng: np.random.Generator, n: int = 2) -> dict[str, np.ndarray]:
@@ -36,10 +37,9 @@ def target_for(models: Any, rng: np.random.Generator, n: int = 2) -> tuple[np.nd
 def test_gradients_are_those_of_finite_differences(small_world: Path, rng, backprop_steps) -> None:
     """Float64 networks, all the way from latent and context to the loss with its semantic term."""
     models = load_models(small_world, dtype="float64")
-    generator = DiffusionGenerator(
-        models, **inputs_for(models, rng), guidance_scale=2.0, n_steps=10, n_noise=4, n_reverse=3,
-        backprop_steps=backprop_steps,
-    )  # fmt: skip
+    sampling = Sampling(guidance_scale=2.0, n_steps=10, n_noise=4, n_reverse=3)
+    inputs = inputs_for(models, rng)
+    generator = DiffusionGenerator(models, **inputs, sampling=sampling, backprop_steps=backprop_steps)
     target, mask = target_for(models, rng)
     settings = RefineSettings(semantic_weight=0.3, backprop_steps=backprop_steps)
     objective = AutogradObjective(models, generator, target, mask, settings, rng.standard_normal((2, 32)))
@@ -76,7 +76,9 @@ def test_narrow_networks_give_the_same_direction(small_world: Path, rng, dtype) 
     inputs, (target, mask) = inputs_for(exact, rng), target_for(exact, rng)
 
     def gradients(models: Any) -> dict[str, torch.Tensor]:
-        generator = DiffusionGenerator(models, **inputs, guidance_scale=2.0, n_noise=None, n_reverse=3)
+        generator = DiffusionGenerator(
+            models, **inputs, sampling=Sampling(guidance_scale=2.0, n_noise=None, n_reverse=3)
+        )
         objective = AutogradObjective(models, generator, target, mask, RefineSettings())
         loss, slopes, image = objective.value_and_gradient(generator.initial())
         assert {loss.dtype, image.dtype, *(slope.dtype for slope in slopes.values())} == {torch.float32}
@@ -90,14 +92,14 @@ def test_narrow_networks_give_the_same_direction(small_world: Path, rng, dtype) 
 
 
 def test_value_is_the_loss_of_the_rendered_picture(toy_models, toy_inputs, rng) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=3)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=3))
     target, mask = target_for(toy_models, rng, n=3)
     semantic = rng.standard_normal((3, 9))
     chosen = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     settings = RefineSettings(layer_weights=chosen, loss_mean="all", semantic_weight=0.5)
     objective = AutogradObjective(toy_models, generator, target, mask, settings, semantic)
     loss, _, image = objective.value_and_gradient(generator.initial())
-    torch.testing.assert_close(image, generator.stage1_render(), atol=0, rtol=0)
+    torch.testing.assert_close(image, generator.stage1(), atol=0, rtol=0)
     assert not image.requires_grad
     assert not loss.requires_grad
     structure, feature = toy_models.structure(image, semantic=True)
@@ -108,7 +110,7 @@ def test_value_is_the_loss_of_the_rendered_picture(toy_models, toy_inputs, rng) 
 
 @pytest.mark.parametrize("params", [("latent",), ("context",)])
 def test_only_the_chosen_parameters_are_refined(toy_models, toy_inputs, rng, params) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=3)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=3))
     settings = RefineSettings(steps=3, learning_rate=0.05, params=params)
     objective = AutogradObjective(toy_models, generator, *target_for(toy_models, rng, n=3), settings)
     start = generator.initial()
@@ -126,7 +128,9 @@ def test_a_trial_refines_alike_in_every_batch(toy_models, toy_inputs, rng, backp
 
     def run(rows: list[int]) -> Any:
         chosen = {key: value if key == "uncond_context" else value[rows] for key, value in toy_inputs.items()}
-        generator = DiffusionGenerator(toy_models, **chosen, n_reverse=4, backprop_steps=backprop_steps)
+        generator = DiffusionGenerator(
+            toy_models, **chosen, sampling=Sampling(n_reverse=4), backprop_steps=backprop_steps
+        )
         objective = AutogradObjective(toy_models, generator, target[rows], mask, settings)
         return refine(objective, generator.initial(), settings)
 
@@ -140,7 +144,7 @@ def test_a_trial_that_is_not_finite_disturbs_nobody(toy_models, toy_inputs, rng)
     settings = RefineSettings(steps=4, learning_rate=0.05)
 
     def run(latent: np.ndarray) -> Any:
-        generator = DiffusionGenerator(toy_models, **{**toy_inputs, "latent": latent}, n_reverse=3)
+        generator = DiffusionGenerator(toy_models, **{**toy_inputs, "latent": latent}, sampling=Sampling(n_reverse=3))
         return refine(AutogradObjective(toy_models, generator, target, mask, settings), generator.initial(), settings)
 
     broken = toy_inputs["latent"].copy()
@@ -174,7 +178,9 @@ def peak_bytes(models: Any, rng: np.random.Generator, folder: Path, n_reverse: i
     not do: at this size the libraries' own code drowns it.
     """
     inputs = inputs_for(models, rng)
-    generator = DiffusionGenerator(models, **inputs, n_reverse=n_reverse, n_noise=None, checkpointing=checkpointing)
+    generator = DiffusionGenerator(
+        models, **inputs, sampling=Sampling(n_reverse=n_reverse, n_noise=None), checkpointing=checkpointing
+    )
     objective = AutogradObjective(models, generator, *target_for(models, rng), RefineSettings())
     start = generator.initial()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -196,7 +202,7 @@ def test_memory_does_not_grow_with_the_steps(small_world: Path, rng, tmp_path) -
 
 
 def test_arrays_that_do_not_fit_are_refused(toy_models, toy_inputs, rng) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=2)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=2))
     target, mask = target_for(toy_models, rng, n=3)
 
     def build(target=target, mask=mask, settings=RefineSettings(), semantic=None) -> AutogradObjective:  # noqa: B008
@@ -221,7 +227,7 @@ def test_arrays_that_do_not_fit_are_refused(toy_models, toy_inputs, rng) -> None
 
 
 def test_a_target_may_be_anything_outside_the_mask(toy_models, toy_inputs, rng) -> None:
-    generator = DiffusionGenerator(toy_models, **toy_inputs, n_reverse=2)
+    generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=2))
     target, mask = target_for(toy_models, rng, n=3)
     start = generator.initial()
     expected, _, _ = AutogradObjective(toy_models, generator, target, mask, RefineSettings()).value_and_gradient(start)

@@ -19,8 +19,9 @@ from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.loop import refine
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
-SHORT: dict[str, Any] = {"n_steps": 10, "n_noise": 7, "n_reverse": 6}
+SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=7, n_reverse=6)}
 FORMS = {"full": None, "truncated": 2, "latent alone": 0}
 Array = np.ndarray
 Make = Callable[..., dict[str, TorchEngine]]
@@ -48,15 +49,11 @@ def mask(small_models: Any, rng: np.random.Generator) -> Array:
     return rng.random(small_models.structure_shape) < shares
 
 
-def schedule_of(models: Any) -> dict[str, Any]:
-    return {name: getattr(models, name) for name in ("alphas_cumprod", "steps_offset", "set_alpha_to_one")}
-
-
 def on_engines(
     models: Any, engines: Mapping[str, Any], inputs: dict[str, Any], settings: RefineSettings, *rest: Any, **steps: Any
 ) -> tuple[EngineGenerator, EngineObjective]:
     steps = {**SHORT, "backprop_steps": settings.backprop_steps, **steps}
-    generator = EngineGenerator(engines, schedule_of(models), *inputs.values(), **steps)
+    generator = EngineGenerator(engines, models, *inputs.values(), **steps)
     target, mask, *semantic = rest
     return generator, EngineObjective(engines, generator, target, mask, settings, *semantic)
 
@@ -123,7 +120,7 @@ def test_all_of_the_published_steps(
     small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
     """35 steps from a latent that was noised to step 37."""
-    steps = {"n_steps": 50, "n_noise": 37, "n_reverse": 35}
+    steps = {"sampling": Sampling()}
     settings = RefineSettings()
     generator, objective = on_engines(
         small_models, torch_engines(small_models), inputs, settings, target, mask, **steps
@@ -279,7 +276,7 @@ def test_gradients_are_those_of_finite_differences(form: str, loss_mean: str, rn
     settings = RefineSettings(backprop_steps=FORMS[form], loss_mean=loss_mean)
     target = rng.standard_normal((2, *Toy.structure)).astype(np.float32)
     mask = rng.random(Toy.structure) < np.array([0.3, 0.9, 0.5, 0.5, 0.5, 0.5])[:, None, None]
-    steps = {"n_noise": None, "n_reverse": 4, "guidance_scale": 2.0}
+    steps = {"sampling": Sampling(n_noise=None, n_reverse=4, guidance_scale=2.0)}
     generator, objective = on_engines(WORLD, Toy().engines(), inputs, settings, target, mask, **steps)
     start = {name: (np.round(array * 256) / 256).astype(np.float32) for name, array in generator.initial().items()}
     _, gradients, _ = objective.value_and_gradient(start)
@@ -336,7 +333,7 @@ def test_an_evaluation_runs_each_step_once_and_holds_one_latent_per_step(form: s
     most = {}
     for n_reverse in (5, 25):
         toy = Watched()
-        steps = {"n_steps": 50, "n_noise": None, "n_reverse": n_reverse}
+        steps = {"sampling": Sampling(n_noise=None, n_reverse=n_reverse)}
         generator, objective = on_engines(WORLD, toy.engines(), inputs, settings, target, mask, **steps)
         start = generator.initial()
         toy.runs.clear()
@@ -374,7 +371,7 @@ def test_nothing_is_read_before_the_last_step_is_queued(rng: np.random.Generator
     target, mask = rng.standard_normal((2, *Toy.structure)).astype(np.float32), np.ones(Toy.structure, bool)
     inputs, settings, log = toy_inputs(rng), RefineSettings(backprop_steps=None), []
     plain: dict[str, Any] = Toy().engines()
-    steps = {"n_steps": 50, "n_noise": None, "n_reverse": 4}
+    steps = {"sampling": Sampling(n_noise=None, n_reverse=4)}
 
     def remote(name: str, engine: Any) -> Any:
         def run(feeds: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,3 +209,27 @@ def test_one_loss_for_the_whole_batch_is_refused() -> None:
 
     with pytest.raises(ShapeError, match="one number per trial"):
         refine(Summed(), {"x": np.zeros((2, 1))}, RefineSettings(params=("x",)))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_parameters_stay_on_their_surface(library, rng) -> None:
+    """From the sphere to a centre on the sphere without leaving it; a trial that failed is left where it is."""
+    convert = torch.tensor if library == "torch" else np.array
+    start, centre = (rng.standard_normal((N, 5)) for _ in range(2))
+    for points in (start, centre):
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    given = []
+
+    def project(params: Mapping[str, Any]) -> dict[str, Any]:
+        given.append(np.asarray(params["z"]).copy())
+        z = params["z"]
+        return {"z": z / (z**2).sum(-1)[:, None] ** 0.5}
+
+    settings = RefineSettings(steps=600, learning_rate=0.05, decay=0.99, params=("z",))
+    objective = Bowl({"z": convert(centre)}, {(5, 1): np.nan})
+    refined = refine(objective, {"z": convert(start)}, settings, project=project)
+    found = np.asarray(refined.params["z"])
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(found[[0, 2]], centre[[0, 2]], atol=1e-3)
+    np.testing.assert_array_equal(given[-1][1], given[5][1])
+    assert refined.failed.tolist() == [False, True, False]

@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 import torch
 
-from minddiffuser.runtime import opening
+from minddiffuser.runtime import backends
+from minddiffuser.runtime.backends.base import Backend, Needs, Options
+from minddiffuser.runtime.backends.bundle import BundleBackend
+from minddiffuser.runtime.backends.torch import TorchBackend
+from minddiffuser.runtime.batch.identity import earlier_computing
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.decode import Checkpoint
 from minddiffuser.runtime.engines import cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
-from minddiffuser.runtime.job import Job
-from minddiffuser.runtime.networks import EngineNetworks, TorchNetworks
-from minddiffuser.runtime.opening import Source, describe_source, is_bundle
 from minddiffuser.runtime.reconstruct import ReconstructSettings
 from minddiffuser.runtime.refine.settings import RefineSettings
 
-Open = Callable[..., Source]
+Open = Callable[..., Backend[Any]]
 Write = Callable[..., Path]
 ONE = ReconstructSettings(stage=1)
 
@@ -41,13 +42,15 @@ def threads_of_torch() -> Any:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Any:
-    """Opens a source for a folder and options; everything is closed after the test."""
+def opened() -> Any:
+    """Opens a backend for a folder and options; everything is closed after the test."""
     with ExitStack() as stack:
 
-        def run(folder: Path, **options: Any) -> Source:
-            job = Job(checkpoint=folder, responses=tmp_path / "absent.npy", out=tmp_path / "run", **options)
-            return describe_source(job, stack).open()
+        def run(folder: Path, *, settings: ReconstructSettings | None = None, **options: Any) -> Backend[Any]:
+            needs = Needs() if settings is None else settings.needs
+            found = stack.enter_context(backends.open(folder, Options(needs=needs, **options)))
+            found.start()
+            return found
 
         yield run
 
@@ -73,35 +76,35 @@ def written(small_checkpoint: Path, tmp_path: Path, toy_bundle: Path) -> Write:
 
 
 def test_a_checkpoint_is_pytorch(opened: Open, small_checkpoint: Path, small_world: Path) -> None:
-    assert not is_bundle(small_checkpoint)
-    source = opened(small_checkpoint, models=str(small_world), device="cpu", threads=1)
-    assert isinstance(source.decoder, Checkpoint)
-    assert isinstance(source.networks, TorchNetworks)
-    assert source.computing == {"backend": "pytorch", "device": "cpu", "dtype": "float32", "threads": 1}
-    assert "torch" in source.libraries
-    assert (source.told, source.largest_batch, source.embeds) == ("PyTorch, cpu, float32", None, True)
+    assert not backends.is_bundle(small_checkpoint)
+    backend = opened(small_checkpoint, models=str(small_world), device="cpu", threads=1)
+    assert isinstance(backend.decoder, Checkpoint)
+    assert isinstance(backend, TorchBackend)
+    assert backend.computing == {"backend": "pytorch", "device": "cpu", "dtype": "float32", "threads": 1}
+    assert "torch" in backend.libraries
+    assert (backend.chosen, backend.largest_batch, backend.embeds) == ("PyTorch, cpu, float32", None, True)
 
 
 def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
-    assert is_bundle(toy_bundle)
-    source = opened(toy_bundle, threads=1)
-    assert isinstance(source.decoder, BundleDecoder)
-    assert isinstance(source.networks, EngineNetworks)
-    assert source.computing == {"backend": "ort", "device": "cpu", "dtype": "fp32", "threads": 1}
-    assert "onnxruntime" in source.libraries
-    assert "torch" not in source.libraries
-    assert source.told.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
-    assert (source.classifier, source.largest_batch, source.embeds) == (None, None, True)
+    assert backends.is_bundle(toy_bundle)
+    backend = opened(toy_bundle, threads=1)
+    assert isinstance(backend.decoder, BundleDecoder)
+    assert isinstance(backend, BundleBackend)
+    assert backend.computing == {"backend": "ort", "device": "cpu", "dtype": "fp32", "threads": 1}
+    assert "onnxruntime" in backend.libraries
+    assert "torch" not in backend.libraries
+    assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
+    assert (backend.classifier, backend.largest_batch, backend.embeds) == (None, None, True)
 
 
 def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, small_world: Path) -> None:
     """Its decoders, and the models that it was made of."""
-    source = opened(toy_bundle, backend="pytorch", models=str(small_world), device="cpu", threads=1)
-    assert isinstance(source.decoder, BundleDecoder)
-    assert isinstance(source.networks, TorchNetworks)
-    assert source.networks.hash == source.decoder.models_hash
-    assert source.computing["backend"] == "pytorch"
-    assert source.decoder.decode_start(np.zeros((1, 24), np.float32), screened=True)[1].shape == (1, 4, 4, 4)
+    backend = opened(toy_bundle, backend="pytorch", models=str(small_world), device="cpu", threads=1)
+    assert isinstance(backend.decoder, BundleDecoder)
+    assert isinstance(backend, TorchBackend)
+    assert backend.models_hash == backend.decoder.models_hash
+    assert backend.computing["backend"] == "pytorch"
+    assert backend.decoder.decode_start(np.zeros((1, 24), np.float32), screened=True)[1].shape == (1, 4, 4, 4)
 
 
 def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,22 +116,48 @@ def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: 
         real(self, bundle, settings, **named)
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
-    source = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
-    assert source.told.endswith("(asked for)")
-    assert source.computing["threads"] == 1
+    backend = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
+    assert backend.chosen.endswith("(asked for)")
+    assert backend.computing["threads"] == 1
     (settings,) = seen
     assert (settings.backend, settings.precision, settings.memory, settings.threads) == ("ort", "fp32", "low", 1)
     assert not settings.share_threads, "only a command may take the process's threads"
 
 
-def test_engines_are_closed_with_the_stack(toy_bundle: Path, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        source = describe_source(Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path, threads=1), stack).open()
-        engine: Any = source.decoder._engines["decode_latent"]  # type: ignore[union-attr]
+def test_engines_are_closed_with_the_backend(toy_bundle: Path) -> None:
+    with backends.open(toy_bundle, Options(threads=1)) as backend:
+        engine: Any = backend.decoder._engines["decode_latent"]  # type: ignore[attr-defined]
         feeds = {"responses": np.zeros((1, 24), np.float32)}
         engine.run(feeds)
     with pytest.raises(InputError, match="closed"):
         engine.run(feeds)
+
+
+def test_the_decoder_is_known_before_any_network_opens(
+    small_checkpoint: Path, small_world: Path, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's mistake is refused before networks load; what is asked of them opens them."""
+
+    def fail(*_given: object, **_named: object) -> None:
+        raise InputError("opened")
+
+    monkeypatch.setattr("minddiffuser.runtime.backends.torch.load_models", fail)
+    monkeypatch.setattr(EngineSet, "open", fail)
+    for folder, options in ((small_checkpoint, {"models": str(small_world)}), (toy_bundle, {"backend": "ort"})):
+        with backends.open(folder, Options(threads=1, **options)) as backend:
+            assert backend.decoder.subject == "someone"
+            assert backend.latent_shape == (4, 4, 4)
+            assert backend.hash == backend.decoder.hash
+            for ask in (backend.start, lambda backend=backend: backend.description):
+                with pytest.raises(InputError, match="opened"):
+                    ask()
+    with backends.open(toy_bundle, Options(threads=1)) as backend:
+        assert backend.hash is None, "the engines that start may be others"
+
+
+def test_other_models_than_those_of_the_fit_are_refused(opened: Open, small_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="fitted for other models"):
+        opened(small_checkpoint, models="tiny", device="cpu", threads=1)
 
 
 REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
@@ -139,7 +168,6 @@ REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
         {"gpu_memory_mib": 512, "engine_cache": "cache"},
         "is a checkpoint, and --gpu-memory, --engine-cache choose among",
     ),
-    "gradients": ({"gradients": "engines"}, "gradients by engines were asked for.*md-export bundle"),
 }
 
 
@@ -165,8 +193,6 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
     "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
     "unknown memory": ({"memory": "none"}, "memory 'none' is unknown"),
     "threads": ({"threads": 99_999}, f"threads is 99999 and this process may use {usable_cores()} core"),
-    "autograd": ({"gradients": "autograd"}, "computes them by engines: give --backend pytorch"),
-    "engines of pytorch": ({"gradients": "engines", "backend": "pytorch"}, "leave --backend pytorch out"),
     "threads of pytorch": ({"backend": "pytorch", "threads": 99_999}, "threads is 99999"),
 }
 
@@ -182,9 +208,9 @@ def test_options_that_a_bundle_cannot_follow_are_refused(opened: Open, toy_bundl
 def test_other_models_than_the_bundles_are_refused_at_the_first_look(
     opened: Open, toy_bundle: Path, small_world: Path
 ) -> None:
-    source = opened(toy_bundle, backend="pytorch", models=str(small_world), threads=1, device="cpu")
+    backend = opened(toy_bundle, backend="pytorch", models=str(small_world), threads=1, device="cpu")
     with pytest.raises(InputError, match="exported for other models"):
-        source.decoder.require_models("0" * 64, "other")
+        backend.decoder.require_models("0" * 64, "other")
 
 
 STAGE_2 = ReconstructSettings(refine=RefineSettings(backprop_steps=4))
@@ -209,8 +235,8 @@ def test_graphs_that_a_run_would_miss_are_named_before_it_begins(opened: Open, w
     with pytest.raises(FileError, match=f"lacks the graph {graph}: export it with them .*--graphs .*{graph}"):
         opened(folder, settings=needs, threads=1)
     if needs_not is not None:
-        source = opened(folder, settings=needs_not, threads=1)
-        assert source.embeds == (graph != "clip_structure")
+        backend = opened(folder, settings=needs_not, threads=1)
+        assert backend.embeds == (graph != "clip_structure")
 
 
 def test_a_semantic_target_needs_its_decoder(opened: Open, written: Write) -> None:
@@ -235,35 +261,35 @@ def test_without_pytorch_the_extra_is_named(
 def test_threads_of_an_earlier_run_are_kept(opened: Open, toy_bundle: Path, tmp_path: Path) -> None:
     """A resumed run's pictures have the same last bits."""
     assert opened(toy_bundle).computing["threads"] == usable_cores()
+    assert opened(toy_bundle, earlier_threads=7).computing["threads"] == 7
+    assert opened(toy_bundle, earlier_threads=7, threads=1).computing["threads"] == 1
+    assert earlier_computing(tmp_path / "run") == (None, None)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"threads": 7}}))
-    assert opened(toy_bundle).computing["threads"] == 7
-    assert opened(toy_bundle, threads=1).computing["threads"] == 1
-    for nonsense in ({"settings": {"threads": "many"}}, {"settings": {"threads": 0}}, {}):
-        (tmp_path / "run" / "settings.json").write_text(json.dumps(nonsense))
-        assert opened(toy_bundle).computing["threads"] == usable_cores()
+    for content, found in (
+        ({"settings": {"threads": 7, "backend": "ort"}}, ("ort", 7)),
+        ({"settings": {"threads": "many", "backend": ["ort"]}}, (None, None)),
+        ({"settings": {"threads": 0}}, (None, None)),
+        ({"settings": {"threads": True}}, (None, None)),
+        ({}, (None, None)),
+    ):
+        (tmp_path / "run" / "settings.json").write_text(json.dumps(content))
+        assert earlier_computing(tmp_path / "run") == found
 
 
-def test_auto_takes_the_backend_of_an_earlier_run(
-    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_the_backend_of_an_earlier_run(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though a faster one runs since then; where the earlier one does not run any more, the fastest that does."""
 
     monkeypatch.setattr("minddiffuser.runtime.engines.here.why_no_provider", lambda _backend: None)
     monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: cuda_gpu.Gpu(0, "a GPU", "8.0", None))
 
-    def chosen(earlier: object, **options: Any) -> str:
-        (tmp_path / "run").mkdir(exist_ok=True)
-        (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": {"backend": earlier}}))
-        job = Job(checkpoint=toy_bundle, responses=tmp_path, out=tmp_path / "run", **options)
-        with ExitStack() as stack:
-            decoder: Any = describe_source(job, stack).decoder
-            backend: str = decoder._engines.choice.backend
+    def chosen(earlier: str | None, **options: Any) -> str:
+        with backends.open(toy_bundle, Options(earlier_backend=earlier, **options)) as found:
+            backend: str = found._engines.choice.backend  # type: ignore[attr-defined]
             return backend
 
     assert (chosen("ort"), chosen("ort", backend="auto")) == ("ort", "ort")
     assert chosen("ort", backend="ort-cuda") == "ort-cuda"
-    assert [chosen(earlier) for earlier in ("tensorrt", "pytorch", None, ["ort"])] == ["ort-cuda"] * 4
+    assert [chosen(earlier) for earlier in ("tensorrt", "pytorch", "nonsense", None)] == ["ort-cuda"] * 4
 
 
 def test_the_gpu_of_a_device_with_a_number_is_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +300,7 @@ def test_the_gpu_of_a_device_with_a_number_is_that_one(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cuda_gpu, "gpu_of_cuda_python", probe)
     monkeypatch.setattr(cuda_gpu, "gpu_of_torch", probe)
-    told = {device: opening._gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
+    told = {device: cuda_gpu.name_of_gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
     assert told == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
 
 
@@ -282,3 +308,19 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
     for folder in (tmp_path / "absent", tmp_path):
         with pytest.raises(FileError):
             opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": -1}, "threads is -1"),
+        ({"threads": 1.5}, "threads is 1.5"),
+        ({"gpu_memory_mib": 0}, "gpu_memory_mib is 0"),
+        ({"dtype": "int4"}, "dtype 'int4' is unknown"),
+        ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Options(**choice)
