@@ -1,4 +1,5 @@
-# make demo: set up, reconstruct pictures from a simulated subject, print where the report is.
+# make demo: set up without PyTorch, reconstruct pictures from the subject that ships with the package, print where the
+# report is: within a minute. make demo-full: set up with PyTorch, and the whole path: simulate, fit, reconstruct, export.
 # make test: set up, run the tests, in as many processes as there are cores (at most 4: each takes 2 GB).
 # A second run skips what is set up. One file: .venv/bin/python -m pytest tests/test_docs.py
 PYTHON ?= python3
@@ -8,10 +9,13 @@ RUN ?= runs/demo
 PYTEST ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint check clean
+.PHONY: demo demo-full test lint check clean
 
-demo: $(VENV)/ready-export
+demo: $(VENV)/ready-edge
 	$(BIN)/md-reconstruct demo --out $(RUN)
+
+demo-full: $(VENV)/ready-export
+	$(BIN)/md-reconstruct demo --full --out $(RUN)-full
 
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)

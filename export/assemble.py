@@ -101,7 +101,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
             say(note)
         with in_place_of(out, force=force) as place:
             told, folder = progress or _silent, place.draft
-            draft = _drafted(fitted, opened, settings, trials, folder, told)
+            draft = _drafted(fitted, opened, settings, trials, folder, told, say)
             give_back()
             _Gate(fitted, draft, settings, folder, told).run()
             if place.old is not None:
@@ -135,11 +135,12 @@ def _drafted(
     trials: Sequence[Trials],
     folder: Path,
     progress: Progress,
+    say: Callable[[str], None],
 ) -> Draft:
     """`models` holds the only reference to the networks, which are gone when this returns."""
     engines = folder / "engines"
     engines.mkdir()
-    return draft_graphs(checkpoint, models.pop(), settings, trials=trials, folder=engines, progress=progress)
+    return draft_graphs(checkpoint, models.pop(), settings, trials=trials, folder=engines, progress=progress, say=say)
 
 
 class _Gate:

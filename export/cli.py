@@ -134,6 +134,13 @@ def _add_bundle(commands: Any) -> None:
         help="beside fp32, which is always there; repeatable",
     )
     bundle.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all)")
+    bundle.add_argument(
+        "--graphs-from",
+        type=Path,
+        metavar="BUNDLE",
+        help="take the networks' graphs from a bundle that was made for the same models with the same libraries, "
+        "instead of tracing them; they are verified as all others",
+    )
     bundle.add_argument("--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4; large: 1)")
     bundle.add_argument(
         "--keep-failed",
@@ -231,6 +238,7 @@ def _bundle(args: argparse.Namespace) -> int:
         precisions=tuple(args.precision or ("fp32",)),
         graphs=None if args.graphs is None else tuple(args.graphs),
         n_verify=args.verify_trials,
+        graphs_from=args.graphs_from,
         keep_failed=args.keep_failed,
         **choices,
     )

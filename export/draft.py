@@ -30,6 +30,7 @@ from .manifest import describe_models
 from .material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
 from .memory import uncollected
 from .pictures import SEED
+from .reuse import Reused
 from .settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings
 from .store import WeightStore
 from .to_onnx import export_network, prepare
@@ -96,6 +97,7 @@ def draft_graphs(
     trials: Sequence[Trials],
     folder: Path,
     progress: Progress,
+    say: Callable[[str], None],
 ) -> Draft:
     """Run the reference, and write every graph that was asked for.
 
@@ -108,6 +110,8 @@ def draft_graphs(
         Those to verify on, and those to calibrate on; see :func:`draft_trials`.
     folder
         Where graphs and weights go; it exists.
+    say
+        Receives a line where no graph can be taken from `settings.graphs_from`.
 
     Raises
     ------
@@ -122,7 +126,9 @@ def draft_graphs(
         with torch.no_grad():
             return np.asarray(clip.embedding(torch.from_numpy(images)))
 
-    work = _Work(checkpoint, models, settings, trials)
+    semantic = "semantic" in checkpoint.shapes
+    reused = Reused(settings.graphs_from, models_hash=models.hash, preset=checkpoint.preset, semantic=semantic, say=say)
+    work = _Work(checkpoint, models, settings, trials, reused)
     networks = [name for name in names if name in NETWORK_GRAPHS]  # decoders are compared with the checkpoint alone
     reference = work.run_reference(progress) if networks else Reference(stage1=np.zeros(0, np.float32))
     graphs = []
@@ -174,8 +180,14 @@ class _Work:
     """The reference over some trials, and graphs one by one."""
 
     def __init__(
-        self, checkpoint: Checkpoint, models: Models, settings: ExportSettings, trials: Sequence[Trials]
+        self,
+        checkpoint: Checkpoint,
+        models: Models,
+        settings: ExportSettings,
+        trials: Sequence[Trials],
+        reused: Reused,
     ) -> None:
+        self._reused = reused
         self._checkpoint, self._models, self._settings = checkpoint, models, settings
         # The gradients' semantic term wants a target that the checkpoint can decode.
         self._semantic = "semantic" in checkpoint.shapes
@@ -224,7 +236,8 @@ class _Work:
         cases = expected_cases(self._engines[name], {"random": [random], "decoded": reference.feeds[name]}, bounds)
         batches = self._probed.feeds[name] if self._probed is not None else []
         with uncollected() if self._small else nullcontext():  # of large networks the garbage is gigabytes
-            models = [export_network(graph, self._models)]
+            there = self._reused.get(name)
+            models = [export_network(graph, self._models) if there is None else there]
         written = self._write(name, models, batches, store)
         return DraftGraph(name=name, specs=(graph.inputs, graph.outputs), cases=cases, written=written)
 

@@ -28,6 +28,8 @@ class ExportSettings:
     n_verify, n_calibrate : int or None
         Trials that engines are verified and calibrated on; None: 4 of small pictures, 1 of large ones.
     threads : int
+    graphs_from : Path or None
+        A bundle whose graphs of networks are taken where it was made for the same models; see :mod:`.reuse`.
     keep_failed : Path or None
         A new folder for graphs that are out of tolerance, for inspection; never part of the bundle.
 
@@ -42,6 +44,7 @@ class ExportSettings:
     n_verify: int | None = None
     n_calibrate: int | None = None
     threads: int = field(default_factory=usable_cores)
+    graphs_from: Path | None = None
     keep_failed: Path | None = None
 
     def __post_init__(self) -> None:

@@ -191,17 +191,23 @@ def _add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        help="everything, on a simulated subject, in a few minutes",
-        description="Simulate a subject, fit its decoders, reconstruct in two stages, measure, write a report.",
-        epilog="example (offline):\n  md-reconstruct demo --out demo --stimuli my_drawings",
+        help="pictures from a simulated subject, in a minute",
+        description="Reconstruct pictures from the simulated subject that ships with the package, on ONNX Runtime: "
+        "stage 1 first, then both stages, with a report. --full simulates, fits, reconstructs, exports and "
+        "reconstructs again from the bundle, in a few minutes.",
+        epilog="example (offline):\n  md-reconstruct demo --out demo",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new or empty (default: %(default)s)"
     )
-    demo.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
-    demo.add_argument("--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject")
-    demo.add_argument("--seed", type=int, metavar="S", help="of the subject")
     demo.add_argument(
+        "--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject (needs the extra train)"
+    )
+    demo.add_argument("--full", action="store_true", help="the whole path (needs the extra export)")
+    full = demo.add_argument_group("with --full")
+    full.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
+    full.add_argument("--seed", type=int, metavar="S", help="of the subject")
+    full.add_argument(
         "--subject",
         type=Path,
         metavar="DIR",
@@ -273,16 +279,32 @@ def _refinement(args: argparse.Namespace) -> Any:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    code = _full_demo(args) if args.full else _quick_demo(args)
+    if code in (DONE, SOME_SKIPPED):
+        print(args.out / "run" / "report.html")
+    return code
+
+
+def _quick_demo(args: argparse.Namespace) -> int:
+    from .demo_quick import QuickSettings, run_quick
+
+    given = [f"--{name}" for name in ("trials", "seed", "subject") if getattr(args, name) is not None]
+    if given:
+        raise InputError(
+            f"{', '.join(given)} belong{'s' * (len(given) == 1)} to the whole path, which makes a subject of its own: "
+            "give --full too (it needs pip install 'minddiffuser[export]'), or leave out"
+        )
+    return run_quick(args.out, QuickSettings(), stimuli=args.stimuli, stream=sys.stderr)
+
+
+def _full_demo(args: argparse.Namespace) -> int:
     from .demo import DemoSettings, run_demo
 
     if args.trials is not None and args.stimuli is not None:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
     given = {"n_trials": args.trials, "seed": args.seed}
     settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
-    code = run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
-    if code in (DONE, SOME_SKIPPED):
-        print(args.out / "run" / "report.html")
-    return code
+    return run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -38,6 +38,19 @@ def test_every_extra_named_in_an_error_message_exists(project: dict) -> None:
             assert name in extras, f"{path} sends the user to an extra that is not there: {name}"
 
 
+def test_the_demonstrations_files_are_packaged(project: dict) -> None:
+    import fnmatch
+
+    from minddiffuser.runtime.demo_quick import SHIPPED
+    from minddiffuser.runtime.packed import BLOB, INDEX
+
+    patterns = project["tool"]["setuptools"]["package-data"]["minddiffuser.runtime"]
+    for name in (BLOB, INDEX):
+        assert (SHIPPED / name).is_file()
+        path = (SHIPPED / name).relative_to(ROOT / "runtime").as_posix()
+        assert any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
 def test_shipped_world_stays_small() -> None:
     world = ROOT / "training" / "tinyworld" / "world"
     size = sum(path.stat().st_size for path in world.rglob("*.safetensors"))

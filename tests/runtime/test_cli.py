@@ -399,7 +399,7 @@ def one_stimulus_of_five_is_no_picture(args: list[str], tmp: Path) -> None:
 
 @mistake("--trials and --stimuli were both given")
 def demo_of_both(args: list[str], tmp: Path) -> None:
-    args[:] = ["demo", "--out", str(tmp / "demo"), "--trials", "3", "--stimuli", str(tmp)]
+    args[:] = ["demo", "--full", "--out", str(tmp / "demo"), "--trials", "3", "--stimuli", str(tmp)]
 
 
 @mistake("does not exist")
@@ -431,12 +431,12 @@ def unknown_command(args: list[str], tmp: Path) -> None:
 
 @mistake("controls need at least 2")
 def demo_of_one(args: list[str], tmp: Path) -> None:
-    args[:] = ["demo", "--out", str(tmp / "demo"), "--trials", "1"]
+    args[:] = ["demo", "--full", "--out", str(tmp / "demo"), "--trials", "1"]
 
 
 @mistake("cannot be read")
 def demo_of_absent_pictures(args: list[str], tmp: Path) -> None:
-    args[:] = ["demo", "--out", str(tmp / "demo"), "--stimuli", str(tmp / "absent")]
+    args[:] = ["demo", "--full", "--out", str(tmp / "demo"), "--stimuli", str(tmp / "absent")]
 
 
 @pytest.mark.parametrize("name", MISTAKES)

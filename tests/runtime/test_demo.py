@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime import demo
-from minddiffuser.runtime.demo import KEPT_TRIALS, DemoSettings, commands, kept_in, run_demo, subject_key
+from minddiffuser.runtime import demo, demo_steps
+from minddiffuser.runtime.demo import KEPT_TRIALS, DemoSettings, commands, run_demo, subject_key
+from minddiffuser.runtime.demo_steps import in_subprocess, kept_in
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import write_png
 
@@ -66,7 +67,7 @@ def test_it_runs_the_commands_that_it_prints(tmp_path: Path) -> None:
     assert code == 0
     assert shell.ran == ["simulate", "fit", "simulate", "run", "bundle", "run"]
     *lines, last = said.splitlines()
-    names = [line.split()[1] for line in lines]
+    names = [line.split()[1] for line in lines if line.startswith("$ ")]
     assert names == ["md-train", "md-train", "md-train", "md-reconstruct", "md-export", "md-reconstruct"]
     assert "--n-test 3" in lines[2]
     report = tmp_path / "demo" / "engines" / "report.html"
@@ -89,7 +90,7 @@ def test_another_demonstration_uses_the_kept_subject(tmp_path: Path, cache: Path
     code, said = run(tmp_path / "second", shell=shell, stimuli=tmp_path / "mine")
     assert (code, shell.ran) == (0, ["simulate", "run", "run"])
     assert f"--stimuli {tmp_path / 'mine'}" in said
-    (kept,) = cache.iterdir()
+    (kept,) = cache.glob("demo-*")
     assert str(kept / "checkpoint") in said
     assert str(kept / "bundle") in said
     assert not (kept / "features").exists()  # hundreds of megabytes that nothing needs again
@@ -100,7 +101,7 @@ def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cach
     key = subject_key(SETTINGS)
     assert subject_key(replace(SETTINGS, **change)) != key
     assert subject_key(replace(SETTINGS, steps=1)) == key
-    assert kept_in(Path("x"), key, io.StringIO()) == cache / f"demo-{key[:16]}"
+    assert kept_in(f"demo-{key[:16]}", Path("x"), print) == cache / f"demo-{key[:16]}"
 
 
 def test_other_code_makes_another_subject(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,10 @@ def test_without_a_cache_folder_the_subject_is_kept_with_the_demonstration(tmp_p
 
 def test_the_bundle_is_refined_as_the_checkpoint_is(tmp_path: Path) -> None:
     """The same stage 2, on engines that need no PyTorch, into a folder of its own."""
-    made = {name: step.command for name, step in commands(tmp_path, tmp_path / "kept", SETTINGS, None).items()}
+    made = {
+        name: step.command
+        for name, step in commands(tmp_path, tmp_path / "kept", SETTINGS, None, tmp_path / "shipped").items()
+    }
     assert made["bundle"][made["bundle"].index("--out") + 1] == made["engines"][2]
     assert made["engines"][made["engines"].index("--backend") + 1] == "ort"
     for option in ("--steps", "--learning-rate", "--backprop-steps", "--batch-size", "--threads"):
@@ -172,7 +176,7 @@ def test_a_command_that_crashes_ends_it(tmp_path: Path, command: str, n_ran: int
 
 def test_a_fit_that_was_ended_keeps_its_features(tmp_path: Path, cache: Path) -> None:
     run(tmp_path / "demo", shell=Shell("fit", code=-9))
-    (kept,) = cache.iterdir()
+    (kept,) = cache.glob("demo-*")
     assert (kept / "features" / "0123" / "features.json").is_file()
     (kept / "features" / "notes.txt").write_text("mine")
     run(tmp_path / "demo")
@@ -180,8 +184,8 @@ def test_a_fit_that_was_ended_keeps_its_features(tmp_path: Path, cache: Path) ->
 
 
 def test_a_process_with_one_core_asks_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "usable_cores", lambda: 1)
-    for name, step in commands(tmp_path, tmp_path, SETTINGS, None).items():
+    monkeypatch.setattr(demo_steps, "usable_cores", lambda: 1)
+    for name, step in commands(tmp_path, tmp_path, SETTINGS, None, tmp_path / "shipped").items():
         if "--threads" in step.command:
             assert step.command[step.command.index("--threads") + 1] == "1", name
 
@@ -209,7 +213,7 @@ except KeyboardInterrupt:
     monkeypatch.setattr(subprocess, "DEVNULL", subprocess.PIPE)
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        demo._execute([sys.executable, "-c", saves, str(saved)], dict(os.environ))
+        in_subprocess([sys.executable, "-c", saves, str(saved)], dict(os.environ))
     assert saved.exists()
 
 
@@ -320,7 +324,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_no_demonstration_behind(tmp_pat
 def test_a_command_that_is_killed_is_named_with_its_signal(tmp_path: Path) -> None:
     stream = io.StringIO()
     killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
-    code = run_demo(tmp_path, SETTINGS, stream=stream, execute=lambda _command, env: demo._execute(killed, env))
+    code = run_demo(tmp_path, SETTINGS, stream=stream, execute=lambda _command, env: in_subprocess(killed, env))
     assert code == 2
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
@@ -341,7 +345,7 @@ def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: 
     from minddiffuser.training import cli as training_cli
 
     parsers = {"md-train": training_cli, "md-export": export_cli, "md-reconstruct": runtime_cli}
-    for step in commands(tmp_path, tmp_path, SETTINGS, stimuli).values():
+    for step in commands(tmp_path, tmp_path, SETTINGS, stimuli, tmp_path / "shipped").values():
         parsers[step.command[0]].parser().parse_args(step.command[1:])
 
 

@@ -1,0 +1,143 @@
+"""Make the files that the demonstration ships with: a simulated subject's test trials and its bundle, packed.
+
+    python -m minddiffuser.export.demo_files
+
+Five minutes on two cores; given again after an interruption, it goes on from the last finished command. Run it after a
+change of the tiny world or of a format: a test says when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from ..runtime import checkpoint as checkpoints
+from ..runtime import packed
+from ..runtime.bundle_schema import VERSION as BUNDLE_VERSION
+from ..runtime.command import guarded
+from ..runtime.data.schema import VERSION as DATA_VERSION
+from ..runtime.demo_quick import SHIPPED, WORLD
+from ..runtime.errors import InputError
+from ..runtime.files import read_tensors, sha256_of, write_bytes, write_tensors
+from ..training.subject import GENERATOR_VERSION
+from .pack import pack
+
+PROG = "demo_files"
+# Parts of the world that decide the files.
+_PARTS = ("clip", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The subject that is shipped: trials, seed, and voxels that each structural dimension is decoded from."""
+
+    seed: int = 7
+    n_train: int = 1200
+    n_test: int = 8
+    n_structure: int = 150
+
+
+def key(subject: Subject) -> str:
+    """SHA-256 of what decides the shipped files: the world, the subject, and the versions of all formats."""
+    paths = [path for part in _PARTS for path in sorted((WORLD / part).rglob("*")) if path.is_file()]
+    world = {path.relative_to(WORLD).as_posix(): sha256_of(path) for path in paths}
+    formats = [GENERATOR_VERSION, DATA_VERSION, checkpoints.VERSION, BUNDLE_VERSION, packed.VERSION]
+    return hashlib.sha256(json.dumps([world, asdict(subject), formats], sort_keys=True).encode()).hexdigest()
+
+
+def make(work: Path, out: Path, subject: Subject) -> None:
+    """Simulate, fit, export and pack, or what is left of it.
+
+    Parameters
+    ----------
+    work
+        A folder for what is made on the way; what is finished there is not made again.
+    out
+        Folder of packed.json and packed.bin.
+
+    Raises
+    ------
+    InputError
+        A command failed, which has given its reason.
+    """
+    data, fitted, bundle, whole = (work / name for name in ("data", "checkpoint", "bundle", "whole"))
+    seed, n_train, n_test = str(subject.seed), str(subject.n_train), str(subject.n_test)
+    simulate = ["simulate", "fmri", "--seed", seed, "--n-train", n_train, "--n-test", n_test, "--out", str(data)]
+    fit = ["fit", str(data), "--models", "tiny", "--out", str(fitted), "--cache", str(work / "features")]
+    if not (data / "data.json").exists():
+        _command("md-train", simulate)
+    if not (fitted / checkpoints.DESCRIPTION).exists():
+        _command("md-train", [*fit, "--n-structure", str(subject.n_structure)])
+    round_weights(fitted)
+    if not (bundle / "manifest.json").exists():
+        _command("md-export", ["bundle", str(fitted), "--models", "tiny", "--data", str(data), "--out", str(bundle)])
+    shutil.rmtree(whole, ignore_errors=True)
+    shutil.copytree(bundle, whole / "bundle")
+    # The train split may be missing in a data folder that is reconstructed.
+    shutil.copytree(data, whole / "data", ignore=lambda _, names: [n for n in names if Path(n).stem == "train"])
+    pack(whole, out, WORLD, {"key": key(subject), "subject": asdict(subject)})
+
+
+def round_weights(checkpoint: Path) -> None:
+    """Round the decoders' weights to float16, which takes half the space and changes predictions by a thousandth.
+
+    The hashes of the files that change are changed in the checkpoint's description.
+    """
+    description = checkpoint / checkpoints.DESCRIPTION
+    text = description.read_text(encoding="utf-8")
+    for path in sorted(checkpoint.rglob("*.safetensors")):
+        arrays = read_tensors(path, "a decoder")
+        rounded = {name: _rounded(name, array) for name, array in arrays.items()}
+        if all(np.array_equal(rounded[name], arrays[name]) for name in arrays):
+            continue
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata()
+        before = sha256_of(path)
+        write_tensors(path, rounded, metadata)
+        text = text.replace(before, sha256_of(path))
+        write_bytes(description, text.encode())
+
+
+def _rounded(name: str, array: Any) -> Any:
+    if array.dtype == np.float32 and name.endswith("weight"):
+        return array.astype(np.float16).astype(np.float32)
+    return array
+
+
+def _command(program: str, arguments: Sequence[str]) -> None:
+    from ..training import cli as train
+    from . import cli as export
+
+    sys.stderr.write(f"$ {program} {' '.join(arguments)}\n")
+    code = {"md-train": train.main, "md-export": export.main}[program](arguments)
+    if code != 0:
+        raise InputError(f"{program} {arguments[0]} ended with {code}: fix what it said and run this again")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the files."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder for what is made on the way (default: beside this checkout)")
+    args = parser.parse_args(argv)
+    subject = Subject()
+    work = args.work or SHIPPED.parents[1] / "runs" / f"demo-files-{key(subject)[:16]}"
+
+    def run() -> int:
+        make(work, SHIPPED, subject)
+        return 0
+
+    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="close something", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
