@@ -20,7 +20,7 @@ from .reconstruct import keeps_activations
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .bundle_decode import BundleDecoder
-    from .decode import Checkpoint
+    from .decoders.checkpoint import Checkpoint
     from .engines.open import EngineSet
     from .engines.trust import Trust
     from .job import Job
@@ -139,7 +139,7 @@ def _check_gradients(job: Job, *, bundle: bool) -> None:
 
 
 def _describe_checkpoint(job: Job) -> Described:
-    from .decode import open_checkpoint
+    from .decoders.checkpoint import open_checkpoint
 
     given = _given(job, "backend", *_OF_ENGINES)
     if given:

@@ -20,7 +20,7 @@ from .schedule import N_NOISE, N_REVERSE, N_STEPS
 
 if TYPE_CHECKING:
     from .bundle_decode import BundleDecoder
-    from .decode import Checkpoint, Decoded
+    from .decoders.checkpoint import Checkpoint, Decoded
     from .refine.loop import Refined
 
 # trials ▶ what they showed, (n, H, W, 3) uint8

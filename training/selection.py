@@ -47,8 +47,8 @@ class SelectionSettings:
         the wrong sign then count as well decoded. Signed by default.
     n_folds : int
     n_selected : int, optional
-        Voxels per dimension in the folds' decoders; the decoder's own when not given. As many as there are voxels
-        makes the folds share one factorisation, which is many times faster.
+        Voxels (values of a trial) per dimension in the folds' decoders; the decoder's own when not given. As many as
+        there are makes the folds share one factorisation, which is many times faster.
     seed : int, optional
         Draws stimuli into folds; contiguous folds when not given.
     """
@@ -103,7 +103,7 @@ class Trials:
 
     Attributes
     ----------
-    responses : (n_trials, n_voxels)
+    responses : (n_trials, *response_shape)
         Not normalised.
     stimulus : (n_trials,) int
         Row of the features that each trial showed.
@@ -180,13 +180,13 @@ def fold_correlations(
     a few numbers per dimension.
     """
     responses, stimulus = trials.responses, trials.stimulus
-    if responses.ndim != 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
+    if responses.ndim < 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
         raise ShapeError(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
-            "expected (n_trials, n_voxels), (n_stimuli, n_dimensions), (n_trials,)"
+            "expected (n_trials, *response_shape), (n_stimuli, n_dimensions), (n_trials,)"
         )
     fold = folds_of(stimulus if trials.pictures is None else trials.pictures, settings.n_folds, fold_order(settings))
-    size = block_size(decoder, *responses.shape)
+    size = block_size(decoder, responses.shape)
     spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
     scores = np.empty((settings.n_folds, features.shape[1]))
     left = [span for span in spans if not _restore(scores, parts, span)]

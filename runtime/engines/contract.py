@@ -62,7 +62,7 @@ def _contract(bundle: Bundle, graph: str) -> tuple[_Shapes, _Shapes] | None:
         target = graph.removeprefix(DECODE)
         if target not in bundle.shapes:
             return None
-        return {"responses": (_N, bundle.n_voxels)}, {target: (_N, *bundle.shapes[target])}
+        return {"responses": (_N, *bundle.layout.shape)}, {target: (_N, *bundle.shapes[target])}
     latent: _Shape = (_N, *bundle.shapes["latent"])
     context, structure, size = bundle.shapes["context"], bundle.shapes["structure"], bundle.image_size
     image: _Shape = (_N, 3, size, size)
