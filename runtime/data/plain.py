@@ -1,12 +1,14 @@
-"""What a person hands over as JSON, in JSON's own types: numpy's numbers and arrays, paths and dates are converted."""
+"""JSON's own types: what a value is, and numpy's numbers and arrays, paths and dates converted to them."""
 
 from __future__ import annotations
 
 import datetime
 import math
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -15,6 +17,24 @@ from ..errors import InputError
 # Python writes JSON by recursion; nobody nests notes deeper.
 _DEEPEST = 50
 _MOST_BITS = 1024
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a string that says something and that UTF-8 can hold."""
+    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number, and not a truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # False for NaN
 
 
 def plain_json(value: Any, name: str, *, _depth: int = 0) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 
 from ..errors import FileError, InputError
 from .nan import chunks, find_holes, numbers
-from .plain import plain_json
+from .plain import is_text, is_whole, plain_json
 
 VERSION = 1
 SPLITS = ("train", "test")
 MODALITIES = ("fmri",)
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def check_description(description: Mapping[str, Any], source: str) -> None:
@@ -44,7 +42,7 @@ def _check_rois(rois: object, n_voxels: int, source: str) -> None:
         raise FileError(f"rois in {source} is {rois!r:.60}: give an object of name to [start, stop]")
     expected = 0
     for name, span in rois.items():
-        if not (isinstance(span, list | tuple) and len(span) == 2 and all(_is_int(edge) for edge in span)):
+        if not (isinstance(span, list | tuple) and len(span) == 2 and all(is_whole(edge) for edge in span)):
             raise FileError(f"roi {name!r:.40} in {source} is {span!r:.60}: give [start, stop] in voxels")
         start, stop = span
         if not is_text(name) or start != expected or stop <= start:
@@ -193,17 +191,8 @@ def check_captions(captions: object, split: str, source: str) -> None:
             )
 
 
-def is_text(value: object) -> bool:
-    """Whether it is a string that says something and that UTF-8 can hold."""
-    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_count(value: object) -> bool:
-    return _is_int(value) and value > 0  # type: ignore[operator]
+    return is_whole(value) and value > 0
 
 
 def _require(good: object, source: str, name: str, expected: str) -> None:
