@@ -13,7 +13,7 @@ from tables import Job
 
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.checkpoint import read_target
-from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.errors import InputError
 

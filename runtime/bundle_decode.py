@@ -21,7 +21,7 @@ from .scale import TrainingStatistics
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+    """What :class:`~minddiffuser.runtime.decoders.checkpoint.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
 
     `hash` stays the same when engines that are not used are added to the bundle.
     """

@@ -109,16 +109,16 @@ class TargetColumns:
         positions: NDArray[np.integer[Any]],
         statistics: tuple[Float32, Float32] | None = None,
     ) -> None:
-        self._features, self._rows, self._positions = features, rows, positions
+        self._features, self._rows, self.positions = features, rows, positions
         self.mean, self.std = column_statistics(features, rows) if statistics is None else statistics
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self._rows), len(self._positions)
+        return len(self._rows), len(self.positions)
 
     def columns(self, start: int, stop: int) -> Float64:
         """Columns start..stop-1, (n_trials, stop - start) float64."""
-        wanted = self._positions[start:stop]
+        wanted = self.positions[start:stop]
         # One contiguous slab of columns from the file, then what is wanted of it.
         slab = np.asarray(self._features[:, wanted[0] : wanted[-1] + 1])[:, wanted - wanted[0]]
         return z_score(slab[self._rows], self.mean[wanted], self.std[wanted])

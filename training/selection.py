@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def fold_correlations(
     for number, start, stop in left:
         if work is None or work.number != number:
             work = None  # one fold's responses at a time
-            work = _Fold(number, responses, stimulus, fold == number)
+            work = _Fold(number, trials, fold == number)
 
         def told(n: int, _of: int, before: int = done) -> None:
             report(before + n)
@@ -236,11 +237,12 @@ def _restore(scores: Float64, parts: Parts | None, span: tuple[int, int, int]) -
 class _Fold:
     """One held-out fold: its responses, normalised by the others."""
 
-    def __init__(self, number: int, responses: Array, stimulus: Indices, held_out: NDArray[np.bool_]) -> None:
+    def __init__(self, number: int, trials: Trials, held_out: NDArray[np.bool_]) -> None:
         self.number = number
-        self._known, self._hidden = stimulus[~held_out], stimulus[held_out]
-        normaliser = fit_normaliser(responses[~held_out])
-        self._seen, self._unseen = normaliser(responses[~held_out]), normaliser(responses[held_out])
+        self._known, self._hidden = trials.stimulus[~held_out], trials.stimulus[held_out]
+        self._pictures = (trials.stimulus if trials.pictures is None else trials.pictures)[~held_out]
+        normaliser = fit_normaliser(trials.responses[~held_out])
+        self._seen, self._unseen = normaliser(trials.responses[~held_out]), normaliser(trials.responses[held_out])
 
     def score(self, block: Array, decoder: Decoder, n_threads: int | None, progress: Progress) -> Float64:
         """Correlations of a block of features (n_stimuli, k), (k,)."""
@@ -248,7 +250,8 @@ class _Fold:
         known = TargetColumns(block, self._known, everything)
         hidden = TargetColumns(block, self._hidden, everything, (known.mean, known.std))
         # Not by a name: one block's weights are gone before the next block's are made.
-        return _score(decoder.fit(self._seen, known, n_threads=n_threads, progress=progress), self._unseen, hidden)
+        fit = partial(decoder.fit, self._seen, known, pictures=self._pictures)
+        return _score(fit(n_threads=n_threads, progress=progress), self._unseen, hidden)
 
 
 def _score(fitted: FittedDecoder, unseen: Float64, hidden: TargetColumns) -> Float64:

@@ -28,7 +28,7 @@ from minddiffuser.export.parity import GateFailure, Tolerance
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_schema import sealed
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.locks import beside, locked
 
@@ -551,9 +551,9 @@ def test_an_export_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_lists_of_targets_agree() -> None:
-    from minddiffuser.runtime.checkpoint import TARGETS
+    from minddiffuser.runtime.decoders.base import FEATURES
 
-    assert set(export_settings.DECODE_TARGETS) == set(TARGETS)
+    assert set(export_settings.DECODE_TARGETS) == set(FEATURES)
 
 
 def test_graphs_and_their_gradients_share_their_weights(tiny_bundle: Path) -> None:

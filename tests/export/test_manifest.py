@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from minddiffuser.export.manifest import describe_checkpoint
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 
 
 def test_rois_are_handed_on_where_they_are_known(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from minddiffuser.export import material
 from minddiffuser.export.graphs.base import BATCH, NETWORK_GRAPHS, network_graph
 from minddiffuser.export.material import STEPS, random_feeds, reference_run, schedule_of, trials_for
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
 from minddiffuser.runtime.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 

@@ -16,7 +16,7 @@ from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.trial_ids import row_ids
-from minddiffuser.runtime.decode import Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png

@@ -16,7 +16,7 @@ import torch
 
 from minddiffuser.runtime import opening
 from minddiffuser.runtime.bundle_decode import BundleDecoder
-from minddiffuser.runtime.decode import Checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint
 from minddiffuser.runtime.engines import cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise

@@ -14,7 +14,7 @@ import pytest
 
 from minddiffuser.runtime import cli as reconstruct
 from minddiffuser.runtime.data.folder import open_data
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
 from minddiffuser.training.decoders.base import DECODERS

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from json_edits import single_edits
 
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.training import blocks as block_rule
 from minddiffuser.training.decoders.base import DECODERS, make_decoder

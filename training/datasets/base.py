@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import check_choice
 
 # name -> (module, function that opens a path). A new data set is one file in this package and one line here.
@@ -22,12 +23,8 @@ class Data(Protocol):
     @property
     def subject(self) -> str: ...
     @property
-    def modality(self) -> str: ...
-    @property
-    def n_voxels(self) -> int: ...
-    @property
-    def rois(self) -> dict[str, tuple[int, int]]:
-        """Name to (start, stop) in the voxel axis."""
+    def layout(self) -> ResponseLayout:
+        """What one trial's responses are."""
         ...
 
     @property
@@ -46,7 +43,7 @@ class Data(Protocol):
         ...
 
     def responses(self, split: str) -> NDArray[np.float32]:
-        """(n_trials, n_voxels) float32."""
+        """(n_trials, *response_shape) float32."""
         ...
 
     def stimulus(self, split: str) -> NDArray[np.int64]:

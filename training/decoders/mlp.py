@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 ARCHITECTURE = "mlp"
 # Numbers of targets that are read at a time: 32 MB in float64.
 _VALUES_AT_ONCE = 1 << 22
-_SHARES = {"validation": (0.0, 0.5), "dropout": (0.0, 1.0)}
 
 
 @dataclass(frozen=True, kw_only=True)

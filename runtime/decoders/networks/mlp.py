@@ -65,10 +65,10 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
                 layers += [nn.Dropout(config.dropout)]
                 width = config.hidden
             self.trunk = nn.Sequential(nn.Flatten(), *layers)
-            self.heads = nn.ModuleDict({feature: nn.Linear(width, n) for feature, n in n_outputs.items()})
+            self.heads = nn.ModuleList(nn.Linear(width, n) for n in n_outputs.values())
 
         def forward(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
             hidden = self.trunk(scores)
-            return tuple(head(hidden) for head in self.heads.values())
+            return tuple(head(hidden) for head in self.heads)
 
     return Mlp()

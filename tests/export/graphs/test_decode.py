@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from minddiffuser.export.graphs.decode import decode_model, decode_specs
 from minddiffuser.export.store import WeightStore
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.training.decoders.base import DECODERS, TARGETS, make_decoder
 
 N_VOXELS, N_FIT, CONSTANT = 300, 60, (0, 17)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.files import sha256_of, write_tensors
 
@@ -120,7 +120,7 @@ def test_many_targets_are_decoded_in_chunks(
 ) -> None:
     responses = rng.standard_normal((2, N_VOXELS)).astype(np.float32)
     whole = open_checkpoint(folder).decode(responses)
-    monkeypatch.setattr("minddiffuser.runtime.decode._WEIGHTS_AT_ONCE", 3 * N_SELECTED)
+    monkeypatch.setattr("minddiffuser.runtime.decoders.checkpoint._WEIGHTS_AT_ONCE", 3 * N_SELECTED)
     np.testing.assert_array_equal(open_checkpoint(folder).decode(responses).structure, whole.structure)
 
 
