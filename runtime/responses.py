@@ -23,6 +23,7 @@ from .errors import FileError, InputError, ShapeError
 from .files import natural, read_tensors
 from .images import fit_square, list_pictures, read_image
 from .recognise import NPY, SAFETENSORS, recognise
+from .data.layout import ResponseLayout
 from .screen import Rows
 from .stimuli import stimulus_ids
 
@@ -68,7 +69,7 @@ class Responses:
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
     trial_ids: tuple[str, ...] = ()
-    rois: Mapping[str, tuple[int, int]] | None = None
+    layout: ResponseLayout | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -193,7 +194,7 @@ def _data_folder(folder: Path) -> Responses:
         captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
         simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
         trial_ids=data.trial_ids("test"),
-        rois=data.rois,
+        layout=data.layout,
     )
 
 
