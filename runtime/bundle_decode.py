@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .bundle_schema import DECODE
 from .data.layout import ResponseLayout
-from .decoders.checkpoint import Decoded, good_responses
 from .decoders.base import Array, Float32
+from .decoders.checkpoint import Decoded, good_responses
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
@@ -21,7 +21,7 @@ from .scale import TrainingStatistics
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decoders.checkpoint.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+    """What a :class:`~.decoders.checkpoint.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
 
     `hash` stays the same when engines that are not used are added to the bundle.
     """

@@ -8,7 +8,7 @@ import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data.folder import open_data
+from .data.layout import ResponseLayout
 from .data.trial_ids import check_trial_ids, ids_worth_showing, read_trial_ids, row_ids
 from .errors import FileError, InputError, ShapeError
 from .files import natural, read_tensors
 from .images import fit_square, list_pictures, read_image
 from .recognise import NPY, SAFETENSORS, recognise
-from .data.layout import ResponseLayout
 from .screen import Rows
 from .stimuli import stimulus_ids
 

@@ -16,8 +16,8 @@ from .voxel_order import order_warning
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 # A number so many standard deviations from training is no response. Where it is so in most trials, it is taken as
-# missing (in fMRI: a bad voxel). Of the others, where few of a trial's numbers are so, these are taken as missing; where
-# more than this share are, the trial is an artefact.
+# missing (in fMRI: a bad voxel). Of the others, where few of a trial's numbers are so, these are taken as missing;
+# where more than this share are, the trial is an artefact.
 MOST_SD = REFUSE_MEDIAN[1]
 FEW = 0.05
 # Of fewer trials it cannot be told whether they or single values are at fault.
@@ -213,7 +213,7 @@ def _replaced(values: NDArray[np.intp], n_varying: int, training: TrainingStatis
     else:
         which, word = f"{len(values)} of {n_varying} values, in {_places(values, training)},", "value"
     return (
-        f"{which} hold values more than {MOST_SD:g} standard deviations from training, as {word}s do that hardly varied "
-        f"in training, or spikes: such a value is replaced by the {word}'s mean in training, which adds nothing to what "
-        "is decoded"
+        f"{which} hold values more than {MOST_SD:g} standard deviations from training, as {word}s do that hardly "
+        f"varied in training, or spikes: such a value is replaced by the {word}'s mean in training, which adds nothing "
+        "to what is decoded"
     )

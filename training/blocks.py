@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from .decoders.base import Decoder
 from .solvers.columns import Columns
 
-# Targets whose weights are held at once, at least this many and at least this many per voxel (or other
-# value of a trial): a decoder prepares for the responses (their Gram matrix) once per block, and with these a block's weights take a few times that
-# matrix's memory at most.
+# Targets whose weights are held at once, at least this many and at least this many per value of a trial (voxel): a
+# decoder prepares for the responses (their Gram matrix) once per block, and with these a block's weights take a few
+# times that matrix's memory at most.
 _BLOCK, _BLOCK_PER_VALUE = 4096, 4
 
 
 def block_size(decoder: Decoder, response_shape: tuple[int, ...]) -> int:
-    """How many targets to fit at a time to responses (n_trials, …) of this shape: what memory allows, or less where the decoder says that it costs little.
+    """How many targets to fit at a time to responses (n_trials, …) of this shape.
 
-    It depends on nothing that an interruption changes, so that the blocks of a fit that goes on are the same.
+    What memory allows, or less where the decoder says that it costs little. It depends on nothing that an interruption
+    changes, so that the blocks of a fit that goes on are the same.
     """
     n_trials, n_values = response_shape[0], math.prod(response_shape[1:])
     most = max(_BLOCK, _BLOCK_PER_VALUE * n_values)

@@ -2,8 +2,8 @@
 
 Files of the checkpoint are finished one by one, and what takes long block by block, so that a killed fit goes on where
 it was. Targets are read in chunks from the features' files; what memory holds is the responses and the weights of one
-feature at a time (of the ridge 8 bytes per target and chosen voxel), while selection holds the weights of a block of dimensions
-only. A fit holds the lock in its folder; a second one into it is refused.
+feature at a time (of the ridge 8 bytes per target and chosen voxel), while selection holds the weights of a block of
+dimensions only. A fit holds the lock in its folder; a second one into it is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
 from .score_table import figure, remark
 from .selection import SelectionSettings, Trials, best_per_layer, fold_correlations, folds_of, mean_over_folds
-from .solvers.columns import Columns
 
 if TYPE_CHECKING:
     from .features.extract import Features
@@ -319,7 +318,9 @@ def _finished(out: Path, key: str, data: Data) -> Path:
     try:  # the key says that responses are the same, number by number
         checkpoint.require_layout(data.layout)
     except InputError as error:
-        raise InputError(f"{out} holds a checkpoint of these responses under other names ({error}): choose another --out") from error
+        raise InputError(
+            f"{out} holds a checkpoint of these responses under other names ({error}): choose another --out"
+        ) from error
     return out
 
 
@@ -509,17 +510,15 @@ class _Job:
     def _validated(self, name: str) -> scores.FeatureScores:
         part = self.journal.part(scores.validation_name(name))
         if part is None:
-            raise FileError(
-                f"the unfinished fit in {self.journal.path(DESCRIPTION).parent} lacks the validation scores of {name}: delete "
-                "that folder and run again"
-            )
+            folder = self.journal.path(DESCRIPTION).parent
+            raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
         return scores.validation_scores(part)
 
 
 def _validated(name: str, found: Mapping[str, Any]) -> str:
     return (
-        f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out trials "
-        "(1 is the loss of the mean)"
+        f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out "
+        "trials (1 is the loss of the mean)"
     )
 
 

@@ -234,7 +234,9 @@ def _part(place: tuple[int, int]) -> str:
 
 def _restore(score: Float64, null: Float64, regions: Array, parts: Parts | None, place: tuple[int, int]) -> bool:
     found = None if parts is None else parts.part(_part(place))
-    if found is None or not np.array_equal(found["regions"], regions):  # regions do not decide a fit, so they may change
+    if found is None or not np.array_equal(
+        found["regions"], regions
+    ):  # regions do not decide a fit, so they may change
         return False
     score[:], null[:] = found["score"], found["null"]
     return True
@@ -321,7 +323,7 @@ def validation_name(feature: str) -> str:
     return f"validation-{FEATURES.index(feature)}"
 
 
-def validation_part(  # noqa: PLR0913 (what the folds have in Sources)
+def validation_part(
     fitted: FittedDecoder,
     responses: Float64,
     features: Array,
@@ -430,7 +432,9 @@ def selection_scores(
         return best_per_layer(mean_over_folds(by, settings).reshape(shape), settings.percent).ravel()
 
     elsewhere = [fold[kept(np.delete(scores, number, axis=0))].mean() for number, fold in enumerate(scores)]
-    return SelectionScores(float(scores.mean()), float(scores[:, kept(scores)].mean()), float(np.mean(elsewhere)), fitter)
+    return SelectionScores(
+        float(scores.mean()), float(scores[:, kept(scores)].mean()), float(np.mean(elsewhere)), fitter
+    )
 
 
 def all_scores(features: dict[str, FeatureScores], selection: SelectionScores, n_folds: int) -> Scores:

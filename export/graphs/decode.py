@@ -70,7 +70,9 @@ def _in_place(build: Builder, predicted: str, checkpoint: Checkpoint, feature: s
     slot[position] = np.arange(len(position))
     there = slot >= 0
     # A gather with the place of each dimension; those without a prediction read any and count with weight 0.
-    spread = build.node("Gather", [predicted, build.constant("slot", np.where(there, slot, 0).astype(np.int32))], axis=1)
+    spread = build.node(
+        "Gather", [predicted, build.constant("slot", np.where(there, slot, 0).astype(np.int32))], axis=1
+    )
     scale = np.where(there, placement.std, 0).astype(np.float32)
     offset = placement.mean.copy()
     if feature == "context":

@@ -25,7 +25,7 @@ RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
 FEATURES = tuple(RANKS)
 REQUIRED_FEATURES = ("context", "latent", "structure")
 
-# kind -> module in this package, with `open_decoder(stored) -> Decoder`. export/graphs/decoders/ has a builder for each.
+# kind -> module in this package, with `open_decoder(stored) -> Decoder`. export/graphs/decoders/ has a graph for each.
 KINDS: dict[str, str] = {"linear": ".linear", "network": ".network"}
 
 # What a decoder's file holds of each of its features, each name after "<feature>.", whatever its kind.

@@ -179,7 +179,7 @@ class Checkpoint:
             )
 
     def require_layout(self, layout: ResponseLayout | None) -> None:
-        """Raise :class:`InputError` unless responses are laid out as in training; None, of a plain array, tells nothing."""
+        """Raise :class:`InputError` unless responses are laid out as in training; None: it is not known."""
         if layout is not None:
             self.layout.require_same(layout, f"the checkpoint {self.folder}")
 

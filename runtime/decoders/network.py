@@ -22,7 +22,8 @@ from .base import Array, Float32, Placement, Stored, check_arrays
 if TYPE_CHECKING:
     from torch import nn
 
-# architecture -> module, with `Config`, a frozen dataclass of its settings, and `build(config, response_shape, n_outputs)`
+# architecture -> module, with `Config`, a frozen dataclass of its settings, and
+# `build(config, response_shape, n_outputs)`, which returns a module.
 ARCHITECTURES: dict[str, str] = {"mlp": ".networks.mlp"}
 WEIGHTS = "network."
 
@@ -40,7 +41,9 @@ def make_config(architecture: str, settings: Mapping[str, Any]) -> Any:
     try:
         return config(**settings)
     except TypeError as error:
-        raise InputError(f"the architecture {architecture!r} cannot use its config ({error}): give other values") from error
+        raise InputError(
+            f"the architecture {architecture!r} cannot use its config ({error}): give other values"
+        ) from error
 
 
 def build_network(
@@ -147,7 +150,7 @@ def open_decoder(stored: Stored) -> Network:
     """
     described = stored.description.get("network")
     if not isinstance(described, dict) or not isinstance(described.get("config"), dict):
-        raise stored.refuse("its 'network' in checkpoint.json is missing or wrong, expected an architecture and its config")
+        raise stored.refuse("'network' in checkpoint.json is missing or wrong, expected architecture and config")
     architecture = described.get("architecture")
     try:
         config = make_config(str(architecture), described["config"])

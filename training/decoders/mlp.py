@@ -194,9 +194,7 @@ class _Learning:
                 optimiser.step()
             loss = self._validation_loss(hidden)
             if not np.isfinite(loss):
-                raise InputError(
-                    f"the mlp's loss became {loss} in epoch {epoch}: give a smaller learning_rate, and check the responses"
-                )
+                raise InputError(f"the mlp's loss became {loss} in epoch {epoch}: give a smaller learning_rate")
             if loss < best.loss:
                 best = _Best({k: v.detach().clone() for k, v in self.network.state_dict().items()}, epoch, loss)
             stop = epoch - best.epoch >= settings.patience

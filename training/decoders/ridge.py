@@ -17,7 +17,7 @@ from .base import Array, Progress
 if TYPE_CHECKING:
     from ..solvers.ridge import SparseRidge
 
-# Voxels per target, of other responses than fMRI values. The paper names no number for the semantic feature; a single layer's fits.
+# Voxels per target. The paper names no number for the semantic feature; a single layer's fits.
 N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350}
 # The paper's penalty, on z-scored responses and targets.
 ALPHA = 0.15
