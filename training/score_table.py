@@ -46,8 +46,8 @@ def table(scores: Scores, remark: str = "") -> str:
     lines += [
         _row("dimensions", "", dimensions),
         "",
-        f"structure{_by(scores)}: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that "
-        "did not choose them",
+        f"structure{_by(scores)}: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds "
+        "that did not choose them",
         f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
         *([remark] if remark else []),
     ]

@@ -249,7 +249,7 @@ def _regions(sources: Sources) -> list[tuple[str, NDArray[np.intp]]]:
     return [("", np.arange(n_values)), *((name, voxels) for name, voxels in rois if len(voxels) < n_values)]
 
 
-def _draw(name: str, features: Array, positions: NDArray[np.intp], stimulus: Indices) -> tuple[NDArray[np.intp], Array]:
+def _draw(name: str, features: Array, positions: Indices, stimulus: Indices) -> tuple[Indices, Array]:
     """Which of a feature's `positions` are looked at, and their values (n_stimuli, n_drawn).
 
     Drawn with a fixed seed among the dimensions that vary over the trials.
@@ -282,7 +282,7 @@ class _HeldOut:
         normaliser = fit_normaliser(sources.responses[~hidden])
         self._known_responses = normaliser(sources.responses[~hidden])
         self._hidden_responses = normaliser(sources.responses[hidden])
-        self._flat = self._known_responses.reshape(len(self._known), -1)
+        self._varies = np.flatnonzero(normaliser.std > 0)
         self._picture, self._known_pictures = sources.picture[hidden], sources.picture[~hidden]
         self._shuffled = _shufflings(number, len(np.unique(self._picture)))
 
@@ -292,7 +292,7 @@ class _HeldOut:
         """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
         score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
         for number, (_, part) in enumerate(regions):
-            varying = part[self._flat.any(axis=0)[part]]
+            varying = np.intersect1d(part, self._varies)
             if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
                 continue
             try:

@@ -207,7 +207,7 @@ class _Learning:
     def _batches(self, rows: Tensor) -> Iterator[Tensor]:
         import torch
 
-        return iter(rows[torch.randperm(len(rows))].split(self.settings.batch_size))
+        return iter(torch.split(rows[torch.randperm(len(rows))], self.settings.batch_size))
 
     def _loss(self, rows: Tensor) -> Tensor:
         (found,) = self.network(self.inputs[rows])
@@ -219,7 +219,7 @@ class _Learning:
 
         self.network.eval()
         with torch.no_grad():
-            parts = rows.split(self.settings.batch_size)
+            parts = torch.split(rows, self.settings.batch_size)
             return sum(float(self._loss(part)) * len(part) for part in parts) / len(rows)
 
 
