@@ -21,7 +21,7 @@ from ..runtime.output import contents, draft_of
 
 Array = NDArray[Any]
 
-VERSION = 2
+VERSION = 1
 NAME = "fit.json"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"

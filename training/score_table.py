@@ -65,10 +65,9 @@ def _what(scores: Scores) -> list[str]:
         ]
     if own:
         lines += [
-            f"{', '.join(own)}: of the {max(own.values())} training pictures that the decoder held out for validation, "
-            "mean correlation",
-            "over the dimensions that it predicts; somewhat too good, since these pictures also decided when its "
-            "training stopped",
+            f"{', '.join(own)}: mean correlation for the {max(own.values())} training pictures that the",
+            "decoder held out for validation, over the dimensions that it predicts: somewhat too good,",
+            "since these pictures also decided when its training stopped",
         ]
     return lines
 

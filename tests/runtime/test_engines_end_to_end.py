@@ -215,7 +215,7 @@ opened, real = [], onnxruntime.InferenceSession
 onnxruntime.InferenceSession = lambda *given, **named: opened.append(real(*given, **named)) or opened[-1]
 bundle = Bundle.open(sys.argv[1])
 with EngineSet(bundle) as engines:
-    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32), screened=True)
+    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, *bundle.layout.shape), np.float32), screened=True)
 assert decoded.structure.shape == (1, *bundle.shapes["structure"])
 print(*sorted(output.name for session in opened for output in session.get_outputs()))
 """
