@@ -8,7 +8,7 @@ import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data.folder import open_data
-from .data.layout import ResponseLayout
 from .data.trial_ids import check_trial_ids, ids_worth_showing, read_trial_ids, row_ids
 from .errors import FileError, InputError, ShapeError
 from .files import natural, read_tensors
@@ -69,7 +68,7 @@ class Responses:
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
     trial_ids: tuple[str, ...] = ()
-    layout: ResponseLayout | None = None
+    rois: Mapping[str, tuple[int, int]] | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -194,7 +193,7 @@ def _data_folder(folder: Path) -> Responses:
         captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
         simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
         trial_ids=data.trial_ids("test"),
-        layout=data.layout,
+        rois=data.rois,
     )
 
 

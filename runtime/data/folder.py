@@ -22,7 +22,6 @@ from ..output import is_desktop
 from ..stimuli import stimulus_ids
 from .given import Part, description_of, parts_of, picture
 from .given import SplitData as SplitData
-from .layout import ResponseLayout
 from .mapped import map_tensors
 from .schema import (
     SPLITS,
@@ -60,9 +59,6 @@ class DataFolder:
         self.subject: str = description["subject"]
         self.modality: str = description["modality"]
         self.n_voxels: int = description["n_voxels"]
-        self.layout = ResponseLayout(
-            modality=description["modality"], shape=(description["n_voxels"],), rois=description["rois"]
-        )
         self.rois: dict[str, tuple[int, int]] = {k: (v[0], v[1]) for k, v in description["rois"].items()}
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
