@@ -96,6 +96,12 @@ def _add_run(commands: Any) -> None:
         "--stimuli", type=Path, metavar="DIR", help="the stimuli: one picture per trial, named by its id or in order"
     )
     run.add_argument(
+        "--stimuli-root",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds the pictures of a data folder that only names them (default: the one it states)",
+    )
+    run.add_argument(
         "--trial-ids",
         type=Path,
         metavar="FILE",
@@ -234,6 +240,7 @@ def _run(args: argparse.Namespace) -> int:
         "models",
         "clip",
         "stimuli",
+        "stimuli_root",
         "trial_ids",
         "batch_size",
         "device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -124,6 +125,11 @@ def fit_square(image: ImageU8, size: int) -> ImageU8:
         (size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
     )
     return np.asarray(square)
+
+
+def pixel_hash(image: ImageU8) -> str:
+    """SHA-256 of decoded pixels (H, W, 3) uint8: of the text "(H, W, 3)" and then the bytes, row by row."""
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 
 def write_png(path: Path | str, image: ImageU8) -> None:

@@ -20,11 +20,13 @@ from .batch.identity import check_run_folder, check_same_run, claim_folder
 from .batch.places import check_places
 from .batch.run import BROKE_OFF, Outcome, run_batch
 from .batch.ticker import Ticker
+from .data.pictures import Picture
+from .data.references import read_picture
 from .data.trial_ids import hash_of_ids
 from .environment import versions
 from .errors import FileError, InputError, check_choice
 from .files import sha256_of, write_bytes
-from .images import cut_by_squares, png_bytes, read_image
+from .images import cut_by_squares, png_bytes
 from .locks import inside, locked
 from .measure import Measured, measure_run, open_extractors
 from .metrics.extractors import Features, Given
@@ -61,6 +63,8 @@ class Job:
     stimuli
         A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
         own, if any.
+    stimuli_root
+        The folder that holds the pictures of a data folder that only names them; None takes the one that it states.
     skip_trials
         Trials to leave out, by their id, or their row where no id is a number; nothing of them is looked at.
     settings
@@ -97,6 +101,7 @@ class Job:
     gradients: str | None = None
     trial_ids: Path | None = None
     stimuli: Path | None = None
+    stimuli_root: Path | None = None
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
@@ -116,7 +121,8 @@ class Job:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} is {value!r}: give a whole number of 1 or more")
         check_choice("dtype", self.dtype, DTYPES)
-        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "engine_cache", "trust_list"):
+        paths = ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "engine_cache", "trust_list")
+        for name in paths:
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
@@ -249,7 +255,7 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
 
 def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
     """The responses, and warnings about them."""
-    given = open_responses(job.responses)
+    given = open_responses(job.responses, stimuli_root=job.stimuli_root)
     if given.subject is not None:
         described.decoder.require_subject(given.subject)
     described.decoder.require_layout(given.layout)
@@ -258,15 +264,15 @@ def _given(job: Job, described: Described) -> tuple[Responses, list[str]]:
     return given, list(given.warnings)
 
 
-def _check_pictures(pictures: Sequence[Path], good: Sequence[int], named: Mapping[int, str]) -> str | None:
+def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Mapping[int, str]) -> str | None:
     """Decode every stimulus, and keep none, since all of them may not fit the memory; a warning where edges are cut."""
 
     def decoded() -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        for path in dict.fromkeys(pictures[trial] for trial in good):
+        for picture in dict.fromkeys(pictures[trial] for trial in good):
             try:
-                yield path.name, read_image(path)
+                yield picture.name, read_picture(picture)
             except FileError as error:
-                option = skip_option([trial for trial in good if pictures[trial] == path], named)
+                option = skip_option([trial for trial in good if pictures[trial] == picture], named)
                 raise FileError(f"{error}; or leave out what it belongs to: {option}") from error
 
     return cut_by_squares(decoded())
@@ -322,12 +328,12 @@ def _identity(job: Job, source: Source, early: Mapping[str, Any], *, batch_size:
     }
 
 
-def _hash_pictures(pictures: Sequence[Path]) -> str:
-    digests = {path: sha256_of(path) for path in set(pictures)}
-    return hashlib.sha256("\n".join(digests[path] for path in pictures).encode()).hexdigest()
+def _hash_pictures(pictures: Sequence[Picture]) -> str:
+    digests = {one: sha256_of(one) if isinstance(one, Path) else one.sha256 for one in set(pictures)}
+    return hashlib.sha256("\n".join(digests[one] for one in pictures).encode()).hexdigest()
 
 
-def _write_stimuli(out: Path, pictures: Sequence[Path], good: Sequence[int], size: int) -> None:
+def _write_stimuli(out: Path, pictures: Sequence[Picture], good: Sequence[int], size: int) -> None:
     """Write what was seen at the pictures' size, where it is not there already."""
     for trial in good:
         path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(seen([pictures[trial]], size)[0])

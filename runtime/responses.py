@@ -8,7 +8,7 @@ import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data.folder import open_data
+from .data.layout import ResponseLayout
+from .data.references import Reference, read_picture
 from .data.trial_ids import check_trial_ids, ids_worth_showing, read_trial_ids, row_ids
 from .errors import FileError, InputError, ShapeError
 from .files import natural, read_tensors
-from .images import fit_square, list_pictures, read_image
+from .images import fit_square, list_pictures
 from .recognise import NPY, SAFETENSORS, recognise
 from .screen import Rows
 from .stimuli import stimulus_ids
@@ -48,15 +50,15 @@ class Responses:
     subject
         Known for data folders only.
     pictures
-        The file of the picture that each trial showed, or None where it is not known.
+        The file of the picture that each trial showed, or where it lies elsewhere; None where it is not known.
     captions
         Per trial, captions of that picture; empty where there are none.
     simulated
         Whether the data folder says that its subject was simulated.
     trial_ids
         One text per trial, all different, which decides the trial's noise; the rows ("0", "1", …) where none is given.
-    rois
-        Name to (start, stop) in the voxel axis; known for data folders only.
+    layout
+        What one trial is: modality, shape, rois or channels, rate, signal chain; known for data folders only.
     warnings
         Sentences on how they were put together.
     """
@@ -64,16 +66,21 @@ class Responses:
     rows: Rows
     hash: str
     subject: str | None = None
-    pictures: tuple[Path, ...] | None = None
+    pictures: tuple[Path | Reference, ...] | None = None
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
     trial_ids: tuple[str, ...] = ()
-    rois: Mapping[str, tuple[int, int]] | None = None
+    layout: ResponseLayout | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.trial_ids:
             object.__setattr__(self, "trial_ids", row_ids(len(self.rows)))
+
+    @property
+    def rois(self) -> dict[str, tuple[int, int]] | None:
+        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
+        return None if self.layout is None else self.layout.tiling
 
     @property
     def named(self) -> dict[int, str]:
@@ -86,7 +93,7 @@ class Responses:
         return None if self.pictures is None else stimulus_ids(self.pictures)
 
 
-def open_responses(path: Path | str) -> Responses:
+def open_responses(path: Path | str, *, stimuli_root: Path | str | None = None) -> Responses:
     """Read responses.
 
     Parameters
@@ -94,7 +101,10 @@ def open_responses(path: Path | str) -> Responses:
     path
         A data folder (its test split, stimuli and captions); or a .npy file (n_trials, n_voxels); or a .npz or
         .safetensors file that holds such an array under "responses", or one (n_voxels,) array per trial, taken in
-        the order of their names (2 before 10), which are the trials' ids then.
+        the order of their names (2 before 10), which are the trials' ids then. In place of (n_voxels,) there may be
+        any other shape of one trial, such as (n_channels, n_times).
+    stimuli_root
+        Of a data folder that only names its pictures: the folder that holds them.
 
     Raises
     ------
@@ -105,7 +115,9 @@ def open_responses(path: Path | str) -> Responses:
     """
     path = Path(path)
     if path.is_dir():
-        return _data_folder(path)
+        return _data_folder(path, stimuli_root)
+    if stimuli_root is not None:
+        raise InputError(f"{path} names no pictures: --stimuli-root goes with a data folder, leave it out")
     if not path.exists():
         raise FileError(f"the responses {path} do not exist: give a data folder or a {', '.join(ARRAY_SUFFIXES)} file")
     rows, ids = _array_file(path)
@@ -170,21 +182,21 @@ def _alike(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
 
 
-def seen(pictures: Sequence[Path], size: int) -> NDArray[np.uint8]:
+def seen(pictures: Sequence[Path | Reference], size: int) -> NDArray[np.uint8]:
     """The pictures as squares of `size` px, (n, size, size, 3) uint8.
 
     Raises
     ------
     FileError
-        A picture cannot be decoded.
+        A picture cannot be decoded, or has other pixels than those that were named.
     """
-    return np.stack([fit_square(read_image(path), size) for path in pictures])
+    return np.stack([fit_square(read_picture(picture), size) for picture in pictures])
 
 
-def _data_folder(folder: Path) -> Responses:
-    data = open_data(folder, splits=("test",))
+def _data_folder(folder: Path, stimuli_root: Path | str | None) -> Responses:
+    data = open_data(folder, splits=("test",), stimuli_root=stimuli_root)
     rows, stimulus = data.responses("test"), data.stimulus("test").tolist()
-    pictures, captions = data.image_paths("test"), data.captions("test")
+    pictures, captions = data.pictures("test"), data.captions("test")
     return Responses(
         rows=rows,
         hash=_hash(rows),
@@ -193,7 +205,7 @@ def _data_folder(folder: Path) -> Responses:
         captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
         simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
         trial_ids=data.trial_ids("test"),
-        rois=data.rois,
+        layout=data.layout,
     )
 
 
@@ -246,19 +258,24 @@ def _rows(arrays: dict[str, NDArray[Any]], where: str) -> tuple[Rows, tuple[str,
     """The trials, and their ids where each is an array of its own."""
     if _KEY in arrays:
         return _matrix(arrays[_KEY], where), ()
-    if not arrays or any(array.ndim != 1 for array in arrays.values()):
+    ranks = {array.ndim for array in arrays.values()}
+    if len(ranks) != 1 or not ranks <= {1, 2}:
         found = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items())[:4]) or "nothing"
         raise ShapeError(
-            f"{where} holds {found}: expected an array 'responses' (n_trials, n_voxels), or one (n_voxels,) per trial"
+            f"{where} holds {found}: expected an array 'responses' (n_trials, n_voxels), or one (n_voxels,) per trial; "
+            "of EEG and MEG (n_channels, n_times) in place of (n_voxels,)"
         )
     names = sorted(arrays, key=natural)
     return [_floating(arrays[name], f"{name} in {where}") for name in names], check_trial_ids(names, len(names), where)
 
 
 def _matrix(array: Any, where: str) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
         shape = getattr(array, "shape", None)
-        raise ShapeError(f"the responses in {where} have shape {shape}: expected (n_trials, n_voxels)")
+        raise ShapeError(
+            f"the responses in {where} have shape {shape}: expected (n_trials, n_voxels), or of EEG and MEG (n_trials, "
+            "n_channels, n_times)"
+        )
     return _floating(array, where)
 
 

@@ -154,10 +154,10 @@ def _voxels_to_leave_out(rows: Rows, n_voxels: int) -> str | None:
     whole = [row for row in rows if len(row) == n_voxels]
     holes = find_holes(rows if isinstance(rows, np.ndarray) else np.stack(whole)) if whole else None
     n_saved = 0 if holes is None else len(holes.trials) - len(holes.broken)
-    if holes is None or n_saved < 2 or not holes.voxels_cost_less:
+    if holes is None or n_saved < 2 or not holes.places_cost_less:
         return None
     return (
-        f"{n_saved} trials hold NaN or infinite values in {numbers('voxel', holes.voxels)} only: leave these voxels "
+        f"{n_saved} trials hold NaN or infinite values in {numbers('voxel', holes.places)} only: leave these voxels "
         "out, of the training data too, and fit again, and those trials can be reconstructed"
     )
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from .data.references import Reference
 from .errors import FileError
 from .files import sha256_of
-from .images import read_image
+from .images import pixel_hash, read_image
 
 
-def stimulus_ids(pictures: Sequence[Path]) -> tuple[str, ...]:
+def stimulus_ids(pictures: Sequence[Path | Reference]) -> tuple[str, ...]:
     """An id of each picture by its content: size and decoded pixels, so that copies and other encodings count as one.
 
-    A file that cannot be decoded is known by its path; whoever uses the picture says what is wrong with it.
+    A file that cannot be decoded is known by its path; whoever uses the picture says what is wrong with it. A picture
+    that is named where it lies is known by the hash of its pixels that stands there, which is checked when it is read.
     """
     by_path = {path: _bytes_of(path) for path in dict.fromkeys(pictures)}
     of_bytes = {digest: path for path, digest in by_path.items()}  # copies are decoded once
@@ -22,16 +23,19 @@ def stimulus_ids(pictures: Sequence[Path]) -> tuple[str, ...]:
     return tuple(by_bytes[by_path[path]] for path in pictures)
 
 
-def _bytes_of(path: Path) -> str:
+def _bytes_of(path: Path | Reference) -> str:
+    if isinstance(path, Reference):
+        return f"pixels {path.sha256}"
     try:
         return sha256_of(path)
     except FileError:
         return str(path)
 
 
-def _content(path: Path) -> str:
+def _content(path: Path | Reference) -> str:
+    if isinstance(path, Reference):
+        return path.sha256
     try:
-        image = read_image(path)
+        return pixel_hash(read_image(path))
     except FileError:
         return f"unreadable {path}"
-    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()

@@ -122,6 +122,12 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="checkpoint folder to write")
     fit.add_argument("--dataset", default="folder", metavar="KIND", help="what DATA is (default: %(default)s)")
     fit.add_argument(
+        "--stimuli-root",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds the pictures of a data folder that only names them (default: the one it states)",
+    )
+    fit.add_argument(
         "--layers",
         choices=("reference", "paper"),
         default="reference",
@@ -224,7 +230,7 @@ def _fit(args: argparse.Namespace) -> Path:
 
     settings = fit_settings(args)
     check_out(args.out, settings)
-    data = open_dataset(args.dataset, args.data)
+    data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
     check(data, args.out, settings)  # all that can be said is said before models are opened or downloaded
     models = _open_models(args, args.layers)
     if args.threads is not None:

@@ -27,8 +27,9 @@ def check_places(job: Job) -> None:
     for what, folder in read.items():
         if folder.is_dir() and _same_or_inside(out, folder.resolve()):
             raise FileError(f"--out {job.out} lies in the {what} {folder}: give a folder outside it")
-    if job.stimuli is not None and job.stimuli.is_dir() and _is(out, job.stimuli.resolve()):
-        raise FileError(f"--out {job.out} is the folder of the stimuli: give another one")
+    for pictures in (job.stimuli, job.stimuli_root):
+        if pictures is not None and pictures.is_dir() and _is(out, pictures.resolve()):
+            raise FileError(f"--out {job.out} is the folder of the stimuli: give another one")
     if (job.out / SETTINGS).is_file():
         return  # a run folder holds no file of that name which a run would write over
     for what, place in {**read, "stimuli": job.stimuli, "responses": job.responses}.items():

@@ -1,4 +1,4 @@
-"""The data folder, schema version 1: responses of one subject, what was shown, and how it came about.
+"""The data folder, schema version 2: responses of one subject, what was shown, and how it came about.
 
 docs/data_folder.md describes the files and shows how to write one from one's own arrays.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, InputError, check_choice
-from ..files import check_format, read_json, sha256_of, write_json, write_tensors
-from ..images import png_bytes, read_image
-from ..output import is_desktop
+from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
+from ..images import fit_square, png_bytes
 from ..stimuli import stimulus_ids
-from .given import Part, description_of, parts_of, picture
+from .chain import files_of
+from .given import Part, description_of, layout_of, parts_of, picture
 from .given import SplitData as SplitData
+from .layout import ResponseLayout, Rois
 from .mapped import map_tensors
+from .pictures import STIMULI, Picture, check_size, pictures_of, references_as_json
+from .references import Reference, read_picture
 from .schema import (
     SPLITS,
-    VERSION,
+    as_version_2,
     check_captions,
     check_description,
     check_tensors,
     check_values,
-    constant_voxels,
+    constant_places,
 )
 from .target import check_target, claimed, replacing_folder
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
-
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 class DataFolder:
@@ -44,26 +46,26 @@ class DataFolder:
     Attributes
     ----------
     folder : Path
-    subject, modality : str
-    n_voxels : int
-    rois : name to (start, stop) in the voxel axis, contiguous and in order
+    subject : str
+    layout : what one trial's responses are: modality, shape, rois or channels, rate, signal chain
     image_size : side of the square stimuli in px
     provenance : where the data come from, in the writer's words
     splits : those that were opened
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], splits: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, description: Mapping[str, Any], splits: Sequence[str], stimuli_root: Path | None
+    ) -> None:
         self.folder = folder
         self.splits = tuple(splits)
         self._mark = _mark(folder, self.splits)
+        self.layout: ResponseLayout = check_description(description, str(folder / "data.json"))
         self.subject: str = description["subject"]
-        self.modality: str = description["modality"]
-        self.n_voxels: int = description["n_voxels"]
-        self.rois: dict[str, tuple[int, int]] = {k: (v[0], v[1]) for k, v in description["rois"].items()}
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
+        _check_files(self.layout, folder)
         self._captions = _captions(folder / "captions.json")
-        self._n_stimuli = {split: _check_stimuli(folder, split, self.image_size) for split in splits}
+        self._pictures = {split: pictures_of(folder, split, self.image_size, stimuli_root) for split in splits}
         n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
         self._tensors = {split: self._read(split, n_trials[split]) for split in splits}
         for split in splits:
@@ -72,8 +74,25 @@ class DataFolder:
             self._check_unread(split, n_trials[split])
         self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
 
+    @property
+    def modality(self) -> str:
+        return self.layout.modality
+
+    @property
+    def n_voxels(self) -> int:
+        """How many numbers one trial has."""
+        return self.layout.n_features
+
+    @property
+    def rois(self) -> dict[str, tuple[int, int]] | None:
+        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
+        return self.layout.tiling
+
     def responses(self, split: str) -> NDArray[np.float32]:
-        """Responses of one split, (n_trials, n_voxels) float32, as recorded (not normalised); mapped, read-only."""
+        """Responses of one split, (n_trials, *layout.shape) float32, as recorded (not normalised); mapped, read-only.
+
+        Of fMRI (n_trials, n_voxels); of EEG and MEG (n_trials, n_channels, n_times).
+        """
         self._check_mapped(split)
         return self._of(split)["responses"]
 
@@ -83,7 +102,7 @@ class DataFolder:
         return self._of(split)["stimulus"]
 
     def noise_ceiling(self, split: str) -> NDArray[np.float32] | None:
-        """Share of a trial's variance that the picture explains, (n_voxels,) float32, or None if unknown.
+        """Share of a trial's variance that the picture explains, of one trial's shape, float32; None if unknown.
 
         In both splits the variance of the signal is that over the training pictures.
         """
@@ -95,34 +114,43 @@ class DataFolder:
         return self._trial_ids[split]
 
     @property
-    def constant_voxels(self) -> NDArray[np.intp]:
-        """Indices of voxels that never change in the training split (they cannot be decoded from)."""
+    def constant_places(self) -> NDArray[np.intp]:
+        """Numbers of the voxels or channels that never change in the training split (nothing is decoded from them)."""
         self._check_open("train")
         return self._constant
 
     def n_stimuli(self, split: str) -> int:
         """How many pictures the split has."""
         self._check_open(split)
-        return self._n_stimuli[split]
+        return len(self._pictures[split])
 
-    def image_paths(self, split: str) -> list[Path]:
-        """The picture files of one split, in the order that `stimulus` counts."""
-        return [self.folder / "stimuli" / split / f"{index:06d}.png" for index in range(self.n_stimuli(split))]
+    def pictures(self, split: str) -> tuple[Picture, ...]:
+        """The pictures of one split in the order that `stimulus` counts: files of the folder, or what lies elsewhere.
+
+        :func:`~.references.read_picture` decodes either.
+        """
+        self._check_open(split)
+        return self._pictures[split]
 
     def images(self, split: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Decode the pictures `start` to `stop` of one split, (n, image_size, image_size, 3) uint8.
 
+        Those that lie elsewhere are cropped and resized by :func:`~minddiffuser.runtime.images.fit_square`.
+
         Raises
         ------
         FileError
-            A picture is damaged or was changed since the folder was opened.
+            A picture is damaged, was changed since the folder was opened, or has other pixels than stated.
+        MissingExtra
+            It lies in an HDF5 file and h5py is not installed.
         """
-        paths = self.image_paths(split)[start:stop]
-        images = np.empty((len(paths), self.image_size, self.image_size, 3), np.uint8)
-        for slot, path in zip(images, paths, strict=True):
-            image = read_image(path)
-            _check_size(path, image.shape[1], image.shape[0], self.image_size)
-            slot[:] = image
+        pictures = self.pictures(split)[start:stop]
+        images = np.empty((len(pictures), self.image_size, self.image_size, 3), np.uint8)
+        for slot, source in zip(images, pictures, strict=True):
+            image = read_picture(source)
+            if isinstance(source, Path):
+                check_size(source, image.shape[1], image.shape[0], self.image_size)
+            slot[:] = fit_square(image, self.image_size)
         self._check_same()
         return images
 
@@ -130,7 +158,7 @@ class DataFolder:
         """One text per picture of the split, by its pixels: the same for copies under several numbers."""
         self._check_open(split)
         if split not in self._picture_ids:
-            self._picture_ids[split] = stimulus_ids(self.image_paths(split))
+            self._picture_ids[split] = stimulus_ids(self._pictures[split])
             self._check_same()
         return self._picture_ids[split]
 
@@ -140,7 +168,10 @@ class DataFolder:
         return self._captions[split]
 
     def hash(self, split: str) -> str:
-        """SHA-256 over the bytes of one split's pictures and its captions: the key for kept features."""
+        """SHA-256 over one split's pictures and its captions: the key for kept features.
+
+        Of pictures in the folder their bytes count, of those elsewhere the stated pixels and not where they lie.
+        """
         self._check_open(split)
         if split not in self._hashes:
             self._hashes[split] = self._hash(split)
@@ -165,9 +196,11 @@ class DataFolder:
 
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()
-        for path in self.image_paths(split):
+        for source in self._pictures[split]:
             # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
-            digest.update(sha256_of(path).encode())
+            digest.update((sha256_of(source) if isinstance(source, Path) else source.sha256).encode())
+        if isinstance(self._pictures[split][0], Reference):
+            digest.update(f"{self.image_size} px".encode())  # what is seen of a picture that lies elsewhere
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
         self._check_same()
         return digest.hexdigest()
@@ -204,35 +237,39 @@ class DataFolder:
 
     def _read(self, split: str, n_trials: int) -> dict[str, NDArray[Any]]:
         tensors = map_tensors(Path(self._source(split)), f"the {split} split")
-        check_tensors(tensors, self._source(split), n_trials, self.n_voxels, self._n_stimuli[split])
-        check_values(tensors["responses"], split, self._source(split))
+        check_tensors(tensors, self._source(split), n_trials, self.layout, len(self._pictures[split]))
+        check_values(tensors["responses"], split, self._source(split), self.layout.axis)
         if split == "train":
-            self._constant = constant_voxels(tensors["responses"], self._source(split))
+            self._constant = constant_places(tensors["responses"], self._source(split), self.layout.axis)
         return tensors
 
     def _check_unread(self, split: str, n_trials: int) -> None:
         """Of a split that nobody asked for: that it fits the description, where it is there at all."""
         path = Path(self._source(split))
         if path.exists():
-            check_tensors(map_tensors(path, f"the {split} split"), str(path), n_trials, self.n_voxels, None)
+            check_tensors(map_tensors(path, f"the {split} split"), str(path), n_trials, self.layout, None)
 
     def _check_captions(self, split: str) -> None:
-        n_given, n_stimuli = len(self._captions[split]), self._n_stimuli[split]
+        n_given, n_stimuli = len(self._captions[split]), len(self._pictures[split])
         if n_given != n_stimuli and (n_given > 0 or split == "train"):
             raise FileError(
-                f"captions.json in {self.folder} has captions for {n_given} {split} stimuli, stimuli/{split} holds "
+                f"captions.json in {self.folder} has captions for {n_given} {split} stimuli, and there are "
                 f"{n_stimuli} pictures: give one list of captions per picture"
             )
 
 
-def open_data(folder: Path | str, *, splits: Sequence[str] = SPLITS) -> DataFolder:
+def open_data(
+    folder: Path | str, *, splits: Sequence[str] = SPLITS, stimuli_root: Path | str | None = None
+) -> DataFolder:
     """Open a data folder and check all of it, except the insides of the pictures, which are checked when decoded.
 
     Parameters
     ----------
-    folder : a data folder of schema version 1 (docs/data_folder.md).
+    folder : a data folder of schema version 2, or 1 (docs/data_folder.md).
     splits : which splits are needed. The responses and pictures of another one may be missing; where its responses
         are there, they are only compared with the description and not read.
+    stimuli_root : the folder that holds the pictures of a data folder that only names them, where that is another one
+        than it states.
 
     Raises
     ------
@@ -246,20 +283,20 @@ def open_data(folder: Path | str, *, splits: Sequence[str] = SPLITS) -> DataFold
         what = "is a file" if folder.exists() else "does not exist"
         raise FileError(f"the data folder {folder} {what}: make one with md-train simulate fmri --out DATA")
     path = folder / "data.json"
-    description = read_json(path, "the data folder's description")
-    check_format(description, path, "data", VERSION)
-    check_description(description, str(path))
-    return DataFolder(folder, description, splits)
+    description = as_version_2(read_json(path, "the data folder's description"), path)
+    return DataFolder(folder, description, splits, None if stimuli_root is None else Path(stimuli_root))
 
 
-def write_data(
+def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject has a default)
     folder: Path | str,
     splits: Mapping[str, SplitData],
     *,
     subject: str,
-    rois: Mapping[str, tuple[int, int]],
-    modality: str = "fmri",
+    rois: Rois | None = None,
+    layout: ResponseLayout | None = None,
+    image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
     replace: bool = False,
 ) -> DataFolder:
     """Write a data folder, whole or not at all, and open it.
@@ -269,10 +306,13 @@ def write_data(
     folder : where; new or empty, or with `replace` a data folder, whose place the new one takes.
     splits : "train" and "test".
     subject : a name.
-    rois : name to (start, stop) in the voxel axis, contiguous from 0, in order.
-    modality : "fmri".
+    rois : fMRI: name to (start, stop) in the voxel axis, or to a set of voxels; regions may overlap.
+    layout : what one trial's responses are; needed for EEG and MEG, and instead of `rois`.
+    image_size : side of the square pictures in px; needed where all pictures stay where they lie, otherwise that of
+        the pictures.
     provenance : where the data come from: texts, numbers, lists, dictionaries; numpy's numbers and arrays, paths and
         dates are written as numbers, lists and texts.
+    files : name to path, of the files that the layout's signal chain names; they are copied.
     replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
         else as well, are never touched.
 
@@ -284,9 +324,9 @@ def write_data(
         The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
     check_target(folder, replace=replace)
-    prepared = _prepared(splits, subject=subject, rois=rois, modality=modality, provenance=provenance or {})
+    prepared = _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {})
     with claimed(folder, replace=replace):
-        return _write(Path(folder), *prepared)
+        return _write(Path(folder), prepared)
 
 
 def write_claimed(
@@ -294,45 +334,81 @@ def write_claimed(
     splits: Mapping[str, SplitData],
     *,
     subject: str,
-    rois: Mapping[str, tuple[int, int]],
-    modality: str = "fmri",
-    provenance: Mapping[str, Any],
+    rois: Rois | None = None,
+    layout: ResponseLayout | None = None,
+    image_size: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> DataFolder:
     """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.target.claimed`."""
-    prepared = _prepared(splits, subject=subject, rois=rois, modality=modality, provenance=provenance)
-    return _write(Path(folder), *prepared)
+    return _write(Path(folder), _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {}))
 
 
-def _prepared(splits: Mapping[str, SplitData], **about: Any) -> tuple[dict[str, Part], dict[str, Any]]:
-    """The splits in the schema's types and data.json, both checked as :func:`open_data` does."""
+@dataclass(frozen=True)
+class _Prepared:
+    """The splits in the schema's types, data.json, and the contents of other files, all checked as by open_data."""
+
+    parts: Mapping[str, Part]
+    description: Mapping[str, Any]
+    stimuli: Mapping[str, Any] | None
+    files: Mapping[str, bytes]
+
+
+def _prepared(
+    splits: Mapping[str, SplitData],
+    rois: Rois | None,
+    layout: ResponseLayout | None,
+    subject: str,
+    image_size: int | None,
+    provenance: Mapping[str, Any],
+    files: Mapping[str, Path],
+) -> _Prepared:
     parts = parts_of(splits)
-    description = description_of(parts, **about)
+    layout = layout_of(parts, layout, rois)
+    description = description_of(parts, subject=subject, layout=layout, image_size=image_size, provenance=provenance)
     try:
         check_description(description, "the data to write")
         for name in SPLITS:
-            _check_part(parts[name], name, description)
+            _check_part(parts[name], name, description, layout)
+        named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
+        stimuli = references_as_json(named) if named else None
+        contents = {name: _content(name, digest, files) for name, digest in files_of(layout.signal).items()}
     except FileError as error:
         raise InputError(str(error)) from None
-    return parts, description
+    return _Prepared(parts, description, stimuli, contents)
 
 
-def _write(folder: Path, parts: Mapping[str, Part], description: Mapping[str, Any]) -> DataFolder:
+def _content(name: str, digest: str, files: Mapping[str, Path]) -> bytes:
+    """The bytes of a file that the signal chain names."""
+    if name not in files:
+        raise InputError(f"the signal chain names {name}: give its path in `files`")
+    if sha256_of(files[name]) != digest:
+        raise InputError(f"{files[name]} has another SHA-256 than the signal chain states for {name}: correct it there")
+    return files[name].read_bytes()
+
+
+def _write(folder: Path, prepared: _Prepared) -> DataFolder:
+    parts = prepared.parts
     with replacing_folder(folder) as draft:
         for name in SPLITS:
-            _write_part(draft, name, parts[name], description["image_size"])
+            _write_part(draft, name, parts[name], prepared.description["image_size"])
+        for name, content in prepared.files.items():
+            write_bytes(draft / name, content)
+        if prepared.stimuli is not None:
+            write_json(draft / STIMULI, prepared.stimuli)
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
         write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
-        write_json(draft / "data.json", description)
+        write_json(draft / "data.json", prepared.description)
     return open_data(folder)
 
 
-def _check_part(part: Part, name: str, description: Mapping[str, Any]) -> None:
+def _check_part(part: Part, name: str, description: Mapping[str, Any], layout: ResponseLayout) -> None:
     source, responses = f"the {name} split to write", part.tensors["responses"]
     n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
-    check_tensors(part.tensors, source, n_trials, description["n_voxels"], n_stimuli)
-    check_values(responses, name, source)
+    check_tensors(part.tensors, source, n_trials, layout, n_stimuli)
+    check_values(responses, name, source, layout.axis)
     if name == "train":
-        constant_voxels(responses, source)
+        constant_places(responses, source, layout.axis)
     check_trial_ids(part.trial_ids, n_trials, source)
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
@@ -341,6 +417,8 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any]) -> None:
 
 def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
     write_tensors(draft / f"{name}.safetensors", part.tensors)
+    if part.references is not None:
+        return
     place = draft / "stimuli" / name
     place.mkdir(parents=True)
     for index in range(len(part.images)):
@@ -351,7 +429,8 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
 
 def _mark(folder: Path, splits: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
     """What tells one writing of a data folder, and of the responses that are mapped, from another."""
-    return {name: _mark_of(folder / name) for name in ("data.json", *(f"{split}.safetensors" for split in splits))}
+    names = ("data.json", STIMULI, *(f"{split}.safetensors" for split in splits))
+    return {name: _mark_of(folder / name) for name in names}
 
 
 def _mark_of(path: Path) -> tuple[int, int, int] | None:
@@ -362,51 +441,14 @@ def _mark_of(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _check_stimuli(folder: Path, split: str, image_size: int) -> int:
-    """Count the pictures of one split after looking at each one's name, kind, size and end."""
-    place = folder / "stimuli" / split
-    try:
-        names = sorted(path.name for path in place.iterdir() if not _is_hidden(path.name))
-    except OSError as error:
-        raise FileError(f"the {split} stimuli are missing: {place} cannot be read ({error.strerror})") from error
-    if not names:
-        raise FileError(f"the {split} stimuli are missing: {place} is empty, put 000000.png and so on there")
-    for index, name in enumerate(names):
-        if name != f"{index:06d}.png":
+def _check_files(layout: ResponseLayout, folder: Path) -> None:
+    """That the files that the signal chain names are there and are those of the data."""
+    for name, digest in files_of(layout.signal).items():
+        if sha256_of(folder / name) != digest:
             raise FileError(
-                f"{place} holds {name} where {index:06d}.png is expected: number the pictures from 000000.png "
-                "without gaps, and keep other files elsewhere"
+                f"{folder / name} has another SHA-256 than the signal chain in data.json states: copy the file that "
+                "was made with these data"
             )
-        _check_png(place / name, image_size)
-    return len(names)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or is_desktop(name)
-
-
-def _check_png(path: Path, image_size: int) -> None:
-    # The first 24 and the last 8 bytes tell kind, size and truncation at a thousandth of the cost of decoding.
-    try:
-        with open(path, "rb") as file:
-            head = file.read(24)
-            file.seek(-min(8, len(head)), 2)
-            tail = file.read()
-    except OSError as error:
-        raise FileError(f"the picture {path} cannot be read ({error.strerror}): check it") from error
-    if len(head) < 24 or not head.startswith(_PNG_START):
-        raise FileError(f"the picture {path} is not a PNG: convert it (runtime.images.write_png does)")
-    if tail != _PNG_END:
-        raise FileError(f"the picture {path} is truncated: write it again")
-    _check_size(path, int.from_bytes(head[16:20]), int.from_bytes(head[20:24]), image_size)
-
-
-def _check_size(path: Path, width: int, height: int, image_size: int) -> None:
-    if (width, height) != (image_size, image_size):
-        raise FileError(
-            f"the picture {path} is {width} x {height} px, the folder's image_size is {image_size!r:.20}: "
-            "make it that square (runtime.images.fit_square does)"
-        )
 
 
 def _captions(path: Path) -> dict[str, list[list[str]]]:

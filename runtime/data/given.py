@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, ShapeError, check_choice
+from .layout import ResponseLayout, Roi, Rois
 from .plain import plain_json
+from .references import Reference
 from .schema import SPLITS, VERSION
 from .trial_ids import default_trial_ids
 
@@ -27,15 +29,17 @@ class SplitData:
 
     Parameters
     ----------
-    responses : (n_trials, n_voxels), not normalised; written as float32. Whole numbers are taken as they are (NSD's
-        int16 are 300 times per cent signal change): divide them first where you want another unit.
+    responses : (n_trials, n_voxels) of fMRI, (n_trials, n_channels, n_times) of EEG and MEG; not normalised, written as
+        float32. Whole numbers are taken as they are (NSD's int16 are 300 times per cent signal change): divide them
+        first where you want another unit.
     stimulus : (n_trials,) whole numbers, which picture each trial showed, counted from 0.
     images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
-        one picture at a time, so that large stimuli need not be held together.
+        one picture at a time, so that large stimuli need not be held together. Or a list of what
+        :func:`~.references.refer` gives: then pictures stay where they lie, of whatever size.
     captions : captions per picture, a list of texts or a single text each; empty when there are none (the test split
         only).
-    noise_ceiling : (n_voxels,) in [0, 1], or None if unknown: the share of a trial's variance that the picture
-        explains, the variance of the signal taken over the training pictures.
+    noise_ceiling : of one trial's shape, in [0, 1], or None if unknown: the share of a trial's variance that the
+        picture explains, the variance of the signal taken over the training pictures.
     trial_ids : one text per trial, all different, or None for split/stimulus/repetition; see :mod:`.trial_ids`.
     """
 
@@ -49,12 +53,19 @@ class SplitData:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One split as it will be written: float32 and int64 `tensors`, `captions` as lists; `images` are made later."""
+    """One split as it will be written: float32 and int64 `tensors`, `captions` as lists; `images` are made later.
+
+    `references` are all of the pictures, where they stay elsewhere.
+    """
 
     tensors: dict[str, Array]
     images: Sequence[Any] | Array
     captions: list[list[str]]
     trial_ids: Sequence[str]
+
+    @property
+    def references(self) -> list[Reference] | None:
+        return references_in(self.images)
 
 
 def parts_of(splits: Mapping[str, SplitData]) -> dict[str, Part]:
@@ -80,21 +91,53 @@ def parts_of(splits: Mapping[str, SplitData]) -> dict[str, Part]:
     return {name: _part(splits[name], responses, name) for name, responses in (("train", train), ("test", test))}
 
 
+def layout_of(parts: Mapping[str, Part], layout: ResponseLayout | None, rois: Rois | None) -> ResponseLayout:
+    """The layout that was given; without one, that of fMRI responses with these rois.
+
+    Raises
+    ------
+    InputError
+        Both were given, or rois are wrong, or responses are no rows of voxels.
+    """
+    shape = parts["train"].tensors["responses"].shape[1:]
+    if layout is not None:
+        if rois is not None:
+            raise InputError("rois and a layout were both given: a layout has its own rois")
+        return layout
+    if len(shape) != 1:
+        raise ShapeError(
+            f"the responses of train are {parts['train'].tensors['responses'].shape}: expected (n_trials, n_voxels); "
+            "of EEG and MEG, give their layout too (runtime.data.layout.ResponseLayout)"
+        )
+    return ResponseLayout(modality="fmri", shape=shape, rois=None if rois is None else _rois(rois))
+
+
 def description_of(
-    parts: Mapping[str, Part], *, subject: str, rois: Mapping[str, Any], modality: str, provenance: Mapping[str, Any]
+    parts: Mapping[str, Part],
+    *,
+    subject: str,
+    layout: ResponseLayout,
+    image_size: int | None,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """data.json of these splits; what it says is checked by the schema."""
     return {
         "format": "minddiffuser-data",
         "version": VERSION,
         "subject": subject,
-        "modality": modality,
-        "n_voxels": int(parts["train"].tensors["responses"].shape[1]),
-        "rois": _rois(rois),
-        "image_size": int(_first(parts["train"].images, "train").shape[0]),
+        **layout.as_json(),
+        "image_size": _image_size(parts) if image_size is None else image_size,
         "provenance": plain_json(provenance, "provenance"),
         "splits": {name: {"n_trials": len(parts[name].tensors["responses"])} for name in SPLITS},
     }
+
+
+def _image_size(parts: Mapping[str, Part]) -> int:
+    """The side of the pictures, from the first that are given as pixels."""
+    for name in SPLITS:
+        if parts[name].references is None:
+            return int(_first(parts[name].images, name).shape[0])
+    raise InputError("the pictures stay where they lie, of whatever size: give image_size, the side in px of a square")
 
 
 def picture(image: Any, image_size: int, name: str) -> NDArray[np.uint8]:
@@ -161,16 +204,31 @@ def _part(split: SplitData, responses: NDArray[np.float32], name: str) -> Part:
         raise InputError(f"the pictures of {name} are a {type(split.images).__name__}: give an array or a list")
     if len(split.images) == 0:
         raise InputError(f"the {name} split has no picture: give at least one")
+    references = references_in(split.images)
+    if references is not None and len(references) < len(split.images):
+        raise InputError(f"some pictures of {name} are pixels and some lie elsewhere: give all in one way")
     ids = default_trial_ids(name, tensors["stimulus"]) if split.trial_ids is None else split.trial_ids
     return Part(tensors=tensors, images=split.images, captions=_captions(split.captions, name), trial_ids=ids)
 
 
+def references_in(images: Sequence[Any] | Array) -> list[Reference] | None:
+    """Those pictures of a list that stay where they lie; None where there are none.
+
+    A sequence that makes its pictures one at a time is not asked for any.
+    """
+    found = [image for image in images if isinstance(image, Reference)] if isinstance(images, list | tuple) else []
+    return found or None
+
+
 def _responses(given: ArrayLike, name: str) -> tuple[NDArray[np.float32], np.dtype[Any]]:
     array = _numbers(given, f"responses of {name}")
-    if array.ndim != 2:
-        raise ShapeError(f"the responses of {name} are {array.shape}: expected (n_trials, n_voxels)")
+    if array.ndim < 2:
+        raise ShapeError(
+            f"the responses of {name} are {array.shape}: expected (n_trials, n_voxels), or (n_trials, n_channels, "
+            "n_times)"
+        )
     if 0 in array.shape:
-        raise ShapeError(f"the responses of {name} are {array.shape}: a split has at least one trial and one voxel")
+        raise ShapeError(f"the responses of {name} are {array.shape}: a split has at least one trial and one value")
     if array.dtype == np.float32:
         return array, array.dtype
     with np.errstate(over="ignore"):
@@ -217,15 +275,19 @@ def _captions(given: Sequence[Sequence[str] | str] | None, name: str) -> list[li
     return [[str(text) if isinstance(text, str) else text for text in group] for group in groups]
 
 
-def _rois(rois: Mapping[str, Any]) -> dict[str, list[int]]:
+def _rois(rois: Mapping[str, Any]) -> dict[str, Roi]:
+    """Each as the layout has it; edges may be numpy's whole numbers."""
     if not isinstance(rois, Mapping):
         raise InputError(f"rois are a {type(rois).__name__}: give name to (start, stop), such as {{'V1': (0, 340)}}")
-    spans = {}
-    for name, span in rois.items():
+    found: dict[str, Roi] = {}
+    for name, roi in rois.items():
         if not isinstance(name, str):
             raise InputError(f"a roi is named {name!r:.40}: give a text")
         try:
-            spans[str(name)] = [operator.index(edge) for edge in span]
+            voxels = [operator.index(voxel) for voxel in roi]
         except TypeError:
-            raise InputError(f"roi {name!r} is {span!r:.60}: give (start, stop) in voxels, whole numbers") from None
-    return spans
+            raise InputError(
+                f"roi {name!r} is {roi!r:.60}: give (start, stop) in voxels, or a set of voxels, whole numbers"
+            ) from None
+        found[str(name)] = frozenset(voxels) if isinstance(roi, set | frozenset) else tuple(voxels)  # type: ignore[assignment]
+    return found

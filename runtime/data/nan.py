@@ -1,7 +1,12 @@
-"""Which voxels or trials hold NaN or infinite responses, and which of them costs less to leave out."""
+"""Which trials, and which voxels or channels, hold NaN or infinite responses, and what costs less to leave out.
+
+The place of a response is what the first axis of a trial counts: a voxel of fMRI, a channel of EEG and MEG. A channel
+has a hole in a trial where any of its samples is one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,79 +26,85 @@ class Holes:
 
     Attributes
     ----------
-    n_trials, n_voxels
+    n_trials, n_places
         Of the responses.
+    place
+        What a place is, in the singular: "voxel" or "channel".
     trials
         Trials with a hole.
     broken
-        Those of them in which more than half of the voxels are holes: leaving voxels out does not save them.
-    voxels
-        Voxels that are holes in a trial that is not broken.
+        Those of them in which more than half of the places are holes: leaving places out does not save them.
+    places
+        Places that are holes in a trial that is not broken.
     empty
-        Voxels that are holes in every trial.
+        Places that are holes in every trial.
     """
 
     n_trials: int
-    n_voxels: int
+    n_places: int
+    place: str
     trials: NDArray[np.intp]
     broken: NDArray[np.intp]
-    voxels: NDArray[np.intp]
+    places: NDArray[np.intp]
     empty: NDArray[np.intp]
 
     @property
-    def voxels_cost_less(self) -> bool:
-        """Whether leaving out the voxels (and the broken trials) loses a smaller share of the data than the trials."""
-        by_voxels = len(self.voxels) / self.n_voxels + len(self.broken) / self.n_trials
-        return len(self.broken) < len(self.trials) and by_voxels < len(self.trials) / self.n_trials
+    def places_cost_less(self) -> bool:
+        """Whether leaving out the places (and the broken trials) loses a smaller share of the data than the trials."""
+        by_places = len(self.places) / self.n_places + len(self.broken) / self.n_trials
+        return len(self.broken) < len(self.trials) and by_places < len(self.trials) / self.n_trials
 
     def cure(self) -> str:
         """What to leave out, cheapest first, with numbers."""
         trials = numbers("trial", self.trials)
-        if not self.voxels_cost_less:
+        if not self.places_cost_less:
             return f"leave {trials} out"
         also = f" and {numbers('trial', self.broken)}" if len(self.broken) else ""
-        return (
-            f"leave {numbers('voxel', self.voxels)}{also} out of both splits and keep the rest, or leave {trials} out"
-        )
+        places = numbers(self.place, self.places)
+        return f"leave {places}{also} out of both splits and keep the rest, or leave {trials} out"
 
 
-def find_holes(responses: Array) -> Holes | None:
+def find_holes(responses: Array, place: str = "voxel") -> Holes | None:
     """Look for NaN and infinite values.
 
     Parameters
     ----------
     responses
-        (n_trials, n_voxels) float, mapped or in memory.
+        (n_trials, n_places, …) float, mapped or in memory.
+    place
+        What a place is: "voxel" or "channel".
 
     Returns
     -------
     Holes, or None where every value is finite.
     """
-    n_trials, n_voxels = responses.shape
+    n_trials, n_places = responses.shape[:2]
     per_trial = np.zeros(n_trials, np.int64)
-    per_voxel, spared = np.zeros(n_voxels, np.int64), np.zeros(n_voxels, np.int64)
-    for part in chunks(n_trials, n_voxels):
+    per_place, spared = np.zeros(n_places, np.int64), np.zeros(n_places, np.int64)
+    for part in chunks(responses.shape):
         bad = ~np.isfinite(responses[part])
         if not bad.any():
             continue
+        bad = bad.reshape(*bad.shape[:2], -1).any(axis=2)
         per_trial[part] = bad.sum(axis=1)
-        per_voxel += bad.sum(axis=0)
-        spared += bad[per_trial[part] * 2 <= n_voxels].sum(axis=0)
+        per_place += bad.sum(axis=0)
+        spared += bad[per_trial[part] * 2 <= n_places].sum(axis=0)
     if not per_trial.any():
         return None
     return Holes(
         n_trials=n_trials,
-        n_voxels=n_voxels,
+        n_places=n_places,
+        place=place,
         trials=np.flatnonzero(per_trial),
-        broken=np.flatnonzero(per_trial * 2 > n_voxels),
-        voxels=np.flatnonzero(spared),
-        empty=np.flatnonzero(per_voxel == n_trials),
+        broken=np.flatnonzero(per_trial * 2 > n_places),
+        places=np.flatnonzero(spared),
+        empty=np.flatnonzero(per_place == n_trials),
     )
 
 
-def chunks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Slices over rows that together cover them, each of some million values."""
-    rows = max(1, _CHUNK_VALUES // max(1, n_columns))
+def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices over the first axis that together cover it, each of some million values."""
+    n_rows, rows = shape[0], max(1, _CHUNK_VALUES // max(1, math.prod(shape[1:])))
     return (slice(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows))
 
 

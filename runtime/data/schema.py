@@ -1,28 +1,47 @@
-"""What a data folder of schema version 1 must satisfy; each breach is one sentence."""
+"""What a data folder must satisfy; each breach is one sentence.
+
+Version 2 is described here. Version 1, which knew fMRI alone, is read as version 2.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, InputError
+from ..files import check_format
+from .layout import ResponseLayout
 from .nan import chunks, find_holes, numbers
 from .plain import is_text, is_whole, plain_json
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "test")
-MODALITIES = ("fmri",)
+_READ = (1, 2)
 
 
-def check_description(description: Mapping[str, Any], source: str) -> None:
-    """Refuse a data.json with missing fields, wrong types, or ROIs that do not tile the voxels."""
+def as_version_2(description: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A data.json of any version that is read, as one of version 2.
+
+    Raises
+    ------
+    FileError
+        It is of another format or version.
+    """
+    version = description.get("version")
+    check_format(description, path, "data", version if version in _READ else VERSION)  # type: ignore[arg-type]
+    if version == VERSION:
+        return dict(description)
+    return {**description, "version": VERSION, "response_shape": [description.get("n_voxels")]}
+
+
+def check_description(description: Mapping[str, Any], source: str) -> ResponseLayout:
+    """Refuse a data.json of version 2 with missing fields or wrong types; returns the layout of its responses."""
     _require(is_text(description.get("subject")), source, "subject", "a name")
-    _require(description.get("modality") in MODALITIES, source, "modality", " or ".join(map(repr, MODALITIES)))
-    for name in ("n_voxels", "image_size"):
-        _require(_is_count(description.get(name)), source, name, "a whole number above 0")
+    _require(_is_count(description.get("image_size")), source, "image_size", "a whole number above 0")
     _require(isinstance(description.get("provenance"), dict), source, "provenance", "an object, at least {}")
     try:
         plain_json(description["provenance"], "provenance")
@@ -34,42 +53,22 @@ def check_description(description: Mapping[str, Any], source: str) -> None:
         part = splits.get(split) if isinstance(splits, dict) else None
         good = isinstance(part, dict) and _is_count(part.get("n_trials"))
         _require(good, source, f"splits.{split}.n_trials", "a whole number above 0")
-    _check_rois(description.get("rois"), description["n_voxels"], source)
-
-
-def _check_rois(rois: object, n_voxels: int, source: str) -> None:
-    if not isinstance(rois, dict) or not rois:
-        raise FileError(f"rois in {source} is {rois!r:.60}: give an object of name to [start, stop]")
-    expected = 0
-    for name, span in rois.items():
-        if not (isinstance(span, list | tuple) and len(span) == 2 and all(is_whole(edge) for edge in span)):
-            raise FileError(f"roi {name!r:.40} in {source} is {span!r:.60}: give [start, stop] in voxels")
-        start, stop = span
-        if not is_text(name) or start != expected or stop <= start:
-            raise FileError(
-                f"roi {name!r:.40} in {source} spans {start!r:.20} to {stop!r:.20}: ROIs are named, follow each other "
-                f"from voxel 0 without gap or overlap, and this one must start at {expected!r:.20}"
-            )
-        expected = stop
-    if expected != n_voxels:
-        raise FileError(
-            f"the rois in {source} end at voxel {expected!r:.20}, n_voxels is {n_voxels!r:.20}: they must agree"
-        )
+    return ResponseLayout.from_json(description, source)
 
 
 def check_tensors(
-    tensors: Mapping[str, NDArray[Any]], source: str, n_trials: int, n_voxels: int, n_stimuli: int | None
+    tensors: Mapping[str, NDArray[Any]], source: str, n_trials: int, layout: ResponseLayout, n_stimuli: int | None
 ) -> None:
     """Refuse arrays of one split whose names, dtypes, shapes or values do not fit the description.
 
     Responses may be mapped: their values are not looked at. `n_stimuli` None leaves the values of all arrays alone.
     """
     wanted: dict[str, tuple[type, tuple[int, ...]]] = {
-        "responses": (np.float32, (n_trials, n_voxels)),
+        "responses": (np.float32, (n_trials, *layout.shape)),
         "stimulus": (np.int64, (n_trials,)),
     }
     if "noise_ceiling" in tensors:
-        wanted["noise_ceiling"] = (np.float32, (n_voxels,))
+        wanted["noise_ceiling"] = (np.float32, layout.shape)
     for name, (dtype, shape) in wanted.items():
         if name not in tensors:
             raise FileError(f"{source} has no array {name!r} (it has {', '.join(sorted(tensors)) or 'none'}): add it")
@@ -77,11 +76,11 @@ def check_tensors(
         if array.dtype != dtype or array.shape != shape:
             raise FileError(
                 f"{name} in {source} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {str(shape):.60} "
-                "(n_trials and n_voxels of data.json): write it again"
+                "(n_trials and response_shape of data.json): write it again"
             )
     if n_stimuli is not None:
         _check_stimulus(tensors["stimulus"], source, n_stimuli)
-        _check_ceiling(tensors.get("noise_ceiling"), source)
+        _check_ceiling(tensors.get("noise_ceiling"), source, layout)
 
 
 def _check_stimulus(stimulus: NDArray[np.int64], source: str, n_stimuli: int) -> None:
@@ -94,45 +93,56 @@ def _check_stimulus(stimulus: NDArray[np.int64], source: str, n_stimuli: int) ->
     raise FileError(f"{said}, counted from 0: correct the index or add the picture")
 
 
-def _check_ceiling(ceiling: NDArray[np.float32] | None, source: str) -> None:
+def _check_ceiling(ceiling: NDArray[np.float32] | None, source: str, layout: ResponseLayout) -> None:
     if ceiling is None:
         return
-    missing = np.flatnonzero(np.isnan(ceiling))
+    place = layout.axis
+    missing = _places(np.isnan(ceiling))
     if len(missing):
         raise FileError(
-            f"noise_ceiling in {source} is NaN in {numbers('voxel', missing)}: give 0 where it could not be computed, "
+            f"noise_ceiling in {source} is NaN in {numbers(place, missing)}: give 0 where it could not be computed, "
             "or leave the array out"
         )
-    outside = np.flatnonzero((ceiling < 0) | (ceiling > 1))
-    if len(outside):
+    bad = (ceiling < 0) | (ceiling > 1)
+    if bad.any():
         percent = ceiling.min() >= 0 and 1 < ceiling.max() <= 100
         cure = "divide it by 100" if percent else "bring it to 0 to 1"
         raise FileError(
-            f"noise_ceiling in {source} has values outside 0 to 1 (first: {ceiling[outside[0]]:g} in voxel "
-            f"{outside[0]}): it is a share of variance, not percent, so {cure}"
+            f"noise_ceiling in {source} has values outside 0 to 1 (first: {ceiling[bad][0]:g} in {place} "
+            f"{_places(bad)[0]}): it is a share of variance, not percent, so {cure}"
         )
 
 
-def check_values(responses: NDArray[np.float32], split: str, source: str) -> None:
+def _places(bad: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Numbers of the voxels or channels of `bad` (n_places, …) in which anything is true."""
+    return np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+
+
+def check_values(responses: NDArray[np.float32], split: str, source: str, place: str) -> None:
     """Refuse responses with holes that cannot be worked around, and training trials that hold no recording.
 
     In the test split a trial with NaN is left to the run, which leaves it out and says so; but not if all are so.
+
+    Parameters
+    ----------
+    responses : (n_trials, n_places, …) float32, mapped or in memory.
+    place : what a place is: "voxel" or "channel".
     """
-    holes = find_holes(responses)
+    holes = find_holes(responses, place)
     if holes is not None and len(holes.broken) == holes.n_trials:
         raise FileError(
-            f"every trial in {source} is NaN or infinite in more than half of the voxels ({holes.n_trials} trials): "
+            f"every trial in {source} is NaN or infinite in more than half of the {place}s ({holes.n_trials} trials): "
             "check how the responses were exported"
         )
     if holes is not None and holes.n_trials == 1:
         raise FileError(
-            f"the only trial in {source} holds NaN or infinite responses in {numbers('voxel', holes.voxels)}: check "
+            f"the only trial in {source} holds NaN or infinite responses in {numbers(place, holes.places)}: check "
             "how it was exported, or give another trial"
         )
     if holes is not None and len(holes.empty):
         raise FileError(
-            f"{len(holes.empty)} of {holes.n_voxels} voxels in {source} are NaN or infinite in every trial "
-            f"(first: voxel {holes.empty[0]}): leave these voxels out"
+            f"{len(holes.empty)} of {holes.n_places} {place}s in {source} are NaN or infinite in every trial "
+            f"(first: {place} {holes.empty[0]}): leave these {place}s out"
         )
     if holes is not None and (split == "train" or len(holes.trials) == holes.n_trials):
         raise FileError(
@@ -140,38 +150,36 @@ def check_values(responses: NDArray[np.float32], split: str, source: str) -> Non
             f"(first: trial {holes.trials[0]}): {holes.cure()}"
         )
     if split == "train":
-        _check_flat(responses, source)
+        _check_flat(responses, source, place)
 
 
-def _check_flat(responses: NDArray[np.float32], source: str) -> None:
-    """A row of equal values is what a recording that broke off is filled with; a run skips such test trials."""
-    if responses.shape[1] == 1:
+def _check_flat(responses: NDArray[np.float32], source: str, place: str) -> None:
+    """A trial of equal values is what a recording that broke off is filled with; a run skips such test trials."""
+    rows = responses.reshape(len(responses), -1)
+    if rows.shape[1] == 1:
         return
-    flat = [
-        part.start + np.flatnonzero((responses[part] == responses[part, :1]).all(axis=1))
-        for part in chunks(*responses.shape)
-    ]
+    flat = [part.start + np.flatnonzero((rows[part] == rows[part, :1]).all(axis=1)) for part in chunks(rows.shape)]
     trials = np.concatenate(flat)
     if len(trials):
         raise FileError(
-            f"{numbers('trial', trials)} in {source} hold one value in all voxels ({responses[trials[0], 0]:g}), which "
+            f"{numbers('trial', trials)} in {source} hold one value in all {place}s ({rows[trials[0], 0]:g}), which "
             "no recording does: leave what was not recorded out"
         )
 
 
-def constant_voxels(responses: NDArray[np.float32], source: str) -> NDArray[np.intp]:
-    """Voxels that never change over the training trials; refused where there is no other."""
+def constant_places(responses: NDArray[np.float32], source: str, place: str) -> NDArray[np.intp]:
+    """Voxels or channels that never change over the training trials; refused where there is no other."""
     if len(responses) == 1:
         raise FileError(f"{source} has a single trial: decoders need many, give at least some hundred")
-    same = np.ones(responses.shape[1], bool)
-    for part in chunks(*responses.shape):
-        same &= (responses[part] == responses[:1]).all(axis=0)
-    if same.all():
+    changing = np.zeros(responses.shape[1], bool)
+    for part in chunks(responses.shape):
+        changing[_places((responses[part] != responses[:1]).any(axis=0))] = True
+    if not changing.any():
         raise FileError(
-            f"every voxel in {source} is constant, all {len(responses)} trials are the same: check how they "
+            f"every {place} in {source} is constant, all {len(responses)} trials are the same: check how they "
             "were exported"
         )
-    return np.flatnonzero(same)
+    return np.flatnonzero(~changing)
 
 
 def check_captions(captions: object, split: str, source: str) -> None:

@@ -11,19 +11,22 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ..errors import FileError
-from ..files import check_format, read_json
+from ..errors import FileError, InputError
+from ..files import read_json
 from ..locks import beside as lock_of
 from ..locks import locked
 from ..output import is_desktop
-from .schema import SPLITS, VERSION
+from .chain import check_chain, files_of
+from .pictures import STIMULI
+from .schema import SPLITS, as_version_2
 from .trial_ids import TRIAL_IDS
 
-_CONTENT = ("data.json", "captions.json", TRIAL_IDS, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
+_CONTENT = ("data.json", "captions.json", TRIAL_IDS, STIMULI, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
 _PICTURE = re.compile(r"\d{6,}\.png")
 
 
@@ -78,12 +81,12 @@ def _check_free(folder: Path, shown: Path, replace: bool) -> None:
 
 def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
     try:
-        check_format(read_json(folder / "data.json", "the description"), folder / "data.json", "data", VERSION)
+        description = as_version_2(read_json(folder / "data.json", "the description"), folder / "data.json")
     except FileError:
         raise FileError(f"{shown} holds other files and is not a data folder: choose a new or empty folder") from None
     if not replace:
         raise FileError(f"{shown} is a data folder already: choose another name, or replace it with --force")
-    stray = _stray(folder)
+    stray = _stray(folder, _own_files(description))
     if stray is not None:
         raise FileError(
             f"{shown} holds {stray}, which is no part of a data folder and would be lost: "
@@ -97,9 +100,19 @@ def _is_empty(folder: Path) -> bool:
     return all(is_desktop(path.name) for path in folder.iterdir())
 
 
-def _stray(folder: Path) -> str | None:
+def _own_files(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files that the signal chain names, in whatever state the description is: the folder is to be replaced."""
+    try:
+        signal = description.get("signal")
+        check_chain(signal)
+        return tuple(files_of(signal))
+    except InputError:
+        return ()
+
+
+def _stray(folder: Path, own: tuple[str, ...]) -> str | None:
     """Something in a data folder that does not belong there, relative to it."""
-    allowed = [("", _CONTENT), ("stimuli", SPLITS)]
+    allowed = [("", (*_CONTENT, *own)), ("stimuli", SPLITS)]
     for place, names in allowed:
         if (folder / place).is_dir():
             for path in sorted((folder / place).iterdir()):

@@ -417,7 +417,7 @@ def test_small_world_end_to_end(tmp_path: Path, small_world: Path) -> None:
     assert data.responses("train").shape == (12, 2000)
     assert data.image_size == 32
     assert np.abs(data.responses("train")).max() < 20
-    assert len(data.constant_voxels) == 0
+    assert len(data.constant_places) == 0
     assert reports == [
         ("train pictures", 0, 12),
         ("train pictures", 12, 12),

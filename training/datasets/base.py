@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import check_choice
 
-# name -> (module, function that opens a path). A new data set is one file in this package and one line here.
+# name -> (module, function that opens a path, with a `stimuli_root` that is None or where the pictures lie). A new data
+# set is one file in this package and one line here.
 DATASETS: dict[str, tuple[str, str]] = {"folder": ("...runtime.data.folder", "open_data")}
 
 
@@ -81,13 +82,14 @@ def pictures_shown(data: Data, split: str) -> NDArray[np.int64]:
     return np.array(same, np.int64)[stimulus]
 
 
-def open_dataset(name: str, path: Path | str) -> Data:
+def open_dataset(name: str, path: Path | str, *, stimuli_root: Path | None = None) -> Data:
     """Open a data set of a registered kind.
 
     Parameters
     ----------
     name : a key of DATASETS.
     path : where it is.
+    stimuli_root : where its pictures lie, if elsewhere than it states.
 
     Raises
     ------
@@ -98,6 +100,6 @@ def open_dataset(name: str, path: Path | str) -> Data:
     """
     check_choice("data set", name, DATASETS)
     module, attribute = DATASETS[name]
-    opened: Any = getattr(import_module(module, __package__), attribute)(Path(path))
+    opened: Any = getattr(import_module(module, __package__), attribute)(Path(path), stimuli_root=stimuli_root)
     data: Data = opened
     return data

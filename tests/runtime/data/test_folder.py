@@ -64,7 +64,7 @@ def test_round_trip(folder: Path) -> None:
     assert (data.image_size, data.provenance) == (SIZE, {"scanner": "7 T"})
     np.testing.assert_array_equal(data.noise_ceiling("train"), split(0, 4, 6).noise_ceiling)
     assert data.noise_ceiling("test") is None
-    assert len(data.constant_voxels) == 0
+    assert len(data.constant_places) == 0
 
 
 def test_part_of_the_images(folder: Path) -> None:
@@ -108,12 +108,12 @@ def test_hash_is_the_documented_one(folder: Path) -> None:
     assert open_data(folder).hash("train") == digest.hexdigest()
 
 
-def test_constant_voxels_are_listed_and_bad_test_trials_kept(tmp_path: Path) -> None:
+def test_constant_places_are_listed_and_bad_test_trials_kept(tmp_path: Path) -> None:
     train, test = split(0, 4, 6), split(1, 2, 3, captions=False)
     train.responses[:, [2, 5]] = (3.0, 0.0)
     test.responses[1, 4] = np.nan
     data = write(tmp_path / "data", splits={"train": train, "test": test})
-    assert data.constant_voxels.tolist() == [2, 5]
+    assert data.constant_places.tolist() == [2, 5]
     np.testing.assert_array_equal(data.responses("test"), test.responses)
 
 
@@ -194,23 +194,23 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "json list": (put("data.json", b"[]"), "holds a list"),
     "other format": (data_json(lambda d: d.update(format="minddiffuser-run")), "not a MindDiffuser data"),
-    "newer version": (data_json(lambda d: d.update(version=2)), "version 2, this release reads version 1"),
+    "newer version": (data_json(lambda d: d.update(version=3)), "version 3, this release reads version 2"),
     "no subject": (data_json(drop("subject")), "subject in .* is missing or wrong"),
     "empty subject": (data_json(lambda d: d.update(subject="")), "subject"),
-    "other modality": (data_json(lambda d: d.update(modality="eeg")), "modality .*'fmri'"),
-    "n_voxels text": (data_json(lambda d: d.update(n_voxels="7")), "n_voxels"),
-    "n_voxels true": (data_json(lambda d: d.update(n_voxels=True)), "n_voxels"),
+    "other modality": (data_json(lambda d: d.update(modality="eeg")), "rois are given for eeg|eeg has"),
+    "unknown modality": (data_json(lambda d: d.update(modality="ecog")), "modality is 'ecog': give one of fmri, eeg"),
+    "shape text": (data_json(lambda d: d.update(response_shape="7")), "response_shape is '7'"),
+    "shape true": (data_json(lambda d: d.update(response_shape=[True])), "response_shape is .True."),
+    "shape of eeg": (data_json(lambda d: d.update(response_shape=[7, 1])), r"fmri has \(n_voxels,\)"),
     "image_size 0": (data_json(lambda d: d.update(image_size=0)), "image_size"),
     "provenance list": (data_json(lambda d: d.update(provenance=[])), "provenance"),
     "splits list": (data_json(lambda d: d.update(splits=[])), "splits"),
     "no test count": (data_json(lambda d: d["splits"].pop("test")), "splits.test.n_trials"),
-    "rois gap": (data_json(lambda d: d["rois"].update(LO=[5, 7])), "'LO' .* must start at 4"),
-    "rois overlap": (data_json(lambda d: d["rois"].update(LO=[3, 7])), "'LO' .* must start at 4"),
-    "rois backwards": (data_json(lambda d: d["rois"].update(LO=[4, 4])), "'LO'"),
-    "rois short": (data_json(lambda d: d["rois"].update(LO=[4, 6])), "end at voxel 6, n_voxels is 7"),
-    "rois list": (data_json(lambda d: d.update(rois=[[0, 7]])), "rois in"),
+    "rois backwards": (data_json(lambda d: d["rois"].update(LO=[4, 4])), "'LO' spans voxels 4 to 4"),
+    "rois beyond": (data_json(lambda d: d["rois"].update(LO=[4, 8])), "'LO' spans voxels 4 to 8, and there are 7"),
+    "rois list": (data_json(lambda d: d.update(rois=[[0, 7]])), "rois is"),
     "rois text": (data_json(lambda d: d["rois"].update(LO="4:7")), "give .start, stop."),
-    "n_voxels other": (data_json(lambda d: (d.update(n_voxels=9), d["rois"].update(LO=[4, 9]))), r"\(6, 9\)"),
+    "shape other": (data_json(lambda d: d.update(response_shape=[9])), r"\(6, 9\)"),
     "n_trials other": (data_json(lambda d: d["splits"]["train"].update(n_trials=5)), r"\(6, 7\), expected .* \(5, 7\)"),
     "responses missing": (tensors(drop("responses")), "no array 'responses'"),
     "stimulus missing": (tensors(drop("stimulus")), "no array 'stimulus'"),
@@ -309,7 +309,7 @@ json_values = st.recursive(
     max_leaves=6,
 )
 spots = st.sampled_from(
-    ["format", "version", "subject", "modality", "n_voxels", "rois", "image_size", "provenance", "splits"]
+    ["format", "version", "subject", "modality", "response_shape", "rois", "image_size", "provenance", "splits"]
 )
 
 
@@ -367,9 +367,8 @@ def test_write_refuses_what_open_would(tmp_path: Path) -> None:
         ({"splits": changed(images=list(good.images[:3]) + [good.images[0, :, :4]])}, "train picture 3"),
         ({"splits": {"train": good}}, "test split is missing"),
         ({"splits": {**changed(), "val": test}}, "'val' is unknown"),
-        ({"rois": {"V1": (0, 6)}}, "end at voxel 6"),
+        ({"rois": {"V1": (0, 8)}}, "'V1' spans voxels 0 to 8"),
         ({"subject": ""}, "subject"),
-        ({"modality": "eeg"}, "modality"),
     ]
     for change, message in cases:
         with pytest.raises(InputError, match=message):
@@ -515,7 +514,7 @@ def test_responses_that_are_rewritten_in_place_are_not_used(cut: bool, folder: P
 
 
 def test_copies_of_a_picture_have_one_id(folder: Path) -> None:
-    first, *_, last = open_data(folder).image_paths("train")
+    first, *_, last = open_data(folder).pictures("train")
     last.write_bytes(first.read_bytes())
     ids = open_data(folder).picture_ids("train")
     assert ids[0] == ids[-1]

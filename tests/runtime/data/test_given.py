@@ -86,7 +86,7 @@ def test_a_test_split_of_one_trial(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one trial": ({"responses": ROWS[:1], "stimulus": [0]}, "train split .* has a single trial"),
     "no trial": ({"responses": ROWS[:0], "stimulus": []}, r"\(0, 6\): a split has at least one trial"),
-    "no voxel": ({"responses": ROWS[:, :0]}, "at least one trial and one voxel"),
+    "no voxel": ({"responses": ROWS[:, :0]}, "at least one trial and one value"),
     "flat": ({"responses": ROWS[0]}, r"\(6,\): expected \(n_trials, n_voxels\)"),
     "the same rows": ({"responses": np.tile(ROWS[:1], (5, 1))}, "every voxel .* all 5 trials are the same"),
     "zeros": (
@@ -129,11 +129,11 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("rois", "told"),
     [
-        ({"V1": (0, 3.5)}, r"roi 'V1' is \(0, 3.5\): give .start, stop. in voxels, whole numbers"),
+        ({"V1": (0, 3.5)}, r"roi 'V1' is \(0, 3.5\): give .start, stop. in voxels, or a set of voxels"),
         ({"V1": 6}, "roi 'V1' is 6"),
         ({1: (0, 6)}, "named 1: give a text"),
         ([("V1", (0, 6))], "rois are a list"),
-        ({"V1": (0, 2), "V2": (3, 6)}, "'V2' .* must start at 2"),
+        ({"V1": (0, 2), "V2": (3, 9)}, "'V2' spans voxels 3 to 9, and there are 6"),
         ({}, "rois"),
     ],
 )

@@ -28,7 +28,7 @@ def test_the_same_holes_however_the_rows_are_cut(chunk: int, monkeypatch: pytest
     assert holes is not None
     assert holes.trials.tolist() == list(range(200))
     assert holes.broken.tolist() == [77]
-    assert holes.voxels.tolist() == [3, 9, 49]
+    assert holes.places.tolist() == [3, 9, 49]
     assert holes.empty.tolist() == [49]
 
 
@@ -66,16 +66,27 @@ def test_following_the_cure_leaves_none() -> None:
         rows[rng.integers(60)] = np.nan
         holes = find_holes(rows)
         assert holes is not None
-        assert find_holes(np.delete(np.delete(rows, holes.broken, 0), holes.voxels, 1)) is None
+        assert find_holes(np.delete(np.delete(rows, holes.broken, 0), holes.places, 1)) is None
         assert find_holes(np.delete(rows, holes.trials, 0)) is None
+
+
+def test_a_channel_has_a_hole_where_one_of_its_samples_is_one() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 6, 9)).astype(np.float32)
+    rows[3:20, 4, 7] = np.nan
+    rows[30, :, 0] = np.inf
+    holes = find_holes(rows, "channel")
+    assert holes is not None
+    assert (holes.n_trials, holes.n_places) == (40, 6)
+    assert (holes.places.tolist(), holes.broken.tolist(), holes.empty.tolist()) == ([4], [30], [])
+    assert holes.cure().startswith("leave channel 4 and trial 30 out of both splits")
 
 
 def test_chunks_cover_the_rows_once() -> None:
     covered = np.zeros(1000, int)
-    for part in chunks(1000, 1 << 20):
+    for part in chunks((1000, 1 << 20)):
         covered[part] += 1
     assert (covered == 1).all()
-    assert list(chunks(0, 5)) == []
+    assert list(chunks((0, 5))) == []
 
 
 def test_numbers() -> None:
