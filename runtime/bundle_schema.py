@@ -326,13 +326,21 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         models_hash=_hash(models.get("hash")),
         checkpoint_hash=_hash(checkpoint.get("hash")),
         subject=checkpoint.get("subject").text(),
-        layout=ResponseLayout.from_json(top.get("layout").object(), f"{path}, 'layout'"),
+        layout=_layout(top.get("layout")),
         preset=top.get("preset").text(),
         image_size=top.get("image_size").whole(),
         shapes=_shapes(top.get("shapes")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
     )
+
+
+def _layout(field: _Field) -> ResponseLayout:
+    content = field.object()
+    try:
+        return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
+    except FileError as error:
+        raise FileError(f"{error}: {ADVICE}") from error
 
 
 def _hash(field: _Field) -> str:

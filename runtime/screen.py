@@ -95,7 +95,7 @@ def screen(rows: Rows, training: TrainingStatistics, *, left_out: Collection[int
         flat = responses.reshape(len(responses), -1)  # a view: what is replaced there is replaced here
         warnings = _check_scores(flat, good, skipped, training)
     looked_at = rows if len(trials) == len(rows) else [rows[trial] for trial in trials]
-    cure = _voxels_to_leave_out(looked_at, shape[0]) if len(shape) == 1 else None
+    cure = _places_to_leave_out(looked_at, shape)
     if len(skipped) == len(trials):
         first = min(skipped)
         raise InputError(
@@ -149,15 +149,15 @@ def _places(values: NDArray[np.intp], training: TrainingStatistics) -> str:
     return f"channel {named}" if len(channels) == 1 else f"{len(channels)} channels ({named}{more})"
 
 
-def _voxels_to_leave_out(rows: Rows, n_voxels: int) -> str | None:
-    """What a person can do where few voxels hold the NaN of many trials, so that no trial is lost; else None."""
-    whole = [row for row in rows if len(row) == n_voxels]
-    holes = find_holes(rows if isinstance(rows, np.ndarray) else np.stack(whole)) if whole else None
+def _places_to_leave_out(rows: Rows, shape: tuple[int, ...]) -> str | None:
+    """What a person can do where few voxels or channels hold the NaN of many trials; else None."""
+    whole, place = [row for row in rows if np.shape(row) == shape], "voxel" if len(shape) == 1 else "channel"
+    holes = find_holes(rows if isinstance(rows, np.ndarray) else np.stack(whole), place) if whole else None
     n_saved = 0 if holes is None else len(holes.trials) - len(holes.broken)
     if holes is None or n_saved < 2 or not holes.places_cost_less:
         return None
     return (
-        f"{n_saved} trials hold NaN or infinite values in {numbers('voxel', holes.places)} only: leave these voxels "
+        f"{n_saved} trials hold NaN or infinite values in {numbers(place, holes.places)} only: leave these {place}s "
         "out, of the training data too, and fit again, and those trials can be reconstructed"
     )
 

@@ -18,7 +18,16 @@ from ..files import sha256_of
 from ..scale import TrainingStatistics
 from ..screen import screen, sizes
 from .base import Array, Decoder, Float32, Stored, open_decoder
-from .files import DESCRIPTION, decoder_part, file_name, read_description, read_mask, read_part, verify_files
+from .files import (
+    DESCRIPTION,
+    decoder_part,
+    file_name,
+    read_description,
+    read_layout,
+    read_mask,
+    read_part,
+    verify_files,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Checkpoint:
         self.preset: str = description["preset"]
         self.models_name: str = description["models"]["name"]
         self.models_hash: str = description["models"]["hash"]
-        self.layout = ResponseLayout.from_json(description.get("layout"), f"{folder / DESCRIPTION}, 'layout'")
+        self.layout = read_layout(folder, description)
         self.image_size: int = description["image_size"]
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in description["shapes"].items()}
         trial = (np.float32, self.layout.shape)

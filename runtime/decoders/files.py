@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.layout import ResponseLayout
 from ..errors import FileError, InputError
 from ..files import check_format, read_json, sha256_of
 from .base import FEATURES, KINDS, RANKS, REQUIRED_FEATURES, Array, Expected, read_arrays
@@ -114,6 +115,20 @@ def _need(good: bool, path: Path, field: str, expected: str) -> None:
 def parts(content: Mapping[str, Any]) -> list[str]:
     """Every file of a checkpoint besides its description."""
     return ["normaliser", "constants", "mask", *(decoder_part(made["features"]) for made in content["decoders"])]
+
+
+def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
+    """What one trial's responses are, by a checkpoint's description.
+
+    Raises
+    ------
+    FileError
+        The field is missing or wrong.
+    """
+    try:
+        return ResponseLayout.from_json(content.get("layout"), f"{folder / DESCRIPTION}, field 'layout'")
+    except FileError as error:
+        raise FileError(f"{error}: fit the checkpoint again") from error
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:

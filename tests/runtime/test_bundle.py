@@ -83,8 +83,8 @@ def test_a_good_bundle(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.hash == hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     assert bundle.manifest == manifest_of(folder)
-    assert (bundle.version, bundle.models_name, bundle.models_hash) == (1, "small", "ab" * 32)
-    assert (bundle.checkpoint_hash, bundle.subject, bundle.modality) == ("cd" * 32, "someone", "fmri")
+    assert (bundle.version, bundle.models_name, bundle.models_hash) == (2, "small", "ab" * 32)
+    assert (bundle.checkpoint_hash, bundle.subject, bundle.layout.modality) == ("cd" * 32, "someone", "fmri")
     assert (bundle.preset, bundle.image_size, bundle.layout.shape) == ("reference", 16, (12,))
     assert bundle.shapes == small.SHAPES
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
@@ -213,8 +213,8 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b"{}", "format none"),
         (b'{"format": "minddiffuser-bundle"}', "'version' is missing, expected a whole number"),
         (b'{"format": "minddiffuser-bundle", "version": true}', "'version' is True"),
-        (b'{"format": "minddiffuser-bundle", "version": 0}', "'version' is 0, expected version 1"),
-        (b'{"format": "minddiffuser-bundle", "version": 2}', "newer release .*upgrade"),
+        (b'{"format": "minddiffuser-bundle", "version": 1}', "'version' is 1, expected version 2"),
+        (b'{"format": "minddiffuser-bundle", "version": 3}', "newer release .*upgrade"),
     ],
 )
 def test_manifests_that_cannot_be_read(data: bytes, told: str, folder: Path) -> None:
@@ -259,7 +259,7 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
     "name": (put("models", "name", value=""), "'models.name' is '', expected a text"),
     "escape": (put("checkpoint", "subject", value="\x1b[2J"), r"'checkpoint.subject' is '\\x1b\[2J', .*printable"),
     "surrogate": (put("preset", value="\ud800"), r"'preset' is '\\ud800'"),
-    "long": (put("checkpoint", "modality", value="x" * 100_000), r"is 'x{76}\.\.\., expected"),
+    "long": (put("checkpoint", "subject", value="x" * 100_000), r"is 'x{76}\.\.\., expected"),
     "decoders": (put("checkpoint", "decoders", value={}), r"'checkpoint.decoders' is \{\}, expected a list"),
     "image size": (put("image_size", value=16.0), "'image_size' is 16.0, expected a whole number"),
     "voxels": (put("layout", "response_shape", value=[True]), r"response_shape is \[True\]"),
