@@ -20,6 +20,7 @@ from minddiffuser.export.store import WeightStore
 from minddiffuser.runtime.decoders.base import KINDS
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.training.decoders.base import DECODERS, TARGETS, make_decoder
+from minddiffuser.training.normalise import TargetColumns
 
 N_VOXELS, N_FIT, CONSTANT = 300, 60, (0, 17)
 SHAPES = {"context": (15, 16), "latent": (4, 4, 4), "structure": (6, 17, 32), "semantic": (32,)}
@@ -48,7 +49,8 @@ class Fitted:
             n_predicted = size // 5 if target == "structure" else size  # as a mask leaves it
             position = np.sort(rng.permutation(size)[:n_predicted]).astype(np.int32)
             truth = scores @ rng.standard_normal((N_VOXELS, n_predicted))
-            fitted = make_decoder(name, target, **OPTIONS.get(name, {})).fit(scores, truth / truth.std(0), n_threads=1)
+            columns = TargetColumns(truth.astype(np.float32), np.arange(N_FIT), np.arange(n_predicted))
+            fitted = make_decoder(name, target, **OPTIONS.get(name, {})).fit(scores, columns, n_threads=1)
             arrays = {**fitted.arrays(), "mean": rng.standard_normal(size).astype(np.float32), "position": position}
             arrays["std"] = rng.uniform(0.5, 2, size).astype(np.float32)
             if fitted.kind == "linear":
