@@ -11,6 +11,8 @@ multiply that by their own gain, below 2 each.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +155,14 @@ def test_both_keep_the_same_layout(case: Case) -> None:
     assert isinstance(case.bundle.layout, ResponseLayout)
     assert case.bundle.layout.shape == case.shape
     assert case.bundle.manifest["layout"] == case.checkpoint.description["layout"]
+
+
+def test_a_bundle_runs_where_there_is_no_pytorch(case: Case, tmp_path: Path) -> None:
+    """The whole command, with every graph on ONNX Runtime."""
+    np.save(tmp_path / "responses.npy", case.responses())
+    run = ["run", case.bundle.folder, tmp_path / "responses.npy", "--out", tmp_path / "run", "--stage", "1"]
+    arguments = [*map(str, run), "--backend", "ort", "--threads", "1"]
+    code = "import sys; sys.modules['torch'] = None; from minddiffuser.runtime.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "run" / "images" / "stage1").iterdir())) == 4
