@@ -642,3 +642,34 @@ def test_a_decoder_of_another_layout_is_refused_before_its_file(
         with pytest.raises(ShapeError, match="decoder of context gave .*a checkpoint holds index int32"):
             fit(data, Models(), tmp_path / "c", mean_decoder)
     assert not (tmp_path / "c" / "context.safetensors").exists()
+
+
+def test_a_killed_fit_of_networks_ends_with_the_same_bytes_and_says_how_well(tmp_path: Path, data: Data) -> None:
+    """Networks are kept when they are trained, with the scores of what they held out."""
+    options = {"hidden": 8, "depth": 1, "epochs": 2}
+    networks = {target: make_decoder("mlp", target, **options) for target in SHAPES}
+    settings = FitSettings(**networks, selection=SETTINGS.selection, n_threads=1)  # type: ignore[arg-type]
+    assert settings.selecting().describe()["fitter"] == "ridge"
+    whole = contents(fit(data, Models(), tmp_path / "whole", settings))
+    for phase in ("latent", "semantic", "structure"):
+
+        def killed(name: str, _done: int, _total: int, at: str = phase) -> None:
+            if name == at:
+                raise KeyboardInterrupt
+
+        told: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), tmp_path / phase, settings, progress=killed)
+        assert contents(fit(data, Models(), tmp_path / phase, settings, say=told.append)) == whole
+        assert told[-1].startswith("structure: validation loss ")
+        assert not any(line.startswith("context") for line in told), "it was trained before"
+    scores = json.loads(whole["scores.json"])
+    checkpoint = open_checkpoint(tmp_path / "whole")
+    assert {name: made["n_dimensions"] for name, made in scores["features"].items()} == {
+        "context": 42,
+        "latent": 16,
+        "structure": int(checkpoint.mask.sum()),
+        "semantic": int(np.prod(SHAPES["semantic"])),
+    }
+    assert scores["selection"]["fitter"] == "ridge"
+    assert {made["n_validation"] for made in scores["features"].values()} == {4}  # a tenth of 40 pictures
