@@ -92,7 +92,7 @@ def test_a_bundle_of_the_decoders(export: Export, tmp_path: Path, small_checkpoi
     checkpoint = open_checkpoint(small_checkpoint)
     assert bundle.checkpoint_hash == checkpoint.hash
     assert bundle.models_hash == checkpoint.models_hash
-    assert (bundle.n_voxels, bundle.image_size, bundle.subject) == (24, 32, "someone")
+    assert (bundle.layout.shape, bundle.image_size, bundle.subject) == ((24,), 32, "someone")
     for name in CHEAP:
         (variant,) = bundle.graphs[name].variants
         assert (variant.target, variant.precision, variant.batch_sizes) == ("onnx", "fp32", None)

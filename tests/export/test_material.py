@@ -109,7 +109,7 @@ def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Ch
 
 
 def test_another_data_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has 7 voxels, the checkpoint was fitted on 24: give the data folder"):
+    with pytest.raises(InputError, match="it was fitted on 24 voxels, these have 7; give the same subject"):
         trials_for(checkpoint, write_folder(tmp_path / "other", n_voxels=7), (2,))
     with pytest.raises(InputError, match="has 12 training trials, 13 are needed: leave --data out"):
         trials_for(checkpoint, write_folder(tmp_path / "few"), (9, 4))
