@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # architecture -> module, with `Config`, a frozen dataclass of its settings, and
-# `build(config, response_shape, n_outputs)`, which returns a module.
+# `build(config, response_shape, n_outputs)`, which returns a module whose whole state is in its state_dict.
 ARCHITECTURES: dict[str, str] = {"mlp": ".networks.mlp"}
 WEIGHTS = "network."
 
