@@ -12,11 +12,13 @@ from minddiffuser.runtime.data.folder import DataFolder, SplitData, write_data
 
 
 def write_small_data(folder: Path, rows: NDArray[Any], **changes: Any) -> DataFolder:
-    """Test trials `rows` (n_trials, n_voxels), the first and the last of which show the same picture.
+    """Test trials `rows` (n_trials, …), the first and the last of which show the same picture.
+
+    Rows of channels and times need their `layout` among the changes.
 
     Picture k is grey of level 40 k (modulo 256) and its captions are "thing k"; the train split holds ten drawn trials.
     """
-    n_trials, n_voxels = rows.shape
+    n_trials, shape = len(rows), rows.shape[1:]
     n_pictures = max(1, n_trials - 1)
     test = SplitData(
         responses=rows,
@@ -25,10 +27,11 @@ def write_small_data(folder: Path, rows: NDArray[Any], **changes: Any) -> DataFo
         captions=[[f"thing {k}"] for k in range(n_pictures)],
     )
     train = SplitData(
-        responses=np.random.default_rng(5).standard_normal((10, n_voxels), dtype=np.float32),
+        responses=np.random.default_rng(5).standard_normal((10, *shape), dtype=np.float32),
         stimulus=np.arange(10) % 2,
         images=np.zeros((2, 8, 8, 3), np.uint8),
         captions=[["a"], ["b"]],
     )
-    given: dict[str, Any] = {"subject": "someone", "rois": {"all": (0, n_voxels)}, **changes}
+    rois = {} if "layout" in changes else {"rois": {"all": (0, shape[0])}}
+    given: dict[str, Any] = {"subject": "someone", **rois, **changes}
     return write_data(folder, {"train": train, "test": test}, **given)

@@ -82,10 +82,10 @@ def find_holes(responses: Array, place: str = "voxel") -> Holes | None:
     per_trial = np.zeros(n_trials, np.int64)
     per_place, spared = np.zeros(n_places, np.int64), np.zeros(n_places, np.int64)
     for part in chunks(responses.shape):
-        bad = ~np.isfinite(responses[part])
-        if not bad.any():
+        finite = np.isfinite(responses[part])
+        if finite.all():
             continue
-        bad = bad.reshape(*bad.shape[:2], -1).any(axis=2)
+        bad = np.asarray(~finite.reshape(*finite.shape[:2], -1).all(axis=2))
         per_trial[part] = bad.sum(axis=1)
         per_place += bad.sum(axis=0)
         spared += bad[per_trial[part] * 2 <= n_places].sum(axis=0)

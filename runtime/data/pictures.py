@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, InputError, shown
 from ..files import read_json
 from ..output import is_desktop
-from .plain import is_text
+from .plain import is_line
 from .references import Reference, reference_from_json
 
 STIMULI = "stimuli.json"
@@ -39,7 +39,7 @@ def pictures_of(folder: Path, split: str, image_size: int, root: Path | None) ->
     return _numbered(folder / "stimuli" / split, split, image_size) if named is None else named
 
 
-def references_as_json(pictures: dict[str, Sequence[Reference]]) -> dict[str, Any]:
+def references_as_json(pictures: Mapping[str, Sequence[Reference]]) -> dict[str, Any]:
     """stimuli.json of the splits whose pictures lie elsewhere.
 
     Raises
@@ -68,7 +68,7 @@ def _named(folder: Path, split: str, root: Path | None) -> tuple[Reference, ...]
     for name, only in (("crop", CROP), ("resize", RESIZE)):
         if content.get(name) != only:
             raise FileError(f"{name} in {path} is {shown(content.get(name))}: give {only!r}, the only one there is")
-    if not is_text(content.get("root")) or "\0" in content["root"]:
+    if not is_line(content.get("root")):
         raise FileError(f"root in {path} is {shown(content.get('root'))}: give the folder that holds the pictures")
     place = folder / content["root"] if root is None else root  # a root from the top stands for itself
     entries = content[split]

@@ -20,9 +20,14 @@ _MOST_BITS = 1024
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether it is a string that says something and that UTF-8 can hold."""
     return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
+
+
+def is_line(value: object) -> TypeGuard[str]:
+    """Whether it is such a text, of one line and without NUL, as names of files are."""
+    return is_text(value) and len(value.splitlines()) == 1 and "\0" not in value
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from ..errors import FileError, InputError, MissingExtra, shown
 from ..images import ImageU8, pixel_hash, read_image
-from .plain import is_text, is_whole
+from .plain import is_line, is_whole
 
 NUMPY, HDF5 = (".npy",), (".hdf5", ".h5")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PLAIN = re.compile(r"[^/\\\0]+")
+_PLAIN = re.compile(r"[^/\\]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Reference:
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        if not is_text(self.path) or not _is_below(self.path):
+        if not is_line(self.path) or not _is_below(self.path):
             raise InputError(
                 f"the picture's path {shown(self.path)} is not below the root: give names with / between them, "
                 "without .. and not from the top"
@@ -137,8 +137,8 @@ def refer(root: Path | str, path: str, *, index: int | None = None, dataset: str
     InputError, FileError, MissingExtra
         As :class:`Reference` and its ``read``.
     """
-    about = {"root": Path(root), "path": path, "index": index, "dataset": dataset}
-    return Reference(**about, sha256=pixel_hash(_decoded(Reference(**about, sha256="0" * 64))))
+    unchecked = Reference(root=Path(root), path=path, index=index, dataset=dataset, sha256="0" * 64)
+    return replace(unchecked, sha256=pixel_hash(_decoded(unchecked)))
 
 
 def reference_from_json(content: object, root: Path, where: str) -> Reference:
@@ -175,8 +175,8 @@ def _decoded(reference: Reference) -> ImageU8:
 
 def _from_numpy(place: Path, reference: Reference) -> ImageU8:
     try:
-        images = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+        images = np.lib.format.open_memmap(place, mode="r")  # not np.load: nothing but .npy, and never Python objects
+    except Exception as error:  # of a damaged header, those of numpy's parser and tokenizer among them
         raise _damaged(place, error) from error
     return _one_of(images, reference)
 
@@ -237,7 +237,7 @@ def _is_index(index: object) -> bool:
 
 
 def _is_set(dataset: object) -> bool:
-    return is_text(dataset) and _is_below(str(dataset))
+    return is_line(dataset) and _is_below(dataset)
 
 
 def _suffix(path: str) -> str:

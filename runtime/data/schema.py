@@ -32,7 +32,7 @@ def as_version_2(description: Mapping[str, Any], path: Path) -> dict[str, Any]:
         It is of another format or version.
     """
     version = description.get("version")
-    check_format(description, path, "data", version if version in _READ else VERSION)  # type: ignore[arg-type]
+    check_format(description, path, "data", version if version in _READ else VERSION)
     if version == VERSION:
         return dict(description)
     return {**description, "version": VERSION, "response_shape": [description.get("n_voxels")]}

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from small_data import write_small_data
 
 from minddiffuser.runtime import cli, environment
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.engines import ort
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.files import sha256_of
-from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.images import fit_square, read_image, write_png
 from minddiffuser.runtime.job import Job, run_job
 from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.runtime.networks import EngineNetworks
@@ -666,3 +668,23 @@ def test_from_python_the_same_folders_are_refused(toy_bundle: Path, inputs: Path
     assert contents(tmp_path / "mine") == {"report.html": b"mine"}
     with pytest.raises(MindDiffuserError, match="no such trial"):
         run_job(Job(**given, out=str(tmp_path / "run"), skip_trials=("9",)), io.StringIO())
+
+
+def test_stimuli_that_lie_elsewhere_are_read_from_their_root(of_bundle: list[str], tmp_path: Path) -> None:
+    data = write_small_data(tmp_path / "data", ROWS)
+    root = tmp_path / "root"
+    root.mkdir()
+    images = np.random.default_rng(7).integers(0, 256, (4, 50, 40, 3), dtype=np.uint8)
+    np.save(root / "all.npy", images)
+    named = [refer(root, "all.npy", index=index).as_json() for index in range(4)]
+    about = {"root": "/nowhere", "crop": "centre", "resize": "bicubic", "test": named}
+    (data.folder / "stimuli.json").write_text(json.dumps(about))
+    shutil.rmtree(data.folder / "stimuli" / "test")
+    args = [*of_bundle[:2], str(data.folder), *of_bundle[3:]]
+    assert cli.main(args) == 2
+    assert not (tmp_path / "run").exists()
+    assert cli.main([*args, "--stimuli-root", str(root)]) == 0
+    stimulus = data.stimulus("test")
+    for trial in range(N_TRIALS):
+        stored = read_image(tmp_path / f"run/stimuli/{trial:06d}.png")
+        np.testing.assert_array_equal(stored, fit_square(images[stimulus[trial]], len(stored)))

@@ -102,13 +102,13 @@ def test_pictures_in_their_own_order_are_told_where_trials_have_ids(tmp_path: Pa
     ("change", "told"),
     [
         ({"format": "other"}, "not a MindDiffuser data"),
-        ({"version": 2}, "version 2"),
-        ({"n_voxels": 5, "rois": {"all": [0, 5]}}, r", 4\), expected float32 \(\d+, 5\)"),
-        ({"n_voxels": 5}, "rois .* end at voxel 4, n_voxels is 5"),
-        ({"modality": "eeg"}, "modality .* 'fmri'"),
+        ({"version": 3}, "version 3"),
+        ({"response_shape": [5]}, r", 4\), expected float32 \(\d+, 5\)"),
+        ({"response_shape": [2, 2]}, r"fmri has \(n_voxels,\)"),
+        ({"modality": "eeg"}, r"eeg has \(n_channels, n_times\)"),
         ({"subject": None}, "subject"),
         ({"image_size": 9}, "image_size is 9"),
-        ({"rois": {"V1": [1, 4]}}, "'V1' .* must start at 0"),
+        ({"rois": {"V1": [1, 5]}}, "'V1' spans voxels 1 to 5, and there are 4"),
         ({"splits": {"train": {"n_trials": 10}, "test": {"n_trials": 2}}}, r"\(3, 4\), expected float32 \(2, 4\)"),
         ({"splits": {"train": {"n_trials": 9}, "test": {"n_trials": 3}}}, r"\(10, 4\), expected float32 \(9, 4\)"),
         ({"provenance": [1]}, "provenance"),
@@ -123,6 +123,32 @@ def test_other_data_folders_are_refused_as_fit_refuses_them(
     for opened in (open_responses, open_data):
         with pytest.raises(FileError, match=told):
             opened(folder)
+
+
+def test_trials_of_channels_and_times(tmp_path: Path) -> None:
+    trials = np.random.default_rng(1).standard_normal((5, 3, 7)).astype(np.float32)
+    np.save(tmp_path / "all.npy", trials)
+    np.savez(tmp_path / "each.npz", **{f"trial-{k}": trial for k, trial in enumerate(trials)})
+    for name in ("all.npy", "each.npz"):
+        given = open_responses(tmp_path / name)
+        np.testing.assert_array_equal(np.stack(list(given.rows)), trials)
+        assert given.layout is None
+    np.savez(tmp_path / "mixed.npz", a=trials[0], b=trials[1, 0])
+    with pytest.raises(ShapeError, match=r"one \(n_voxels,\) per trial; of EEG and MEG \(n_channels, n_times\)"):
+        open_responses(tmp_path / "mixed.npz")
+
+
+def test_a_layout_comes_with_a_data_folder(tmp_path: Path) -> None:
+    folder = write_data(tmp_path)
+    assert open_responses(folder).layout == open_data(folder).layout
+
+
+def test_a_root_of_pictures_needs_a_folder_that_names_some(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", ROWS)
+    with pytest.raises(InputError, match="--stimuli-root goes with a data folder"):
+        open_responses(tmp_path / "r.npy", stimuli_root=tmp_path)
+    with pytest.raises(FileError, match="lie in it, not elsewhere: leave --stimuli-root out"):
+        open_responses(write_data(tmp_path / "data"), stimuli_root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["test.safetensors", "stimuli/test/000000.png", "data.json", "captions.json"])
@@ -169,7 +195,7 @@ def test_a_run_reads_nothing_of_the_train_split_but_its_header(tmp_path: Path) -
     ("array", "told"),
     [
         (ROWS[0], r"\(4,\): expected \(n_trials, n_voxels\)"),
-        (ROWS[None], r"\(1, 3, 4\)"),
+        (ROWS[None, None], r"\(1, 1, 3, 4\)"),
         (ROWS.astype(np.int16), "int16"),
         (ROWS.astype(complex), "complex128"),
         (ROWS > 0, "bool"),

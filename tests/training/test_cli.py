@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
@@ -191,6 +192,27 @@ def test_data_and_places_are_looked_at_before_models(
         main(["fit", str(data), "--out", out])
 
 
+def test_pictures_that_lie_elsewhere_are_found_by_their_root(
+    tmp_path: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+    np.save(tmp_path / "old/all.npy", images)
+    split = SplitData(
+        responses=np.random.default_rng(1).standard_normal((12, 6)),
+        stimulus=np.arange(12),
+        images=[refer(tmp_path / "old", "all.npy", index=index) for index in range(12)],
+        captions=[["a cat"]] * 12,
+    )
+    write_data(tmp_path / "data", {"train": split, "test": split}, subject="S", rois={"V1": (0, 6)}, image_size=8)
+    (tmp_path / "old").rename(tmp_path / "new")
+    argv = ["fit", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert main(argv) == 2
+    assert "say where they lie with --stimuli-root" in capsys.readouterr().err
+    with pytest.raises(pytest.fail.Exception, match="models were opened"):
+        main([*argv, "--stimuli-root", str(tmp_path / "new")])
+
+
 def test_pictures_and_seed_are_looked_at_before_models(
     tmp_path: Path, no_models: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,7 +280,7 @@ def test_lines_and_scores_go_where_they_belong(
 def test_another_data_set_is_one_file_and_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_tape(path: Path) -> Any:
+    def open_tape(path: Path, *, stimuli_root: Path | None) -> Any:
         raise FileError(f"the tape {path} is torn")
 
     module = ModuleType("minddiffuser.training.datasets.tape")

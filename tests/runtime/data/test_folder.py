@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.data.target import check_target
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
@@ -577,3 +578,91 @@ def test_trial_ids_that_name_no_trial_are_refused(tmp_path: Path, ids: list[Any]
     edit_json(folder / "trial_ids.json", lambda content: content.update(test=ids))
     with pytest.raises(FileError, match=r"trial_ids\.json"):
         open_data(folder)
+
+
+# ---- other versions and other signals -------------------------------------------------------------------------------
+
+
+def test_version_1_is_read_as_version_2(folder: Path) -> None:
+    new = open_data(folder)
+    content = json.loads((folder / "data.json").read_text())
+    del content["response_shape"]
+    (folder / "data.json").write_text(json.dumps({**content, "version": 1, "n_voxels": N_VOXELS}))
+    old = open_data(folder)
+    assert old.layout == new.layout
+    np.testing.assert_array_equal(old.responses("test"), new.responses("test"))
+    check_target(folder, replace=True)
+
+
+def test_regions_may_overlap_and_leave_voxels_out(tmp_path: Path) -> None:
+    rois = {"V1": (0, 3), "LVC": {0, 2, 5}}
+    assert write(tmp_path / "data", rois=rois).layout.rois == {"V1": (0, 3), "LVC": frozenset({0, 2, 5})}
+
+
+EEG = ResponseLayout(
+    modality="eeg",
+    shape=(3, 5),
+    channels=tuple(Channel(name=name, type="eeg") for name in ("O1", "Oz", "O2")),
+    sfreq=250.0,
+    tmin=-0.1,
+    unit="V",
+    signal={"steps": [{"name": "whiten", "file": "w.bin", "sha256": hashlib.sha256(b"w").hexdigest()}]},
+)
+
+
+def epochs(**changes: Any) -> dict[str, SplitData]:
+    rng = np.random.default_rng(0)
+    trials = {"train": rng.standard_normal((6, 3, 5)), "test": rng.standard_normal((3, 3, 5)), **changes}
+    return {
+        name: replace(part, responses=trials[name], noise_ceiling=np.full((3, 5), 0.5))
+        for name, part in (("train", split(0, 4, 6)), ("test", split(1, 2, 3, captions=False)))
+    }
+
+
+def write_epochs(folder: Path, **changes: Any) -> Any:
+    (folder.parent / "w").write_bytes(b"w")
+    given = {"rois": None, "layout": EEG, "files": {"w.bin": folder.parent / "w"}, **changes}
+    return write(folder, splits=given.pop("splits", epochs()), **given)
+
+
+def test_epochs_of_channels_and_times(tmp_path: Path) -> None:
+    data = write_epochs(tmp_path / "data")
+    assert data.layout == EEG
+    assert isinstance(data.responses("train").base, np.memmap)
+    np.testing.assert_array_equal(data.responses("train"), epochs()["train"].responses.astype(np.float32))
+    assert data.noise_ceiling("test").shape == (3, 5)
+    assert len(data.constant_places) == 0
+    write_epochs(tmp_path / "data", replace=True)  # the chain's file belongs to the folder
+    (tmp_path / "data/w.bin").write_bytes(b"x")
+    with pytest.raises(FileError, match=r"w.bin has another SHA-256 than the signal chain in data.json states"):
+        open_data(tmp_path / "data")
+
+
+def test_holes_and_dead_channels_are_named_as_channels(tmp_path: Path) -> None:
+    train = epochs()["train"].responses.copy()  # type: ignore[union-attr]
+    train[:, 1] = np.arange(5)
+    assert write_epochs(tmp_path / "dead", splits=epochs(train=train)).constant_places.tolist() == [1]
+    train[:, 1, 2] = np.nan
+    with pytest.raises(
+        InputError, match="1 of 3 channels in .* in every trial .first: channel 1.: leave these channels"
+    ):
+        write_epochs(tmp_path / "data", splits=epochs(train=train))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"layout": None},
+            r"train are \(6, 3, 5\): expected \(n_trials, n_voxels\); of EEG and MEG, give their layout",
+        ),
+        ({"rois": {"V1": (0, 1)}}, "rois and a layout were both given"),
+        ({"layout": replace(EEG, shape=(3, 6))}, r"\(6, 3, 5\), expected float32 \(6, 3, 6\)"),
+        ({"files": {}}, "the signal chain names w.bin: give its path"),
+        ({"files": {"w.bin": Path(__file__)}}, "has another SHA-256 than the signal chain states for w.bin"),
+    ],
+)
+def test_epochs_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_epochs(tmp_path / "data", **changes)
+    assert not (tmp_path / "data").exists()
