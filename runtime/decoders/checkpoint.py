@@ -144,7 +144,7 @@ class Checkpoint:
             come through :func:`warnings.warn`.
         """
         rows = good_responses(responses, self.training, screened=screened)
-        return Decoded(**self._decoded(rows, [name for name in self.shapes if semantic or name != "semantic"]))
+        return Decoded(**self._decoded(rows, [name for name in self.decoders if semantic or name != "semantic"]))
 
     def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""

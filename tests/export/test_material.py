@@ -179,7 +179,7 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
     assert len(trials_for(own, write_folder(tmp_path / "good", rois=rois), (2,))[0]) == 2
     wrong = {
         "subject 'someone', the responses are of 'else'": {"subject": "else", "rois": rois},
-        "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO'": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
+        "roi 'V1' is voxels 0 to 10 there and voxels 14 to 24 here": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
         "not on the scale of the training responses": {"rois": rois, "scale": 300},
     }
     for number, (told, changes) in enumerate(wrong.items()):
@@ -188,7 +188,7 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
 
 
 def test_trials_that_a_run_would_skip_are_not_used(small_checkpoint: Path, tmp_path: Path) -> None:
-    """And what is odd about the others is handed on, as is that regions could not be compared."""
+    """And what is odd about the others is handed on."""
     checkpoint = open_checkpoint(small_checkpoint)
     mean, std = checkpoint.statistics
     rows = mean + std * np.random.default_rng(3).standard_normal((N_TRAIN, N_VOXELS), dtype=np.float32)
@@ -221,7 +221,9 @@ def test_only_some_trials_of_a_large_split_are_looked_at(
 def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, int]]) -> Checkpoint:
     shutil.copytree(checkpoint, folder)
     path = folder / "checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
+    content = json.loads(path.read_text())
+    content["layout"]["rois"] = {name: list(span) for name, span in rois.items()}
+    path.write_text(json.dumps(content))
     return open_checkpoint(folder)
 
 

@@ -188,6 +188,7 @@ def test_voxels_of_other_regions_are_refused_where_regions_are_known(
         run(folder, "--stage", "1", *options, source=source, code=code)
 
     go(turned)  # the checkpoint knows of no regions
+    capsys.readouterr()
     keep_rois(source, {"V1": [0, 10], "LO": [10, 24]})
     go(turned, code=2)
     (line,) = capsys.readouterr().err.strip().splitlines()
