@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tables import Job
 
 from minddiffuser.runtime.bundle_decode import BundleDecoder
-from minddiffuser.runtime.checkpoint import read_target
-from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.linear import Linear
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.errors import InputError
 
@@ -35,7 +35,7 @@ def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
     if engines.bundle.checkpoint_hash != checkpoint.hash:
         raise InputError(f"the bundle {engines.bundle.folder} was not made from the checkpoint {folder}: give that one")
     mean, std = checkpoint.statistics
-    noise = np.random.default_rng(0).standard_normal((n, checkpoint.n_voxels), dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal((n, *checkpoint.layout.shape), dtype=np.float32)
     responses = mean + std * noise
     bundle = BundleDecoder(engines.bundle, engines)
     contestants: dict[str, Callable[[], Any]] = {
@@ -50,27 +50,35 @@ def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
 
 def dense(checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Every target as one matrix with zeros where a voxel was not selected."""
-    weights, offsets = [], []
+    weights, offsets, n_values = [], [], checkpoint.layout.n_features
     for name, shape in checkpoint.shapes.items():
-        arrays = read_target(checkpoint.folder, name, shape, checkpoint.n_voxels)
-        position = arrays["position"]
-        scale = arrays["target_std"][position]
-        weight = np.zeros((arrays["target_mean"].size, checkpoint.n_voxels), np.float32)
-        offset = arrays["target_mean"].copy()
-        rows = np.zeros((len(position), checkpoint.n_voxels), np.float32)
-        np.put_along_axis(rows, arrays["index"].astype(np.intp), arrays["weight"] * scale[:, None], axis=1)
-        weight[position] = rows
-        offset[position] += arrays["bias"] * scale
+        decoder = checkpoint.decoders[name]
+        if not isinstance(decoder, Linear):
+            raise InputError(f"the decoder of {name} is no linear one, which alone is a matrix: fit it with the ridge")
+        place = decoder.placement
+        scale = place.std[place.position]
+        weight = np.zeros((place.mean.size, n_values), np.float32)
+        offset = place.mean.copy()
+        rows = np.zeros((len(scale), n_values), np.float32)
+        np.put_along_axis(rows, decoder.index.astype(np.intp), decoder.weight * scale[:, None], axis=1)
+        weight[place.position] = rows
+        offset[place.position] += decoder.bias * scale
         if name == "context":
             weight[: shape[1]], offset[: shape[1]] = 0, checkpoint.context_bos
         weights.append(weight)
         offsets.append(offset)
     matrix, constant = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
-    return lambda responses: torch.addmm(constant, torch.from_numpy(checkpoint.scored(responses)), matrix).numpy()
+
+    def product(responses: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = checkpoint.scored(responses).reshape(len(responses), -1)
+        found: NDArray[np.float32] = torch.addmm(constant, torch.from_numpy(rows), matrix).numpy()
+        return found
+
+    return product
 
 
 def _dense_bytes(checkpoint: Checkpoint) -> int:
-    return 4 * checkpoint.n_voxels * sum(int(np.prod(shape)) for shape in checkpoint.shapes.values())
+    return 4 * checkpoint.layout.n_features * sum(int(np.prod(shape)) for shape in checkpoint.shapes.values())
 
 
 def _flat(decoded: Decoded) -> NDArray[np.float32]:

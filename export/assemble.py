@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..runtime.bundle import Bundle
 from ..runtime.bundle_schema import ARRAYS, MANIFEST, PARITY, sealed
-from ..runtime.decode import Checkpoint, open_checkpoint
+from ..runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from ..runtime.engines.here import why_no_provider
 from ..runtime.errors import FileError, InputError, MissingExtra
 from ..runtime.files import write_json, write_tensors

@@ -57,7 +57,7 @@ def build_engines(
     settings
         Of TensorRT; for "ort-tensorrt" the smallest, usual and largest number of trials at once, or None.
     precisions, graphs
-        None: every precision that the bundle holds; every graph but the decoders, which are sums over voxels.
+        None: every precision that the bundle holds; every graph but the decoders, which cost little.
     trust_list
         Where this user's list of trusted plans lies: what is built here is added to it. None keeps no list.
     say

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..runtime.bundle_schema import DECODE
-from ..runtime.decode import Checkpoint
+from ..runtime.decoders.checkpoint import Checkpoint
 from ..runtime.engines.base import Specs
 from ..runtime.engines.pytorch import TorchEngine
 from ..runtime.errors import InputError

@@ -14,6 +14,7 @@ from ..runtime.engines.here import BACKENDS, Machine, why_not_backend
 from ..runtime.engines.open import choose_backend
 from ..runtime.engines.trust import Trust
 from ..runtime.errors import MindDiffuserError, shown
+from ..runtime.screen import sizes
 
 
 def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
@@ -33,7 +34,7 @@ def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
     versions = bundle.manifest["versions"]
     maker = _text(versions.get("minddiffuser"))
     yield f"bundle {bundle.folder}, {_bytes(bundle.size_bytes)}, made by minddiffuser {maker}"
-    yield f"  subject {bundle.subject} ({bundle.modality}), {bundle.n_voxels} voxels, {bundle.image_size} px"
+    yield f"  subject {bundle.subject} ({bundle.layout.modality}), {sizes(bundle.layout.shape)}, {bundle.image_size} px"
     yield f"  models {bundle.models_name} {bundle.models_hash[:12]}, checkpoint {bundle.checkpoint_hash[:12]}"
     yield f"  structure from the layer preset {bundle.preset}"
     origin = bundle.manifest["lineage"].get("verified_on")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 from ..runtime.bundle_schema import MANIFEST, VERSION
-from ..runtime.decode import Checkpoint
+from ..runtime.decoders.checkpoint import Checkpoint
 from ..runtime.engines.base import Specs
 from ..runtime.environment import versions
 from ..runtime.files import sha256_of
@@ -42,14 +42,12 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint": {
             "hash": checkpoint.hash,
             "subject": checkpoint.subject,
-            "modality": checkpoint.modality,
-            **({} if checkpoint.rois is None else {"rois": {k: list(span) for k, span in checkpoint.rois.items()}}),
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],
         },
         "preset": checkpoint.preset,
-        "n_voxels": checkpoint.n_voxels,
+        "layout": checkpoint.layout.as_json(),
         "shapes": {name: list(shape) for name, shape in checkpoint.shapes.items()},
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.data.folder import open_data
-from ..runtime.decode import Checkpoint, Decoded
+from ..runtime.decoders.checkpoint import Checkpoint, Decoded
 from ..runtime.engines.base import Engine
 from ..runtime.engines.ort import as_numpy
 from ..runtime.errors import InputError
@@ -37,7 +37,7 @@ class Trials:
 
     Attributes
     ----------
-    responses : (n, n_voxels) float32
+    responses : (n, *response_shape) float32
     decoded : Decoded
     seen : (n, 3, H, H) float32 in [0, 1], or None
     origin : str
@@ -64,19 +64,19 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     data
         The data folder that the checkpoint was fitted on: trials of its *training* split are used, spread over the
         whole of it, and none that a run would skip.
-        None draws responses from the training statistics instead, voxel by voxel: decoders then give what they give
+        None draws responses from the training statistics instead, value by value: decoders then give what they give
         on noise of the right size.
 
     Raises
     ------
     InputError
-        The data folder has too few trials, or too few good ones, is another subject's, has other voxels or has them in
-        another order, or its responses are not on the scale of those that the checkpoint was fitted on.
+        The data folder has too few trials, or too few good ones, is another subject's, has other voxels or channels or
+        has them in another order, or its responses are not on the scale of those that the checkpoint was fitted on.
     """
     total, warnings = sum(counts), tuple[str, ...]()
     if data is None:
         mean, std = checkpoint.statistics
-        noise = np.random.default_rng(seed).standard_normal((total, len(mean)), dtype=np.float32)
+        noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
         rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:
         rows, seen, warnings = _from_folder(checkpoint, data, total)
@@ -99,13 +99,8 @@ def _from_folder(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[str, ...]]:
     folder = open_data(data, splits=("train",))
     checkpoint.require_subject(folder.subject)
-    unknown = checkpoint.require_rois(folder.rois)
+    checkpoint.require_layout(folder.layout)
     responses = folder.responses("train")
-    if responses.shape[1] != checkpoint.n_voxels:
-        raise InputError(
-            f"the data folder {data} has {responses.shape[1]} voxels, the checkpoint was fitted on "
-            f"{checkpoint.n_voxels}: give the data folder that it was fitted on"
-        )
     if len(responses) < total:
         raise InputError(
             f"the data folder {data} has {len(responses)} training trials, {total} are needed: leave --data out"
@@ -122,8 +117,7 @@ def _from_folder(
     taken = good[_spread(len(good), total)]
     stimulus = folder.stimulus("train")[sample[taken]]
     seen = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
-    warnings = (() if unknown is None else (unknown,)) + screened.warnings
-    return screened.responses[taken], seen if seen.shape[-1] == checkpoint.image_size else None, warnings
+    return screened.responses[taken], seen if seen.shape[-1] == checkpoint.image_size else None, screened.warnings
 
 
 def _spread(n: int, count: int) -> NDArray[np.intp]:

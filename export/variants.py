@@ -15,8 +15,8 @@ from .precision import CalibrationSettings, NothingToQuantise, calibrated, conve
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
-# What int8 does to each graph (docs/engines.md has the figures): sums over voxels have no product to quantise, only
-# weights to store; transformers' products are quantised as they run; convolutions by calibration. Gradients stay in
+# What int8 does to each graph (docs/engines.md has the figures): of decoders only the weights are stored so, since they
+# cost little to run; transformers' products are quantised as they run; convolutions by calibration. Gradients stay in
 # float32: their weights are used in two layouts, so nothing gets smaller, and the slope of a rounding is zero.
 INT8_ROUTES = {"decode": "weights", "clip_structure": "dynamic", "denoise": "dynamic", "vae_decode": "calibrated"}
 

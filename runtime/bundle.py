@@ -37,6 +37,7 @@ from .bundle_schema import (
     native_files,
     parse_manifest,
 )
+from .data.layout import ResponseLayout
 from .errors import FileError, shown
 from .files import read_tensors, sha256_of
 from .onnx_safety import scan_onnx_external
@@ -67,12 +68,12 @@ class Bundle:
         Of the schema.
     models_name, models_hash, checkpoint_hash : str
         What it was exported from.
-    subject, modality, preset : str
-        Whose responses it decodes, of what kind; the layer preset of the structure.
-    image_size, n_voxels : int
-        Side of a picture in pixels; width of the responses.
-    rois : dict or None
-        Name to (start, stop) in the voxel axis; None where an earlier release kept none.
+    subject, preset : str
+        Whose responses it decodes; the layer preset of the structure.
+    layout : ResponseLayout
+        What one trial's responses are: modality, shape, regions or channels, rate.
+    image_size : int
+        Side of a picture in pixels.
     shapes : dict
         Of one trial's "context", "latent", "structure" and perhaps "semantic".
     files : dict
@@ -89,14 +90,12 @@ class Bundle:
     models_hash: str
     checkpoint_hash: str
     subject: str
-    modality: str
+    layout: ResponseLayout
     preset: str
     image_size: int
-    n_voxels: int
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
-    rois: dict[str, tuple[int, int]] | None = None
 
     @classmethod
     def open(
@@ -185,7 +184,7 @@ class Bundle:
 
         ``uncond_context`` (15, d_text) and ``context_bos`` (d_text,) float32; ``mask`` bool and ``score`` float32, both
         of the structure's shape; ``alphas_cumprod`` (n_train,) float64, falling within (0, 1]; ``mean`` and ``std``
-        (n_voxels,) float32 of the training responses, std 0 marking a voxel that did not vary.
+        float32 of the training responses, of one trial's shape, std 0 marking a value that did not vary.
 
         Raises
         ------
@@ -205,8 +204,8 @@ class Bundle:
                 "mask": (np.bool_, structure),
                 "score": (np.float32, structure),
                 "alphas_cumprod": (np.float64, None),
-                "mean": (np.float32, (self.n_voxels,)),
-                "std": (np.float32, (self.n_voxels,)),
+                "mean": (np.float32, self.layout.shape),
+                "std": (np.float32, self.layout.shape),
             },
         )
 

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .bundle_schema import DECODE
-from .decode import Array, Decoded, Float32, good_responses
+from .data.layout import ResponseLayout
+from .decoders.base import Array, Float32
+from .decoders.checkpoint import Decoded, good_responses
 from .engines.open import EngineSet
 from .engines.ort import as_numpy
 from .errors import InputError
-from .rois import Rois, compare_rois
 from .scale import TrainingStatistics
 
 
 class BundleDecoder:
-    """What :class:`~minddiffuser.runtime.decode.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
+    """What a :class:`~.decoders.checkpoint.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
 
     `hash` stays the same when engines that are not used are added to the bundle.
     """
@@ -28,9 +29,9 @@ class BundleDecoder:
     def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
         self._bundle, self._engines = bundle, engines
         self.folder: Path = bundle.folder
-        self.subject, self.modality, self.preset = bundle.subject, bundle.modality, bundle.preset
+        self.subject, self.preset = bundle.subject, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
-        self.n_voxels, self.image_size, self.shapes = bundle.n_voxels, bundle.image_size, bundle.shapes
+        self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
 
     @property
     def hash(self) -> str:
@@ -50,12 +51,7 @@ class BundleDecoder:
     def training(self) -> TrainingStatistics:
         """Of the responses that the decoders were fitted on."""
         arrays = self._bundle.arrays
-        return TrainingStatistics(mean=arrays["mean"], std=arrays["std"], rois=self._bundle.rois)
-
-    @property
-    def rois(self) -> Rois | None:
-        """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
-        return self._bundle.rois
+        return TrainingStatistics(mean=arrays["mean"], std=arrays["std"], layout=self.layout)
 
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials; see Checkpoint.decode."""
@@ -71,9 +67,9 @@ class BundleDecoder:
         return context, latent
 
     def decode_only(self, responses: Float32, names: Sequence[str]) -> list[Float32]:
-        """Decode some of the targets from good trials (n, n_voxels) float32.
+        """Decode some of the targets from good trials (n, *response_shape) float32.
 
-        One by one: a sum over voxels may be taken in another order for another number of trials.
+        One by one: a sum may be taken in another order for another number of trials.
         """
         engines = {name: self._engines[DECODE + name] for name in names}
         return [
@@ -97,9 +93,10 @@ class BundleDecoder:
                 f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those"
             )
 
-    def require_rois(self, rois: Rois | None) -> str | None:
-        """Raise :class:`InputError` unless regions lie where they lay in training; see :func:`~.rois.compare_rois`."""
-        return compare_rois(self.rois, rois, f"the bundle {self.folder}")
+    def require_layout(self, layout: ResponseLayout | None) -> None:
+        """Raise :class:`InputError` unless responses are laid out as in training; see Checkpoint.require_layout."""
+        if layout is not None:
+            self.layout.require_same(layout, f"the bundle {self.folder}")
 
     def require_preset(self, preset: str) -> None:
         """Raise :class:`InputError` unless structure is read from this layer preset."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .data.layout import ResponseLayout
+from .decoders.base import RANKS, REQUIRED_FEATURES
 from .engines.base import TensorSpec
 from .errors import FileError, shown
-from .rois import stored_rois
 
 KIND = "bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.safetensors"
 PARITY = "parity.safetensors"
@@ -38,9 +39,6 @@ SUFFIXES = {"onnx": ".onnx", "tensorrt": ".plan", "tensorrt-rtx": ".plan", "ort-
 TARGETS = tuple(SUFFIXES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "bfloat16", "float32", "float64")
-# Rank of each target's shape; the semantic feature may be absent.
-RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
-OPTIONAL_SHAPES = ("semantic",)
 ADVICE = "export it again, or ask for a whole copy"
 ORT_CACHE = "engines/ort-tensorrt/"
 """Where a bundle keeps what ONNX Runtime's TensorRT provider has built, in a folder for each graph and precision."""
@@ -143,14 +141,12 @@ class Contents:
     models_hash: str
     checkpoint_hash: str
     subject: str
-    modality: str
+    layout: ResponseLayout
     preset: str
     image_size: int
-    n_voxels: int
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, Listed]
     graphs: dict[str, Graph]
-    rois: dict[str, tuple[int, int]] | None
 
 
 @dataclass(frozen=True)
@@ -320,23 +316,31 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
     if not isinstance(top.get("sampling").get("set_alpha_to_one").value, bool):
         top.get("sampling").get("set_alpha_to_one").refuse("true or false")
     models, checkpoint = top.get("models"), top.get("checkpoint")
-    for name in ("decoders", "selection", "provenance"):
+    for name in ("selection", "provenance"):
         checkpoint.get(name).object()
+    for decoder in checkpoint.get("decoders").items(0, len(RANKS), "decoders"):
+        decoder.object()
     files = _files(top.get("files"))
     return Contents(
         models_name=models.get("name").text(),
         models_hash=_hash(models.get("hash")),
         checkpoint_hash=_hash(checkpoint.get("hash")),
         subject=checkpoint.get("subject").text(),
-        modality=checkpoint.get("modality").text(),
+        layout=_layout(top.get("layout")),
         preset=top.get("preset").text(),
         image_size=top.get("image_size").whole(),
-        n_voxels=top.get("n_voxels").whole(),
         shapes=_shapes(top.get("shapes")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
-        rois=stored_rois(content["checkpoint"].get("rois"), content["n_voxels"], f"{path}, 'checkpoint'"),
     )
+
+
+def _layout(field: _Field) -> ResponseLayout:
+    content = field.object()
+    try:
+        return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
+    except FileError as error:
+        raise FileError(f"{error}: {ADVICE}") from error
 
 
 def _hash(field: _Field) -> str:
@@ -344,7 +348,7 @@ def _hash(field: _Field) -> str:
 
 
 def _shapes(field: _Field) -> dict[str, tuple[int, ...]]:
-    needed = [name for name in RANKS if name not in OPTIONAL_SHAPES or name in field.object()]
+    needed = [name for name in RANKS if name in REQUIRED_FEATURES or name in field.object()]
     return {name: field.get(name).wholes(RANKS[name], RANKS[name]) for name in needed}
 
 

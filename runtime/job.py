@@ -232,10 +232,10 @@ def _given(job: Job, decoder: Decoder) -> tuple[Responses, list[str]]:
     given = open_responses(job.responses, stimuli_root=job.stimuli_root)
     if given.subject is not None:
         decoder.require_subject(given.subject)
-    told = decoder.require_rois(given.rois)
+    decoder.require_layout(given.layout)
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
-    return given, [*given.warnings, *([] if told is None else [told])]
+    return given, list(given.warnings)
 
 
 def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Mapping[int, str]) -> str | None:

@@ -58,7 +58,7 @@ def open(folder: Path | str) -> Opened:
 
         bundle = Bundle.open(folder)
         return Opened(folder, "bundle", bundle.subject, bundle.modality, bundle.shapes)
-    from .decode import open_checkpoint
+    from .decoders.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(folder)
     return Opened(folder, "checkpoint", checkpoint.subject, checkpoint.modality, checkpoint.shapes)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .backends.base import Backend, Decoder, Needs, Noise
 from .batch.run import BatchResult
 from .controls import CONTROLS, partners
-from .decode import Decoded
+from .decoders.checkpoint import Decoded
 from .errors import InputError, check_choice
 from .generators.base import Projecting, Sampler
 from .generators.noise import fresh_noise, trial_noise

@@ -1,7 +1,7 @@
 """Whether responses are on the scale of the training responses: one check for checkpoints, bundles and live signals.
 
-Both measures come from the z-scores of the given responses by the statistics of training, over voxels that varied in
-training:
+Both measures come from the z-scores of the given responses by the statistics of training, over what
+varied in training (of fMRI: voxels; of EEG and MEG: samples of channels):
 
 median   of the absolute z-scores of all trials and voxels
 spread   of each voxel the standard deviation of its z-scores over trials, which is the given standard deviation over
@@ -34,13 +34,13 @@ measures by a factor of two or so; the warnings lie beyond a factor of five, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.layout import ResponseLayout
 from .errors import InputError
 
 Float32 = NDArray[np.float32]
@@ -58,22 +58,22 @@ class TrainingStatistics:
 
     Attributes
     ----------
-    mean, std : (n_voxels,) float32
-        std is 0 for a voxel that did not vary.
-    rois : name to (start, stop) in the voxel axis, or None where they were not kept
+    mean, std : (*response_shape) float32
+        std is 0 for a value that did not vary.
+    layout : ResponseLayout, or None where it is not known
     """
 
     mean: Float32
     std: Float32
-    rois: Mapping[str, tuple[int, int]] | None = None
+    layout: ResponseLayout | None = None
 
     def scores(self, responses: NDArray[Any]) -> Float32:
-        """Z-scores (n_trials, n_voxels) float32; 0 for voxels that did not vary in training."""
+        """Z-scores (n_trials, *response_shape) float32; 0 for values that did not vary in training."""
         return z_scores(responses, self.mean, self.std)
 
 
 def z_scores(responses: NDArray[Any], mean: Float32, std: Float32) -> Float32:
-    """(responses - mean) / std for (n_trials, n_voxels); 0 where the deviation is 0."""
+    """(responses - mean) / std for (n_trials, *response_shape); 0 where the deviation is 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         scores: Float32 = np.divide(responses - mean, std, out=np.zeros_like(responses), where=std > 0)
     return scores
@@ -101,7 +101,7 @@ class Scale:
 
 
 def measure_scale(scores: Float32) -> Scale:
-    """Measure z-scores (n_trials, n_voxels) of voxels that varied in training; none of them NaN."""
+    """Measure z-scores (n_trials, n_values) of values that varied in training; none of them NaN."""
     sizes = np.abs(scores)
     # A trial that is an artefact in most voxels would widen the spread of all.
     usual = scores[np.median(sizes, axis=1) <= REFUSE_MEDIAN[1]]
@@ -118,8 +118,8 @@ def check_scale(scores: Float32) -> str | None:
 
     Parameters
     ----------
-    scores : (n_trials, n_voxels) float32
-        Z-scores of voxels that varied in training, n_trials 1 or more; none of them NaN.
+    scores : (n_trials, n_values) float32
+        Z-scores of values that varied in training, n_trials 1 or more; none of them NaN.
 
     Returns
     -------
@@ -166,5 +166,5 @@ def _cause(scale: Scale) -> str:
         )
     return (
         "They lie around other values than in training, as when units or the baseline differ, when only one of both "
-        "was z-scored, or when the voxels are others"
+        "was z-scored, or when the voxels or channels are others"
     )

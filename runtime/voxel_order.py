@@ -27,12 +27,15 @@ def order_warning(responses: NDArray[Any], training: TrainingStatistics) -> str 
     Parameters
     ----------
     responses : (n_trials, n_voxels)
-        Good trials, 1 or more.
+        Good trials, 1 or more. Of other responses than fMRI nothing is said: the means of their channels and samples
+        lie far below one trial's standard deviation.
 
     Returns
     -------
     A warning in one sentence, or None.
     """
+    if training.mean.ndim > 1:
+        return None
     varying = training.std > 0
     if int(varying.sum()) < LEAST_VOXELS:
         return None
@@ -55,7 +58,8 @@ def order_warning(responses: NDArray[Any], training: TrainingStatistics) -> str 
 def _groups(training: TrainingStatistics) -> NDArray[np.intp]:
     """The number of each voxel's ROI, (n_voxels,)."""
     groups = np.zeros(len(training.mean), np.intp)
-    for number, (start, stop) in enumerate((training.rois or {}).values()):
+    tiling = (None if training.layout is None else training.layout.tiling) or {}
+    for number, (start, stop) in enumerate(tiling.values()):
         groups[start:stop] = number
     return groups
 

@@ -87,6 +87,7 @@ def _load(name: str) -> None:
 # Which cost numpy alone: test files import them as any module.
 _load("json_edits")
 _load("small_data")
+_load("kind_checkpoint")
 
 
 @pytest.fixture

@@ -82,18 +82,17 @@ def write_small_checkpoint(
     scores = {"mask": mask, "score": mask.astype(np.float32)}
     save_file(scores, folder / "mask.safetensors", metadata={"preset": preset})
     for name, shape in world.shapes.items():
-        save_file(_decoder(rng, shape, *world.scales.get(name, (0.0, 0.5))), folder / f"{name}.safetensors")
+        save_file(_decoder(rng, name, shape, *world.scales.get(name, (0.0, 0.5))), folder / f"{name}.safetensors")
     content = {
         "format": "minddiffuser-checkpoint",
-        "version": 1,
+        "version": 2,
         "subject": SUBJECT,
-        "modality": "fmri",
-        "n_voxels": N_VOXELS,
+        "layout": {"modality": "fmri", "response_shape": [N_VOXELS]},
         "preset": preset,
         "models": {"name": world.name, "hash": models_hash},
         "shapes": {name: list(shape) for name, shape in world.shapes.items()},
         "image_size": world.image_size,
-        "decoders": {name: {"kind": "ridge", "n_selected": N_SELECTED, "alpha": 0.15} for name in world.shapes},
+        "decoders": [{"kind": "linear", "features": [name], "fit": {"fitter": "ridge"}} for name in world.shapes],
         "selection": {"percent": 25, "signed": True, "n_folds": 5},
         "provenance": {},
         "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")},
@@ -102,15 +101,15 @@ def write_small_checkpoint(
     return folder
 
 
-def _decoder(rng: np.random.Generator, shape: tuple[int, ...], mean: Any, std: Any) -> dict[str, np.ndarray]:
+def _decoder(rng: np.random.Generator, name: str, shape: tuple[int, ...], mean: Any, std: Any) -> dict[str, np.ndarray]:
     size = int(np.prod(shape))
     return {
         "index": rng.integers(N_VOXELS, size=(size, N_SELECTED)).astype(np.int32),
         "weight": (rng.standard_normal((size, N_SELECTED)) / N_SELECTED**0.5).astype(np.float32),
         "bias": np.zeros(size, np.float32),
-        "position": np.arange(size, dtype=np.int32),
-        "target_mean": np.broadcast_to(mean, shape).astype(np.float32).ravel(),
-        "target_std": np.broadcast_to(std, shape).astype(np.float32).ravel(),
+        f"{name}.position": np.arange(size, dtype=np.int32),
+        f"{name}.mean": np.broadcast_to(mean, shape).astype(np.float32).ravel(),
+        f"{name}.std": np.broadcast_to(std, shape).astype(np.float32).ravel(),
     }
 
 

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from minddiffuser.export.graphs.decode import decode_model, decode_specs
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 
 EMBEDDING = 16
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -54,7 +54,7 @@ def write_toy_bundle(folder: Path, checkpoint_folder: Path, *, leave_out: tuple[
         "std": std,
     }
     save_file(arrays, folder / "arrays.safetensors")
-    save_file({"responses": np.zeros((1, checkpoint.n_voxels), np.float32)}, folder / "parity.safetensors")
+    save_file({"responses": np.zeros((1, *checkpoint.layout.shape), np.float32)}, folder / "parity.safetensors")
     write_manifest(folder, _manifest(checkpoint, entries))
     return folder
 
@@ -75,21 +75,20 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 def _manifest(checkpoint: Checkpoint, entries: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": "minddiffuser-bundle",
-        "version": 1,
+        "version": 2,
         "versions": {},
         "models": {"name": checkpoint.models_name, "hash": checkpoint.models_hash},
         "checkpoint": {
             "hash": checkpoint.hash,
             "subject": checkpoint.subject,
-            "modality": "fmri",
-            "decoders": {},
+            "decoders": checkpoint.description["decoders"],
             "selection": {},
             "provenance": {},
         },
         "lineage": {},
         "preset": checkpoint.preset,
         "image_size": checkpoint.image_size,
-        "n_voxels": checkpoint.n_voxels,
+        "layout": checkpoint.layout.as_json(),
         "shapes": {name: list(shape) for name, shape in checkpoint.shapes.items()},
         "preprocessing": {},
         "sampling": {"steps_offset": 1, "set_alpha_to_one": False},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,20 +12,22 @@ from numpy.typing import NDArray
 from .decoders.base import Decoder
 from .solvers.columns import Columns
 
-# Targets whose weights are held at once, at least this many and at least this many per voxel: a decoder prepares
-# for the responses (the voxels' Gram matrix) once per block, and with these a block's weights take a few times that
-# matrix's memory at most.
-_BLOCK, _BLOCK_PER_VOXEL = 4096, 4
+# Targets whose weights are held at once, at least this many and at least this many per value of a trial (voxel): a
+# decoder prepares for the responses (their Gram matrix) once per block, and with these a block's weights take a few
+# times that matrix's memory at most.
+_BLOCK, _BLOCK_PER_VALUE = 4096, 4
 
 
-def block_size(decoder: Decoder, n_trials: int, n_voxels: int) -> int:
-    """How many targets to fit at a time: what memory allows, or less where the decoder says that it costs little.
+def block_size(decoder: Decoder, response_shape: tuple[int, ...]) -> int:
+    """How many targets to fit at a time to responses (n_trials, …) of this shape.
 
-    It depends on nothing that an interruption changes, so that the blocks of a fit that goes on are the same.
+    What memory allows, or less where the decoder says that it costs little. It depends on nothing that an interruption
+    changes, so that the blocks of a fit that goes on are the same.
     """
-    most = max(_BLOCK, _BLOCK_PER_VOXEL * n_voxels)
+    n_trials, n_values = response_shape[0], math.prod(response_shape[1:])
+    most = max(_BLOCK, _BLOCK_PER_VALUE * n_values)
     ask = getattr(decoder, "block", None)
-    wanted = None if ask is None else ask(n_trials, n_voxels)
+    wanted = None if ask is None else ask(n_trials, n_values)
     return most if wanted is None else min(most, max(1, int(wanted)))
 
 

@@ -26,6 +26,7 @@ example (offline):
   md-train simulate fmri --out data --seed 7
   md-train fit data --models tiny --out checkpoint
   md-train fit data --models tiny --out strict --decoder-option alpha=100 --decoder-option latent.n_selected=500
+  md-train fit data --models tiny --out network --decoder mlp --decoder-option hidden=256 --decoder-option epochs=100
 
 it ends with a table of how well each feature is decoded, which is kept in CHECKPOINT (scores.json, scores.svg).
 a fit that was stopped goes on when the same command is given again.
@@ -137,7 +138,7 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: beside CHECKPOINT)")
     fit.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_models(fit)
-    decoders = fit.add_argument_group("decoders (defaults from the paper)")
+    decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
         "--decoder", default="ridge", metavar="KIND", help=f"of all features: {kinds} (default: %(default)s)"
@@ -152,16 +153,24 @@ def _add_fit(commands: Any) -> None:
     )
     for target in TARGETS:
         decoders.add_argument(
-            f"--n-{target}", type=_count, metavar="N", help=f"the same as {target}.n_selected=N: voxels per dimension"
+            f"--n-{target}",
+            type=_count,
+            metavar="N",
+            help=f"the same as {target}.n_selected=N of the ridge: voxels (values of a trial) per dimension",
         )
         decoders.add_argument(
-            f"--alpha-{target}", type=float, metavar="A", help=f"the same as {target}.alpha=A: the penalty"
+            f"--alpha-{target}",
+            type=float,
+            metavar="A",
+            help=f"the same as {target}.alpha=A of the ridge: the penalty",
         )
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
     selection.add_argument("--percent", type=float, metavar="K", help="share of each layer that is kept (default: 25)")
     selection.add_argument("--absolute", action="store_true", help="rank by absolute correlation, as the reference")
     selection.add_argument("--n-folds", type=int, metavar="N", help="of the cross-validation (default: 5)")
-    selection.add_argument("--n-selection", type=_count, metavar="N", help="voxels per dimension in the folds")
+    selection.add_argument(
+        "--n-selection", type=_count, metavar="N", help="voxels (values of a trial) per dimension in the folds"
+    )
 
 
 def _add_models(command: Any) -> None:

@@ -2,8 +2,8 @@
 
 Files of the checkpoint are finished one by one, and what takes long block by block, so that a killed fit goes on where
 it was. Targets are read in chunks from the features' files; what memory holds is the responses and the weights of one
-target kind at a time, 8 bytes per target and chosen voxel, while selection holds the weights of a block of dimensions
-only. A fit holds the lock in its folder; a second one into it is refused.
+feature at a time (of the ridge 8 bytes per target and chosen voxel), while selection holds the weights of a block of
+dimensions only. A fit holds the lock in its folder; a second one into it is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.checkpoint import DECODER_ARRAYS, DESCRIPTION, KIND, VERSION, file_name, read_description
-from ..runtime.decode import open_checkpoint
+from ..runtime.decoders.base import PLACEMENT
+from ..runtime.decoders.checkpoint import open_checkpoint
+from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name, read_description
+from ..runtime.decoders.linear import ARRAYS as LINEAR_ARRAYS
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
@@ -30,13 +32,12 @@ from ..runtime.output import check_place
 from . import scores
 from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data, pictures_shown
-from .decoders.base import TARGETS, Decoder, changed, make_decoder
+from .decoders.base import TARGETS, Decoder, changed, make_decoder, validates_itself
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser
 from .score_table import figure, remark
 from .selection import SelectionSettings, Trials, best_per_layer, fold_correlations, folds_of, mean_over_folds
-from .solvers.columns import Columns
 
 if TYPE_CHECKING:
     from .features.extract import Features
@@ -47,6 +48,8 @@ OnProgress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
 FIGURE = "scores.svg"
+# Under this name a decoder's file keeps its entry in the checkpoint's list, for a fit that goes on.
+ENTRY = "decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class FitSettings:
     Attributes
     ----------
     context, latent, structure, semantic : Decoder
-        One decoder per target kind, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
+        One fitter per feature, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
     selection : SelectionSettings
         Algorithm 1; only selected structure dimensions are fitted and decoded.
     cache_dir : Path, optional
@@ -83,12 +86,16 @@ class FitSettings:
         self.selecting()  # options that its decoder does not have are refused now, not after the features
 
     def selecting(self) -> Decoder:
-        """The structure's decoder as the folds of the selection use it."""
+        """The decoder of the selection's folds: the structure's own, or the ridge where that one validates itself.
+
+        A network would be trained anew in every fold for every block of dimensions.
+        """
+        decoder = make_decoder("ridge", "structure") if validates_itself(self.structure) else self.structure
         n_selected = self.selection.n_selected
-        return self.structure if n_selected is None else changed(self.structure, "structure", n_selected=n_selected)
+        return decoder if n_selected is None else changed(decoder, "structure", n_selected=n_selected)
 
     def decoder(self, target: str) -> Decoder:
-        """The settings of one target kind."""
+        """The settings of one feature."""
         decoder: Decoder = getattr(self, target)
         return decoder
 
@@ -149,7 +156,7 @@ def fit(
     Raises
     ------
     InputError
-        Training trials with NaN, no voxel that varies, no captions, too few stimuli for the folds, features that
+        Training trials with NaN, nothing that varies, no captions, too few stimuli for the folds, features that
         nothing can be fitted to, or a decoder that gives NaN.
     FileError
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
@@ -165,8 +172,8 @@ def fit(
         if (out / DESCRIPTION).exists():  # by another process, since
             return _finished(out, key, data)
         journal = Journal(out, key, _about(data, settings))
-        job = _Job(data, models, settings, journal, normaliser, progress or _silent)
-        _write(job, job.features(out, say or _unsaid), key, ingredients)
+        job = _Job(data, models, settings, journal, normaliser, progress or _silent, say or _unsaid)
+        _write(job, job.features(out), key, ingredients)
     return out
 
 
@@ -307,14 +314,12 @@ def _finished(out: Path, key: str, data: Data) -> Path:
     if read_description(out)["provenance"].get("key") != key:
         raise _other(out)
     checkpoint = open_checkpoint(out)  # a damaged one is reported, not handed out
-    rois, now = checkpoint.rois or {}, data.rois or {}
-    if rois != now and sorted(rois.values()) == sorted(now.values()):  # the key says that responses are the same
-        before, after = (", ".join(sorted(some.keys() - other.keys())) for some, other in ((rois, now), (now, rois)))
-        what = (
-            f"regions were renamed ({before} there, {after} in the data folder)" if before else "regions changed names"
-        )
-        raise InputError(f"{out} holds this checkpoint, but {what}: choose another --out")
-    checkpoint.require_rois(data.rois)
+    try:  # the key says that responses are the same, number by number
+        checkpoint.require_layout(data.layout)
+    except InputError as error:
+        raise InputError(
+            f"{out} holds a checkpoint of these responses under other names ({error}): choose another --out"
+        ) from error
     return out
 
 
@@ -332,12 +337,13 @@ class _Job:
     journal: Journal
     normaliser: Normaliser
     progress: OnProgress
+    say: Say
 
     @property
     def stimulus(self) -> NDArray[np.int64]:
         return self.data.stimulus("train")
 
-    def features(self, out: Path, say: Say) -> Features:
+    def features(self, out: Path) -> Features:
         """Features of the training stimuli, mapped from files."""
         from .features.extract import extract_features
 
@@ -348,7 +354,7 @@ class _Job:
             cache_dir=_cache_dir(out, self.settings),
             batch_size=self.settings.batch_size,
             progress=self._phase("features"),
-            say=say,
+            say=self.say,
         )
 
     def _phase(self, name: str) -> Callable[[int, int], None]:
@@ -369,25 +375,52 @@ class _Job:
         self.journal.write(file_name("constants"), arrays)
 
     def write_target(self, name: str, features: Array, positions: NDArray[np.intp]) -> None:
-        """Fit and write the decoder of one target kind for the flattened `positions`."""
+        """Fit and write the decoder of one feature for the flattened `positions`."""
         if file_name(name) in self.journal.files:
             self.progress(name, len(positions), len(positions))
             return
         flat = features.reshape(len(features), -1)
         targets = TargetColumns(flat, self.stimulus, positions, column_statistics(flat, self.stimulus))
-        arrays = {
-            **self._fitted(name, targets),
-            "position": positions.astype(np.int32),
-            "target_mean": targets.mean,
-            "target_std": targets.std,
-        }
-        self.journal.write(file_name(name), arrays)
+        fit = self._fit_in_blocks if goes_in_blocks(self.settings.decoder(name)) else self._fit_whole
+        arrays, entry = fit(name, targets, flat)
+        placement = (positions.astype(np.int32), targets.mean, targets.std)
+        arrays |= {f"{name}.{key}": array for key, array in zip(PLACEMENT, placement, strict=True)}
+        self.journal.write(file_name(name), arrays, {ENTRY: json.dumps({"features": [name], **entry})})
 
-    def _fitted(self, name: str, targets: Columns) -> dict[str, Array]:
-        """The arrays of a target's decoder; of a large one, block by block, each kept until the file is whole."""
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """The same for training trials of the same picture, (n_trials,)."""
+        return pictures_shown(self.data, "train")
+
+    def _fit_whole(self, name: str, targets: TargetColumns, features: Array) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays of a decoder that is fitted in one go, and its entry in the checkpoint's list."""
+        decoder, responses = self.settings.decoder(name), self.normaliser(self.data.responses("train"))
+        fitted = decoder.fit(
+            responses,
+            targets,
+            pictures=self.pictures,
+            n_threads=self.settings.n_threads,
+            progress=self._phase(name),
+        )
+        arrays, described = fitted.arrays(), fitted.described()
+        if fitted.kind == "linear":
+            _check_linear(name, arrays, targets.shape[1])
+        held_out = getattr(fitted, "held_out", None)
+        if held_out is not None:
+            found = scores.validation_part(
+                fitted, responses[held_out], features, self.stimulus[held_out], self.pictures[held_out], name, targets
+            )
+            self.journal.keep(scores.validation_name(name), found)
+            told = described.get("validation", {})
+            self.say(_validated(name, told) if told else f"{name}: {int(held_out.sum())} trials held out")
+        return dict(arrays), {"kind": fitted.kind, **described}
+
+    def _fit_in_blocks(
+        self, name: str, targets: TargetColumns, _features: Array
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays of a linear decoder; of a large one, block by block, each kept until the file is whole."""
         decoder, n_targets = self.settings.decoder(name), targets.shape[1]
-        size = block_size(decoder, *self.data.responses("train").shape) if goes_in_blocks(decoder) else n_targets
-        spans = list(blocks(n_targets, size))
+        spans = list(blocks(n_targets, block_size(decoder, self.data.responses("train").shape)))
         parts = {(start, stop): f"{name}-{start:08d}" for start, stop in spans}
         left = [span for span in spans if not self.journal.has(parts[span])]
         done = n_targets - sum(stop - start for start, stop in left)
@@ -396,17 +429,18 @@ class _Job:
         responses = self.normaliser(self.data.responses("train")) if left else np.empty((0, 0))
         for start, stop in left:
 
-            def told(n: int, _of: int, before: int = done) -> None:
+            def report(n: int, _of: int, before: int = done) -> None:
                 self.progress(name, before + n, n_targets)
 
             block = Block(targets, start, stop)
-            fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=told)
-            arrays = _in_layout(name, fitted.arrays(), stop - start)
+            fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=report)
+            arrays = fitted.arrays()
+            _check_linear(name, arrays, stop - start)
             if len(spans) == 1:
-                return arrays
+                return arrays, {"kind": "linear"}
             self.journal.keep(parts[start, stop], arrays)
             done += stop - start
-        return self._joined(name, parts)
+        return self._joined(name, parts), {"kind": "linear"}
 
     def _joined(self, name: str, parts: Mapping[tuple[int, int], str]) -> dict[str, Array]:
         """The kept blocks as whole arrays."""
@@ -418,8 +452,8 @@ class _Job:
                 made = whole.setdefault(key, np.empty((n_targets, *array.shape[1:]), array.dtype))
                 if made.shape[1:] != array.shape[1:]:
                     raise ShapeError(
-                        f"the decoder of {name} gave {array.shape[1]} voxels per target, and {made.shape[1]} before: "
-                        "a kind with `block` uses as many for each"
+                        f"the decoder of {name} gave {array.shape[1]} weights per target, and {made.shape[1]} before: "
+                        "a fitter with `block` uses as many for each"
                     )
                 made[start:stop] = array
         return whole
@@ -428,7 +462,7 @@ class _Job:
         """Select structure dimensions; returns the mask (6, n_tokens, d_vision) and each fold's correlations."""
         name, settings = file_name("mask"), self.settings
         correlations = fold_correlations(
-            Trials(self.data.responses("train"), self.stimulus, pictures_shown(self.data, "train")),
+            Trials(self.data.responses("train"), self.stimulus, self.pictures),
             structure.reshape(len(structure), -1),
             settings.selecting(),
             settings.selection,
@@ -450,31 +484,49 @@ class _Job:
         correlations: NDArray[np.float64],
     ) -> None:
         """Say how well each feature is decoded, for people and for programs."""
+        selection, threads = self.settings.selection, self.settings.n_threads
+        folded = [name for name in features if not validates_itself(self.settings.decoder(name))]
         sources = scores.Sources(
             responses=self.data.responses("train"),
             stimulus=self.stimulus,
-            rois=self.data.rois or {},
-            features={name: array.reshape(len(array), -1) for name, array in features.items()},
-            positions=positions,
-            decoders={name: self.settings.decoder(name) for name in features},
-            pictures=pictures_shown(self.data, "train"),
+            rois=self.data.layout.rois or {},
+            features={name: features[name].reshape(len(features[name]), -1) for name in folded},
+            positions={name: positions[name] for name in folded},
+            decoders={name: self.settings.decoder(name) for name in folded},
+            pictures=self.pictures,
         )
-        selection, threads = self.settings.selection, self.settings.n_threads
         found = scores.feature_scores(
             sources, selection, n_threads=threads, progress=self._phase("scores"), parts=self.journal
         )
-        kept = scores.selection_scores(correlations, features["structure"].shape[1:], selection)
-        made = scores.all_scores(found, kept, selection.n_folds)
+        found |= {name: self._validated(name) for name in features if name not in folded}
+        kept = scores.selection_scores(
+            correlations, features["structure"].shape[1:], selection, self.settings.selecting().describe()["fitter"]
+        )
+        made = scores.all_scores({name: found[name] for name in features}, kept, selection.n_folds)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
         self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 
+    def _validated(self, name: str) -> scores.FeatureScores:
+        part = self.journal.part(scores.validation_name(name))
+        if part is None:
+            folder = self.journal.path(DESCRIPTION).parent
+            raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
+        return scores.validation_scores(part)
 
-def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str, Array]:
-    """Refuse a decoder whose arrays decoding could not read, before they become a file."""
+
+def _validated(name: str, found: Mapping[str, Any]) -> str:
+    return (
+        f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out "
+        "trials (1 is the loss of the mean)"
+    )
+
+
+def _check_linear(name: str, arrays: dict[str, Array], n_targets: int) -> None:
+    """Refuse a linear decoder whose arrays decoding could not read, before they become a file."""
     shape = arrays["index"].shape if "index" in arrays else ()
     good = (
-        arrays.keys() == DECODER_ARRAYS.keys()
-        and all(arrays[key].dtype == dtype for key, dtype in DECODER_ARRAYS.items())
+        arrays.keys() == LINEAR_ARRAYS.keys()
+        and all(arrays[key].dtype == dtype for key, (dtype, _) in LINEAR_ARRAYS.items())
         and len(shape) == 2
         and shape == arrays["weight"].shape
         and arrays["bias"].shape == (n_targets,) == shape[:1]
@@ -491,7 +543,6 @@ def _in_layout(name: str, arrays: dict[str, Array], n_targets: int) -> dict[str,
             f"the decoder of {name} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
             "give it a larger penalty, or another decoder"
         )
-    return arrays
 
 
 def _to_numpy(values: Any) -> Array:
@@ -506,17 +557,17 @@ def _description(
     job: _Job, shapes: Mapping[str, tuple[int, ...]], features: Features, key: str, ingredients: Mapping[str, Any]
 ) -> dict[str, Any]:
     data, models, selection = job.data, job.models, job.settings.selection
-    decoders = {name: job.settings.decoder(name).describe() for name in shapes}
-    for decoder in decoders.values():
-        if "n_selected" in decoder:
-            decoder["n_selected"] = min(decoder["n_selected"], data.n_voxels)
+    decoders = []
+    for name in shapes:
+        how = job.settings.decoder(name).describe()
+        if "n_selected" in how:
+            how["n_selected"] = min(how["n_selected"], data.layout.n_features)
+        decoders.append({**json.loads(job.journal.metadata(file_name(name))[ENTRY]), "fit": how})
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,
         "subject": data.subject,
-        "modality": data.modality,
-        "n_voxels": data.n_voxels,
-        "rois": None if data.rois is None else {name: list(span) for name, span in data.rois.items()},
+        "layout": data.layout.as_json(),
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},
         "shapes": {name: list(shape) for name, shape in shapes.items()},
@@ -535,7 +586,7 @@ def _description(
             "data_hash": ingredients["data"],
             "n_trials": len(job.stimulus),
             "n_stimuli": len(np.unique(job.stimulus)),
-            "constant_voxels": job.normaliser.constant.tolist(),
+            "constant": job.normaliser.constant.tolist(),
             "data": data.provenance,
             "python": platform.python_version(),
             "libraries": job.journal.libraries,

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime import journal as records
-from ..runtime.checkpoint import DESCRIPTION, OPTIONAL_FILES, TARGETS, file_name
+from ..runtime.decoders.base import FEATURES
+from ..runtime.decoders.files import DESCRIPTION, OPTIONAL_FILES, file_name
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json, read_tensors, write_bytes, write_json, write_tensors
@@ -28,10 +29,10 @@ VERSION = 2
 NAME = "fit.json"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
-_TENSORS = ("normaliser", "constants", "mask", *TARGETS)
+_TENSORS = ("normaliser", "constants", "mask", *FEATURES)
 # The names that a fit gives: an edited journal must not make another file part of a checkpoint.
 _OURS = re.compile("|".join(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})))
-_OUR_PART = re.compile(rf"({'|'.join(TARGETS)}|selection|scores)-[0-9-]+\.part\.safetensors")
+_OUR_PART = re.compile(rf"({'|'.join(FEATURES)}|selection|scores|validation)-[0-9-]+\.part\.safetensors")
 
 
 class Parts(Protocol):
@@ -88,6 +89,13 @@ class Journal:
     def libraries(self) -> dict[str, str]:
         """The versions that the pieces were fitted with: "2.3.0, then 2.4.1" where they changed on the way."""
         return libraries.of_all(self._whole.values())
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What was written with a finished safetensors file besides its arrays."""
+        from safetensors import safe_open
+
+        with safe_open(self._folder / name, framework="np") as file:
+            return dict(file.metadata() or {})
 
     def path(self, name: str) -> Path:
         """Where a file of the folder lies."""

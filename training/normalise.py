@@ -41,8 +41,8 @@ class Normaliser:
 
     Attributes
     ----------
-    mean, std : (n_voxels,) float32
-        `std` is 0 for a voxel that did not vary: it contributes 0.
+    mean, std : (*response_shape) float32
+        `std` is 0 for a value that did not vary: it contributes 0.
     """
 
     mean: Float32
@@ -50,7 +50,7 @@ class Normaliser:
 
     @property
     def constant(self) -> NDArray[np.intp]:
-        """Voxels that did not vary over the training trials."""
+        """Values of the flattened responses (of fMRI: voxels) that did not vary over the training trials."""
         return np.flatnonzero(self.std == 0)
 
     def __call__(self, responses: Array) -> Float64:
@@ -58,18 +58,20 @@ class Normaliser:
 
 
 def fit_normaliser(responses: Array) -> Normaliser:
-    """Fit to training responses (n_trials, n_voxels).
+    """Fit to training responses (n_trials, *response_shape).
 
     Raises
     ------
     ShapeError
-        Not two-dimensional, or fewer than two trials.
+        Not a row or more for each trial, or fewer than two trials.
     InputError
-        A trial holds NaN or infinite values, or no voxel varies.
+        A trial holds NaN or infinite values, or nothing varies.
     """
-    if responses.ndim != 2 or len(responses) < 2 or responses.shape[1] == 0:
-        raise ShapeError(f"training responses are {responses.shape}: expected (n_trials, n_voxels), 2 trials or more")
-    bad = np.flatnonzero(~np.isfinite(responses).all(axis=1))
+    if responses.ndim < 2 or len(responses) < 2 or responses[0].size == 0:
+        raise ShapeError(
+            f"training responses are {responses.shape}: expected (n_trials, *response_shape), 2 trials or more"
+        )
+    bad = np.flatnonzero(~np.isfinite(responses.reshape(len(responses), -1)).all(axis=1))
     if len(bad) == len(responses):
         raise InputError("every training trial holds NaN or infinite responses: check how the data were exported")
     if len(bad) > 0:
@@ -79,8 +81,9 @@ def fit_normaliser(responses: Array) -> Normaliser:
             "remove them from the train split"
         )
     normaliser = Normaliser(*statistics(responses))
-    if len(normaliser.constant) == responses.shape[1]:
-        raise InputError("no voxel varies over the training trials: check how the responses were exported")
+    if len(normaliser.constant) == responses[0].size:
+        what = "voxel" if responses.ndim == 2 else "value"
+        raise InputError(f"no {what} varies over the training trials: check how the responses were exported")
     return normaliser
 
 
@@ -106,16 +109,16 @@ class TargetColumns:
         positions: NDArray[np.integer[Any]],
         statistics: tuple[Float32, Float32] | None = None,
     ) -> None:
-        self._features, self._rows, self._positions = features, rows, positions
+        self._features, self._rows, self.positions = features, rows, positions
         self.mean, self.std = column_statistics(features, rows) if statistics is None else statistics
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self._rows), len(self._positions)
+        return len(self._rows), len(self.positions)
 
     def columns(self, start: int, stop: int) -> Float64:
         """Columns start..stop-1, (n_trials, stop - start) float64."""
-        wanted = self._positions[start:stop]
+        wanted = self.positions[start:stop]
         # One contiguous slab of columns from the file, then what is wanted of it.
         slab = np.asarray(self._features[:, wanted[0] : wanted[-1] + 1])[:, wanted - wanted[0]]
         return z_score(slab[self._rows], self.mean[wanted], self.std[wanted])

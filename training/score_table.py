@@ -25,19 +25,19 @@ def remark(provenance: object) -> str:
 
 
 def table(scores: Scores, remark: str = "") -> str:
-    """Correlations of every feature from all voxels and from each region, and in brackets the shuffled bound."""
+    """Correlations of every feature from the whole responses and each region, and in brackets the shuffled bound."""
     names = list(scores.features)
     rois = _regions(scores)
-    whole = next((str(made.whole.n_voxels) for made in scores.features.values() if made.whole is not None), "")
+    whole = next((str(made.whole.n_values) for made in scores.features.values() if made.whole is not None), "")
     lines = [
-        f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
-        f"and over all dimensions; (what 95 % of {scores.n_shuffled} shuffled pairings stay below), * no better",
+        *_what(scores),
+        f"(in brackets what 95 % of {scores.n_shuffled} shuffled pairings stay below; * no better)",
         "",
-        _row("region", "voxels", names),
+        _row("region", "values", names),
         _row("all", whole, [_cell(scores.features[name], None) for name in names]),
     ]
-    for roi, n_voxels in rois.items():
-        lines.append(_row(roi, str(n_voxels), [_cell(scores.features[name], roi) for name in names]))
+    for roi, n_values in rois.items():
+        lines.append(_row(roi, str(n_values), [_cell(scores.features[name], roi) for name in names]))
     dimensions = [
         f"{made.n_drawn} of {made.n_dimensions}" if made.n_drawn < made.n_dimensions else str(made.n_dimensions)
         for made in scores.features.values()
@@ -46,22 +46,46 @@ def table(scores: Scores, remark: str = "") -> str:
     lines += [
         _row("dimensions", "", dimensions),
         "",
-        f"structure: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds that did not "
-        "choose them",
+        f"structure{_by(scores)}: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds "
+        "that did not choose them",
         f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
         *([remark] if remark else []),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _what(scores: Scores) -> list[str]:
+    """What the correlations are of: held-out folds, or the trials that networks held out by themselves."""
+    own = {name: made.n_validation for name, made in scores.features.items() if made.n_validation is not None}
+    lines = []
+    if len(own) < len(scores.features):
+        lines += [
+            f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
+            "and over all dimensions",
+        ]
+    if own:
+        lines += [
+            f"{', '.join(own)}: mean correlation for the {max(own.values())} training pictures that the",
+            "decoder held out for validation, over the dimensions that it predicts: somewhat too good,",
+            "since these pictures also decided when its training stopped",
+        ]
+    return lines
+
+
+def _by(scores: Scores) -> str:
+    """Which decoder the selection's correlations are of, where it is not the structure's own."""
+    own = scores.features.get("structure")
+    return f", as the {scores.selection.fitter} decodes it" if own is not None and own.n_validation is not None else ""
+
+
 def _regions(scores: Scores) -> dict[str, int]:
-    """Every region that some feature was scored from, with its number of voxels, in the features' order."""
+    """Every region that some feature was scored from, with its number of values (voxels), in the features' order."""
     longest = sorted(scores.features.values(), key=lambda made: -len(made.rois))
-    return {roi: score.n_voxels for made in longest for roi, score in made.rois.items()}
+    return {roi: score.n_values for made in longest for roi, score in made.rois.items()}
 
 
-def _row(region: str, voxels: str, cells: list[str]) -> str:
-    return f"{region[:14]:<14}{voxels:>7}  " + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+def _row(region: str, values: str, cells: list[str]) -> str:
+    return f"{region[:14]:<14}{values:>7}  " + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
 
 
 def _cell(feature: FeatureScores, roi: str | None) -> str:
@@ -114,12 +138,14 @@ def figure(scores: Scores, remark: str = "") -> str:
     top = max(0.05, *(max(score.correlation, score.shuffled_95) for score in values if score is not None), 0)
     height = _TOP + len(regions) * (_BAR + _GAP) + 40
     width = _LEFT + len(names) * (_PANEL + 20) + 10
+    own = any(made.n_validation is not None for made in scores.features.values())
+    over = "the decoders' own validation pictures" if own else f"all dimensions and {scores.n_folds} folds"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12" role="img">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         '<text x="10" y="20" font-size="14">Decoded against true values, held-out training trials</text>',
-        f'<text x="10" y="38" fill="#555">bars: mean correlation over all dimensions and {scores.n_folds} folds; '
+        f'<text x="10" y="38" fill="#555">bars: mean correlation over {over}; '
         "red mark: 95 % of shuffled pairings stay below</text>",
     ]
     if remark:

@@ -1,9 +1,13 @@
-"""How well each feature is decoded: correlations on held-out folds of the training trials, beside a shuffled null.
+"""How well each feature is decoded: correlations on held-out training trials, beside a shuffled null.
 
-For each feature, from all voxels and from those of each region: its decoder is fitted anew without a fold, and its
-predictions for that fold are correlated with the true values, dimension by dimension. The score is the mean over
-folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
+For each feature, from the whole responses and, of fMRI, from each region: its decoder is fitted anew without a fold,
+and its predictions for that fold are correlated with the true values, dimension by dimension. The score is the mean
+over folds and over *all* dimensions, drawn ones where there are many, and not over those that were selected for being
 decoded well. Folds are those of the selection: repetitions of a stimulus never lie on both sides.
+
+A decoder that holds out trials by itself (a network) is not fitted anew: its score is that of its predictions for
+these trials, from the whole responses, and over the dimensions that it predicts. As the same trials decided when its
+training stopped, and of structure which dimensions it predicts, that score is somewhat too good; the table says so.
 
 The null pairs the pictures of a fold at random with one another's predictions, many times. Nothing is fitted for it,
 so it costs little; a score that does not exceed what 95 % of the shufflings stay below is no better than chance.
@@ -11,6 +15,7 @@ so it costs little; a score that does not exceed what 95 % of the shufflings sta
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,9 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.layout import Rois, voxels_of
+from ..runtime.decoders.base import FEATURES
 from ..runtime.errors import FileError, InputError
 from ..runtime.files import check_format, read_json
-from .decoders.base import Decoder
+from .decoders.base import Decoder, FittedDecoder
 from .journal import Parts
 from .normalise import TargetColumns, fit_normaliser
 from .selection import SelectionSettings, best_per_layer, correlation, fold_order, folds_of, mean_over_folds, predicted
@@ -34,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 NAME = "scores.json"
 KIND = "scores"
-VERSION = 1
+VERSION = 2
 
 # Dimensions per feature: the mean over so many of a distribution of width 0.2 is known to 0.013.
 _MOST_DIMENSIONS = 256
@@ -46,18 +53,19 @@ _FEATURES_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True)
 class Score:
-    """What is decoded from some voxels.
+    """What is decoded from the whole responses, or from some of them.
 
     Attributes
     ----------
-    n_voxels : int
+    n_values : int
+        Numbers of a trial that it is decoded from: voxels, or channels times samples.
     correlation : float
         Mean over folds and dimensions.
     shuffled, shuffled_95 : float
         Mean of the same over the shufflings, and what 95 % of them stay below.
     """
 
-    n_voxels: int
+    n_values: int
     correlation: float
     shuffled: float
     shuffled_95: float
@@ -78,15 +86,18 @@ class FeatureScores:
         All that are decoded or may be selected, and those that the scores are means over; 0 drawn where the feature
         is the same for every stimulus.
     whole : Score, optional
-        From all voxels; None where the decoder refused the training part of a fold.
+        From the whole responses; None where the decoder refused the training part of a fold.
     rois : region to Score
         Without those that the decoder refused.
+    n_validation : int, optional
+        How many pictures the decoder held out by itself, where the score is of these; None where it is of the folds.
     """
 
     n_dimensions: int
     n_drawn: int
     whole: Score | None
     rois: dict[str, Score]
+    n_validation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +112,14 @@ class SelectionScores:
         Of the kept ones, by the very correlations that they were selected by: too good.
     kept_elsewhere : float
         In each fold, of those that are kept by the other folds' correlations: what to expect of the kept ones.
+    fitter : str
+        What was fitted in the folds: the structure's own, or the ridge where that one is too costly.
     """
 
     mean: float
     kept: float
     kept_elsewhere: float
+    fitter: str
 
 
 @dataclass(frozen=True)
@@ -134,11 +148,11 @@ class Sources:
 
     Attributes
     ----------
-    responses : (n_trials, n_voxels)
+    responses : (n_trials, *response_shape)
         Training responses, not normalised.
     stimulus : (n_trials,) int
         Row of the features that each trial showed.
-    rois : region to (start, stop) in the voxel axis
+    rois : region to (start, stop) in the voxel axis, or to a set of voxels
     features : feature to (n_stimuli, n_dimensions)
     positions : feature to (k,) int
         The dimensions that are decoded, or that may be selected.
@@ -149,7 +163,7 @@ class Sources:
 
     responses: Array
     stimulus: Indices
-    rois: Mapping[str, tuple[int, int]]
+    rois: Rois
     features: Mapping[str, Array]
     positions: Mapping[str, NDArray[np.intp]]
     decoders: Mapping[str, Decoder]
@@ -169,7 +183,7 @@ def feature_scores(
     progress: Progress | None = None,
     parts: Parts | None = None,
 ) -> dict[str, FeatureScores]:
-    """Score every feature from all voxels and from each region.
+    """Score every feature from the whole responses and from each region.
 
     Parameters
     ----------
@@ -182,12 +196,16 @@ def feature_scores(
         Keeps each fold's scores, and has those that an earlier call finished.
     """
     fold = folds_of(sources.picture, settings.n_folds, fold_order(settings))
-    drawn, regions = {name: _draw(sources, name) for name in sources.features}, _regions(sources)
+    drawn = {
+        name: _draw(name, features, sources.positions[name], sources.stimulus)[1]
+        for name, features in sources.features.items()
+    }
+    regions = _regions(sources)
     score = np.empty((settings.n_folds, len(drawn), len(regions)))
     null = np.empty((*score.shape, _N_SHUFFLED))
     places = [(number, row) for number in range(settings.n_folds) for row in range(len(drawn))]
-    spans = np.array([(start, stop) for _, start, stop in regions])
-    left = [place for place in places if not _restore(score[place], null[place], spans, parts, place)]
+    where = np.array([list(hashlib.sha256(values.tobytes()).digest()) for _, values in regions], np.uint8)
+    left = [place for place in places if not _restore(score[place], null[place], where, parts, place)]
     total, done = score.size, (len(places) - len(left)) * len(regions)
     report = progress or (lambda _done, _total: None)
     report(done, total)
@@ -200,7 +218,7 @@ def feature_scores(
         name = list(drawn)[row]
         score[place], null[place] = now.score(drawn[name], sources.decoders[name], regions, n_threads)
         if parts is not None:
-            parts.keep(_part(place), {"score": score[place], "null": null[place], "spans": spans})
+            parts.keep(_part(place), {"score": score[place], "null": null[place], "regions": where})
         done += len(regions)
         report(done, total)
     mean, shuffled = score.mean(axis=0), null.mean(axis=0)
@@ -214,26 +232,30 @@ def _part(place: tuple[int, int]) -> str:
     return f"scores-{place[0]}-{place[1]}"
 
 
-def _restore(score: Float64, null: Float64, spans: Array, parts: Parts | None, place: tuple[int, int]) -> bool:
+def _restore(score: Float64, null: Float64, regions: Array, parts: Parts | None, place: tuple[int, int]) -> bool:
     found = None if parts is None else parts.part(_part(place))
-    if found is None or not np.array_equal(found["spans"], spans):  # regions do not decide a fit, so they may change
+    if found is None or not np.array_equal(
+        found["regions"], regions
+    ):  # regions do not decide a fit, so they may change
         return False
     score[:], null[:] = found["score"], found["null"]
     return True
 
 
-def _regions(sources: Sources) -> list[tuple[str, int, int]]:
-    """All voxels, and the regions; a region that is all voxels is not scored twice."""
-    n_voxels = sources.responses.shape[1]
-    rois = [(name, start, stop) for name, (start, stop) in sources.rois.items() if stop - start < n_voxels]
-    return [("", 0, n_voxels), *rois]
+def _regions(sources: Sources) -> list[tuple[str, NDArray[np.intp]]]:
+    """All values of a trial, and the regions; a region that is all voxels is not scored twice."""
+    n_values = sources.responses[0].size
+    rois = [(name, voxels_of(roi)) for name, roi in sources.rois.items()]
+    return [("", np.arange(n_values)), *((name, voxels) for name, voxels in rois if len(voxels) < n_values)]
 
 
-def _draw(sources: Sources, name: str) -> Array:
-    """(n_stimuli, n_drawn) of a feature: drawn with a fixed seed among the dimensions that vary over the trials."""
-    features = sources.features[name]
-    order = np.random.default_rng([_SEED, *name.encode()]).permutation(sources.positions[name])
-    shown = np.unique(sources.stimulus)
+def _draw(name: str, features: Array, positions: Indices, stimulus: Indices) -> tuple[Indices, Array]:
+    """Which of a feature's `positions` are looked at, and their values (n_stimuli, n_drawn).
+
+    Drawn with a fixed seed among the dimensions that vary over the trials.
+    """
+    order = np.random.default_rng([_SEED, *name.encode()]).permutation(positions)
+    shown = np.unique(stimulus)
     drawn, chosen = np.empty((len(features), 0), features.dtype), order[:0]
     start, size = 0, _MOST_DIMENSIONS
     while start < len(order) and len(chosen) < _MOST_DIMENSIONS:
@@ -243,7 +265,7 @@ def _draw(sources: Sources, name: str) -> Array:
         chosen, drawn = np.concatenate([chosen, columns[varies]]), np.concatenate([drawn, values[:, varies]], axis=1)
         start, size = start + size, 2 * size  # features that hardly vary are not read 256 dimensions at a time
     kept = np.argsort(chosen[:_MOST_DIMENSIONS])
-    return drawn[:, kept]
+    return chosen[kept], drawn[:, kept]
 
 
 def _columns(features: Array, columns: NDArray[np.intp]) -> Array:
@@ -258,18 +280,19 @@ class _HeldOut:
         self.number = number
         self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
         normaliser = fit_normaliser(sources.responses[~hidden])
-        self._seen, self._unseen = normaliser(sources.responses[~hidden]), normaliser(sources.responses[hidden])
-        self._picture = sources.picture[hidden]
+        self._known_responses = normaliser(sources.responses[~hidden])
+        self._hidden_responses = normaliser(sources.responses[hidden])
+        self._varies = np.flatnonzero(normaliser.std > 0)
+        self._picture, self._known_pictures = sources.picture[hidden], sources.picture[~hidden]
         self._shuffled = _shufflings(number, len(np.unique(self._picture)))
 
     def score(
-        self, values: Array, decoder: Decoder, regions: list[tuple[str, int, int]], n_threads: int | None
+        self, values: Array, decoder: Decoder, regions: list[tuple[str, NDArray[np.intp]]], n_threads: int | None
     ) -> tuple[Float64, Float64]:
         """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
         score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
-        for number, (_, start, stop) in enumerate(regions):
-            # Voxels that do not vary say nothing, and make a decoder without penalty fail.
-            varying = start + np.flatnonzero(self._seen[:, start:stop].any(axis=0))
+        for number, (_, part) in enumerate(regions):
+            varying = np.intersect1d(part, self._varies)
             if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
                 continue
             try:
@@ -283,11 +306,66 @@ class _HeldOut:
         return score, null
 
     def _predict(
-        self, values: Array, decoder: Decoder, voxels: NDArray[np.intp], n_threads: int | None
+        self, values: Array, decoder: Decoder, varying: NDArray[np.intp], n_threads: int | None
     ) -> NDArray[np.float64]:
         targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
-        fitted = decoder.fit(self._seen[:, voxels], targets, n_threads=n_threads)
-        return predicted(fitted, self._unseen[:, voxels], 0, values.shape[1])
+        known, hidden = self._of(self._known_responses, varying), self._of(self._hidden_responses, varying)
+        fitted = decoder.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
+        return predicted(fitted, hidden, 0, values.shape[1])
+
+    def _of(self, responses: Float64, varying: NDArray[np.intp]) -> Float64:
+        """Voxels that do not vary say nothing, and make a decoder without penalty fail; channels and samples stay."""
+        return responses[:, varying] if responses.ndim == 2 else responses
+
+
+def validation_name(feature: str) -> str:
+    """Under which a fit keeps what :func:`validation_part` gives."""
+    return f"validation-{FEATURES.index(feature)}"
+
+
+def validation_part(
+    fitted: FittedDecoder,
+    responses: Float64,
+    features: Array,
+    stimulus: Indices,
+    pictures: Indices,
+    feature: str,
+    targets: TargetColumns,
+) -> dict[str, Array]:
+    """Compare a decoder's predictions for the trials that it held out with the true values.
+
+    Parameters
+    ----------
+    fitted
+        What was fitted to `targets`.
+    responses : (n, *response_shape)
+        Of the held-out trials, normalised.
+    features : (n_stimuli, n_dimensions)
+        Of the feature, of all stimuli.
+    stimulus, pictures : (n,) int
+        Of the held-out trials.
+    feature
+        Its name.
+
+    Returns
+    -------
+    Arrays for :func:`validation_scores`.
+    """
+    chosen, values = _draw(feature, features, targets.positions, stimulus)
+    found = predicted(fitted, responses, 0, len(targets.positions))[:, np.searchsorted(targets.positions, chosen)]
+    shown = np.unique(pictures)
+    score, null = 0.0, np.zeros(_N_SHUFFLED)
+    if len(chosen):
+        score = float(correlation(found, np.asarray(values[stimulus], np.float64)).mean())
+        null = null_scores(found, values, pictures, _shufflings(0, len(shown)))
+    sizes = (len(targets.positions), len(chosen), responses[0].size, len(shown))
+    return {"score": np.array([score]), "null": null, "sizes": np.array(sizes, np.int64)}
+
+
+def validation_scores(part: Mapping[str, Array]) -> FeatureScores:
+    """The scores of a decoder that held out trials by itself, from :func:`validation_part`."""
+    n_dimensions, n_drawn, n_values, n_pictures = part["sizes"].tolist()
+    return FeatureScores(n_dimensions, n_drawn, _score(n_values, float(part["score"][0]), part["null"]), {}, n_pictures)
 
 
 def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
@@ -327,24 +405,36 @@ def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArr
 
 
 def _feature(
-    positions: NDArray[np.intp], drawn: Array, regions: list[tuple[str, int, int]], mean: Float64, null: Float64
+    positions: NDArray[np.intp],
+    drawn: Array,
+    regions: list[tuple[str, NDArray[np.intp]]],
+    mean: Float64,
+    null: Float64,
 ) -> FeatureScores:
     made = {
-        name: Score(stop - start, float(mean[i]), float(null[i].mean()), float(np.quantile(null[i], _BOUND)))
-        for i, (name, start, stop) in enumerate(regions)
+        name: _score(len(values), float(mean[i]), null[i])
+        for i, (name, values) in enumerate(regions)
         if np.isfinite(mean[i])
     }
     return FeatureScores(len(positions), drawn.shape[1], made.pop("", None), made)
 
 
-def selection_scores(scores: Float64, shape: tuple[int, ...], settings: SelectionSettings) -> SelectionScores:
-    """Summarise correlations (n_folds, n_dimensions) of structure of `shape` (n_layers, ...)."""
+def _score(n_values: int, correlation: float, null: Float64) -> Score:
+    return Score(n_values, correlation, float(null.mean()), float(np.quantile(null, _BOUND)))
+
+
+def selection_scores(
+    scores: Float64, shape: tuple[int, ...], settings: SelectionSettings, fitter: str
+) -> SelectionScores:
+    """Summarise correlations (n_folds, n_dimensions) of structure of `shape` (n_layers, ...), decoded by `fitter`."""
 
     def kept(by: Float64) -> NDArray[np.bool_]:
         return best_per_layer(mean_over_folds(by, settings).reshape(shape), settings.percent).ravel()
 
     elsewhere = [fold[kept(np.delete(scores, number, axis=0))].mean() for number, fold in enumerate(scores)]
-    return SelectionScores(float(scores.mean()), float(scores[:, kept(scores)].mean()), float(np.mean(elsewhere)))
+    return SelectionScores(
+        float(scores.mean()), float(scores[:, kept(scores)].mean()), float(np.mean(elsewhere)), fitter
+    )
 
 
 def all_scores(features: dict[str, FeatureScores], selection: SelectionScores, n_folds: int) -> Scores:
@@ -375,7 +465,7 @@ def read_scores(folder: Path) -> Scores | None:
 def _read_feature(content: Mapping[str, Any]) -> FeatureScores:
     rois = {name: Score(**score) for name, score in content["rois"].items()}
     whole = None if content["whole"] is None else Score(**content["whole"])
-    return FeatureScores(content["n_dimensions"], content["n_drawn"], whole, rois)
+    return FeatureScores(content["n_dimensions"], content["n_drawn"], whole, rois, content["n_validation"])
 
 
 def scores_bytes(scores: Scores) -> bytes:

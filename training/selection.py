@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ class SelectionSettings:
         the wrong sign then count as well decoded. Signed by default.
     n_folds : int
     n_selected : int, optional
-        Voxels per dimension in the folds' decoders; the decoder's own when not given. As many as there are voxels
-        makes the folds share one factorisation, which is many times faster.
+        Voxels (values of a trial) per dimension in the folds' decoders; the decoder's own when not given. As many as
+        there are makes the folds share one factorisation, which is many times faster.
     seed : int, optional
         Draws stimuli into folds; contiguous folds when not given.
     """
@@ -103,7 +104,7 @@ class Trials:
 
     Attributes
     ----------
-    responses : (n_trials, n_voxels)
+    responses : (n_trials, *response_shape)
         Not normalised.
     stimulus : (n_trials,) int
         Row of the features that each trial showed.
@@ -180,13 +181,13 @@ def fold_correlations(
     a few numbers per dimension.
     """
     responses, stimulus = trials.responses, trials.stimulus
-    if responses.ndim != 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
+    if responses.ndim < 2 or features.ndim != 2 or stimulus.shape != responses.shape[:1]:
         raise ShapeError(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
-            "expected (n_trials, n_voxels), (n_stimuli, n_dimensions), (n_trials,)"
+            "expected (n_trials, *response_shape), (n_stimuli, n_dimensions), (n_trials,)"
         )
     fold = folds_of(stimulus if trials.pictures is None else trials.pictures, settings.n_folds, fold_order(settings))
-    size = block_size(decoder, *responses.shape)
+    size = block_size(decoder, responses.shape)
     spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
     scores = np.empty((settings.n_folds, features.shape[1]))
     left = [span for span in spans if not _restore(scores, parts, span)]
@@ -202,7 +203,7 @@ def fold_correlations(
     for number, start, stop in left:
         if work is None or work.number != number:
             work = None  # one fold's responses at a time
-            work = _Fold(number, responses, stimulus, fold == number)
+            work = _Fold(number, trials, fold == number)
 
         def told(n: int, _of: int, before: int = done) -> None:
             report(before + n)
@@ -236,11 +237,12 @@ def _restore(scores: Float64, parts: Parts | None, span: tuple[int, int, int]) -
 class _Fold:
     """One held-out fold: its responses, normalised by the others."""
 
-    def __init__(self, number: int, responses: Array, stimulus: Indices, held_out: NDArray[np.bool_]) -> None:
+    def __init__(self, number: int, trials: Trials, held_out: NDArray[np.bool_]) -> None:
         self.number = number
-        self._known, self._hidden = stimulus[~held_out], stimulus[held_out]
-        normaliser = fit_normaliser(responses[~held_out])
-        self._seen, self._unseen = normaliser(responses[~held_out]), normaliser(responses[held_out])
+        self._known, self._hidden = trials.stimulus[~held_out], trials.stimulus[held_out]
+        self._pictures = (trials.stimulus if trials.pictures is None else trials.pictures)[~held_out]
+        normaliser = fit_normaliser(trials.responses[~held_out])
+        self._seen, self._unseen = normaliser(trials.responses[~held_out]), normaliser(trials.responses[held_out])
 
     def score(self, block: Array, decoder: Decoder, n_threads: int | None, progress: Progress) -> Float64:
         """Correlations of a block of features (n_stimuli, k), (k,)."""
@@ -248,7 +250,8 @@ class _Fold:
         known = TargetColumns(block, self._known, everything)
         hidden = TargetColumns(block, self._hidden, everything, (known.mean, known.std))
         # Not by a name: one block's weights are gone before the next block's are made.
-        return _score(decoder.fit(self._seen, known, n_threads=n_threads, progress=progress), self._unseen, hidden)
+        fit = partial(decoder.fit, self._seen, known, pictures=self._pictures)
+        return _score(fit(n_threads=n_threads, progress=progress), self._unseen, hidden)
 
 
 def _score(fitted: FittedDecoder, unseen: Float64, hidden: TargetColumns) -> Float64:

@@ -66,7 +66,7 @@ def _checkpoint(folder: Path, options: Options) -> Backend[Any]:
             "with md-export bundle, or leave them out"
         )
     _needs_torch()
-    from ..decode import open_checkpoint
+    from ..decoders.checkpoint import open_checkpoint
     from .torch import TorchBackend
 
     decoder = open_checkpoint(folder)

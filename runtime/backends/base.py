@@ -11,13 +11,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decode import Decoded
+from ..data.layout import ResponseLayout
+from ..decoders.checkpoint import Decoded
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
 from ..refine.loop import Objective
 from ..refine.settings import RefineSettings
-from ..rois import Rois
 from ..sampling import Sampling
 from ..scale import TrainingStatistics
 
@@ -222,7 +222,7 @@ class Decoder(Protocol):
 
     def require_models(self, models_hash: str, name: str) -> None: ...
 
-    def require_rois(self, rois: Rois | None) -> str | None: ...
+    def require_layout(self, layout: ResponseLayout | None) -> None: ...
 
     def require_preset(self, preset: str) -> None: ...
 

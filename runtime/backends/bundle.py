@@ -11,7 +11,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle_decode import BundleDecoder
 from ..bundle_schema import DECODE
-from ..decode import Decoded
+from ..decoders.checkpoint import Decoded
 from ..engines.cuda_gpu import name_of_gpu
 from ..engines.here import BACKENDS, Machine, why_not_backend
 from ..engines.open import EngineSet, EngineSettings

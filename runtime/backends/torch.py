@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..decode import Decoded
+from ..decoders.checkpoint import Decoded
 from ..engines.cuda_gpu import name_of_gpu
 from ..engines.open import EngineSet
 from ..generators.base import Float32, Generator

@@ -99,10 +99,10 @@ def run_batch(
     folder
         The run folder, whose lock the caller holds and whose settings.json the caller has compared; see
         :mod:`~minddiffuser.runtime.batch.identity`.
-    responses : (n_trials, n_voxels) float32
+    responses : (n_trials, *response_shape) float32
         Rows of skipped trials are never read.
     reconstruct
-        ``reconstruct(trials, rows)`` with the good trials of one batch, n of them, and their responses (n, n_voxels).
+        ``reconstruct(trials, rows)`` with the good trials of one batch, n of them, and their responses.
         It must depend on nothing else that changes between runs.
     batch_size
         Trials per batch of the grid.

@@ -57,7 +57,7 @@ def _specs(bundle: Bundle, graph: str) -> GraphSpecs | None:
         target = graph.removeprefix(DECODE)
         if target not in bundle.shapes:
             return None
-        return decode_specs((bundle.n_voxels,), target, bundle.shapes[target])
+        return decode_specs(bundle.layout.shape, target, bundle.shapes[target])
     shapes = bundle.shapes
     sizes = Sizes(
         latent=shapes["latent"],

@@ -28,7 +28,7 @@ from minddiffuser.export.parity import GateFailure, Tolerance
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_schema import sealed
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.locks import beside, locked
 
@@ -92,7 +92,7 @@ def test_a_bundle_of_the_decoders(export: Export, tmp_path: Path, small_checkpoi
     checkpoint = open_checkpoint(small_checkpoint)
     assert bundle.checkpoint_hash == checkpoint.hash
     assert bundle.models_hash == checkpoint.models_hash
-    assert (bundle.n_voxels, bundle.image_size, bundle.subject) == (24, 32, "someone")
+    assert (bundle.layout.shape, bundle.image_size, bundle.subject) == ((24,), 32, "someone")
     for name in CHEAP:
         (variant,) = bundle.graphs[name].variants
         assert (variant.target, variant.precision, variant.batch_sizes) == ("onnx", "fp32", None)
@@ -540,9 +540,9 @@ def test_an_export_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_lists_of_targets_agree() -> None:
-    from minddiffuser.runtime.checkpoint import TARGETS
+    from minddiffuser.runtime.decoders.base import FEATURES
 
-    assert set(export_settings.DECODE_TARGETS) == set(TARGETS)
+    assert set(export_settings.DECODE_TARGETS) == set(FEATURES)
 
 
 def test_graphs_and_their_gradients_share_their_weights(tiny_bundle: Path) -> None:

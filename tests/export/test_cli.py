@@ -140,7 +140,7 @@ def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: 
     folder = Path(shutil.copytree(small_checkpoint, tmp_path / "checkpoint"))
     content = json.loads((folder / "checkpoint.json").read_text())
     (folder / "checkpoint.json").write_text(json.dumps({**content, "version": 9}))
-    refused(command("bundle", folder, "--out", tmp_path / "bundle"), "version 9, this release reads version 1")
+    refused(command("bundle", folder, "--out", tmp_path / "bundle"), "version 9, this release reads version 2")
 
 
 def test_plans_that_no_list_can_name_are_told(

@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 from minddiffuser.export.manifest import describe_checkpoint
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 
 
-def test_rois_are_handed_on_where_they_are_known(small_checkpoint: Path, tmp_path: Path) -> None:
-    assert "rois" not in describe_checkpoint(open_checkpoint(small_checkpoint))["checkpoint"]
+def test_the_layout_is_handed_on_as_it_is(small_checkpoint: Path, tmp_path: Path) -> None:
+    given = json.loads((small_checkpoint / "checkpoint.json").read_text())
+    assert describe_checkpoint(open_checkpoint(small_checkpoint))["layout"] == given["layout"]
     folder = shutil.copytree(small_checkpoint, tmp_path / "checkpoint")
-    path, rois = folder / "checkpoint.json", {"V1": [0, 10], "LO": [10, 24]}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
-    assert describe_checkpoint(open_checkpoint(folder))["checkpoint"]["rois"] == rois
+    rois = {"V1": [0, 10], "all but one": {"indices": [0, 1, *range(3, 24)]}}
+    (folder / "checkpoint.json").write_text(json.dumps({**given, "layout": {**given["layout"], "rois": rois}}))
+    assert describe_checkpoint(open_checkpoint(folder))["layout"] == {**given["layout"], "rois": rois}

@@ -15,7 +15,7 @@ from minddiffuser.export import material
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
 from minddiffuser.export.material import STEPS, random_feeds, reference_run, trials_for
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.engines.pytorch import TorchEngine
 from minddiffuser.runtime.errors import InputError
@@ -110,7 +110,7 @@ def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Ch
 
 
 def test_another_data_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has 7 voxels, the checkpoint was fitted on 24: give the data folder"):
+    with pytest.raises(InputError, match="it was fitted on 24 voxels, these have 7; give the same subject"):
         trials_for(checkpoint, write_folder(tmp_path / "other", n_voxels=7), (2,))
     with pytest.raises(InputError, match="has 12 training trials, 13 are needed: leave --data out"):
         trials_for(checkpoint, write_folder(tmp_path / "few"), (9, 4))
@@ -180,7 +180,7 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
     assert len(trials_for(own, write_folder(tmp_path / "good", rois=rois), (2,))[0]) == 2
     wrong = {
         "subject 'someone', the responses are of 'else'": {"subject": "else", "rois": rois},
-        "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO'": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
+        "roi 'V1' is voxels 0 to 10 there and voxels 14 to 24 here": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
         "not on the scale of the training responses": {"rois": rois, "scale": 300},
     }
     for number, (told, changes) in enumerate(wrong.items()):
@@ -189,7 +189,7 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
 
 
 def test_trials_that_a_run_would_skip_are_not_used(small_checkpoint: Path, tmp_path: Path) -> None:
-    """And what is odd about the others is handed on, as is that regions could not be compared."""
+    """And what is odd about the others is handed on."""
     checkpoint = open_checkpoint(small_checkpoint)
     mean, std = checkpoint.statistics
     rows = mean + std * np.random.default_rng(3).standard_normal((N_TRAIN, N_VOXELS), dtype=np.float32)
@@ -222,5 +222,7 @@ def test_only_some_trials_of_a_large_split_are_looked_at(
 def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, int]]) -> Checkpoint:
     shutil.copytree(checkpoint, folder)
     path = folder / "checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rois": rois}))
+    content = json.loads(path.read_text())
+    content["layout"]["rois"] = {name: list(span) for name, span in rois.items()}
+    path.write_text(json.dumps(content))
     return open_checkpoint(folder)

@@ -83,9 +83,9 @@ def test_a_good_bundle(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.hash == hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     assert bundle.manifest == manifest_of(folder)
-    assert (bundle.version, bundle.models_name, bundle.models_hash) == (1, "small", "ab" * 32)
-    assert (bundle.checkpoint_hash, bundle.subject, bundle.modality) == ("cd" * 32, "someone", "fmri")
-    assert (bundle.preset, bundle.image_size, bundle.n_voxels) == ("reference", 16, 12)
+    assert (bundle.version, bundle.models_name, bundle.models_hash) == (2, "small", "ab" * 32)
+    assert (bundle.checkpoint_hash, bundle.subject, bundle.layout.modality) == ("cd" * 32, "someone", "fmri")
+    assert (bundle.preset, bundle.image_size, bundle.layout.shape) == ("reference", 16, (12,))
     assert bundle.shapes == small.SHAPES
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     assert bundle.size_bytes == sum(path.stat().st_size for path in files)
@@ -213,8 +213,8 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b"{}", "format none"),
         (b'{"format": "minddiffuser-bundle"}', "'version' is missing, expected a whole number"),
         (b'{"format": "minddiffuser-bundle", "version": true}', "'version' is True"),
-        (b'{"format": "minddiffuser-bundle", "version": 0}', "'version' is 0, expected version 1"),
-        (b'{"format": "minddiffuser-bundle", "version": 2}', "newer release .*upgrade"),
+        (b'{"format": "minddiffuser-bundle", "version": 1}', "'version' is 1, expected version 2"),
+        (b'{"format": "minddiffuser-bundle", "version": 3}', "newer release .*upgrade"),
     ],
 )
 def test_manifests_that_cannot_be_read(data: bytes, told: str, folder: Path) -> None:
@@ -259,11 +259,11 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
     "name": (put("models", "name", value=""), "'models.name' is '', expected a text"),
     "escape": (put("checkpoint", "subject", value="\x1b[2J"), r"'checkpoint.subject' is '\\x1b\[2J', .*printable"),
     "surrogate": (put("preset", value="\ud800"), r"'preset' is '\\ud800'"),
-    "long": (put("checkpoint", "modality", value="x" * 100_000), r"is 'x{76}\.\.\., expected"),
-    "decoders": (put("checkpoint", "decoders", value=[]), r"'checkpoint.decoders' is \[\], expected an object"),
+    "long": (put("checkpoint", "subject", value="x" * 100_000), r"is 'x{76}\.\.\., expected"),
+    "decoders": (put("checkpoint", "decoders", value={}), r"'checkpoint.decoders' is \{\}, expected a list"),
     "image size": (put("image_size", value=16.0), "'image_size' is 16.0, expected a whole number"),
-    "voxels": (put("n_voxels", value=True), "'n_voxels' is True"),
-    "huge": (put("n_voxels", value=2**31), "'n_voxels' is 2147483648"),
+    "voxels": (put("layout", "response_shape", value=[True]), r"response_shape is \[True\]"),
+    "huge": (put("image_size", value=2**31), "'image_size' is 2147483648"),
     "steps": (put("sampling", "steps_offset", value=None), "'sampling.steps_offset' is None"),
     "alpha": (put("sampling", "set_alpha_to_one", value=1), "'sampling.set_alpha_to_one' is 1, expected true or false"),
     "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 to 3"),
@@ -692,21 +692,20 @@ def test_a_mutated_manifest_is_one_sentence_or_harmless(data: st.DataObject, sha
         attempt(shared)
 
 
-def test_rois_are_optional_and_checked(tmp_path: Path) -> None:
+def test_the_layout_of_the_responses_is_checked(tmp_path: Path) -> None:
     n_voxels = small.N_VOXELS
 
-    def bundle(name: str, rois: Any) -> Bundle:
+    def bundle(name: str, **fields: Any) -> Bundle:
         def edit(content: dict[str, Any]) -> None:
-            content["checkpoint"]["rois"] = rois
+            content["layout"] |= fields
 
         return Bundle.open(small.write_small_bundle(tmp_path / name, edit=edit))
 
-    assert bundle("none", None).rois is None
-    assert bundle("some", {"V2": [5, n_voxels], "V1": [0, 5]}).rois == {"V1": (0, 5), "V2": (5, n_voxels)}
-    for number, rois in enumerate(
-        ([], {"V1": [0, 5]}, {"V1": [0, n_voxels + 1]}, {"V1": "all"}, {"\x1b[2J" * 99: [0]})
-    ):
-        with pytest.raises(FileError, match="field 'rois' is") as caught:
-            bundle(f"bad{number}", rois)
+    assert bundle("none").layout.rois is None
+    rois = {"V2": [5, n_voxels], "V1": [0, 5]}
+    assert bundle("some", rois=rois).layout.rois == {"V1": (0, 5), "V2": (5, n_voxels)}
+    for number, rois in enumerate(({"V1": [0, n_voxels + 1]}, {"V1": "all"}, {"\x1b[2J" * 99: [0]})):
+        with pytest.raises(FileError, match="roi") as caught:
+            bundle(f"bad{number}", rois=rois)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 600

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.base import Placement
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 
@@ -56,6 +57,16 @@ def test_the_start_is_the_context_and_latent_of_the_whole(decoder: BundleDecoder
         assert (latent == whole.latent).all()
 
 
+class Constant:
+    """A decoder of a semantic feature of five dimensions: always its mean."""
+
+    nothing = np.zeros(5, np.float32)
+    placements: ClassVar = {"semantic": Placement((5,), np.arange(5, dtype=np.int32), nothing, nothing)}
+
+    def predict(self, scores: np.ndarray, _features: object) -> dict[str, np.ndarray]:
+        return {"semantic": np.zeros((len(scores), 5), np.float32)}
+
+
 @pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
 def test_the_semantic_target_may_be_left_out(
     kind: str, decoder: BundleDecoder, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +85,8 @@ def test_the_semantic_target_may_be_left_out(
         graphs: dict[str, Any] = {**decoder._bundle.graphs, "decode_semantic": None}
         monkeypatch.setattr(decoder, "_bundle", replace(decoder._bundle, graphs=graphs))
     else:
-        monkeypatch.setitem(checkpoint._targets, "semantic", latent)
+        monkeypatch.setitem(checkpoint.shapes, "semantic", (5,))
+        monkeypatch.setitem(checkpoint.decoders, "semantic", Constant())
     of = decoder if kind == "bundle" else checkpoint
     assert of.decode(ROWS).semantic is not None
     assert of.decode(ROWS, semantic=False).semantic is None
@@ -83,7 +95,7 @@ def test_the_semantic_target_may_be_left_out(
 def test_constants_are_the_checkpoints(decoder: BundleDecoder, checkpoint: Checkpoint) -> None:
     assert (decoder.mask == checkpoint.mask).all()
     assert (decoder.uncond_context == checkpoint.uncond_context).all()
-    for name in ("subject", "preset", "models_name", "models_hash", "n_voxels", "image_size", "shapes"):
+    for name in ("subject", "preset", "models_name", "models_hash", "layout", "image_size", "shapes"):
         assert getattr(decoder, name) == getattr(checkpoint, name), name
     np.testing.assert_array_equal(decoder.training.scores(ROWS), checkpoint.training.scores(ROWS))
 

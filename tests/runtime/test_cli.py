@@ -292,7 +292,7 @@ def another_subject(args: list[str], tmp: Path) -> None:
     args[2] = str(write_small_data(tmp / "data", ROWS, subject="else").folder)
 
 
-@mistake("modality in")
+@mistake("response_shape is [24]: eeg has (n_channels, n_times)")
 def data_that_fit_refuses(args: list[str], tmp: Path) -> None:
     args[2] = str(write_small_data(tmp / "data", ROWS).folder)
     edit(tmp / "data" / "data.json", modality="eeg")
@@ -308,7 +308,7 @@ def other_voxels(args: list[str], tmp: Path) -> None:
     give(args, tmp, ROWS[:, :23])
 
 
-@mistake("expected (n_trials, n_voxels)")
+@mistake("responses have 5 channels of 24 samples, the checkpoint was fitted on 24 voxels")
 def wrong_rank(args: list[str], tmp: Path) -> None:
     give(args, tmp, ROWS[None])
 

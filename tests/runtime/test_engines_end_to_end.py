@@ -20,7 +20,7 @@ from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_decode import BundleDecoder
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.trial_ids import row_ids
-from minddiffuser.runtime.decode import Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png
@@ -228,7 +228,7 @@ opened, real = [], onnxruntime.InferenceSession
 onnxruntime.InferenceSession = lambda *given, **named: opened.append(real(*given, **named)) or opened[-1]
 bundle = Bundle.open(sys.argv[1])
 with EngineSet(bundle) as engines:
-    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, bundle.n_voxels), np.float32), screened=True)
+    decoded = BundleDecoder(bundle, engines).decode(np.ones((1, *bundle.layout.shape), np.float32), screened=True)
 assert decoded.structure.shape == (1, *bundle.shapes["structure"])
 print(*sorted(output.name for session in opened for output in session.get_outputs()))
 """

@@ -10,7 +10,7 @@ import torch
 
 from minddiffuser.runtime.backends.base import Options
 from minddiffuser.runtime.backends.torch import TorchBackend
-from minddiffuser.runtime.decode import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise

@@ -176,7 +176,7 @@ def write_folder(folder: Path, rois: dict[str, tuple[int, int]]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
-def test_voxels_of_other_regions_are_refused_and_unknown_regions_told(
+def test_voxels_of_other_regions_are_refused_where_regions_are_known(
     kind: str, run: Run, small_checkpoint: Path, toy_bundle: Path, small_world: Path, tmp_path: Path, capsys: Any
 ) -> None:
     source = shutil.copytree({"checkpoint": small_checkpoint, "bundle": toy_bundle}[kind], tmp_path / kind)
@@ -187,13 +187,12 @@ def test_voxels_of_other_regions_are_refused_and_unknown_regions_told(
     def go(folder: Path, code: int = 0) -> None:
         run(folder, "--stage", "1", *options, source=source, code=code)
 
-    go(data)
-    assert "keeps no rois (an earlier release made it)" in capsys.readouterr().err
-    assert any("keeps no rois" in n for n in json.loads((tmp_path / "run1" / "summary.json").read_text())["notes"])
+    go(turned)  # the checkpoint knows of no regions
+    capsys.readouterr()
     keep_rois(source, {"V1": [0, 10], "LO": [10, 24]})
     go(turned, code=2)
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "voxels 0 to 10 are 'V1' there, and 0 to 14 are 'LO' in the data folder" in line
+    assert "roi 'V1' is voxels 0 to 10 there and voxels 14 to 24 here" in line
     assert not (tmp_path / "run2" / "settings.json").exists()
     go(data)
     assert "rois" not in capsys.readouterr().err
@@ -203,5 +202,5 @@ def keep_rois(source: Path, rois: dict[str, list[int]]) -> None:
     path = source / "manifest.json"
     path = path if path.exists() else source / "checkpoint.json"
     content = json.loads(path.read_text())
-    content.get("checkpoint", content)["rois"] = rois
+    content["layout"]["rois"] = rois
     path.write_text(json.dumps(content))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.scale import TrainingStatistics
 from minddiffuser.runtime.voxel_order import LEAST_VOXELS, order_warning
 
@@ -20,7 +21,8 @@ def subject(spread: float, n_trials: int, *, n_pictures: int = 5, seed: int = 0)
 
 
 def training(mean: np.ndarray, rois: dict[str, tuple[int, int]] | None = None) -> TrainingStatistics:
-    return TrainingStatistics(mean=mean, std=np.ones(len(mean), np.float32), rois=rois)
+    layout = ResponseLayout(modality="fmri", shape=mean.shape, rois=rois)
+    return TrainingStatistics(mean=mean, std=np.ones(len(mean), np.float32), layout=layout)
 
 
 @pytest.mark.parametrize("seed", range(5))

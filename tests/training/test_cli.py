@@ -260,7 +260,7 @@ def test_lines_and_scores_go_where_they_belong(
         say("captions were cut")
         progress("features", 2, 2)
         out.mkdir()
-        scores = Scores(5, 100, {"context": good, "latent": poor}, SelectionScores(0.1, 0.3, 0.2))
+        scores = Scores(5, 100, {"context": good, "latent": poor}, SelectionScores(0.1, 0.3, 0.2, "ridge"))
         (out / "scores.json").write_bytes(scores_bytes(scores))
         return out
 

@@ -7,14 +7,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from minddiffuser.runtime import cli as reconstruct
 from minddiffuser.runtime.data.folder import open_data
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
 from minddiffuser.training.decoders.base import DECODERS
@@ -37,13 +37,13 @@ def test_from_simulation_to_pictures(
     assert "features" in told.err
     scores = json.loads(Path("checkpoint/scores.json").read_text())
     assert scores["features"].keys() == {"context", "latent", "structure", "semantic"}
-    assert list(scores["features"]["latent"]["rois"]) == list(open_data("data").rois)
+    assert list(scores["features"]["latent"]["rois"]) == list(open_data("data").layout.rois)
     assert Path("checkpoint/scores.svg").read_text().startswith("<svg")
 
     data, checkpoint = open_data("data"), open_checkpoint("checkpoint")
     assert checkpoint.shapes == {"context": (15, 16), "latent": (4, 4, 4), "structure": (6, 17, 32), "semantic": (32,)}
     assert checkpoint.mask.reshape(6, -1).sum(axis=1).tolist() == [136] * 6
-    assert {name: made["n_selected"] for name, made in checkpoint.description["decoders"].items()} == {
+    assert {made["features"][0]: made["fit"]["n_selected"] for made in checkpoint.description["decoders"]} == {
         "context": 5,
         "latent": 6,
         "structure": 7,
@@ -81,9 +81,7 @@ class Nearest:
     def for_target(cls, target: str, **options: Any) -> Nearest:
         return cls(**options)
 
-    def fit(
-        self, responses: np.ndarray, targets: Any, *, n_threads: int | None = None, progress: Any = None
-    ) -> FittedNearest:
+    def fit(self, responses: np.ndarray, targets: Any, *, progress: Any = None, **_more: Any) -> FittedNearest:
         n_targets = targets.shape[1]
         best, slope = np.empty(n_targets, np.int32), np.empty(n_targets, np.float32)
         power = np.maximum((responses**2).sum(axis=0), 1e-9)
@@ -97,13 +95,17 @@ class Nearest:
         return FittedNearest(best, slope)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "nearest", "shrink": self.shrink}
+        return {"fitter": "nearest", "shrink": self.shrink}
 
 
 @dataclass(frozen=True)
 class FittedNearest:
     best: np.ndarray
     slope: np.ndarray
+    kind: ClassVar[str] = "linear"
+
+    def described(self) -> dict[str, Any]:
+        return {}
 
     def predict(self, responses: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
         return responses[:, self.best[start:stop]] * self.slope[start:stop].astype(float)
@@ -145,9 +147,9 @@ def test_another_decoder_goes_through_the_command(
     assert capsys.readouterr().out.splitlines()[-1] == "checkpoint"
 
     checkpoint, data = open_checkpoint("checkpoint"), open_data("data")
-    kinds = checkpoint.description["decoders"]
-    assert kinds["latent"] == {"kind": "nearest", "shrink": 4}
-    assert kinds["structure"] == {"kind": "nearest", "shrink": 2}
+    fits = {made["features"][0]: made["fit"] for made in checkpoint.description["decoders"]}
+    assert fits["latent"] == {"fitter": "nearest", "shrink": 4}
+    assert fits["structure"] == {"fitter": "nearest", "shrink": 2}
     decoded = checkpoint.decode(data.responses("train"))
     true = np.load(next((tmp_path / "features").glob("*/latent.npy")), allow_pickle=False)
     slope = [np.polyfit(true[:, 0, 0, k], decoded.latent[:, 0, 0, k], 1)[0] for k in range(4)]

@@ -8,14 +8,15 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from json_edits import single_edits
 
-from minddiffuser.runtime.checkpoint import DESCRIPTION
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.data.layout import ResponseLayout
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
+from minddiffuser.runtime.decoders.files import DESCRIPTION
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.training import blocks as block_rule
 from minddiffuser.training import journal
@@ -46,15 +47,14 @@ class Data:
 
     train: np.ndarray
     subject: str = "S1"
-    modality: str = "fmri"
     provenance: dict[str, Any] = field(default_factory=dict)
     order: np.ndarray = field(default_factory=lambda: np.r_[np.arange(40), np.arange(20)])
     rois: dict[str, tuple[int, int]] = field(default_factory=lambda: {"V1": (0, 5), "LO": (5, 14)})
     texts: int = N_STIMULI
 
     @property
-    def n_voxels(self) -> int:
-        return self.train.shape[1]
+    def layout(self) -> ResponseLayout:
+        return ResponseLayout(modality="fmri", shape=self.train.shape[1:], rois=self.rois)
 
     def responses(self, split: str) -> np.ndarray:
         assert split == "train", "a fit may not look at the test split"
@@ -144,7 +144,7 @@ def test_a_fit_can_be_opened_and_decodes_its_training_data(tmp_path: Path, data:
     np.testing.assert_allclose(
         decoded.structure[0, ~checkpoint.mask], truth["structure"].mean(0)[~checkpoint.mask], rtol=1e-5
     )
-    np.testing.assert_array_equal(checkpoint.constant_voxels, [3])
+    np.testing.assert_array_equal(np.flatnonzero(checkpoint.training.std == 0), [3])
     np.testing.assert_array_equal(checkpoint.uncond_context, np.full((15, 3), 0.25))
 
 
@@ -202,9 +202,13 @@ def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> No
     assert description["subject"] == "S1"
     assert description["models"] == {"name": "stand-in", "hash": "ab" * 32}
     assert description["shapes"] == {name: list(shape) for name, shape in SHAPES.items()}
-    assert description["decoders"]["latent"] == {"kind": "ridge", "n_selected": 14, "alpha": 0.15}
+    assert description["decoders"][1] == {
+        "kind": "linear",
+        "features": ["latent"],
+        "fit": {"fitter": "ridge", "n_selected": 14, "alpha": 0.15},
+    }
     assert description["selection"]["signed"] is True
-    assert description["provenance"]["constant_voxels"] == [3]
+    assert description["provenance"]["constant"] == [3]
     assert (description["provenance"]["n_trials"], description["provenance"]["n_stimuli"]) == (60, 40)
 
 
@@ -234,7 +238,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, data:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Blocks of 8 targets; the list receives (n_trials, n_targets) of every call of the solver."""
     monkeypatch.setattr(block_rule, "_BLOCK", 8)
-    monkeypatch.setattr(block_rule, "_BLOCK_PER_VOXEL", 0)
+    monkeypatch.setattr(block_rule, "_BLOCK_PER_VALUE", 0)
     whole, calls = Ridge.fit, []
 
     def counted(self: Ridge, responses: Any, targets: Any, **options: Any) -> FittedRidge:
@@ -437,15 +441,15 @@ def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None
 def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Path, data: Data) -> None:
     out = fit(data, Models(), tmp_path / "checkpoint", FitSettings(n_threads=1))
     checkpoint = open_checkpoint(out)
-    assert list((checkpoint.rois or {}).items()) == [("V1", (0, 5)), ("LO", (5, 14))]
-    assert checkpoint.require_rois(data.rois) is None
+    assert list((checkpoint.layout.rois or {}).items()) == [("V1", (0, 5)), ("LO", (5, 14))]
+    checkpoint.require_layout(data.layout)
     turned = replace(data, rois={"LO": (0, 9), "V1": (9, 14)})
-    with pytest.raises(InputError, match="voxels 0 to 5 are 'V1' there, and 0 to 9 are 'LO' in the data folder"):
-        checkpoint.require_rois(turned.rois)
-    with pytest.raises(InputError, match="0 to 5 are 'V1' there"):
+    with pytest.raises(InputError, match="roi 'V1' is voxels 0 to 5 there and voxels 9 to 14 here"):
+        checkpoint.require_layout(turned.layout)
+    with pytest.raises(InputError, match=r"under other names .*roi 'V1' is .*: choose another --out"):
         fit(turned, Models(), out, FitSettings(n_threads=1))
     renamed = replace(data, rois={"V1v": (0, 5), "LO": (5, 14)})
-    with pytest.raises(InputError, match=r"regions were renamed \(V1 there, V1v in the data folder\): choose another"):
+    with pytest.raises(InputError, match=r"lack 'V1' and also have 'V1v' \(rois\).*: choose another"):
         fit(renamed, Models(), out, FitSettings(n_threads=1))
 
 
@@ -597,19 +601,23 @@ class MeanVoxel:
     def for_target(cls, target: str) -> MeanVoxel:
         return cls()
 
-    def fit(self, responses: Any, targets: Any, *, n_threads: Any = None, progress: Any = None) -> FittedMean:
+    def fit(self, responses: Any, targets: Any, **_more: Any) -> FittedMean:
         mean = responses.mean(axis=1)
         slope = (mean @ targets.columns(0, targets.shape[1])) / (mean @ mean)
         return FittedMean(slope, responses.shape[1])
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "mean"}
+        return {"fitter": "mean"}
 
 
 @dataclass(frozen=True)
 class FittedMean:
     slope: np.ndarray
     n_voxels: int
+    kind: ClassVar[str] = "linear"
+
+    def described(self) -> dict[str, Any]:
+        return {}
 
     def predict(self, responses: Any, start: int = 0, stop: int | None = None) -> np.ndarray:
         return np.outer(responses.mean(axis=1), self.slope[start:stop])
@@ -637,14 +645,14 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
     typed = fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "mean"]))
     assert typed.deciding() == mean_decoder.deciding()
     checkpoint = open_checkpoint(fit(data, Models(), tmp_path / "c", typed))
-    assert {made["kind"] for made in checkpoint.description["decoders"].values()} == {"mean"}
+    assert [made["fit"] for made in checkpoint.description["decoders"]] == [{"fitter": "mean"}] * 4
     decoded = checkpoint.decode(data.train).latent.reshape(60, -1)
     used = np.delete(data.train.astype(float), 3, axis=1)
     mean = ((used - used.mean(0)) / used.std(0)).mean(axis=1)
     assert abs(np.corrcoef(decoded[:, 0], mean)[0, 1]) > 0.9999
     with pytest.raises(InputError, match="decoder 'mean' has no option 'n_selected': it has none"):
         make_decoder("mean", "context", n_selected=3)
-    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, ridge"):
+    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, mlp, ridge"):
         fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "dream"]))
 
 
@@ -657,3 +665,34 @@ def test_a_decoder_of_another_layout_is_refused_before_its_file(
         with pytest.raises(ShapeError, match="decoder of context gave .*a checkpoint holds index int32"):
             fit(data, Models(), tmp_path / "c", mean_decoder)
     assert not (tmp_path / "c" / "context.safetensors").exists()
+
+
+def test_a_killed_fit_of_networks_ends_with_the_same_bytes_and_says_how_well(tmp_path: Path, data: Data) -> None:
+    """Networks are kept when they are trained, with the scores of what they held out."""
+    options = {"hidden": 8, "depth": 1, "epochs": 2}
+    networks = {target: make_decoder("mlp", target, **options) for target in SHAPES}
+    settings = FitSettings(**networks, selection=SETTINGS.selection, n_threads=1)  # type: ignore[arg-type]
+    assert settings.selecting().describe()["fitter"] == "ridge"
+    whole = contents(fit(data, Models(), tmp_path / "whole", settings))
+    for phase in ("latent", "semantic", "structure"):
+
+        def killed(name: str, _done: int, _total: int, at: str = phase) -> None:
+            if name == at:
+                raise KeyboardInterrupt
+
+        told: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), tmp_path / phase, settings, progress=killed)
+        assert contents(fit(data, Models(), tmp_path / phase, settings, say=told.append)) == whole
+        assert told[-1].startswith("structure: validation loss ")
+        assert not any(line.startswith("context") for line in told), "it was trained before"
+    scores = json.loads(whole["scores.json"])
+    checkpoint = open_checkpoint(tmp_path / "whole")
+    assert {name: made["n_dimensions"] for name, made in scores["features"].items()} == {
+        "context": 42,
+        "latent": 16,
+        "structure": int(checkpoint.mask.sum()),
+        "semantic": int(np.prod(SHAPES["semantic"])),
+    }
+    assert scores["selection"]["fitter"] == "ridge"
+    assert {made["n_validation"] for made in scores["features"].values()} == {4}  # a tenth of 40 pictures

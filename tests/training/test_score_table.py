@@ -16,7 +16,7 @@ def test_every_score_has_a_bar_and_a_number() -> None:
         "context": FeatureScores(100, 100, Score(30, 0.5, 0.0, 0.0625), rois),
         "latent": FeatureScores(1000, 256, Score(30, 0.25, 0.0, 0.0625), rois),
     }
-    root = ElementTree.fromstring(figure(Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1))))
+    root = ElementTree.fromstring(figure(Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1, "ridge"))))
     texts = [element.text for element in root.iter(f"{SVG}text")]
     assert {"context", "latent", "all", "LO", "0.500", "0.250", "-0.300"} <= set(texts)
     assert "V1 <left> & 'r" in texts
@@ -30,7 +30,7 @@ def test_every_score_has_a_bar_and_a_number() -> None:
 
 def test_a_simulated_subject_is_called_so() -> None:
     features = {"context": FeatureScores(100, 100, Score(30, 0.5, 0.0, 0.0625), {})}
-    scores = Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1))
+    scores = Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1, "ridge"))
     for provenance, said in (({"kind": "simulated fMRI"}, True), ({"kind": "NSD"}, False), ({}, False), (None, False)):
         words = "early areas are read-outs of the same CLIP layers"
         assert (words in table(scores, remark(provenance))) is said

@@ -54,7 +54,7 @@ def changed(sources: Sources, **changes: object) -> Sources:
 def lines(sources: Sources) -> dict[str, str]:
     """Which features are warned of, with the words."""
     found = feature_scores(sources, SelectionSettings())
-    told = warnings(Scores(5, 100, found, SelectionScores(0.0, 0.0, 0.0)))
+    told = warnings(Scores(5, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge")))
     return {line.split()[1]: line for line in told}
 
 
@@ -68,7 +68,7 @@ def test_a_good_subject_has_no_warning(rng: np.random.Generator) -> None:
         assert list(made.rois) == ["V1", "LO"]
         assert made.rois["LO"].better
         assert made.rois["V1"].better is (name != "context")
-        assert (made.whole.n_voxels, made.rois["V1"].n_voxels, made.rois["LO"].n_voxels) == (30, 12, 18)
+        assert (made.whole.n_values, made.rois["V1"].n_values, made.rois["LO"].n_values) == (30, 12, 18)
 
 
 @pytest.mark.parametrize("shift", [1, -1, 7])
@@ -156,7 +156,7 @@ def test_many_dimensions_are_drawn_and_constant_ones_left_out(
     assert found["semantic"].n_drawn == 0
     told = lines(sources)
     assert "is the same for every training stimulus" in told["semantic"]
-    assert "constant" in table(Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0)))
+    assert "constant" in table(Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge")))
 
 
 def test_a_region_that_never_varies_and_one_region_of_all(rng: np.random.Generator) -> None:
@@ -194,7 +194,7 @@ def test_what_a_decoder_refuses_is_left_open(n_voxels: int, roi: str, rng: np.ra
     kept = Memory()
     for _ in range(2):
         found = feature_scores(changed(sources, decoders=decoders), SelectionSettings(n_folds=2), parts=kept)
-        made = Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0))
+        made = Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge"))
         rows = {line.split()[0]: line.split() for line in table(made).splitlines() if line.strip()}
         assert rows[roi][2] == "–"
         assert rows["LO"][2] != "–"
@@ -224,7 +224,7 @@ def test_what_was_kept_is_not_scored_again(rng: np.random.Generator, monkeypatch
 def test_kept_dimensions_are_scored_where_they_were_not_chosen(absolute: bool, rng: np.random.Generator) -> None:
     """Noise: what was chosen for its correlation looks good there and nowhere else."""
     scores = 0.1 * rng.standard_normal((5, 6 * 2000))
-    made = selection_scores(scores, (6, 2000), SelectionSettings(percent=10, absolute=absolute))
+    made = selection_scores(scores, (6, 2000), SelectionSettings(percent=10, absolute=absolute), "ridge")
     assert made.mean == pytest.approx(scores.mean())
     # The mean of 5 has deviation 0.1 / sqrt(5); the best tenth of a normal lies 1.755 deviations above its mean.
     if not absolute:
@@ -234,7 +234,7 @@ def test_kept_dimensions_are_scored_where_they_were_not_chosen(absolute: bool, r
 
 def test_the_table_has_a_row_per_region_and_fits_a_terminal(rng: np.random.Generator) -> None:
     found: dict[str, FeatureScores] = feature_scores(subject(rng, n=40), SelectionSettings(n_folds=2))
-    text = table(Scores(2, 100, found, SelectionScores(0.125, 0.5, 0.25)))
+    text = table(Scores(2, 100, found, SelectionScores(0.125, 0.5, 0.25, "ridge")))
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     for region in ("all", "V1", "LO"):
         cells = rows[region][2:]

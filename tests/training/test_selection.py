@@ -192,7 +192,7 @@ def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkey
 
     whole = score()
     monkeypatch.setattr(block_rule, "_BLOCK", 3)
-    monkeypatch.setattr(block_rule, "_BLOCK_PER_VOXEL", 0)
+    monkeypatch.setattr(block_rule, "_BLOCK_PER_VALUE", 0)
     told.clear()
     np.testing.assert_allclose(score(), whole, atol=1e-6)
     assert told == [(done, 16) for done in (3, 6, 8, 11, 14, 16)]

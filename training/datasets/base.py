@@ -27,17 +27,7 @@ class Data(Protocol):
     def modality(self) -> str: ...
     @property
     def layout(self) -> ResponseLayout:
-        """What one trial's responses are: modality, shape, rois or channels, rate, signal chain."""
-        ...
-
-    @property
-    def n_voxels(self) -> int:
-        """How many numbers one trial has."""
-        ...
-
-    @property
-    def rois(self) -> dict[str, tuple[int, int]] | None:
-        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
+        """What one trial's responses are."""
         ...
 
     @property
@@ -56,7 +46,7 @@ class Data(Protocol):
         ...
 
     def responses(self, split: str) -> NDArray[np.float32]:
-        """(n_trials, *layout.shape) float32."""
+        """(n_trials, *response_shape) float32."""
         ...
 
     def stimulus(self, split: str) -> NDArray[np.int64]:

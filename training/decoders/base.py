@@ -1,4 +1,4 @@
-"""What a decoder is, and the register of those there are: one file and one line here add another."""
+"""What a fitter of decoders is, and the registry of those there are: one file and one line here add another."""
 
 from __future__ import annotations
 
@@ -10,44 +10,60 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.decoders.base import FEATURES
 from ...runtime.errors import InputError, check_choice
 from ..solvers.columns import Columns
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 
-# What is decoded from responses; runtime.checkpoint reads a file for each.
-TARGETS = ("context", "latent", "structure", "semantic")
+# What is decoded from responses.
+TARGETS = FEATURES
 
 # name -> (module in this package, class). The class is a frozen dataclass of the settings; its
-# `for_target(target, **options)` gives the defaults for one target kind, changed by `options`. md-train fit offers
-# each as --decoder and its fields as --decoder-option; checkpoints need no change, because what decoding reads is the
-# same for all (see FittedDecoder.arrays). Import what is heavy inside `fit`: the command's help reads the classes.
-DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge")}
+# `for_target(target, **options)` gives the defaults for one feature, changed by `options`. md-train fit offers
+# each as --decoder and its fields as --decoder-option; checkpoints need no change, as long as what is fitted is of a
+# kind that runtime/decoders/ opens. Import what is heavy inside `fit`: the command's help reads the classes.
+DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge"), "mlp": ("mlp", "Mlp")}
 
 
 class FittedDecoder(Protocol):
     """A decoder with its weights."""
 
+    @property
+    def kind(self) -> str:
+        """What opens it: a name in runtime/decoders/base.py, KINDS."""
+        ...
+
     def predict(self, responses: Array, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """Targets start..stop-1 from normalised responses (n_trials, n_voxels): (n_trials, stop - start)."""
+        """Targets start..stop-1 from normalised responses (n_trials, *response_shape): (n_trials, stop - start)."""
         ...
 
     def arrays(self) -> dict[str, Array]:
-        """What a checkpoint stores, and all that decoding uses: a weighted sum over chosen voxels per target.
+        """What the checkpoint's file holds besides the placement of the feature, as the kind reads it.
 
-        "index" (n_targets, n_selected) int32, "weight" (n_targets, n_selected) float32, "bias" (n_targets,)
-        float32. Any linear decoder can be written so; one that uses every voxel has n_selected = n_voxels.
+        Of "linear": "index" (n_targets, n_selected) int32 into the flattened responses, "weight" of that shape float32,
+        "bias" (n_targets,) float32; one that uses every value has n_selected = their number. Of "network": the
+        weights, after "network.".
         """
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """JSON that the kind wants besides in the decoder's entry of checkpoint.json; {} where it wants nothing."""
         ...
 
 
 class Decoder(Protocol):
-    """Settings of a decoder, and the way to fit it.
+    """Settings of a fitter, and the way to fit a decoder of one feature.
 
-    A kind whose targets do not depend on one another may have ``block(n_trials, n_voxels) -> int | None`` besides:
-    the number of targets from which on preparing for the responses costs little (None: all that fit in memory).
-    Large fits then go on block by block after an interruption; without it, a feature is fitted in one go.
+    A fitter of linear decoders whose targets do not depend on one another may have
+    ``block(n_trials, n_values) -> int | None`` besides: the number of targets from which on preparing for the responses
+    costs little (None: all that fit in memory). Large fits then go on block by block after an interruption; without it,
+    a feature is fitted in one go.
+
+    A fitter that holds out trials of its own and is too costly to be fitted anew in every fold says so by an attribute
+    ``validates_itself = True``. What it fits then has ``held_out`` (n_trials,) bool, the trials that no weight was
+    fitted to: the scores are of their predictions, and the selection of structure takes the ridge.
     """
 
     def fit(
@@ -55,19 +71,26 @@ class Decoder(Protocol):
         responses: Array,
         targets: Columns,
         *,
+        pictures: NDArray[np.integer[Any]] | None = None,
         n_threads: int | None = None,
         progress: Progress | None = None,
     ) -> FittedDecoder:
-        """Fit to normalised responses (n_trials, n_voxels) float64 and normalised targets (n_trials, n_targets).
+        """Fit to normalised responses (n_trials, *response_shape) and normalised targets (n_trials, n_targets).
 
         `targets` is no array: read ``targets.columns(start, stop)`` for as many columns at a time as memory allows.
-        `progress` receives (targets done, n_targets).
+        `pictures` (n_trials,) is the same for trials of one picture: what is held out is held out with all of these
+        (None: all differ). `progress` receives (done, of how many), the last time with both the same.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON for the checkpoint: "kind", its name in DECODERS, and the options that make it again."""
+        """JSON for the checkpoint: "fitter", its name in DECODERS, and the options that make it again."""
         ...
+
+
+def validates_itself(decoder: Decoder) -> bool:
+    """Whether scores are of trials that the fit held out by itself; see :class:`Decoder`."""
+    return bool(getattr(decoder, "validates_itself", False))
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -83,7 +106,7 @@ def options_of(name: str) -> tuple[str, ...]:
 
 
 def make_decoder(name: str, target: str, **options: Any) -> Decoder:
-    """Make a registered decoder with the defaults for one target kind, changed by `options`.
+    """Make a registered decoder with the defaults for one feature, changed by `options`.
 
     Raises
     ------
@@ -133,4 +156,4 @@ def changed(decoder: Decoder, target: str, **options: Any) -> Decoder:
         This kind of decoder has no such option, or cannot use the value.
     """
     description = decoder.describe()
-    return make_decoder(description.pop("kind"), target, **{**description, **options})
+    return make_decoder(description.pop("fitter"), target, **{**description, **options})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Ridge:
     Attributes
     ----------
     n_selected : int
-        Voxels per target; as many as there are when there are fewer.
+        Voxels (or other values of a trial) per target; as many as there are when there are fewer.
     alpha : float
         L2 penalty, on z-scored responses and targets.
     """
@@ -59,14 +59,18 @@ class Ridge:
         responses: Array,
         targets: Columns,
         *,
+        pictures: NDArray[np.integer[Any]] | None = None,
         n_threads: int | None = None,
         progress: Progress | None = None,
     ) -> FittedRidge:
-        """Fit to z-scored responses (n_trials, n_voxels) and z-scored targets (n_trials, n_targets)."""
+        """Fit to z-scored responses (n_trials, *response_shape) and z-scored targets (n_trials, n_targets).
+
+        Nothing is held out, so that `pictures` are not looked at.
+        """
         from ..solvers.ridge import fit_ridge  # scipy, which reading the settings does not need
 
         solved = fit_ridge(
-            responses,
+            responses.reshape(len(responses), -1),
             targets,
             n_selected=self.n_selected,
             alpha=self.alpha,
@@ -76,15 +80,15 @@ class Ridge:
         )
         return FittedRidge(solved)
 
-    def block(self, n_trials: int, n_voxels: int) -> int | None:
-        """So many targets that their systems cost twice the voxels' Gram matrix, which every block makes anew."""
-        if self.n_selected >= n_voxels:  # one factorisation serves all targets, the more the better
+    def block(self, n_trials: int, n_values: int) -> int | None:
+        """So many targets that their systems cost twice the responses' Gram matrix, which every block makes anew."""
+        if self.n_selected >= n_values:  # one factorisation serves all targets, the more the better
             return None
-        gram, system = n_trials * n_voxels**2, self.n_selected**3 / 3
+        gram, system = n_trials * n_values**2, self.n_selected**3 / 3
         return max(_SMALLEST_BLOCK, _JOB * math.ceil(2 * gram / system / _JOB))
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "ridge", "n_selected": self.n_selected, "alpha": self.alpha}
+        return {"fitter": "ridge", "n_selected": self.n_selected, "alpha": self.alpha}
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,13 @@ class FittedRidge:
     """A ridge with its sparse weights in float32."""
 
     solved: SparseRidge
+    kind: ClassVar[str] = "linear"
 
     def predict(self, responses: Array, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        return self.solved.predict(responses, start, stop)
+        return self.solved.predict(responses.reshape(len(responses), -1), start, stop)
 
     def arrays(self) -> dict[str, Array]:
         return {"index": self.solved.index, "weight": self.solved.weight, "bias": self.solved.bias}
+
+    def described(self) -> dict[str, Any]:
+        return {}

@@ -14,7 +14,7 @@ from minddiffuser.runtime.backends.base import Options, Start
 from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator

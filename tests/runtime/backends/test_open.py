@@ -20,7 +20,7 @@ from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.batch.identity import earlier_computing
 from minddiffuser.runtime.bundle_decode import BundleDecoder
-from minddiffuser.runtime.decode import Checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint
 from minddiffuser.runtime.engines import cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores

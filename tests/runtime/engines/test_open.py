@@ -18,6 +18,7 @@ import pytest
 
 from minddiffuser.runtime.bundle import Bundle
 from minddiffuser.runtime.bundle_schema import Graph, Listed, Variant
+from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.engines import cuda_gpu, trt_identity
 from minddiffuser.runtime.engines import open as opening
 from minddiffuser.runtime.engines.base import TensorSpec
@@ -92,10 +93,9 @@ def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None =
         models_hash="",
         checkpoint_hash="",
         subject="someone",
-        modality="fmri",
+        layout=ResponseLayout(modality="fmri", shape=(24,)),
         preset="reference",
         image_size=32,
-        n_voxels=24,
         shapes={},
         files=files,
         graphs=graphs,

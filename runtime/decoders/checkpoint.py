@@ -1,4 +1,4 @@
-"""Responses to context, latent and structure, with the decoders and statistics of a checkpoint."""
+"""Responses to context, latent, structure and semantic feature, with a checkpoint's decoders and statistics."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import (
+from ..data.layout import ResponseLayout
+from ..errors import InputError, ShapeError
+from ..files import sha256_of
+from ..scale import TrainingStatistics
+from ..screen import screen, sizes
+from .base import Array, Decoder, Float32, Stored, open_decoder
+from .files import (
     DESCRIPTION,
+    decoder_part,
+    file_name,
     read_description,
+    read_layout,
     read_mask,
     read_part,
-    read_target,
     verify_files,
 )
-from .errors import InputError, ShapeError
-from .files import sha256_of
-from .rois import Rois, compare_rois, stored_rois
-from .scale import TrainingStatistics
-from .screen import screen
-
-Array = NDArray[Any]
-Float32 = NDArray[np.float32]
-
-# Weights looked at together: 16 MB of weights, 32 MB of indices.
-_WEIGHTS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -45,43 +42,13 @@ class Decoded:
     structure : (n, 6, n_tokens, d_vision)
         Dimensions outside the mask hold their training mean.
     semantic : (n, d_vision) or None
-        The target of eq. 6, when the checkpoint has it.
+        The feature of eq. 6, when the checkpoint has it.
     """
 
     context: Float32
     latent: Float32
     structure: Float32
     semantic: Float32 | None = None
-
-
-@dataclass(frozen=True)
-class _Sparse:
-    """One target's decoder: a gather and a weighted sum."""
-
-    shape: tuple[int, ...]
-    index: NDArray[np.int32]
-    weight: Float32
-    bias: Float32
-    position: NDArray[np.int32]
-    target_mean: Float32
-    target_std: Float32
-
-    def __call__(self, scored: Float32) -> Float32:
-        """Z-scored responses (n, n_voxels) to the target (n, *shape).
-
-        Trial by trial, so that a trial's result does not depend on which others it came with: a matrix product
-        may sum in another order for another number of rows.
-        """
-        out = np.tile(self.target_mean, (len(scored), 1))
-        step = max(1, _WEIGHTS_AT_ONCE // self.index.shape[1])
-        for start in range(0, len(self.bias), step):
-            part = slice(start, start + step)
-            voxels, weight = self.index[part].astype(np.intp), self.weight[part]
-            position = self.position[part]
-            for trial, row in enumerate(scored):
-                predicted = np.einsum("tk,tk->t", np.take(row, voxels), weight) + self.bias[part]
-                out[trial, position] += self.target_std[position] * predicted
-        return out.reshape(len(scored), *self.shape)
 
 
 class Checkpoint:
@@ -92,8 +59,10 @@ class Checkpoint:
     folder : Path
     description : dict
         checkpoint.json as it is.
-    subject, modality, preset, models_hash, models_name : str
-    n_voxels, image_size : int
+    subject, preset, models_hash, models_name : str
+    layout : ResponseLayout
+        What one trial's responses are: modality, shape, regions or channels, rate.
+    image_size : int
     shapes : name to shape
         "context", "latent", "structure" and, when there, "semantic".
     mask : (6, n_tokens, d_vision) bool
@@ -109,17 +78,15 @@ class Checkpoint:
         self.folder = folder
         self.description = dict(description)
         self.subject: str = description["subject"]
-        self.modality: str = description["modality"]
         self.preset: str = description["preset"]
         self.models_name: str = description["models"]["name"]
         self.models_hash: str = description["models"]["hash"]
-        self.n_voxels: int = description["n_voxels"]
+        self.layout = read_layout(folder, description)
         self.image_size: int = description["image_size"]
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in description["shapes"].items()}
-        voxels = (np.float32, (self.n_voxels,))
-        normaliser = read_part(folder, "normaliser", {"mean": voxels, "std": voxels})
-        rois = stored_rois(description.get("rois"), self.n_voxels, str(folder / DESCRIPTION))
-        self.training = TrainingStatistics(mean=normaliser["mean"], std=normaliser["std"], rois=rois)
+        trial = (np.float32, self.layout.shape)
+        normaliser = read_part(folder, "normaliser", {"mean": trial, "std": trial})
+        self.training = TrainingStatistics(mean=normaliser["mean"], std=normaliser["std"], layout=self.layout)
         n_tokens, d_text = self.shapes["context"]
         expected = {"context_bos": (np.float32, (d_text,)), "uncond_context": (np.float32, (n_tokens, d_text))}
         constants = read_part(folder, "constants", expected)
@@ -128,10 +95,12 @@ class Checkpoint:
         selected = read_mask(folder, self.shapes["structure"], self.preset)
         self.mask: NDArray[np.bool_] = selected["mask"]
         self.score: Float32 = selected["score"]
-        self._targets = {
-            name: _Sparse(shape, **read_target(folder, name, shape, self.n_voxels))
-            for name, shape in self.shapes.items()
-        }
+        self.decoders: dict[str, Decoder] = {}
+        for described in description["decoders"]:
+            features = described["features"]
+            path, shapes = folder / file_name(decoder_part(features)), {name: self.shapes[name] for name in features}
+            decoder = open_decoder(Stored(path, described, self.layout.shape, shapes))
+            self.decoders |= dict.fromkeys(features, decoder)
 
     @cached_property
     def hash(self) -> str:
@@ -140,36 +109,26 @@ class Checkpoint:
 
     @property
     def statistics(self) -> tuple[Float32, Float32]:
-        """Mean and deviation of the training responses, (n_voxels,) each; deviation 0 marks a constant voxel."""
+        """Mean and deviation of the training responses, of one trial's shape each; deviation 0: it did not vary."""
         return self.training.mean, self.training.std
-
-    @property
-    def rois(self) -> Rois | None:
-        """Name to (start, stop) in the voxel axis; None where an earlier release kept none."""
-        return self.training.rois
 
     @property
     def context_bos(self) -> Float32:
         """(d_text,): token 0 of every context."""
         return self._context_bos
 
-    @property
-    def constant_voxels(self) -> NDArray[np.intp]:
-        """Voxels that did not vary in training; they contribute nothing."""
-        return np.flatnonzero(self.training.std == 0)
-
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials.
 
         Parameters
         ----------
-        responses : (n_trials, n_voxels)
+        responses : (n_trials, *response_shape)
             As recorded; the training statistics are applied here.
         screened
             Whether :func:`~minddiffuser.runtime.screen.screen` has seen the whole set that they belong to; then they
             are taken as they are.
         semantic
-            Whether the target of eq. 6 is wanted, where there is a decoder of it.
+            Whether the feature of eq. 6 is wanted, where there is a decoder of it.
 
         Returns
         -------
@@ -185,7 +144,7 @@ class Checkpoint:
             come through :func:`warnings.warn`.
         """
         rows = good_responses(responses, self.training, screened=screened)
-        return Decoded(**self._decoded(rows, [name for name in self._targets if semantic or name != "semantic"]))
+        return Decoded(**self._decoded(rows, [name for name in self.decoders if semantic or name != "semantic"]))
 
     def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
@@ -193,21 +152,24 @@ class Checkpoint:
         return decoded["context"], decoded["latent"]
 
     def _decoded(self, responses: Float32, names: Sequence[str]) -> dict[str, Float32]:
-        scored = self.training.scores(responses)
-        decoded = {name: self._targets[name](scored) for name in names}
+        scores = self.training.scores(responses)
+        predicted: dict[str, Float32] = {}
+        for decoder in {id(self.decoders[name]): self.decoders[name] for name in names}.values():
+            predicted |= decoder.predict(scores, names)
+        decoded = {name: self.decoders[name].placements[name].place(predicted[name]) for name in names}
         if "context" in decoded:
             decoded["context"][:, 0] = self._context_bos
         return decoded
 
     def scored(self, responses: Array) -> Float32:
-        """Z-scores (n_trials, n_voxels) by the training statistics; 0 for voxels that did not vary in training.
+        """Z-scores (n_trials, *response_shape) by the training statistics; 0 for what did not vary in training.
 
         Raises
         ------
         ShapeError
             Wrong rank, width or dtype.
         """
-        return self.training.scores(checked(responses, self.n_voxels))
+        return self.training.scores(checked(responses, self.layout.shape))
 
     def require_models(self, models_hash: str, name: str) -> None:
         """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
@@ -225,9 +187,10 @@ class Checkpoint:
                 f"{subject!r}: give that subject's checkpoint"
             )
 
-    def require_rois(self, rois: Rois | None) -> str | None:
-        """Raise :class:`InputError` unless regions lie where they lay in training; see :func:`~.rois.compare_rois`."""
-        return compare_rois(self.rois, rois, f"the checkpoint {self.folder}")
+    def require_layout(self, layout: ResponseLayout | None) -> None:
+        """Raise :class:`InputError` unless responses are laid out as in training; None: it is not known."""
+        if layout is not None:
+            self.layout.require_same(layout, f"the checkpoint {self.folder}")
 
     def require_preset(self, preset: str) -> None:
         """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
@@ -262,7 +225,7 @@ def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:
 
 def good_responses(responses: Array, training: TrainingStatistics, *, screened: bool) -> Float32:
     """Responses that may be decoded, float32; see :meth:`Checkpoint.decode`."""
-    rows = checked(responses, len(training.mean))
+    rows = checked(responses, training.mean.shape)
     if screened:
         return rows
     found = screen(rows, training)
@@ -273,8 +236,8 @@ def good_responses(responses: Array, training: TrainingStatistics, *, screened: 
     return found.responses
 
 
-def checked(responses: Array, n_voxels: int) -> Float32:
-    """The responses as float32, of the right rank, width and kind.
+def checked(responses: Array, response_shape: tuple[int, ...]) -> Float32:
+    """The responses as float32, of the right shape and kind.
 
     Raises
     ------
@@ -284,15 +247,16 @@ def checked(responses: Array, n_voxels: int) -> Float32:
     if not isinstance(responses, np.ndarray) or responses.dtype.kind not in "fiu":
         given = getattr(responses, "dtype", type(responses).__name__)
         raise ShapeError(f"responses are {given}, expected float32 numbers: convert them with astype('float32')")
-    if responses.ndim != 2 or len(responses) == 0:
+    if responses.ndim != 1 + len(response_shape) or len(responses) == 0:
+        wanted = ", ".join(map(str, ("n_trials", *response_shape)))
         raise ShapeError(
-            f"responses have shape {responses.shape}, expected (n_trials, {n_voxels}) with 1 trial or more: "
+            f"responses have shape {responses.shape}, expected ({wanted}) with 1 trial or more: "
             "a single trial is responses[None]"
         )
-    if responses.shape[1] != n_voxels:
+    if responses.shape[1:] != response_shape:
         raise ShapeError(
-            f"responses have {responses.shape[1]} voxels, the decoders were fitted on {n_voxels}: "
-            "select the same voxels as in training"
+            f"responses have {sizes(responses.shape[1:])}, the decoders were fitted on {sizes(response_shape)}: "
+            "give the same as in training, in the same order"
         )
     with np.errstate(over="ignore"):
         return responses.astype(np.float32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from json_edits import single_edits
 
-from minddiffuser.runtime.checkpoint import OPTIONAL_FILES
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
+from minddiffuser.runtime.decoders.files import OPTIONAL_FILES
 from minddiffuser.runtime.errors import MindDiffuserError
 from minddiffuser.runtime.files import sha256_of
 

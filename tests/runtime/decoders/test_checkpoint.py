@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.decode import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.files import sha256_of, write_tensors
 
@@ -29,10 +29,14 @@ def target_arrays(rng: np.random.Generator, name: str) -> dict[str, np.ndarray]:
         "index": index.astype(np.int32),
         "weight": rng.standard_normal((n_targets, N_SELECTED)).astype(np.float32),
         "bias": rng.standard_normal(n_targets).astype(np.float32),
-        "position": position.astype(np.int32),
-        "target_mean": rng.standard_normal(size).astype(np.float32),
-        "target_std": rng.uniform(0.5, 2, size).astype(np.float32),
+        f"{name}.position": position.astype(np.int32),
+        f"{name}.mean": rng.standard_normal(size).astype(np.float32),
+        f"{name}.std": rng.uniform(0.5, 2, size).astype(np.float32),
     }
+
+
+def linear(features: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"kind": "linear", "features": [name], "fit": {"fitter": "ridge"}} for name in features]
 
 
 def write_checkpoint(folder: Path, arrays: dict[str, dict[str, np.ndarray]], **changes: Any) -> None:
@@ -42,15 +46,14 @@ def write_checkpoint(folder: Path, arrays: dict[str, dict[str, np.ndarray]], **c
         write_tensors(folder / f"{name}.safetensors", content, metadata)
     description = {
         "format": "minddiffuser-checkpoint",
-        "version": 1,
+        "version": 2,
         "subject": "S1",
-        "modality": "fmri",
-        "n_voxels": N_VOXELS,
+        "layout": {"modality": "fmri", "response_shape": [N_VOXELS]},
         "preset": "reference",
         "models": {"name": "tiny", "hash": "ab" * 32},
         "shapes": {name: list(shape) for name, shape in SHAPES.items()},
         "image_size": 64,
-        "decoders": {name: {"kind": "ridge", "n_selected": N_SELECTED, "alpha": 0.15} for name in SHAPES},
+        "decoders": linear(SHAPES),
         "selection": {"percent": 25, "signed": True, "n_folds": 5},
         "provenance": {},
         "files": {f"{name}.safetensors": sha256_of(folder / f"{name}.safetensors") for name in arrays},
@@ -91,10 +94,10 @@ def expected(arrays: dict[str, dict[str, np.ndarray]], name: str, row: np.ndarra
     """One trial, one target after the other, in float64."""
     norm, target = arrays["normaliser"], arrays[name]
     z = [(row[v] - norm["mean"][v]) / norm["std"][v] if norm["std"][v] > 0 else 0.0 for v in range(N_VOXELS)]
-    out = target["target_mean"].astype(float)
-    for t, place in enumerate(target["position"]):
+    out = target[f"{name}.mean"].astype(float)
+    for t, place in enumerate(target[f"{name}.position"]):
         value = sum(float(w) * z[v] for v, w in zip(target["index"][t], target["weight"][t], strict=True))
-        out[place] += target["target_std"][place] * (value + target["bias"][t])
+        out[place] += target[f"{name}.std"][place] * (value + target["bias"][t])
     if name == "context":
         out[:4] = arrays["constants"]["context_bos"]
     return out.reshape(SHAPES[name])
@@ -120,7 +123,7 @@ def test_many_targets_are_decoded_in_chunks(
 ) -> None:
     responses = rng.standard_normal((2, N_VOXELS)).astype(np.float32)
     whole = open_checkpoint(folder).decode(responses)
-    monkeypatch.setattr("minddiffuser.runtime.decode._WEIGHTS_AT_ONCE", 3 * N_SELECTED)
+    monkeypatch.setattr("minddiffuser.runtime.decoders.linear._WEIGHTS_AT_ONCE", 3 * N_SELECTED)
     np.testing.assert_array_equal(open_checkpoint(folder).decode(responses).structure, whole.structure)
 
 
@@ -139,7 +142,6 @@ def test_a_voxel_that_did_not_vary_in_training_contributes_nothing(
     responses = rng.standard_normal((2, N_VOXELS)).astype(np.float32)
     changed = responses.copy()
     changed[:, 5] = 1e6
-    np.testing.assert_array_equal(checkpoint.constant_voxels, [5])
     np.testing.assert_array_equal(checkpoint.decode(responses).latent, checkpoint.decode(changed).latent)
 
 
@@ -147,7 +149,7 @@ def test_what_an_opened_checkpoint_tells(
     checkpoint: Checkpoint, folder: Path, arrays: dict[str, dict[str, np.ndarray]]
 ) -> None:
     assert checkpoint.shapes == SHAPES
-    assert (checkpoint.n_voxels, checkpoint.preset, checkpoint.models_hash) == (N_VOXELS, "reference", "ab" * 32)
+    assert (checkpoint.layout.shape, checkpoint.preset, checkpoint.models_hash) == ((N_VOXELS,), "reference", "ab" * 32)
     np.testing.assert_array_equal(checkpoint.mask, arrays["mask"]["mask"])
     np.testing.assert_array_equal(checkpoint.uncond_context, arrays["constants"]["uncond_context"])
     assert checkpoint.hash == sha256_of(folder / "checkpoint.json")
@@ -156,7 +158,7 @@ def test_what_an_opened_checkpoint_tells(
 def test_the_semantic_feature_may_be_absent(tmp_path: Path, arrays: dict[str, dict[str, np.ndarray]]) -> None:
     del arrays["semantic"]
     shapes = {name: list(SHAPES[name]) for name in ("context", "latent", "structure")}
-    write_checkpoint(tmp_path, arrays, shapes=shapes, decoders={name: {"kind": "ridge"} for name in shapes})
+    write_checkpoint(tmp_path, arrays, shapes=shapes, decoders=linear(shapes))
     assert open_checkpoint(tmp_path).decode(np.zeros((2, N_VOXELS), np.float32), screened=True).semantic is None
 
 
@@ -226,22 +228,30 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "truncated description": (lambda f: _truncate(f / "checkpoint.json"), "cannot be read"),
     "another kind": (lambda f: _edit(f, format="minddiffuser-run"), "is not a MindDiffuser checkpoint"),
-    "newer version": (lambda f: _edit(f, version=2), "version 2, this release reads version 1"),
+    "newer version": (lambda f: _edit(f, version=3), "version 3, this release reads version 2"),
+    "earlier version": (lambda f: _edit(f, version=1), "checkpoint version 1, .* fit it again with md-train fit"),
     "missing file": (lambda f: (f / "latent.safetensors").unlink(), "lacks latent.safetensors"),
     "truncated file": (lambda f: _truncate(f / "context.safetensors"), "truncated or was changed"),
     "flipped bit": (lambda f: _flip(f / "structure.safetensors"), "truncated or was changed"),
-    "voxel count": (lambda f: _edit(f, n_voxels=0), "field 'n_voxels'"),
+    "no layout": (lambda f: _edit(f, layout=None), "the layout of the responses in .* is None"),
+    "voxel count": (lambda f: _edit(f, layout={"modality": "fmri", "response_shape": [0]}), r"response_shape is \[0\]"),
     "shape of another rank": (
         lambda f: _edit(f, shapes={name: [3] for name in SHAPES}),
         "field 'shapes.context'",
     ),
     "decoder without a kind": (
-        lambda f: _edit(f, decoders={name: {"kind": 3} for name in SHAPES}),
-        "the decoder's kind",
+        lambda f: _edit(f, decoders=[{**made, "kind": 3} for made in linear(SHAPES)]),
+        r"field 'decoders\[0\].kind' .* one of linear, network",
     ),
+    "feature without a decoder": (lambda f: _edit(f, decoders=linear(list(SHAPES)[1:])), "from exactly one of them"),
+    "feature of two decoders": (lambda f: _edit(f, decoders=linear([*SHAPES, "latent"])), "from exactly one of them"),
+    "decoders by name": (lambda f: _edit(f, decoders={name: {} for name in SHAPES}), "expected a list of decoders"),
     "file outside": (lambda f: _edit(f, files={"../secret": "00"}), "field 'files'"),
     "models without hash": (lambda f: _edit(f, models={"name": "tiny"}), "field 'models'"),
-    "other voxel count": (lambda f: _edit(f, n_voxels=11), "expected float32"),
+    "other voxel count": (
+        lambda f: _edit(f, layout={"modality": "fmri", "response_shape": [11]}),
+        "expected float32",
+    ),
 }
 
 
@@ -266,7 +276,8 @@ def test_truncation_is_seen_without_hashes_too(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("index", N_VOXELS), ("index", -1), ("position", 16), ("position", 0), ("weight", np.nan)]
+    ("name", "value"),
+    [("index", N_VOXELS), ("index", -1), ("latent.position", 16), ("latent.position", 0), ("weight", np.nan)],
 )
 def test_arrays_that_point_outside_are_refused(
     tmp_path: Path, arrays: dict[str, dict[str, np.ndarray]], name: str, value: float

@@ -1,0 +1,68 @@
+"""Nodes and constants of one small graph that is built by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ...runtime.engines.base import TensorSpec
+from ..to_onnx import OPSET
+
+
+class Builder:
+    """Collects what becomes the graph `name`; constants are called "<prefix>.<constant>"."""
+
+    def __init__(self, name: str, prefix: str) -> None:
+        self._name, self._prefix = name, prefix
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        name = f"{self._prefix}.{name}"
+        self._constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        output = output or f"{operator.lower()}_{len(self._nodes)}"
+        name = f"{self._name}/{operator}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
+        return output
+
+    def add(self, part: onnx.GraphProto, inputs: dict[str, str]) -> list[str]:
+        """Put a whole graph in; returns what its outputs are called here.
+
+        Parameters
+        ----------
+        part
+            Of the same operators' versions, with its weights inside.
+        inputs
+            Its inputs' names -> values that are here.
+        """
+        names = dict(inputs)
+        for tensor in part.initializer:
+            names[tensor.name] = self.constant(tensor.name, numpy_helper.to_array(tensor))
+        for node in part.node:
+            here = [names[name] if name else "" for name in node.input]
+            made = [f"{node.op_type.lower()}_{len(self._nodes)}_{i}" for i in range(len(node.output))]
+            names |= dict(zip(node.output, made, strict=True))
+            copied = helper.make_node(
+                node.op_type, here, made, f"{self._name}/{node.op_type}_{len(self._nodes)}", domain=node.domain
+            )
+            copied.attribute.extend(node.attribute)
+            self._nodes.append(copied)
+        return [names[value.name] for value in part.output]
+
+    def model(self, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> onnx.ModelProto:
+        def infos(specs: dict[str, TensorSpec]) -> list[onnx.ValueInfoProto]:
+            return [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s.shape)) for n, s in specs.items()]
+
+        graph = helper.make_graph(
+            self._nodes, self._name, infos(inputs), infos(outputs), list(self._constants.values())
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="minddiffuser")
+        model.ir_version = 10
+        return model

@@ -1,0 +1,173 @@
+"""The files of a checkpoint folder: what fitting writes and decoding reads.
+
+checkpoint.json       what it was fitted on and for, the layout of the responses, shapes, settings, the list of decoders
+                      with the features that each gives, and the SHA-256 of every other file
+normaliser            mean, std of one trial's shape, of the training responses; std 0 marks a value that did not vary
+<feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py
+constants             context_bos (d_text,), uncond_context (15, d_text)
+scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
+mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.layout import ResponseLayout
+from ..errors import FileError, InputError
+from ..files import check_format, read_json, sha256_of
+from .base import FEATURES, KINDS, RANKS, REQUIRED_FEATURES, Array, Expected, read_arrays
+
+KIND = "checkpoint"
+VERSION = 2
+DESCRIPTION = "checkpoint.json"
+# For people: decoding does not read them.
+OPTIONAL_FILES = {"scores.json", "scores.svg"}
+
+
+def file_name(part: str) -> str:
+    """The file of "normaliser", "constants", "mask" or a decoder; see :func:`decoder_part`."""
+    return f"{part}.safetensors"
+
+
+def decoder_part(features: Sequence[str]) -> str:
+    """The name of a decoder's file, by the features that it gives."""
+    return "-".join(features)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read and check checkpoint.json.
+
+    Raises
+    ------
+    FileError
+        Missing, damaged, of another kind or version, or with a field that cannot be used.
+    """
+    if not folder.is_dir():
+        raise FileError(f"the checkpoint {folder} is not a folder: give the folder that md-train fit wrote")
+    path = folder / DESCRIPTION
+    if not path.exists() and (folder / "fit.json").exists():
+        raise FileError(f"the checkpoint {folder} is not finished: run the same md-train fit command again")
+    content = read_json(path, "the checkpoint's description")
+    if content.get("format") == f"minddiffuser-{KIND}" and content.get("version") == 1:
+        raise FileError(
+            f"{path} has checkpoint version 1, of before the first release, and this one reads version {VERSION}: fit "
+            "it again with md-train fit"
+        )
+    check_format(content, path, KIND, VERSION)
+    _check_fields(content, path)
+    return content
+
+
+def _check_fields(content: Mapping[str, Any], path: Path) -> None:
+    for name in ("subject", "preset"):
+        _need(isinstance(content.get(name), str), path, name, "a text")
+    _need(_is_count(content.get("image_size")), path, "image_size", "a positive whole number")
+    models = content.get("models")
+    _need(
+        isinstance(models, dict) and all(isinstance(models.get(key), str) for key in ("name", "hash")),
+        path,
+        "models",
+        "a name and a hash",
+    )
+    shapes = content.get("shapes")
+    known = isinstance(shapes, dict) and set(REQUIRED_FEATURES) <= set(shapes) <= set(FEATURES)
+    _need(known, path, "shapes", "one for each feature")
+    for name, shape in content["shapes"].items():
+        good = isinstance(shape, list) and len(shape) == RANKS[name] and all(_is_count(size) for size in shape)
+        _need(good, path, f"shapes.{name}", f"{RANKS[name]} positive whole numbers")
+    _check_decoders(content.get("decoders"), content["shapes"], path)
+    for name in ("selection", "provenance"):
+        _need(isinstance(content.get(name), dict), path, name, "an object")
+    files, needed = content.get("files"), {file_name(part) for part in parts(content)}
+    whole = isinstance(files, dict) and needed <= set(files) <= needed | OPTIONAL_FILES
+    _need(whole, path, "files", f"exactly {', '.join(sorted(needed))}")
+
+
+def _check_decoders(decoders: object, shapes: Mapping[str, Any], path: Path) -> None:
+    _need(isinstance(decoders, list), path, "decoders", "a list of decoders")
+    given: list[str] = []
+    for number, decoder in enumerate(decoders if isinstance(decoders, list) else ()):
+        field = f"decoders[{number}]"
+        _need(isinstance(decoder, dict), path, field, "an object")
+        kind, features = decoder.get("kind"), decoder.get("features")
+        _need(isinstance(kind, str) and kind in KINDS, path, f"{field}.kind", f"one of {', '.join(sorted(KINDS))}")
+        listed = isinstance(features, list) and bool(features) and all(isinstance(name, str) for name in features)
+        _need(listed, path, f"{field}.features", "a list of features")
+        _need(isinstance(decoder.get("fit"), dict), path, f"{field}.fit", "an object")
+        given += features
+    _need(sorted(given) == sorted(shapes), path, "decoders", "each feature of 'shapes' from exactly one of them")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _need(good: bool, path: Path, field: str, expected: str) -> None:
+    if not good:
+        raise FileError(f"{path}: field {field!r} is missing or wrong, expected {expected}: fit the checkpoint again")
+
+
+def parts(content: Mapping[str, Any]) -> list[str]:
+    """Every file of a checkpoint besides its description."""
+    return ["normaliser", "constants", "mask", *(decoder_part(made["features"]) for made in content["decoders"])]
+
+
+def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
+    """What one trial's responses are, by a checkpoint's description.
+
+    Raises
+    ------
+    FileError
+        The field is missing or wrong.
+    """
+    try:
+        return ResponseLayout.from_json(content.get("layout"), f"{folder / DESCRIPTION}, field 'layout'")
+    except FileError as error:
+        raise FileError(f"{error}: fit the checkpoint again") from error
+
+
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Compare every file with its SHA-256.
+
+    Raises
+    ------
+    FileError
+        A file is missing, or its bytes are not those that were written.
+    """
+    for name, expected in sorted(files.items()):
+        path = folder / name
+        if not path.is_file():
+            raise FileError(f"the checkpoint {folder} lacks {name}: copy the whole folder, or fit it again")
+        if sha256_of(path) != expected:
+            raise FileError(f"{path} is truncated or was changed (its SHA-256 differs): copy it again, or fit it again")
+
+
+def read_part(folder: Path, part: str, expected: Expected) -> dict[str, Array]:
+    """Read one file; see :func:`~.base.read_arrays`."""
+    return read_arrays(folder / file_name(part), f"the checkpoint's {part}", expected)
+
+
+def read_mask(folder: Path, shape: tuple[int, ...], preset: str) -> dict[str, Array]:
+    """Read the mask and refuse one of another layer preset.
+
+    Raises
+    ------
+    InputError
+        The mask was selected on other layers than the checkpoint's decoder.
+    """
+    from safetensors import safe_open
+
+    arrays = read_part(folder, "mask", {"mask": (np.bool_, shape), "score": (np.float32, shape)})
+    with safe_open(folder / file_name("mask"), framework="np") as file:
+        stored = (file.metadata() or {}).get("preset")
+    if stored != preset:
+        raise InputError(
+            f"the mask in {folder} was selected on the layer preset {stored!r}, the checkpoint is for {preset!r}: "
+            "use the mask that was fitted with the checkpoint"
+        )
+    return arrays

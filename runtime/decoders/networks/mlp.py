@@ -1,0 +1,74 @@
+"""`mlp`: responses of any shape, flattened, through a few hidden layers to one linear head per feature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WIDEST, _DEEPEST = 1 << 16, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The architecture's settings, as they stand in checkpoint.json.
+
+    Attributes
+    ----------
+    hidden : int
+        Width of each hidden layer.
+    depth : int
+        Hidden layers; each is a linear map, LayerNorm, GELU and dropout.
+    dropout : float
+        Share of each hidden layer that is dropped in training; nothing is dropped in decoding.
+    """
+
+    hidden: int = 512
+    depth: int = 2
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("hidden", self.hidden, _WIDEST), ("depth", self.depth, _DEEPEST)):
+            if type(value) is not int or not 1 <= value <= most:
+                raise InputError(f"{name} is {value!r:.60}, expected a whole number from 1 to {most}")
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout!r:.60}, expected a share from 0 to below 1")
+
+
+def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
+    """Make the network with fresh weights, from PyTorch's own random numbers.
+
+    Parameters
+    ----------
+    n_outputs
+        feature -> how many of its dimensions are predicted.
+
+    Returns
+    -------
+    A module from (n_trials, *response_shape) to a tuple with (n_trials, n_outputs) for each feature, in that order.
+    """
+    import torch
+    from torch import nn
+
+    class Mlp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width, layers = math.prod(response_shape), list[nn.Module]()
+            for _ in range(config.depth):
+                layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.GELU()]
+                layers += [nn.Dropout(config.dropout)]
+                width = config.hidden
+            self.trunk = nn.Sequential(nn.Flatten(), *layers)
+            self.heads = nn.ModuleList(nn.Linear(width, n) for n in n_outputs.values())
+
+        def forward(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            hidden = self.trunk(scores)
+            return tuple(head(hidden) for head in self.heads)
+
+    return Mlp()

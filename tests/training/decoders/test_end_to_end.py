@@ -1,0 +1,111 @@
+"""Every fitter from a data folder to pictures, through the commands that a person types, for fMRI and for EEG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minddiffuser.export import cli as export
+from minddiffuser.runtime import cli as reconstruct
+from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.data.folder import SplitData, write_data
+from minddiffuser.runtime.data.layout import Channel, ResponseLayout
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
+from minddiffuser.runtime.images import read_image
+from minddiffuser.training import cli as train
+from minddiffuser.training.decoders.base import DECODERS
+
+LAYOUTS = {
+    "fmri": ResponseLayout(modality="fmri", shape=(30,), rois={"V1": (0, 12), "LO": frozenset({12, 14, 20})}),
+    "eeg": ResponseLayout(
+        modality="eeg",
+        shape=(3, 10),
+        channels=tuple(Channel(name=name, type="eeg") for name in ("Oz", "O1", "O2")),
+        sfreq=100.0,
+        tmin=0.0,
+        unit="V",
+    ),
+}
+# Small enough for a test.
+OPTIONS = {
+    "ridge": ["--n-context", "5", "--n-latent", "6", "--n-structure", "7", "--n-semantic", "4"],
+    "mlp": [f"--decoder-option={option}" for option in ("hidden=8", "depth=1", "epochs=3", "validation=0.2")],
+}
+
+
+def write_subject(folder: Path, layout: ResponseLayout) -> None:
+    """Twelve training pictures, each a colour, shown twice; responses are the colour through a random matrix."""
+    rng = np.random.default_rng(4)
+    colours = rng.uniform(0, 1, (15, 3))
+    mixing = rng.standard_normal((3, layout.n_features))
+
+    def split(numbers: range, repetitions: int) -> SplitData:
+        stimulus = np.tile(np.arange(len(numbers)), repetitions)
+        signal = colours[numbers][stimulus] @ mixing + 0.1 * rng.standard_normal((len(stimulus), layout.n_features))
+        scale = 1e-6 if layout.unit == "V" else 1.0
+        return SplitData(
+            responses=(scale * signal).reshape(-1, *layout.shape).astype(np.float32),
+            stimulus=stimulus,
+            images=[np.tile((255 * colours[k]).astype(np.uint8), (32, 32, 1)) for k in numbers],
+            captions=[[f"a picture number {k}"] for k in numbers],
+        )
+
+    splits = {"train": split(range(12), 2), "test": split(range(12, 15), 1)}
+    write_data(folder, splits, subject="someone", layout=layout)
+
+
+@pytest.mark.parametrize("modality", LAYOUTS)
+@pytest.mark.parametrize("name", DECODERS)
+def test_from_a_data_folder_to_pictures(
+    name: str,
+    modality: str,
+    tmp_path: Path,
+    small_world: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("scipy")
+    monkeypatch.chdir(tmp_path)
+    layout, models = LAYOUTS[modality], ["--models", str(small_world)]
+    write_subject(tmp_path / "data", layout)
+    fit = ["fit", "data", "--out", "checkpoint", "--decoder", name, *OPTIONS.get(name, []), *models]
+    fit += ["--n-folds", "2", "--percent", "10", "--threads", "1", "--device", "cpu"]
+    assert train.main(fit) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "checkpoint"
+    rows = {line.split()[0]: line.split() for line in told.out.splitlines() if line.strip()}
+    assert rows["all"][1] == "30"
+    own = name == "mlp"
+    assert (("V1" in rows) and rows["LO"][1] == "3") is (modality == "fmri" and not own)
+    assert ("held out for validation" in " ".join(told.out.split())) is own
+    assert ("structure, as the ridge decodes it" in told.out) is own
+    assert ("validation loss" in told.err) is own
+
+    checkpoint = open_checkpoint("checkpoint")
+    assert checkpoint.layout == layout
+    (context, *_), scores = checkpoint.description["decoders"], json.loads(Path("checkpoint/scores.json").read_text())
+    assert context["fit"]["fitter"] == name
+    n_validation = {made["n_validation"] for made in scores["features"].values()}
+    assert n_validation == ({2} if own else {None})  # a fifth of twelve pictures
+
+    graphs = ["decode_context", "decode_latent", "decode_structure", "decode_semantic"]
+    bundle = ["bundle", "checkpoint", "--out", "bundle", "--graphs", *graphs, "--data", "data", "--threads", "1"]
+    assert export.main([*bundle, *models]) == 0
+    assert Bundle.open(tmp_path / "bundle").layout == layout
+    pictures = []
+    for source, more in (
+        ("checkpoint", []),
+        ("bundle", ["--backend", "pytorch"]),
+    ):  # the networks are PyTorch's in both
+        out = tmp_path / f"run-{source}"
+        run = ["run", source, "data", "--out", str(out), "--stage", "1", "--threads", "1", "--controls", "none"]
+        run += [*more, *models, "--device", "cpu"]
+        assert reconstruct.main(run) == 0, capsys.readouterr().err
+        pictures.append(np.stack([read_image(path) for path in sorted((out / "images" / "stage1").iterdir())]))
+    assert pictures[0].shape == (3, 32, 32, 3)
+    # One grey level of rounding, and one for float32 sums in another order through 35 steps.
+    assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() <= 2
+    assert np.ptp(pictures[0].astype(int), axis=0).max() > 0
