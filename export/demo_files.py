@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from ..runtime import checkpoint as checkpoints
 from ..runtime import packed
 from ..runtime.bundle_schema import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
 from ..runtime.data.schema import VERSION as DATA_VERSION
+from ..runtime.decoders import files as checkpoints
 from ..runtime.demo_quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
 from ..runtime.files import read_tensors, sha256_of, write_bytes, write_tensors

@@ -33,7 +33,7 @@ from .images import list_pictures, read_image
 from .locks import inside, locked
 from .output import check_output
 from .packed import read_index, unpack
-from .schedule import N_REVERSE
+from .sampling import Sampling
 from .stimuli import stimulus_ids
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -65,8 +65,8 @@ class QuickSettings:
         """What the page says about these choices."""
         return (
             f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {self.steps} iterations of stage 2 with "
-            f"gradients through the last {self.backprop_steps} of {N_REVERSE} denoising steps (the paper: {FULL_STEPS} "
-            f"through all of them). The decoders come with the package: fitted on {subject['n_train']:,} simulated "
+            f"gradients through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
+            f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} simulated "
             f"trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), their "
             "weights rounded to float16. The networks are the tiny world's."
         )
@@ -118,8 +118,8 @@ def run_quick(
             return int(ended.args[0])
     shell.say(
         f"shortened: {settings.steps} of {FULL_STEPS} iterations of stage 2, through {settings.backprop_steps} of "
-        f"{N_REVERSE} denoising steps, decoders from the package; the whole path: md-reconstruct demo --full (make "
-        "demo-full)"
+        f"{Sampling.n_reverse} denoising steps, decoders from the package; the whole path: md-reconstruct demo --full "
+        "(make demo-full)"
     )
     return max(codes)
 

@@ -50,18 +50,18 @@ def open(folder: Path | str) -> Opened:
     FileError
         It is neither, or damaged.
     """
-    from .opening import is_bundle
+    from .backends import is_bundle
 
     folder = Path(folder)
     if is_bundle(folder):
         from .bundle import Bundle
 
         bundle = Bundle.open(folder)
-        return Opened(folder, "bundle", bundle.subject, bundle.modality, bundle.shapes)
+        return Opened(folder, "bundle", bundle.subject, bundle.layout.modality, bundle.shapes)
     from .decoders.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(folder)
-    return Opened(folder, "checkpoint", checkpoint.subject, checkpoint.modality, checkpoint.shapes)
+    return Opened(folder, "checkpoint", checkpoint.subject, checkpoint.layout.modality, checkpoint.shapes)
 
 
 def demo() -> Opened:
@@ -140,8 +140,8 @@ class Opened:
             Whether to show how far it is, on standard error.
         choices
             Fields of :class:`~minddiffuser.runtime.refine.settings.RefineSettings`, such as ``steps`` and
-            ``backprop_steps``, and of :class:`~minddiffuser.runtime.job.Job`, such as ``models``, ``device``,
-            ``threads`` and ``backend``.
+            ``backprop_steps``, of :class:`~minddiffuser.runtime.backends.base.Options`, such as ``models``, ``device``,
+            ``threads`` and ``backend``, and of :class:`~minddiffuser.runtime.job.Job`, such as ``batch_size``.
 
         Raises
         ------
@@ -259,15 +259,19 @@ def _settings(stage: int, controls: str, choices: Mapping[str, Any]) -> tuple[An
 
 
 def _job(checkpoint: Path, responses: Path, out: Path, choices: Mapping[str, Any]) -> Job:
+    from .backends.base import Options
     from .job import Job
     from .refine.settings import RefineSettings
 
-    names = {field.name for field in fields(Job)} - {"checkpoint", "responses", "out"}
+    computing = {field.name for field in fields(Options)}
+    names = {field.name for field in fields(Job)} - {"checkpoint", "responses", "out", "options"} | computing
     unknown = sorted(set(choices) - names)
     if unknown:
         known = sorted(names - {"settings", "trial_ids"} | {field.name for field in fields(RefineSettings)})
         raise InputError(f"unknown option {', '.join(unknown)}: there are {', '.join(known)}")
-    return Job(checkpoint=checkpoint, responses=responses, out=out, **choices)
+    options = Options(**{name: value for name, value in choices.items() if name in computing})
+    rest = {name: value for name, value in choices.items() if name not in computing}
+    return Job(checkpoint=checkpoint, responses=responses, out=out, options=options, **rest)
 
 
 def _on_disk(responses: Any, trial_ids: Sequence[str] | None, place: Path) -> tuple[Path, Path | None]:
