@@ -66,9 +66,9 @@ class QuickSettings:
         return (
             f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {self.steps} iterations of stage 2 with "
             f"gradients through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
-            f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} simulated "
-            f"trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), their "
-            "weights rounded to float16. The networks are the tiny world's."
+            f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
+            f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "
+            "their weights rounded to float16. The networks are the tiny world's."
         )
 
 
