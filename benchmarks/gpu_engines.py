@@ -143,7 +143,7 @@ def _plans(
             trust=Trust(everything=True),  # built just now
         )
         engines[name] = stack.enter_context(open_trt(plan, device=cuda, arena=arena))
-    loop = stack.enter_context(DenoiseLoop(engines["denoise"], keep_latents=True))
+    loop = stack.enter_context(DenoiseLoop(engines["denoise"]))
 
     def run(latent: Any, table: Any, context: Any, uncond_context: Any, guidance: Any) -> list[Any]:
         latents = loop.run(latent, table, context=context, uncond_context=uncond_context, guidance=guidance)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from .measuring import LARGEST, TINY, Bench, Feeds, Tap, measure
 from .onnx_tools import FLOAT, raw_tensor, session_of, tensor_types, weights_of

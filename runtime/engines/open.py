@@ -190,8 +190,6 @@ class EngineSet:
     settings : EngineSettings
     graphs : collection of str or None
         What will be used, which the backend must run; None: everything that the bundle holds.
-    shares : bool
-        Whether plans run on one device and one arena, which end with the set; False gives each its own.
 
     Raises
     ------
@@ -207,9 +205,7 @@ class EngineSet:
         settings: EngineSettings | None = None,
         *,
         graphs: Collection[str] | None = None,
-        shares: bool = True,
     ) -> None:
-        self._shares = shares
         self.bundle, self.settings = bundle, settings or EngineSettings()
         self.graphs = tuple(bundle.graphs if graphs is None else graphs)
         bundle.require(*self.graphs)
@@ -319,7 +315,7 @@ class EngineSet:
         if self._loop is None:
             from .trt_loop import DenoiseLoop
 
-            self._loop = DenoiseLoop(denoise, keep_latents=True)
+            self._loop = DenoiseLoop(denoise)
             self._stack.callback(self._loop.close)
         loop = self._loop
 
@@ -385,7 +381,7 @@ class EngineSet:
         from .trt_arena import Arena
         from .trt_plan import PlanFile
 
-        if self._cuda is None and self._shares:
+        if self._cuda is None:
             self._cuda = open_device()
             self._stack.callback(self._cuda.close)
             self._arena = Arena(self._cuda)
@@ -409,20 +405,3 @@ class EngineSet:
 
     def _sha256(self, path: Path) -> str:
         return self.bundle.files[path.relative_to(self.bundle.folder).as_posix()].sha256
-
-
-def open_engine(bundle: Bundle, graph: str, settings: EngineSettings | None = None) -> tuple[Engine, Choice]:
-    """Open one graph of a bundle by itself; several that work together belong into an :class:`EngineSet`.
-
-    Returns
-    -------
-    The engine, and which backend was chosen and why.
-
-    Raises
-    ------
-    MindDiffuserError
-        The graph is not in the bundle, or no engine of it runs here.
-    """
-    # Alone, a plan owns its device and its scratch memory, and frees them with itself.
-    engines = EngineSet(bundle, settings, graphs=[graph], shares=False)
-    return engines[graph], engines.choice

@@ -154,7 +154,6 @@ class OrtEngine:
         self.name = name
         self.inputs: Specs = dict(inputs)
         self.outputs: Specs = dict(outputs)
-        self.reuses_outputs = False
         self._settings, self._precision = settings, precision
         self._names = list(outputs)
         self._owned = ExitStack()

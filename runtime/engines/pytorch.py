@@ -22,8 +22,6 @@ class TorchEngine:
     Inputs may be numpy arrays or tensors; outputs are tensors on the models' device.
     """
 
-    reuses_outputs = False
-
     def __init__(self, name: str, models: Models, inputs: Specs, outputs: Specs) -> None:
         self.name = name
         self.inputs: Specs = dict(inputs)

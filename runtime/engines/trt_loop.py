@@ -46,8 +46,6 @@ class DenoiseLoop:
     denoise : TrtEngine
         With inputs latent (batch, 4, h, w), step (3,), context (batch, n_tokens, d_text), uncond_context
         (n_tokens, d_text) and guidance (1,), output next_latent; float32. The loop ends with it: close the loop first.
-    keep_latents : bool
-        Return the latents of all steps instead of the last one's.
 
     Raises
     ------
@@ -55,13 +53,12 @@ class DenoiseLoop:
         The engine has other inputs or outputs.
     """
 
-    def __init__(self, denoise: TrtEngine, *, keep_latents: bool = False) -> None:
+    def __init__(self, denoise: TrtEngine) -> None:
         if set(denoise.inputs) != set(_INPUTS) or set(denoise.outputs) != {_OUTPUT}:
             raise InputError(
                 f"the loop needs an engine with inputs {', '.join(_INPUTS)} and output {_OUTPUT}, "
                 f"{denoise.name!r} has {', '.join(denoise.inputs)} and {', '.join(denoise.outputs)}"
             )
-        self.keep_latents = keep_latents
         self._denoise = denoise
         self._cuda = denoise.cuda
         self._recordings: dict[_Key, _Recording] = {}
@@ -87,8 +84,8 @@ class DenoiseLoop:
         Returns
         -------
         array on the device
-            The last latent, (batch, 4, h, w); with `keep_latents` all of them, (n_steps + 1, batch, 4, h, w), the
-            first being `latent` itself. The caller's to keep.
+            The latents of all steps, (n_steps + 1, batch, 4, h, w), the first being `latent` itself. The caller's to
+            keep.
         """
         table = _padded(coefficients)
         given = {"latent": latent, "context": context, "uncond_context": uncond_context, "guidance": guidance}
@@ -118,20 +115,15 @@ class DenoiseLoop:
 
     def _replay(self, recording: _Recording, table: NDArray[np.float32], given: Mapping[str, Any]) -> Any:
         cuda, buffers = self._cuda, recording.buffers
-        latents, n_steps = buffers["latents"], len(table)
+        latents = buffers["latents"]
         cuda.copy(cuda.row(latents, 0), given["latent"])
         cuda.copy(buffers["table"], table)
         for name in _FIXED:
             cuda.copy(buffers[name], given[name])
         cuda.launch(recording.graph)
-        found = latents if self.keep_latents else cuda.row(latents, n_steps % self._n(n_steps))
-        result = cuda.allocate(found.shape, "float32")
-        cuda.copy(result, found)
+        result = cuda.allocate(latents.shape, "float32")
+        cuda.copy(result, latents)
         return result
-
-    def _n(self, n_steps: int) -> int:
-        """Latents that have a buffer: all, or two that are read and written in turn."""
-        return n_steps + 1 if self.keep_latents else 2
 
     def _recording(self, n_steps: int, shapes: Mapping[str, Shape]) -> _Recording:
         key: _Key = (n_steps, *shapes.values())
@@ -155,7 +147,7 @@ class DenoiseLoop:
                 "use pictures whose sides are multiples of 32 pixels"
             )
         buffers = {name: self._cuda.allocate(shapes[name], "float32") for name in _FIXED}
-        buffers["latents"] = self._cuda.allocate((self._n(n_steps), *latent), "float32")
+        buffers["latents"] = self._cuda.allocate((n_steps + 1, *latent), "float32")
         buffers["table"] = self._cuda.allocate((n_steps, ALIGNMENT // 4), "float32")
         return buffers
 
@@ -169,7 +161,7 @@ class DenoiseLoop:
         shapes = {name: tuple(buffers[name].shape) for name in _FIXED}
         session.set_shapes({**shapes, "latent": tuple(latents.shape[1:]), "step": (3,)})
         session.set_addresses({name: cuda.pointer(buffers[name]) for name in _FIXED})
-        where = [cuda.pointer(cuda.row(latents, i % self._n(n_steps))) for i in range(n_steps + 1)]
+        where = [cuda.pointer(cuda.row(latents, i)) for i in range(n_steps + 1)]
         rows = [cuda.pointer(cuda.row(buffers["table"], i)) for i in range(n_steps)]
 
         def step(i: int) -> None:

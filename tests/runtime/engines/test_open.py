@@ -23,7 +23,7 @@ from minddiffuser.runtime.engines import open as opening
 from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.cuda_gpu import Gpu
 from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity
-from minddiffuser.runtime.engines.open import Choice, EngineSet, EngineSettings, choose_backend, open_engine
+from minddiffuser.runtime.engines.open import Choice, EngineSet, EngineSettings, choose_backend
 from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings
 from minddiffuser.runtime.engines.trust import Trust
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
@@ -372,10 +372,10 @@ def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) ->
         engine = engines["vae_decode"]
     with pytest.raises(InputError, match="closed"):
         engine.run({"latent": latent})
-    alone, choice = open_engine(bundle, "vae_decode", EngineSettings(backend="ort", precision="fp32", threads=1))
-    assert (choice.backend, choice.reason) == ("ort", "asked for")
-    with alone:
-        np.testing.assert_allclose(alone.run({"latent": latent})["image"], expected, rtol=1e-5)
+    settings = EngineSettings(backend="ort", precision="fp32", threads=1)
+    with EngineSet(bundle, settings, graphs=["vae_decode"]) as alone:
+        assert (alone.choice.backend, alone.choice.reason) == ("ort", "asked for")
+        np.testing.assert_allclose(alone["vae_decode"].run({"latent": latent})["image"], expected, rtol=1e-5)
 
 
 def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path) -> None:
@@ -478,7 +478,6 @@ def test_auto_stays_with_what_has_computed(set_of: Callable[..., EngineSet], mon
 def test_the_cache_of_an_engine_lives_as_long_as_it(
     machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever holds it: open_engine gives the engine away and keeps nothing."""
     machine(providers=PROVIDERS)
     monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
     monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)
@@ -497,7 +496,7 @@ def test_the_cache_of_an_engine_lives_as_long_as_it(
         (tmp_path / name).write_bytes(b"code")
     monkeypatch.setattr(Bundle, "path", lambda _self, name: tmp_path / name)
     settings = EngineSettings(backend="ort-tensorrt", trust=Trust(everything=True))
-    engine, _ = open_engine(bundle, "denoise", settings)
+    engine = EngineSet(bundle, settings, graphs=["denoise"])["denoise"]  # nobody holds the set
     gc.collect()
     assert [path.read_bytes() for path in caches[0].iterdir()] == [b"code"]
     engine.close()

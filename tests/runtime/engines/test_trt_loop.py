@@ -67,27 +67,21 @@ def run(loop: DenoiseLoop, given: dict[str, Any], table: NDArray[np.float32]) ->
 
 @pytest.mark.parametrize("n_steps", [1, 2, N_STEPS])
 @pytest.mark.parametrize("on_the_gpu", [False, True])
-def test_the_last_latent_is_the_loops(
+def test_the_latents_of_all_steps_are_the_loops(
     denoise: TrtEngine, device: Any, rng: np.random.Generator, n_steps: int, on_the_gpu: bool
 ) -> None:
     table, given = coefficients(rng, n_steps), fakes.feeds(rng)
     feeds = {name: device.adopt(array) for name, array in given.items()} if on_the_gpu else given
     found = run(DenoiseLoop(denoise), feeds, table)
-    np.testing.assert_array_equal(device.to_numpy(found), by_hand(given, table)[-1])
-
-
-def test_all_latents_are_kept_when_asked(denoise: TrtEngine, device: Any, rng: np.random.Generator) -> None:
-    table, given = coefficients(rng), fakes.feeds(rng)
-    found = run(DenoiseLoop(denoise, keep_latents=True), given, table)
-    assert found.shape == (N_STEPS + 1, *given["latent"].shape)
-    np.testing.assert_array_equal(found.value, by_hand(given, table))
+    assert found.shape == (n_steps + 1, *given["latent"].shape)
+    np.testing.assert_array_equal(device.to_numpy(found), by_hand(given, table))
 
 
 def test_it_is_recorded_once_for_each_shape(denoise: TrtEngine, device: Any, rng: np.random.Generator) -> None:
     loop = DenoiseLoop(denoise)
     for batch in (2, 3, 2, 3, 2):
         table, given = coefficients(rng), fakes.feeds(rng, batch)  # new arrays, new coefficients each time
-        np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table)[-1])
+        np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table))
     assert device.count("record") == 2
     assert device.named("launch") == [(N_STEPS,)] * 5
     # One run outside of each recording, and every step once within.
@@ -115,12 +109,12 @@ def test_it_is_never_replayed_on_memory_that_moved(
     run(loop, given, table)
     fake.scratch_bytes = 5000
     open_trt(fakes.plan_file(tmp_path), device=device, arena=arena)  # the scratch memory moves
-    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table)[-1])
+    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table))
     assert device.count("record") == 2
     assert device.named("scratch")[-1] == (arena.pointer, arena.size)
     (recording,) = loop._recordings.values()
     recording.buffers["context"] = device.allocate(given["context"].shape, "float32")  # type: ignore[index]
-    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table)[-1])
+    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table))
     assert device.count("record") == 3
     run(loop, given, table)
     assert device.count("record") == 3
@@ -160,7 +154,7 @@ def test_every_refusal_is_raised_and_nothing_half_recorded_is_kept(
     assert device.count("enter") == device.count("leave")
     assert device.count("launch") == 0
     fake.fails.clear()
-    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table)[-1])
+    np.testing.assert_array_equal(run(loop, given, table).value, by_hand(given, table))
 
 
 def test_a_plan_that_cannot_be_recorded_says_so(denoise: TrtEngine, fake: Any, rng: np.random.Generator) -> None:
