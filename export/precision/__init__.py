@@ -1,6 +1,6 @@
 """Precision that lives in the graph: measured, decided by rules, and written in as Casts and quantised layers."""
 
-from .emulate import emulate, runs_here
+from .emulate import emulate
 from .exemption import Exemption
 from .int8 import CalibrationSettings, NothingToQuantise, Quantised, calibrated, dynamic, weights_only
 from .probe import Range, probe
@@ -20,6 +20,5 @@ __all__ = [
     "dynamic",
     "emulate",
     "probe",
-    "runs_here",
     "weights_only",
 ]

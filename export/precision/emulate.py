@@ -5,33 +5,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .measuring import Feeds
-from .onnx_tools import FLOAT, raw_tensor, refuse_unusual, session_of, tensor_types, without_weights
+from .onnx_tools import FLOAT, raw_tensor, refuse_unusual, tensor_types, without_weights
 from .probe import HANDS_ON
 
 HALF_TYPES = (int(TensorProto.FLOAT16), int(TensorProto.BFLOAT16))
-
-
-def runs_here(model: ModelProto, feeds: Feeds | None = None, *, threads: int = 1) -> str | None:
-    """Why ONNX Runtime cannot open the model (and run it) on this machine's CPU, in one line; None where it can.
-
-    In float16 it mostly can: ONNX Runtime puts Casts around what it has no float16 kernel for. Yet some kernels refuse
-    only when they run (ScatterND that adds), so give inputs to be sure. For bfloat16 it has few kernels on the CPU.
-
-    Parameters
-    ----------
-    model : ModelProto
-    feeds : dict of array, optional
-        Inputs for one run; None only opens the model.
-    threads : int
-    """
-    try:
-        with session_of(model, threads) as session:
-            if feeds is not None:
-                session.run(None, feeds)
-            return None
-    except Exception as error:  # every failure of ONNX Runtime has its own class, told apart by their text alone
-        return " ".join(str(error).split())
 
 
 def emulate(model: ModelProto) -> ModelProto:

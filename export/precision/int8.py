@@ -125,10 +125,9 @@ def dynamic(model: ModelProto) -> ModelProto:
 def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: CalibrationSettings) -> Quantised:
     """Conv, MatMul and Gemm with constant weights in int8 (signed, symmetric, one scale per output channel).
 
-    If the outputs are further from float32 than the tolerance with all layers in int8, what each layer alone
-    loses in its own output is measured on the float32 graph, and those that lose most are exempted: as few of them as
-    the tolerance asks for, at
-    most `budget`.
+    If the outputs are further from float32 than the tolerance with all layers in int8, what each layer alone loses in
+    its own output is measured on the float32 graph, and those that lose most are exempted: as few of them as the
+    tolerance asks for, at most `budget`.
 
     Parameters
     ----------

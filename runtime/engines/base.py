@@ -36,7 +36,7 @@ class Engine(Protocol):
     """A graph that is ready to run, on one device; a context manager that frees it.
 
     Arrays are the engine's native kind: numpy on the CPU, torch CUDA tensors (or anything that speaks DLPack) on a
-    GPU. Outputs are the caller's to keep: no later call overwrites them.
+    GPU. They are not kept: outputs are the caller's, and the next call writes to others.
     """
 
     name: str

@@ -10,10 +10,8 @@ from typing import Any, Self
 from ..errors import FileError, InputError, ShapeError
 from .base import TensorSpec, check_feeds
 from .cuda_device import Device
-from .cuda_open import open_device
 from .trt_arena import Arena
-from .trt_identity import this_machine
-from .trt_plan import OpenPlan, PlanFile, refuse_unfit
+from .trt_plan import OpenPlan, PlanFile
 from .trt_session import Session
 
 # TensorRT's names of number types, for what an input or output can be.
@@ -32,18 +30,17 @@ DTYPES = {
 def open_trt(
     plan: PlanFile,
     *,
-    device: Device | None = None,
+    device: Device,
     arena: Arena | None = None,
     cache_folder: Path | None = None,
 ) -> TrtEngine:
-    """Open a plan on this machine's GPU.
+    """Open a plan on a GPU.
 
     Parameters
     ----------
     plan : PlanFile
-    device : Device or None
-        None opens the current GPU and closes it with the engine. Engines that feed each other should share one: they
-        then run on one stream, in order.
+    device : Device
+        Engines that feed each other share one: they then run on one stream, in order.
     arena : Arena or None
         Scratch memory to share with other engines of the same device.
     cache_folder : Path or None
@@ -58,19 +55,9 @@ def open_trt(
     TrtFailure
         TensorRT refuses it.
     """
-    if device is None:
-        # Before a GPU is looked for: what does not fit gives a better sentence than what is missing.
-        refuse_unfit(plan, this_machine(plan.target))
     if arena is not None and arena.device is not device:
         raise InputError("the arena belongs to another device: open the engine with arena.device")
-    cuda = open_device() if device is None else device
-    try:
-        opened = OpenPlan(plan, cuda.gpu, cache_folder)
-        return TrtEngine(opened, cuda, arena, owns_device=device is None)
-    except BaseException:
-        if device is None:
-            cuda.close()
-        raise
+    return TrtEngine(OpenPlan(plan, device.gpu, cache_folder), device, arena)
 
 
 class TrtEngine:
@@ -85,13 +72,12 @@ class TrtEngine:
     current stream runs behind it; other libraries wait for `cuda.stream`. The host waits for nothing.
     """
 
-    def __init__(self, plan: OpenPlan, cuda: Device, arena: Arena | None, *, owns_device: bool) -> None:
+    def __init__(self, plan: OpenPlan, cuda: Device, arena: Arena | None) -> None:
         self.plan, self.cuda = plan, cuda
         self.arena = Arena(cuda) if arena is None else arena
         self._owns_arena = arena is None
         self.name = plan.file.name
         self.inputs, self.outputs = plan.file.inputs, plan.file.outputs
-        self._owns_device = owns_device
         self._bounds = check_interface(plan)
         self._session = self.new_session()
 
@@ -148,8 +134,6 @@ class TrtEngine:
         self.plan.close()
         if self._owns_arena:
             self.arena.release()
-        if self._owns_device:
-            self.cuda.close()
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +144,9 @@ class TrtEngine:
         self.close()
 
     def _targets(self) -> dict[str, Any]:
-        """New arrays for the outputs at the present shapes, the caller's to keep."""
-        return {
-            name: self.cuda.allocate(self._session.shape_of(name), spec.dtype) for name, spec in self.outputs.items()
-        }
+        """Arrays for the outputs at the present shapes."""
+        shape_of = self._session.shape_of
+        return {name: self.cuda.allocate(shape_of(name), spec.dtype) for name, spec in self.outputs.items()}
 
 
 def check_interface(plan: OpenPlan) -> dict[str, tuple[int, int]]:

@@ -372,6 +372,10 @@ def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) ->
         engine = engines["vae_decode"]
     with pytest.raises(InputError, match="closed"):
         engine.run({"latent": latent})
+    settings = EngineSettings(backend="ort", precision="fp32", threads=1)
+    with EngineSet(bundle, settings, graphs=["vae_decode"]) as alone:
+        assert (alone.choice.backend, alone.choice.reason) == ("ort", "asked for")
+        np.testing.assert_allclose(alone["vae_decode"].run({"latent": latent})["image"], expected, rtol=1e-5)
 
 
 def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path) -> None:
@@ -474,7 +478,6 @@ def test_auto_stays_with_what_has_computed(set_of: Callable[..., EngineSet], mon
 def test_the_cache_of_an_engine_lives_as_long_as_it(
     machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever holds it: the set may be gone before."""
     machine(providers=PROVIDERS)
     monkeypatch.setattr(cuda_gpu, "find_gpu", lambda: ADA)
     monkeypatch.setattr(opening, "check_contract", lambda _bundle, _graph: None)
@@ -493,7 +496,7 @@ def test_the_cache_of_an_engine_lives_as_long_as_it(
         (tmp_path / name).write_bytes(b"code")
     monkeypatch.setattr(Bundle, "path", lambda _self, name: tmp_path / name)
     settings = EngineSettings(backend="ort-tensorrt", trust=Trust(everything=True))
-    engine: Any = EngineSet(bundle, settings, graphs=["denoise"])["denoise"]
+    engine = EngineSet(bundle, settings, graphs=["denoise"])["denoise"]  # nobody holds the set
     gc.collect()
     assert [path.read_bytes() for path in caches[0].iterdir()] == [b"code"]
     engine.close()

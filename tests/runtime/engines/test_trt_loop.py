@@ -67,7 +67,7 @@ def run(loop: DenoiseLoop, given: dict[str, Any], table: NDArray[np.float32]) ->
 
 @pytest.mark.parametrize("n_steps", [1, 2, N_STEPS])
 @pytest.mark.parametrize("on_the_gpu", [False, True])
-def test_it_gives_the_latents_of_all_steps(
+def test_the_latents_of_all_steps_are_the_loops(
     denoise: TrtEngine, device: Any, rng: np.random.Generator, n_steps: int, on_the_gpu: bool
 ) -> None:
     table, given = coefficients(rng, n_steps), fakes.feeds(rng)
