@@ -47,7 +47,7 @@ KEPT_TRIALS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Sizes of the demonstration, chosen to end in about seven minutes on two cores.
+    """Sizes of the demonstration, chosen to end in a few minutes on two cores.
 
     Attributes
     ----------
@@ -147,8 +147,10 @@ def run_demo(
     key = subject_key(settings)
     with locked(inside(out), out):
         claim(out, asdict(settings), pictures)
-        kept = kept_in(f"demo-{key[:16]}", out, shell.say) if subject is None else subject
-        shipped = open_shipped(out, shell.say) / "bundle"  # of the tiny world: its graphs need not be traced again
+        kept = kept_in(f"demo-{key[:16]}", out / "subject", shell.say) if subject is None else subject
+        shipped = (
+            open_shipped(out / "shipped", shell.say) / "bundle"
+        )  # of the tiny world: its graphs need not be traced again
         steps = commands(out, kept, settings, stimuli, shipped)
         try:
             with _subject(kept, key, shell):

@@ -108,7 +108,7 @@ def run_quick(
     index, shell = read_index(SHIPPED), Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
     with locked(inside(out), out):
         claim(out, {**asdict(settings), "shipped": index["key"]}, pictures)
-        kept = open_shipped(out, shell.say)
+        kept = open_shipped(out / "shipped", shell.say)
         steps = commands(out, kept, settings, index["subject"], stimuli, pictures)
         try:
             codes = [shell.run(step) for step in steps[:-1]]
@@ -124,8 +124,8 @@ def run_quick(
     return max(codes)
 
 
-def open_shipped(out: Path, say: Callable[[str], None]) -> Path:
-    """Write the shipped subject out in full: bundle/ and data/ in a folder of the user's cache, or else of `out`.
+def open_shipped(instead: Path, say: Callable[[str], None]) -> Path:
+    """Write the shipped subject out in full: bundle/ and data/ in a folder of the user's cache, or else in `instead`.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def open_shipped(out: Path, say: Callable[[str], None]) -> Path:
         The shipped files are missing or damaged, or there is no place to write them.
     """
     index = read_index(SHIPPED)
-    return unpack(SHIPPED, kept_in(f"shipped-{index['key'][:16]}", out, say), WORLD, on_wait=say)
+    return unpack(SHIPPED, kept_in(f"shipped-{index['key'][:16]}", instead, say), WORLD, on_wait=say)
 
 
 def commands(

@@ -145,8 +145,8 @@ def _hash(pictures: Sequence[Path]) -> str:
     return hashlib.sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in pictures).encode()).hexdigest()
 
 
-def kept_in(name: str, out: Path, say: Callable[[str], None]) -> Path:
-    """The folder `name` in the user's cache for what demonstrations share, or in `out` where that cannot be written."""
+def kept_in(name: str, instead: Path, say: Callable[[str], None]) -> Path:
+    """The folder `name` in the user's cache for what demonstrations share; `instead` where that cannot be written."""
     from platformdirs import user_cache_path
 
     cache = user_cache_path("minddiffuser", appauthor=False)
@@ -155,8 +155,8 @@ def kept_in(name: str, out: Path, say: Callable[[str], None]) -> Path:
         if not os.access(cache, os.W_OK | os.X_OK):
             raise PermissionError(f"no permission to write to {cache}")
     except OSError as error:
-        say(f"the subject is kept in {out / 'subject'}, not for other demonstrations ({error})")
-        return out / "subject"
+        say(f"the subject is kept in {instead}, not for other demonstrations ({error})")
+        return instead
     return cache / name
 
 

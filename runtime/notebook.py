@@ -76,7 +76,7 @@ def demo() -> Opened:
     """
     from .demo_quick import open_shipped
 
-    kept = open_shipped(Path.cwd(), _say)
+    kept = open_shipped(Path("minddiffuser-shipped").absolute(), _say)
     found = open(kept / "bundle")
     return Opened(found.folder, found.kind, found.subject, found.modality, found.shapes, kept / "data")
 

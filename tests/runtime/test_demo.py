@@ -124,7 +124,8 @@ def test_without_a_cache_folder_the_subject_is_kept_with_the_demonstration(tmp_p
     shell = Shell()
     code, said = run(tmp_path / "demo", shell=shell)
     assert code == 0
-    assert said.startswith(f"the subject is kept in {tmp_path / 'demo' / 'subject'}, not for other demonstrations (")
+    for name in ("subject", "shipped"):
+        assert f"the subject is kept in {tmp_path / 'demo' / name}, not for other demonstrations (" in said
     assert (tmp_path / "demo" / "subject" / "checkpoint").is_dir()
 
 
