@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tables import Job
 
-from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
 from minddiffuser.runtime.decoders.linear import Linear
 from minddiffuser.runtime.engines.open import EngineSet

@@ -34,11 +34,11 @@ from timing import interleaved
 from trials import Trials, draw
 
 from minddiffuser.export.graphs.base import network_graph
-from minddiffuser.export.to_onnx import export_network, prepare
-from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.export.onnx.convert import export_network, prepare
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.engines.base import Engine
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
-from minddiffuser.runtime.engines.ort import OrtSettings, open_ort
+from minddiffuser.runtime.engines.ort.engine import OrtSettings, open_ort
 from minddiffuser.runtime.errors import InputError, MindDiffuserError
 from minddiffuser.runtime.models.open import load_models
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minddiffuser.runtime.engines.pytorch import guided_step
+from minddiffuser.runtime.backends.reference import guided_step
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.refine.loss import structural_loss
 

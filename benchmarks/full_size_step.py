@@ -23,12 +23,12 @@ from timing import interleaved
 from torch import Tensor
 
 from minddiffuser.export.graphs.base import NetworkGraph, network_graph
-from minddiffuser.export.store import WeightStore
-from minddiffuser.export.to_onnx import export_network, prepare
-from minddiffuser.export.tracing import example_inputs
-from minddiffuser.export.variants import in_precision
-from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings, open_ort
-from minddiffuser.runtime.engines.pytorch import guided_step
+from minddiffuser.export.onnx.convert import export_network, prepare
+from minddiffuser.export.onnx.tracing import example_inputs
+from minddiffuser.export.onnx.weights import WeightStore
+from minddiffuser.export.precision.variants import in_precision
+from minddiffuser.runtime.backends.reference import guided_step
+from minddiffuser.runtime.engines.ort.engine import OrtEngine, OrtSettings, open_ort
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 

@@ -17,7 +17,7 @@ from trials import Trials
 
 from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.runtime.engines.base import Engine, Specs
-from minddiffuser.runtime.engines.ort import OrtSettings, open_ort
+from minddiffuser.runtime.engines.ort.engine import OrtSettings, open_ort
 from minddiffuser.runtime.errors import MissingExtra
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.refine.engines import EngineObjective
@@ -71,7 +71,7 @@ def opened(
         A library or a kind of engine is missing; the message says which.
     """
     if args.bundle is not None:
-        from minddiffuser.runtime.bundle import Bundle
+        from minddiffuser.runtime.bundle.open import Bundle
         from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
         from minddiffuser.runtime.engines.trust import Trust
 
@@ -100,7 +100,7 @@ def _check_backend(backend: str) -> None:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise MissingExtra("needs onnxruntime-gpu: this onnxruntime has no CUDAExecutionProvider")
         return
-    from minddiffuser.runtime.engines.trt_library import load_library
+    from minddiffuser.runtime.engines.tensorrt.library import load_library
 
     load_library(backend)
 
@@ -109,13 +109,13 @@ def _plans(
     paths: Mapping[str, Path], target: str, precision: str, batch: int, stack: ExitStack
 ) -> tuple[dict[str, Engine], Loop]:
     """Build a plan of each graph for this batch size, and open them on one stream with shared scratch memory."""
-    from minddiffuser.export.to_trt import build_plan
-    from minddiffuser.export.trt_settings import TrtSettings
-    from minddiffuser.runtime.engines.cuda_open import open_device
-    from minddiffuser.runtime.engines.trt import open_trt
-    from minddiffuser.runtime.engines.trt_arena import Arena
-    from minddiffuser.runtime.engines.trt_loop import DenoiseLoop
-    from minddiffuser.runtime.engines.trt_plan import PlanFile
+    from minddiffuser.export.tensorrt.plan import build_plan
+    from minddiffuser.export.tensorrt.settings import TrtSettings
+    from minddiffuser.runtime.engines.cuda.open import open_device
+    from minddiffuser.runtime.engines.tensorrt.arena import Arena
+    from minddiffuser.runtime.engines.tensorrt.engine import open_trt
+    from minddiffuser.runtime.engines.tensorrt.loop import DenoiseLoop
+    from minddiffuser.runtime.engines.tensorrt.plan import PlanFile
     from minddiffuser.runtime.engines.trust import Trust
 
     for_this = ("current",) if target == "tensorrt-rtx" else ()
@@ -163,8 +163,8 @@ def graph_file(folder: Path, name: str, precision: str) -> Path:
     path = folder / precision / name / f"{name}.onnx"
     if path.is_file():
         return path
-    from minddiffuser.export.store import WeightStore
-    from minddiffuser.export.to_onnx import export_network
+    from minddiffuser.export.onnx.convert import export_network
+    from minddiffuser.export.onnx.weights import WeightStore
 
     say(f"exporting {name} in {precision}")
     models = _on_the_host()
@@ -181,7 +181,7 @@ def graph_file(folder: Path, name: str, precision: str) -> Path:
 
 @lru_cache(maxsize=1)
 def _on_the_host() -> Any:
-    from minddiffuser.export.to_onnx import prepare
+    from minddiffuser.export.onnx.convert import prepare
 
     models = random_models("cpu")
     prepare(models)

@@ -17,9 +17,9 @@ from rivals import GUIDANCE, TensorTimestep, compiled
 from torch import Tensor
 from trials import Trials, draw
 
-from minddiffuser.runtime.engines.pytorch import guided_step
+from minddiffuser.runtime.backends.reference import guided_step
+from minddiffuser.runtime.generators.schedule import ddim_schedule, step_table
 from minddiffuser.runtime.models.models import Models
-from minddiffuser.runtime.schedule import ddim_schedule, step_table
 
 Given = dict[str, Tensor]
 DEVICE = "cuda"

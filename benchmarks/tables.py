@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from timing import Seconds, median_ms, speedup
 
-from minddiffuser.runtime.engines.ort import as_numpy
+from minddiffuser.runtime.engines.ort.engine import as_numpy
 
 Outputs = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle_schema import DECODE, PRECISIONS
+from ..runtime.bundle.manifest import DECODE, PRECISIONS
 from ..runtime.command import DONE, Parser, guarded, tell, version
-from ..runtime.engines.trt_identity import HARDWARE_COMPATIBILITY
+from ..runtime.engines.tensorrt.identity import HARDWARE_COMPATIBILITY
 from ..runtime.engines.trust import Trust, trust_list, trust_plans
 from ..runtime.errors import InputError, MissingExtra
 from ..runtime.progress import Phases
@@ -229,9 +229,9 @@ def _bundle(args: argparse.Namespace) -> int:
     settings = {target: _trt_settings(args, target) for target in targets}
     if not targets:
         _refuse_trt_options(args)
-    from .assemble import export_bundle
-    from .build import add_engines, check_target
+    from .bundle.assemble import export_bundle
     from .settings import ExportSettings
+    from .tensorrt.build import add_engines, check_target
 
     choices: dict[str, Any] = {} if args.threads is None else {"threads": args.threads}
     wanted = ExportSettings(
@@ -274,7 +274,7 @@ def _bundle(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .check import BAD, NOT_RUN, OK, check_bundle
+    from .verify.check import BAD, NOT_RUN, OK, check_bundle
 
     lines = check_bundle(args.bundle, threads=args.threads, trust=_trust_of_user(), on_line=_say)
     bad = [line for line in lines if line.verdict == BAD]
@@ -288,7 +288,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from .inspect import describe
+    from .bundle.inspect import describe
 
     for line in describe(args.bundle, _trust_of_user()):
         _say(line)
@@ -296,7 +296,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from .build import build_engines
+    from .tensorrt.build import build_engines
 
     settings = _trt_settings(args, args.target)
     trusted = trust_list(os.environ)
@@ -318,8 +318,8 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _trust(args: argparse.Namespace) -> int:
-    from ..runtime.bundle import Bundle
-    from ..runtime.bundle_schema import native_files
+    from ..runtime.bundle.manifest import native_files
+    from ..runtime.bundle.open import Bundle
 
     bundle = Bundle.open(args.bundle)
     found: dict[str, str] = {}
@@ -356,8 +356,8 @@ def _check_buildable(wanted: Any, target: str) -> None:
 
 
 def _trt_settings(args: argparse.Namespace, target: str) -> Any:
-    from ..runtime.engines.cuda_gpu import find_gpu
-    from .trt_settings import TrtSettings
+    from ..runtime.engines.cuda.gpu import find_gpu
+    from .tensorrt.settings import TrtSettings
 
     if target in ("tensorrt", "ort-tensorrt") and find_gpu() is None:
         raise InputError(

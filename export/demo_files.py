@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from ..runtime import packed
-from ..runtime.bundle_schema import VERSION as BUNDLE_VERSION
+from ..runtime.bundle.manifest import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
 from ..runtime.data.schema import VERSION as DATA_VERSION
 from ..runtime.decoders import files as checkpoints
-from ..runtime.demo_quick import SHIPPED, WORLD
+from ..runtime.demo import packed
+from ..runtime.demo.quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
 from ..runtime.files import read_tensors, sha256_of, write_bytes, write_tensors
-from ..training.subject import GENERATOR_VERSION
-from .pack import pack
+from ..training.simulate.subject import GENERATOR_VERSION
+from .bundle.pack import pack
 
 PROG = "demo_files"
 # Parts of the world that decide the files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime.bundle_schema import DECODE, PRECISIONS
+from ..runtime.bundle.manifest import DECODE, PRECISIONS
 from ..runtime.environment import usable_cores
 from ..runtime.errors import InputError, check_choice
 from .graphs.base import NETWORK_GRAPHS
@@ -29,7 +29,7 @@ class ExportSettings:
         Trials that engines are verified and calibrated on; None: 4 of small pictures, 1 of large ones.
     threads : int
     graphs_from : Path or None
-        A bundle whose graphs of networks are taken where it was made for the same models; see :mod:`.reuse`.
+        A bundle whose graphs of networks are taken where it was made for the same models; see :mod:`.bundle.reuse`.
     keep_failed : Path or None
         A new folder for graphs that are out of tolerance, for inspection; never part of the bundle.
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .batch.choose import LEFT_OUT
 from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
-from .controls import CONTROLS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .run.choose import LEFT_OUT
+from .run.controls import CONTROLS
 
 PROG = "md-reconstruct"
 MAX_COUNT = 100_000
@@ -230,8 +230,8 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
-    from .job import Job, run_job
-    from .reconstruct import ReconstructSettings
+    from .run.job import Job, run_job
+    from .run.reconstruct import ReconstructSettings
 
     options = ("models", "clip", "device", "dtype", "checkpointing", "backend", "precision", "memory", "threads")
     job = Job(
@@ -286,7 +286,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _quick_demo(args: argparse.Namespace) -> int:
-    from .demo_quick import QuickSettings, run_quick
+    from .demo.quick import QuickSettings, run_quick
 
     given = [f"--{name}" for name in ("trials", "seed", "subject") if getattr(args, name) is not None]
     if given:
@@ -298,7 +298,7 @@ def _quick_demo(args: argparse.Namespace) -> int:
 
 
 def _full_demo(args: argparse.Namespace) -> int:
-    from .demo import DemoSettings, run_demo
+    from .demo.full import DemoSettings, run_demo
 
     if args.trials is not None and args.stimuli is not None:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
@@ -308,8 +308,8 @@ def _full_demo(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from .batch.identity import require_run_folder
     from .report.page import write_report
+    from .run.identity import require_run_folder
 
     require_run_folder(args.run)
     print(write_report(args.run))

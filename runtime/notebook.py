@@ -7,7 +7,7 @@
     pictures.save("pictures")
     pictures.grid()
 
-It is the batch command under other names (:mod:`.job`): the same screening, the same pictures, the same metrics.
+It is the batch command under other names (:mod:`.run.job`): the same screening, the same pictures, the same metrics.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from .job import Job
+    from .run.job import Job
 
 Pictures8 = NDArray[np.uint8]
 _KINDS = ("stage1", "stage2", "shuffled", "oracle")
@@ -54,7 +54,7 @@ def open(folder: Path | str) -> Opened:
 
     folder = Path(folder)
     if is_bundle(folder):
-        from .bundle import Bundle
+        from .bundle.open import Bundle
 
         bundle = Bundle.open(folder)
         return Opened(folder, "bundle", bundle.subject, bundle.layout.modality, bundle.shapes)
@@ -74,7 +74,7 @@ def demo() -> Opened:
     FileError
         The shipped files are missing or damaged, or the cache folder cannot be written.
     """
-    from .demo_quick import open_shipped
+    from .demo.quick import open_shipped
 
     kept = open_shipped(Path("minddiffuser-shipped").absolute(), _say)
     found = open(kept / "bundle")
@@ -141,14 +141,14 @@ class Opened:
         choices
             Fields of :class:`~minddiffuser.runtime.refine.settings.RefineSettings`, such as ``steps`` and
             ``backprop_steps``, of :class:`~minddiffuser.runtime.backends.base.Options`, such as ``models``, ``device``,
-            ``threads`` and ``backend``, and of :class:`~minddiffuser.runtime.job.Job`, such as ``batch_size``.
+            ``threads`` and ``backend``, and of :class:`~minddiffuser.runtime.run.job.Job`, such as ``batch_size``.
 
         Raises
         ------
         MindDiffuserError
             As ``md-reconstruct run``; its message says what to do.
         """
-        from .job import run_job
+        from .run.job import run_job
 
         settings, job_choices = _settings(stage, controls, choices)
         with TemporaryDirectory(prefix="minddiffuser-") as made:
@@ -249,8 +249,8 @@ def _block(rows: Sequence[Pictures8]) -> Pictures8:
 
 def _settings(stage: int, controls: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """ReconstructSettings, and what is left for the job."""
-    from .reconstruct import ReconstructSettings
     from .refine.settings import RefineSettings
+    from .run.reconstruct import ReconstructSettings
 
     names = {field.name for field in fields(RefineSettings)}
     refine = RefineSettings(**{name: value for name, value in choices.items() if name in names})
@@ -260,8 +260,8 @@ def _settings(stage: int, controls: str, choices: Mapping[str, Any]) -> tuple[An
 
 def _job(checkpoint: Path, responses: Path, out: Path, choices: Mapping[str, Any]) -> Job:
     from .backends.base import Options
-    from .job import Job
     from .refine.settings import RefineSettings
+    from .run.job import Job
 
     computing = {field.name for field in fields(Options)}
     names = {field.name for field in fields(Job)} - {"checkpoint", "responses", "out", "options"} | computing

@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_threads() -> Iterator[None]:
     """A command takes one pool of ONNX Runtime's threads for its process; this process has other tests to run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minddiffuser.runtime.engines.ort.uses_pool", lambda *_given, **_named: False)
+        patch.setattr("minddiffuser.runtime.engines.ort.engine.uses_pool", lambda *_given, **_named: False)
         yield
 
 

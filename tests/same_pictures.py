@@ -1,7 +1,7 @@
 """Compare two run folders, picture by picture; run by CI from an environment without PyTorch.
 
-The gate's own terms: stage 1 within the fp32 tolerance of export/parity.py, and both stages' PixCorr and SSIM to what
-was seen within 0.005.
+The gate's own terms: stage 1 within the fp32 tolerance of export/verify/parity.py, and both stages' PixCorr and SSIM to
+the stimulus within 0.005.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minddiffuser.export.parity import PICTURES, psnr
+from minddiffuser.export.verify.parity import PICTURES, psnr
 from minddiffuser.runtime.images import read_image, to_float
 
 one, two = map(Path, sys.argv[1:3])

@@ -41,8 +41,8 @@ def test_every_extra_named_in_an_error_message_exists(project: dict) -> None:
 def test_the_demonstrations_files_are_packaged(project: dict) -> None:
     import fnmatch
 
-    from minddiffuser.runtime.demo_quick import SHIPPED
-    from minddiffuser.runtime.packed import BLOB, INDEX
+    from minddiffuser.runtime.demo.packed import BLOB, INDEX
+    from minddiffuser.runtime.demo.quick import SHIPPED
 
     patterns = project["tool"]["setuptools"]["package-data"]["minddiffuser.runtime"]
     for name in (BLOB, INDEX):

@@ -200,8 +200,8 @@ def _add_world(commands: Any) -> None:
 
 def _simulate_fmri(args: argparse.Namespace) -> Path:
     from ..runtime.progress import Phases
-    from .simulate import FmriSettings
-    from .subject import Showing, check_subject, simulate_subject
+    from .simulate.fmri import FmriSettings
+    from .simulate.subject import Showing, check_subject, simulate_subject
 
     given = {"snr": args.snr, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
     settings = FmriSettings(**_without_none(given))

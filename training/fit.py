@@ -30,9 +30,9 @@ from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_place
 from . import scores
-from .blocks import Block, block_size, blocks, goes_in_blocks
 from .datasets.base import Data, pictures_shown
 from .decoders.base import TARGETS, Decoder, changed, make_decoder, validates_itself
+from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, TargetColumns, column_statistics, fit_normaliser

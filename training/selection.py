@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError, ShapeError
-from .blocks import block_size, blocks
 from .decoders.base import Decoder, FittedDecoder
+from .decoders.blocks import block_size, blocks
 from .journal import Parts
 from .normalise import TargetColumns, fit_normaliser
 

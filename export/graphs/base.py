@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...runtime.bundle.graph_specs import GraphSpecs, Sizes, graph_specs
 from ...runtime.engines.base import TensorSpec
 from ...runtime.errors import check_choice
-from ...runtime.graph_specs import GraphSpecs, Sizes, graph_specs
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...runtime.engines.base import TensorSpec
-from ..to_onnx import OPSET
+from ..onnx.convert import OPSET
 
 
 class Builder:

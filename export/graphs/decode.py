@@ -13,8 +13,8 @@ from importlib import import_module
 import numpy as np
 import onnx
 
-from ...runtime import graph_specs
-from ...runtime.bundle_schema import DECODE
+from ...runtime.bundle import graph_specs
+from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.base import Placement
 from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.engines.base import TensorSpec

@@ -26,8 +26,8 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 def step_function(models: Models) -> Callable[..., Tensor]:
     """One guided DDIM step as a function of tensors.
 
-    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.schedule.step_table`: the update is
-    a sum of latent and noise with two coefficients that were computed in float64, the same for every backend.
+    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.generators.schedule.step_table`: the
+    update is a sum of latent and noise with two coefficients that were computed in float64, the same for every backend.
     """
 
     def step(latent: Tensor, step: Tensor, context: Tensor, uncond_context: Tensor, guidance: Tensor) -> Tensor:

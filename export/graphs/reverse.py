@@ -13,7 +13,7 @@ def vjp(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, Callable[..
     """What `torch.func.vjp` gives, by autograd itself.
 
     A trace through this sees the backward operators whole, so that they can be replaced
-    (:func:`~minddiffuser.export.decompositions.gradient_decompositions`); torch.func breaks them down before.
+    (:func:`~minddiffuser.export.onnx.decompositions.gradient_decompositions`); torch.func breaks them down before.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..bundle_schema import MANIFEST
+from ..bundle.manifest import MANIFEST
 from ..errors import InputError, MissingExtra
 from .base import Backend, Options
 
@@ -29,7 +29,8 @@ def open(folder: Path, options: Options | None = None) -> Backend[Any]:
     Raises
     ------
     MindDiffuserError
-        See :func:`~minddiffuser.runtime.decode.open_checkpoint`, :meth:`~minddiffuser.runtime.bundle.Bundle.open` and
+        See :func:`~minddiffuser.runtime.decoders.checkpoint.open_checkpoint`,
+        :meth:`~minddiffuser.runtime.bundle.open.Bundle.open` and
         :func:`~minddiffuser.runtime.engines.open.choose_backend`; options that do not belong to the kind of folder, or
         more threads than there are cores.
     """

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from ..data.layout import ResponseLayout
 from ..decoders.checkpoint import Decoded
+from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
+from ..generators.sampling import Sampling
 from ..refine.loop import Objective
 from ..refine.settings import RefineSettings
-from ..sampling import Sampling
-from ..scale import TrainingStatistics
 
 DTYPES = ("float32", "bfloat16", "float16")
 CHECKPOINTING = ("auto", "on", "off")

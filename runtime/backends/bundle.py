@@ -8,22 +8,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..bundle_decode import BundleDecoder
-from ..bundle_schema import DECODE
+from ..bundle.manifest import DECODE
+from ..bundle.open import Bundle
+from ..decoders.bundle import BundleDecoder
 from ..decoders.checkpoint import Decoded
-from ..engines.cuda_gpu import name_of_gpu
+from ..engines.cuda.gpu import name_of_gpu
 from ..engines.here import BACKENDS, Machine, why_not_backend
 from ..engines.open import EngineSet, EngineSettings
-from ..engines.ort import as_numpy
+from ..engines.ort.engine import as_numpy
 from ..engines.trust import Trust
 from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.engines import EngineGenerator
+from ..generators.sampling import Sampling
+from ..generators.schedule import NoiseTable
 from ..refine.engines import EngineObjective
 from ..refine.settings import RefineSettings
-from ..sampling import Sampling
-from ..schedule import NoiseTable
 from .base import Needs, Noise, Options, Start
 from .libraries import libraries_of, notes_of_bundle
 

@@ -20,7 +20,6 @@ from ..errors import FileError, InputError, check_choice
 from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
 from ..output import replacing_folder
-from ..stimuli import stimulus_ids
 from .chain import files_of
 from .given import Part, description_of, layout_of, parts_of, picture
 from .given import SplitData as SplitData
@@ -37,6 +36,7 @@ from .schema import (
     check_values,
     constant_places,
 )
+from .stimuli import stimulus_ids
 from .target import check_target, claimed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 

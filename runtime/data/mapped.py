@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileError
 from ..files import cannot_open
-from ..recognise import SAFETENSORS, recognise
+from .recognise import SAFETENSORS, recognise
 
 _DTYPES = {
     "BOOL": "?",

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import sha256_of
-from ..scale import TrainingStatistics
-from ..screen import screen, sizes
 from .base import Array, Decoder, Float32, Stored, open_decoder
 from .files import (
     DESCRIPTION,
@@ -28,6 +26,8 @@ from .files import (
     read_part,
     verify_files,
 )
+from .scale import TrainingStatistics
+from .screen import screen, sizes
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Checkpoint:
         responses : (n_trials, *response_shape)
             As recorded; the training statistics are applied here.
         screened
-            Whether :func:`~minddiffuser.runtime.screen.screen` has seen the whole set that they belong to; then they
-            are taken as they are.
+            Whether :func:`~minddiffuser.runtime.decoders.screen.screen` has looked at the whole set that they belong
+            to; then they are taken as they are.
         semantic
             Whether the feature of eq. 6 is wanted, where there is a decoder of it.
 

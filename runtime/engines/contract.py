@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..bundle import Bundle
-from ..bundle_schema import DECODE
+from ..bundle.graph_specs import FREE, GraphSpecs, Sizes, decode_specs, graph_specs
+from ..bundle.manifest import DECODE
+from ..bundle.open import Bundle
 from ..errors import FileError
-from ..graph_specs import FREE, GraphSpecs, Sizes, decode_specs, graph_specs
 from .base import TensorSpec
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..bundle_schema import DECODE, native_files
+from ..bundle.manifest import DECODE, native_files
 from ..errors import MindDiffuserError
 from .trust import Trust
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..bundle_schema import Graph, Variant
-    from .cuda_gpu import Gpu
+    from ..bundle.manifest import Graph, Variant
+    from ..bundle.open import Bundle
+    from .cuda.gpu import Gpu
 
 # backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
 BACKENDS: dict[str, str] = {
@@ -53,7 +53,7 @@ class Machine:
     def gpu(self) -> Gpu | None:
         if self._find is not None:
             return self._find()
-        from . import cuda_gpu
+        from .cuda import gpu as cuda_gpu
 
         return cuda_gpu.find_gpu()
 
@@ -70,9 +70,9 @@ class Machine:
         return self.gpu is None and (not backend.startswith("ort") or self._find is not None or _can_look())
 
     def identity(self, target: str) -> Mapping[str, Any]:
-        """What a plan is compared with; see :func:`.trt_identity.this_machine`."""
+        """What a plan is compared with; see :func:`.tensorrt.identity.this_machine`."""
         if target not in self._known:
-            from .trt_identity import this_machine
+            from .tensorrt.identity import this_machine
 
             self._known[target] = this_machine(target, self.gpu)
         return self._known[target]
@@ -90,7 +90,7 @@ def why_no_provider(backend: str) -> str | None:
         return None
     import onnxruntime
 
-    from .ort import PROVIDERS
+    from .ort.engine import PROVIDERS
 
     if PROVIDERS[PROVIDER_OF[backend]] in onnxruntime.get_available_providers():
         return None
@@ -121,7 +121,7 @@ def why_not(bundle: Bundle, variant: Variant, backend: str, machine: Machine) ->
 
 
 def _unfit_plan(bundle: Bundle, variant: Variant, machine: Machine) -> str | None:
-    from .trt_identity import check_plan
+    from .tensorrt.identity import check_plan
 
     onnx = source_of(bundle, variant)
     graph = None if onnx is None else hashes_of(bundle, onnx)["sha256"]
@@ -149,7 +149,7 @@ def ort_identity(gpu: Gpu | None) -> dict[str, Any]:
     """
     import onnxruntime
 
-    from .trt_library import library_version
+    from .tensorrt.library import library_version
 
     return {
         "onnxruntime": str(onnxruntime.__version__),

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..bundle_schema import native_files
+from ..bundle.manifest import native_files
 from ..errors import FileError, InputError, MindDiffuserError, check_choice
 from ..files import sha256_of
 from .base import Engine
@@ -29,12 +29,12 @@ from .here import (
     why_no_provider,
     why_not_backend,
 )
-from .ort import OrtSettings, open_ort
+from .ort.engine import OrtSettings, open_ort
 from .trust import Trust
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..bundle_schema import Variant
+    from ..bundle.manifest import Variant
+    from ..bundle.open import Bundle
 
 PRECISIONS = ("fp16", "bf16", "fp32", "int8")
 
@@ -52,9 +52,9 @@ class EngineSettings:
     threads : int or None
         CPU threads.
     share_threads : bool
-        One pool of threads for all graphs; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
+        One pool of threads for all graphs; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
     memory : str
-        "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.OrtSettings`.
+        "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
     memory_limit_bytes : int or None
         Of the GPU's memory, for each graph; ONNX Runtime only.
     cache : Path or None
@@ -307,13 +307,13 @@ class EngineSet:
 
     def loop(self) -> Callable[..., Any] | None:
         """All denoising steps as one recorded CUDA graph, where the backend is TensorRT; None elsewhere."""
-        from .trt import TrtEngine
+        from .tensorrt.engine import TrtEngine
 
         denoise = self["denoise"]
         if not isinstance(denoise, TrtEngine):
             return None
         if self._loop is None:
-            from .trt_loop import DenoiseLoop
+            from .tensorrt.loop import DenoiseLoop
 
             self._loop = DenoiseLoop(denoise)
             self._stack.callback(self._loop.close)
@@ -376,10 +376,10 @@ class EngineSet:
                 "memory_limit_bytes is for ONNX Runtime: a plan's memory was fixed when it was built (md-export build "
                 "--workspace), leave it out"
             )
-        from .cuda_open import open_device
-        from .trt import open_trt
-        from .trt_arena import Arena
-        from .trt_plan import PlanFile
+        from .cuda.open import open_device
+        from .tensorrt.arena import Arena
+        from .tensorrt.engine import open_trt
+        from .tensorrt.plan import PlanFile
 
         if self._cuda is None:
             self._cuda = open_device()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.base import Engines
-from ..engines.ort import as_numpy
+from ..engines.ort.engine import as_numpy
 from ..errors import InputError, ShapeError
 from ..generators.engines import EngineGenerator
 from .loss import weights_of_layers

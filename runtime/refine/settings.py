@@ -30,7 +30,7 @@ class RefineSettings:
     backprop_steps : int or None
         None: through all denoising steps. K: through the last K, from a cached latent. 0: the final latent alone.
         For pictures of up to 128 px the activations of all these steps are kept: memory grows with them and with the
-        batch; see `checkpointing` of :class:`~minddiffuser.runtime.reconstruct.ReconstructSettings`.
+        batch; see `checkpointing` of :class:`~minddiffuser.runtime.run.reconstruct.ReconstructSettings`.
     layer_weights : str or tuple of float
         Weight of each structural layer in the loss: "uniform" is 1 / n_layers each; "reference" is inverse to the
         target's norm, as in the reference code; or one number per layer.

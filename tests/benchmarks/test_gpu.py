@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from minddiffuser.export.graphs.base import network_graph
-from minddiffuser.runtime.engines.pytorch import TorchEngine
+from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.errors import MissingExtra
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.models.models import Models
@@ -218,7 +218,7 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr
 assert importlib.util.find_spec("minddiffuser") is None
 import gpu
 gpu.make_importable()
-from minddiffuser.runtime.sampling import Sampling
+from minddiffuser.runtime.generators.sampling import Sampling
 assert Sampling.n_reverse == gpu.N_STEPS
 """
     ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False, cwd="/")

@@ -15,10 +15,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from minddiffuser.export.assemble import export_bundle
+from minddiffuser.export.bundle.assemble import export_bundle
 from minddiffuser.export.cli import main
 from minddiffuser.export.settings import ExportSettings
-from minddiffuser.runtime.bundle_schema import sealed
+from minddiffuser.runtime.bundle.manifest import sealed
 
 Arrays = Mapping[str, np.ndarray]
 Build = Callable[..., ModelProto]

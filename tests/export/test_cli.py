@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from minddiffuser.export import cli
-from minddiffuser.export.check import OK, check_bundle
 from minddiffuser.export.cli import main, parser
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import PRECISIONS, TARGETS, Variant
-from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.export.verify.check import OK, check_bundle
+from minddiffuser.runtime.bundle.manifest import PRECISIONS, TARGETS, Variant
+from minddiffuser.runtime.bundle.open import Bundle
+from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.trust import read_trusted
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
@@ -149,8 +149,8 @@ def test_plans_that_no_list_can_name_are_told(
     """By `bundle --target` as by `build`: without a home there is no place for the list of trusted plans."""
     for name in ("XDG_CONFIG_HOME", "HOME", "APPDATA", "USERPROFILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("minddiffuser.export.assemble.export_bundle", lambda *_given, **_named: None)
-    monkeypatch.setattr("minddiffuser.export.build.check_target", lambda *_given: None)
+    monkeypatch.setattr("minddiffuser.export.bundle.assemble.export_bundle", lambda *_given, **_named: None)
+    monkeypatch.setattr("minddiffuser.export.tensorrt.build.check_target", lambda *_given: None)
     out = tmp_path / "bundle"
     code, told, err = command("bundle", tmp_path, "--out", out, "--target", "tensorrt-rtx")
     assert (code, told) == (0, [str(out)])
@@ -201,7 +201,7 @@ def test_a_killed_command_says_what_to_do(command: Command, copied: Path, monkey
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minddiffuser.export.check.check_bundle", interrupt)
+    monkeypatch.setattr("minddiffuser.export.verify.check.check_bundle", interrupt)
     code, _, err = command("check", copied)
     assert (code, err) == (130, ["md-export: interrupted: nothing was changed; give the same command again"])
 
@@ -210,7 +210,7 @@ def test_out_of_memory_says_what_to_do(command: Command, copied: Path, monkeypat
     def exhaust(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("minddiffuser.export.check.check_bundle", exhaust)
+    monkeypatch.setattr("minddiffuser.export.verify.check.check_bundle", exhaust)
     refused(command("check", copied), "out of memory: export fewer graphs at a time with --graphs")
 
 
@@ -268,7 +268,7 @@ def test_the_targets_are_the_schemas() -> None:
 
 def on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
-    monkeypatch.setattr("minddiffuser.runtime.engines.cuda_gpu.find_gpu", lambda: card)
+    monkeypatch.setattr("minddiffuser.runtime.engines.cuda.gpu.find_gpu", lambda: card)
 
 
 def test_plans_of_another_user_run_once_they_are_trusted(
@@ -337,7 +337,7 @@ def test_what_is_given_is_looked_at_before_models_are_opened(
     def load(*_given: Any, **_named: Any) -> None:
         raise AssertionError("the models were opened")
 
-    monkeypatch.setattr("minddiffuser.export.assemble.load_models", load)
+    monkeypatch.setattr("minddiffuser.export.bundle.assemble.load_models", load)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
     places = {"thesis": tmp_path / "thesis", "bundle": copied, "data": tmp_path / "thesis"}

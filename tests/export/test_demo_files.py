@@ -9,10 +9,10 @@ import pytest
 from minddiffuser.export import demo_files
 from minddiffuser.export.demo_files import Subject, key, make, round_weights
 from minddiffuser.runtime.decode import open_checkpoint
-from minddiffuser.runtime.demo_quick import SHIPPED
+from minddiffuser.runtime.demo.packed import BLOB, read_index
+from minddiffuser.runtime.demo.quick import SHIPPED
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import read_tensors
-from minddiffuser.runtime.packed import BLOB, read_index
 
 AGAIN = "the shipped demonstration is of another world or format: python -m minddiffuser.export.demo_files"
 

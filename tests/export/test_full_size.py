@@ -16,8 +16,8 @@ import pytest
 
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS
 from minddiffuser.export.memory import give_back
-from minddiffuser.export.parity import PICTURES, TOLERANCES
-from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.export.verify.parity import PICTURES, TOLERANCES
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.models.open import load_models
 
 DECODERS = ("decode_context", "decode_latent", "decode_structure")

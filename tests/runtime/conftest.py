@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
-from minddiffuser.runtime.engines.pytorch import TorchEngine
+from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.models.open import load_models
 
 N, TOKENS, TEXT_WIDTH, LATENT = 3, 15, 8, (4, 4, 4)

@@ -503,9 +503,9 @@ def test_broken_refinements_are_told_and_kept(
 def test_the_folder_is_locked_until_the_page_is_written(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minddiffuser.runtime import job
     from minddiffuser.runtime.errors import FileError
     from minddiffuser.runtime.locks import inside, locked
+    from minddiffuser.runtime.run import job
 
     held = []
 

@@ -16,10 +16,10 @@ from minddiffuser.runtime import cli
 from minddiffuser.runtime.backends.base import Backend, Options
 from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.trial_ids import row_ids
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.noise import trial_noise
@@ -221,8 +221,8 @@ FIRST_TRIAL = """
 import sys
 import numpy as np
 import onnxruntime
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.bundle.open import Bundle
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.engines.open import EngineSet
 opened, real = [], onnxruntime.InferenceSession
 onnxruntime.InferenceSession = lambda *given, **named: opened.append(real(*given, **named)) or opened[-1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.training import blocks as block_rule
+from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.selection import (
     SelectionSettings,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ....runtime.decoders.network import Network
 from ....runtime.errors import InputError
-from ...simplify import simplify
-from ...to_onnx import OPSET
+from ...onnx.convert import OPSET
+from ...onnx.simplify import simplify
 from ..builder import Builder
 
 # Neither 1, which is taken for a broadcast, nor the width of any layer, or nearly none.

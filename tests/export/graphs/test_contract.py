@@ -12,11 +12,11 @@ from torch import Tensor
 
 from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
 from minddiffuser.export.graphs.scaling import unit_scale
-from minddiffuser.export.tracing import example_inputs
-from minddiffuser.runtime.bundle_schema import DECODE, GRAPHS
-from minddiffuser.runtime.engines.pytorch import NETWORKS, TorchEngine
+from minddiffuser.export.onnx.tracing import example_inputs
+from minddiffuser.runtime.backends.reference import NETWORKS, TorchEngine
+from minddiffuser.runtime.bundle.graph_specs import BATCH
+from minddiffuser.runtime.bundle.manifest import DECODE, GRAPHS
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.graph_specs import BATCH
 from minddiffuser.runtime.models.open import load_models
 
 both = pytest.mark.parametrize("semantic", [False, True], ids=["plain", "semantic"])

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from minddiffuser.export.graphs.decode import DECODER_GRAPHS, decode_model, decode_specs
-from minddiffuser.export.store import WeightStore
+from minddiffuser.export.onnx.weights import WeightStore
 from minddiffuser.runtime.decoders.base import KINDS
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.training.decoders.base import DECODERS, TARGETS, make_decoder

@@ -13,17 +13,17 @@ import torch
 from minddiffuser.runtime.backends.base import Options, Start
 from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
-from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
+from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
-from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_steps=10, n_noise=5, n_reverse=4)
 

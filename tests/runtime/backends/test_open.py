@@ -18,15 +18,15 @@ from minddiffuser.runtime import backends
 from minddiffuser.runtime.backends.base import Backend, Needs, Options
 from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
-from minddiffuser.runtime.batch.identity import earlier_computing
-from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint
-from minddiffuser.runtime.engines import cuda_gpu
+from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
-from minddiffuser.runtime.reconstruct import ReconstructSettings
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.run.identity import earlier_computing
+from minddiffuser.runtime.run.reconstruct import ReconstructSettings
 
 Open = Callable[..., Backend[Any]]
 Write = Callable[..., Path]

@@ -19,7 +19,7 @@ from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError
-from minddiffuser.runtime.responses import open_responses
+from minddiffuser.runtime.run.responses import open_responses
 
 ROWS = np.random.default_rng(3).standard_normal((3, 5)).astype(np.float32)
 EPOCHS = np.random.default_rng(4).standard_normal((3, 2, 4)).astype(np.float32)

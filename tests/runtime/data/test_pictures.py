@@ -15,7 +15,7 @@ from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import fit_square, write_png
-from minddiffuser.runtime.responses import open_responses, seen
+from minddiffuser.runtime.run.responses import open_responses, seen
 
 SIZE = 8
 LARGE = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.data.references import Reference, read_picture, refer, reference_from_json
+from minddiffuser.runtime.data.stimuli import stimulus_ids
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.stimuli import stimulus_ids
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 9, 12, 3), dtype=np.uint8)
 HASH = "0" * 64

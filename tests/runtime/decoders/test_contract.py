@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from kind_checkpoint import SHAPES, KindCheckpoint, write_kind_checkpoint
 
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_decode import BundleDecoder
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.decoders.base import KINDS
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import InputError, ShapeError

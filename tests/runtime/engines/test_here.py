@@ -14,14 +14,15 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minddiffuser.export import check
-from minddiffuser.export.check import NOT_RUN, check_bundle
-from minddiffuser.export.inspect import describe
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.engines import cuda_gpu, trt_identity
-from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.export.bundle.inspect import describe
+from minddiffuser.export.verify import check
+from minddiffuser.export.verify.check import NOT_RUN, check_bundle
+from minddiffuser.runtime.bundle.open import Bundle
+from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
+from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity, why_not_backend
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings, choose_backend
+from minddiffuser.runtime.engines.tensorrt import identity as trt_identity
 from minddiffuser.runtime.engines.trust import Trust, trust_plans
 from minddiffuser.runtime.errors import MindDiffuserError
 
@@ -221,9 +222,9 @@ def test_onnx_runtimes_engines_are_for_one_release_of_tensorrt(
 ) -> None:
     """Where it is known on both sides."""
     machine()
-    monkeypatch.setattr("minddiffuser.runtime.engines.trt_library.library_version", lambda _target: built)
+    monkeypatch.setattr("minddiffuser.runtime.engines.tensorrt.library.library_version", lambda _target: built)
     add_engines(bundle, "ort-tensorrt")
-    monkeypatch.setattr("minddiffuser.runtime.engines.trt_library.library_version", lambda _target: here)
+    monkeypatch.setattr("minddiffuser.runtime.engines.tensorrt.library.library_version", lambda _target: here)
     reason = why_not_backend(Bundle.open(bundle), "ort-tensorrt", Machine(Trust(everything=True)))
     assert runs == (reason is None)
     assert runs or "was built with another tensorrt than 10.2: build it here" in str(reason)

@@ -16,16 +16,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from minddiffuser.runtime.bundle import Bundle
-from minddiffuser.runtime.bundle_schema import Graph, Listed, Variant
+from minddiffuser.runtime.bundle.manifest import Graph, Listed, Variant
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
-from minddiffuser.runtime.engines import cuda_gpu, trt_identity
 from minddiffuser.runtime.engines import open as opening
 from minddiffuser.runtime.engines.base import TensorSpec
-from minddiffuser.runtime.engines.cuda_gpu import Gpu
+from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
+from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity
 from minddiffuser.runtime.engines.open import Choice, EngineSet, EngineSettings, choose_backend
-from minddiffuser.runtime.engines.ort import OrtEngine, OrtSettings
+from minddiffuser.runtime.engines.ort.engine import OrtEngine, OrtSettings
+from minddiffuser.runtime.engines.tensorrt import identity as trt_identity
 from minddiffuser.runtime.engines.trust import Trust
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from minddiffuser.runtime.engines.pytorch import TorchEngine
+from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.generators.base import Sampler
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
+from minddiffuser.runtime.generators.sampling import Sampling
+from minddiffuser.runtime.generators.schedule import ddim_schedule, ddim_update
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.sampling import Sampling
-from minddiffuser.runtime.schedule import ddim_schedule, ddim_update
 
 GUIDANCE = 3.0
 SAMPLING = Sampling(guidance_scale=GUIDANCE, n_noise=None, n_reverse=12)

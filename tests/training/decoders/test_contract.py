@@ -18,7 +18,6 @@ import pytest
 from minddiffuser.runtime.decoders.base import KINDS, Stored, open_decoder
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import write_tensors
-from minddiffuser.training.blocks import Block
 from minddiffuser.training.decoders.base import (
     DECODERS,
     TARGETS,
@@ -27,6 +26,7 @@ from minddiffuser.training.decoders.base import (
     options_of,
     validates_itself,
 )
+from minddiffuser.training.decoders.blocks import Block
 from minddiffuser.training.normalise import TargetColumns, fit_normaliser
 from minddiffuser.training.solvers.columns import Columns
 

@@ -10,7 +10,7 @@ import pytest
 
 from minddiffuser.export import cli as export
 from minddiffuser.runtime import cli as reconstruct
-from minddiffuser.runtime.bundle import Bundle
+from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.folder import SplitData, write_data
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint

@@ -1,0 +1,136 @@
+"""What is in a bundle, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...runtime.backends.bundle import STAGE_1, STAGE_2
+from ...runtime.bundle.manifest import Variant
+from ...runtime.bundle.open import Bundle
+from ...runtime.decoders.screen import sizes
+from ...runtime.engines.here import BACKENDS, Machine, why_not_backend
+from ...runtime.engines.open import choose_backend
+from ...runtime.engines.trust import Trust
+from ...runtime.errors import MindDiffuserError, shown
+
+
+def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
+    """Lines about a bundle: lineage, graphs with sizes and figures, and what it will run on here.
+
+    Parameters
+    ----------
+    trust
+        Whose plans would run; None: nobody's. None is loaded.
+
+    Raises
+    ------
+    FileError
+        The bundle is missing, changed or damaged.
+    """
+    bundle = Bundle.open(folder)
+    versions = bundle.manifest["versions"]
+    maker = _text(versions.get("minddiffuser"))
+    yield f"bundle {bundle.folder}, {_bytes(bundle.size_bytes)}, made by minddiffuser {maker}"
+    yield f"  subject {bundle.subject} ({bundle.layout.modality}), {sizes(bundle.layout.shape)}, {bundle.image_size} px"
+    yield f"  models {bundle.models_name} {bundle.models_hash[:12]}, checkpoint {bundle.checkpoint_hash[:12]}"
+    yield f"  structure from the layer preset {bundle.preset}"
+    origin = bundle.manifest["lineage"].get("verified_on")
+    if isinstance(origin, dict):
+        yield f"  verified on {_text(origin.get('trials'))} trials, {_text(origin.get('origin'))}"
+    yield "graphs"
+    for graph in bundle.graphs.values():
+        yield f"  {graph.name}"
+        for name, spec in graph.inputs.items():
+            yield f"    in   {name} {spec}"
+        for name, spec in graph.outputs.items():
+            yield f"    out  {name} {spec}"
+        for variant in graph.variants:
+            yield f"    {_variant(variant)}"
+    yield "pictures against PyTorch"
+    for precision, figures in bundle.manifest["end_to_end"].items():
+        yield f"  {_text(precision)}: {_pictures(figures)}"
+    yield "runs on"
+    yield from (f"  {line}" for line in _here(bundle, Machine(trust)))
+
+
+def _variant(variant: Variant) -> str:
+    worst, jump = _most(variant.parity, "worst"), _most(variant.parity, "jump")
+    told = [f"{variant.target} {variant.precision}", _bytes(variant.file.stat().st_size)]
+    told += [f"opset {variant.opset}"] if variant.target == "onnx" else []
+    told += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
+    told += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
+    told += [f"clamped pixels may make {jump:.2g} of it"] if worst is not None and jump is not None else []
+    told += [f"{len(variant.precision_map)} layers kept wider"] if variant.precision_map else []
+    gpu = variant.builder.get("gpu")
+    told += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []
+    return ", ".join(part for part in told if part)
+
+
+def _most(parity: dict[str, Any], figure: str) -> float | None:
+    """The largest of a figure over tensors and kinds of input."""
+    inputs = parity.get("inputs")
+    if not isinstance(inputs, dict):
+        return None
+    parts = [part for tensors in inputs.values() if isinstance(tensors, dict) for part in tensors.values()]
+    found = [_number(part.get(figure)) for part in parts if isinstance(part, dict)]
+    return max((value for value in found if value is not None), default=None)
+
+
+def _pictures(figures: Any) -> str:
+    if not isinstance(figures, dict):
+        return "not compared"
+    level = _number(figures.get("psnr_db"))
+    told = [] if level is None else [f"PSNR {level:.1f} dB"]
+    differences = figures.get("differences")
+    if isinstance(differences, dict):
+        known = {name: _number(value) for name, value in differences.items()}
+        told += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
+    return ", ".join(told) or "not compared"
+
+
+def _number(value: Any) -> float | None:
+    """A figure from a stranger, or None where it is none."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str:
+    """A text from a stranger without anything that a terminal would obey."""
+    return shown(value).strip("'\"") if value is not None else "?"
+
+
+def _here(bundle: Bundle, machine: Machine) -> Iterator[str]:
+    for backend in BACKENDS:
+        reason = why_not_backend(bundle, backend, machine)
+        yield f"{backend}: yes" if reason is None else f"{backend}: no, {reason}"
+    yield f"auto: {_auto(bundle, machine, list(bundle.graphs))}"
+    optional = [name for name in ("decode_semantic", "clip_structure") if name in bundle.graphs]
+    for what, graphs in (
+        ("md-reconstruct run --stage 1", [*STAGE_1, *(n for n in optional if n == "clip_structure")]),
+        ("md-reconstruct run", [*STAGE_1, *STAGE_2, *optional]),
+    ):
+        missing = [name for name in graphs if name not in bundle.graphs]
+        told = f"no, it lacks {', '.join(missing)}" if missing else _auto(bundle, machine, graphs)
+        yield f"{what}: {told}"
+
+
+def _auto(bundle: Bundle, machine: Machine, graphs: list[str]) -> str:
+    """The backend that would be taken for some graphs, and why."""
+    try:
+        choice = choose_backend(bundle, "auto", machine, graphs=graphs)
+    except MindDiffuserError as error:
+        return f"no, {error}"
+    return f"{choice.backend} ({choice.reason})"
+
+
+def _bytes(size: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,69 @@
+"""Graphs of networks that another bundle holds already: taken from there instead of being traced again.
+
+Tracing gradients takes most of an export, and its result depends on the networks, the layer preset and the libraries
+alone. What is taken is verified against PyTorch as what is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...runtime.bundle.manifest import DECODE
+from ...runtime.bundle.open import Bundle
+from ...runtime.environment import versions
+
+# What writes a graph: of other versions, it may write another one.
+_WRITERS = ("minddiffuser", "torch", "onnx", "onnxscript", "onnx-ir")
+
+Say = Callable[[str], None]
+
+
+class Reused:
+    """The fp32 graphs of networks in a bundle that were made for these models.
+
+    Parameters
+    ----------
+    folder
+        The bundle; None has no graph.
+    models_hash, preset, semantic
+        What the graphs must have been made for: the models, the layers of the structure, and whether gradients know
+        the semantic term.
+    say
+        Receives one line where the bundle is of something else.
+
+    Raises
+    ------
+    FileError
+        The bundle cannot be opened.
+    """
+
+    def __init__(self, folder: Path | None, *, models_hash: str, preset: str, semantic: bool, say: Say) -> None:
+        self._graphs: dict[str, Path] = {}
+        if folder is None:
+            return
+        bundle = Bundle.open(folder)
+        wanted = {"models": models_hash, "layers": preset, "semantic term": semantic, **versions(_WRITERS)}
+        held = {name: number for name, number in _libraries(bundle).items() if name in wanted}
+        held |= {"models": bundle.models_hash, "layers": bundle.preset, "semantic term": "semantic" in bundle.shapes}
+        differing = [name for name in wanted if held.get(name) != wanted[name]]
+        if differing:
+            say(f"no graph is taken from {folder}, which was made with other {', '.join(differing)}")
+            return
+        for name, graph in bundle.graphs.items():
+            found = [v.file for v in graph.variants if (v.target, v.precision) == ("onnx", "fp32")]
+            if found and not name.startswith(DECODE):
+                self._graphs[name] = found[0]
+
+    def get(self, name: str) -> onnx.ModelProto | None:
+        """The graph with all its weights inside, or None."""
+        path = self._graphs.get(name)
+        return None if path is None else onnx.load(str(path))
+
+
+def _libraries(bundle: Bundle) -> dict[str, Any]:
+    found = bundle.manifest.get("versions")
+    return found if isinstance(found, dict) else {}

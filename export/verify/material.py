@@ -1,0 +1,213 @@
+"""What engines are verified and calibrated on: seeded random inputs, and what real decoders give on real responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.bundle.graph_specs import BATCH
+from ...runtime.data.folder import open_data
+from ...runtime.decoders.checkpoint import Checkpoint, Decoded
+from ...runtime.decoders.screen import screen
+from ...runtime.engines.base import Engine
+from ...runtime.engines.ort.engine import as_numpy
+from ...runtime.errors import InputError
+from ...runtime.generators.engines import EngineGenerator
+from ...runtime.images import to_float
+from ...runtime.models.models import Models
+from ...runtime.refine.engines import EngineObjective
+from ...runtime.refine.settings import RefineSettings
+from ..graphs.base import NetworkGraph
+from .pictures import SEED, parity_noise
+
+Feeds = dict[str, NDArray[np.float32]]
+# Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
+STEPS = (0, 12, 24, 34)
+# So many trials tell the scale of a data folder; a whole one may hold gigabytes.
+SCREENED = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """Some trials: responses, what the checkpoint decodes from them, and what was seen, where it is known.
+
+    Attributes
+    ----------
+    responses : (n, *response_shape) float32
+    decoded : Decoded
+    seen : (n, 3, H, H) float32 in [0, 1], or None
+    origin : str
+        Where they come from, for the manifest.
+    warnings : tuple of str
+        What a person should know of the data folder that they come from, a sentence each.
+    """
+
+    responses: NDArray[np.float32]
+    decoded: Decoded
+    seen: NDArray[np.float32] | None
+    origin: str
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+
+def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...], *, seed: int = SEED) -> list[Trials]:
+    """Draw disjoint sets of training trials, `counts` of them each.
+
+    Parameters
+    ----------
+    data
+        The data folder that the checkpoint was fitted on: trials of its *training* split are used, spread over the
+        whole of it, and none that a run would skip.
+        None draws responses from the training statistics instead, value by value: decoders then give what they give
+        on noise of the right size.
+
+    Raises
+    ------
+    InputError
+        The data folder has too few trials, or too few good ones, is another subject's, has other voxels or channels or
+        has them in another order, or its responses are not on the scale of those that the checkpoint was fitted on.
+    """
+    total, warnings = sum(counts), tuple[str, ...]()
+    if data is None:
+        mean, std = checkpoint.statistics
+        noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
+        rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
+    else:
+        rows, seen, warnings = _from_folder(checkpoint, data, total)
+        origin = "training trials"
+    bounds = np.cumsum((0, *counts))
+    return [
+        Trials(
+            responses=rows[start:stop],
+            decoded=checkpoint.decode(rows[start:stop], screened=True),  # engines get the same rows
+            seen=None if seen is None else seen[start:stop],
+            origin=origin,
+            warnings=warnings,
+        )
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+
+
+def _from_folder(
+    checkpoint: Checkpoint, data: Path, total: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[str, ...]]:
+    folder = open_data(data, splits=("train",))
+    checkpoint.require_subject(folder.subject)
+    checkpoint.require_layout(folder.layout)
+    responses = folder.responses("train")
+    if len(responses) < total:
+        raise InputError(
+            f"the data folder {data} has {len(responses)} training trials, {total} are needed: leave --data out"
+        )
+    sample = _spread(len(responses), min(len(responses), SCREENED + total))
+    screened = screen(responses[sample], checkpoint.training)
+    good = np.array([row for row in range(len(sample)) if row not in screened.skipped])
+    if len(good) < total:
+        row, fault = next(iter(screened.skipped.items()))
+        raise InputError(
+            f"the data folder {data} has {len(good)} training trials that can be used, {total} are needed (trial "
+            f"{sample[row]}: {fault}): leave --data out"
+        )
+    taken = good[_spread(len(good), total)]
+    stimulus = folder.stimulus("train")[sample[taken]]
+    seen = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
+    return screened.responses[taken], seen if seen.shape[-1] == checkpoint.image_size else None, screened.warnings
+
+
+def _spread(n: int, count: int) -> NDArray[np.intp]:
+    """`count` of n indices, evenly spaced."""
+    return np.linspace(0, n - 1, count).round().astype(np.intp)
+
+
+@dataclass(eq=False)
+class Reference:
+    """The reference run of both stages over some trials, and what each graph was given on the way."""
+
+    stage1: NDArray[np.float32]
+    feeds: dict[str, list[Feeds]] = field(default_factory=dict)
+
+
+def reference_run(
+    checkpoint: Checkpoint,
+    models: Models,
+    engines: dict[str, Engine],
+    trials: Trials,
+    *,
+    semantic: bool,
+    backprop_steps: int | None = None,
+) -> Reference:
+    """Run stage 1 and one backward pass of stage 2, and keep what every graph is given at `STEPS`.
+
+    Parameters
+    ----------
+    engines
+        The reference's, by graph.
+    semantic
+        Whether gradients know the semantic term.
+    backprop_steps
+        How many denoising steps the backward pass goes back through; None: all.
+    """
+    decoded = trials.decoded
+    noise = parity_noise(len(trials), models.latent_shape)
+    watched = {name: _Watched(engine) for name, engine in engines.items()}
+    generator = EngineGenerator(
+        watched,
+        models,
+        decoded.latent,
+        decoded.context,
+        checkpoint.uncond_context,
+        noise,
+        backprop_steps=backprop_steps,
+    )
+    settings = RefineSettings(semantic_weight=0.1 if semantic else 0.0)
+    objective = EngineObjective(watched, generator, decoded.structure, checkpoint.mask, settings, decoded.semantic)
+    _, _, image = objective.value_and_gradient(generator.initial())
+    seen: dict[str, list[Feeds]] = {name: engine.kept for name, engine in watched.items()}
+    seen["vae_decode"] = [{"latent": seen["structure_gradient"][0]["latent"]}]
+    seen["clip_structure"] = [{"image": image}]
+    for name in ("denoise", "denoise_gradient"):
+        count = len(seen[name])
+        seen[name] = [seen[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
+    return Reference(stage1=image, feeds=seen)
+
+
+class _Watched:
+    """An engine that keeps what it was given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.inputs = engine.inputs
+        self.kept: list[Feeds] = []
+
+    def run(self, feeds: Any) -> dict[str, Any]:
+        self.kept.append({name: as_numpy(array).astype(np.float32) for name, array in feeds.items()})
+        return self._engine.run(feeds)
+
+    def place(self, array: Any) -> Any:
+        return self._engine.place(array)
+
+
+def random_feeds(graph: NetworkGraph, checkpoint: Checkpoint, *, batch: int = 2, seed: int = 0) -> Feeds:
+    """Seeded random inputs of a network graph with the checkpoint's own mask and unconditional context."""
+    rng = np.random.default_rng([SEED, seed])
+    fixed = {
+        "step": np.array([401.0, 1.01, -0.05], np.float32),
+        "guidance": np.array([5.0], np.float32),
+        "semantic_weight": np.array([0.1], np.float32),
+        "mask": checkpoint.mask.astype(np.float32),
+        "uncond_context": checkpoint.uncond_context,
+    }
+    feeds: Feeds = {}
+    for name, spec in graph.inputs.items():
+        shape = [batch if size == BATCH else int(size) for size in spec.shape]
+        drawn = rng.random(shape, np.float32) if name == "image" else rng.standard_normal(shape, np.float32)
+        if name == "layer_weights":
+            drawn = np.full(shape, 1 / shape[-1], np.float32)
+        feeds[name] = fixed.get(name, drawn)
+    return feeds

@@ -1,0 +1,251 @@
+"""The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands a person would type.
+
+What does not depend on the pictures to reconstruct (the simulated subject, its decoders and their bundle) is kept in
+one place and used by every demonstration: a second one, of a person's own drawings, neither fits nor exports again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..command import version
+from ..data.stimuli import stimulus_ids
+from ..errors import FileError, InputError
+from ..files import read_json, sha256_of, write_json
+from ..generators.sampling import Sampling
+from ..images import list_pictures, read_image
+from ..locks import inside, locked
+from ..output import check_output
+from ..run.controls import CONTROLS
+from .quick import open_shipped
+from .steps import (
+    KIND,
+    MARKER,
+    VERSION,
+    Ended,
+    Execute,
+    Shell,
+    Step,
+    claim,
+    in_subprocess,
+    kept_in,
+    pictures_in_words,
+    usable_threads,
+)
+
+SUBJECT_MARKER, SUBJECT_KIND = "subject.json", "demo-subject"
+# Test pictures of the kept subject: a demonstration of as many needs no data folder of its own.
+KEPT_TRIALS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Sizes of the demonstration, chosen to end in a few minutes on two cores.
+
+    Attributes
+    ----------
+    models
+        A model folder, or the tiny world.
+    n_trials, n_train
+        Pictures to reconstruct, and training trials.
+    seed
+        Of the simulated subject.
+    n_structure
+        Voxels that each structural dimension is decoded from; the paper's 350 takes longer to fit.
+    steps, learning_rate, backprop_steps, controls, batch_size
+        Stage 2; the paper's gradients go through all denoising steps.
+    threads
+        CPU threads, at most as many as there are cores.
+    """
+
+    models: str = "tiny"
+    n_trials: int = KEPT_TRIALS
+    n_train: int = 1200
+    seed: int = 7
+    n_structure: int = 150
+    steps: int = 60
+    learning_rate: float = 0.01
+    backprop_steps: int = 4
+    controls: str = "both"
+    batch_size: int = 16
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        n_needed = 2 if "shuffled" in CONTROLS[self.controls] else 1
+        if self.n_trials < n_needed:
+            raise InputError(
+                f"the demonstration was given {self.n_trials} trial(s): its controls need at least {n_needed}"
+            )
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}: give 0 or a positive whole number")
+
+    def note(self) -> str:
+        """What the page says about these choices."""
+        return (
+            f"A demonstration, sized for a few minutes on a laptop: {pictures_in_words(self.n_trials)}, decoders "
+            f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
+            f"dimension, and {self.steps} iterations of stage 2 with gradients through the last "
+            f"{self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: 60 iterations through all of "
+            "them, 350 voxels)."
+        )
+
+
+def run_demo(
+    out: Path,
+    settings: DemoSettings,
+    *,
+    stimuli: Path | None = None,
+    subject: Path | None = None,
+    stream: TextIO,
+    execute: Execute | None = None,
+) -> int:
+    """Run the demonstration, or what is left of it, in `out`.
+
+    Parameters
+    ----------
+    out
+        A folder for this demonstration: new, empty, or of the same one. Nobody's files in it are ever deleted.
+    settings
+        Sizes. With `stimuli`, `n_trials` gives way to the number of pictures; one alone leaves the shuffled control
+        out.
+    stimuli
+        A folder of a person's own pictures to show to the simulated subject.
+    subject
+        Where the simulated subject, its decoders and their bundle are kept; None: see :func:`.steps.kept_in`.
+    stream
+        Where each command is written before it runs.
+    execute
+        Runs a command with an environment and returns its exit code; None for a subprocess.
+
+    Returns
+    -------
+    0 done, 1 done but some trials were skipped or failed, else the exit code of the command that ended the
+    demonstration, which has given its reason.
+
+    Raises
+    ------
+    FileError
+        `out` holds something else or a demonstration of other settings, a folder cannot be written, or the pictures
+        cannot be read.
+    """
+    check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
+    if subject is not None:
+        _check_subject(subject)
+    pictures = None if stimuli is None else list_pictures(stimuli)
+    if pictures is not None:
+        settings = _for_pictures(settings, pictures)
+        for path in pictures:  # one that cannot be decoded is named before anything is made
+            read_image(path)
+    shell = Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
+    key = subject_key(settings)
+    with locked(inside(out), out):
+        claim(out, asdict(settings), pictures)
+        kept = kept_in(f"demo-{key[:16]}", out / "subject", shell.say) if subject is None else subject
+        shipped = (
+            open_shipped(out / "shipped", shell.say) / "bundle"
+        )  # of the tiny world: its graphs need not be traced again
+        steps = commands(out, kept, settings, stimuli, shipped)
+        try:
+            with _subject(kept, key, shell):
+                shell.run(steps["subject"])
+                shell.run(steps["checkpoint"])
+                _drop_features(kept / "features")
+            if "data" in steps:
+                shell.run(steps["data"])
+            codes = [shell.run(steps["run"])]
+            with _subject(kept, key, shell):
+                shell.run(steps["bundle"])
+            codes.append(shell.run(steps["engines"], label="md-reconstruct run, from the bundle"))
+        except Ended as ended:
+            return int(ended.args[0])
+    shell.say_seconds()
+    shell.say(f"the same pictures from the bundle, without PyTorch: {steps['engines'].made}")
+    return max(codes)
+
+
+def subject_key(settings: DemoSettings) -> str:
+    """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
+    package = Path(__file__).parents[2]
+    parts = [package / name for name in ("runtime", "training", "export")]
+    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
+    decides = {
+        name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
+    }
+    digests = {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
+    return hashlib.sha256(json.dumps([VERSION, version(), decides, digests], sort_keys=True).encode()).hexdigest()
+
+
+def _check_subject(kept: Path) -> None:
+    check_output(kept, what="folder of a demonstration's subject", marker=SUBJECT_MARKER, kind=SUBJECT_KIND)
+
+
+def _drop_features(cache: Path) -> None:
+    """Take away hundreds of megabytes that nothing needs again, where they are all that lies there."""
+    found = sorted(cache.glob("*")) + sorted(cache.glob(".*"))
+    if all((path / "features.json").is_file() or path.name.endswith(".lock") for path in found):
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+@contextmanager
+def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
+    """Hold the kept subject's folder; another demonstration that is making it is waited for."""
+    _check_subject(kept)
+    with locked(inside(kept), kept, wait=True, on_wait=shell.say):
+        content = {"format": f"minddiffuser-{SUBJECT_KIND}", "version": VERSION, "key": key}
+        path = kept / SUBJECT_MARKER
+        if not path.exists():
+            write_json(path, content)
+        elif read_json(path, "the kept subject's description") != content:
+            raise FileError(
+                f"{kept} keeps the subject of another release or of other choices: give another --subject, or delete "
+                "that folder"
+            )
+        yield
+
+
+def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
+    changes: dict[str, Any] = {"n_trials": len(pictures)}
+    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
+        changes["controls"] = "oracle"
+    return replace(settings, **changes)
+
+
+def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path) -> dict[str, Step]:
+    """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do.
+
+    The export takes graphs from the bundle `shipped`, where it was made for the same models.
+    """
+    kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
+    threads = ["--threads", str(usable_threads(settings.threads))]
+    models = ["--models", settings.models]
+    simulate = ["md-train", "simulate", "fmri", *models, "--seed", str(settings.seed)]
+    simulate += ["--n-train", str(settings.n_train)]
+    fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
+    fit += ["--n-structure", str(settings.n_structure), *threads]
+    export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
+    export += ["--graphs-from", str(shipped)]
+    refinement = ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
+    refinement += ["--backprop-steps", str(settings.backprop_steps)]
+    same = ["--batch-size", str(settings.batch_size), *threads, "--note", settings.note()]
+    own = stimuli is not None or settings.n_trials != KEPT_TRIALS
+    data = str(out / "data") if own else kept_data
+    run = ["md-reconstruct", "run", checkpoint, data, *models, "--out", str(out / "run"), *refinement]
+    engines = ["md-reconstruct", "run", bundle, data, "--out", str(out / "engines"), "--backend", "ort", *refinement]
+    shown = ["--n-test", str(settings.n_trials)] if stimuli is None else ["--stimuli", str(stimuli)]
+    steps = {
+        "subject": Step((*simulate, "--n-test", str(KEPT_TRIALS), "--out", kept_data), kept / "data" / "data.json"),
+        "checkpoint": Step(tuple(fit), kept / "checkpoint" / "checkpoint.json"),
+        "run": Step((*run, "--controls", settings.controls, *same), out / "run" / "report.html", is_run=True),
+        "bundle": Step(tuple(export), kept / "bundle" / "manifest.json"),
+        "engines": Step((*engines, *same), out / "engines" / "report.html", is_run=True),
+    }
+    if own:
+        steps["data"] = Step((*simulate, *shown, "--out", data), out / "data" / "data.json")
+    return steps

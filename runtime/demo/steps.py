@@ -1,0 +1,189 @@
+"""What both demonstrations are made of: commands that a person would type, each run once, and what they took."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..command import DONE, SOME_SKIPPED, USERS_MISTAKE
+from ..environment import usable_cores
+from ..errors import FileError
+from ..files import read_json, sha256_of, write_json
+from ..progress import duration
+
+Execute = Callable[[Sequence[str], Mapping[str, str]], int]
+MARKER, KIND = "demo.json", "demo"
+VERSION = 1
+_MODULES = {
+    "md-train": "minddiffuser.training.cli",
+    "md-export": "minddiffuser.export.cli",
+    "md-reconstruct": "minddiffuser.runtime.cli",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command as a person would type it, and the file that is there once it has ended well.
+
+    A run (`is_run`) knows by itself what is left to do and is given again, and may end with some trials left out.
+    """
+
+    command: tuple[str, ...]
+    made: Path
+    is_run: bool = False
+
+
+class Ended(Exception):
+    """A command that did not end well, with the code that the demonstration ends with."""
+
+
+@dataclass(eq=False)
+class Shell:
+    """Runs steps, says each command before it runs, and keeps what it took.
+
+    Attributes
+    ----------
+    threads
+        Of each command.
+    stream
+        Where commands are written.
+    execute
+        Runs a command with an environment and returns its exit code.
+    seconds
+        What was run, and the seconds that it took.
+    """
+
+    threads: int
+    stream: TextIO
+    execute: Execute
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+
+    def run(self, step: Step, *, label: str | None = None) -> int:
+        """Run a step that is not done; returns 0, or 1 where a run left some trials out.
+
+        Raises
+        ------
+        Ended
+            The command ended in any other way, which it has given its reason for.
+        """
+        if step.made.exists() and not step.is_run:
+            return DONE
+        self.say(f"$ {shlex.join(step.command)}")
+        start = time.perf_counter()
+        code = self.execute(_runnable(step.command), {**os.environ, "OMP_NUM_THREADS": str(self.threads)})
+        self.seconds.append((label or " ".join(step.command[:2]), time.perf_counter() - start))
+        if code < 0:
+            self.say(f"md-reconstruct: {' '.join(step.command[:2])} was ended by {_signal(-code)}: run it again")
+            raise Ended(USERS_MISTAKE)
+        good = (DONE, SOME_SKIPPED) if step.is_run and step.made.exists() else (DONE,)
+        if code not in good:  # Python's own code for an error that nobody caught is that of skipped trials
+            raise Ended(USERS_MISTAKE if code == SOME_SKIPPED else code)
+        return code
+
+    def say(self, line: str) -> None:
+        """Write one line."""
+        self.stream.write(f"{line}\n")
+        self.stream.flush()
+
+    def say_seconds(self) -> None:
+        """A small table of where the time went."""
+        if not self.seconds:
+            return
+        width = max(len(label) for label, _ in self.seconds)
+        self.say("where the time went:")
+        for label, seconds in (*self.seconds, ("together", sum(seconds for _, seconds in self.seconds))):
+            self.say(f"  {label:<{width}}  {duration(seconds)}")
+
+
+def _signal(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (often: no memory left)" if name == "SIGKILL" else name
+
+
+def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | None) -> None:
+    """Write what a demonstration's folder is of; refuse to mix the pieces of two demonstrations.
+
+    Raises
+    ------
+    FileError
+        The folder is of other settings or pictures.
+    """
+    path = out / MARKER
+    shown = None if pictures is None else _hash(pictures)
+    content = {
+        "format": f"minddiffuser-{KIND}",
+        "version": VERSION,
+        "settings": dict(settings),
+        "stimuli": shown,
+    }
+    if not path.exists():
+        write_json(path, content)
+        return
+    there = read_json(path, "the demonstration's settings")
+    if there == content:
+        return
+    settings_there = there.get("settings")
+    before = {**(settings_there if isinstance(settings_there, dict) else {}), "stimuli": there.get("stimuli")}
+    now = {**settings, "stimuli": shown}
+    differing = ", ".join(name for name in now if before.get(name) != now[name]) or "its settings"
+    raise FileError(f"{out} holds a demonstration with other choices ({differing}): give another --out folder")
+
+
+def _hash(pictures: Sequence[Path]) -> str:
+    return hashlib.sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in pictures).encode()).hexdigest()
+
+
+def kept_in(name: str, instead: Path, say: Callable[[str], None]) -> Path:
+    """The folder `name` in the user's cache for what demonstrations share; `instead` where that cannot be written."""
+    from platformdirs import user_cache_path
+
+    cache = user_cache_path("minddiffuser", appauthor=False)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission to write to {cache}")
+    except OSError as error:
+        say(f"the subject is kept in {instead}, not for other demonstrations ({error})")
+        return instead
+    return cache / name
+
+
+def usable_threads(most: int) -> int:
+    """So many, or as many as there are cores."""
+    return min(most, usable_cores())
+
+
+def pictures_in_words(count: int) -> str:
+    """The number with its noun."""
+    return f"{count} {'picture' if count == 1 else 'pictures'}"
+
+
+def _runnable(command: Sequence[str]) -> list[str]:
+    # By module, so that it works where the scripts are not on the PATH.
+    return [sys.executable, "-m", _MODULES[command[0]], *command[1:]]
+
+
+def in_subprocess(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command without its output, and give its exit code (negative: minus the signal that ended it)."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it was interrupted too, and saves what it has; a second interruption ends it at once
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,69 @@
+"""The two controls of every claim about stage 2: a floor with shuffled targets, a ceiling with true features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+
+from ..errors import InputError
+
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "shuffled": ("shuffled",),
+    "oracle": ("oracle",),
+    "both": ("shuffled", "oracle"),
+}
+
+
+def partners(
+    trials: Sequence[int],
+    seed: int,
+    stimulus_ids: Sequence[str] | Mapping[int, str] | None = None,
+    ids: Sequence[str] | Mapping[int, str] | None = None,
+) -> dict[int, int]:
+    """Give every trial another one, whose stimulus was another picture, and each of them once where that can be.
+
+    The trials are put in a random order, those of one picture behind each other, and each takes the one that is as many
+    places on as the most frequent picture has trials: nobody's own picture reaches so far. Where one picture has more
+    than half of the trials, the others are handed out to its trials in turn. It depends on the whole run's trials and
+    the seed alone, so a resumed run shuffles as before.
+
+    Parameters
+    ----------
+    trials
+        Trial numbers.
+    seed
+        Of the order.
+    stimulus_ids
+        By trial number, the same for trials that showed the same picture; None: each showed another one.
+    ids
+        By trial number, the trials' ids: with them it does not matter in which order a file has the trials.
+
+    Raises
+    ------
+    InputError
+        There are fewer than two trials, or all of them showed the same picture.
+    """
+    if len(trials) < 2:
+        raise InputError(
+            f"shuffled targets need at least 2 good trials, there are {len(trials)}: leave the control out"
+        )
+    ordered = sorted(trials) if ids is None else sorted(trials, key=lambda trial: ids[trial])
+    order = np.random.default_rng([seed, len(trials)]).permutation(ordered).tolist()
+    showings: dict[object, list[int]] = {}
+    for trial in order:
+        showings.setdefault(trial if stimulus_ids is None else stimulus_ids[trial], []).append(trial)
+    if len(showings) < 2:
+        raise InputError(
+            f"shuffled targets need trials of at least 2 different pictures, all {len(trials)} good ones showed the "
+            "same: leave the control out"
+        )
+    grouped = [trial for group in showings.values() for trial in group]
+    most = max(showings.values(), key=len)
+    if 2 * len(most) <= len(trials):
+        return {trial: grouped[(place + len(most)) % len(trials)] for place, trial in enumerate(grouped)}
+    frequent = set(most)
+    others = [trial for trial in grouped if trial not in frequent]
+    return {**dict(zip(most, cycle(others), strict=False)), **dict(zip(others, most, strict=False))}

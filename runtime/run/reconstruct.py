@@ -1,0 +1,297 @@
+"""The two stages for one batch of trials: responses ▶ decoded features ▶ pictures (stage 1) ▶ refined (stage 2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.base import Backend, Decoder, Needs, Noise
+from ..decoders.checkpoint import Decoded
+from ..errors import InputError, check_choice
+from ..generators.base import Projecting, Sampler
+from ..generators.noise import fresh_noise, trial_noise
+from ..generators.sampling import Sampling
+from ..images import to_float, to_uint8
+from ..refine.loop import Refined, refine
+from ..refine.settings import RefineSettings
+from .batches import BatchResult
+from .controls import CONTROLS, partners
+
+# trials ▶ what they showed, (n, H, W, 3) uint8
+Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
+# (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each evaluation of a refinement,
+# 0 to steps; controls are phases by their own names
+OnStep = Callable[[str, int, int], None]
+
+BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
+
+_NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructSettings:
+    """How both stages run.
+
+    Attributes
+    ----------
+    stage
+        1 or 2: where to stop.
+    controls
+        A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
+    refine
+        Stage 2; its `seed` is the seed of the start noise too.
+    sampling
+        Of both stages.
+
+    Raises
+    ------
+    InputError
+        A value outside its range, or values that do not go together.
+    """
+
+    stage: int = 2
+    controls: str = "none"
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if self.stage not in (1, 2):
+            raise InputError(f"stage is {self.stage}: choose 1 or 2")
+        check_choice("control", self.controls, CONTROLS)
+        if self.stage == 1 and self.controls != "none":
+            raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
+        n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
+        if n_back is not None and n_back > n_reverse:
+            raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
+        if self.stage == 2:
+            self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
+
+    @property
+    def needs(self) -> Needs:
+        """What a run with these settings asks of a backend."""
+        return Needs(
+            refine=self.stage == 2,
+            steps_back=self.refine.backprop_steps != 0,
+            semantic=self.refine.semantic_weight > 0,
+            features="oracle" in CONTROLS[self.controls],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """The trials of a run.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_voxels) float32
+        Of the whole run: a shuffled target is that of another picture's trial.
+    good
+        Numbers of those whose rows of `responses` are good.
+    ids
+        One per row, which decide the noise and whose target is shuffled to whom; the rows where not given.
+    stimulus_ids
+        One per row, the same for trials that showed the same picture; None: each showed another one.
+    """
+
+    responses: NDArray[np.float32]
+    good: Sequence[int]
+    ids: Sequence[str] | None = None
+    stimulus_ids: Sequence[str] | None = None
+
+    def id_of(self, trial: int) -> str:
+        """The id of a trial."""
+        return str(trial) if self.ids is None else self.ids[trial]
+
+    def partners(self, seed: int) -> dict[int, int]:
+        """Whose target each good trial is refined toward by the "shuffled" control; see :func:`.controls.partners`."""
+        return partners(self.good, seed, self.stimulus_ids, self.ids)
+
+
+class Reconstructor:
+    """Both stages of the paper, batch by batch: the `reconstruct` of :func:`.batches.run_batch`.
+
+    Parameters
+    ----------
+    backend : Backend
+    trials : Trials
+    settings : ReconstructSettings
+    seen : trials ▶ (n, H, W, 3) uint8, optional
+        What was shown; the "oracle" control needs it.
+    on_step : callable, optional
+
+    Raises
+    ------
+    InputError
+        The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
+        one with a single picture; a semantic term without a decoder for its target; an empty mask.
+    """
+
+    def __init__(
+        self,
+        backend: Backend[Any],
+        trials: Trials,
+        settings: ReconstructSettings,
+        *,
+        seen: Seen | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self._backend, self._trials = backend, trials
+        self._settings, self._seen, self._on_step = settings, seen, on_step
+        check_request(backend.decoder, trials, settings, has_stimuli=seen is not None)
+        backend.start()
+        shuffles = "shuffled" in CONTROLS[settings.controls]
+        self._partner = trials.partners(settings.refine.seed) if shuffles else {}
+
+    def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
+        """Reconstruct n trials from their responses (n, n_voxels) float32.
+
+        A trial of which some picture is not finite is given as lost: it has no picture at all, so that every kind of
+        picture is there for the same trials.
+        """
+        seconds: dict[str, float] = {}
+        lost: dict[int, str] = {}
+        with _Stopwatch(seconds, "decode"):
+            # Only what the settings need: no engine was started for anything else.
+            decoded = None if self._settings.stage == 1 else self._decoded(rows)
+            start = self._backend.decode_start(rows) if decoded is None else decoded
+        self._told("decode", 1, 1)
+        settings, noise = self._settings, self._noise(trials)
+        backprop_steps = settings.refine.backprop_steps
+        generator = self._backend.generator(start, noise, settings.sampling, backprop_steps=backprop_steps)
+        with _Stopwatch(seconds, "stage1"):
+            stage1 = _pictures(generator.stage1(), trials, "stage 1", lost)
+        self._told("stage 1", 1, 1)
+        if decoded is None or len(lost) == len(trials):
+            return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
+        with _Stopwatch(seconds, "stage2"):
+            refined = self._refine(REFINEMENT, generator, decoded.structure, decoded.semantic)
+        stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
+        controls: dict[str, NDArray[np.uint8]] = {}
+        for name in CONTROLS[self._settings.controls]:
+            with _Stopwatch(seconds, name):
+                control = self._refine(name, generator, *self._target(name, trials))
+            controls[name] = _pictures(control.image, trials, f"the control {name}", lost)
+            failed = failed | control.failed
+        return BatchResult(
+            stage1=stage1,
+            stage2=stage2,
+            loss_curve=refined.loss_curve,
+            best_step=refined.best_step,
+            failed=failed,
+            lost=lost,
+            controls=controls,
+            seconds=seconds,
+        )
+
+    def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
+        return self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0)
+
+    def _noise(self, trials: Sequence[int]) -> Noise:
+        draw = fresh_noise if self._settings.refine.fresh_noise else trial_noise
+        ids = [self._trials.id_of(trial) for trial in trials]
+        return draw(self._settings.refine.seed, ids, self._backend.latent_shape)
+
+    def _refine(
+        self,
+        phase: str,
+        generator: Sampler[Any],
+        structure: NDArray[np.float32],
+        semantic: NDArray[np.float32] | None,
+    ) -> Refined[Any]:
+        settings = self._settings.refine
+        objective = self._backend.objective(generator, structure, settings, semantic)
+
+        def told(step: int, _loss: NDArray[np.float64]) -> None:
+            self._told(phase, step, settings.steps)
+
+        project = generator.project if isinstance(generator, Projecting) else None
+        return refine(objective, generator.initial(), settings, told, project=project)
+
+    def _told(self, phase: str, step: int, steps: int) -> None:
+        if self._on_step is not None:
+            self._on_step(phase, step, steps)
+
+    def _target(self, control: str, trials: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The structural target of a control, (n, 6, n_tokens, d_vision), and its semantic one, (n, d_vision)."""
+        if control == "shuffled":
+            partners = self._trials.responses[[self._partner[trial] for trial in trials]]
+            decoded = self._decoded(partners)
+            return decoded.structure, decoded.semantic
+        if self._seen is None:
+            raise InputError(_NEEDS_STIMULI)
+        return self._backend.features(to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0)
+
+
+def check_request(
+    decoder: Decoder,
+    trials: Trials,
+    settings: ReconstructSettings,
+    *,
+    has_stimuli: bool,
+) -> None:
+    """Refuse what settings, decoders and trials cannot give together: all that is known without the networks.
+
+    Raises
+    ------
+    InputError
+        The "oracle" control without stimuli, or the "shuffled" one with a single picture; a semantic term without a
+        decoder for its target; an empty mask.
+    """
+    if settings.stage == 2:
+        _check_targets(decoder, settings.refine)
+    controls = CONTROLS[settings.controls]
+    if "oracle" in controls and not has_stimuli:
+        raise InputError(_NEEDS_STIMULI)
+    if "shuffled" in controls:
+        trials.partners(settings.refine.seed)
+
+
+def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
+    """Refuse what stage 2 would stumble over at its first batch."""
+    if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
+        raise InputError(
+            f"semantic_weight is {settings.semantic_weight}, and {decoder.folder} has no decoder of "
+            "the semantic feature: leave the weight out, or give a checkpoint that has one"
+        )
+    if not decoder.mask.any():
+        raise InputError(
+            f"the mask of {decoder.folder} keeps no structure dimension: fit it with a larger "
+            "--percent, or ask for stage 1 alone"
+        )
+
+
+def _pictures(images: Any, trials: Sequence[int], what: str, lost: dict[int, str]) -> NDArray[np.uint8]:
+    """Images (n, 3, H, W) to (n, H, W, 3) uint8; a trial whose picture is not finite is black, and added to `lost`."""
+    values = np.array(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy())
+    for row, trial in enumerate(trials):
+        if not np.isfinite(values[row]).all():
+            lost.setdefault(trial, f"its picture of {what} holds NaN or infinite values")
+            values[row] = 0
+    return to_uint8(values)
+
+
+def phases(settings: ReconstructSettings) -> dict[str, int]:
+    """The phases of one picture in their order, as `OnStep` is told them, and the most steps of each."""
+    found = dict.fromkeys(BEFORE_REFINEMENT, 1)
+    if settings.stage == 2:
+        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), settings.refine.steps + 1)
+    return found
+
+
+class _Stopwatch:
+    """Adds the seconds of a block to a dictionary."""
+
+    def __init__(self, seconds: dict[str, float], phase: str) -> None:
+        self._seconds, self._phase = seconds, phase
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_error: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + spent

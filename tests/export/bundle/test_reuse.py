@@ -1,0 +1,92 @@
+"""Graphs from another bundle: those of the same models, layers and libraries, whole, and verified as all others."""
+
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+from minddiffuser.export.bundle import draft
+from minddiffuser.export.bundle.assemble import export_bundle
+from minddiffuser.export.bundle.reuse import Reused
+from minddiffuser.export.settings import ExportSettings
+from minddiffuser.runtime.bundle.manifest import sealed
+from minddiffuser.runtime.bundle.open import Bundle
+from minddiffuser.runtime.errors import FileError
+
+GRAPHS = ("vae_decode", "decode_latent")
+
+
+@pytest.fixture(scope="module")
+def bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reuse") / "bundle"
+    export_bundle(small_checkpoint, out, ExportSettings(graphs=GRAPHS, threads=1), models=str(small_world))
+    return out
+
+
+def test_a_graph_that_is_there_is_not_traced_again(
+    bundle: Path, small_checkpoint: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def traced(*_given: object) -> None:
+        raise AssertionError("a graph was traced")
+
+    monkeypatch.setattr(draft, "export_network", traced)
+    settings = ExportSettings(graphs=GRAPHS, threads=1, graphs_from=bundle)
+    said: list[str] = []
+    made = export_bundle(small_checkpoint, tmp_path / "again", settings, models=str(small_world), say=said.append)
+    assert said == []
+    for name in ("engines/vae_decode.fp32.onnx", "engines/weights.bin"):
+        assert made.path(name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_a_wrong_graph_is_refused_by_the_gate(
+    bundle: Path, small_checkpoint: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken or traced, every engine is compared with PyTorch."""
+    from minddiffuser.export.verify.parity import GateFailure
+
+    def damaged(self: Reused, name: str) -> onnx.ModelProto:
+        model = onnx.load(str(bundle / "engines" / f"{name}.fp32.onnx"))
+        largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        largest.raw_data = bytes(len(largest.raw_data))
+        return model
+
+    monkeypatch.setattr(Reused, "get", damaged)
+    with pytest.raises(GateFailure):
+        export_bundle(
+            small_checkpoint, tmp_path / "again", ExportSettings(graphs=GRAPHS, threads=1), models=str(small_world)
+        )
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("other", ["models", "layers", "semantic term", "torch"])
+def test_a_bundle_of_something_else_gives_nothing(other: str, bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    held = Bundle.open(bundle)
+    same = {"models_hash": held.models_hash, "preset": held.preset, "semantic": "semantic" in held.shapes}
+    if other == "torch":
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["versions"]["torch"] = "1.0"
+        manifest.pop("seal")
+        (copy / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    said: list[str] = []
+    change = {"models": {"models_hash": "0" * 64}, "layers": {"preset": "paper"}}
+    change["semantic term"] = {"semantic": not same["semantic"]}
+    found = Reused(copy, **{**same, **change.get(other, {})}, say=said.append)
+    assert found.get("vae_decode") is None
+    assert said == [f"no graph is taken from {copy}, which was made with other {other}"]
+    whole = Reused(bundle, **same, say=said.append)
+    assert whole.get("vae_decode") is not None
+    assert whole.get("decode_latent") is None
+    assert len(said) == 1
+
+
+def test_without_a_bundle_there_is_nothing() -> None:
+    assert Reused(None, models_hash="", preset="", semantic=False, say=print).get("denoise") is None
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError):
+        Reused(tmp_path, models_hash="", preset="", semantic=False, say=print)
