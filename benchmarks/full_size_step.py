@@ -22,8 +22,9 @@ from tables import Job, Outputs, Row, rows_of
 from timing import interleaved
 from torch import Tensor
 
-from minddiffuser.export.graphs.base import NetworkGraph, network_graph
+from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.onnx.convert import export_network, prepare
+from minddiffuser.export.onnx.network_graph import NetworkGraph
 from minddiffuser.export.onnx.tracing import example_inputs
 from minddiffuser.export.onnx.weights import WeightStore
 from minddiffuser.export.precision.variants import in_precision

@@ -16,7 +16,8 @@ from gpu_torch import given_trials, inputs, steps
 from trials import Trials
 
 from minddiffuser.export.graphs.base import network_graph
-from minddiffuser.runtime.engines.base import Engine, Specs
+from minddiffuser.runtime.bundle.graph_specs import Specs
+from minddiffuser.runtime.engines.base import Engine
 from minddiffuser.runtime.engines.ort.engine import OrtSettings, open_ort
 from minddiffuser.runtime.errors import MissingExtra
 from minddiffuser.runtime.generators.engines import EngineGenerator

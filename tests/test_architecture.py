@@ -79,6 +79,17 @@ def test_no_import_circles() -> None:
     assert not circle, " -> ".join(".".join(part) for part in circle)
 
 
+def test_no_circles_between_rooms() -> None:
+    """A room is a folder of a wing, or a file that stands alone in it."""
+    files = {name_of(path) for path in MODULES}
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {name[:2]: set() for name in files}
+    for path in MODULES:
+        room = name_of(path)[:2]
+        graph[room] |= {target[:2] for target in imports(path) if target in files} - {room, room[:1]}
+    circle = circle_in(graph)
+    assert not circle, " -> ".join(".".join(part) for part in circle)
+
+
 def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.py").write_text("def f():\n    from .two import g\n    return g\n")
     (tmp_path / "two.py").write_text(

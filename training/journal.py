@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime import journal as records
-from ..runtime.decoders.base import FEATURES
 from ..runtime.decoders.files import DESCRIPTION, OPTIONAL_FILES, file_name
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError
+from ..runtime.features import FEATURES
 from ..runtime.files import check_format, read_json, read_tensors, write_bytes, write_json, write_tensors
 from ..runtime.output import check_free, contents, draft_of
 from . import libraries

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.data.layout import Rois, voxels_of
-from ..runtime.decoders.base import FEATURES
 from ..runtime.errors import FileError, InputError
+from ..runtime.features import FEATURES
 from ..runtime.files import check_format, read_json
 from .decoders.base import Decoder, FittedDecoder
 from .journal import Parts

@@ -18,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from ...runtime.backends.reference import TorchEngine
+from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.engines.base import Specs
 from ...runtime.errors import InputError
 from ...runtime.models.models import Models
-from ..graphs.base import NETWORK_GRAPHS, NetworkGraph, network_graph
+from ..graphs.base import NETWORK_GRAPHS, network_graph
 from ..graphs.decode import decode_model, decode_specs
 from ..memory import uncollected
 from ..onnx.convert import export_network, prepare
+from ..onnx.network_graph import NetworkGraph
 from ..onnx.weights import WeightStore
 from ..precision.variants import HALVES, in_precision
 from ..settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings

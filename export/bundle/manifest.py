@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
+from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.engines.base import Specs
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
 

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ...runtime.engines.base import TensorSpec
+from ...runtime.bundle.graph_specs import TensorSpec
 from ..onnx.convert import OPSET
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...runtime.models.models import Models
-from .base import NetworkGraph, specs_of
+from ..onnx.network_graph import NetworkGraph
+from .base import specs_of
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:

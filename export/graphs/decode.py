@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from ...runtime.bundle import graph_specs
+from ...runtime.bundle.graph_specs import TensorSpec
 from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.base import Placement
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.engines.base import TensorSpec
 from .builder import Builder
 
 # kind -> module beside this one, with `add(build, scores, decoder, feature) -> name`: adds the nodes from z-scored

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ...runtime.models.models import Models
-from .base import NetworkGraph, specs_of
+from ..onnx.network_graph import NetworkGraph
+from .base import specs_of
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:

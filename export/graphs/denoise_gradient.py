@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...runtime.models.models import Models
-from .base import NetworkGraph, specs_of
+from ..onnx.network_graph import NetworkGraph
+from .base import specs_of
 from .denoise import step_function
 from .reverse import vjp
 from .scaling import unit_scale

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...runtime.models.models import Models
 from ...runtime.refine.loss import semantic_loss, structural_loss
-from .base import NetworkGraph, specs_of
+from ..onnx.network_graph import NetworkGraph
+from .base import specs_of
 from .reverse import vjp
 from .scaling import unit_scale
 

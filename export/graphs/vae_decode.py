@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...runtime.models.models import Models
-from .base import NetworkGraph, specs_of
+from ..onnx.network_graph import NetworkGraph
+from .base import specs_of
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:

@@ -15,7 +15,7 @@ import torch
 from ...runtime.bundle.graph_specs import BATCH
 from ...runtime.errors import InputError
 from ...runtime.models.models import Models
-from ..graphs.base import NetworkGraph
+from .network_graph import NetworkGraph
 from .simplify import simplify
 from .tracing import trace
 

@@ -30,8 +30,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...runtime.bundle.graph_specs import BATCH
 from ...runtime.models.models import Models
-from ..graphs.base import NetworkGraph
 from .decompositions import attention, enlarge, forward_decompositions, gradient_decompositions, settle
+from .network_graph import NetworkGraph
 
 # Neither 1, which is taken for a broadcast, nor a number that occurs among the networks' own sizes.
 EXAMPLE_BATCH = 3

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...runtime.engines.base import Engine, Specs
+from ...runtime.bundle.graph_specs import Specs
+from ...runtime.engines.base import Engine
 from ...runtime.engines.ort.engine import OrtSettings, as_numpy, open_ort
 from ...runtime.metrics.identification import two_way
 from ...runtime.metrics.pixcorr import pixcorr

@@ -21,7 +21,7 @@ from ...runtime.images import to_float
 from ...runtime.models.models import Models
 from ...runtime.refine.engines import EngineObjective
 from ...runtime.refine.settings import RefineSettings
-from ..graphs.base import NetworkGraph
+from ..onnx.network_graph import NetworkGraph
 from .pictures import SEED, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]

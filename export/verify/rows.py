@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.engines.base import Specs
+from ...runtime.bundle.graph_specs import Specs
 from ...runtime.engines.ort.engine import as_numpy
 from ..memory_probe import available, measured
 from .parity import Spread, Tolerance

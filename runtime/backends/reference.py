@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..engines.base import Specs, check_feeds
+from ..bundle.graph_specs import Specs
+from ..engines.base import check_feeds
 from ..models.models import Models
 from ..refine.loss import semantic_loss, structural_loss
 

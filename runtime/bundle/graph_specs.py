@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..engines.base import Specs, TensorSpec
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine.
+
+    Attributes
+    ----------
+    dtype : str
+        numpy's name of it, such as "float32".
+    shape : tuple of int or str
+        A name stands for a free dimension; the same name is the same size in all inputs of one call.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, self.shape))}{',' if len(self.shape) == 1 else ''})"
+
+
+Specs = Mapping[str, TensorSpec]
 
 BATCH = "batch"
 """The one free dimension: trials. Everything else is fixed by the models."""

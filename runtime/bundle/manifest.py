@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..data.layout import ResponseLayout
-from ..decoders.base import RANKS, REQUIRED_FEATURES
-from ..engines.base import TensorSpec
 from ..errors import FileError, shown
+from ..features import RANKS, REQUIRED_FEATURES
+from .graph_specs import TensorSpec
 
 KIND = "bundle"
 VERSION = 2

@@ -20,11 +20,6 @@ Float32 = NDArray[np.float32]
 # Name -> (dtype, shape), where -1 in a shape stands for any size.
 Expected = Mapping[str, tuple[type, tuple[int, ...]]]
 
-# What is decoded from responses, each with the rank of its shape. The semantic feature of eq. 6 may be absent.
-RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
-FEATURES = tuple(RANKS)
-REQUIRED_FEATURES = ("context", "latent", "structure")
-
 # kind -> module in this package, with `open_decoder(stored) -> Decoder`. export/graphs/decoders/ has a graph for each.
 KINDS: dict[str, str] = {"linear": ".linear", "network": ".network"}
 

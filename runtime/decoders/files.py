@@ -19,8 +19,9 @@ import numpy as np
 
 from ..data.layout import ResponseLayout
 from ..errors import FileError, InputError
+from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..files import check_format, read_json, sha256_of
-from .base import FEATURES, KINDS, RANKS, REQUIRED_FEATURES, Array, Expected, read_arrays
+from .base import KINDS, Array, Expected, read_arrays
 
 KIND = "checkpoint"
 VERSION = 2

@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from ..bundle.graph_specs import Specs, TensorSpec
 from ..errors import InputError, ShapeError
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of an engine.
-
-    Attributes
-    ----------
-    dtype : str
-        numpy's name of it, such as "float32".
-    shape : tuple of int or str
-        A name stands for a free dimension; the same name is the same size in all inputs of one call.
-    """
-
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.dtype} ({', '.join(map(str, self.shape))}{',' if len(self.shape) == 1 else ''})"
-
-
-Specs = Mapping[str, TensorSpec]
 
 
 class Engine(Protocol):

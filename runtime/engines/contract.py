@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..bundle.graph_specs import FREE, GraphSpecs, Sizes, decode_specs, graph_specs
+from ..bundle.graph_specs import FREE, GraphSpecs, Sizes, TensorSpec, decode_specs, graph_specs
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
 from ..errors import FileError
-from .base import TensorSpec
 
 
 def check_contract(bundle: Bundle, graph: str) -> None:

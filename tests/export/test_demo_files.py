@@ -8,7 +8,7 @@ import pytest
 
 from minddiffuser.export import demo_files
 from minddiffuser.export.demo_files import Subject, key, make, round_weights
-from minddiffuser.runtime.decode import open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.demo.packed import BLOB, read_index
 from minddiffuser.runtime.demo.quick import SHIPPED
 from minddiffuser.runtime.errors import InputError

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.decoders.base import FEATURES
 from ...runtime.errors import InputError, check_choice
+from ...runtime.features import FEATURES
 from ..solvers.columns import Columns
 
 Array = NDArray[Any]

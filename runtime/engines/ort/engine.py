@@ -12,9 +12,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.graph_specs import Specs, TensorSpec
 from ...command import is_out_of_memory
 from ...errors import FileError, InputError, MissingExtra, check_choice
-from ..base import Specs, TensorSpec, check_feeds
+from ..base import check_feeds
 from .array import DTYPES, OrtArray
 from .threads import uses_pool
 

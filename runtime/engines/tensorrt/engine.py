@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ...bundle.graph_specs import TensorSpec
 from ...errors import FileError, InputError, ShapeError
-from ..base import TensorSpec, check_feeds
+from ..base import check_feeds
 from ..cuda.device import Device
 from .arena import Arena
 from .plan import OpenPlan, PlanFile

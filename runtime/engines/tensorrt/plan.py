@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...bundle.graph_specs import Specs
 from ...errors import FileError
 from ...files import sha256_of, write_bytes
-from ..base import Specs
 from ..cuda.gpu import Gpu
 from ..trust import Trust
 from .identity import check_plan, this_machine

@@ -541,7 +541,7 @@ def test_an_export_takes_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_lists_of_targets_agree() -> None:
-    from minddiffuser.runtime.decoders.base import FEATURES
+    from minddiffuser.runtime.features import FEATURES
 
     assert set(export_settings.DECODE_TARGETS) == set(FEATURES)
 

@@ -15,10 +15,11 @@ import torch
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
-from minddiffuser.export.graphs.base import NetworkGraph, network_graph
+from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.graphs.reverse import vjp
 from minddiffuser.export.onnx import convert as to_onnx
 from minddiffuser.export.onnx.convert import OPSET, export_network, prepare
+from minddiffuser.export.onnx.network_graph import NetworkGraph
 from minddiffuser.export.onnx.weights import WEIGHTS, WeightStore
 from minddiffuser.runtime.bundle.graph_specs import BATCH, float32
 from minddiffuser.runtime.errors import InputError

@@ -15,8 +15,8 @@ from onnx import ModelProto, TensorProto
 from minddiffuser.export.verify import gate, rows
 from minddiffuser.export.verify.gate import Case, end_to_end, expected_cases, verify, verify_file
 from minddiffuser.export.verify.parity import PICTURES, TOLERANCES, GateFailure, Spread, failed
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.manifest import PRECISIONS
-from minddiffuser.runtime.engines.base import TensorSpec
 
 Build = Callable[..., ModelProto]
 SPECS = {"x": TensorSpec("float32", ("batch", 3))}, {"y": TensorSpec("float32", ("batch", 3))}

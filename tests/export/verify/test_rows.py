@@ -11,7 +11,7 @@ import pytest
 from minddiffuser.export.verify import rows
 from minddiffuser.export.verify.parity import TOLERANCES, Spread
 from minddiffuser.export.verify.rows import compare_rows, free_of, tells_rows_apart
-from minddiffuser.runtime.engines.base import TensorSpec
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 
 FP32 = TOLERANCES["fp32"]
 SPECS = (

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from onnx import helper
 from safetensors.numpy import save_file
 
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.manifest import GRAPHS, NAME, SUFFIXES, TARGETS, sealed
 from minddiffuser.runtime.bundle.open import Bundle
-from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.errors import FileError, MindDiffuserError
 
 _spec = importlib.util.spec_from_file_location("small_bundle", Path(__file__).parents[2] / "small_bundle.py")

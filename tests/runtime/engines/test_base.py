@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from minddiffuser.runtime.engines.base import TensorSpec, check_feeds, dtype_name
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
+from minddiffuser.runtime.engines.base import check_feeds, dtype_name
 from minddiffuser.runtime.errors import InputError, ShapeError
 
 # Two free dimensions, each in two inputs, and one input without any.

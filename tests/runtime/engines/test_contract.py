@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.open import Bundle
-from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.contract import check_contract
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import FileError

@@ -16,11 +16,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.manifest import Graph, Listed, Variant
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.engines import open as opening
-from minddiffuser.runtime.engines.base import TensorSpec
 from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.here import BACKENDS, Machine, ort_identity

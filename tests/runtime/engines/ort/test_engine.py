@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from minddiffuser.runtime.engines.base import TensorSpec
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.engines.ort.array import OrtArray
 from minddiffuser.runtime.engines.ort.engine import OrtEngine, OrtSettings, as_numpy, open_ort
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra, ShapeError

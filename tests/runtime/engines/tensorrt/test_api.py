@@ -16,11 +16,7 @@ trt = pytest.importorskip("tensorrt_rtx")
 ROOT = Path(__file__).parents[4]
 # These know nothing of the library: a `builder` there is a plan's description, a `profile` a dict of sizes.
 APART = {"trt_identity.py", "trt_settings.py"}
-FOUND = {
-    path
-    for pattern in ("runtime/engines/tensorrt/*.py", "export/tensorrt/*.py")
-    for path in ROOT.glob(pattern)
-}
+FOUND = {path for pattern in ("runtime/engines/tensorrt/*.py", "export/tensorrt/*.py") for path in ROOT.glob(pattern)}
 FILES = sorted(path for path in FOUND if path.name not in APART)
 # Methods of a dict, at the end of `__members__`.
 DICT = {"items", "values", "get"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.engines.base import TensorSpec
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.engines.tensorrt.arena import Arena
 from minddiffuser.runtime.engines.tensorrt.engine import TrtEngine, open_trt
 from minddiffuser.runtime.engines.tensorrt.library import LIBRARIES, TrtFailure, load_library

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minddiffuser.runtime.engines.base import TensorSpec
+from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.tensorrt.identity import this_machine
 from minddiffuser.runtime.engines.tensorrt.plan import PlanFile

@@ -1,0 +1,8 @@
+"""The features: what is decoded from responses, and what pictures are made of and compared by."""
+
+from __future__ import annotations
+
+# Each with the rank of its shape. The semantic feature of eq. 6 may be absent.
+RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
+FEATURES = tuple(RANKS)
+REQUIRED_FEATURES = ("context", "latent", "structure")
