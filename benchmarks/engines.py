@@ -158,7 +158,7 @@ def processor() -> str:
 
 
 def text(found: dict[str, Any]) -> str:
-    """Tell what was found as a table for people."""
+    """Print the results as a table."""
     lines = [
         f"{found['machine']}, {found['threads']} threads, median of {found['repeats']}, contestants in turn, "
         f"{', '.join(f'{name} {version}' for name, version in found['versions'].items())}",
@@ -177,10 +177,10 @@ def text(found: dict[str, Any]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="of the tiny world; without it the graphs are exported first")
-    parser.add_argument("--checkpoint", type=Path, help=f"that the bundle was made from, for '{DECODE}'")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every contestant")
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 16], help="trials at once")
+    parser.add_argument("--bundle", type=Path, help="bundle of the tiny world (default: export its graphs first)")
+    parser.add_argument("--checkpoint", type=Path, help=f"checkpoint that the bundle was made from, for '{DECODE}'")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of each contestant")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 16], help="trials per run")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it needs a C++ compiler)")

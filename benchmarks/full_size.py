@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.4 and CLIP ViT-B/32 at full size with random weights: as slow as the real ones, and nobody's."""
+"""Stable Diffusion 1.4 and CLIP ViT-B/32 at full size with random weights: as slow as the real ones, no download."""
 
 from __future__ import annotations
 

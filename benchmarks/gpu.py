@@ -50,7 +50,7 @@ FLOPS = {
 }
 # Milliseconds at batch 1, for the quickest contestant on a GPU of the H200's class.
 GOALS_MS = {LOOP: 300.0, DECODE: 8.0, ITERATION: 250.0}
-# Makers' figures for dense 16-bit products, TFLOP/s; the longest name that fits counts.
+# Vendors' peak rates for dense 16-bit products, TFLOP/s; the longest name that fits counts.
 NOMINAL_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -88,7 +88,7 @@ def say(text: str) -> None:
 
 
 def nominal_tflops(gpu: str) -> float | None:
-    """The maker's peak for a GPU's name, or None for one that is not in the table."""
+    """The vendor's peak rate for a GPU's name, or None for one that is not in the table."""
     words = gpu.replace("-", " ")
     fitting = [name for name in NOMINAL_TFLOPS if name in words]
     return NOMINAL_TFLOPS[max(fitting, key=len)] if fitting else None
@@ -102,7 +102,7 @@ def floor_ms(job: str, batch: int, tflops: float) -> float:
 def line_up(
     names: Sequence[str], build: Callable[[str], Works], is_memory: Callable[[BaseException], bool]
 ) -> tuple[dict[str, Works], dict[str, str]]:
-    """Build contestants and run each of their jobs once; what cannot run here is told, never fatal.
+    """Build contestants and run each of their jobs once; what cannot run here is reported, never fatal.
 
     Returns
     -------
@@ -137,8 +137,8 @@ def reason(error: BaseException, is_memory: Callable[[BaseException], bool]) -> 
         return f"needs {error.name}"
     if is_memory(error):
         return "needs more GPU memory"
-    told = " ".join(str(error).split()) or "no reason given"
-    return told[:300] if is_ours(error) else f"{type(error).__name__}: {told[:200]}"
+    message = " ".join(str(error).split()) or "no reason given"
+    return message[:300] if is_ours(error) else f"{type(error).__name__}: {message[:200]}"
 
 
 def is_ours(error: BaseException) -> bool:
@@ -214,7 +214,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def text(found: dict[str, Any]) -> str:
-    """Tell what was found as a table for people."""
+    """Print the results as a table."""
     from tables import Row, table
 
     peak = found["peak_tflops"]
@@ -242,12 +242,14 @@ def text(found: dict[str, Any]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[1], help="trials at once")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1], help="trials per run")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="CONTESTANT")
-    parser.add_argument("--graphs", type=Path, help="folder of exported graphs and plans: used if there, else filled")
+    parser.add_argument("--graphs", type=Path, help="folder of exported graphs and plans; filled if empty")
     parser.add_argument("--bundle", type=Path, help="a bundle of Stable Diffusion 1.4 to take engines from")
-    parser.add_argument("--compile-mode", default="max-autotune", help="of torch.compile")
-    parser.add_argument("--peak-tflops", type=float, help="of 16-bit products; else by the GPU's name, else measured")
+    parser.add_argument("--compile-mode", default="max-autotune", help="mode of torch.compile")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="peak rate of 16-bit products (default: by the GPU's name, or measured)"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser

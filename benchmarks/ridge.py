@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-targets", type=int, default=10_000)
     parser.add_argument("--n-selected", type=int, default=350)
     parser.add_argument("--alpha", type=float, default=0.15)
-    parser.add_argument("--threads", type=int, default=None, help="ours; all usable CPUs when not given")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads of our solver (default: all usable)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

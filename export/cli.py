@@ -18,7 +18,7 @@ from ..runtime.progress import Phases
 
 PROG = "md-export"
 CHECK_FAILED = 1
-TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
+BUILD_TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 # Where each is missing, the extra that brings it.
 _EXTRAS = {
     "torch": "export",
@@ -36,7 +36,7 @@ _EXTRAS = {
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
 }
-_UNTRUSTED = "what was built is not in your list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME"
+_UNTRUSTED = "the new engines are not in your list of trusted plans, which has no folder: set HOME or XDG_CONFIG_HOME"
 _EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
@@ -45,8 +45,8 @@ example (offline, on the tiny world that comes with the package):
   md-export check bundle
   md-reconstruct run bundle data --out run --backprop-steps 4
 
-exit codes: 0 done, 1 a check failed, 2 something that you can fix, 130 interrupted,
-141 the reader of the output went away.
+exit codes: 0 done, 1 a check failed, 2 an error that you can fix, 130 interrupted,
+141 the reader of the output closed the pipe.
 """
 
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(
         PROG,
         run,
-        interrupted="nothing was changed; give the same command again",
+        interrupted="nothing was changed; run the same command again",
         out_of_memory="export fewer graphs at a time with --graphs, or on a machine with more memory",
         argv=argv,
     )
@@ -111,11 +111,11 @@ def _add_bundle(commands: Any) -> None:
     bundle.add_argument(
         "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
     )
-    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder, new or empty")
+    bundle.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="output folder, new or empty")
     bundle.add_argument(
         "--force",
         action="store_true",
-        help="replace a bundle that is there; engines built for it are kept where their graphs stay the same",
+        help="replace an existing bundle; engines built for it are kept where their graphs are unchanged",
     )
     bundle.add_argument(
         "--data",
@@ -125,28 +125,33 @@ def _add_bundle(commands: Any) -> None:
         "the training statistics)",
     )
     bundle.add_argument(
-        "--target", action="append", choices=TARGETS, help="engines to build beside the ONNX graphs; repeatable"
+        "--target",
+        action="append",
+        choices=BUILD_TARGETS,
+        help="engines to build in addition to the ONNX graphs; repeatable",
     )
     bundle.add_argument(
         "--precision",
         action="append",
         choices=PRECISIONS,
-        help="beside fp32, which is always there; repeatable",
+        help="precision in addition to fp32, which is always included; repeatable",
     )
-    bundle.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all)")
+    bundle.add_argument("--graphs", nargs="+", metavar="GRAPH", help="export only these graphs (default: all)")
     bundle.add_argument(
         "--graphs-from",
         type=Path,
         metavar="BUNDLE",
-        help="take the networks' graphs from a bundle that was made for the same models with the same libraries, "
-        "instead of tracing them; they are verified as all others",
+        help="reuse the networks' graphs of a bundle that was made for the same models with the same libraries, "
+        "instead of tracing them again; they are verified like all others",
     )
-    bundle.add_argument("--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4; large: 1)")
+    bundle.add_argument(
+        "--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4, or 1 for large images)"
+    )
     bundle.add_argument(
         "--keep-failed",
         type=Path,
         metavar="DIR",
-        help="put graphs out of tolerance there, to look at; new, empty, or of an earlier export",
+        help="save graphs that are out of tolerance in this folder (new, empty, or from an earlier export)",
     )
     bundle.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_trt(bundle)
@@ -170,8 +175,8 @@ def _add_inspect(commands: Any) -> None:
         commands,
         "inspect",
         _inspect,
-        help="what is inside",
-        description="Say what a bundle holds, where it comes from, and what it will run on here.",
+        help="show what a bundle contains",
+        description="Show what a bundle contains, where it comes from, and what it can run on here.",
         epilog="example (offline):\n  md-export inspect bundle",
     )
     inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -187,9 +192,16 @@ def _add_build(commands: Any) -> None:
         epilog="example (on any machine):\n  md-export build bundle --target tensorrt-rtx",
     )
     build.add_argument("bundle", type=Path, metavar="BUNDLE")
-    build.add_argument("--target", required=True, choices=TARGETS[1:], help="what to build")
-    build.add_argument("--precision", action="append", choices=("fp32", "fp16", "bf16"), help="(default: all held)")
-    build.add_argument("--graphs", nargs="+", metavar="GRAPH", help="only these (default: all but the decoders)")
+    build.add_argument("--target", required=True, choices=BUILD_TARGETS[1:], help="kind of engine to build")
+    build.add_argument(
+        "--precision",
+        action="append",
+        choices=("fp32", "fp16", "bf16"),
+        help="precision to build; repeatable (default: all in the bundle)",
+    )
+    build.add_argument(
+        "--graphs", nargs="+", metavar="GRAPH", help="build only these graphs (default: all but the decoders)"
+    )
     _add_trt(build)
 
 
@@ -198,9 +210,9 @@ def _add_trust(commands: Any) -> None:
         commands,
         "trust",
         _trust,
-        help="let a bundle's built engines run",
-        description="TensorRT's plans are code for the machine: those that were built elsewhere run only once their "
-        "SHA-256 is in your list of trusted plans. Add all of BUNDLE's to it, if you trust who made it.",
+        help="allow a bundle's TensorRT engines to run",
+        description="A TensorRT plan is native code: one that was built elsewhere runs only if its SHA-256 is in your "
+        "list of trusted plans. This adds all plans of BUNDLE to that list: do so only if you trust whoever made it.",
         epilog="example (offline):\n  md-export trust bundle",
     )
     trust.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -209,18 +221,27 @@ def _add_trust(commands: Any) -> None:
 def _add_trt(command: Any) -> None:
     trt = command.add_argument_group("TensorRT")
     trt.add_argument(
-        "--batch", type=_count, nargs=3, metavar=("MIN", "OPT", "MAX"), help="trials at a time (default: 1 1 16)"
+        "--batch", type=_count, nargs=3, metavar=("MIN", "OPT", "MAX"), help="trials per run (default: 1 1 16)"
     )
-    trt.add_argument("--optimization-level", type=int, choices=range(6), metavar="0-5", help="(default: 3)")
-    trt.add_argument("--workspace", type=_count, metavar="MIB", help="most GPU memory of one kernel, in MiB")
-    trt.add_argument("--timing-cache", type=Path, metavar="DIR", help="kernel times by GPU and release (tensorrt)")
     trt.add_argument(
-        "--hardware-compatibility", choices=HARDWARE_COMPATIBILITY, help="other GPUs that plans run on (tensorrt)"
+        "--optimization-level",
+        type=int,
+        choices=range(6),
+        metavar="0-5",
+        help="0 builds fastest, 5 runs fastest (default: 3)",
     )
-    trt.add_argument("--version-compatible", action="store_true", help="plans run in later releases too (tensorrt)")
-    trt.add_argument("--strip", action="store_true", help="plans without weights, which come from the ONNX file")
+    trt.add_argument("--workspace", type=_count, metavar="MIB", help="GPU memory limit per kernel, in MiB")
+    trt.add_argument("--timing-cache", type=Path, metavar="DIR", help="folder for measured kernel times (tensorrt)")
     trt.add_argument(
-        "--compute-capability", action="append", metavar="X.Y", help="GPUs to build for, or current (tensorrt-rtx)"
+        "--hardware-compatibility", choices=HARDWARE_COMPATIBILITY, help="other GPUs that plans also run on (tensorrt)"
+    )
+    trt.add_argument("--version-compatible", action="store_true", help="plans also run in later releases (tensorrt)")
+    trt.add_argument("--strip", action="store_true", help="plans without weights, which are read from the ONNX file")
+    trt.add_argument(
+        "--compute-capability",
+        action="append",
+        metavar="X.Y",
+        help="GPU to build for, or current; repeatable (tensorrt-rtx)",
     )
 
 
@@ -282,7 +303,7 @@ def _check(args: argparse.Namespace) -> int:
     if bad:
         return tell(PROG, f"{len(bad)} of {len(lines)} checks failed in {args.bundle}", CHECK_FAILED)
     if not n_ok:
-        return tell(PROG, f"nothing in {args.bundle} runs here", CHECK_FAILED)
+        return tell(PROG, f"no engine in {args.bundle} runs on this machine", CHECK_FAILED)
     print(f"{n_ok} ok" + (f", {n_not} not run here" if n_not else ""))
     return DONE
 
@@ -341,7 +362,7 @@ def _trust_of_user() -> Trust:
 
 
 def _note(line: str) -> None:
-    """A line for the person that is no result."""
+    """Print a note, which is no result, to stderr."""
     sys.stderr.write(f"{PROG}: {line}\n")
 
 
@@ -361,7 +382,7 @@ def _trt_settings(args: argparse.Namespace, target: str) -> Any:
 
     if target in ("tensorrt", "ort-tensorrt") and find_gpu() is None:
         raise InputError(
-            f"the target {target} needs the NVIDIA GPU that the engines are for, and none was found: build on the "
+            f"build target {target} needs the NVIDIA GPU that the engines are for, and none was found: build on the "
             "machine that has it, or give --target tensorrt-rtx"
         )
     if args.batch is not None and args.batch[0] != 1:
@@ -391,14 +412,14 @@ def _refuse_trt_options(args: argparse.Namespace, *, but: str = "") -> None:
     given = [name for name in names if name != but and getattr(args, name) is not None]
     given += [name for name in ("version_compatible", "strip") if getattr(args, name)]
     if given:
-        told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(
-            f"{told} belong to the targets tensorrt and tensorrt-rtx: give one with --target, or leave them out"
+            f"{options} apply only to the build targets tensorrt and tensorrt-rtx: give one with --target, or drop them"
         )
 
 
 def _say(line: object) -> None:
-    """Print a line. What a stranger's bundle says of itself has no power over the terminal."""
+    """Print a line without control characters, since a bundle from somebody else may hold some."""
     print("".join(letter if letter.isprintable() else "?" for letter in str(line)), flush=True)
 
 

@@ -2,7 +2,7 @@
 
     python -m minddiffuser.export.demo_files
 
-Five minutes on two cores; given again after an interruption, it goes on from the last finished command. Run it after a
+Five minutes on two cores; run again after an interruption, it goes on after the last finished command. Run it after a
 change of the tiny world or of a format: a test says when.
 """
 
@@ -56,7 +56,7 @@ def key(subject: Subject) -> str:
 
 
 def make(work: Path, out: Path, subject: Subject) -> None:
-    """Simulate, fit, export and pack, or what is left of it.
+    """Simulate, fit, export and pack, or only the steps that are not finished.
 
     Parameters
     ----------
@@ -121,7 +121,9 @@ def _command(program: str, arguments: Sequence[str]) -> None:
     sys.stderr.write(f"$ {program} {' '.join(arguments)}\n")
     code = {"md-train": train.main, "md-export": export.main}[program](arguments)
     if code != 0:
-        raise InputError(f"{program} {arguments[0]} ended with {code}: fix what it said and run this again")
+        raise InputError(
+            f"{program} {arguments[0]} failed with exit code {code}: fix the error above and run this again"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(work, SHIPPED, subject)
         return 0
 
-    return guarded(PROG, run, interrupted="give the same command again", out_of_memory="close something", argv=argv)
+    return guarded(PROG, run, interrupted="run the same command again", out_of_memory="close something", argv=argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _GROUP = Path("/sys/fs/cgroup")
 def measured(call: Callable[[], T]) -> tuple[T, int | None]:
     """What a call gives, and by how many bytes the process's memory rose at most while it ran; None: unknown."""
     try:
-        (_SELF / "clear_refs").write_text("5")  # sets the highest figure to the present one
+        (_SELF / "clear_refs").write_text("5")  # resets the peak to the present value
         before = _kilobytes(_SELF / "status", "VmRSS")
     except OSError:
         return call(), None

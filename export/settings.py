@@ -8,10 +8,9 @@ from pathlib import Path
 from ..runtime.bundle.manifest import DECODE, PRECISIONS
 from ..runtime.environment import usable_cores
 from ..runtime.errors import InputError, check_choice
+from ..runtime.features import FEATURES
 from .graphs.base import NETWORK_GRAPHS
 
-# On the disk in this order, whatever order they were asked for in.
-DECODE_TARGETS = ("context", "latent", "structure", "semantic")
 SMALL_PICTURE_PX = 128
 
 
@@ -51,7 +50,7 @@ class ExportSettings:
         for precision in self.precisions:
             check_choice("precision", precision, PRECISIONS)
         for graph in self.graphs or ():
-            check_choice("graph", graph, (*NETWORK_GRAPHS, *(DECODE + target for target in DECODE_TARGETS)))
+            check_choice("graph", graph, (*NETWORK_GRAPHS, *(DECODE + feature for feature in FEATURES)))
         for name in ("n_verify", "n_calibrate"):
             count = getattr(self, name)
             if count is not None and count < 1:

@@ -78,7 +78,7 @@ def small_manifest() -> dict[str, Any]:
     figures = {"parity": {"worst": 1e-6, "tolerance": 1e-4}, "precision_map": [], "builder": {}}
     latent = {"dtype": "float32", "shape": ["batch", *SHAPES["latent"]]}
     plan = {"target": "tensorrt-rtx", "precision": "fp16", "file": PLAN, "data": [], "opset": 20, "batch_sizes": [1, 4]}
-    exception = {"layer": "scale", "tensor": "out", "rule": "range", "figure": 7e4}
+    exception = {"layer": "scale", "tensor": "out", "rule": "range", "measured": 7e4}
     return {
         "format": "minddiffuser-bundle",
         "version": 2,

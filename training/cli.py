@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from ..runtime.command import DONE, Parser, guarded, tell, version
 from ..runtime.errors import InputError, MissingExtra
-from .decoders.base import DECODERS, TARGETS, check_options, make_decoder, options_of
+from ..runtime.features import FEATURES
+from .decoders.base import DECODERS, check_options, make_decoder, options_of
 
 PROG = "md-train"
 _EXTRA = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers")
@@ -28,15 +29,15 @@ example (offline):
   md-train fit data --models tiny --out strict --decoder-option alpha=100 --decoder-option latent.n_selected=500
   md-train fit data --models tiny --out network --decoder mlp --decoder-option hidden=256 --decoder-option epochs=100
 
-it ends with a table of how well each feature is decoded, which is kept in CHECKPOINT (scores.json, scores.svg).
-a fit that was stopped goes on when the same command is given again.
+At the end it prints a table of how well each feature is decoded and saves it in CHECKPOINT (scores.json, scores.svg).
+To resume a fit that was stopped, run the same command again.
 """
 _WORLD_EXAMPLE = """
 example (offline; hours on two CPU cores, an hour on a GPU):
   md-train world --out world
   md-train world --out poor_world --effort 0.01
 
-a training that was stopped goes on when the same command is given again.
+To resume a training that was stopped, run the same command again.
 """
 
 
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(
         PROG,
         run,
-        interrupted="give the same command again",
+        interrupted="run the same command again",
         out_of_memory="give a smaller --batch-size",
         argv=argv,
     )
@@ -93,18 +94,25 @@ def _add_fmri(modalities: Any) -> None:
     )
     fmri.set_defaults(function=_simulate_fmri)
     fmri.add_argument("--out", type=Path, required=True, metavar="DATA", help="data folder to write")
-    fmri.add_argument("--seed", type=int, default=0, metavar="S", help="of pictures, brain and noise (default: 0)")
+    fmri.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="random seed of pictures, brain and noise (default: 0)"
+    )
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
     fmri.add_argument(
         "--stimuli", type=Path, metavar="DIR", help="your own pictures (PNG, JPEG, WebP, TIFF, BMP) as the test split"
     )
-    fmri.add_argument("--snr", type=float, metavar="X", help="signal over noise of one showing (default: 1)")
     fmri.add_argument(
-        "--repetitions", type=int, metavar="R", help="showings that a test trial averages, 1 to 3 (default: 3)"
+        "--snr", type=float, metavar="X", help="signal-to-noise ratio of a single presentation (default: 1)"
     )
     fmri.add_argument(
-        "--train-repetitions", type=int, metavar="R", help="showings of a training picture, each a trial (default: 1)"
+        "--repetitions", type=int, metavar="R", help="presentations averaged in a test trial, 1 to 3 (default: 3)"
+    )
+    fmri.add_argument(
+        "--train-repetitions",
+        type=int,
+        metavar="R",
+        help="presentations of a training picture, each its own trial (default: 1)",
     )
     fmri.add_argument("--force", action="store_true", help="replace an existing data folder")
     _add_models(fmri)
@@ -121,27 +129,29 @@ def _add_fit(commands: Any) -> None:
     fit.set_defaults(function=_fit)
     fit.add_argument("data", type=Path, metavar="DATA", help="data folder")
     fit.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="checkpoint folder to write")
-    fit.add_argument("--dataset", default="folder", metavar="KIND", help="what DATA is (default: %(default)s)")
+    fit.add_argument("--dataset", default="folder", metavar="KIND", help="kind of data set (default: %(default)s)")
     fit.add_argument(
         "--stimuli-root",
         type=Path,
         metavar="DIR",
-        help="the folder that holds the pictures of a data folder that only names them (default: the one it states)",
+        help="folder of the pictures, for a data folder that only names them (default: the one it states)",
     )
     fit.add_argument(
         "--layers",
         choices=("reference", "paper"),
         default="reference",
-        help="CLIP layers of the structure: of blocks 1 to 6, or 2, 4, ... 12 (default: %(default)s)",
+        help="CLIP blocks whose outputs are the structure: 1 to 6, or 2, 4, ... 12 (default: %(default)s)",
     )
     fit.add_argument("--preset", action=_Renamed, help=argparse.SUPPRESS)
-    fit.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: beside CHECKPOINT)")
+    fit.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
+    )
     fit.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
     _add_models(fit)
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
-        "--decoder", default="ridge", metavar="KIND", help=f"of all features: {kinds} (default: %(default)s)"
+        "--decoder", default="ridge", metavar="KIND", help=f"kind of decoder: {kinds} (default: %(default)s)"
     )
     decoders.add_argument(
         "--decoder-option",
@@ -151,25 +161,27 @@ def _add_fit(commands: Any) -> None:
         metavar="[FEATURE.]NAME=VALUE",
         help="an option of the decoder, for all features or for one; repeatable",
     )
-    for target in TARGETS:
+    for feature in FEATURES:
         decoders.add_argument(
-            f"--n-{target}",
+            f"--n-{feature}",
             type=_count,
             metavar="N",
-            help=f"the same as {target}.n_selected=N of the ridge: voxels (values of a trial) per dimension",
+            help=f"the same as {feature}.n_selected=N of the ridge: voxels (values of a trial) per dimension",
         )
         decoders.add_argument(
-            f"--alpha-{target}",
+            f"--alpha-{feature}",
             type=float,
             metavar="A",
-            help=f"the same as {target}.alpha=A of the ridge: the penalty",
+            help=f"the same as {feature}.alpha=A of the ridge: the penalty",
         )
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
-    selection.add_argument("--percent", type=float, metavar="K", help="share of each layer that is kept (default: 25)")
-    selection.add_argument("--absolute", action="store_true", help="rank by absolute correlation, as the reference")
-    selection.add_argument("--n-folds", type=int, metavar="N", help="of the cross-validation (default: 5)")
+    selection.add_argument("--percent", type=float, metavar="K", help="percentage of each layer to keep (default: 25)")
     selection.add_argument(
-        "--n-selection", type=_count, metavar="N", help="voxels (values of a trial) per dimension in the folds"
+        "--absolute", action="store_true", help="rank by absolute correlation, as the reference code"
+    )
+    selection.add_argument("--n-folds", type=int, metavar="N", help="folds of the cross-validation (default: 5)")
+    selection.add_argument(
+        "--n-selection", type=_count, metavar="N", help="voxels (values of a trial) per dimension in each fold"
     )
 
 
@@ -192,9 +204,13 @@ def _add_world(commands: Any) -> None:
     )
     world.set_defaults(function=_world)
     world.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
-    world.add_argument("--work", type=Path, metavar="DIR", help="pictures and training states (default: FOLDER.work)")
+    world.add_argument(
+        "--work", type=Path, metavar="DIR", help="folder for pictures and training states (default: FOLDER.work)"
+    )
     world.add_argument("--part", action="append", metavar="PART", help="train this part only; repeatable")
-    world.add_argument("--effort", type=float, default=1.0, metavar="X", help="share of the training (default: 1)")
+    world.add_argument(
+        "--effort", type=float, default=1.0, metavar="X", help="share of the full training, above 0 to 1 (default: 1)"
+    )
     world.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
 
 
@@ -206,7 +222,7 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
     given = {"snr": args.snr, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
     settings = FmriSettings(**_without_none(given))
     showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
-    # Said before the models take their seconds to load, or their hour to download.
+    # Before the models, which take seconds to load or an hour to download.
     check_subject(args.out, showing, seed=args.seed, batch_size=args.batch_size, replace=args.force)
     models = _open_models(args, "reference")
     with Phases() as progress:
@@ -229,7 +245,7 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
 
 def _tell_ceilings(data: Any) -> None:
     ceilings = ", ".join(f"{float(median(data.noise_ceiling(split))):.2f} in {split}" for split in ("train", "test"))
-    tell(PROG, f"median noise ceiling, the share of a trial's variance that the picture explains: {ceilings}", DONE)
+    tell(PROG, f"median noise ceiling (share of a trial's variance that the stimulus explains): {ceilings}", DONE)
 
 
 def _fit(args: argparse.Namespace) -> Path:
@@ -240,7 +256,7 @@ def _fit(args: argparse.Namespace) -> Path:
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
-    check(data, args.out, settings)  # all that can be said is said before models are opened or downloaded
+    check(data, args.out, settings)  # before models are opened or downloaded
     models = _open_models(args, args.layers)
     if args.threads is not None:
         import torch
@@ -275,7 +291,7 @@ def fit_settings(args: argparse.Namespace) -> Any:
     from .fit import FitSettings
     from .selection import SelectionSettings
 
-    decoders = {target: make_decoder(args.decoder, target, **_decoder_options(args, target)) for target in TARGETS}
+    decoders = {feature: make_decoder(args.decoder, feature, **_decoder_options(args, feature)) for feature in FEATURES}
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
@@ -283,11 +299,11 @@ def fit_settings(args: argparse.Namespace) -> Any:
     )
 
 
-def _decoder_options(args: argparse.Namespace, target: str) -> dict[str, Any]:
-    """What was given for one feature: the options of all, then those of this one, then its flags."""
-    given = {name: value for feature, name, value in args.decoder_option if feature == ""}
-    given |= {name: value for feature, name, value in args.decoder_option if feature == target}
-    for flag, name in ((f"n_{target}", "n_selected"), (f"alpha_{target}", "alpha")):
+def _decoder_options(args: argparse.Namespace, feature: str) -> dict[str, Any]:
+    """The decoder options of one feature: those for all features, then its own, then its flags."""
+    given = {name: value for only, name, value in args.decoder_option if only == ""}
+    given |= {name: value for only, name, value in args.decoder_option if only == feature}
+    for flag, name in ((f"n_{feature}", "n_selected"), (f"alpha_{feature}", "alpha")):
         value = getattr(args, flag)
         if value is not None:
             try:
@@ -330,16 +346,16 @@ class _Renamed(argparse.Action):
 
 
 def _option(text: str) -> tuple[str, str, Any]:
-    """Read ``[FEATURE.]NAME=VALUE``; a value that is no JSON is a text."""
+    """Read ``[FEATURE.]NAME=VALUE``; a value that is not JSON is taken as text."""
     name, equals, value = text.partition("=")
     feature, dot, option = name.rpartition(".")
-    if not equals or not option or (dot and feature not in TARGETS):
+    if not equals or not option or (dot and feature not in FEATURES):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(TARGETS)}"
+            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(FEATURES)}"
         )
     try:
         return feature, option, json.loads(value)
-    except (ValueError, RecursionError):  # no JSON, or one of a thousand brackets
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return feature, option, value
 
 

@@ -26,12 +26,13 @@ from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name, read_description
 from ..runtime.decoders.linear import ARRAYS as LINEAR_ARRAYS
 from ..runtime.errors import FileError, InputError, ShapeError
+from ..runtime.features import FEATURES
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_place
 from . import scores
 from .datasets.base import Data, pictures_shown
-from .decoders.base import TARGETS, Decoder, changed, make_decoder, validates_itself
+from .decoders.base import Decoder, changed, make_decoder, validates_itself
 from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
 from .journal import NAME as JOURNAL
 from .journal import Journal, advice, check_begun, refuse_strangers
@@ -101,7 +102,7 @@ class FitSettings:
 
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
-        kept = {name: self.decoder(name).describe() for name in TARGETS}
+        kept = {name: self.decoder(name).describe() for name in FEATURES}
         return {**kept, "selection": asdict(self.selection)}
 
 
@@ -411,8 +412,8 @@ class _Job:
                 fitted, responses[held_out], features, self.stimulus[held_out], self.pictures[held_out], name, targets
             )
             self.journal.keep(scores.validation_name(name), found)
-            told = described.get("validation", {})
-            self.say(_validated(name, told) if told else f"{name}: {int(held_out.sum())} trials held out")
+            validation = described.get("validation", {})
+            self.say(_validated(name, validation) if validation else f"{name}: {int(held_out.sum())} trials held out")
         return dict(arrays), {"kind": fitted.kind, **described}
 
     def _fit_in_blocks(

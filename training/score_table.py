@@ -19,19 +19,19 @@ _CAUSES = {
 
 
 def remark(provenance: object) -> str:
-    """What must be said of scores besides, by the data's provenance: empty, or one sentence."""
+    """A caveat about the scores that follows from the data's provenance: empty, or one sentence."""
     kind = provenance.get("kind") if isinstance(provenance, dict) else None
     return _SIMULATED if isinstance(kind, str) and kind.startswith("simulated") else ""
 
 
 def table(scores: Scores, remark: str = "") -> str:
-    """Correlations of every feature from the whole responses and each region, and in brackets the shuffled bound."""
+    """Correlation of every feature from the whole responses and each region, in brackets that of shuffled pairings."""
     names = list(scores.features)
     rois = _regions(scores)
     whole = next((str(made.whole.n_values) for made in scores.features.values() if made.whole is not None), "")
     lines = [
         *_what(scores),
-        f"(in brackets what 95 % of {scores.n_shuffled} shuffled pairings stay below; * no better)",
+        f"(in brackets: 95th percentile of {scores.n_shuffled} shuffled pairings; * no better than that)",
         "",
         _row("region", "values", names),
         _row("all", whole, [_cell(scores.features[name], None) for name in names]),
@@ -46,9 +46,9 @@ def table(scores: Scores, remark: str = "") -> str:
     lines += [
         _row("dimensions", "", dimensions),
         "",
-        f"structure{_by(scores)}: all dimensions {chosen.mean:.3f}; the kept ones {chosen.kept_elsewhere:.3f} on folds "
-        "that did not choose them",
-        f"({chosen.kept:.3f} on those that did, which is too good: they were chosen for it)",
+        f"structure{_by(scores)}: all dimensions {chosen.mean:.3f}; selected dimensions {chosen.kept_elsewhere:.3f} "
+        "on folds not used to select them",
+        f"({chosen.kept:.3f} on the folds used to select them, which is biased upwards)",
         *([remark] if remark else []),
     ]
     return "\n".join(line.rstrip() for line in lines)
@@ -60,14 +60,14 @@ def _what(scores: Scores) -> list[str]:
     lines = []
     if len(own) < len(scores.features):
         lines += [
-            f"decoded against true values of held-out training trials: mean correlation over {scores.n_folds} folds",
-            "and over all dimensions",
+            "correlation of decoded with true values on held-out training trials, "
+            f"mean over {scores.n_folds} folds and all dimensions",
         ]
     if own:
         lines += [
-            f"{', '.join(own)}: mean correlation for the {max(own.values())} training pictures that the",
-            "decoder held out for validation, over the dimensions that it predicts: somewhat too good,",
-            "since these pictures also decided when its training stopped",
+            f"{', '.join(own)}: mean correlation on the {max(own.values())} training pictures that the",
+            "decoder held out for validation, over the dimensions that it predicts: somewhat optimistic,",
+            "because these pictures also decided when its training stopped",
         ]
     return lines
 
@@ -102,12 +102,12 @@ def warnings(scores: Scores) -> list[str]:
     whole = {name: made.whole for name, made in scores.features.items() if made.n_drawn > 0}
     poor = {name: score for name, score in whole.items() if score is not None and not score.better}
     found = [
-        f"warning: {name} is decoded no better than the null (correlation {_numbers(score)})"
+        f"warning: {name} is decoded no better than chance (correlation {_numbers(score)})"
         for name, score in poor.items()
     ]
     refused = [
-        f"warning: {name} could not be scored, since its decoder refused the training part of a fold: give it a larger "
-        "penalty"
+        f"warning: {name} could not be scored, because its decoder could not be fitted to a fold's training part: "
+        "give it a larger penalty"
         for name, score in whole.items()
         if score is None
     ]
@@ -117,13 +117,13 @@ def warnings(scores: Scores) -> list[str]:
     else:
         found = [f"{line}: {_CAUSES[name]}" for name, line in zip(poor, found, strict=True)]
     return [*found, *refused] + [
-        f"warning: {name} is the same for every training stimulus, so it will be decoded as that for every picture"
+        f"warning: {name} is the same for every training stimulus, so its decoder gives that constant for every trial"
         for name in constant
     ]
 
 
 def _numbers(score: Score) -> str:
-    return f"{score.correlation:.3f}, 95 % of shuffled pairings stay below {score.shuffled_95:.3f}"
+    return f"{score.correlation:.3f}, 95th percentile of shuffled pairings {score.shuffled_95:.3f}"
 
 
 _BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70
@@ -144,9 +144,9 @@ def figure(scores: Scores, remark: str = "") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12" role="img">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        '<text x="10" y="20" font-size="14">Decoded against true values, held-out training trials</text>',
-        f'<text x="10" y="38" fill="#555">bars: mean correlation over {over}; '
-        "red mark: 95 % of shuffled pairings stay below</text>",
+        '<text x="10" y="20" font-size="14">Correlation of decoded with true values, held-out training trials</text>',
+        f'<text x="10" y="38" fill="#555">bars: mean over {over}; '
+        "red mark: 95th percentile of shuffled pairings</text>",
     ]
     if remark:
         parts.append(f'<text x="10" y="{height - 14}" fill="#555">{escape(remark)}</text>')

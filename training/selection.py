@@ -205,10 +205,10 @@ def fold_correlations(
             work = None  # one fold's responses at a time
             work = _Fold(number, trials, fold == number)
 
-        def told(n: int, _of: int, before: int = done) -> None:
+        def on_progress(n: int, _of: int, before: int = done) -> None:
             report(before + n)
 
-        found = work.score(features[:, start:stop], decoder, n_threads, told)
+        found = work.score(features[:, start:stop], decoder, n_threads, on_progress)
         scores[number, start:stop] = found
         if parts is not None:
             parts.keep(_part(number, start), {"score": found})

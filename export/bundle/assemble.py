@@ -33,7 +33,7 @@ from .keeping import keep_built
 from .manifest import describe_checkpoint, describe_format, describe_specs, list_files
 from .placement import check_out, in_place_of
 
-# The folder of what failed: its marker says that an export may write there.
+# The folder of failed graphs: its marker says that an export may write there.
 KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
 
 
@@ -53,7 +53,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
 ) -> Bundle:
     """Export, verify, and put the bundle in place: whole, or what was there before.
 
-    Everything that is given is looked at before the networks are opened, which may be a download.
+    All arguments are checked before the networks are opened, which may be a download.
 
     Parameters
     ----------
@@ -100,17 +100,17 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
         for note in opened[0].notes:
             say(note)
         with in_place_of(out, force=force) as place:
-            told, folder = progress or _silent, place.draft
-            draft = _drafted(fitted, opened, settings, trials, folder, told, say)
+            report, folder = progress or _silent, place.draft
+            draft = _drafted(fitted, opened, settings, trials, folder, report, say)
             give_back()
-            _Gate(fitted, draft, settings, folder, told).run()
+            _Gate(fitted, draft, settings, folder, report).run()
             if place.old is not None:
                 keep_built(place.old, folder, say, out=out, rebuilt=rebuilt)
             if place.unknown is not None:
-                say(f"engines that were built for the bundle there are not kept: {place.unknown.partition(': ')[0]}")
+                say(f"engines built for the existing bundle are not kept: {place.unknown.partition(': ')[0]}")
             if finish is not None:
                 finish(folder)
-            Bundle.open(folder)  # what a reader would refuse is never put in place
+            Bundle.open(folder)  # a bundle that cannot be opened is never put in place
     return Bundle.open(out)
 
 
@@ -222,15 +222,15 @@ class _Gate:
         failure = failed(name, written.precision, str(found.reason))
         if self._settings.keep_failed is None:
             raise failure
-        told = {"reason": found.reason, "parity": found.parity}
+        record = {"reason": found.reason, "parity": found.parity}
         with _keeping(self._settings.keep_failed):
             self._keep_graph(written.path)
-            write_json(self._settings.keep_failed / f"{written.path.name}.json", told)
+            write_json(self._settings.keep_failed / f"{written.path.name}.json", record)
         written.path.unlink()
         self._failures.append(failure)
 
     def _keep_graph(self, path: Path) -> None:
-        """Put a graph with its weights into the folder of what failed, where an earlier export may have put it."""
+        """Save a graph with its weights in the folder of failed graphs, replacing one of an earlier export."""
         kept = self._settings.keep_failed
         assert kept is not None
         if not (kept / KEPT_MARKER).is_file():
@@ -258,12 +258,12 @@ class _Gate:
             found = engine_pictures(self._folder, trials.responses, precision, self._settings.threads)
             if found is None:
                 continue
-            compared = end_to_end(found, expected, trials.seen, self._draft.embed, precision)
+            compared = end_to_end(found, expected, trials.stimuli, self._draft.embed, precision)
             self._progress(f"comparing pictures in {precision}", 1, 1)
             if compared.reason is not None:
                 self._keep_pictures(precision, found)
                 raise failed("pictures of stage 1", precision, compared.reason)
-            pictures[precision] = compared.figures
+            pictures[precision] = compared.metrics
         return pictures
 
     def _keep_pictures(self, precision: str, found: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every graph of a bundle, written and not yet verified, with what PyTorch says of its inputs.
+"""Every graph of a bundle, written and not yet verified, with the reference outputs of PyTorch.
 
 All that needs the networks is done here. Afterwards they are let go: engines of gigabytes are opened in their place.
 """
@@ -22,6 +22,7 @@ from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.errors import InputError
+from ...runtime.features import FEATURES
 from ...runtime.models.models import Models
 from ..graphs.base import NETWORK_GRAPHS, network_graph
 from ..graphs.decode import decode_model, decode_specs
@@ -30,7 +31,7 @@ from ..onnx.convert import export_network, prepare
 from ..onnx.network_graph import NetworkGraph
 from ..onnx.weights import WeightStore
 from ..precision.variants import HALVES, in_precision
-from ..settings import DECODE_TARGETS, SMALL_PICTURE_PX, ExportSettings
+from ..settings import SMALL_PICTURE_PX, ExportSettings
 from ..verify.gate import Case, expected_cases
 from ..verify.material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
 from ..verify.pictures import SEED
@@ -168,7 +169,7 @@ def graph_names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
     InputError
         The checkpoint has no such decoder.
     """
-    decoders = [DECODE + target for target in DECODE_TARGETS if target in checkpoint.shapes]
+    decoders = [DECODE + feature for feature in FEATURES if feature in checkpoint.shapes]
     known = [*decoders, *NETWORK_GRAPHS]
     wanted = known if settings.graphs is None else settings.graphs
     missing = [name for name in wanted if name not in known]

@@ -1,4 +1,4 @@
-"""What is in a bundle, for people."""
+"""A description of what a bundle holds, for people to read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ...runtime.errors import MindDiffuserError, shown
 
 
 def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
-    """Lines about a bundle: lineage, graphs with sizes and figures, and what it will run on here.
+    """Lines about a bundle: lineage, graphs with sizes and errors, and what it can run on here.
 
     Parameters
     ----------
     trust
-        Whose plans would run; None: nobody's. None is loaded.
+        Which plans count as trusted; None: no plan. Nothing is loaded.
 
     Raises
     ------
@@ -50,49 +50,49 @@ def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
         for variant in graph.variants:
             yield f"    {_variant(variant)}"
     yield "pictures against PyTorch"
-    for precision, figures in bundle.manifest["end_to_end"].items():
-        yield f"  {_text(precision)}: {_pictures(figures)}"
+    for precision, metrics in bundle.manifest["end_to_end"].items():
+        yield f"  {_text(precision)}: {_pictures(metrics)}"
     yield "runs on"
     yield from (f"  {line}" for line in _here(bundle, Machine(trust)))
 
 
 def _variant(variant: Variant) -> str:
     worst, jump = _most(variant.parity, "worst"), _most(variant.parity, "jump")
-    told = [f"{variant.target} {variant.precision}", _bytes(variant.file.stat().st_size)]
-    told += [f"opset {variant.opset}"] if variant.target == "onnx" else []
-    told += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
-    told += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
-    told += [f"clamped pixels may make {jump:.2g} of it"] if worst is not None and jump is not None else []
-    told += [f"{len(variant.precision_map)} layers kept wider"] if variant.precision_map else []
+    parts = [f"{variant.target} {variant.precision}", _bytes(variant.file.stat().st_size)]
+    parts += [f"opset {variant.opset}"] if variant.target == "onnx" else []
+    parts += [f"batch {variant.batch_sizes[0]} to {variant.batch_sizes[-1]}"] if variant.batch_sizes else []
+    parts += [f"worst error {worst:.2g}"] if worst is not None else [_text(variant.parity.get("verified"))]
+    parts += [f"of which clamped pixels may account for {jump:.2g}"] if worst is not None and jump is not None else []
+    parts += [f"{len(variant.precision_map)} layers kept in float32"] if variant.precision_map else []
     gpu = variant.builder.get("gpu")
-    told += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []
-    return ", ".join(part for part in told if part)
+    parts += [f"for {_text(gpu)}"] if isinstance(gpu, str) else []
+    return ", ".join(part for part in parts if part)
 
 
-def _most(parity: dict[str, Any], figure: str) -> float | None:
-    """The largest of a figure over tensors and kinds of input."""
+def _most(parity: dict[str, Any], measure: str) -> float | None:
+    """The largest value of one measure over tensors and kinds of input."""
     inputs = parity.get("inputs")
     if not isinstance(inputs, dict):
         return None
     parts = [part for tensors in inputs.values() if isinstance(tensors, dict) for part in tensors.values()]
-    found = [_number(part.get(figure)) for part in parts if isinstance(part, dict)]
+    found = [_number(part.get(measure)) for part in parts if isinstance(part, dict)]
     return max((value for value in found if value is not None), default=None)
 
 
-def _pictures(figures: Any) -> str:
-    if not isinstance(figures, dict):
+def _pictures(metrics: Any) -> str:
+    if not isinstance(metrics, dict):
         return "not compared"
-    level = _number(figures.get("psnr_db"))
-    told = [] if level is None else [f"PSNR {level:.1f} dB"]
-    differences = figures.get("differences")
+    level = _number(metrics.get("psnr_db"))
+    parts = [] if level is None else [f"PSNR {level:.1f} dB"]
+    differences = metrics.get("differences")
     if isinstance(differences, dict):
         known = {name: _number(value) for name, value in differences.items()}
-        told += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
-    return ", ".join(told) or "not compared"
+        parts += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
+    return ", ".join(parts) or "not compared"
 
 
 def _number(value: Any) -> float | None:
-    """A figure from a stranger, or None where it is none."""
+    """A finite number from an untrusted manifest, or None."""
     try:
         number = float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
@@ -101,7 +101,7 @@ def _number(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str:
-    """A text from a stranger without anything that a terminal would obey."""
+    """A text from an untrusted manifest, without control characters."""
     return shown(value).strip("'\"") if value is not None else "?"
 
 
@@ -116,8 +116,8 @@ def _here(bundle: Bundle, machine: Machine) -> Iterator[str]:
         ("md-reconstruct run", [*STAGE_1, *STAGE_2, *optional]),
     ):
         missing = [name for name in graphs if name not in bundle.graphs]
-        told = f"no, it lacks {', '.join(missing)}" if missing else _auto(bundle, machine, graphs)
-        yield f"{what}: {told}"
+        answer = f"no, it lacks {', '.join(missing)}" if missing else _auto(bundle, machine, graphs)
+        yield f"{what}: {answer}"
 
 
 def _auto(bundle: Bundle, machine: Machine, graphs: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Engines that were built for an old bundle and still fit the new one are carried over: nobody builds them again."""
+"""Engines that were built for the old bundle and still fit the new one are carried over, not built again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...runtime.files import read_json, write_json
 def keep_built(
     old: Bundle, draft: Path, say: Callable[[str], None], *, out: Path, rebuilt: Collection[str] = ()
 ) -> None:
-    """Carry over the built engines whose ONNX graphs are the same, bit for bit; those that go are named.
+    """Carry over the built engines whose ONNX graphs are the same, bit for bit; those that are removed are named.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def keep_built(
         targets = sorted({v.target for v in gone})
         commands = ", and ".join(f"md-export build {shlex.quote(str(out))} --target {target}" for target in targets)
         say(
-            f"the graphs of these engines changed, or they are damaged, and they are taken out: {_names(gone)}; build "
+            f"these engines are removed, because their graphs changed or they are damaged: {_names(gone)}; build "
             f"those that are still wanted with {commands}"
         )
 

@@ -83,7 +83,7 @@ def _checked(out: Path, *, force: bool) -> Path | None:
         return None
     content = _manifest(out)
     if content.get("format") != f"minddiffuser-{KIND}":
-        raise FileError(f"{out} is there and is no bundle: give another --out folder")
+        raise FileError(f"{out} exists and is not a bundle: give another --out folder")
     _refuse_strangers(out, content["files"])
     if not force:
         raise FileError(
@@ -93,7 +93,7 @@ def _checked(out: Path, *, force: bool) -> Path | None:
 
 
 def _manifest(out: Path) -> dict[str, Any]:
-    """What tells a bundle's own files from others; nothing where there is no manifest."""
+    """What identifies a bundle's own files; nothing where there is no manifest."""
     path = out / MANIFEST
     if not path.is_file():
         return {}
@@ -103,7 +103,7 @@ def _manifest(out: Path) -> dict[str, Any]:
         content = {"format": f"minddiffuser-{KIND}"}
     if content.get("format") == f"minddiffuser-{KIND}" and not isinstance(content.get("files"), dict):
         raise FileError(
-            f"{path} is damaged, and nobody can say which files in that folder are a bundle's: move the folder away, "
+            f"{path} is damaged, so the bundle's own files in that folder cannot be identified: move the folder away, "
             "or give another --out folder"
         )
     return content
@@ -117,7 +117,7 @@ def _with_built(out: Path) -> str:
 
 
 def _described(out: Path) -> Bundle | str:
-    """A bundle as its manifest describes it, or in one sentence why nobody can say."""
+    """A bundle as its manifest describes it, or one sentence on why that is unknown."""
     try:
         return Bundle.described(out)
     except FileError as error:
@@ -138,7 +138,7 @@ def _refuse_strangers(out: Path, listed: Collection[str]) -> None:
         known = name in listed or name == MANIFEST or is_left(path) or is_built(out, path)
         if not known and (path.is_symlink() or not path.is_dir()):
             raise FileError(
-                f"{out} holds {name}, which is not of the bundle there and would be lost: move it away, or give "
+                f"{out} holds {name}, which is not part of the bundle there and would be lost: move it away, or give "
                 "another --out folder"
             )
 

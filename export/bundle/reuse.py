@@ -1,7 +1,7 @@
-"""Graphs of networks that another bundle holds already: taken from there instead of being traced again.
+"""Graphs of networks that another bundle holds already are reused instead of being traced again.
 
 Tracing gradients takes most of an export, and its result depends on the networks, the layer preset and the libraries
-alone. What is taken is verified against PyTorch as what is traced.
+alone. Reused graphs are verified against PyTorch like traced ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reused:
         What the graphs must have been made for: the models, the layers of the structure, and whether gradients know
         the semantic term.
     say
-        Receives one line where the bundle is of something else.
+        Receives one line where the bundle was made for something else.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class Reused:
         held |= {"models": bundle.models_hash, "layers": bundle.preset, "semantic term": "semantic" in bundle.shapes}
         differing = [name for name in wanted if held.get(name) != wanted[name]]
         if differing:
-            say(f"no graph is taken from {folder}, which was made with other {', '.join(differing)}")
+            say(f"no graphs are reused from {folder}, which was made with different {', '.join(differing)}")
             return
         for name, graph in bundle.graphs.items():
             found = [v.file for v in graph.variants if (v.target, v.precision) == ("onnx", "fp32")]

@@ -1,4 +1,4 @@
-"""Reverse mode as a function: the value, and a way back from its slopes to those of its inputs."""
+"""Reverse mode as a function: the value, and a function that pulls gradients back to its inputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def vjp(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, Callable[..
     Returns
     -------
     value : tensor or tuple of tensors
-    pull_back : function of one slope per tensor of `value`, None where it is zero; gives one slope per input
+    pull_back : function of one gradient per tensor of `value`, None where it is zero; gives one gradient per input
     """
     leaves = [array.detach().requires_grad_() for array in inputs]
     with torch.enable_grad():
         value = function(*leaves)
     values = value if isinstance(value, tuple) else (value,)
 
-    def pull_back(*slopes: Tensor | None) -> tuple[Tensor, ...]:
-        given = [(v, slope) for v, slope in zip(values, slopes, strict=True) if slope is not None]
-        return torch.autograd.grad([v for v, _ in given], leaves, [slope for _, slope in given])
+    def pull_back(*gradients: Tensor | None) -> tuple[Tensor, ...]:
+        given = [(v, gradient) for v, gradient in zip(values, gradients, strict=True) if gradient is not None]
+        return torch.autograd.grad([v for v, _ in given], leaves, [gradient for _, gradient in given])
 
     detached = tuple(v.detach() for v in values)
     return detached if isinstance(value, tuple) else detached[0], pull_back

@@ -43,9 +43,9 @@ def _structural(features: Callable[..., Any]) -> Callable[..., Any]:
     def gradient(latent: Tensor, target: Tensor, mask: Tensor, layer_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (structure, image), pull_back = vjp(features, latent)
         loss, pull_loss = vjp(lambda s: structural_loss(s, target, mask, layer_weights), structure)
-        (slope,) = pull_loss(torch.ones_like(loss))
-        scale = unit_scale(slope)
-        (back,) = pull_back(slope / _like(scale, slope), None)
+        (at_structure,) = pull_loss(torch.ones_like(loss))
+        scale = unit_scale(at_structure)
+        (back,) = pull_back(at_structure / _like(scale, at_structure), None)
         return loss, back * _like(scale, back), image
 
     return gradient
@@ -67,9 +67,9 @@ def _with_semantic(features: Callable[..., Any]) -> Callable[..., Any]:
             return loss + semantic_weight * semantic_loss(t, semantic_target)  # type: ignore[no-any-return]
 
         loss, pull_loss = vjp(total, structure, token)
-        slope, token_slope = pull_loss(torch.ones_like(loss))
-        scale = torch.maximum(unit_scale(slope), unit_scale(token_slope))
-        (back,) = pull_back(slope / _like(scale, slope), token_slope / _like(scale, token_slope), None)
+        at_structure, at_token = pull_loss(torch.ones_like(loss))
+        scale = torch.maximum(unit_scale(at_structure), unit_scale(at_token))
+        (back,) = pull_back(at_structure / _like(scale, at_structure), at_token / _like(scale, at_token), None)
         return loss, back * _like(scale, back), image
 
     return gradient

@@ -199,7 +199,7 @@ def _group_norm(
 
 
 def _group_norm_backward(  # noqa: PLR0913 (the operator's own arguments)
-    slope: Tensor,
+    gradient: Tensor,
     given: Tensor,
     mean: Tensor,
     rstd: Tensor,
@@ -213,7 +213,7 @@ def _group_norm_backward(  # noqa: PLR0913 (the operator's own arguments)
     _only_the_input(output_mask)
     shape = (given.shape[0], groups, int(channels) // groups * int(pixels))
     normal = (given.reshape(shape) - mean) * rstd
-    scaled = (slope * weight.reshape(-1, *[1] * (given.ndim - 2))).reshape(shape)
+    scaled = (gradient * weight.reshape(-1, *[1] * (given.ndim - 2))).reshape(shape)
     return _through(scaled, normal, rstd).reshape(given.shape).contiguous(), None, None
 
 
@@ -229,7 +229,7 @@ def _layer_norm(
 
 
 def _layer_norm_backward(
-    slope: Tensor,
+    gradient: Tensor,
     given: Tensor,
     shape: Sequence[Any],
     mean: Tensor,
@@ -239,7 +239,7 @@ def _layer_norm_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, None, None]:
     _only_the_input(output_mask)
-    scaled = slope if weight is None else slope * weight
+    scaled = gradient if weight is None else gradient * weight
     return _through(scaled, (given - mean) * rstd, rstd).contiguous(), None, None
 
 
@@ -252,7 +252,7 @@ def _normal(rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _through(scaled: Tensor, normal: Tensor, rstd: Tensor) -> Tensor:
-    """The slope before a normalisation over the last axis, from the slope after it."""
+    """The gradient at the input of a normalisation over the last axis, from that at its output."""
     along = normal * (scaled * normal).mean(-1, keepdim=True)
     return (scaled - (along + scaled.mean(-1, keepdim=True))) * rstd
 
@@ -261,10 +261,10 @@ def _silu(given: Tensor) -> Tensor:
     return given * torch.sigmoid(given)
 
 
-def _silu_backward(slope: Tensor, given: Tensor) -> Tensor:
+def _silu_backward(gradient: Tensor, given: Tensor) -> Tensor:
     gate = torch.sigmoid(given)
     out = given * gate
-    return slope * (gate * (1 - out) + out)
+    return gradient * (gate * (1 - out) + out)
 
 
 def _power(given: Tensor, exponent: float) -> Tensor:

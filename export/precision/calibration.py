@@ -1,4 +1,4 @@
-"""How far int8 shall reach for each activation, from real inputs."""
+"""The range that int8 covers for each activation, from real inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def peaks_of(
     *,
     threads: int,
 ) -> dict[str, float]:
-    """The size up to which int8 shall tell numbers apart, as ONNX Runtime computes it; larger ones are clipped.
+    """The magnitude that int8 covers, as ONNX Runtime computes it; larger numbers are clipped.
 
     Parameters
     ----------

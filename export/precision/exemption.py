@@ -1,4 +1,4 @@
-"""One line of a precision map: a layer that stays in float32, and the figure that forced it."""
+"""One line of a precision map: a layer that stays in float32, and the measurement that decided it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Exemption(TypedDict):
     layer : name of the node.
     operator : its ONNX operator.
     tensor : the input or output that broke the rule.
-    rule : "overflow" (too large for the type, or NaN or infinite already in float32: then the figure is the number of
+    rule : "overflow" (too large for the type, or NaN or infinite already in float32: then `measured` is the number of
         such elements and the limit 0), "rounding" (too many digits lost), "operator" (ONNX or TensorRT has no such
-        kernel; figure and limit are 0) or "quantisation" (too much lost in int8).
-    figure : what was measured.
+        kernel; `measured` and `limit` are 0) or "quantisation" (too much lost in int8).
+    measured : what was measured, in the terms of the rule.
     limit : what the rule allows.
     """
 
@@ -26,5 +26,5 @@ class Exemption(TypedDict):
     operator: str
     tensor: str
     rule: Rule
-    figure: float
+    measured: float
     limit: float

@@ -64,9 +64,9 @@ class Quantised:
     Attributes
     ----------
     model : the graph with QuantizeLinear and DequantizeLinear in it.
-    exemptions : layers left in float32, the worst first; the limit of each is the figure of the worst layer in int8.
+    exemptions : layers left in float32, the worst first; the limit of each is the loss of the worst layer in int8.
     error : largest relative error of an output, over the calibration batches.
-    held : whether that is within the tolerance. If not, the budget has ended first.
+    held : whether that is within the tolerance; if not, the budget was used up first.
     layers : names of the layers in int8.
     """
 
@@ -249,7 +249,7 @@ def _exemptions(ranked: Sequence[Layer], count: int, losses: Mapping[str, float]
             operator=layer.node.op_type,
             tensor=layer.made,
             rule="quantisation",
-            figure=losses[layer.name],
+            measured=losses[layer.name],
             limit=limit,
         )
         for layer in ranked[:count]

@@ -27,7 +27,7 @@ HANDS_ON = frozenset(
 
 @dataclass(frozen=True)
 class Range:
-    """What one float32 tensor was seen to hold, over all batches.
+    """What one float32 tensor held, over all batches.
 
     Attributes
     ----------
@@ -145,7 +145,9 @@ def _made_from_rounded(bench: Bench, node: NodeProto, output: str, types: Mappin
     for given in filter(None, node.input):
         if types[given] == FLOAT and given not in rounded:
             loss = _rounding(bench, bench.up_to(given, half.maximum), half)
-            rounded[given] = bench.node("Sub", given, loss)  # what does not fit stays: its size is judged apart
+            rounded[given] = bench.node(
+                "Sub", given, loss
+            )  # what does not fit stays: its magnitude has a rule of its own
     twin.input[:] = [rounded.get(given, given) for given in node.input]
     twin.output[:] = [made and bench.name() for made in node.output]
     bench.nodes.append(twin)
@@ -159,11 +161,11 @@ def _range_of(read: Array, halves: Sequence[Half]) -> Range:
     per_half = read[:, 4:].reshape(len(read), len(halves), -1) if halves else read[:, :0]
     rounding, carried = {}, {}
     for index, half in enumerate(halves):
-        figures = per_half[:, index]
-        rounding[half.precision] = _ratio(figures[:, 1] @ squares, figures[:, 0] @ squares)
-        if figures.shape[1] == 4:
-            broken = bool(np.any(figures[:, 3] > amiss))
-            carried[half.precision] = np.inf if broken else _ratio(figures[:, 2] @ squares, energy @ squares)
+        sums = per_half[:, index]
+        rounding[half.precision] = _ratio(sums[:, 1] @ squares, sums[:, 0] @ squares)
+        if sums.shape[1] == 4:
+            broken = bool(np.any(sums[:, 3] > amiss))
+            carried[half.precision] = np.inf if broken else _ratio(sums[:, 2] @ squares, energy @ squares)
     finite = max(float((size - amiss).sum()), 1.0)
     return Range(
         peak=float(peak.max()),
@@ -181,7 +183,7 @@ def _ratio(lost: float, whole: float) -> float:
 
 
 def _range_of_weight(array: Array, halves: Sequence[Half]) -> Range:
-    """The same figures of a constant, which needs no run."""
+    """The same measurements of a constant, which needs no run."""
     finite = np.where(np.isfinite(array), array, 0).ravel()
     peak = float(np.abs(finite).max(initial=0.0))
     rounding = {}

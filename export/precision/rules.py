@@ -23,8 +23,8 @@ class PrecisionRules:
     Attributes
     ----------
     overflow_limit : float
-        Largest size that a tensor may have been seen to reach in float16, half of the largest that float16 holds: the
-        probe has seen a sample, and another trial may well reach twice as far. bfloat16 has float32's exponent and
+        Largest magnitude that the probe may find in a float16 tensor, half of the largest that float16 holds: the
+        probe sees a sample, and another trial may well reach twice as far. bfloat16 has float32's exponent and
         cannot overflow.
     rounding_limit : float
         Most that storing a tensor may cost, as a multiple of the type's unit (2^-11 for float16, 2^-8 for bfloat16).
@@ -52,18 +52,18 @@ class _Broken:
 
     tensor: str
     rule: Rule
-    figure: float
+    measured: float
     limit: float
 
     @property
     def times(self) -> float:
-        return self.figure / self.limit if self.limit else float("inf")
+        return self.measured / self.limit if self.limit else float("inf")
 
 
 def decide(
     ranges: Mapping[str, Range], model: ModelProto, precision: str, rules: PrecisionRules | None = None
 ) -> list[Exemption]:
-    """The layers of a model that must stay in float32, in the graph's order, one entry each with its worst figure.
+    """The layers of a model that must stay in float32, in the graph's order, one entry each with its worst measurement.
 
     A layer stays when a tensor that it takes or makes breaks a rule in itself (too large, too small), when it loses
     too much because of what it takes, or when ONNX or TensorRT has no such layer in 16 bits. In the second case the
@@ -93,22 +93,22 @@ def decide(
     found: dict[str, list[_Broken]] = {}
     makers = {name: node for node in model.graph.node for name in node.output if name}
     for node in model.graph.node:
-        told = found.setdefault(layer_name(node), [])
+        reasons = found.setdefault(layer_name(node), [])
         barred = forbidden(node, types, opset, half)
         if barred is not None:
-            told.append(_Broken(barred, "operator", 0.0, 0.0))
+            reasons.append(_Broken(barred, "operator", 0.0, 0.0))
         for name in dict.fromkeys(name for name in (*node.input, *node.output) if name and types[name] == FLOAT):
-            told += _of_tensor(name, _range(ranges, name, half), half, rules, constant=name in weights)
-        explained = any(broken.tensor in node.input for broken in told)
+            reasons += _of_tensor(name, _range(ranges, name, half), half, rules, constant=name in weights)
+        explained = any(broken.tensor in node.input for broken in reasons)
         for broken in _of_layer(node, ranges, half, rules):
-            told.append(broken)
+            reasons.append(broken)
             if explained:  # an input that stays in float32 for its own sake is what was lost: the others may round
                 continue
             for maker, tensor in _makers_of_inputs(node, makers, types):
                 found.setdefault(layer_name(maker), []).append(
-                    _Broken(tensor, broken.rule, broken.figure, broken.limit)
+                    _Broken(tensor, broken.rule, broken.measured, broken.limit)
                 )
-    return [_entry(node, told) for node in model.graph.node if (told := found[layer_name(node)])]
+    return [_entry(node, reasons) for node in model.graph.node if (reasons := found[layer_name(node)])]
 
 
 def _range(ranges: Mapping[str, Range], name: str, half: Half) -> Range | None:
@@ -120,25 +120,25 @@ def _range(ranges: Mapping[str, Range], name: str, half: Half) -> Range | None:
 
 
 def _of_tensor(
-    name: str, seen: Range | None, half: Half, rules: PrecisionRules, *, constant: bool
+    name: str, held: Range | None, half: Half, rules: PrecisionRules, *, constant: bool
 ) -> Iterator[_Broken]:
-    if seen is None:
+    if held is None:
         return
-    if seen.amiss and not constant:  # an infinite constant is a mask, and as infinite in 16 bits
-        yield _Broken(name, "overflow", float(seen.amiss), 0.0)
-    if half is FP16 and seen.peak > rules.overflow_limit:
-        yield _Broken(name, "overflow", seen.peak, rules.overflow_limit)
+    if held.amiss and not constant:  # an infinite constant is a mask, and as infinite in 16 bits
+        yield _Broken(name, "overflow", float(held.amiss), 0.0)
+    if half is FP16 and held.peak > rules.overflow_limit:
+        yield _Broken(name, "overflow", held.peak, rules.overflow_limit)
     limit = rules.rounding_limit * half.unit
-    if seen.rounding[half.precision] > limit:
-        yield _Broken(name, "rounding", min(seen.rounding[half.precision], sys.float_info.max), limit)
+    if held.rounding[half.precision] > limit:
+        yield _Broken(name, "rounding", min(held.rounding[half.precision], sys.float_info.max), limit)
 
 
 def _of_layer(node: NodeProto, ranges: Mapping[str, Range], half: Half, rules: PrecisionRules) -> Iterator[_Broken]:
     limit = rules.carried_limit * half.unit
     for name in node.output:
-        figure = ranges[name].carried.get(half.precision, 0.0) if name in ranges else 0.0
-        if figure > limit:
-            yield _Broken(name, "rounding", min(figure, sys.float_info.max), limit)
+        lost = ranges[name].carried.get(half.precision, 0.0) if name in ranges else 0.0
+        if lost > limit:
+            yield _Broken(name, "rounding", min(lost, sys.float_info.max), limit)
 
 
 def _makers_of_inputs(
@@ -157,13 +157,13 @@ def _makers_of_inputs(
             waiting += [given for given in maker.input if given and types[given] == FLOAT]
 
 
-def _entry(node: NodeProto, told: Sequence[_Broken]) -> Exemption:
-    worst = max(told, key=lambda broken: (broken.rule == "operator", broken.times))
+def _entry(node: NodeProto, reasons: Sequence[_Broken]) -> Exemption:
+    worst = max(reasons, key=lambda broken: (broken.rule == "operator", broken.times))
     return Exemption(
         layer=layer_name(node),
         operator=node.op_type,
         tensor=worst.tensor,
         rule=worst.rule,
-        figure=worst.figure,
+        measured=worst.measured,
         limit=worst.limit,
     )

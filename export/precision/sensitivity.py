@@ -1,4 +1,4 @@
-"""What each layer alone costs in int8: the figure by which layers are exempted."""
+"""What each layer alone costs in int8: by which layers are exempted."""
 
 from __future__ import annotations
 

@@ -167,16 +167,16 @@ class _Conversion:
         self.nodes.append(changed)
 
     def _set_type(self, node: NodeProto) -> None:
-        """Turn the attributes that tell the type of a node's output."""
-        told = False
+        """Change the attributes that state the type of a node's output."""
+        stated = False
         for attribute in node.attribute:
             if attribute.name in TYPE_ATTRIBUTES and attribute.i == FLOAT:
-                attribute.i, told = self.half.element, True
+                attribute.i, stated = self.half.element, True
             if node.op_type == "ConstantOfShape" and attribute.name == "value":
                 array = self.half.rounded(np.asarray(numpy_helper.to_array(attribute.t)), node.output[0])
                 attribute.t.CopyFrom(raw_tensor(attribute.t.name, self.half.element, array))
-                told = True
-        if told or node.op_type not in MAKES_FLOAT32:
+                stated = True
+        if stated or node.op_type not in MAKES_FLOAT32:
             return
         if node.op_type == "ConstantOfShape":
             zero = raw_tensor("", self.half.element, np.zeros(1, self.half.numpy))
@@ -185,7 +185,7 @@ class _Conversion:
             node.attribute.append(helper.make_attribute("dtype", self.half.element))
 
     def _values(self) -> list[ValueInfoProto]:
-        """What the source knew of shapes, for each form that is left; inputs and outputs tell theirs already."""
+        """What the source knew of shapes, for each form that is left; inputs and outputs state theirs already."""
         values = []
         for value in self.source.graph.value_info:
             if value.name in self.made or not self._is_float(value.name):

@@ -1,4 +1,4 @@
-"""One graph in each precision: what is converted, what stays in float32, and by which measured figure."""
+"""One graph in each precision: what is converted, what stays in float32, and the measurement that decides it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from . import CalibrationSettings, NothingToQuantise, calibrated, convert, decid
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
-# What int8 does to each graph (docs/engines.md has the figures): of decoders only the weights are stored so, since they
+# What int8 does to each graph (docs/engines.md has the numbers): of decoders only the weights are stored so, since they
 # cost little to run; transformers' products are quantised as they run; convolutions by calibration. Gradients stay in
-# float32: their weights are used in two layouts, so nothing gets smaller, and the slope of a rounding is zero.
+# float32: their weights are used in two layouts, so nothing gets smaller, and the gradient of rounding is zero.
 INT8_ROUTES = {"decode": "weights", "clip_structure": "dynamic", "denoise": "dynamic", "vae_decode": "calibrated"}
 
 

@@ -330,7 +330,7 @@ def _with(
 def _verified(
     bundle: Bundle, source: Variant, entry: Mapping[str, Any], files: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Figures of a new engine that is not in the manifest yet; None where it does not run here."""
+    """Parity of a new engine that is not in the manifest yet; None where it does not run here."""
     variant = replace(
         source,
         target=entry["target"],

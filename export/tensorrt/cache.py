@@ -27,7 +27,7 @@ def load_cache(config: Any, path: Path) -> Any:
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
-    raise InputError(f"TensorRT takes no timing cache at {path}: leave timing_cache out")
+    raise InputError(f"TensorRT rejects the timing cache at {path}: leave timing_cache out")
 
 
 def save_cache(cache: Any, path: Path) -> None:

@@ -76,7 +76,7 @@ def _refusal(problems: list[Any], onnx_path: Path, label: str) -> str:
     problem = next((one for one in problems if one.node_operator()), problems[0])
     code = problem.code().name.lower().replace("_", " ")
     said = " ".join(problem.desc().split())
-    # A failed check without words of its own is told as its condition.
+    # A failed check without words of its own is reported as its condition.
     why = code if said in ("", "false") else f"{code}: {said}"
     if not problem.node_operator():
         return f"{label} refuses {onnx_path} ({why}): {advice}"
@@ -113,7 +113,7 @@ def add_profile(builder: Any, config: Any, network: Any, sizes: Mapping[str, Siz
         inputs[tensor.name] = {**described, **dict(zip(("min", "opt", "max"), ends, strict=True))}
         if any(isinstance(size, str) for size in shape):
             profile.set_shape(tensor.name, *map(tuple, ends))
-    free = any(isinstance(size, str) for told in inputs.values() for size in told["shape"])
+    free = any(isinstance(size, str) for spec in inputs.values() for size in spec["shape"])
     if free and (not profile or config.add_optimization_profile(profile) < 0):
         raise InputError(f"TensorRT refuses the profile {dict(sizes)}: give other sizes for the free dimensions")
     outputs = {

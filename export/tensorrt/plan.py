@@ -221,18 +221,18 @@ def _writer_of(trt: Any, file: Any) -> Any:
     return Writer()
 
 
-def _failure(onnx_path: Path, told: str, settings: TrtSettings, gpu: Gpu | None) -> TrtFailure:
+def _failure(onnx_path: Path, reason: str, settings: TrtSettings, gpu: Gpu | None) -> TrtFailure:
     label = LIBRARIES[settings.target].label
-    if is_memory(told):
+    if is_memory(reason):
         return TrtFailure(
-            f"{label} ran out of memory while it built {onnx_path} ({told}): close other programs, "
+            f"{label} ran out of memory while it built {onnx_path} ({reason}): close other programs, "
             "or build with a smaller batch, a lower optimization level or a smaller workspace"
         )
-    if "workspace" in told:
-        return TrtFailure(f"{label} cannot build {onnx_path} ({told}): give more workspace_bytes")
+    if "workspace" in reason:
+        return TrtFailure(f"{label} cannot build {onnx_path} ({reason}): give more workspace_bytes")
     if settings.refit == "strip" and gpu is None:
         return TrtFailure(
-            f"{label} cannot build {onnx_path} without its weights on a machine without a GPU ({told}): "
+            f"{label} cannot build {onnx_path} without its weights on a machine without a GPU ({reason}): "
             "use refit 'none', or build on a machine with one"
         )
-    return TrtFailure(f"{label} cannot build {onnx_path} ({told}): try another optimization level or precision")
+    return TrtFailure(f"{label} cannot build {onnx_path} ({reason}): try another optimization level or precision")

@@ -1,4 +1,4 @@
-"""What a TensorRT build tells while it runs, and how it is stopped."""
+"""Progress of a TensorRT build while it runs, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Fraction:
 
 
 class Watch:
-    """Hears of every step of a build, reports it, and says whether to go on.
+    """Receives every step of a build, reports it, and says whether to go on.
 
     TensorRT swallows what is raised inside its callbacks: it is kept here, the build ends, and :meth:`check` raises it.
 

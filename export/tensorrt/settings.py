@@ -93,7 +93,7 @@ class TrtSettings:
             _check_sizes(name, sizes)
 
     def options(self) -> dict[str, Any]:
-        """The choices that a plan's identity tells, as JSON."""
+        """The choices that are part of a plan's identity, as JSON."""
         return {
             "optimization_level": self.optimization_level,
             "workspace_bytes": self.workspace_bytes,
@@ -122,7 +122,7 @@ class TrtSettings:
         given = self.compute_capabilities
         for item in given:
             if item != CURRENT and not _CAPABILITY.fullmatch(item):
-                raise InputError(f"compute capability {item!r} is none: write it like 8.6, or {CURRENT!r}")
+                raise InputError(f"compute capability {item!r} is not valid: write it like 8.6, or {CURRENT!r}")
         if len(set(given)) != len(given) or (CURRENT in given and len(given) > 1):
             raise InputError(
                 f"compute_capabilities are {', '.join(given)}: name each once, and {CURRENT!r} only by itself"

@@ -45,8 +45,8 @@ class Line:
         name = f"{self.graph:<20} {self.target:<13} {self.precision:<5}"
         if self.worst is None:
             return f"{name} {self.verdict}: {self.detail}"
-        figures = f"worst error {self.worst:.2g}, tolerance {self.tolerance:.3g}"
-        return f"{name} {self.verdict}  {figures}{f'  {self.detail}' if self.detail else ''}"
+        errors = f"worst error {self.worst:.2g}, tolerance {self.tolerance:.3g}"
+        return f"{name} {self.verdict}  {errors}{f'  {self.detail}' if self.detail else ''}"
 
 
 def check_bundle(
@@ -112,7 +112,7 @@ def case_of(
 
 
 def spread_of(reference: Mapping[str, NDArray[Any]], variant: Variant) -> dict[str, Spread]:
-    """How far outputs of a variant may differ besides; see :mod:`~.undecided`.
+    """How far outputs of a variant may differ beyond their tolerance; see :mod:`~.undecided`.
 
     Raises
     ------
@@ -164,7 +164,9 @@ def _line(
         ((part.worst, tolerance.worst + part.jump) for part in measured.values()), key=lambda pair: pair[0] / pair[1]
     )
     if reason is None and rows.no_room is not None:
-        detail = f"one trial agrees (worst error {worst:.2g}), and {rows.no_room}: check it on a larger machine"
+        detail = (
+            f"one trial agrees (worst error {worst:.2g}), but {rows.no_room}: check it on a machine with more memory"
+        )
         return Line(**named, verdict=NOT_RUN, detail=detail)
     reason = reason or rows.reason
     verdict = OK if reason is None else BAD
@@ -274,8 +276,8 @@ def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArr
         return Line(**named, verdict=NOT_RUN, detail=NO_BF16)
     expected = reference.get("stage1", np.zeros(0, np.float32))
     if found.shape != expected.shape:
-        told = f"the reference's pictures have shape {expected.shape}, expected {found.shape}: export it again"
-        return Line(**named, verdict=BAD, detail=told)
+        reason = f"the reference's pictures have shape {expected.shape}, expected {found.shape}: export it again"
+        return Line(**named, verdict=BAD, detail=reason)
     lowest, least = psnr(found, expected), PICTURES[precision].psnr
     verdict = OK if lowest >= least else BAD
     return Line(**named, verdict=verdict, detail=f"{lowest:.1f} dB PSNR to PyTorch's, at least {least:g}")

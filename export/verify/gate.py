@@ -1,4 +1,4 @@
-"""The gate: no engine is published that was not compared with PyTorch, tensor by tensor and picture by picture."""
+"""The gate: every engine is compared with PyTorch, tensor by tensor and picture by picture, before it is exported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...runtime.metrics.pixcorr import pixcorr
 from ...runtime.metrics.ssim import ssim
 from ..precision import emulate
 from ..precision.onnx_tools import session_of
-from .parity import PICTURES, TOLERANCES, Figures, Spread, Tolerance, compare, psnr, spread_by, worst_of
+from .parity import PICTURES, TOLERANCES, Deviation, Spread, Tolerance, compare, psnr, spread_by, worst_of
 from .rows import Rows, compare_rows, free_of, tells_rows_apart
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -41,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A graph's figures for the manifest, and why it is out of tolerance, if it is.
+    """A graph's parity for the manifest, and why it is out of tolerance, if it is.
 
     `one_row` says why more trials than one at once could not be verified, if they could not: then no more may be run.
     """
@@ -96,7 +96,7 @@ def verify(
         See :func:`~.rows.compare_rows`.
     """
     tolerance, reason = TOLERANCES[precision], None
-    measured: dict[str, dict[str, list[Figures]]] = {}
+    measured: dict[str, dict[str, list[Deviation]]] = {}
     for case in cases:
         found = {name: as_numpy(array) for name, array in run(case.feeds).items()}
         parts, out = compare(found, case.expected, tolerance, case.spread.get(precision))
@@ -121,8 +121,8 @@ def _rows(run: Any, specs: tuple[Specs, Specs], case: Case, precision: str, *, b
     return compare_rows(run, specs, case.feeds, TOLERANCES[precision], spread=spread, bounded=bounded)
 
 
-def _parity(measured: Mapping[str, Mapping[str, list[Figures]]], tolerance: Tolerance, how: str) -> dict[str, Any]:
-    # JSON has no infinity; an infinite error is told by the reason, and never published.
+def _parity(measured: Mapping[str, Mapping[str, list[Deviation]]], tolerance: Tolerance, how: str) -> dict[str, Any]:
+    # JSON has no infinity; an infinite error is stated in the reason, and such an engine is never exported.
     return {
         "reference": "PyTorch float32",
         "verified": how,
@@ -174,14 +174,14 @@ def verify_file(
 class EndToEnd:
     """Stage-1 pictures of engines against PyTorch's."""
 
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
 
 
 def end_to_end(
     found: NDArray[np.float32],
     expected: NDArray[np.float32],
-    seen: NDArray[np.float32] | None,
+    stimuli: NDArray[np.float32] | None,
     embed: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     precision: str,
 ) -> EndToEnd:
@@ -191,7 +191,7 @@ def end_to_end(
     ----------
     found, expected : (n, 3, H, W) float32 in [0, 1]
         Of the engines and of PyTorch.
-    seen : (n, 3, H, W) or None
+    stimuli : (n, 3, H, W) or None
         What the metrics compare with; None: PyTorch's pictures.
     embed
         Pictures -> CLIP embeddings, PyTorch's, for identification.
@@ -199,7 +199,7 @@ def end_to_end(
     tolerance = PICTURES[precision]
     if not np.isfinite(found).all():
         return EndToEnd(reason="the pictures hold NaN or infinite values")
-    truth = expected if seen is None else seen
+    truth = expected if stimuli is None else stimuli
     measures: dict[str, Callable[[NDArray[np.float32]], float]] = {
         "pixcorr": lambda pictures: float(np.mean(pixcorr(truth, pictures))),
         "ssim": lambda pictures: float(np.mean(ssim(truth, pictures))),
@@ -212,7 +212,7 @@ def end_to_end(
     content = {
         "psnr_db": lowest,
         "n_trials": len(found),
-        "compared_with": "PyTorch's pictures" if seen is None else "the stimuli",
+        "compared_with": "PyTorch's pictures" if stimuli is None else "the stimuli",
         "differences": differences,
         "tolerance": {"psnr_db": tolerance.psnr, "difference": tolerance.metric, "reason": tolerance.reason},
     }
@@ -225,4 +225,4 @@ def end_to_end(
             allowed = max(allowed, 1 / (len(found) * (len(found) - 1)))
         if not abs(difference) <= allowed and reason is None:  # NaN is no agreement either
             reason = f"{name} differs by {difference:+.4f} from PyTorch's, at most {allowed:g} is allowed"
-    return EndToEnd(figures=content, reason=reason)
+    return EndToEnd(metrics=content, reason=reason)

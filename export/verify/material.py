@@ -27,28 +27,28 @@ from .pictures import SEED, parity_noise
 Feeds = dict[str, NDArray[np.float32]]
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
 STEPS = (0, 12, 24, 34)
-# So many trials tell the scale of a data folder; a whole one may hold gigabytes.
+# This many trials are enough to check the scale of a data folder; a whole one may hold gigabytes.
 SCREENED = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trials:
-    """Some trials: responses, what the checkpoint decodes from them, and what was seen, where it is known.
+    """Some trials: responses, what the checkpoint decodes from them, and the stimuli, where they are known.
 
     Attributes
     ----------
     responses : (n, *response_shape) float32
     decoded : Decoded
-    seen : (n, 3, H, H) float32 in [0, 1], or None
+    stimuli : (n, 3, H, H) float32 in [0, 1], or None
     origin : str
         Where they come from, for the manifest.
     warnings : tuple of str
-        What a person should know of the data folder that they come from, a sentence each.
+        Warnings about the data folder that they come from, a sentence each.
     """
 
     responses: NDArray[np.float32]
     decoded: Decoded
-    seen: NDArray[np.float32] | None
+    stimuli: NDArray[np.float32] | None
     origin: str
     warnings: tuple[str, ...] = ()
 
@@ -77,16 +77,16 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
     if data is None:
         mean, std = checkpoint.statistics
         noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
-        rows, seen, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
+        rows, stimuli, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:
-        rows, seen, warnings = _from_folder(checkpoint, data, total)
+        rows, stimuli, warnings = _from_folder(checkpoint, data, total)
         origin = "training trials"
     bounds = np.cumsum((0, *counts))
     return [
         Trials(
             responses=rows[start:stop],
             decoded=checkpoint.decode(rows[start:stop], screened=True),  # engines get the same rows
-            seen=None if seen is None else seen[start:stop],
+            stimuli=None if stimuli is None else stimuli[start:stop],
             origin=origin,
             warnings=warnings,
         )
@@ -116,8 +116,8 @@ def _from_folder(
         )
     taken = good[_spread(len(good), total)]
     stimulus = folder.stimulus("train")[sample[taken]]
-    seen = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
-    return screened.responses[taken], seen if seen.shape[-1] == checkpoint.image_size else None, screened.warnings
+    stimuli = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
+    return screened.responses[taken], stimuli if stimuli.shape[-1] == checkpoint.image_size else None, screened.warnings
 
 
 def _spread(n: int, count: int) -> NDArray[np.intp]:
@@ -168,13 +168,13 @@ def reference_run(
     settings = RefineSettings(semantic_weight=0.1 if semantic else 0.0)
     objective = EngineObjective(watched, generator, decoded.structure, checkpoint.mask, settings, decoded.semantic)
     _, _, image = objective.value_and_gradient(generator.initial())
-    seen: dict[str, list[Feeds]] = {name: engine.kept for name, engine in watched.items()}
-    seen["vae_decode"] = [{"latent": seen["structure_gradient"][0]["latent"]}]
-    seen["clip_structure"] = [{"image": image}]
+    recorded: dict[str, list[Feeds]] = {name: engine.kept for name, engine in watched.items()}
+    recorded["vae_decode"] = [{"latent": recorded["structure_gradient"][0]["latent"]}]
+    recorded["clip_structure"] = [{"image": image}]
     for name in ("denoise", "denoise_gradient"):
-        count = len(seen[name])
-        seen[name] = [seen[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
-    return Reference(stage1=image, feeds=seen)
+        count = len(recorded[name])
+        recorded[name] = [recorded[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
+    return Reference(stage1=image, feeds=recorded)
 
 
 class _Watched:

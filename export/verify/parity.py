@@ -15,7 +15,7 @@ from ...runtime.errors import MindDiffuserError
 Array = NDArray[Any]
 
 _TRY = {
-    "fp32": "report it: float32 has no reason to differ",
+    "fp32": "please report this as a bug: in float32 an engine should agree with PyTorch",
     "fp16": "export it in bf16 or fp32, or give --data with training trials, so that the probe sees real ranges",
     "bf16": "export it in fp16 or fp32",
     "int8": "export it in fp32, or give --data with training trials to calibrate on",
@@ -38,13 +38,11 @@ class Tolerance:
 # A rounding error of one unit in the last place, made anew in each of some hundred layers, adds up as a random walk;
 # measured on the tiny world and on full-size networks the worst element is some ten to twenty units off.
 TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(
-        1e-4, 0.999999, "float32 sums taken in another order; gradients agree to this in the issue's terms"
-    ),
+    "fp32": Tolerance(1e-4, 0.999999, "float32 sums taken in another order, over some hundred layers"),
     "fp16": Tolerance(2e-2, 0.9995, "40 units of float16 (2^-11): rounding adds up over some hundred layers"),
     "bf16": Tolerance(1.6e-1, 0.99, "40 units of bfloat16 (2^-8): rounding adds up over some hundred layers"),
     "int8": Tolerance(
-        2.5e-1, 0.97, "one in 256 levels per weight and layer; what it does to pictures is measured end to end"
+        2.5e-1, 0.97, "256 levels per weight and layer; what this does to pictures is measured end to end"
     ),
 }
 
@@ -62,21 +60,21 @@ PICTURES: dict[str, PictureTolerance] = {
     "fp32": PictureTolerance(45.0, 0.005, "no pixel differs by more than a level or two after 35 steps"),
     "fp16": PictureTolerance(40.0, 0.01, "rounding drifts over 35 steps; not visible side by side"),
     "bf16": PictureTolerance(22.0, 0.03, "eight times coarser than float16; small shifts can be seen"),
-    "int8": PictureTolerance(25.0, 0.02, "quantised weights make slightly other pictures of the same thing"),
+    "int8": PictureTolerance(25.0, 0.02, "quantised weights give slightly different pictures of the same thing"),
 }
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What rounding may do to a tensor besides, where it decides a branch: see `Figures` and :mod:`~.undecided`."""
+    """What a tensor may differ by beyond its tolerance, where rounding decides a branch; see :mod:`~.undecided`."""
 
     jump: float
     turn: float
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One tensor against its reference.
+class Deviation:
+    """How far one tensor is from its reference.
 
     `worst` and `mean` are the largest and the mean absolute error as shares of the reference's largest magnitude;
     `cosine` is the smallest over trials. `jump` is what `worst` may be besides rounding, `turn` what `cosine` may be
@@ -93,10 +91,10 @@ class Figures:
         return {name: value for name, value in asdict(self).items() if value or name not in ("jump", "turn")}
 
 
-def figures(found: Array, expected: Array) -> Figures:
+def deviation(found: Array, expected: Array) -> Deviation:
     """Compare a tensor with its reference; a NaN, an infinity or another shape in either is an infinite error."""
     if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
-        return Figures(math.inf, math.inf, -1.0)
+        return Deviation(math.inf, math.inf, -1.0)
     a, b = found.astype(np.float64), expected.astype(np.float64)
     peak = max(float(np.abs(b).max()), np.finfo(np.float32).tiny)
     error = np.abs(a - b)
@@ -105,7 +103,7 @@ def figures(found: Array, expected: Array) -> Figures:
     inner = (rows_a * rows_b).sum(1)
     # Two zero rows point the same way.
     cosine = np.where(norms > 0, inner / np.where(norms > 0, norms, 1), (error.reshape(len(a), -1).max(1) == 0) * 1.0)
-    return Figures(float(error.max() / peak), float(error.mean() / peak), float(cosine.min()))
+    return Deviation(float(error.max() / peak), float(error.mean() / peak), float(cosine.min()))
 
 
 def spread_by(bound: Array, expected: Array) -> Spread:
@@ -120,9 +118,9 @@ def spread_by(bound: Array, expected: Array) -> Spread:
     return Spread(float(np.abs(b).max() / peak), float(1 - np.sqrt(1 - share.max() ** 2)))
 
 
-def worst_of(parts: list[Figures]) -> Figures:
+def worst_of(parts: list[Deviation]) -> Deviation:
     """The worst of several comparisons."""
-    return Figures(
+    return Deviation(
         max(p.worst for p in parts),
         max(p.mean for p in parts),
         min(p.cosine for p in parts),
@@ -131,7 +129,7 @@ def worst_of(parts: list[Figures]) -> Figures:
     )
 
 
-def verdict(tensor: str, measured: Figures, tolerance: Tolerance, found: Array, expected: Array) -> str | None:
+def verdict(tensor: str, measured: Deviation, tolerance: Tolerance, found: Array, expected: Array) -> str | None:
     """Why a tensor is out of tolerance, or None.
 
     A picture that is flat where the reference is not is out whatever its error.
@@ -168,7 +166,7 @@ def compare(
     expected: Mapping[str, Array],
     tolerance: Tolerance,
     spread: Mapping[str, Spread] | None = None,
-) -> tuple[dict[str, Figures], str | None]:
+) -> tuple[dict[str, Deviation], str | None]:
     """Every output against its reference, and why the first of them is out of tolerance.
 
     Parameters
@@ -181,11 +179,11 @@ def compare(
     measured = {}
     for name in expected:
         more = (spread or {}).get(name, none)
-        measured[name] = replace(figures(np.asarray(outputs[name]), expected[name]), jump=more.jump, turn=more.turn)
+        measured[name] = replace(deviation(np.asarray(outputs[name]), expected[name]), jump=more.jump, turn=more.turn)
     reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
     return measured, next((reason for reason in reasons if reason is not None), None)
 
 
 def failed(graph: str, precision: str, reason: str) -> GateFailure:
-    """The sentence for a graph that is out of tolerance."""
-    return GateFailure(f"the graph {graph} in {precision} is not published: {reason}; {_TRY[precision]}")
+    """The error for a graph that is out of tolerance."""
+    return GateFailure(f"the graph {graph} in {precision} is not exported: {reason}; {_TRY[precision]}")

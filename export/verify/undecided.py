@@ -1,8 +1,8 @@
 """What `structure_gradient` may differ by where rounding decides whether a pixel is clamped.
 
-A clamped pixel has no slope. Two engines whose pictures agree to a rounding error decide differently about the few
-pixels that lie within that error of black or white, and the slopes of these, times the decoder's, are the difference
-of their gradients: right on either side, and far above any tolerance for rounding (docs/results.md has a case).
+A clamped pixel has no gradient. Two engines whose pictures agree up to rounding may clamp differently the few pixels
+that lie within that error of black or white, and what these pixels contribute is the difference between the two
+gradients: both are right, and they differ by far more than rounding does (docs/results.md has a case).
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ def clamp_bounds(models: Models, feeds: Mapping[str, Array], windows: Sequence[f
     with torch.enable_grad():
         pixels = models.decode_unclamped(latent)
         image = pixels.detach().clamp(0, 1).requires_grad_()
-        (slope,) = torch.autograd.grad(loss_of(models, given, image).sum(), image)
+        (gradient,) = torch.autograd.grad(loss_of(models, given, image).sum(), image)
     distance = torch.minimum(pixels.detach().abs(), (pixels.detach() - 1).abs())
     bounds = []
     for window in windows:
         bound = torch.zeros_like(latent, requires_grad=False)
-        for group in _groups(slope * (distance <= window)):
+        for group in _groups(gradient * (distance <= window)):
             (part,) = torch.autograd.grad(pixels, latent, group, retain_graph=True)
             bound += part.abs()
         bounds.append(np.asarray(bound.float().cpu()))
     return bounds
 
 
-def _groups(slope: Tensor) -> list[Tensor]:
-    """The slopes that are not zero, the strongest of each picture apart from one another."""
-    rank = slope.abs().flatten(1).argsort(1, descending=True).argsort(1).view_as(slope)
-    groups = [torch.where(rank % N_GROUPS == k, slope, 0) for k in range(N_GROUPS)]
+def _groups(gradient: Tensor) -> list[Tensor]:
+    """The non-zero gradients in groups, with the strongest pixels of each picture in different groups."""
+    rank = gradient.abs().flatten(1).argsort(1, descending=True).argsort(1).view_as(gradient)
+    groups = [torch.where(rank % N_GROUPS == k, gradient, 0) for k in range(N_GROUPS)]
     return [group for group in groups if bool(group.any())]

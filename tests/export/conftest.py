@@ -126,7 +126,7 @@ def command(
     def run(*arguments: object) -> tuple[int, list[str], list[str]]:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        return code, told.out.splitlines(), told.err.splitlines()
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
 
     return run

@@ -113,9 +113,9 @@ def test_mistakes_are_one_line_and_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def refused(told: tuple[int, list[str], list[str]], *words: str) -> None:
-    code, out, err = told
-    assert (code, out) == (2, []), told
+def refused(printed: tuple[int, list[str], list[str]], *words: str) -> None:
+    code, out, err = printed
+    assert (code, out) == (2, []), printed
     lines = [line for line in err if line.startswith("md-export: ")]
     assert len(lines) == 1
     assert not any("Traceback" in line for line in err)
@@ -143,7 +143,7 @@ def test_a_newer_checkpoint(command: Command, small_checkpoint: Path, tmp_path: 
     refused(command("bundle", folder, "--out", tmp_path / "bundle"), "version 9, this release reads version 2")
 
 
-def test_plans_that_no_list_can_name_are_told(
+def test_plans_that_no_list_can_name_are_reported(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_gpu: None
 ) -> None:
     """By `bundle --target` as by `build`: without a home there is no place for the list of trusted plans."""
@@ -152,8 +152,8 @@ def test_plans_that_no_list_can_name_are_told(
     monkeypatch.setattr("minddiffuser.export.bundle.assemble.export_bundle", lambda *_given, **_named: None)
     monkeypatch.setattr("minddiffuser.export.tensorrt.build.check_target", lambda *_given: None)
     out = tmp_path / "bundle"
-    code, told, err = command("bundle", tmp_path, "--out", out, "--target", "tensorrt-rtx")
-    assert (code, told) == (0, [str(out)])
+    code, printed, err = command("bundle", tmp_path, "--out", out, "--target", "tensorrt-rtx")
+    assert (code, printed) == (0, [str(out)])
     assert "list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME" in err[-1]
     assert command("bundle", tmp_path, "--out", out)[2] == []
 
@@ -169,12 +169,12 @@ def test_a_bundle_with_engines_and_half_precision(
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     out = tmp_path / "bundle"
-    code, told, err = command(
+    code, printed, err = command(
         "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "vae_decode",
         "--precision", "fp16", "--verify-trials", "2", "--threads", "1",
         "--target", "tensorrt-rtx", "--optimization-level", "0", "--batch", "1", "1", "2",
     )  # fmt: skip
-    assert (code, told) == (0, [str(out)])
+    assert (code, printed) == (0, [str(out)])
     assert any("building tensorrt-rtx engines" in line for line in err)
     bundle = Bundle.open(out)
     held = {name: [(v.target, v.precision) for v in graph.variants] for name, graph in bundle.graphs.items()}
@@ -203,7 +203,7 @@ def test_a_killed_command_says_what_to_do(command: Command, copied: Path, monkey
 
     monkeypatch.setattr("minddiffuser.export.verify.check.check_bundle", interrupt)
     code, _, err = command("check", copied)
-    assert (code, err) == (130, ["md-export: interrupted: nothing was changed; give the same command again"])
+    assert (code, err) == (130, ["md-export: interrupted: nothing was changed; run the same command again"])
 
 
 def test_out_of_memory_says_what_to_do(command: Command, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +243,8 @@ def test_a_missing_library_names_its_extra(
 ) -> None:
     given = [a.format(checkpoint=small_checkpoint, bundle=copied) for a in arguments]
     script = f"import sys; sys.modules[{library!r}] = None; from minddiffuser.export.cli import main; sys.exit(main())"
-    told = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, cwd=tmp_path)
-    refused((told.returncode, told.stdout.splitlines(), told.stderr.splitlines()), f"minddiffuser[{extra}]")
+    printed = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, cwd=tmp_path)
+    refused((printed.returncode, printed.stdout.splitlines(), printed.stderr.splitlines()), f"minddiffuser[{extra}]")
     assert list(tmp_path.iterdir()) == [copied]
 
 
@@ -255,12 +255,12 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print([n for n in ('torch', 'onnx', 'onnxruntime', 'onnxscript', 'tensorrt_rtx') if n in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == "[]"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_targets_are_the_schemas() -> None:
-    assert set(cli.TARGETS) == set(TARGETS)
+    assert set(cli.BUILD_TARGETS) == set(TARGETS)
     bundle = next(action for action in parser()._actions if action.dest == "command").choices["bundle"]  # type: ignore[index,call-overload]
     (precision,) = [action for action in bundle._actions if action.dest == "precision"]
     assert tuple(precision.choices) == PRECISIONS
@@ -283,14 +283,14 @@ def test_plans_of_another_user_run_once_they_are_trusted(
     assert command(*built, "decode_context", "decode_structure")[0] == 0
     on_a_card(monkeypatch)
 
-    def told() -> str:
+    def printed() -> str:
         code, out, _ = command("inspect", copied)
         assert code == 0
         return next(line.strip() for line in out if line.startswith("  tensorrt-rtx:"))
 
-    assert told() == "tensorrt-rtx: yes"
+    assert printed() == "tensorrt-rtx: yes"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
-    assert "is not trusted: if you trust who made it, md-export trust bundle" in told()
+    assert "is not trusted: if you trust who made it, md-export trust bundle" in printed()
     code, out, _ = command("check", copied, "--threads", "1")
     assert (code, [line.split()[3] for line in out[:4]]) == (0, ["ok", "not", "ok", "not"])
     assert sum("is not trusted" in line for line in out) == 2
@@ -299,7 +299,7 @@ def test_plans_of_another_user_run_once_they_are_trusted(
     assert (code, err, len(out)) == (0, [], 3)
     assert all(name in line for name, line in zip(plans, out, strict=False))
     assert out[-1] == f"2 of 2 added to {tmp_path / 'another' / 'minddiffuser' / 'trusted_plans.json'}"
-    assert told() == "tensorrt-rtx: yes"
+    assert printed() == "tensorrt-rtx: yes"
     assert command("trust", copied)[1][-1].startswith("all 2 are in ")
 
 

@@ -46,9 +46,9 @@ def write_checkpoint(folder: Path, models: Any) -> int:
 def md_export(*arguments: object) -> list[str]:
     """Run the command in a process of its own, whose memory is given back; its lines on standard output."""
     command = [sys.executable, "-m", "minddiffuser.export.cli", *map(str, arguments)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    assert told.returncode == 0, told.stdout
-    return told.stdout.splitlines()
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert printed.returncode == 0, printed.stdout
+    return printed.stdout.splitlines()
 
 
 @pytest.mark.full_size
@@ -73,13 +73,13 @@ def test_the_whole_of_stable_diffusion(
         (variant,) = graph.variants
         assert variant.file.stat().st_size < 1 << 28  # weights lie beside it
         for tensors in variant.parity["inputs"].values():
-            for figures in tensors.values():
-                jump, turn = figures.get("jump", 0.0), figures.get("turn", 0.0)
+            for deviation in tensors.values():
+                jump, turn = deviation.get("jump", 0.0), deviation.get("turn", 0.0)
                 assert jump == 0 or graph.name == "structure_gradient"
                 assert jump < 0.1  # of pixels at the edge there are few
                 assert turn < 1e-3
-                assert figures["worst"] <= TOLERANCES["fp32"].worst + jump, (graph.name, figures)
-                assert figures["cosine"] >= TOLERANCES["fp32"].cosine - turn, (graph.name, figures)
+                assert deviation["worst"] <= TOLERANCES["fp32"].worst + jump, (graph.name, deviation)
+                assert deviation["cosine"] >= TOLERANCES["fp32"].cosine - turn, (graph.name, deviation)
     pictures = bundle.manifest["end_to_end"]["fp32"]
     assert pictures["psnr_db"] >= PICTURES["fp32"].psnr
     assert all(abs(value) <= PICTURES["fp32"].metric for value in pictures["differences"].values())

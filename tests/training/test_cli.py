@@ -16,10 +16,10 @@ import pytest
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError
+from minddiffuser.runtime.features import FEATURES
 from minddiffuser.training import cli
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
-from minddiffuser.training.decoders.base import TARGETS
 from minddiffuser.training.journal import Journal
 from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores, scores_bytes
 
@@ -81,11 +81,11 @@ def test_mistakes_are_one_line_and_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("md-train: ")
-    assert told.err.count("\n") == 1
-    assert message in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("md-train: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,9 +99,9 @@ def test_missing_models_and_stimuli(tmp_path: Path, small_world: Path, capsys: p
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"x")
     assert main([*base, "--stimuli", str(tmp_path / "pictures")]) == 2
-    told = capsys.readouterr().err
-    assert "a.png cannot be decoded" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "a.png cannot be decoded" in printed
+    assert printed.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
@@ -111,10 +111,10 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
         return main([*base, "--seed", "4", "--n-train", "6", "--n-test", "2", *more])
 
     assert simulate("data", "--snr", "2", "--repetitions", "2") == 0
-    told = capsys.readouterr()
-    assert told.out == f"{tmp_path / 'data'}\n"
-    assert "train pictures: 6/6" in told.err
-    assert told.err.count("median noise ceiling") == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'data'}\n"
+    assert "train pictures: 6/6" in printed.err
+    assert printed.err.count("median noise ceiling") == 1
     data = open_data(tmp_path / "data")
     assert (data.provenance["seed"], data.provenance["snr"]) == (4, 2.0)
     assert data.provenance["n_repetitions"] == {"train": 1, "test": 2}
@@ -135,9 +135,9 @@ def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
     line = "fit data --out x --n-context 11 --n-latent 12 --n-structure 13 --n-semantic 14 --alpha-latent 2.5"
     line += f" --percent 40 --absolute --n-folds 3 --n-selection 9 --cache {tmp_path} --threads 2 --batch-size 5"
     chosen = fit_settings(parser().parse_args(line.split()))
-    n_selected = [chosen.decoder(target).n_selected for target in TARGETS]
+    n_selected = [chosen.decoder(target).n_selected for target in FEATURES]
     assert n_selected == [11, 12, 13, 14]
-    assert [chosen.decoder(target).alpha for target in TARGETS] == [0.15, 2.5, 0.15, 0.15]
+    assert [chosen.decoder(target).alpha for target in FEATURES] == [0.15, 2.5, 0.15, 0.15]
     selection = chosen.selection
     assert (selection.percent, selection.absolute, selection.n_folds, selection.n_selected) == (40.0, True, 3, 9)
     assert (chosen.cache_dir, chosen.n_threads, chosen.batch_size) == (tmp_path, 2, 5)
@@ -184,9 +184,9 @@ def test_data_and_places_are_looked_at_before_models(
     ]
     for argv, message in cases:
         assert main(["fit", *argv]) == 2, argv
-        told = capsys.readouterr().err
-        assert message in told
-        assert told.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1
     assert not Path(out).exists()
     with pytest.raises(pytest.fail.Exception, match="models were opened"):
         main(["fit", str(data), "--out", out])
@@ -226,9 +226,9 @@ def test_pictures_and_seed_are_looked_at_before_models(
     ]
     for argv, message in cases:
         assert main(["simulate", "fmri", "--out", str(tmp_path / "data"), *argv]) == 2, argv
-        told = capsys.readouterr().err
-        assert message in told
-        assert told.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
@@ -241,8 +241,10 @@ def test_a_checkpoint_of_other_data_is_refused_before_models(
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "provenance": {"about": "other data"}}))
     assert main(["fit", str(data), "--out", str(out)]) == 2
-    told = capsys.readouterr().err
-    assert "holds a checkpoint of other data, models or settings: choose another --out, or delete that folder" in told
+    printed = capsys.readouterr().err
+    assert (
+        "holds a checkpoint of other data, models or settings: choose another --out, or delete that folder" in printed
+    )
     (out / "thesis.tex").write_text("years of work")
     assert main(["fit", str(data), "--out", str(out)]) == 2
     assert capsys.readouterr().err.strip().endswith("choose another --out")  # nothing of the person's is to be deleted
@@ -268,13 +270,13 @@ def test_lines_and_scores_go_where_they_belong(
     monkeypatch.setattr("minddiffuser.training.fit.fit", fit)
     out = tmp_path / "c"
     assert main(["fit", str(a_subject(tmp_path / "data")), "--out", str(out)]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1] == str(out)
-    assert "0.500 (0.020)" in told.out
-    assert "0.010 (0.020)*" in told.out
-    assert "md-train: captions were cut\n" in told.err
-    assert "md-train: warning: latent is decoded no better than the null (correlation 0.010" in told.err
-    assert "warning: context" not in told.err
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == str(out)
+    assert "0.500 (0.020)" in printed.out
+    assert "0.010 (0.020)*" in printed.out
+    assert "md-train: captions were cut\n" in printed.err
+    assert "md-train: warning: latent is decoded no better than chance (correlation 0.010" in printed.err
+    assert "warning: context" not in printed.err
 
 
 def test_another_data_set_is_one_file_and_one_line(
@@ -328,10 +330,10 @@ def test_what_goes_wrong_inside(
 
     monkeypatch.setattr(cli, "_fit", fail)
     assert main(["fit", "data", "--out", "x"]) == code
-    told = capsys.readouterr().err
-    assert told.startswith("md-train: ")
-    assert message in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("md-train: ")
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

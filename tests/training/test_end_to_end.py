@@ -30,11 +30,11 @@ def test_from_simulation_to_pictures(
     few = [f"--n-{target}={n}" for target, n in (("context", 5), ("latent", 6), ("structure", 7), ("semantic", 4))]
     fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", *few, *common]
     assert train.main(fit) == 0
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert (lines[0], lines[-1]) == ("data", "checkpoint")
     assert {"region", "all", "V1", "LO", "dimensions"} <= {line.split()[0] for line in lines if line}
-    assert "features" in told.err
+    assert "features" in printed.err
     scores = json.loads(Path("checkpoint/scores.json").read_text())
     assert scores["features"].keys() == {"context", "latent", "structure", "semantic"}
     assert list(scores["features"]["latent"]["rois"]) == list(open_data("data").layout.rois)
@@ -78,7 +78,7 @@ class Nearest:
     shrink: float = 1.0
 
     @classmethod
-    def for_target(cls, target: str, **options: Any) -> Nearest:
+    def for_feature(cls, feature: str, **options: Any) -> Nearest:
         return cls(**options)
 
     def fit(self, responses: np.ndarray, targets: Any, *, progress: Any = None, **_more: Any) -> FittedNearest:

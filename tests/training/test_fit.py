@@ -254,9 +254,11 @@ def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
 ) -> None:
     """Interrupted after every block, again and again, until it is done: as many fits, and the same bytes."""
     seen: list[tuple[str, int, int]] = []
-    whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS, progress=lambda *told: seen.append(told)))
+    whole = contents(
+        fit(data, Models(), tmp_path / "whole", SETTINGS, progress=lambda *reported: seen.append(reported))
+    )
     n_unbroken = len(small_blocks)
-    assert [told for told in seen if told[0] == "latent"][-2:] == [("latent", 8, 16), ("latent", 16, 16)]
+    assert [reported for reported in seen if reported[0] == "latent"][-2:] == [("latent", 8, 16), ("latent", 16, 16)]
     assert ("selection", 8, 240) in seen
     small_blocks.clear()
     furthest: dict[str, int] = {}
@@ -310,18 +312,18 @@ def test_a_kept_block_that_was_damaged_is_fitted_again(
 
 
 def test_a_second_fit_into_the_folder_is_refused_and_harms_nothing(tmp_path: Path, data: Data) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def progress(name: str, _done: int, _total: int) -> None:
-        if not told and name == "selection":
+        if not reported and name == "selection":
             with pytest.raises(
                 FileError, match=f"another process is working in {tmp_path / 'c'}: wait for it"
             ) as caught:
                 fit(data, Models(), tmp_path / "c", SETTINGS)
-            told.append(str(caught.value))
+            reported.append(str(caught.value))
 
     fit(data, Models(), tmp_path / "c", SETTINGS, progress=progress)
-    assert len(told) == 1
+    assert len(reported) == 1
     assert contents(tmp_path / "c") == contents(fit(data, Models(), tmp_path / "alone", SETTINGS))
 
 
@@ -430,9 +432,9 @@ def test_a_fit_that_goes_on_under_another_library_says_both_versions(
 
 def test_a_finished_fit_is_returned_as_it_is(tmp_path: Path, data: Data) -> None:
     out = fit(data, Models(), tmp_path / "c", SETTINGS)
-    told: list[str] = []
-    fit(data, Models(), out, replace(SETTINGS, batch_size=2), progress=lambda name, *_: told.append(name))
-    assert told == []
+    reported: list[str] = []
+    fit(data, Models(), out, replace(SETTINGS, batch_size=2), progress=lambda name, *_: reported.append(name))
+    assert reported == []
     (out / "mask.safetensors").write_bytes(b"half")
     with pytest.raises(FileError, match="truncated or was changed"):
         fit(data, Models(), out, SETTINGS)
@@ -598,7 +600,7 @@ class MeanVoxel:
     """A decoder in one file: every target is a multiple of the mean of all voxels."""
 
     @classmethod
-    def for_target(cls, target: str) -> MeanVoxel:
+    def for_feature(cls, feature: str) -> MeanVoxel:
         return cls()
 
     def fit(self, responses: Any, targets: Any, **_more: Any) -> FittedMean:
@@ -680,12 +682,12 @@ def test_a_killed_fit_of_networks_ends_with_the_same_bytes_and_says_how_well(tmp
             if name == at:
                 raise KeyboardInterrupt
 
-        told: list[str] = []
+        reported: list[str] = []
         with pytest.raises(KeyboardInterrupt):
             fit(data, Models(), tmp_path / phase, settings, progress=killed)
-        assert contents(fit(data, Models(), tmp_path / phase, settings, say=told.append)) == whole
-        assert told[-1].startswith("structure: validation loss ")
-        assert not any(line.startswith("context") for line in told), "it was trained before"
+        assert contents(fit(data, Models(), tmp_path / phase, settings, say=reported.append)) == whole
+        assert reported[-1].startswith("structure: validation loss ")
+        assert not any(line.startswith("context") for line in reported), "it was trained before"
     scores = json.loads(whole["scores.json"])
     checkpoint = open_checkpoint(tmp_path / "whole")
     assert {name: made["n_dimensions"] for name, made in scores["features"].items()} == {

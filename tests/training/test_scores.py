@@ -1,4 +1,4 @@
-"""How well a feature is decoded: against a loop that anyone can check, and told from chance."""
+"""How well a feature is decoded: against a plain loop, and against chance."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def changed(sources: Sources, **changes: object) -> Sources:
 def lines(sources: Sources) -> dict[str, str]:
     """Which features are warned of, with the words."""
     found = feature_scores(sources, SelectionSettings())
-    told = warnings(Scores(5, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge")))
-    return {line.split()[1]: line for line in told}
+    reported = warnings(Scores(5, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge")))
+    return {line.split()[1]: line for line in reported}
 
 
 def test_a_good_subject_has_no_warning(rng: np.random.Generator) -> None:
@@ -75,24 +75,24 @@ def test_a_good_subject_has_no_warning(rng: np.random.Generator) -> None:
 def test_pictures_that_are_off_show_in_what_pictures_give(shift: int, rng: np.random.Generator) -> None:
     sources = subject(rng)
     rolled = {name: np.roll(sources.features[name], shift, axis=0) for name in PICTURE}
-    told = lines(changed(sources, features={**sources.features, **rolled}))
-    assert set(told) == set(PICTURE)
-    assert "what each trial showed?" in told["latent"]
+    reported = lines(changed(sources, features={**sources.features, **rolled}))
+    assert set(reported) == set(PICTURE)
+    assert "what each trial showed?" in reported["latent"]
 
 
 def test_captions_that_are_off_show_in_the_context_alone(rng: np.random.Generator) -> None:
     sources = subject(rng)
     rolled = {"context": np.roll(sources.features["context"], 1, axis=0)}
-    told = lines(changed(sources, features={**sources.features, **rolled}))
-    assert set(told) == {"context"}
-    assert "captions in the order of the pictures?" in told["context"]
+    reported = lines(changed(sources, features={**sources.features, **rolled}))
+    assert set(reported) == {"context"}
+    assert "captions in the order of the pictures?" in reported["context"]
 
 
 def test_trials_that_are_off_show_everywhere(rng: np.random.Generator) -> None:
     sources = subject(rng)
-    told = lines(changed(sources, responses=np.roll(sources.responses, 1, axis=0)))
-    assert set(told) == {*PICTURE, *WORDS}
-    assert "belong to the same trials" in told["latent"]
+    reported = lines(changed(sources, responses=np.roll(sources.responses, 1, axis=0)))
+    assert set(reported) == {*PICTURE, *WORDS}
+    assert "belong to the same trials" in reported["latent"]
 
 
 def test_scores_are_those_of_a_plain_loop(rng: np.random.Generator) -> None:
@@ -154,8 +154,8 @@ def test_many_dimensions_are_drawn_and_constant_ones_left_out(
     assert found["latent"].n_drawn == 3
     assert (found["context"].n_dimensions, found["context"].n_drawn) == (6, 6)
     assert found["semantic"].n_drawn == 0
-    told = lines(sources)
-    assert "is the same for every training stimulus" in told["semantic"]
+    reported = lines(sources)
+    assert "is the same for every training stimulus" in reported["semantic"]
     assert "constant" in table(Scores(2, 100, found, SelectionScores(0.0, 0.0, 0.0, "ridge")))
 
 
@@ -211,13 +211,15 @@ class Memory(dict[str, Mapping[str, np.ndarray]]):
 
 
 def test_what_was_kept_is_not_scored_again(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources, kept, told = subject(rng, n=20), Memory(), []
+    sources, kept, reported = subject(rng, n=20), Memory(), []
     first = feature_scores(sources, SelectionSettings(n_folds=2), parts=kept)
     assert len(kept) == 8
     kept.pop("scores-1-2")
-    again = feature_scores(sources, SelectionSettings(n_folds=2), parts=kept, progress=lambda *now: told.append(now))
+    again = feature_scores(
+        sources, SelectionSettings(n_folds=2), parts=kept, progress=lambda *now: reported.append(now)
+    )
     assert again == first
-    assert told == [(21, 24), (24, 24)]
+    assert reported == [(21, 24), (24, 24)]
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -242,6 +244,6 @@ def test_the_table_has_a_row_per_region_and_fits_a_terminal(rng: np.random.Gener
         made = found["latent"].whole if region == "all" else found["latent"].rois[region]
         assert cells[0] == f"{made.correlation:.3f}"
         assert cells[1] == f"({made.shuffled_95:.3f}){'' if made.better else '*'}"
-    assert "all dimensions 0.125; the kept ones 0.250" in text
+    assert "all dimensions 0.125; selected dimensions 0.250" in text
     assert "(0.500 on those that did, which is too good" in text
     assert max(map(len, text.splitlines())) <= 100

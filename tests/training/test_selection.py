@@ -122,16 +122,16 @@ def test_a_dimension_of_noise_is_not_kept(rng: np.random.Generator) -> None:
 
 def test_progress_runs_over_all_folds(rng: np.random.Generator) -> None:
     responses, features = world(rng, 20)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     cross_validated_correlation(
         responses,
         features,
         np.arange(20),
         Ridge(n_selected=3),
         SelectionSettings(n_folds=2),
-        progress=lambda *a: told.append(a),
+        progress=lambda *a: reported.append(a),
     )
-    assert told == [(8, 16), (16, 16)]
+    assert reported == [(8, 16), (16, 16)]
 
 
 def test_bad_input_is_refused(rng: np.random.Generator) -> None:
@@ -177,7 +177,7 @@ def test_memory_does_not_grow_with_the_number_of_dimensions(
 @pytest.mark.parametrize("n_selected", [6, 15])
 def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     responses, features = world(rng, 43)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def score() -> np.ndarray:
         decoder = Ridge(n_selected=n_selected)
@@ -187,12 +187,12 @@ def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkey
             np.arange(43),
             decoder,
             SelectionSettings(n_folds=2),
-            progress=lambda *a: told.append(a),
+            progress=lambda *a: reported.append(a),
         )
 
     whole = score()
     monkeypatch.setattr(block_rule, "_BLOCK", 3)
     monkeypatch.setattr(block_rule, "_BLOCK_PER_VALUE", 0)
-    told.clear()
+    reported.clear()
     np.testing.assert_allclose(score(), whole, atol=1e-6)
-    assert told == [(done, 16) for done in (3, 6, 8, 11, 14, 16)]
+    assert reported == [(done, 16) for done in (3, 6, 8, 11, 14, 16)]

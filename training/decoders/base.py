@@ -1,4 +1,4 @@
-"""What a fitter of decoders is, and the registry of those there are: one file and one line here add another."""
+"""What a fitter of decoders is, and the registry of fitters: one file and one line here add another."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from ..solvers.columns import Columns
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 
-# What is decoded from responses.
-TARGETS = FEATURES
-
 # name -> (module in this package, class). The class is a frozen dataclass of the settings; its
-# `for_target(target, **options)` gives the defaults for one feature, changed by `options`. md-train fit offers
+# `for_feature(feature, **options)` gives the defaults for one feature, changed by `options`. md-train fit offers
 # each as --decoder and its fields as --decoder-option; checkpoints need no change, as long as what is fitted is of a
 # kind that runtime/decoders/ opens. Import what is heavy inside `fit`: the command's help reads the classes.
 DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge"), "mlp": ("mlp", "Mlp")}
@@ -49,7 +46,7 @@ class FittedDecoder(Protocol):
         ...
 
     def described(self) -> dict[str, Any]:
-        """JSON that the kind wants besides in the decoder's entry of checkpoint.json; {} where it wants nothing."""
+        """Further JSON for the decoder's entry in checkpoint.json; {} where the kind needs none."""
         ...
 
 
@@ -105,19 +102,19 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
-def make_decoder(name: str, target: str, **options: Any) -> Decoder:
+def make_decoder(name: str, feature: str, **options: Any) -> Decoder:
     """Make a registered decoder with the defaults for one feature, changed by `options`.
 
     Raises
     ------
     InputError
-        The name, the target or an option is unknown, or a value cannot be used.
+        The name, the feature or an option is unknown, or a value cannot be used.
     """
-    check_choice("target", target, TARGETS)
+    check_choice("feature", feature, FEATURES)
     kind = _kind(name)
     check_options(name, options)
     try:
-        made: Decoder = kind.for_target(target, **options)
+        made: Decoder = kind.for_feature(feature, **options)
     except InputError:
         raise
     except (TypeError, ValueError) as error:
@@ -147,7 +144,7 @@ def _kind(name: str) -> Any:
     return getattr(import_module(f"{__package__}.{module}"), attribute)
 
 
-def changed(decoder: Decoder, target: str, **options: Any) -> Decoder:
+def changed(decoder: Decoder, feature: str, **options: Any) -> Decoder:
     """Make the same decoder with other `options`.
 
     Raises
@@ -156,4 +153,4 @@ def changed(decoder: Decoder, target: str, **options: Any) -> Decoder:
         This kind of decoder has no such option, or cannot use the value.
     """
     description = decoder.describe()
-    return make_decoder(description.pop("fitter"), target, **{**description, **options})
+    return make_decoder(description.pop("fitter"), feature, **{**description, **options})

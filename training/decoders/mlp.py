@@ -83,7 +83,7 @@ class Mlp:
         return {"hidden": self.hidden, "depth": self.depth, "dropout": self.dropout}
 
     @classmethod
-    def for_target(cls, _target: str, **options: Any) -> Self:
+    def for_feature(cls, _feature: str, **options: Any) -> Self:
         """The same settings for every feature."""
         return cls(**options)
 
@@ -146,7 +146,9 @@ def hold_out(pictures: NDArray[np.integer[Any]], share: float, seed: int) -> NDA
     """
     shown = np.unique(pictures)
     if len(shown) < 4:
-        raise InputError(f"{len(shown)} training pictures are too few for an mlp, which holds out two or more: give 4")
+        raise InputError(
+            f"{len(shown)} training pictures are too few for an mlp, which holds out two of them: give at least 4"
+        )
     n_held_out = max(2, round(share * len(shown)))
     drawn = np.random.default_rng(seed).permutation(shown)[: min(n_held_out, len(shown) - 2)]
     return np.isin(pictures, drawn)

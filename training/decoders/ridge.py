@@ -27,7 +27,7 @@ _JOB, _SMALLEST_BLOCK = 128, 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Ridge:
-    """Ridge settings of one target kind.
+    """Ridge settings of one feature.
 
     Attributes
     ----------
@@ -50,9 +50,9 @@ class Ridge:
             raise InputError(f"alpha is {self.alpha!r:.60}, expected a finite penalty of at least 0")
 
     @classmethod
-    def for_target(cls, target: str, **options: Any) -> Self:
+    def for_feature(cls, feature: str, **options: Any) -> Self:
         """Give the paper's settings for "context", "latent", "structure" or "semantic"."""
-        return cls(**{"n_selected": N_SELECTED[target], **options})
+        return cls(**{"n_selected": N_SELECTED[feature], **options})
 
     def fit(
         self,

@@ -2,11 +2,11 @@
 
 Kept on disk under a key of everything that decides them, so that nothing stale is ever read; written a batch at a
 time, so that memory does not grow with the number of stimuli and a run that was killed goes on where it was. A batch's
-rows are hashed as they are written and compared when they are read; those that differ are computed again. Who computes
-holds a lock beside the folder; others wait.
+rows are hashed as they are written and compared when they are read; those that differ are computed again. The process
+that computes holds a lock beside the folder; others wait.
 
-Versions of libraries are no part of the key: they change the last digits, and features take hours. They are kept,
-compared, and told.
+Versions of libraries are not part of the key, since they change only the last digits and features take hours. They are
+recorded, compared, and any difference is reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A simulated fMRI subject: eleven visual ROIs that see what shallow, deep or both kinds of features hold.
+"""A simulated fMRI subject: eleven visual ROIs that respond to shallow features, deep features, or both.
 
-Early areas look at one shallow CLIP layer each through a localised Gaussian receptive field over the patch
-grid; higher areas mix semantic features; IPS, and a little of LO, mix both. The weights of that brain are
+The voxels of early areas respond to one shallow CLIP layer each through a localised Gaussian receptive field over the
+patch grid; higher areas mix semantic features; IPS, and a little of LO, mix both. The weights of that brain are
 drawn from a generator of their own, live in memory only, and are never written: decoders see responses.
 
 Functions take arrays, so features of any world do; training/simulate/subject.py makes them from models and pictures.
@@ -66,7 +66,7 @@ class FmriSettings:
     train_repetitions : how often each training picture is shown; every showing is a trial of its own.
     test_repetitions : how often each test picture is shown; its trial is the mean of the showings.
     compression : how much strong responses saturate; 0 is linear (arcsinh of that many standard deviations).
-    sparsity : share of the semantic features that one voxel listens to.
+    sparsity : share of the semantic features that drive one voxel.
     areas : the ROIs in order.
     """
 
@@ -110,7 +110,7 @@ class Scales:
     """Centres and spreads of features over some training pictures, which put all channels on one footing.
 
     CLIP's MLP outputs have a few channels a hundred times as strong as the rest: unscaled, every voxel would
-    see only those.
+    respond to those alone.
     """
 
     structure_sd: F32  # (n_layers, d_vision), spread between pictures, pooled over patches
@@ -140,7 +140,7 @@ class Brain:
 
 @dataclass(frozen=True, kw_only=True)
 class Drives:
-    """What moves each voxel before noise: two parts, (n_stimuli, n_voxels) each."""
+    """What drives each voxel before noise: two parts, (n_stimuli, n_voxels) each."""
 
     structural: F32
     semantic: F32
@@ -177,7 +177,7 @@ def measure_scales(structure: F32, semantic: F32) -> Scales:
     """
     _check_features(structure, semantic)
     if len(structure) < 2:
-        raise InputError("scales of one picture asked for: a spread needs at least 2")
+        raise InputError("scales cannot be computed from one picture: give at least 2")
     patches = structure[:, :, 1:]
     return Scales(
         structure_sd=_safe(np.sqrt(patches.var(axis=0).mean(axis=1))),
@@ -226,9 +226,9 @@ def draw_brain(
 
 
 def _sparse(rng: np.random.Generator, n_voxels: int, n_features: int, sparsity: float) -> F32:
-    heard = rng.random((n_voxels, n_features)) < sparsity
-    heard[np.arange(n_voxels), rng.integers(n_features, size=n_voxels)] = True  # no voxel is deaf
-    weights: F32 = rng.standard_normal((n_voxels, n_features), dtype=np.float32) * heard
+    drives = rng.random((n_voxels, n_features)) < sparsity
+    drives[np.arange(n_voxels), rng.integers(n_features, size=n_voxels)] = True  # every voxel has at least one
+    weights: F32 = rng.standard_normal((n_voxels, n_features), dtype=np.float32) * drives
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     return weights
 
@@ -273,8 +273,8 @@ def drive(brain: Brain, scales: Scales, structure: F32, semantic: F32) -> Drives
         weights = brain.channel[voxels] / scales.structure_sd[layer]
         mixed = structure[:, layer, 1:] @ weights.T  # (n, n_patches, n_voxels)
         structural[:, voxels] = np.einsum("npv,vp->nv", mixed, brain.receptive[voxels])
-    seen = (semantic - scales.semantic_mean) / scales.semantic_sd
-    return Drives(structural=structural, semantic=(seen @ brain.semantic.T).astype(np.float32))
+    standardised = (semantic - scales.semantic_mean) / scales.semantic_sd
+    return Drives(structural=structural, semantic=(standardised @ brain.semantic.T).astype(np.float32))
 
 
 def simulate_fmri(

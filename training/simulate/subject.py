@@ -77,7 +77,7 @@ class Squares(Sequence[NDArray[np.uint8]]):
 
 
 class Shown:
-    """The pictures of one split, what is said about them (`captions` may be empty), and their files' names, if any."""
+    """The pictures of one split, their captions (there may be none), and the names of their files, if any."""
 
     def __init__(self, images: Squares, captions: Sequence[Sequence[str]], names: Sequence[str] = ()) -> None:
         self.images, self.captions, self.names = images, captions, names
@@ -102,7 +102,7 @@ class Showing:
     def __post_init__(self) -> None:
         if self.n_train < 2 or self.n_test < 1:
             raise InputError(
-                f"{self.n_train} training and {self.n_test} test pictures asked for: give at least 2 and 1"
+                f"{self.n_train} training and {self.n_test} test pictures requested: give at least 2 and 1"
             )
 
 
@@ -167,7 +167,7 @@ def simulate_subject(
 def check_subject(
     out: Path | str, showing: Showing, *, seed: int, batch_size: int = 32, replace: bool = False
 ) -> str | None:
-    """Refuse what can be refused before models are opened, pictures that cannot be decoded among it.
+    """Check the settings, the output folder and the pictures before any model is opened.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def check_subject(
     """
     if seed < 0 or batch_size < 1:
         raise InputError(
-            f"seed {seed} and batch size {batch_size} given: the seed is 0 or more, the batch size 1 or more"
+            f"seed is {seed} and batch size {batch_size}: give a seed of at least 0 and a batch size of at least 1"
         )
     check_target(out, replace=replace)
     if showing.stimuli is None:
@@ -211,7 +211,7 @@ def _trial_ids(split: str, responses: Responses, shown: Shown) -> tuple[str, ...
 
 
 def _provenance(models: Viewer, settings: FmriSettings, seed: int, stimuli: dict[str, Any]) -> dict[str, Any]:
-    """How to make the same subject again; the brain's weights are no part of it."""
+    """How to make the same subject again, without the brain's weights."""
     return {
         "kind": "simulated fMRI",
         "generator_version": GENERATOR_VERSION,
@@ -263,31 +263,31 @@ def _look(
             report(phase, done, len(shown.images))
         return Drives.join(parts), np.concatenate(visions)
 
-    train_drives, seen = through(train, words, "train pictures")
+    train_drives, known = through(train, words, "train pictures")
     if test.captions:
         said = _words(models, test.captions, batch_size)
     else:
         looks = np.concatenate([_see(models, part)[1] for part in _batches(test.images, batch_size)])
-        said = words_of_neighbours(looks, seen, words)
+        said = words_of_neighbours(looks, known, words)
     return brain, {"train": train_drives, "test": through(test, said, "test pictures")[0]}
 
 
-def words_of_neighbours(looks: F32, seen: F32, words: F32) -> F32:
-    """What a caption would say of pictures without one: the mean words of the training pictures most alike.
+def words_of_neighbours(looks: F32, known: F32, words: F32) -> F32:
+    """Text features for pictures without captions: the mean over the most similar training pictures.
 
     Parameters
     ----------
     looks : (n, d) semantic features of the pictures.
-    seen : (n_train, d) the same of the training pictures.
+    known : (n_train, d) the same of the training pictures.
     words : (n_train, d_words) their text features.
 
     Returns
     -------
     (n, d_words) float32, means over the eight nearest by cosine of the standardised features.
     """
-    mean, sd = seen.mean(axis=0), seen.std(axis=0)
+    mean, sd = known.mean(axis=0), known.std(axis=0)
     sd = np.where(sd > 0, sd, 1)
-    a, b = (looks - mean) / sd, (seen - mean) / sd
+    a, b = (looks - mean) / sd, (known - mean) / sd
     alike = a @ b.T / np.maximum(np.linalg.norm(b, axis=1), 1e-12)
     nearest = np.argsort(-alike, axis=1, kind="stable")[:, :_N_NEIGHBOURS]
     said: F32 = words[nearest].mean(axis=1)

@@ -13,10 +13,10 @@ from .scenes import BACKGROUNDS, COLOURS, CONCEPTS
 
 _TEXT = """# The tiny world
 
-A Stable Diffusion and CLIP family in the formats of the real ones, for pictures of {image_size} x {image_size} pixels
-that show one of {n_concepts} things in one of {n_colours} colours in one of {n_backgrounds} places, at any position,
-size, tilt and mirroring. It exists so that every line of MindDiffuser runs without a download, and so that results can
-be checked against a truth that is known.
+A small Stable Diffusion model and a small CLIP, in the file formats of the real ones, for pictures of
+{image_size} x {image_size} pixels that show one of {n_concepts} things in one of {n_colours} colours in one of
+{n_backgrounds} places, at any position, size and tilt, mirrored or not. With them every part of MindDiffuser runs
+without a download, and results can be checked against a known ground truth.
 
 ![Samples: captions to pictures from pure noise](samples.png)
 
@@ -27,7 +27,7 @@ be checked against a truth that is known.
 | `text_encoder/`, `tokenizer/` | CLIPTextModel over 15 tokens, byte-pair tokenizer | {n_text} |
 | `scheduler/` | Stable Diffusion 1.4's noise schedule | |
 | `clip/` | open_clip model, ViT of twelve blocks with patches of 8 pixels, and its text tower | {n_clip} |
-| `classifier/` | a small convolutional classifier, kept apart from everything that stage 2 sees | {n_classifier} |
+| `classifier/` | a small convolutional classifier, for evaluation only: stage 2 never uses it | {n_classifier} |
 
 Weights are stored as float16 and loaded as float32.
 
@@ -38,7 +38,7 @@ Weights are stored as float16 and loaded as float32.
 ## What it can do
 
 Measured by `md-train world --out FOLDER --part quality` on {n_renderings:,} renderings and {n_samples} captions that
-training did not see, all combinations of words among them.
+were not used in training, drawn from all combinations of thing, colour and place.
 
 | | thing | colour | place |
 |---|---|---|---|
@@ -52,9 +52,10 @@ VAE round trip: {vae_psnr_db:.1f} dB PSNR (mean over pictures).
 
 ## What it cannot do
 
-Anything but these words: other captions tokenise but mean nothing, and a photograph comes back as the nearest thing it
-knows. Fine marks (stars, windows, the teeth of a key) are soft, because a picture of 12,288 numbers passes through a
-latent of 256. It says nothing about how well a method works on real brains or real pictures.
+It knows these words alone: other captions can be tokenised but mean nothing to it, and a photograph comes back as the
+nearest thing that it knows. Fine details (stars, windows, the teeth of a key) are soft, because a picture of 12,288
+numbers passes through a latent of 256. Results on it say nothing about how well a method works on real brains or real
+pictures.
 """
 
 
@@ -67,7 +68,7 @@ training.
 {trainings}
 
 {hardware}"""
-_NOT_KNOWN = "How long and where this world was trained is not recorded: its folder has no training.json."
+_NOT_KNOWN = "How and where this world was trained is not recorded: its folder has no training.json."
 
 KIND, VERSION = "world", 1
 

@@ -30,7 +30,7 @@ def fit(
 ) -> ClassifierNetwork:
     """Train on renderings of its own seed, softened and noised at random.
 
-    Reconstructions are softer than renderings; a classifier that has only seen crisp edges would react to the softness.
+    Reconstructions are softer than renderings; a classifier trained on crisp edges alone would react to the softness.
     """
     torch.manual_seed(settings.seed)
     network = build_classifier(config()).to(device).to(memory_format=torch.channels_last)

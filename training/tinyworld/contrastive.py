@@ -95,9 +95,9 @@ def fit(
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         last, _ = model.visual.transformer.forward_intermediates(_embed(model, (image - mean) / std), indices=1)
         pooled = model.visual.ln_post(last)
-        seen = F.normalize(pooled[:, 0] @ model.visual.proj, dim=-1)
+        shown = F.normalize(pooled[:, 0] @ model.visual.proj, dim=-1)
         said = F.normalize(model.encode_text(text), dim=-1)
-        logits = model.logit_scale.exp().clamp(max=50) * seen @ said.T
+        logits = model.logit_scale.exp().clamp(max=50) * shown @ said.T
         share = same / same.sum(1, keepdim=True)
         pairs = F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)
         heads = [

@@ -1,4 +1,4 @@
-"""The folders that making a world writes: what may be overwritten, what may be continued, what the system refuses."""
+"""The folders that making a world writes: what may be overwritten or continued, and errors of the file system."""
 
 from __future__ import annotations
 
@@ -61,17 +61,18 @@ def open_work(work: Path, identity: Mapping[str, Any]) -> None:
     wanted = {"format": f"minddiffuser-{WORK_KIND}", "version": WORK_VERSION, **identity}
     if not path.exists():
         if (work / "parts").exists() or any(work.glob("*.safetensors")) or (work / "latents.npy").exists():
-            raise FileError(f"{work} holds trainings of unknown settings (no world.json): {_WAY_OUT}")
+            raise FileError(f"{work} holds training states of unknown settings (no world.json): {_WAY_OUT}")
         write_json(path, wanted)
         return
     found = read_json(path, "the description of the work folder")
     check_format(found, path, WORK_KIND, WORK_VERSION)
     if found.get("effort") != wanted["effort"]:  # which decides the rest, so it alone says most
         raise FileError(
-            f"{work} holds trainings with effort {found.get('effort')}, this run has {wanted['effort']}: {_WAY_OUT}"
+            f"{work} holds training states with effort {found.get('effort')}, this run has {wanted['effort']}: "
+            f"{_WAY_OUT}"
         )
     if found != wanted:
-        raise FileError(f"{work} holds trainings with other settings{_differing(found, wanted)}: {_WAY_OUT}")
+        raise FileError(f"{work} holds training states with other settings{_differing(found, wanted)}: {_WAY_OUT}")
 
 
 def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

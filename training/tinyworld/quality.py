@@ -118,12 +118,12 @@ def zero_shot(folder: Path, models: Models, images: NDArray[np.float32]) -> NDAr
     words = [f"a {names[k]} {CONCEPTS[c]} in the {BACKGROUNDS[b]}" for c, k, b in triples]
     said = F.normalize(clip.encode_text(tokenizer(words)), dim=-1)
     parts = [models.embedding(torch.from_numpy(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-    seen = F.normalize(torch.cat(parts), dim=-1)
+    shown = F.normalize(torch.cat(parts), dim=-1)
     columns = []
     for position, n_classes in enumerate((len(CONCEPTS), len(COLOURS), len(BACKGROUNDS))):
         index = torch.tensor([triple[position] for triple in triples])
         classes = torch.stack([said[index == k].mean(0) for k in range(n_classes)])
-        columns.append((seen @ F.normalize(classes, dim=-1).T).argmax(1).numpy())
+        columns.append((shown @ F.normalize(classes, dim=-1).T).argmax(1).numpy())
     return np.stack(columns, axis=1)
 
 

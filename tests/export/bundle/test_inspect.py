@@ -90,23 +90,25 @@ def test_the_whole_bundle(tiny_bundle: Path) -> None:
 
 def test_what_it_runs_on_without_a_gpu(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpu(monkeypatch, None)
-    told = tail(decoder_bundle)
-    assert set(told) == {*BACKENDS, "auto", "md-reconstruct run --stage 1", "md-reconstruct run"}
-    assert told["md-reconstruct run --stage 1"] == "no, it lacks decode_latent, denoise, vae_decode"
-    assert told["ort"] == "yes"
-    assert [told[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
-    assert told["auto"].startswith("ort (the fastest that is here")
+    reported = tail(decoder_bundle)
+    assert set(reported) == {*BACKENDS, "auto", "md-reconstruct run --stage 1", "md-reconstruct run"}
+    assert reported["md-reconstruct run --stage 1"] == "no, it lacks decode_latent, denoise, vae_decode"
+    assert reported["ort"] == "yes"
+    assert [reported[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
+    assert reported["auto"].startswith("ort (the fastest that is here")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert told["ort-cuda"].startswith("no, onnxruntime is a build without it: where there is an NVIDIA GPU, pip")
+        assert reported["ort-cuda"].startswith(
+            "no, onnxruntime is a build without it: where there is an NVIDIA GPU, pip"
+        )
 
 
 def test_a_provider_that_is_there_counts(decoder_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    for gpu, told in ((None, "no, no NVIDIA GPU was found"), (CARD, "yes")):
+    for gpu, reported in ((None, "no, no NVIDIA GPU was found"), (CARD, "yes")):
         set_gpu(monkeypatch, gpu)
-        assert tail(decoder_bundle)["ort-cuda"] == told
+        assert tail(decoder_bundle)["ort-cuda"] == reported
 
 
 def test_a_plan_and_what_it_is_for(copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,9 +120,9 @@ def test_a_plan_and_what_it_is_for(copied: Path, reseal: Edit, monkeypatch: pyte
     set_gpu(monkeypatch, None)
     assert tail(copied)["tensorrt-rtx"] == "no, no NVIDIA GPU was found"
     set_gpu(monkeypatch, CARD)
-    told = tail(copied)
-    assert told["tensorrt-rtx"] == "yes"
-    assert told["auto"].startswith("tensorrt-rtx (")
+    reported = tail(copied)
+    assert reported["tensorrt-rtx"] == "yes"
+    assert reported["auto"].startswith("tensorrt-rtx (")
 
 
 @pytest.mark.parametrize(
@@ -131,36 +133,36 @@ def test_a_plan_and_what_it_is_for(copied: Path, reseal: Edit, monkeypatch: pyte
         ({"graph": None}, "the plan's description has no usable 'graph'"),
     ],
 )
-def test_a_stale_plan_is_told(
+def test_a_stale_plan_is_reported(
     copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
 ) -> None:
     add_plan(copied, reseal, **changes)
     set_gpu(monkeypatch, CARD)
-    told = tail(copied)
-    assert told["tensorrt-rtx"].startswith("no, ")
-    assert words in told["tensorrt-rtx"]
-    assert told["auto"].startswith("ort (") or told["auto"].startswith("ort-cuda (")
+    reported = tail(copied)
+    assert reported["tensorrt-rtx"].startswith("no, ")
+    assert words in reported["tensorrt-rtx"]
+    assert reported["auto"].startswith("ort (") or reported["auto"].startswith("ort-cuda (")
 
 
-def test_what_clamped_pixels_may_do_is_told(copied: Path, reseal: Edit) -> None:
+def test_what_clamped_pixels_may_do_is_reported(copied: Path, reseal: Edit) -> None:
     def edit(content: dict[str, Any]) -> None:
-        figures = {"worst": 0.0085, "mean": 1e-5, "cosine": 1.0, "jump": 0.0132}
-        content["graphs"]["decode_context"]["variants"][0]["parity"] = {"inputs": {"decoded": {"context": figures}}}
+        metrics = {"worst": 0.0085, "mean": 1e-5, "cosine": 1.0, "jump": 0.0132}
+        content["graphs"]["decode_context"]["variants"][0]["parity"] = {"inputs": {"decoded": {"context": metrics}}}
 
     assert not any("clamped pixels" in line for line in describe(copied))
     reseal(copied, edit)
     (line,) = (line for line in describe(copied) if "clamped pixels" in line)
-    assert line.endswith("worst error 0.0085, clamped pixels may make 0.013 of it")
+    assert line.endswith("worst error 0.0085, of which clamped pixels may account for 0.013")
 
 
-@pytest.mark.parametrize("figures", [{}, None, 3, {"psnr_db": "x", "differences": [1]}, {"differences": {"ssim": "?"}}])
-def test_figures_of_a_stranger_are_shown_or_left_out(copied: Path, reseal: Edit, figures: Any) -> None:
+@pytest.mark.parametrize("metrics", [{}, None, 3, {"psnr_db": "x", "differences": [1]}, {"differences": {"ssim": "?"}}])
+def test_metrics_of_a_stranger_are_shown_or_left_out(copied: Path, reseal: Edit, metrics: Any) -> None:
     def edit(content: dict[str, Any]) -> None:
-        content["end_to_end"] = {"fp32": figures}
-        content["lineage"] = {"verified_on": figures}
+        content["end_to_end"] = {"fp32": metrics}
+        content["lineage"] = {"verified_on": metrics}
         for graph in content["graphs"].values():
-            graph["variants"][0]["parity"] = {"inputs": figures, "verified": 5}
-            graph["variants"][0]["builder"] = {"gpu": figures}
+            graph["variants"][0]["parity"] = {"inputs": metrics, "verified": 5}
+            graph["variants"][0]["builder"] = {"gpu": metrics}
 
     reseal(copied, edit)
     lines = list(describe(copied))

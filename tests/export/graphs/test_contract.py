@@ -137,8 +137,8 @@ def test_gradients_of_any_size_come_out_in_proportion(exponent: int, models: Any
 
 
 def test_the_scale_is_each_trials_largest_magnitude() -> None:
-    slope = torch.tensor([[[1.0, -3.0]], [[0.0, 0.0]], [[2e-9, 1e-9]]])
-    torch.testing.assert_close(unit_scale(slope), torch.tensor([3.0, 1e-30, 2e-9]))
+    gradient = torch.tensor([[[1.0, -3.0]], [[0.0, 0.0]], [[2e-9, 1e-9]]])
+    torch.testing.assert_close(unit_scale(gradient), torch.tensor([3.0, 1e-30, 2e-9]))
 
 
 def test_unknown_graphs_are_refused(models: Any) -> None:

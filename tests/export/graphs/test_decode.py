@@ -19,7 +19,8 @@ from minddiffuser.export.graphs.decode import DECODER_GRAPHS, decode_model, deco
 from minddiffuser.export.onnx.weights import WeightStore
 from minddiffuser.runtime.decoders.base import KINDS
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
-from minddiffuser.training.decoders.base import DECODERS, TARGETS, make_decoder
+from minddiffuser.runtime.features import FEATURES
+from minddiffuser.training.decoders.base import DECODERS, make_decoder
 from minddiffuser.training.normalise import TargetColumns
 
 N_VOXELS, N_FIT, CONSTANT = 300, 60, (0, 17)
@@ -102,10 +103,10 @@ def test_every_kind_has_a_graph() -> None:
 
 
 def test_every_target_of_a_checkpoint_is_here() -> None:
-    assert set(SHAPES) == set(TARGETS)
+    assert set(SHAPES) == set(FEATURES)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", FEATURES)
 def test_the_graph_is_the_decoder(fitted: Fitted, target: str, run: Run) -> None:
     model = decode_model(fitted.checkpoint, target)
     onnx.checker.check_model(model, full_check=True)
@@ -116,7 +117,7 @@ def test_the_graph_is_the_decoder(fitted: Fitted, target: str, run: Run) -> None
         assert_near(found, np.asarray(getattr(fitted.checkpoint.decode(given), target)))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", FEATURES)
 def test_a_voxel_that_never_varied_counts_for_nothing(fitted: Fitted, target: str, run: Run) -> None:
     model, given = decode_model(fitted.checkpoint, target), responses(2)
     plain = run(model, {"responses": given})[target]
@@ -133,7 +134,7 @@ def test_what_is_not_predicted_holds_its_mean(fitted: Fitted, run: Run) -> None:
     assert (found[0, arrays["position"]] != found[1, arrays["position"]]).mean() > 0.99
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", FEATURES)
 def test_trials_do_not_mix(fitted: Fitted, target: str, run: Run) -> None:
     model, given = decode_model(fitted.checkpoint, target), responses(5)
     together = run(model, {"responses": given})[target]
@@ -142,12 +143,12 @@ def test_trials_do_not_mix(fitted: Fitted, target: str, run: Run) -> None:
 
 
 def test_specs_are_the_graphs_own(fitted: Fitted) -> None:
-    for target in TARGETS:
+    for target in FEATURES:
         model = decode_model(fitted.checkpoint, target)
         sides = (model.graph.input, model.graph.output)
         for specs, values in zip(decode_specs(fitted.checkpoint, target), sides, strict=True):
-            told = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
-            assert told == {name: spec.shape for name, spec in specs.items()}
+            reported = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+            assert reported == {name: spec.shape for name, spec in specs.items()}
             assert {spec.dtype for spec in specs.values()} == {"float32"}
         assert model.graph.name == f"decode_{target}"
         assert all(node.name.startswith(f"decode_{target}/") for node in model.graph.node)
@@ -156,7 +157,7 @@ def test_specs_are_the_graphs_own(fitted: Fitted) -> None:
 def test_weights_on_the_disk_are_the_decoders_own(fitted: Fitted, tmp_path: Path) -> None:
     """What the decoder stores, and four numbers for each dimension of the feature: of a linear one, sparse weights."""
     with WeightStore(tmp_path) as store:
-        for target in TARGETS:
+        for target in FEATURES:
             store.write(decode_model(fitted.checkpoint, target), target)
     stored = sum(path.stat().st_size for path in tmp_path.iterdir())
     held = sum(

@@ -141,7 +141,7 @@ def test_subgraphs_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`export_bundle` makes a sentence of it: see test_assemble.py."""
 
     def full(*_: object) -> int:

@@ -186,8 +186,8 @@ def test_the_layer_that_loses_most_is_exempted(
     in_int8 = (np.rint(c / step_c) * step_c) @ (np.rint(w / step_w) * step_w)
     step_d = np.abs(c @ w).max() / 127
     in_int8 = np.clip(np.rint(in_int8 / step_d), -128, 127) * step_d
-    assert made.exemptions[0]["figure"] == pytest.approx(error(in_int8, c @ w), rel=0.01)
-    assert made.exemptions[0]["limit"] < 0.05 < made.exemptions[0]["figure"]
+    assert made.exemptions[0]["measured"] == pytest.approx(error(in_int8, c @ w), rel=0.01)
+    assert made.exemptions[0]["limit"] < 0.05 < made.exemptions[0]["measured"]
     found, wanted = ([run(m, batch)[0] for batch in batches] for m in (made.model, model))
     assert made.error == pytest.approx(error(np.concatenate(found), np.concatenate(wanted)), rel=1e-6)
 
@@ -196,8 +196,8 @@ def test_a_budget_ends_the_exemptions(network: ModelProto, pictures: Batches) ->
     for budget, count in ((0.0, 0), (0.5, 3), (1.0, 6)):
         made = calibrated(network, pictures, CalibrationSettings(tolerance=1e-12, budget=budget))
         assert len(made.exemptions) == count
-        figures = [entry["figure"] for entry in made.exemptions]
-        assert figures == sorted(figures, reverse=True)
+        measured = [entry["measured"] for entry in made.exemptions]
+        assert measured == sorted(measured, reverse=True)
         assert {entry["layer"] for entry in made.exemptions} | set(made.layers) == LAYERS
         assert made.held == (budget == 1.0)  # nothing is left in int8 then
 
@@ -263,7 +263,7 @@ print(*(hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for 
 
 def test_same_bytes_in_every_process(network: ModelProto, tmp_path: Path) -> None:
     onnx.save(network, tmp_path / "g.onnx")
-    told = [
+    printed = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT, str(tmp_path / "g.onnx")],
             env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
@@ -271,9 +271,9 @@ def test_same_bytes_in_every_process(network: ModelProto, tmp_path: Path) -> Non
         ).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert told[0] == told[1]
-    assert len(told[0].split()) == 2
-    assert len(told[0].split()[0]) == len(hashlib.sha256().hexdigest())
+    assert printed[0] == printed[1]
+    assert len(printed[0].split()) == 2
+    assert len(printed[0].split()[0]) == len(hashlib.sha256().hexdigest())
 
 
 def test_models_of_gigabytes_go_through_files(

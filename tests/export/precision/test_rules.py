@@ -28,11 +28,11 @@ def test_the_one_layer_that_overflows_is_kept(build: Build, rng: np.random.Gener
         ("huge", "Mul", "c big", "y"),
     ]
     found = kept(build(nodes, {"x": ["n", 8]}, ["y"], {"w": w, "big": np.float32(200)}), {"x": x})
-    figure = found["huge"]["figure"]
+    measured = found["huge"]["measured"]
     assert list(found.values()) == [
-        {"layer": "huge", "operator": "Mul", "tensor": "y", "rule": "overflow", "figure": figure, "limit": 32752.0}
+        {"layer": "huge", "operator": "Mul", "tensor": "y", "rule": "overflow", "measured": measured, "limit": 32752.0}
     ]
-    assert figure == pytest.approx(np.abs(np.tanh(x @ w)).max() * 40000, rel=1e-5)
+    assert measured == pytest.approx(np.abs(np.tanh(x @ w)).max() * 40000, rel=1e-5)
 
 
 def test_a_tensor_that_overflows_between_layers_keeps_both(build: Build, rng: np.random.Generator) -> None:
@@ -44,7 +44,7 @@ def test_a_tensor_that_overflows_between_layers_keeps_both(build: Build, rng: np
     assert found.keys() == {"first", "bend"}
     peak = np.abs(x @ w).max()
     assert all((e["tensor"], e["rule"]) == ("a", "overflow") for e in found.values())
-    assert all(e["figure"] == pytest.approx(peak, rel=1e-6) for e in found.values())
+    assert all(e["measured"] == pytest.approx(peak, rel=1e-6) for e in found.values())
 
 
 def test_bfloat16_does_not_overflow(build: Build, rng: np.random.Generator) -> None:
@@ -70,7 +70,7 @@ def test_a_difference_of_near_equals_keeps_what_makes_them(
     assert found.keys() == {"double", "turn", "mean", "centre"}  # the Tanh sees well-posed numbers
     assert found["centre"]["rule"] == "rounding"
     assert found["centre"]["tensor"] == "d"
-    assert found["double"]["figure"] == found["centre"]["figure"] > found["centre"]["limit"]
+    assert found["double"]["measured"] == found["centre"]["measured"] > found["centre"]["limit"]
 
 
 def test_a_normalised_gradient_is_in_float32_only_until_it_is_normalised(
@@ -116,18 +116,18 @@ def test_bfloat16_resize_is_kept_and_convolution_is_not(
     assert decide(ranges, network, "fp16") == []
 
 
-def test_nan_in_float32_is_told(build: Build) -> None:
+def test_nan_in_float32_is_reported(build: Build) -> None:
     model = build([("log", "Log", "x", "l"), ("last", "Neg", "l", "y")], {"x": ["n"]}, ["y"])
     found = kept(model, {"x": np.asarray([-1.0, -2.0, 1.0], np.float32)})
-    assert (found["log"]["rule"], found["log"]["figure"], found["log"]["limit"]) == ("overflow", 2.0, 0.0)
+    assert (found["log"]["rule"], found["log"]["measured"], found["log"]["limit"]) == ("overflow", 2.0, 0.0)
 
 
 def test_an_infinite_constant_is_a_mask(build: Build) -> None:
     nodes = [("mask", "Where", "m x none", "a"), ("share", "Softmax", "a", "y")]
     weights = {"none": np.float32(-np.inf), "m": np.asarray([True, True, False])}
     found = kept(build(nodes, {"x": ["n", 3]}, ["y"], weights), {"x": np.ones((2, 3), np.float32)})
-    assert found["mask"]["tensor"] == "a"  # what it makes is told, the constant itself is not
-    assert found["mask"]["figure"] == 2
+    assert found["mask"]["tensor"] == "a"  # its output is listed, the constant itself is not
+    assert found["mask"]["measured"] == 2
 
 
 def test_stricter_rules_keep_more(network: ModelProto, pictures: list[dict[str, np.ndarray]]) -> None:

@@ -70,7 +70,7 @@ def test_half_precision_tells_what_it_left_out_and_why(
     if precision == "fp16":
         assert "Mul_1" in layers  # 1e5 times a number above 1 is more than 65,504
         for exception in found.exceptions:
-            assert {"layer", "tensor", "rule", "figure"} <= set(exception)
+            assert {"layer", "tensor", "rule", "measured"} <= set(exception)
     assert f"of {len(product.graph.node)} nodes stay in float32" in found.note
     assert found.note.startswith(f"{len(layers)} ")
     expected = run(product, BATCHES[0])["y"]

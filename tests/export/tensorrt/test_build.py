@@ -194,14 +194,14 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(
     plan, here = plan_of(built, "decode_context"), this_machine("tensorrt-rtx", CARD)
     graph = plan.builder["graph"]
     assert check_plan(plan.builder, here, graph_sha256=graph["sha256"], data=graph["data"]) is None
-    told = [
+    printed = [
         check_plan({**plan.builder, "library": "0.9.9"}, here),
         check_plan(plan.builder, {**here, "compute_capability": "7.5"}),
         check_plan(plan.builder, here, graph_sha256="00" * 32),
         check_plan(plan.builder, here, graph_sha256=graph["sha256"], data={"weights.bin": "00" * 32}),
     ]
     for sentence, words in zip(
-        told, ["0.9.9", "compute capability 7.5", "another version of its ONNX graph", "other weights"], strict=True
+        printed, ["0.9.9", "compute capability 7.5", "another version of its ONNX graph", "other weights"], strict=True
     ):
         assert sentence is not None
         assert words in sentence
@@ -277,15 +277,15 @@ def test_an_engine_that_runs_here_and_is_wrong_is_taken_back(copied: Path, monke
 
     monkeypatch.setattr(build, "running", running)
     biased = True
-    words = r"decode_structure \(tensorrt-rtx\) in fp32 is not published: structure is off by"
+    words = r"decode_structure \(tensorrt-rtx\) in fp32 is not exported: structure is off by"
     with pytest.raises(MindDiffuserError, match=words):
         build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
     assert (copied / "manifest.json").read_bytes() == manifest
     biased = False
     bundle = build_engines(copied, "tensorrt-rtx", RTX, graphs=DECODERS)
-    told = plan_of(bundle, "decode_structure").parity
-    assert told["verified"] == "run"
-    assert told["inputs"]["decoded"]["structure"]["worst"] < 1e-5
+    printed = plan_of(bundle, "decode_structure").parity
+    assert printed["verified"] == "run"
+    assert printed["inputs"]["decoded"]["structure"]["worst"] < 1e-5
 
 
 @pytest.mark.parametrize(

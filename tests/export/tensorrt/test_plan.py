@@ -109,9 +109,9 @@ def test_a_plan_is_built_and_described(tmp_path: Path, plan: Path, external: boo
     assert identity["options"]["optimization_level"] == 1
     data = {"weights.bin": sha256(tmp_path / "weights.bin")} if external else {}
     assert identity["graph"] == {"sha256": sha256(model), "data": data}
-    told = identity["profile"]["inputs"]["x"]
-    assert told["shape"] == ["batch", 4, 8, 8]
-    assert [told[end] for end in ("min", "opt", "max")] == [[n, 4, 8, 8] for n in (1, 4, 9)]
+    reported = identity["profile"]["inputs"]["x"]
+    assert reported["shape"] == ["batch", 4, 8, 8]
+    assert [reported[end] for end in ("min", "opt", "max")] == [[n, 4, 8, 8] for n in (1, 4, 9)]
     assert identity["profile"]["outputs"]["y"]["dtype"] == "float32"
     here = {"target": "tensorrt-rtx", "library": trt.__version__, "gpu": "GeForce", "platform": "any"}
     assert check_plan(identity, {**here, "compute_capability": "8.9"}) is None
@@ -126,8 +126,8 @@ def test_known_hashes_are_not_computed_again(tmp_path: Path, plan: Path) -> None
 
 def test_a_graph_of_fixed_shape_needs_no_profile(tmp_path: Path, plan: Path) -> None:
     model = write_model(tmp_path / "small.onnx", free=2)  # type: ignore[arg-type]
-    told = build_plan(model, plan, TrtSettings(target="tensorrt-rtx", profile={}))["profile"]["inputs"]["x"]
-    assert told["shape"] == told["min"] == told["max"] == [2, 4, 8, 8]
+    reported = build_plan(model, plan, TrtSettings(target="tensorrt-rtx", profile={}))["profile"]["inputs"]["x"]
+    assert reported["shape"] == reported["min"] == reported["max"] == [2, 4, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_files_that_are_missing_damaged_or_elsewhere(tmp_path: Path, plan: Path)
 
 def test_progress_rises_to_its_end(model: Path, plan: Path) -> None:
     seen: list[tuple[str, int, int]] = []
-    build_plan(model, plan, RTX, progress=lambda *told: seen.append(told))
-    done = [told[1] for told in seen]
+    build_plan(model, plan, RTX, progress=lambda *reported: seen.append(reported))
+    done = [reported[1] for reported in seen]
     assert {(label, total) for label, _, total in seen} == {("building small.fp32.plan", 1000)}
     assert done == sorted(set(done))
     assert done[-1] == 1000
@@ -239,9 +239,9 @@ def test_ctrl_c_ends_the_build_and_is_raised(
 ) -> None:
     real, before = getattr(Watch, where), signal.getsignal(signal.SIGINT)
 
-    def interrupted(watch: Watch, *told: Any) -> Any:
+    def interrupted(watch: Watch, *reported: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return real(watch, *told)
+        return real(watch, *reported)
 
     monkeypatch.setattr(Watch, where, interrupted)
     with pytest.raises(KeyboardInterrupt):

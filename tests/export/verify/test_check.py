@@ -41,9 +41,9 @@ def flipped(path: Path, offset: int) -> Iterator[None]:
         path.write_bytes(data)
 
 
-def expect_refusal(told: tuple[int, list[str], list[str]], *words: str) -> None:
-    code, out, err = told
-    assert (code, out, len(err)) == (2, [], 1), told
+def expect_refusal(reported: tuple[int, list[str], list[str]], *words: str) -> None:
+    code, out, err = reported
+    assert (code, out, len(err)) == (2, [], 1), reported
     assert err[0].startswith("md-export: ")
     for word in words:
         assert word in err[0]
@@ -266,7 +266,9 @@ def add_variant(content: dict[str, Any], **changes: Any) -> None:
     variants.append({**variants[0], **changes})
 
 
-def test_what_this_machine_cannot_run_is_told_and_does_not_count(copied: Path, command: Command, reseal: Edit) -> None:
+def test_what_this_machine_cannot_run_is_reported_and_does_not_count(
+    copied: Path, command: Command, reseal: Edit
+) -> None:
     reseal(copied, lambda content: add_variant(content, precision="bf16"))
     code, out, err = command("check", copied)
     assert (code, err) == (0, [])
@@ -336,7 +338,7 @@ def test_a_plan_is_not_run_without_a_gpu(copied: Path, reseal: Edit, monkeypatch
     assert lines[2].detail == "no NVIDIA GPU was found"
 
 
-def test_a_plan_for_another_machine_is_told_and_not_run(
+def test_a_plan_for_another_machine_is_reported_and_not_run(
     copied: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_plan(copied, reseal)

@@ -42,11 +42,11 @@ def test_figures_are_kept_by_kind_of_input() -> None:
     cases = [case("random"), case("decoded", 5), case("decoded", 2)]
     found = verify(run, SPECS, cases, "fp32")
     assert found.reason is None
-    told = json.loads(json.dumps(found.parity, allow_nan=False))
-    assert told["verified"] == "run"
-    assert told["tolerance"] == TOLERANCES["fp32"].worst
-    assert told["reason"] == TOLERANCES["fp32"].reason
-    worst = {kind: tensors["y"]["worst"] for kind, tensors in told["inputs"].items()}
+    metrics = json.loads(json.dumps(found.parity, allow_nan=False))
+    assert metrics["verified"] == "run"
+    assert metrics["tolerance"] == TOLERANCES["fp32"].worst
+    assert metrics["reason"] == TOLERANCES["fp32"].reason
+    worst = {kind: tensors["y"]["worst"] for kind, tensors in metrics["inputs"].items()}
     peaks = [np.abs(c.expected["y"]).max() for c in cases]
     assert worst["random"] == pytest.approx(1e-6 / peaks[0], rel=0.3)
     assert worst["decoded"] == pytest.approx(1e-5 / peaks[1], rel=0.1)
@@ -70,15 +70,15 @@ def test_a_failure_says_which_graph_which_tensor_and_what_to_try(
     json.dumps(found.parity, allow_nan=False)  # an infinite error can be written down for --keep-failed
     error = failed("doubler", "fp32", found.reason)
     assert isinstance(error, GateFailure)
-    assert str(error).startswith("the graph doubler in fp32 is not published: y ")
+    assert str(error).startswith("the graph doubler in fp32 is not exported: y ")
     assert "report it" in str(error)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_has_something_to_try(precision: str) -> None:
-    told = str(failed("doubler", precision, "y is wrong"))
-    assert len(told.partition("; ")[2]) > 20
-    assert "\n" not in told
+    metrics = str(failed("doubler", precision, "y is wrong"))
+    assert len(metrics.partition("; ")[2]) > 20
+    assert "\n" not in metrics
 
 
 def test_one_wrong_case_among_many_is_enough() -> None:
@@ -150,12 +150,12 @@ def test_a_slope_may_jump_where_rounding_decides_and_nowhere_else() -> None:
 
     found = verify(other_side, CLAMPED, [jumpy], "fp32")
     assert found.reason is None
-    figures = found.parity["inputs"]["decoded"]["latent_gradient"]
-    assert (figures["worst"], figures["jump"], figures["turn"]) == (1, 1, spread.turn)
-    assert figures["cosine"] == pytest.approx(1 - spread.turn)
+    deviation = found.parity["inputs"]["decoded"]["latent_gradient"]
+    assert (deviation["worst"], deviation["jump"], deviation["turn"]) == (1, 1, spread.turn)
+    assert deviation["cosine"] == pytest.approx(1 - spread.turn)
     assert "jump" not in found.parity["inputs"]["decoded"]["loss"]
-    told = str(verify(other_side, CLAMPED, calm, "fp32").reason)
-    assert "latent_gradient is off by 1 of its peak, tolerance 0.0001" in told
+    metrics = str(verify(other_side, CLAMPED, calm, "fp32").reason)
+    assert "latent_gradient is off by 1 of its peak, tolerance 0.0001" in metrics
     assert "latent_gradient is off by 1" in str(verify(other_side, CLAMPED, [jumpy], "fp16").reason)
     for tensor, factor, words in (("loss", 1.01, "loss is off by"), ("latent_gradient", 0, "has cosine 0.0")):
         scaled = {tensor: factor}  # only the slope may jump, and not all of it
@@ -296,27 +296,27 @@ def test_equal_pictures_pass() -> None:
     expected = pictures()
     found = end_to_end(expected.copy(), expected, pictures() * 0.9, embed, "fp32")
     assert found.reason is None
-    told = json.loads(json.dumps(found.figures, allow_nan=False))
-    assert told["psnr_db"] == 120
-    assert told["n_trials"] == 3
-    assert told["compared_with"] == "the stimuli"
-    assert told["differences"] == {"pixcorr": 0, "ssim": 0, "identification": 0}
+    metrics = json.loads(json.dumps(found.metrics, allow_nan=False))
+    assert metrics["psnr_db"] == 120
+    assert metrics["n_trials"] == 3
+    assert metrics["compared_with"] == "the stimuli"
+    assert metrics["differences"] == {"pixcorr": 0, "ssim": 0, "identification": 0}
 
 
 def test_one_trial_has_no_identification() -> None:
     expected = pictures(1)
     found = end_to_end(expected, expected, None, embed, "fp32")
-    assert set(found.figures["differences"]) == {"pixcorr", "ssim"}
-    assert found.figures["compared_with"] == "PyTorch's pictures"
+    assert set(found.metrics["differences"]) == {"pixcorr", "ssim"}
+    assert found.metrics["compared_with"] == "PyTorch's pictures"
 
 
-def test_pictures_that_are_no_numbers_are_told() -> None:
+def test_pictures_that_are_no_numbers_are_reported() -> None:
     found = pictures()
     found[1, 0, 0, 0] = np.nan
     assert end_to_end(found, pictures(), None, embed, "fp32").reason == "the pictures hold NaN or infinite values"
 
 
-def test_pictures_of_another_trial_are_told_in_decibels() -> None:
+def test_pictures_of_another_trial_are_reported_in_decibels() -> None:
     expected = pictures()
     reason = str(end_to_end(expected[[1, 0, 2]], expected, expected, embed, "fp32").reason)
     assert "dB PSNR to PyTorch's, at least 45 are needed" in reason
@@ -326,7 +326,7 @@ def test_pictures_of_another_trial_are_told_in_decibels() -> None:
 
 @pytest.mark.parametrize("name", ["pixcorr", "ssim", "identification"])
 @pytest.mark.parametrize("by", [0.3, float("nan")])
-def test_a_metric_that_differs_is_told_by_name(name: str, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_differs_is_reported_by_name(name: str, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """By turns, each metric says something else of the engines' pictures than of PyTorch's."""
     expected = pictures()
     found = np.clip(expected + 1e-4, 0, 1)  # tells the two apart

@@ -183,8 +183,8 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
         "roi 'V1' is voxels 0 to 10 there and voxels 14 to 24 here": {"rois": {"LO": (0, 14), "V1": (14, N_VOXELS)}},
         "not on the scale of the training responses": {"rois": rois, "scale": 300},
     }
-    for number, (told, changes) in enumerate(wrong.items()):
-        with pytest.raises(InputError, match=told):
+    for number, (reported, changes) in enumerate(wrong.items()):
+        with pytest.raises(InputError, match=reported):
             trials_for(own, write_folder(tmp_path / str(number), **changes), (2,))
 
 

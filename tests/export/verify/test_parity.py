@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from minddiffuser.export.verify.parity import PICTURES, TOLERANCES, Tolerance, compare, figures, psnr, worst_of
+from minddiffuser.export.verify.parity import PICTURES, TOLERANCES, Tolerance, compare, deviation, psnr, worst_of
 from minddiffuser.runtime.bundle.manifest import PRECISIONS
 
 LOOSE = Tolerance(1e-3, 0.999, "for this test")
@@ -16,7 +16,7 @@ EXPECTED = np.array([[1.0, -4.0, 2.0], [0.5, 0.25, 2.0]], np.float32)
 
 def test_figures_by_hand() -> None:
     found = EXPECTED + np.array([[0, 0.04, 0], [0, 0, -0.02]], np.float32)
-    measured = figures(found, EXPECTED)
+    measured = deviation(found, EXPECTED)
     assert measured.worst == pytest.approx(0.04 / 4, rel=1e-4)
     assert measured.mean == pytest.approx(0.06 / 6 / 4, rel=1e-4)
     rows = [a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in zip(found, EXPECTED, strict=True)]
@@ -24,7 +24,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_worst_of_several() -> None:
-    near, far = figures(EXPECTED * 1.001, EXPECTED), figures(-EXPECTED, EXPECTED)
+    near, far = deviation(EXPECTED * 1.001, EXPECTED), deviation(-EXPECTED, EXPECTED)
     both = worst_of([near, far])
     assert both.worst == pytest.approx(2)
     assert both.cosine == pytest.approx(-1)
@@ -42,7 +42,7 @@ def test_the_worst_of_several() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_infinitely_wrong(found: np.ndarray, expected: np.ndarray) -> None:
-    measured = figures(found, expected)
+    measured = deviation(found, expected)
     assert (measured.worst, measured.mean, measured.cosine) == (math.inf, math.inf, -1)
     assert compare({"loss": found}, {"loss": expected}, LOOSE)[1] is not None
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_compared_is_infinitely_wrong(found: np.ndarray, expected
 def test_zero_agrees_with_zero_only() -> None:
     nothing = np.zeros((2, 3), np.float32)
     assert compare({"slope": nothing}, {"slope": nothing}, LOOSE)[1] is None
-    assert figures(nothing, nothing).cosine == 1
+    assert deviation(nothing, nothing).cosine == 1
     assert "slope is off by" in str(compare({"slope": nothing + 1e-6}, {"slope": nothing}, LOOSE)[1])
 
 
@@ -79,11 +79,11 @@ def test_a_small_trial_beside_a_large_one_is_seen_by_its_cosine() -> None:
     assert reason == "slope has cosine 0.000000 to its reference, at least 0.999 is needed"
 
 
-def test_a_missing_tensor_is_told() -> None:
+def test_a_missing_tensor_is_reported() -> None:
     assert "loss has shape (0,), expected (2,)" in str(compare({}, {"loss": np.ones(2, np.float32)}, LOOSE)[1])
 
 
-def test_a_flat_picture_is_told_whatever_its_error() -> None:
+def test_a_flat_picture_is_reported_whatever_its_error() -> None:
     rng = np.random.default_rng(0)
     expected = (0.5 + 0.02 * rng.standard_normal((2, 3, 8, 8))).astype(np.float32)
     found = expected.copy()

@@ -1,4 +1,4 @@
-"""Clamped pixels: how far the gradient moves when autograd is told to clamp some of them and not others."""
+"""Clamped pixels: how far the gradient changes when autograd clamps some of them and not others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minddiffuser.runtime.models.open import load_models
 
 
 class Decided(torch.autograd.Function):
-    """Clamps, and lets the gradient through where it is told to."""
+    """Clamps, and lets the gradient through where a mask says so."""
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, through: Tensor) -> Tensor:  # type: ignore[override]

@@ -17,10 +17,10 @@ import pytest
 
 from minddiffuser.runtime.decoders.base import KINDS, Stored, open_decoder
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.features import FEATURES
 from minddiffuser.runtime.files import write_tensors
 from minddiffuser.training.decoders.base import (
     DECODERS,
-    TARGETS,
     changed,
     make_decoder,
     options_of,
@@ -63,14 +63,14 @@ def test_recovers_a_linear_world(name: str, shape: tuple[int, ...], rng: np.rand
     known = stimulus < 150
     normaliser = fit_normaliser(responses[known])
     targets = TargetColumns(features, stimulus[known], POSITIONS)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     decoder = make_decoder(name, "context", **OPTIONS.get(name, {}))
     fitted = decoder.fit(
         normaliser(responses[known]),
         targets,
         pictures=stimulus[known],
         n_threads=1,
-        progress=lambda *now: told.append(now),
+        progress=lambda *now: reported.append(now),
     )
     predicted = fitted.predict(normaliser(responses[~known]))
     assert predicted.shape == (100, 3)
@@ -80,7 +80,7 @@ def test_recovers_a_linear_world(name: str, shape: tuple[int, ...], rng: np.rand
     assert (targets.std[POSITIONS[2]], targets.mean[POSITIONS[2]]) == (0, 2.5)
     assert np.abs(predicted[:, 2]).max() < 0.5
     np.testing.assert_allclose(fitted.predict(normaliser(responses[~known]), 1, 2), predicted[:, 1:2])
-    assert told[-1][0] == told[-1][1] > 0
+    assert reported[-1][0] == reported[-1][1] > 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -168,7 +168,7 @@ def test_options_are_the_fields_of_frozen_settings(name: str) -> None:
     assert set(decoder.describe()) == {"fitter", *options_of(name)}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", FEATURES)
 @pytest.mark.parametrize("name", DECODERS)
 def test_describes_itself_in_json(name: str, target: str) -> None:
     described = json.loads(json.dumps(make_decoder(name, target).describe()))

@@ -74,15 +74,15 @@ def test_from_a_data_folder_to_pictures(
     fit = ["fit", "data", "--out", "checkpoint", "--decoder", name, *OPTIONS.get(name, []), *models]
     fit += ["--n-folds", "2", "--percent", "10", "--threads", "1", "--device", "cpu"]
     assert train.main(fit) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1] == "checkpoint"
-    rows = {line.split()[0]: line.split() for line in told.out.splitlines() if line.strip()}
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "checkpoint"
+    rows = {line.split()[0]: line.split() for line in printed.out.splitlines() if line.strip()}
     assert rows["all"][1] == "30"
     own = name == "mlp"
     assert (("V1" in rows) and rows["LO"][1] == "3") is (modality == "fmri" and not own)
-    assert ("held out for validation" in " ".join(told.out.split())) is own
-    assert ("structure, as the ridge decodes it" in told.out) is own
-    assert ("validation loss" in told.err) is own
+    assert ("held out for validation" in " ".join(printed.out.split())) is own
+    assert ("structure, as the ridge decodes it" in printed.out) is own
+    assert ("validation loss" in printed.err) is own
 
     checkpoint = open_checkpoint("checkpoint")
     assert checkpoint.layout == layout

@@ -28,12 +28,12 @@ def validation_loss(fitted: Any, responses: np.ndarray, targets: TargetColumns) 
 def test_the_best_epochs_weights_are_kept(rng: np.random.Generator) -> None:
     """Trained for as many epochs as were best, another fit ends with the same weights; the loss is theirs."""
     responses, targets = world(rng)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     fitted = Mlp(**SMALL, epochs=60, patience=60, learning_rate=0.003).fit(
-        responses, targets, progress=lambda *now: told.append(now)
+        responses, targets, progress=lambda *now: reported.append(now)
     )
     assert 1 <= fitted.epoch < 60, "learning by heart makes the held-out trials worse"
-    assert told == [(epoch, 60) for epoch in range(1, 60)] + [(60, 60)]
+    assert reported == [(epoch, 60) for epoch in range(1, 60)] + [(60, 60)]
     assert validation_loss(fitted, responses, targets) == pytest.approx(fitted.loss, rel=1e-5)
     stopped = Mlp(**SMALL, epochs=fitted.epoch, patience=60, learning_rate=0.003).fit(responses, targets)
     for key, array in stopped.arrays().items():
@@ -42,12 +42,12 @@ def test_the_best_epochs_weights_are_kept(rng: np.random.Generator) -> None:
 
 def test_it_stops_when_nothing_gets_better(rng: np.random.Generator) -> None:
     responses, targets = world(rng)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     fitted = Mlp(**SMALL, epochs=500, patience=5, learning_rate=0.01).fit(
-        responses, targets, progress=lambda *now: told.append(now)
+        responses, targets, progress=lambda *now: reported.append(now)
     )
-    assert told[-1] == (fitted.epoch + 5, fitted.epoch + 5)
-    assert len(told) < 200
+    assert reported[-1] == (fitted.epoch + 5, fitted.epoch + 5)
+    assert len(reported) < 200
 
 
 def test_another_seed_is_another_network(rng: np.random.Generator) -> None:
@@ -69,7 +69,7 @@ def test_a_share_of_pictures_is_held_out_with_their_repetitions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "reason"),
     [
         ({"hidden": 0}, "hidden is 0, expected a whole number from 1"),
         ({"hidden": 1.5}, "hidden is 1.5"),
@@ -85,8 +85,8 @@ def test_a_share_of_pictures_is_held_out_with_their_repetitions() -> None:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_values_that_cannot_be_used_are_refused(option: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_values_that_cannot_be_used_are_refused(option: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         Mlp(**option)
 
 

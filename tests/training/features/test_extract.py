@@ -309,7 +309,7 @@ def test_captions_of_the_same_tokens_may_have_the_same_context(other: str, model
     assert np.abs(found.context[4] - found.context[0]).max() > 1e-3
 
 
-def test_captions_that_are_cut_are_told_each_time(models: Models, tmp_path: Path) -> None:
+def test_captions_that_are_cut_are_reported_each_time(models: Models, tmp_path: Path) -> None:
     long = "a green cat on a beach beside a red house in the snow under a blue tree"
     captions = [["a cat"], ["a cat", long], [long + " at night"], [long]] + [["a dog"]] * 3
     tokens = models.tokenizer(long)["input_ids"]
@@ -329,7 +329,7 @@ def test_captions_that_are_cut_are_told_each_time(models: Models, tmp_path: Path
     assert lines == []
 
 
-def test_other_versions_of_libraries_are_told_and_nothing_is_computed(
+def test_other_versions_of_libraries_are_reported_and_nothing_is_computed(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(done: int, total: int) -> None:

@@ -28,7 +28,7 @@ class Eyes:
     name, hash, image_size, device = "eyes", "0" * 64, 16, "cpu"
 
     def __init__(self, out: Path) -> None:
-        self.out, self.told = out, []
+        self.out, self.printed = out, []
         self.weights = torch.from_numpy(np.random.default_rng(0).standard_normal((768, 6 * 5 * 7)).astype(np.float32))
 
     def encode_text(self, captions: Sequence[str]) -> Any:
@@ -39,7 +39,7 @@ class Eyes:
         for replace in (False, True):
             with pytest.raises(FileError, match="another process is working in") as caught:
                 check_target(self.out, replace=replace)
-            self.told.append(str(caught.value))
+            self.printed.append(str(caught.value))
         seen = (image.reshape(len(image), -1) @ self.weights).reshape(-1, 6, 5, 7)
         return seen, seen[:, 0, 0]
 
@@ -51,7 +51,7 @@ def test_the_folder_is_held_while_models_look(tmp_path: Path, existing: bool) ->
         simulate_subject(out, Eyes(out), SETTINGS, Showing(n_train=5, n_test=2), seed=1)
     eyes = Eyes(out)
     data = simulate_subject(out, eyes, SETTINGS, Showing(n_train=5, n_test=2), seed=2, replace=existing)
-    assert eyes.told
+    assert eyes.printed
     assert data.subject == open_data(out).subject == "simulated-2"
     check_target(out, replace=True)  # and is free afterwards
 
@@ -63,5 +63,5 @@ def test_a_second_command_says_so_in_one_line_before_models_load(
     command = ["simulate", "fmri", "--out", str(out), "--models", str(tmp_path / "no models"), "--force"]
     with locked(lock_of(out), out):
         assert main(command) == 2
-    told = capsys.readouterr().err
-    assert told == f"md-train: another process is working in {out}: wait for it, or give another folder\n"
+    printed = capsys.readouterr().err
+    assert printed == f"md-train: another process is working in {out}: wait for it, or give another folder\n"

@@ -172,23 +172,25 @@ def test_progress_counts_to_the_end(rng: np.random.Generator, monkeypatch: pytes
     monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 4)
     x, y = world(rng, 50, 10, 10)
     for n in (3, 10):
-        told: list[tuple[int, int]] = []
-        fit_ridge(x, y, n_selected=n, alpha=0.15, n_threads=2, progress=lambda *a, told=told: told.append(a))
-        assert told == [(4, 10), (8, 10), (10, 10)]
+        reported: list[tuple[int, int]] = []
+        fit_ridge(
+            x, y, n_selected=n, alpha=0.15, n_threads=2, progress=lambda *a, reported=reported: reported.append(a)
+        )
+        assert reported == [(4, 10), (8, 10), (10, 10)]
 
 
 @pytest.mark.parametrize("n_trials", [50, 12], ids=["primal", "dual"])
 def test_workers_write_every_target(n_trials: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ridge_module, "_TARGETS_PER_JOB", 3)
     x, y = world(rng, n_trials, 40, 32)
-    told: list[int] = []
+    reported: list[int] = []
     one = fit_ridge(x, y, n_selected=25, alpha=0.15, n_threads=1)
-    two = fit_ridge(x, y, n_selected=25, alpha=0.15, n_threads=2, progress=lambda done, _: told.append(done))
+    two = fit_ridge(x, y, n_selected=25, alpha=0.15, n_threads=2, progress=lambda done, _: reported.append(done))
     for name in ("index", "weight", "bias"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    assert len(told) == 11
-    assert told == sorted(told)
-    assert told[-1] == 32
+    assert len(reported) == 11
+    assert reported == sorted(reported)
+    assert reported[-1] == 32
 
 
 def test_bad_targets_in_a_worker_are_one_input_error(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

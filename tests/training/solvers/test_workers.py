@@ -55,9 +55,9 @@ def test_every_job_runs_once(n_workers: int, fork: bool, monkeypatch: pytest.Mon
         who[job] = os.getpid()
         return job
 
-    told: list[int] = []
-    run_jobs(work, JOBS, n_workers, told.append)
-    assert sorted(told) == list(JOBS)
+    printed: list[int] = []
+    run_jobs(work, JOBS, n_workers, printed.append)
+    assert sorted(printed) == list(JOBS)
     assert count.tolist() == [1] * 8
     assert len(set(who)) <= min(n_workers, 4)  # a quick worker may do the work of all
     assert (os.getpid() in who) == (n_workers == 1 or not fork)

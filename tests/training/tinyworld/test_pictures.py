@@ -16,9 +16,9 @@ from minddiffuser.training.tinyworld.scenes import scenes
 
 def test_pictures_are_drawn_once_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "_CHUNK", 3)
-    told: list[tuple[int, int]] = []
-    drawn = pictures.open_pictures(tmp_path, n_pictures=5, seed=9, progress=lambda *step: told.append(step))
-    assert told == [(3, 5), (5, 5)]
+    reported: list[tuple[int, int]] = []
+    drawn = pictures.open_pictures(tmp_path, n_pictures=5, seed=9, progress=lambda *step: reported.append(step))
+    assert reported == [(3, 5), (5, 5)]
     many = [*scenes(9, 3, combinations="seen"), *scenes(9 + 7919, 2, combinations="seen")]
     assert isinstance(drawn.images, np.memmap)
     np.testing.assert_array_equal(drawn.images, draw_all(many))

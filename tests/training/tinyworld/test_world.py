@@ -28,34 +28,34 @@ FLOORS = {
 
 
 def test_the_card_states_figures_above_the_floors() -> None:
-    figures = json.loads((SHIPPED / "quality.json").read_text())
-    assert figures["vae_psnr_db"] >= 27
-    assert figures["n_samples"] >= 500
+    metrics = json.loads((SHIPPED / "quality.json").read_text())
+    assert metrics["vae_psnr_db"] >= 27
+    assert metrics["n_samples"] >= 500
     for name, floors in FLOORS.items():
         for head, floor in floors.items():
-            assert figures[name][head] >= floor, (name, head)
+            assert metrics[name][head] >= floor, (name, head)
 
 
 def test_the_weights_do_what_the_card_says() -> None:
     """A smaller measurement of the same, within what 100 renderings and 12 samples can tell (3 standard errors)."""
-    figures = json.loads((SHIPPED / "quality.json").read_text())
+    metrics = json.loads((SHIPPED / "quality.json").read_text())
     again = quality.measure(SHIPPED, n_renderings=100, n_samples=12)
-    assert again["vae_psnr_db"] == pytest.approx(figures["vae_psnr_db"], abs=0.7)
+    assert again["vae_psnr_db"] == pytest.approx(metrics["vae_psnr_db"], abs=0.7)
     for name, n_classified in (
         ("clip_zero_shot", 100),
         ("classifier_on_renderings", 100),
         ("classifier_on_samples", 12),
     ):
-        for head, share in figures[name].items():
+        for head, share in metrics[name].items():
             error = np.sqrt(max(share * (1 - share), 0.01) / n_classified)
             assert again[name][head] >= share - 3 * error, (name, head)
 
 
 @pytest.mark.slow
 def test_the_card_repeats() -> None:
-    figures = json.loads((SHIPPED / "quality.json").read_text())
+    metrics = json.loads((SHIPPED / "quality.json").read_text())
     again = quality.measure(SHIPPED)
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, dict):
             assert again[name] == pytest.approx(value, abs=0.01), name
         elif name in again:  # the numbers of training pictures are not measured
@@ -63,22 +63,22 @@ def test_the_card_repeats() -> None:
 
 
 def test_the_shipped_card_follows_from_the_shipped_records(tmp_path: Path) -> None:
-    figures = json.loads((SHIPPED / "quality.json").read_text())
+    metrics = json.loads((SHIPPED / "quality.json").read_text())
     training = card.read_training(SHIPPED)
     assert training is not None
-    card.write_card(tmp_path, figures, quality.count_parameters(SHIPPED), training)
+    card.write_card(tmp_path, metrics, quality.count_parameters(SHIPPED), training)
     assert (tmp_path / "README.md").read_bytes() == (SHIPPED / "README.md").read_bytes()
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No compiling, which takes longer than two steps, and figures that are not measured."""
+    """No compiling, which takes longer than two steps, and metrics that are not measured."""
     monkeypatch.setattr(loop.shutil, "which", lambda name: None)
     shares = dict.fromkeys(("concept", "colour", "background"), 0.5)
     names = ("clip_zero_shot", "clip_zero_shot_held_out", "classifier_on_samples", "classifier_on_renderings")
-    figures = {name: shares for name in (*names, "classifier_on_vae_round_trip")}
-    figures |= {"n_renderings": 7, "n_samples": 3, "vae_psnr_db": 12.34}
-    monkeypatch.setattr(quality, "measure", lambda folder, progress=None: dict(figures))
+    metrics = {name: shares for name in (*names, "classifier_on_vae_round_trip")}
+    metrics |= {"n_renderings": 7, "n_samples": 3, "vae_psnr_db": 12.34}
+    monkeypatch.setattr(quality, "measure", lambda folder, progress=None: dict(metrics))
     monkeypatch.setattr(quality, "samples_page", lambda folder, path: path.write_bytes(b"page"))
 
 
@@ -143,15 +143,15 @@ def _training(hardware: tuple[str, str]) -> dict[str, object]:
 
 
 def test_the_card_names_every_machine_and_admits_what_is_not_recorded(tmp_path: Path) -> None:
-    figures = json.loads((SHIPPED / "quality.json").read_text())
+    metrics = json.loads((SHIPPED / "quality.json").read_text())
     n_parameters = dict.fromkeys(("vae", "unet", "text", "clip", "classifier"), 1)
-    card.write_card(tmp_path, figures, n_parameters, _training(("machine A", "machine B")))
+    card.write_card(tmp_path, metrics, n_parameters, _training(("machine A", "machine B")))
     assert "Trained on machine A (denoiser); on machine B (classifier)." in _table(tmp_path)
-    card.write_card(tmp_path, figures, n_parameters, None)
+    card.write_card(tmp_path, metrics, n_parameters, None)
     assert "not recorded" in _table(tmp_path)
     assert "60,000" not in _table(tmp_path)
     with pytest.raises(FileError, match=r"training.json lacks what the model card states"):
-        card.write_card(tmp_path, figures, n_parameters, {"effort": 1.0, "parts": {}})
+        card.write_card(tmp_path, metrics, n_parameters, {"effort": 1.0, "parts": {}})
 
 
 @pytest.mark.usefixtures("quick")
