@@ -105,13 +105,13 @@ def rows_of(job: Job, seconds: Seconds) -> list[Row]:
                 milliseconds=ms / job.parts,
                 speedup=speedup(taken, seconds[job.reference]),
                 gflops=None if job.flops is None else job.flops / (ms * 1e6),
-                difference=apart(outputs[name], outputs[job.reference]),
+                difference=differences(outputs[name], outputs[job.reference]),
             )
         )
     return rows
 
 
-def apart(given: Outputs, reference: Outputs) -> dict[str, float]:
+def differences(given: Outputs, reference: Outputs) -> dict[str, float]:
     """How far outputs are from the reference's, name by name."""
     found = {}
     for name, array in given.items():
@@ -131,10 +131,10 @@ def table(rows: Sequence[Row], peak_gflops: float) -> str:
             lines.append("")
         job, batch = now if now != before else ("", "")
         share = "" if row.gflops is None else f"{row.gflops / peak_gflops:.0%}"
-        differences = ", ".join(f"{name} {value:.1e}" for name, value in row.difference.items())
+        shown = ", ".join(f"{name} {value:.1e}" for name, value in row.difference.items())
         lines.append(
             f"{job:<34}{batch:>6}  {row.contestant:<30}{row.milliseconds:>10.2f}{row.speedup:>8.2f}{share:>7}  "
-            f"{differences}"
+            f"{shown}"
         )
         before = now
     return "\n".join(lines)

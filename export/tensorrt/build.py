@@ -124,7 +124,7 @@ def add_engines(
     chosen = _chosen(bundle, precisions, graphs)
     for name, reason in damaged.items():
         again = name.startswith(f"engines/{target}/") and any(_is_of(name, variant) for variant in chosen)
-        cure = "it is built again" if again else "it is taken out of the bundle"
+        cure = "it is built again" if again else "it is removed from the bundle"
         (say or _silent)(f"{cure}: {reason.partition(': ')[0]}")
     try:
         (bundle.folder / "engines" / target).mkdir(parents=True, exist_ok=True)

@@ -86,8 +86,8 @@ BUILD = ["build", "nowhere", "--target"]
         ([*BUNDLE, "--graphs"], "--graphs"),
         ([*BUNDLE, "--verify-trials", "0"], "'0' is not a whole number from 1 to 1,000,000"),
         ([*BUNDLE, "--threads", "some"], "'some' is not a whole number"),
-        ([*BUNDLE, "--batch", "1", "2", "4"], "--batch belong to the targets tensorrt and tensorrt-rtx"),
-        ([*BUNDLE, "--strip", "--workspace", "9"], "--workspace, --strip belong to the targets"),
+        ([*BUNDLE, "--batch", "1", "2", "4"], "--batch apply only to the build targets tensorrt and tensorrt-rtx"),
+        ([*BUNDLE, "--strip", "--workspace", "9"], "--workspace, --strip apply only to the build targets"),
         ([*BUNDLE, "--target", "onnx", "--version-compatible"], "--version-compatible belong"),
         ([*BUILD, "tensorrt-rtx", "--batch", "1", "2"], "--batch"),
         ([*BUILD, "tensorrt-rtx", "--batch", "1", "4", "2"], "batch"),
@@ -98,8 +98,8 @@ BUILD = ["build", "nowhere", "--target"]
         ([*BUILD, "tensorrt-rtx", "--hardware-compatibility", "some"], "invalid choice: 'some'"),
         ([*BUILD, "tensorrt-rtx", "--timing-cache", "x"], "timing_cache"),
         ([*BUNDLE, "--colour", "red"], "unrecognized arguments: --colour"),
-        *(([*BUNDLE, "--target", target], f"the target {target} needs the NVIDIA GPU") for target in GPU_TARGETS),
-        *(([*BUILD, target], f"the target {target} needs the NVIDIA GPU") for target in GPU_TARGETS),
+        *(([*BUNDLE, "--target", target], f"build target {target} needs the NVIDIA GPU") for target in GPU_TARGETS),
+        *(([*BUILD, target], f"build target {target} needs the NVIDIA GPU") for target in GPU_TARGETS),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(
@@ -132,7 +132,7 @@ def test_missing_models_and_data(command: Command, small_checkpoint: Path, small
     refused(command(*given, "--data", small_checkpoint), str(small_checkpoint))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
-    refused(command(*given[:-3], tmp_path / "thesis", *given[-2:]), "is there and is no bundle")
+    refused(command(*given[:-3], tmp_path / "thesis", *given[-2:]), "exists and is not a bundle")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "thesis"]  # a lock file stays
 
 
@@ -316,7 +316,7 @@ def test_trusting_needs_something_to_trust_and_a_whole_bundle(command: Command, 
     [
         (["--graphs", "decode_semantic"], "has no decoder for decode_semantic"),
         (["--data", "{data}"], "data"),
-        (["--out", "{thesis}"], "is there and is no bundle"),
+        (["--out", "{thesis}"], "exists and is not a bundle"),
         (["--out", "{bundle}"], "holds a bundle already: give --force to replace it"),
         (["--keep-failed", "{thesis}"], "holds chapter.txt and is not a --keep-failed folder"),
         (["--graphs", "decode_context", "--target", "tensorrt-rtx"], "names decoders alone, which the CPU runs"),

@@ -59,7 +59,7 @@ def test_a_command_that_fails_ends_it(tmp_path: Path, monkeypatch: pytest.Monkey
 
     ran: list[str] = []
     monkeypatch.setattr(cli, "main", lambda arguments: ran.append(arguments[0]) or 2)
-    with pytest.raises(InputError, match="md-train simulate ended with 2"):
+    with pytest.raises(InputError, match="md-train simulate failed with exit code 2"):
         make(tmp_path / "work", tmp_path / "out", Subject())
     assert ran == ["simulate"]
     assert not (tmp_path / "out").exists()

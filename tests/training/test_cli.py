@@ -222,7 +222,7 @@ def test_pictures_and_seed_are_looked_at_before_models(
     cases = [
         (["--stimuli", str(tmp_path / "none")], "picture folder"),
         (["--stimuli", str(pictures)], "a.png cannot be decoded"),
-        (["--seed", "-1"], "the seed is 0 or more"),
+        (["--seed", "-1"], "give a seed of at least 0"),
     ]
     for argv, message in cases:
         assert main(["simulate", "fmri", "--out", str(tmp_path / "data"), *argv]) == 2, argv

@@ -245,5 +245,5 @@ def test_the_table_has_a_row_per_region_and_fits_a_terminal(rng: np.random.Gener
         assert cells[0] == f"{made.correlation:.3f}"
         assert cells[1] == f"({made.shuffled_95:.3f}){'' if made.better else '*'}"
     assert "all dimensions 0.125; selected dimensions 0.250" in text
-    assert "(0.500 on those that did, which is too good" in text
+    assert "(0.500 on the folds used to select them" in text
     assert max(map(len, text.splitlines())) <= 100

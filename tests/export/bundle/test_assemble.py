@@ -171,7 +171,7 @@ def test_what_is_not_the_bundles_is_never_deleted(export: Export, copied: Path, 
         path.write_text("mine")
     before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
     for force in (False, True):
-        with pytest.raises(FileError, match=f"holds {name}, which is not of the bundle there and would be") as error:
+        with pytest.raises(FileError, match=f"holds {name}, which is not part of the bundle there and would be") as error:
             export(copied, models=tmp_path / "nowhere", force=force)
         one_sentence(error)
     assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before
@@ -195,7 +195,7 @@ def test_a_bundle_is_replaced_only_where_that_is_asked_for(export: Export, copie
     assert contents(out) == before
     damaged = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps({**damaged, "files": "gone"}))
-    with pytest.raises(FileError, match="damaged, and nobody can say .* move the folder away, or give"):
+    with pytest.raises(FileError, match="damaged, so .* cannot be identified: move the folder away, or give"):
         export(out, force=True)
 
 
@@ -213,7 +213,7 @@ def test_a_damaged_bundle_can_be_replaced(export: Export, copied: Path, damage: 
         export(copied)
     export(copied, force=True, say=said.append)
     assert set(Bundle.open(copied).graphs) == set(CHEAP)
-    assert any("engines that were built for the bundle there are not kept" in line for line in said) == (
+    assert any("engines built for the existing bundle are not kept" in line for line in said) == (
         damage == "of a later release"
     )
 
@@ -223,7 +223,7 @@ def test_a_folder_with_a_name_like_a_leftovers_is_somebodys(export: Export, tmp_
     thesis = tmp_path / "out" / ".x.lock" / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("mine")
-    with pytest.raises(FileError, match="is there and is no bundle"):
+    with pytest.raises(FileError, match="exists and is not a bundle"):
         export(tmp_path / "out", force=True)
     assert thesis.read_text() == "mine"
 
@@ -270,7 +270,7 @@ def test_what_is_no_bundle_is_never_replaced(export: Export, tmp_path: Path, the
         if "manifest" in there:
             (out / "manifest.json").write_text(json.dumps({"name": "my site", "start_url": "/"}))
     before = contents(tmp_path)
-    with pytest.raises(FileError, match="is there and is no bundle: give another --out folder") as error:
+    with pytest.raises(FileError, match="exists and is not a bundle: give another --out folder") as error:
         export(out)
     one_sentence(error)
     assert contents(tmp_path) == before

@@ -76,7 +76,7 @@ def test_a_bundle_of_something_else_gives_nothing(other: str, bundle: Path, tmp_
     change["semantic term"] = {"semantic": not same["semantic"]}
     found = Reused(copy, **{**same, **change.get(other, {})}, say=said.append)
     assert found.get("vae_decode") is None
-    assert said == [f"no graph is taken from {copy}, which was made with other {other}"]
+    assert said == [f"no graphs are reused from {copy}, which was made with different {other}"]
     whole = Reused(bundle, **same, say=said.append)
     assert whole.get("vae_decode") is not None
     assert whole.get("decode_latent") is None

@@ -423,7 +423,7 @@ def test_a_damaged_plan_is_built_again(built: Bundle, tmp_path: Path, damage: st
     bundle = build_engines(built.folder, "tensorrt-rtx", RTX, graphs=DECODERS[:1], say=said.append)
     assert [v.target for v in bundle.graphs[DECODERS[0]].variants] == ["onnx", "tensorrt-rtx"]
     assert [v.target for v in bundle.graphs[DECODERS[1]].variants] == ["onnx"]
-    assert [line.partition(":")[0] for line in said] == ["it is built again", "it is taken out of the bundle"]
+    assert [line.partition(":")[0] for line in said] == ["it is built again", "it is removed from the bundle"]
     assert all("decode_" in line for line in said)
     assert is_a_plan(plan_of(bundle, DECODERS[0]).file)
 
@@ -460,7 +460,7 @@ def test_plans_of_unchanged_graphs_survive_an_export(built: Bundle, small_checkp
     bundle = export(again)
     kept = [(v.graph, v.target) for g in bundle.graphs.values() for v in g.variants if v.target != "onnx"]
     assert kept == ([] if weights else [("decode_context", "tensorrt-rtx")])
-    assert "they are taken out" in said[-1]
+    assert "these engines are removed" in said[-1]
     assert "decode_structure tensorrt-rtx fp32; build those" in said[-1]
     assert said[-1].endswith(f"wanted with md-export build {built.folder} --target tensorrt-rtx")
 

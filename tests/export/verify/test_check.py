@@ -284,7 +284,7 @@ def test_a_bundle_of_which_nothing_runs_is_no_success(copied: Path, command: Com
     reseal(copied, edit)
     code, out, err = command("check", copied)
     assert (code, len(out)) == (1, 2)
-    assert err == [f"md-export: nothing in {copied} runs here"]
+    assert err == [f"md-export: no engine in {copied} runs on this machine"]
 
 
 def test_an_engine_that_is_for_this_machine_and_does_not_run_fails(

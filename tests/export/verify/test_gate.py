@@ -71,7 +71,7 @@ def test_a_failure_says_which_graph_which_tensor_and_what_to_try(
     error = failed("doubler", "fp32", found.reason)
     assert isinstance(error, GateFailure)
     assert str(error).startswith("the graph doubler in fp32 is not exported: y ")
-    assert "report it" in str(error)
+    assert "report this as a bug" in str(error)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -86,15 +86,15 @@ def test_trials_of_a_folder_are_training_trials_and_disjoint(checkpoint: Checkpo
     for part in (verify, calibrate):
         assert part.origin == "training trials"
         np.testing.assert_array_equal(part.decoded.latent, checkpoint.decode(part.responses).latent)
-        assert part.seen is not None
-        for picture, trial in zip(part.seen, part.responses[:, 0].astype(int), strict=True):
+        assert part.stimuli is not None
+        for picture, trial in zip(part.stimuli, part.responses[:, 0].astype(int), strict=True):
             stimulus = N_TRAIN - 1 - trial
             np.testing.assert_array_equal(picture, to_float(data.images("train", stimulus, stimulus + 1))[0])
 
 
 def test_pictures_of_another_size_are_not_compared_with(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (part,) = trials_for(checkpoint, write_folder(tmp_path / "data", size=16), (2,))
-    assert part.seen is None
+    assert part.stimuli is None
 
 
 def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Checkpoint) -> None:
@@ -106,7 +106,7 @@ def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Ch
     assert np.abs(scores.mean(0)).max() < 0.25
     assert np.abs(scores.std(0) - 1).max() < 0.15
     assert not (first.responses[:2] == second.responses).any()
-    assert (first.seen, first.origin) == (None, "drawn from the training statistics")
+    assert (first.stimuli, first.origin) == (None, "drawn from the training statistics")
 
 
 def test_another_data_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_trials_that_a_run_would_skip_are_not_used(small_checkpoint: Path, tmp_p
     folder = write_folder(tmp_path / "data", rows=rows)
     (part,) = trials_for(checkpoint, folder, (9,))
     assert np.abs((part.responses - mean) / std).max() < 10
-    assert part.seen is not None
+    assert part.stimuli is not None
     assert any("hold values more than" in warning for warning in part.warnings)
     with pytest.raises(InputError, match=r"has 9 training trials that can be used, 10 are needed .trial 0: 24 of 24"):
         trials_for(checkpoint, folder, (10,))

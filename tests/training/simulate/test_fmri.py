@@ -391,7 +391,7 @@ def test_undecodable_picture_is_named_before_the_work(tmp_path: Path) -> None:
 def test_counts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 training"):
         Showing(n_train=1)
-    with pytest.raises(InputError, match="seed -1"):
+    with pytest.raises(InputError, match="seed is -1"):
         make(tmp_path / "data", seed=-1)
 
 
