@@ -65,6 +65,12 @@ def build() -> Build:
 
 
 @pytest.fixture(scope="session")
+def build_rows() -> Build:
+    """The same, where a folder has a `build` of its own."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
 def run() -> Run:
     return run_onnx
 

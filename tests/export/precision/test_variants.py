@@ -22,7 +22,7 @@ BATCHES: list[Any] = [{"x": RNG.standard_normal((2, 64)).astype(np.float32)} for
 
 
 @pytest.fixture
-def product(build: Build) -> ModelProto:
+def product(build_rows: Build) -> ModelProto:
     """y = relu(x W) V; between the two a region that float16 cannot hold."""
     weights = {
         "w": RNG.standard_normal((64, 64)).astype(np.float32),
@@ -37,7 +37,7 @@ def product(build: Build) -> ModelProto:
         ("Mul", "b down", "c"),
         ("MatMul", "c v", "y"),
     ]
-    return build(nodes, {"x": ("batch", 64)}, {"y": ("batch", 16)}, weights)
+    return build_rows(nodes, {"x": ("batch", 64)}, {"y": ("batch", 16)}, weights)
 
 
 def converted(model: ModelProto, graph: str, precision: str) -> Converted:
@@ -91,10 +91,10 @@ def test_products_in_eight_bits_are_quantised_as_they_run(product: ModelProto, r
     assert found.note
 
 
-def test_decoders_store_their_weights_in_eight_bits(build: Build, run: Run) -> None:
+def test_decoders_store_their_weights_in_eight_bits(build_rows: Build, run: Run) -> None:
     index = RNG.integers(0, 64, (1400, 50))  # 70,000 weights
     weights = {"index": index, "weight": RNG.standard_normal((1400, 50)).astype(np.float32), "axis": np.array([-1])}
-    model = build(
+    model = build_rows(
         [
             ("Gather", "x index", "g", {"axis": 1}),
             ("Mul", "g weight", "m"),
@@ -111,10 +111,10 @@ def test_decoders_store_their_weights_in_eight_bits(build: Build, run: Run) -> N
     assert np.abs(run(found.models[0], BATCHES[0])["y"] - by_hand).max() < 0.02 * np.abs(by_hand).max()
 
 
-def test_convolutions_are_calibrated_on_the_batches_given(build: Build, run: Run) -> None:
+def test_convolutions_are_calibrated_on_the_batches_given(build_rows: Build, run: Run) -> None:
     weights = {"k": RNG.standard_normal((8, 4, 3, 3)).astype(np.float32), "b": np.zeros(8, np.float32)}
     nodes = [("Conv", "x k b", "c", {"pads": [1, 1, 1, 1]}), ("Relu", "c", "y")]
-    model = build(nodes, {"x": ("batch", 4, 8, 8)}, {"y": ("batch", 8, 8, 8)}, weights)
+    model = build_rows(nodes, {"x": ("batch", 4, 8, 8)}, {"y": ("batch", 8, 8, 8)}, weights)
     batches: list[Any] = [{"x": RNG.standard_normal((2, 4, 8, 8)).astype(np.float32)} for _ in range(2)]
     found = in_precision([model], "vae_decode", "int8", batches, threads=1)
     assert found is not None
@@ -124,9 +124,9 @@ def test_convolutions_are_calibrated_on_the_batches_given(build: Build, run: Run
     assert np.abs(run(found.models[0], batches[0])["y"] - expected).max() < 0.1 * expected.max()
 
 
-def test_what_has_nothing_to_quantise_is_left_in_float32(build: Build) -> None:
+def test_what_has_nothing_to_quantise_is_left_in_float32(build_rows: Build) -> None:
     """Such as a decoder of a few small rows: an export in int8 goes on without it."""
-    model = build([("Relu", "x", "y")], {"x": ("batch", 64)}, {"y": ("batch", 64)})
+    model = build_rows([("Relu", "x", "y")], {"x": ("batch", 64)}, {"y": ("batch", 64)})
     for graph in ("decode_semantic", "denoise", "vae_decode"):
         assert in_precision([model], graph, "int8", BATCHES, threads=1) is None
 
