@@ -76,6 +76,12 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
+def run_file() -> Run:
+    """The same, where a folder has a `run` of its own."""
+    return run_onnx
+
+
+@pytest.fixture(scope="session")
 def decoder_bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of two decoders, which md-export's own code makes in a second. Not to be changed: copy it."""
     settings = ExportSettings(graphs=("decode_context", "decode_structure"), n_verify=2, threads=1)

@@ -58,7 +58,7 @@ def test_float32_is_the_graph_itself(product: ModelProto) -> None:
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)])
 def test_half_precision_tells_what_it_left_out_and_why(
-    product: ModelProto, run: Run, precision: str, kind: int
+    product: ModelProto, run_file: Run, precision: str, kind: int
 ) -> None:
     before = product.SerializeToString()
     found = converted(product, "denoise", precision)
@@ -73,25 +73,25 @@ def test_half_precision_tells_what_it_left_out_and_why(
             assert {"layer", "tensor", "rule", "figure"} <= set(exception)
     assert f"of {len(product.graph.node)} nodes stay in float32" in found.note
     assert found.note.startswith(f"{len(layers)} ")
-    expected = run(product, BATCHES[0])["y"]
-    y = run(emulate(model), BATCHES[0])["y"]
+    expected = run_file(product, BATCHES[0])["y"]
+    y = run_file(emulate(model), BATCHES[0])["y"]
     assert np.abs(y - expected).max() < (0.01 if precision == "fp16" else 0.08) * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("graph", ["clip_structure", "denoise"])
-def test_products_in_eight_bits_are_quantised_as_they_run(product: ModelProto, run: Run, graph: str) -> None:
+def test_products_in_eight_bits_are_quantised_as_they_run(product: ModelProto, run_file: Run, graph: str) -> None:
     found = converted(product, graph, "int8")
     operators = {node.op_type for node in found.models[0].graph.node}
     assert {"DynamicQuantizeLinear", "MatMulInteger"} <= operators
     assert any(
         tensor.data_type in (TensorProto.INT8, TensorProto.UINT8) for tensor in found.models[0].graph.initializer
     )
-    expected = run(product, BATCHES[0])["y"]
-    assert np.abs(run(found.models[0], BATCHES[0])["y"] - expected).max() < 0.1 * np.abs(expected).max()
+    expected = run_file(product, BATCHES[0])["y"]
+    assert np.abs(run_file(found.models[0], BATCHES[0])["y"] - expected).max() < 0.1 * np.abs(expected).max()
     assert found.note
 
 
-def test_decoders_store_their_weights_in_eight_bits(build_rows: Build, run: Run) -> None:
+def test_decoders_store_their_weights_in_eight_bits(build_rows: Build, run_file: Run) -> None:
     index = RNG.integers(0, 64, (1400, 50))  # 70,000 weights
     weights = {"index": index, "weight": RNG.standard_normal((1400, 50)).astype(np.float32), "axis": np.array([-1])}
     model = build_rows(
@@ -108,10 +108,10 @@ def test_decoders_store_their_weights_in_eight_bits(build_rows: Build, run: Run)
     sizes = {tensor.data_type: len(tensor.raw_data) for tensor in found.models[0].graph.initializer}
     assert sizes.get(TensorProto.INT8, sizes.get(TensorProto.UINT8)) == 70_000
     by_hand = (BATCHES[0]["x"][:, index] * weights["weight"]).sum(-1)
-    assert np.abs(run(found.models[0], BATCHES[0])["y"] - by_hand).max() < 0.02 * np.abs(by_hand).max()
+    assert np.abs(run_file(found.models[0], BATCHES[0])["y"] - by_hand).max() < 0.02 * np.abs(by_hand).max()
 
 
-def test_convolutions_are_calibrated_on_the_batches_given(build_rows: Build, run: Run) -> None:
+def test_convolutions_are_calibrated_on_the_batches_given(build_rows: Build, run_file: Run) -> None:
     weights = {"k": RNG.standard_normal((8, 4, 3, 3)).astype(np.float32), "b": np.zeros(8, np.float32)}
     nodes = [("Conv", "x k b", "c", {"pads": [1, 1, 1, 1]}), ("Relu", "c", "y")]
     model = build_rows(nodes, {"x": ("batch", 4, 8, 8)}, {"y": ("batch", 8, 8, 8)}, weights)
@@ -120,8 +120,8 @@ def test_convolutions_are_calibrated_on_the_batches_given(build_rows: Build, run
     assert found is not None
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in found.models[0].graph.node}
     assert found.note.startswith("calibrated on decoded latents, error ")
-    expected = run(model, batches[0])["y"]
-    assert np.abs(run(found.models[0], batches[0])["y"] - expected).max() < 0.1 * expected.max()
+    expected = run_file(model, batches[0])["y"]
+    assert np.abs(run_file(found.models[0], batches[0])["y"] - expected).max() < 0.1 * expected.max()
 
 
 def test_what_has_nothing_to_quantise_is_left_in_float32(build_rows: Build) -> None:
