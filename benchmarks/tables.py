@@ -133,8 +133,7 @@ def table(rows: Sequence[Row], peak_gflops: float) -> str:
         share = "" if row.gflops is None else f"{row.gflops / peak_gflops:.0%}"
         shown = ", ".join(f"{name} {value:.1e}" for name, value in row.difference.items())
         lines.append(
-            f"{job:<34}{batch:>6}  {row.contestant:<30}{row.milliseconds:>10.2f}{row.speedup:>8.2f}{share:>7}  "
-            f"{shown}"
+            f"{job:<34}{batch:>6}  {row.contestant:<30}{row.milliseconds:>10.2f}{row.speedup:>8.2f}{share:>7}  {shown}"
         )
         before = now
     return "\n".join(lines)

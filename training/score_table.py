@@ -60,7 +60,7 @@ def _what(scores: Scores) -> list[str]:
     lines = []
     if len(own) < len(scores.features):
         lines += [
-            "correlation of decoded with true values on held-out training trials, "
+            "correlation of decoded with true values on held-out training trials,",
             f"mean over {scores.n_folds} folds and all dimensions",
         ]
     if own:

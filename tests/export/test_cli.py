@@ -88,7 +88,7 @@ BUILD = ["build", "nowhere", "--target"]
         ([*BUNDLE, "--threads", "some"], "'some' is not a whole number"),
         ([*BUNDLE, "--batch", "1", "2", "4"], "--batch apply only to the build targets tensorrt and tensorrt-rtx"),
         ([*BUNDLE, "--strip", "--workspace", "9"], "--workspace, --strip apply only to the build targets"),
-        ([*BUNDLE, "--target", "onnx", "--version-compatible"], "--version-compatible belong"),
+        ([*BUNDLE, "--target", "onnx", "--version-compatible"], "--version-compatible apply only"),
         ([*BUILD, "tensorrt-rtx", "--batch", "1", "2"], "--batch"),
         ([*BUILD, "tensorrt-rtx", "--batch", "1", "4", "2"], "batch"),
         ([*BUILD, "tensorrt-rtx", "--batch", "2", "4", "8"], "--batch begins with 2: give 1 there"),
@@ -154,7 +154,7 @@ def test_plans_that_no_list_can_name_are_reported(
     out = tmp_path / "bundle"
     code, printed, err = command("bundle", tmp_path, "--out", out, "--target", "tensorrt-rtx")
     assert (code, printed) == (0, [str(out)])
-    assert "list of trusted plans, which has no place: set HOME or XDG_CONFIG_HOME" in err[-1]
+    assert "list of trusted plans, which has no folder: set HOME or XDG_CONFIG_HOME" in err[-1]
     assert command("bundle", tmp_path, "--out", out)[2] == []
 
 

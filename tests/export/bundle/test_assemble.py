@@ -171,7 +171,9 @@ def test_what_is_not_the_bundles_is_never_deleted(export: Export, copied: Path, 
         path.write_text("mine")
     before = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
     for force in (False, True):
-        with pytest.raises(FileError, match=f"holds {name}, which is not part of the bundle there and would be") as error:
+        with pytest.raises(
+            FileError, match=f"holds {name}, which is not part of the bundle there and would be"
+        ) as error:
             export(copied, models=tmp_path / "nowhere", force=force)
         one_sentence(error)
     assert {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")} == before

@@ -294,7 +294,9 @@ def test_work_of_other_settings_is_not_continued(tmp_path: Path, monkeypatch: py
     content = json.loads((work / "world.json").read_text())
     assert content["settings"]["classifier"]["n_pictures"] == 30_000
     assert content["settings"]["contrastive"]["steps"] == 3_400
-    with pytest.raises(FileError, match=r"training states with effort 1.0, this run has 0.5: give another --work or --out"):
+    with pytest.raises(
+        FileError, match=r"training states with effort 1.0, this run has 0.5: give another --work or --out"
+    ):
         world.make_world(out, effort=0.5)
     longer = replace(world.TRAININGS["classifier"], batch=128)
     monkeypatch.setitem(world.TRAININGS, "classifier", longer)
