@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name, read_description
@@ -364,6 +365,8 @@ class _Job:
         if file_name("normaliser") not in self.journal.files:
             arrays = {"mean": self.normaliser.mean, "std": self.normaliser.std}
             self.journal.write(file_name("normaliser"), arrays)
+        if self.data.layout.voxels is not None:
+            self.journal.write(VOXELS, tensors_of(self.data.layout.voxels))
 
     def write_constants(self, context: Array) -> None:
         if file_name("constants") in self.journal.files:

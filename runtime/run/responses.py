@@ -79,11 +79,6 @@ class Responses:
             object.__setattr__(self, "trial_ids", row_ids(len(self.rows)))
 
     @property
-    def rois(self) -> dict[str, tuple[int, int]] | None:
-        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
-        return None if self.layout is None else self.layout.tiling
-
-    @property
     def named(self) -> dict[int, str]:
         """Trial to id; empty where the ids are just the rows."""
         return ids_worth_showing(self.trial_ids)

@@ -159,7 +159,7 @@ def simulate_subject(
             out,
             {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
             subject=f"simulated-{seed}",
-            rois=settings.rois,
+            rois={**settings.rois, **settings.groups},
             provenance=_provenance(models, settings, seed, {"train": ["tiny world"], "test": source, "note": cut}),
         )
 
