@@ -124,7 +124,7 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.engines.open",
         "runtime.engines.ort.engine",
         "runtime.generators.engines",
-        "runtime.generators.sampling",
+        "runtime.sampling",
         "runtime.metrics.compare",
         "runtime.notebook",
         "runtime.refine.engines",

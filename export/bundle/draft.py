@@ -23,6 +23,7 @@ from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.errors import InputError
 from ...runtime.models.models import Models
+from ...runtime.sampling import Sampling
 from ..graphs.base import NETWORK_GRAPHS, network_graph
 from ..graphs.decode import decode_model, decode_specs
 from ..memory import uncollected
@@ -143,7 +144,7 @@ def draft_graphs(
         trials=work.verify,
         stage1=reference.stage1 if networks else None,
         alphas_cumprod=np.array(models.alphas_cumprod),
-        described=describe_models(models),
+        described=describe_models(models, Sampling()),
         embed=embed,
     )
 

@@ -17,9 +17,9 @@ from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
-from ..generators.sampling import Sampling
 from ..refine.loop import Objective
 from ..refine.settings import RefineSettings
+from ..sampling import Sampling
 
 DTYPES = ("float32", "bfloat16", "float16")
 CHECKPOINTING = ("auto", "on", "off")
@@ -340,7 +340,7 @@ class Backend(Protocol[A]):
         noise
             One per trial. A function gives new noise at each rendering.
         sampling
-            None: the published setting.
+            None: the published setting, or the one that the bundle was verified with.
         backprop_steps
             See :class:`~minddiffuser.runtime.generators.diffusion.DiffusionGenerator`.
         """

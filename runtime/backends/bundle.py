@@ -20,10 +20,10 @@ from ..engines.trust import Trust
 from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.engines import EngineGenerator
-from ..generators.sampling import Sampling
 from ..generators.schedule import NoiseTable
 from ..refine.engines import EngineObjective
 from ..refine.settings import RefineSettings
+from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
 from .libraries import libraries_of, notes_of_bundle
 
@@ -191,10 +191,8 @@ class BundleBackend:
         backprop_steps: int | None = None,
     ) -> EngineGenerator:
         """See :meth:`.base.Backend.generator`."""
-        scheduler = self._bundle.manifest["sampling"]
-        trained = NoiseTable(
-            self._bundle.arrays["alphas_cumprod"], scheduler["steps_offset"], scheduler["set_alpha_to_one"]
-        )
+        noise_of = self._bundle.noise
+        trained = NoiseTable(self._bundle.arrays["alphas_cumprod"], noise_of.steps_offset, noise_of.set_alpha_to_one)
         return EngineGenerator(
             self._engines,
             trained,
@@ -202,7 +200,7 @@ class BundleBackend:
             decoded.context,
             self.decoder.uncond_context,
             noise,
-            sampling=sampling,
+            sampling=sampling or self._bundle.sampling,
             backprop_steps=backprop_steps,
             loop=self._engines.loop(),
         )

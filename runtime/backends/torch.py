@@ -16,12 +16,12 @@ from ..engines.cuda.gpu import name_of_gpu
 from ..engines.open import EngineSet
 from ..generators.base import Float32, Generator
 from ..generators.diffusion import DiffusionGenerator
-from ..generators.sampling import Sampling
 from ..models.device import choose_device
 from ..models.models import Models
 from ..models.open import load_models
 from ..refine.autograd import AutogradObjective
 from ..refine.settings import RefineSettings
+from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
 from .libraries import ONNX_RUNTIME, OURS, TORCH_LIBRARIES, notes_of_torch
 

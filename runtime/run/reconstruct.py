@@ -15,10 +15,10 @@ from ..decoders.checkpoint import Decoded
 from ..errors import InputError, check_choice
 from ..generators.base import Projecting, Sampler
 from ..generators.noise import fresh_noise, trial_noise
-from ..generators.sampling import Sampling
 from ..images import to_float, to_uint8
 from ..refine.loop import Refined, refine
 from ..refine.settings import RefineSettings
+from ..sampling import Sampling
 from .batches import BatchResult
 from .controls import CONTROLS, partners
 

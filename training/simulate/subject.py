@@ -18,7 +18,7 @@ from ...runtime.errors import InputError
 from ...runtime.images import cut_by_squares, fit_square, list_pictures, read_image, to_float
 from .fmri import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 _N_CALIBRATION = 256
 _N_NEIGHBOURS = 8
 _LONGEST_NAME = 150

@@ -19,11 +19,11 @@ from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_steps=10, n_noise=5, n_reverse=4)
 
