@@ -21,8 +21,9 @@ from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.engines import EngineGenerator
 from ..generators.schedule import NoiseTable
-from ..refine.engines import EngineObjective
+from ..refine.engines import EngineObjective, structural
 from ..refine.settings import RefineSettings
+from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
 from .libraries import libraries_of, notes_of_bundle
@@ -219,6 +220,11 @@ class BundleBackend:
                 "only: make it with backend.generator"
             )
         return EngineObjective(self._engines, generator, target, self.decoder.mask, settings, semantic_target)
+
+    def structural(self, x0: Float32, target: Float32, weights: StructuralWeights) -> tuple[Float32, Float32, Float32]:
+        """See :meth:`.base.Backend.structural`."""
+        head = self._engines["structure_gradient"]
+        return structural(head, x0, target, weights, largest_batch=self._engines.largest_batch)
 
     def features(self, images: Float32, *, semantic: bool) -> tuple[Float32, Float32 | None]:
         """See :meth:`.base.Backend.features`."""
