@@ -149,7 +149,9 @@ def draft_graphs(
     )
 
 
-def draft_trials(checkpoint: Checkpoint, settings: ExportSettings, data: Path | None) -> list[Trials]:
+def draft_trials(
+    checkpoint: Checkpoint, settings: ExportSettings, data: Path | None, stimuli_root: Path | None = None
+) -> list[Trials]:
     """The trials that graphs are verified on, and those that they are calibrated on; needs no networks.
 
     Raises
@@ -158,7 +160,8 @@ def draft_trials(checkpoint: Checkpoint, settings: ExportSettings, data: Path | 
         See :func:`~..verify.material.trials_for`.
     """
     few = 4 if checkpoint.image_size <= SMALL_PICTURE_PX else 1
-    return trials_for(checkpoint, data, (settings.n_verify or few, settings.n_calibrate or few))
+    counts = (settings.n_verify or few, settings.n_calibrate or few)
+    return trials_for(checkpoint, data, counts, stimuli_root=stimuli_root)
 
 
 def graph_names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:
