@@ -129,7 +129,7 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.notebook",
         "runtime.refine.engines",
         "runtime.refine.loop",
-        "runtime.run.job",
+        "runtime.run.execute",
     ],
 )
 def test_what_an_edge_box_imports_is_not_heavy(module: str) -> None:

@@ -272,8 +272,8 @@ def _show_scores(checkpoint: Path, provenance: Any) -> None:
 
 def fit_settings(args: argparse.Namespace) -> Any:
     """The settings of ``md-train fit``: the defaults, with what the user gave."""
-    from .fit import FitSettings
     from .selection import SelectionSettings
+    from .settings import FitSettings
 
     decoders = {target: make_decoder(args.decoder, target, **_decoder_options(args, target)) for target in TARGETS}
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}

@@ -24,8 +24,9 @@ from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.base import DECODERS, make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
-from minddiffuser.training.fit import FitSettings, fit
+from minddiffuser.training.fit import fit
 from minddiffuser.training.selection import SelectionSettings
+from minddiffuser.training.settings import FitSettings
 
 SHAPES = {"context": (15, 3), "latent": (4, 2, 2), "structure": (6, 2, 4), "semantic": (4,)}
 N_STIMULI = 40
@@ -537,7 +538,7 @@ def test_bad_training_data_is_refused(tmp_path: Path, data: Data, features: Feat
     cases = [
         (with_responses(some), "2 of 60 training trials hold NaN or infinite responses .trials 4, 9"),
         (with_responses(np.full((60, 14), np.nan)), "every training trial holds NaN"),
-        (with_responses(np.ones((60, 14))), "no voxel varies"),
+        (with_responses(np.ones((60, 14))), "no response varies"),
         (replace(data, order=np.zeros(60, int)), "1 training stimuli cannot be split"),
     ]
     for number, (bad, message) in enumerate(cases):
