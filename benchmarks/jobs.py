@@ -13,11 +13,11 @@ from trials import Trials
 
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers, eager", "diffusers, torch.compile"
 PYTORCH, ENGINES = "minddiffuser, PyTorch", "minddiffuser, ONNX Runtime"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from trials import Trials
 
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import add_noise, ddim_schedule
 from minddiffuser.runtime.models.models import Models
+from minddiffuser.runtime.sampling import Sampling
 
 GUIDANCE = 5.0
 

@@ -125,6 +125,12 @@ def _add_bundle(commands: Any) -> None:
         "the training statistics)",
     )
     bundle.add_argument(
+        "--stimuli-root",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds the pictures of a data folder that only names them (default: the one it states)",
+    )
+    bundle.add_argument(
         "--target",
         action="append",
         choices=BUILD_TARGETS,
@@ -282,6 +288,7 @@ def _bundle(args: argparse.Namespace) -> int:
             models=args.models,
             clip=args.clip,
             data=args.data,
+            stimuli_root=args.stimuli_root,
             force=args.force,
             finish=finish,
             rebuilt=targets,

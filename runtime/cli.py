@@ -87,7 +87,7 @@ def _add_run(commands: Any) -> None:
         "responses",
         type=Path,
         metavar="RESPONSES",
-        help="data folder (its test split), or .safetensors, .npz or .npy with (n_trials, n_voxels)",
+        help="data folder (its test split), or .safetensors, .npz or .npy with one entry per trial",
     )
     run.add_argument("--models", help="tiny, a model folder, or a hub id (default: tiny; a bundle has its own)")
     run.add_argument("--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)")
@@ -230,7 +230,8 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
-    from .run.job import Job, run_job
+    from .run.execute import run_job
+    from .run.job import Job
     from .run.reconstruct import ReconstructSettings
 
     options = ("models", "clip", "device", "dtype", "checkpointing", "backend", "precision", "memory", "threads")

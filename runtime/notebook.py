@@ -7,7 +7,7 @@
     pictures.save("pictures")
     pictures.grid()
 
-It is the batch command under other names (:mod:`.run.job`): the same screening, the same pictures, the same metrics.
+It is the batch command under other names (:mod:`.run.execute`): same screening, same pictures, same metrics.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Opened:
         MindDiffuserError
             As ``md-reconstruct run``; its message says what to do.
         """
-        from .run.job import run_job
+        from .run.execute import run_job
 
         settings, job_choices = _settings(stage, controls, choices)
         with TemporaryDirectory(prefix="minddiffuser-") as made:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
+
+from minddiffuser.runtime.sampling import Sampling
 
 N_VOXELS, SUBJECT = 12, "someone"
 SHAPES = {"context": (15, 4), "latent": (4, 2, 2), "structure": (6, 3, 5), "semantic": (5,)}
@@ -97,7 +100,7 @@ def small_manifest() -> dict[str, Any]:
         "layout": {"modality": "fmri", "response_shape": [N_VOXELS]},
         "shapes": {name: list(shape) for name, shape in SHAPES.items()},
         "preprocessing": {},
-        "sampling": {"steps_offset": 1, "set_alpha_to_one": False},
+        "sampling": {**asdict(Sampling()), "steps_offset": 1, "set_alpha_to_one": False},
         "files": {},
         "graphs": {
             "decode_context": {

@@ -124,12 +124,12 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.engines.open",
         "runtime.engines.ort.engine",
         "runtime.generators.engines",
-        "runtime.generators.sampling",
+        "runtime.sampling",
         "runtime.metrics.compare",
         "runtime.notebook",
         "runtime.refine.engines",
         "runtime.refine.loop",
-        "runtime.run.job",
+        "runtime.run.execute",
     ],
 )
 def test_what_an_edge_box_imports_is_not_heavy(module: str) -> None:

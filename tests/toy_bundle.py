@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 
 from minddiffuser.export.graphs.decode import decode_model, decode_specs
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
+from minddiffuser.runtime.sampling import Sampling
 
 EMBEDDING = 16
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -91,7 +93,7 @@ def _manifest(checkpoint: Checkpoint, entries: dict[str, Any]) -> dict[str, Any]
         "layout": checkpoint.layout.as_json(),
         "shapes": {name: list(shape) for name, shape in checkpoint.shapes.items()},
         "preprocessing": {},
-        "sampling": {"steps_offset": 1, "set_alpha_to_one": False},
+        "sampling": {**asdict(Sampling()), "steps_offset": 1, "set_alpha_to_one": False},
         "graphs": entries,
         "end_to_end": {},
     }

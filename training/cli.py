@@ -288,8 +288,8 @@ def _show_scores(checkpoint: Path, provenance: Any) -> None:
 
 def fit_settings(args: argparse.Namespace) -> Any:
     """The settings of ``md-train fit``: the defaults, with what the user gave."""
-    from .fit import FitSettings
     from .selection import SelectionSettings
+    from .settings import FitSettings
 
     decoders = {feature: make_decoder(args.decoder, feature, **_decoder_options(args, feature)) for feature in FEATURES}
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}

@@ -82,8 +82,7 @@ def fit_normaliser(responses: Array) -> Normaliser:
         )
     normaliser = Normaliser(*statistics(responses))
     if len(normaliser.constant) == responses[0].size:
-        what = "voxel" if responses.ndim == 2 else "value"
-        raise InputError(f"no {what} varies over the training trials: check how the responses were exported")
+        raise InputError("no response varies over the training trials: check how the responses were exported")
     return normaliser
 
 

@@ -314,7 +314,7 @@ class _HeldOut:
         return predicted(fitted, hidden, 0, values.shape[1])
 
     def _of(self, responses: Float64, varying: NDArray[np.intp]) -> Float64:
-        """Voxels that do not vary say nothing, and make a decoder without penalty fail; channels and samples stay."""
+        """Rows lose the values that do not vary, which make a decoder without penalty fail; other shapes stay whole."""
         return responses[:, varying] if responses.ndim == 2 else responses
 
 

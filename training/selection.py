@@ -66,7 +66,7 @@ class SelectionSettings:
         if self.n_folds < 2:
             raise InputError(f"n_folds is {self.n_folds}, expected at least 2")
         if self.n_selected is not None and self.n_selected < 1:
-            raise InputError(f"n_selected is {self.n_selected}, expected at least 1 voxel per dimension")
+            raise InputError(f"n_selected is {self.n_selected}, expected at least 1 value of a trial per dimension")
 
 
 def folds_of(stimulus: Indices, n_folds: int, rng: np.random.Generator | None = None) -> NDArray[np.intp]:

@@ -45,6 +45,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     models: str = "tiny",
     clip: str | None = None,
     data: Path | None = None,
+    stimuli_root: Path | None = None,
     force: bool = False,
     finish: Callable[[Path], None] | None = None,
     rebuilt: Collection[str] = (),
@@ -63,7 +64,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
         Folder of the bundle, new or empty; with `force` a bundle that is there is replaced at the very end.
     models, clip
         See :func:`~minddiffuser.runtime.models.open.load_models`.
-    data
+    data, stimuli_root
         See :func:`~..verify.material.trials_for`.
     force
         Replace a bundle. Engines that were built for it are kept where their graphs stay the same.
@@ -90,7 +91,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     check_out(out, force=force)
     _check_kept(settings.keep_failed, out)
     _needs_onnxruntime()
-    trials = draft_trials(fitted, settings, data)
+    trials = draft_trials(fitted, settings, data, stimuli_root)
     say = say or _unsaid
     for warning in trials[0].warnings:
         say(warning)

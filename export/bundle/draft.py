@@ -24,6 +24,7 @@ from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.errors import InputError
 from ...runtime.features import FEATURES
 from ...runtime.models.models import Models
+from ...runtime.sampling import Sampling
 from ..graphs.base import NETWORK_GRAPHS, network_graph
 from ..graphs.decode import decode_model, decode_specs
 from ..memory import uncollected
@@ -144,12 +145,14 @@ def draft_graphs(
         trials=work.verify,
         stage1=reference.stage1 if networks else None,
         alphas_cumprod=np.array(models.alphas_cumprod),
-        described=describe_models(models),
+        described=describe_models(models, Sampling()),
         embed=embed,
     )
 
 
-def draft_trials(checkpoint: Checkpoint, settings: ExportSettings, data: Path | None) -> list[Trials]:
+def draft_trials(
+    checkpoint: Checkpoint, settings: ExportSettings, data: Path | None, stimuli_root: Path | None = None
+) -> list[Trials]:
     """The trials that graphs are verified on, and those that they are calibrated on; needs no networks.
 
     Raises
@@ -158,7 +161,8 @@ def draft_trials(checkpoint: Checkpoint, settings: ExportSettings, data: Path | 
         See :func:`~..verify.material.trials_for`.
     """
     few = 4 if checkpoint.image_size <= SMALL_PICTURE_PX else 1
-    return trials_for(checkpoint, data, (settings.n_verify or few, settings.n_calibrate or few))
+    counts = (settings.n_verify or few, settings.n_calibrate or few)
+    return trials_for(checkpoint, data, counts, stimuli_root=stimuli_root)
 
 
 def graph_names(checkpoint: Checkpoint, settings: ExportSettings) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ...runtime.bundle.manifest import MANIFEST, VERSION
 from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
+from ...runtime.sampling import Sampling
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
@@ -25,13 +27,17 @@ def describe_format() -> dict[str, Any]:
     }
 
 
-def describe_models(models: Models) -> dict[str, Any]:
-    """What a runtime needs to know of the networks."""
+def describe_models(models: Models, sampling: Sampling) -> dict[str, Any]:
+    """What a runtime needs to know of the networks, and how its pictures are sampled."""
     return {
         "models": {"name": Path(models.name).name, "hash": models.hash},
         "image_size": models.image_size,
         "preprocessing": models.preprocessing.describe(),
-        "sampling": {"steps_offset": models.steps_offset, "set_alpha_to_one": models.set_alpha_to_one},
+        "sampling": {
+            **asdict(sampling),
+            "steps_offset": models.steps_offset,
+            "set_alpha_to_one": models.set_alpha_to_one,
+        },
     }
 
 

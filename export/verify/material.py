@@ -56,7 +56,14 @@ class Trials:
         return len(self.responses)
 
 
-def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...], *, seed: int = SEED) -> list[Trials]:
+def trials_for(
+    checkpoint: Checkpoint,
+    data: Path | None,
+    counts: tuple[int, ...],
+    *,
+    stimuli_root: Path | None = None,
+    seed: int = SEED,
+) -> list[Trials]:
     """Draw disjoint sets of training trials, `counts` of them each.
 
     Parameters
@@ -66,20 +73,26 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
         whole of it, and none that a run would skip.
         None draws responses from the training statistics instead, value by value: decoders then give what they give
         on noise of the right size.
+    stimuli_root
+        The folder that holds the pictures of a data folder that only names them, where that is another one than it
+        states.
 
     Raises
     ------
     InputError
         The data folder has too few trials, or too few good ones, is another subject's, has other voxels or channels or
-        has them in another order, or its responses are not on the scale of those that the checkpoint was fitted on.
+        has them in another order, or its responses are not on the scale of those that the checkpoint was fitted on; or
+        `stimuli_root` without a data folder.
     """
+    if stimuli_root is not None and data is None:
+        raise InputError(f"--stimuli-root {stimuli_root} is for the pictures of a data folder: give --data too")
     total, warnings = sum(counts), tuple[str, ...]()
     if data is None:
         mean, std = checkpoint.statistics
         noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
         rows, stimuli, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:
-        rows, stimuli, warnings = _from_folder(checkpoint, data, total)
+        rows, stimuli, warnings = _from_folder(checkpoint, data, total, stimuli_root)
         origin = "training trials"
     bounds = np.cumsum((0, *counts))
     return [
@@ -95,9 +108,9 @@ def trials_for(checkpoint: Checkpoint, data: Path | None, counts: tuple[int, ...
 
 
 def _from_folder(
-    checkpoint: Checkpoint, data: Path, total: int
+    checkpoint: Checkpoint, data: Path, total: int, stimuli_root: Path | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[str, ...]]:
-    folder = open_data(data, splits=("train",))
+    folder = open_data(data, splits=("train",), stimuli_root=stimuli_root)
     checkpoint.require_subject(folder.subject)
     checkpoint.require_layout(folder.layout)
     responses = folder.responses("train")

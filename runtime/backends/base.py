@@ -17,9 +17,10 @@ from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
-from ..generators.sampling import Sampling
 from ..refine.loop import Objective
 from ..refine.settings import RefineSettings
+from ..refine.weights import StructuralWeights
+from ..sampling import Sampling
 
 DTYPES = ("float32", "bfloat16", "float16")
 CHECKPOINTING = ("auto", "on", "off")
@@ -340,7 +341,7 @@ class Backend(Protocol[A]):
         noise
             One per trial. A function gives new noise at each rendering.
         sampling
-            None: the published setting.
+            None: the published setting, or the one that the bundle was verified with.
         backprop_steps
             See :class:`~minddiffuser.runtime.generators.diffusion.DiffusionGenerator`.
         """
@@ -362,6 +363,37 @@ class Backend(Protocol[A]):
         target : (n, 6, n_tokens, d_vision)
         settings
         semantic_target : (n, d_vision), optional
+        """
+        ...
+
+    def structural(self, x0: A, target: Float32, weights: StructuralWeights) -> tuple[A, A, A]:
+        """Compare clean latents with a decoded structure (eq. 5), and differentiate each trial's own loss.
+
+        Parameters
+        ----------
+        x0 : (n, 4, h, w)
+            Clean latents in the generator's own scale, as :meth:`~minddiffuser.runtime.generators.base.Sampler.predict`
+            gives them.
+        target : (n, 6, n_tokens, d_vision)
+            Finite where the weights are above 0.
+        weights
+            Of dimensions and layers.
+
+        Returns
+        -------
+        loss : (n,)
+        gradient : (n, 4, h, w)
+            Of each trial's loss with respect to its latent.
+        image : (n, 3, H, W) in [0, 1]
+            All float32, wider where the networks are. Rows do not depend on each other; engines take them in batches
+            of the largest size that they were built for.
+
+        Raises
+        ------
+        ShapeError
+            Another number of latents than of targets, or shapes that are not the models'.
+        InputError
+            The target is not finite where it counts.
         """
         ...
 

@@ -20,10 +20,11 @@ from ..engines.trust import Trust
 from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.engines import EngineGenerator
-from ..generators.sampling import Sampling
 from ..generators.schedule import NoiseTable
-from ..refine.engines import EngineObjective
+from ..refine.engines import EngineObjective, structural
 from ..refine.settings import RefineSettings
+from ..refine.weights import StructuralWeights
+from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
 from .libraries import libraries_of, notes_of_bundle
 
@@ -191,10 +192,8 @@ class BundleBackend:
         backprop_steps: int | None = None,
     ) -> EngineGenerator:
         """See :meth:`.base.Backend.generator`."""
-        scheduler = self._bundle.manifest["sampling"]
-        trained = NoiseTable(
-            self._bundle.arrays["alphas_cumprod"], scheduler["steps_offset"], scheduler["set_alpha_to_one"]
-        )
+        noise_of = self._bundle.noise
+        trained = NoiseTable(self._bundle.arrays["alphas_cumprod"], noise_of.steps_offset, noise_of.set_alpha_to_one)
         return EngineGenerator(
             self._engines,
             trained,
@@ -202,7 +201,7 @@ class BundleBackend:
             decoded.context,
             self.decoder.uncond_context,
             noise,
-            sampling=sampling,
+            sampling=sampling or self._bundle.sampling,
             backprop_steps=backprop_steps,
             loop=self._engines.loop(),
         )
@@ -221,6 +220,11 @@ class BundleBackend:
                 "only: make it with backend.generator"
             )
         return EngineObjective(self._engines, generator, target, self.decoder.mask, settings, semantic_target)
+
+    def structural(self, x0: Float32, target: Float32, weights: StructuralWeights) -> tuple[Float32, Float32, Float32]:
+        """See :meth:`.base.Backend.structural`."""
+        head = self._engines["structure_gradient"]
+        return structural(head, x0, target, weights, largest_batch=self._engines.largest_batch)
 
     def features(self, images: Float32, *, semantic: bool) -> tuple[Float32, Float32 | None]:
         """See :meth:`.base.Backend.features`."""

@@ -16,12 +16,13 @@ from ..engines.cuda.gpu import name_of_gpu
 from ..engines.open import EngineSet
 from ..generators.base import Float32, Generator
 from ..generators.diffusion import DiffusionGenerator
-from ..generators.sampling import Sampling
 from ..models.device import choose_device
 from ..models.models import Models
 from ..models.open import load_models
-from ..refine.autograd import AutogradObjective
+from ..refine.autograd import AutogradObjective, structural
 from ..refine.settings import RefineSettings
+from ..refine.weights import StructuralWeights
+from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
 from .libraries import ONNX_RUNTIME, OURS, TORCH_LIBRARIES, notes_of_torch
 
@@ -188,6 +189,10 @@ class TorchBackend:
     ) -> AutogradObjective:
         """See :meth:`.base.Backend.objective`."""
         return AutogradObjective(self.models, generator, target, self.decoder.mask, settings, semantic_target)
+
+    def structural(self, x0: Tensor, target: Float32, weights: StructuralWeights) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`.base.Backend.structural`."""
+        return structural(self.models, x0, target, weights)
 
     def features(self, images: Float32, *, semantic: bool) -> tuple[Float32, Float32 | None]:
         """See :meth:`.base.Backend.features`."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..data.layout import ResponseLayout
-from ..errors import FileError, shown
+from ..data.plain import is_number
+from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
+from ..sampling import Sampling
 from .graph_specs import TensorSpec
 
 KIND = "bundle"
@@ -134,6 +136,21 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """The networks' noise schedule: what stands in the manifest beside ``alphas_cumprod`` in the arrays.
+
+    Attributes
+    ----------
+    steps_offset : int
+    set_alpha_to_one : bool
+        As in the model folder's scheduler config.
+    """
+
+    steps_offset: int
+    set_alpha_to_one: bool
+
+
+@dataclass(frozen=True)
 class Contents:
     """The checked fields of a manifest; see :class:`.open.Bundle`."""
 
@@ -145,6 +162,8 @@ class Contents:
     preset: str
     image_size: int
     shapes: dict[str, tuple[int, ...]]
+    sampling: Sampling
+    noise: Noise
     files: dict[str, Listed]
     graphs: dict[str, Graph]
 
@@ -189,6 +208,11 @@ class _Field:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             self.refuse(f"a whole number from {least} to {most}")
         return value
+
+    def number(self) -> float:
+        if not is_number(self.value):
+            self.refuse("a number")
+        return float(self.value)
 
     def wholes(self, least: int, most: int) -> tuple[int, ...]:
         return tuple(item.whole() for item in self.items(least, most, "whole numbers"))
@@ -312,9 +336,6 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
     top = _Field(path, "", content)
     for name in ("versions", "lineage", "preprocessing", "end_to_end"):
         top.get(name).object()
-    top.get("sampling").get("steps_offset").whole(0)
-    if not isinstance(top.get("sampling").get("set_alpha_to_one").value, bool):
-        top.get("sampling").get("set_alpha_to_one").refuse("true or false")
     models, checkpoint = top.get("models"), top.get("checkpoint")
     for name in ("selection", "provenance"):
         checkpoint.get(name).object()
@@ -330,6 +351,8 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         preset=top.get("preset").text(),
         image_size=top.get("image_size").whole(),
         shapes=_shapes(top.get("shapes")),
+        sampling=_sampling(top.get("sampling")),
+        noise=_noise(top.get("sampling")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
     )
@@ -341,6 +364,25 @@ def _layout(field: _Field) -> ResponseLayout:
         return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
     except FileError as error:
         raise FileError(f"{error}: {ADVICE}") from error
+
+
+def _sampling(field: _Field) -> Sampling:
+    n_noise = field.get("n_noise")
+    try:
+        return Sampling(
+            guidance_scale=field.get("guidance_scale").number(),
+            n_steps=field.get("n_steps").whole(),
+            n_noise=None if n_noise.value is None else n_noise.whole(0),
+            n_reverse=field.get("n_reverse").whole(),
+        )
+    except InputError as error:
+        raise FileError(f"{field.path}, field {field.name!r}: {error}; {ADVICE}") from error
+
+
+def _noise(field: _Field) -> Noise:
+    if not isinstance(field.get("set_alpha_to_one").value, bool):
+        field.get("set_alpha_to_one").refuse("true or false")
+    return Noise(field.get("steps_offset").whole(0), field.get("set_alpha_to_one").value)
 
 
 def _hash(field: _Field) -> str:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ..data.layout import ResponseLayout
 from ..errors import FileError, shown
 from ..files import read_tensors, sha256_of
+from ..sampling import Sampling
 from .manifest import (
     ADVICE,
     ARRAYS,
@@ -35,6 +36,7 @@ from .manifest import (
     TARGETS,
     Graph,
     Listed,
+    Noise,
     Variant,
     check_fields,
     native_files,
@@ -76,6 +78,10 @@ class Bundle:
         Side of a picture in pixels.
     shapes : dict
         Of one trial's "context", "latent", "structure" and perhaps "semantic".
+    sampling : Sampling
+        How its pictures were sampled when it was verified, and are unless a run chooses otherwise.
+    noise : Noise
+        The networks' noise schedule.
     files : dict
         Size and SHA-256 by path inside the bundle.
     graphs : dict
@@ -94,6 +100,8 @@ class Bundle:
     preset: str
     image_size: int
     shapes: dict[str, tuple[int, ...]]
+    sampling: Sampling
+    noise: Noise
     files: dict[str, Listed]
     graphs: dict[str, Graph]
 

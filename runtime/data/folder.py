@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from .schema import (
 from .stimuli import stimulus_ids
 from .target import check_target, claimed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
+from .voxels import VOXELS, Voxels, read_voxels, write_voxels
 
 
 class DataFolder:
@@ -48,7 +49,7 @@ class DataFolder:
     ----------
     folder : Path
     subject : str
-    layout : what one trial's responses are: modality, shape, rois or channels, rate, signal chain
+    layout : what one trial's responses are: modality, shape, rois and voxels or channels, rate, signal chain
     image_size : side of the square stimuli in px
     provenance : where the data come from, in the writer's words
     splits : those that were opened
@@ -60,7 +61,7 @@ class DataFolder:
         self.folder = folder
         self.splits = tuple(splits)
         self._mark = _mark(folder, self.splits)
-        self.layout: ResponseLayout = check_description(description, str(folder / "data.json"))
+        self.layout = _with_voxels(check_description(description, str(folder / "data.json")), folder)
         self.subject: str = description["subject"]
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
@@ -78,16 +79,6 @@ class DataFolder:
     @property
     def modality(self) -> str:
         return self.layout.modality
-
-    @property
-    def n_voxels(self) -> int:
-        """How many numbers one trial has."""
-        return self.layout.n_features
-
-    @property
-    def rois(self) -> dict[str, tuple[int, int]] | None:
-        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
-        return self.layout.tiling
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, *layout.shape) float32, as recorded (not normalised); mapped, read-only.
@@ -180,9 +171,9 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions, and trial ids if stored."""
+        """SHA-256 over the whole folder: description, responses, pictures, captions; trial ids and voxels if stored."""
         names = ["data.json", "train.safetensors", "test.safetensors"]
-        names += [TRIAL_IDS] if (self.folder / TRIAL_IDS).exists() else []
+        names += [name for name in (TRIAL_IDS, VOXELS) if (self.folder / name).exists()]
         parts = [sha256_of(self.folder / name) for name in names]
         self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
@@ -308,7 +299,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     splits : "train" and "test".
     subject : a name.
     rois : fMRI: name to (start, stop) in the voxel axis, or to a set of voxels; regions may overlap.
-    layout : what one trial's responses are; needed for EEG and MEG, and instead of `rois`.
+    layout : what one trial's responses are; needed for EEG and MEG and for the voxels' places, and instead of `rois`.
     image_size : side of the square pictures in px; needed where all pictures stay where they lie, otherwise that of
         the pictures.
     provenance : where the data come from: texts, numbers, lists, dictionaries; numpy's numbers and arrays, paths and
@@ -352,6 +343,7 @@ class _Prepared:
     parts: Mapping[str, Part]
     description: Mapping[str, Any]
     stimuli: Mapping[str, Any] | None
+    voxels: Voxels | None
     files: Mapping[str, bytes]
 
 
@@ -376,7 +368,7 @@ def _prepared(
         contents = {name: _content(name, digest, files) for name, digest in files_of(layout.signal).items()}
     except FileError as error:
         raise InputError(str(error)) from None
-    return _Prepared(parts, description, stimuli, contents)
+    return _Prepared(parts, description, stimuli, layout.voxels, contents)
 
 
 def _content(name: str, digest: str, files: Mapping[str, Path]) -> bytes:
@@ -395,6 +387,8 @@ def _write(folder: Path, prepared: _Prepared) -> DataFolder:
             _write_part(draft, name, parts[name], prepared.description["image_size"])
         for name, content in prepared.files.items():
             write_bytes(draft / name, content)
+        if prepared.voxels is not None:
+            write_voxels(draft, prepared.voxels)
         if prepared.stimuli is not None:
             write_json(draft / STIMULI, prepared.stimuli)
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
@@ -430,7 +424,7 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
 
 def _mark(folder: Path, splits: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
     """What tells one writing of a data folder, and of the responses that are mapped, from another."""
-    names = ("data.json", STIMULI, *(f"{split}.safetensors" for split in splits))
+    names = ("data.json", STIMULI, VOXELS, *(f"{split}.safetensors" for split in splits))
     return {name: _mark_of(folder / name) for name in names}
 
 
@@ -440,6 +434,11 @@ def _mark_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:  # between two renames
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _with_voxels(layout: ResponseLayout, folder: Path) -> ResponseLayout:
+    """The layout, and of fMRI where its voxels lie if the folder says so."""
+    return replace(layout, voxels=read_voxels(folder, layout.shape[0])) if layout.modality == "fmri" else layout
 
 
 def _check_files(layout: ResponseLayout, folder: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import FileError, InputError, shown
 from .chain import check_chain, same_chain
 from .plain import is_number, is_text, is_whole
+from .voxels import Voxels
 
 MODALITIES = ("fmri", "eeg", "meg")
 CHANNEL_TYPES = ("eeg", "mag", "grad", "ref_meg", "eog", "ecg", "emg", "misc")
@@ -70,6 +71,9 @@ class ResponseLayout:
     rois
         fMRI: name to (start, stop) in the voxel axis, or to a frozenset of voxels where a region is no such range.
         Regions may overlap (groups such as LVC and HVC). None where they are not known.
+    voxels
+        fMRI: where the voxels lie, n_voxels of them, or None where it is not known. It lies in a file of its own (see
+        :mod:`.voxels`) and is no part of the JSON.
     channels
         EEG and MEG: n_channels of them, in the order of the axis, names unique.
     sfreq
@@ -90,6 +94,7 @@ class ResponseLayout:
     modality: str
     shape: tuple[int, ...]
     rois: Rois | None = None
+    voxels: Voxels | None = None
     channels: tuple[Channel, ...] | None = None
     sfreq: float | None = None
     tmin: float | None = None
@@ -120,10 +125,16 @@ class ResponseLayout:
             raise InputError(f"unit is {shown(self.unit)}: give a text such as '% signal change', or leave it out")
         if self.rois is not None:
             object.__setattr__(self, "rois", _checked_rois(self.rois, self.shape[0]))
+        if self.voxels is not None and len(self.voxels.ijk) != self.shape[0]:
+            raise InputError(
+                f"voxels have {len(self.voxels.ijk)} places, and there are {self.shape[0]} voxels: give one each"
+            )
 
     def _check_sensors(self) -> None:
         if self.rois is not None:
             raise InputError(f"rois are given for {self.modality}: only fmri has them, leave them out")
+        if self.voxels is not None:
+            raise InputError(f"places of voxels are given for {self.modality}: only fmri has them, leave them out")
         object.__setattr__(self, "channels", _checked_channels(self.channels, self.shape[0]))
         if not is_number(self.sfreq) or self.sfreq <= 0:
             raise InputError(f"sfreq is {shown(self.sfreq)}: give the samples per second, a number above 0")
@@ -150,17 +161,8 @@ class ResponseLayout:
         """What the first axis counts, in the singular: "voxel" or "channel"."""
         return "voxel" if self.modality == "fmri" else "channel"
 
-    @property
-    def tiling(self) -> dict[str, tuple[int, int]] | None:
-        """The rois in the order of their voxels where they are ranges that tile the voxel axis; else None."""
-        spans = [(name, roi) for name, roi in (self.rois or {}).items() if isinstance(roi, tuple)]
-        spans.sort(key=lambda item: item[1])
-        starts, stops = [roi[0] for _, roi in spans], [roi[1] for _, roi in spans]
-        tiles = len(spans) == len(self.rois or {}) and [*starts, self.shape[0]] == [0, *stops]
-        return dict(spans) if tiles else None
-
     def as_json(self) -> dict[str, Any]:
-        """The layout as a JSON object; what is not known is left out."""
+        """The layout as a JSON object, without `voxels`; what is not known is left out."""
         about: dict[str, Any] = {"modality": self.modality, "response_shape": list(self.shape)}
         if self.rois is not None:
             about["rois"] = {name: _roi_as_json(roi) for name, roi in self.rois.items()}
@@ -202,7 +204,7 @@ class ResponseLayout:
         """Refuse responses that are not laid out as those of training, which this layout describes.
 
         Positions of channels are not compared (they differ between sessions), nor what one of the two does not know:
-        rois, the unit of fMRI, the signal chain.
+        rois, the voxels' places, the unit of fMRI, the signal chain.
 
         Parameters
         ----------
@@ -233,6 +235,10 @@ class ResponseLayout:
         for axis, expected, given in zip((f"{self.axis}s", "samples"), self.shape, other.shape, strict=False):
             if expected != given:
                 return f"it was fitted on {expected} {axis}, these have {given}"
+        if self.voxels is not None and other.voxels is not None:
+            moved = self.voxels.difference(other.voxels)
+            if moved is not None:
+                return moved
         if self.rois is not None and other.rois is not None:
             named = _roi_difference(self.rois, other.rois)
             if named is not None:

@@ -21,8 +21,17 @@ from .chain import check_chain, files_of
 from .pictures import STIMULI
 from .schema import SPLITS, as_version_2
 from .trial_ids import TRIAL_IDS
+from .voxels import VOXELS
 
-_CONTENT = ("data.json", "captions.json", TRIAL_IDS, STIMULI, *(f"{split}.safetensors" for split in SPLITS), "stimuli")
+_CONTENT = (
+    "data.json",
+    "captions.json",
+    TRIAL_IDS,
+    STIMULI,
+    VOXELS,
+    *(f"{split}.safetensors" for split in SPLITS),
+    "stimuli",
+)
 _PICTURE = re.compile(r"\d{6,}\.png")
 
 

@@ -5,6 +5,7 @@ checkpoint.json       what it was fitted on and for, the layout of the responses
 normaliser            mean, std of one trial's shape, of the training responses; std 0 marks a value that did not vary
 <feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py
 constants             context_bos (d_text,), uncond_context (15, d_text)
+voxels                where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
 scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
@@ -12,12 +13,14 @@ mask                  mask bool and score float32, both of the structure's shape
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.layout import ResponseLayout
+from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..files import check_format, read_json, sha256_of
@@ -26,8 +29,8 @@ from .base import KINDS, Array, Expected, read_arrays
 KIND = "checkpoint"
 VERSION = 2
 DESCRIPTION = "checkpoint.json"
-# For people: decoding does not read them.
-OPTIONAL_FILES = {"scores.json", "scores.svg"}
+# Decoding does not need them: scores are for people, places of voxels for comparing.
+OPTIONAL_FILES = {"scores.json", "scores.svg", VOXELS}
 
 
 def file_name(part: str) -> str:
@@ -119,15 +122,16 @@ def parts(content: Mapping[str, Any]) -> list[str]:
 
 
 def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
-    """What one trial's responses are, by a checkpoint's description.
+    """What one trial's responses are, by a checkpoint's description and its voxels.safetensors.
 
     Raises
     ------
     FileError
-        The field is missing or wrong.
+        The field or the file is missing or wrong.
     """
     try:
-        return ResponseLayout.from_json(content.get("layout"), f"{folder / DESCRIPTION}, field 'layout'")
+        layout = ResponseLayout.from_json(content.get("layout"), f"{folder / DESCRIPTION}, field 'layout'")
+        return replace(layout, voxels=read_voxels(folder, layout.shape[0])) if VOXELS in content["files"] else layout
     except FileError as error:
         raise FileError(f"{error}: fit the checkpoint again") from error
 

@@ -3,9 +3,9 @@
 Both measures come from the z-scores of the given responses by the statistics of training, over what
 varied in training (of fMRI: voxels; of EEG and MEG: samples of channels):
 
-median   of the absolute z-scores of all trials and voxels
-spread   of each voxel the standard deviation of its z-scores over trials, which is the given standard deviation over
-         that of training; the median over voxels. Counts from `SPREAD_TRIALS` trials on.
+median   of the absolute z-scores of all trials and values
+spread   of each value the standard deviation of its z-scores over trials, which is the given standard deviation over
+         that of training; the median over values. Counts from `SPREAD_TRIALS` trials on.
 
 Measured on a simulated subject (``md-train simulate fmri --seed 7 --n-train 300 --n-test 64``), whose test trials
 average three showings. "raw" gives each voxel another mean (300 to 1,500) and size (5 to 40 times), as raw fMRI has;
@@ -103,7 +103,7 @@ class Scale:
 def measure_scale(scores: Float32) -> Scale:
     """Measure z-scores (n_trials, n_values) of values that varied in training; none of them NaN."""
     sizes = np.abs(scores)
-    # A trial that is an artefact in most voxels would widen the spread of all.
+    # A trial that is an artefact in most values would widen the spread of all.
     usual = scores[np.median(sizes, axis=1) <= REFUSE_MEDIAN[1]]
     rows = usual if len(usual) else scores
     with np.errstate(over="ignore", invalid="ignore"):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.layout import voxels_of
 from .scale import TrainingStatistics
 
 # With so many voxels, the correlation of two unrelated patterns has a standard deviation of at most 0.1.
@@ -56,12 +57,12 @@ def order_warning(responses: NDArray[Any], training: TrainingStatistics) -> str 
 
 
 def _groups(training: TrainingStatistics) -> NDArray[np.intp]:
-    """The number of each voxel's ROI, (n_voxels,)."""
-    groups = np.zeros(len(training.mean), np.intp)
-    tiling = (None if training.layout is None else training.layout.tiling) or {}
-    for number, (start, stop) in enumerate(tiling.values()):
-        groups[start:stop] = number
-    return groups
+    """A number for each voxel, (n_voxels,): the same for voxels that lie in the same ROIs."""
+    rois = (None if training.layout is None else training.layout.rois) or {}
+    member = np.zeros((len(rois) + 1, len(training.mean)), bool)  # the last row for voxels without a ROI
+    for row, roi in zip(member, rois.values(), strict=False):
+        row[voxels_of(roi)] = True
+    return np.unique(member, axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def _within(values: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -19,11 +19,11 @@ from ..command import version
 from ..data.stimuli import stimulus_ids
 from ..errors import FileError, InputError
 from ..files import read_json, sha256_of, write_json
-from ..generators.sampling import Sampling
 from ..images import list_pictures, read_image
 from ..locks import inside, locked
 from ..output import check_output
 from ..run.controls import CONTROLS
+from ..sampling import Sampling
 from .quick import open_shipped
 from .steps import (
     KIND,

@@ -17,10 +17,10 @@ from typing import Any, TextIO
 from ..data.stimuli import stimulus_ids
 from ..engines.here import why_no_provider
 from ..errors import MissingExtra
-from ..generators.sampling import Sampling
 from ..images import list_pictures, read_image
 from ..locks import inside, locked
 from ..output import check_output
+from ..sampling import Sampling
 from .packed import read_index, unpack
 from .steps import (
     KIND,

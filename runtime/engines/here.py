@@ -200,7 +200,7 @@ def _untrusted(bundle: Bundle, variant: Variant, machine: Machine) -> str | None
 def backend_of(bundle: Bundle, graph: str, backend: str) -> str:
     """The backend of one graph where the networks run on `backend`.
 
-    Decoders are a few sums over voxels, which take and give the host's arrays: they run on the CPU, unless they have
+    Decoders are small and take and give the host's arrays: they run on the CPU, unless they have
     plans as the networks have.
     """
     targets = {variant.target for variant in bundle.graphs[graph].variants}

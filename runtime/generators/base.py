@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
-from .sampling import Sampling
+from ..sampling import Sampling
 from .schedule import Schedule
 
 Float32 = NDArray[np.float32]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ShapeError
+from ..sampling import Sampling
 from .base import check_start, check_truncation
-from .sampling import Sampling
 from .schedule import Schedule, add_noise, clean_estimate, ddim_schedule, ddim_update
 
 Array = NDArray[np.float32] | Tensor

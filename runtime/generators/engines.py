@@ -10,8 +10,8 @@ import numpy as np
 from ..engines.base import Engines
 from ..engines.ort.engine import as_numpy
 from ..errors import ShapeError
+from ..sampling import Sampling
 from .base import Float32, check_start, check_truncation
-from .sampling import Sampling
 from .schedule import Schedule, TrainedNoise, add_noise, clean_estimate, ddim_schedule, noise_table, step_table
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
-from .sampling import Sampling
+from ..sampling import Sampling
 
 
 class TrainedNoise(Protocol):

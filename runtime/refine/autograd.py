@@ -15,6 +15,7 @@ from ..generators.base import Generator
 from .loss import semantic_loss, structural_loss, weights_of_layers
 from .settings import RefineSettings
 from .target import check_semantic_target, check_target
+from .weights import StructuralWeights
 
 
 class AutogradObjective:
@@ -110,6 +111,32 @@ class AutogradObjective:
         if self._semantic_target is not None:
             loss = loss + self._settings.semantic_weight * semantic_loss(semantic, self._semantic_target)
         return loss
+
+
+def structural(
+    models: Any, x0: Any, target: NDArray[np.float32], weights: StructuralWeights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Structural loss of clean latents, its gradient and the pictures; see :meth:`..backends.base.Backend.structural`.
+
+    Parameters
+    ----------
+    models : Models
+        Anything with `decode_latent`, ``structure(image)``, `device` and `dtype`.
+    """
+    real = torch.promote_types(models.dtype, torch.float32)
+    placed = (weights.counted(target), weights.dimensions, weights.layers)
+    wanted, dimensions, layers = (_tensor(array, models.device, real) for array in placed)
+    scale = _loss_scale(weights.dimensions > 0) if models.dtype == torch.float16 else 1.0
+    latent = torch.as_tensor(x0).to(models.device, real).detach().requires_grad_()
+    if len(latent) != len(wanted):
+        raise ShapeError(f"{len(latent)} latents and {len(wanted)} targets were given: give one of each per trial")
+    with torch.enable_grad():
+        image = models.decode_latent(latent)
+        structure, _ = models.structure(image)
+        loss = structural_loss(structure, wanted, dimensions, layers)
+        # Trials are independent: the gradient of the sum is each trial's own gradient.
+        (gradient,) = torch.autograd.grad(loss.sum() * scale, latent)
+    return loss.detach(), gradient / scale, image.detach()
 
 
 def _loss_scale(mask: NDArray[np.bool_]) -> float:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.base import Engines
+from ..engines.base import Engines, Runs
 from ..engines.ort.engine import as_numpy
 from ..errors import InputError, ShapeError
 from ..generators.engines import EngineGenerator
-from .loss import weights_of_layers
 from .settings import RefineSettings
 from .target import check_semantic_target, check_target
+from .weights import StructuralWeights
 
 Float32 = NDArray[np.float32]
 
@@ -60,11 +60,7 @@ class EngineObjective:
                 f"the target has shape {target.shape}, the engines take (n, {', '.join(map(str, expected))}): "
                 "decode the target with the CLIP and layer preset that refinement uses"
             )
-        fixed: dict[str, Float32] = {
-            "target": np.where(mask, target, 0).astype(np.float32),
-            "mask": mask.astype(np.float32),
-            "layer_weights": _layer_weights(settings, target, mask),
-        }
+        fixed = _structure_inputs(target, StructuralWeights.of_settings(settings, target, mask))
         if settings.semantic_weight > 0:
             if "semantic_target" not in head.inputs:
                 raise InputError(
@@ -72,10 +68,9 @@ class EngineObjective:
                     "the semantic term: export one from a checkpoint that decodes it, or leave the weight out"
                 )
             fixed["semantic_target"] = check_semantic_target(semantic_target, len(target), settings)
-        elif "semantic_target" in head.inputs:
-            fixed["semantic_target"] = np.zeros((len(target), int(head.inputs["semantic_target"].shape[1])), np.float32)
-        if "semantic_target" in fixed:
             fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
+        elif "semantic_target" in head.inputs:
+            fixed |= _no_semantic(head, len(target))
         self._placed = {name: head.place(array) for name, array in fixed.items()}
 
     def value_and_gradient(self, params: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32], Float32]:
@@ -112,10 +107,38 @@ class EngineObjective:
         return slope, np.array(as_numpy(total))
 
 
-def _layer_weights(settings: RefineSettings, target: Float32, mask: NDArray[np.bool_]) -> Float32:
-    """Per trial and layer. The engines average over the kept dimensions; a mean over all is another weight."""
-    weights = weights_of_layers(settings.layer_weights, target, mask)
-    if settings.loss_mean == "kept":
-        return weights
-    kept = mask.sum((-2, -1)).clip(1) / mask[0].size
-    return np.asarray(weights * kept, np.float32)
+def structural(
+    head: Runs, x0: Float32, target: Float32, weights: StructuralWeights, *, largest_batch: int | None
+) -> tuple[Float32, Float32, Float32]:
+    """Structural loss of clean latents, its gradient and the pictures; see :meth:`..backends.base.Backend.structural`.
+
+    Parameters
+    ----------
+    head
+        The engine of "structure_gradient".
+    largest_batch
+        The most rows that it takes at once; None: any number.
+    """
+    fixed = _structure_inputs(target, weights)
+    if "semantic_target" in head.inputs:
+        fixed |= _no_semantic(head, len(target))
+    shared = {name: head.place(fixed.pop(name)) for name in ("mask", "semantic_weight") if name in fixed}
+    most = largest_batch or max(len(x0), 1)
+    found = []
+    for at in range(0, max(len(x0), len(target)), most):
+        rows = {name: array[at : at + most] for name, array in {"latent": np.asarray(x0), **fixed}.items()}
+        found.append(head.run({**rows, **shared}))
+    loss, gradient, image = (
+        np.concatenate([as_numpy(part[name]) for part in found]) for name in ("loss", "latent_gradient", "image")
+    )
+    return loss, gradient, image
+
+
+def _structure_inputs(target: Float32, weights: StructuralWeights) -> dict[str, Float32]:
+    return {"target": weights.counted(target), "mask": weights.dimensions, "layer_weights": weights.layers}
+
+
+def _no_semantic(head: Runs, n: int) -> dict[str, Float32]:
+    """For an engine that knows the semantic term, to leave it out."""
+    target = np.zeros((n, int(head.inputs["semantic_target"].shape[1])), np.float32)
+    return {"semantic_target": target, "semantic_weight": np.zeros(1, np.float32)}

@@ -15,10 +15,10 @@ from ..decoders.checkpoint import Decoded
 from ..errors import InputError, check_choice
 from ..generators.base import Projecting, Sampler
 from ..generators.noise import fresh_noise, trial_noise
-from ..generators.sampling import Sampling
 from ..images import to_float, to_uint8
 from ..refine.loop import Refined, refine
 from ..refine.settings import RefineSettings
+from ..sampling import Sampling
 from .batches import BatchResult
 from .controls import CONTROLS, partners
 
@@ -88,7 +88,7 @@ class Trials:
 
     Attributes
     ----------
-    responses : (n_trials, n_voxels) float32
+    responses : (n_trials, *response_shape) float32
         Of the whole run: a shuffled target is that of another picture's trial.
     good
         Numbers of those whose rows of `responses` are good.
@@ -148,7 +148,7 @@ class Reconstructor:
         self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
-        """Reconstruct n trials from their responses (n, n_voxels) float32.
+        """Reconstruct n trials from their responses (n, *response_shape) float32.
 
         A trial of which some picture is not finite is given as lost: it has no picture at all, so that every kind of
         picture is there for the same trials.

@@ -79,11 +79,6 @@ class Responses:
             object.__setattr__(self, "trial_ids", row_ids(len(self.rows)))
 
     @property
-    def rois(self) -> dict[str, tuple[int, int]] | None:
-        """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
-        return None if self.layout is None else self.layout.tiling
-
-    @property
     def named(self) -> dict[int, str]:
         """Trial to id; empty where the ids are just the rows."""
         return ids_worth_showing(self.trial_ids)
@@ -100,10 +95,9 @@ def open_responses(path: Path | str, *, stimuli_root: Path | str | None = None) 
     Parameters
     ----------
     path
-        A data folder (its test split, stimuli and captions); or a .npy file (n_trials, n_voxels); or a .npz or
-        .safetensors file that holds such an array under "responses", or one (n_voxels,) array per trial, taken in
-        the order of their names (2 before 10), which are the trials' ids then. In place of (n_voxels,) there may be
-        any other shape of one trial, such as (n_channels, n_times).
+        A data folder (its test split, stimuli and captions); or a .npy file (n_trials, *response_shape); or a .npz or
+        .safetensors file that holds such an array under "responses", or one array per trial, taken in the order of
+        their names (2 before 10), which are the trials' ids then.
     stimuli_root
         Of a data folder that only names its pictures: the folder that holds them.
 

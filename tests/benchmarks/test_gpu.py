@@ -218,7 +218,7 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr
 assert importlib.util.find_spec("minddiffuser") is None
 import gpu
 gpu.make_importable()
-from minddiffuser.runtime.generators.sampling import Sampling
+from minddiffuser.runtime.sampling import Sampling
 assert Sampling.n_reverse == gpu.N_STEPS
 """
     ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False, cwd="/")

@@ -130,6 +130,7 @@ def test_missing_models_and_data(command: Command, small_checkpoint: Path, small
     given = ["bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context"]
     refused(command(*given, "--data", nowhere), "nowhere")
     refused(command(*given, "--data", small_checkpoint), str(small_checkpoint))
+    refused(command(*given, "--stimuli-root", nowhere), "give --data too")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
     refused(command(*given[:-3], tmp_path / "thesis", *given[-2:]), "exists and is not a bundle")

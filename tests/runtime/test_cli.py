@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -505,12 +506,12 @@ def test_the_folder_is_locked_until_the_page_is_written(
 ) -> None:
     from minddiffuser.runtime.errors import FileError
     from minddiffuser.runtime.locks import inside, locked
-    from minddiffuser.runtime.run import job
+    from minddiffuser.runtime.run import execute, results
 
     held = []
 
-    def watched(name: str) -> None:
-        real = getattr(job, name)
+    def watched(module: Any, name: str) -> None:
+        real = getattr(module, name)
 
         def step(*given: object, **chosen: object) -> object:
             folder = tmp_path / "run"
@@ -519,10 +520,15 @@ def test_the_folder_is_locked_until_the_page_is_written(
             held.append(name)
             return real(*given, **chosen)
 
-        monkeypatch.setattr(job, name, step)
+        monkeypatch.setattr(module, name, step)
 
-    for name in ("claim_folder", "run_batch", "write_summary", "write_report"):
-        watched(name)
+    for module, name in (
+        (execute, "claim_folder"),
+        (execute, "run_batch"),
+        (results, "write_summary"),
+        (execute, "write_report"),
+    ):
+        watched(module, name)
     assert cli.main([*arguments, "--stage", "1"]) == 0
     assert held == ["claim_folder", "run_batch", "write_summary", "write_report"]
 

@@ -28,6 +28,7 @@ from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.loop import Refined, refine
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.weights import StructuralWeights
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,17 @@ def test_the_steps_are_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded,
         error = np.linalg.norm(as_numpy(ours).reshape(len(x), -1) - expected, axis=1)
         # As the gate's: float32 sums taken in another order.
         assert (error / np.linalg.norm(expected, axis=1)).max() < 1e-4
+
+
+def test_the_structural_gradient_is_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
+    mask = both["pytorch"].decoder.mask
+    weights = StructuralWeights.of_settings(RefineSettings(), decoded.structure, mask)
+    found = both["engines"].structural(decoded.latent, decoded.structure, weights)
+    expected = both["pytorch"].structural(torch.from_numpy(decoded.latent), decoded.structure, weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        reference = as_numpy(theirs).reshape(len(ours), -1)
+        error = np.linalg.norm(ours.reshape(len(ours), -1) - reference, axis=1)
+        assert (error / np.linalg.norm(reference, axis=1)).max() < 1e-4
 
 
 FORMS = {

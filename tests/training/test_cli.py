@@ -118,7 +118,8 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
     data = open_data(tmp_path / "data")
     assert (data.provenance["seed"], data.provenance["snr"]) == (4, 2.0)
     assert data.provenance["n_repetitions"] == {"train": 1, "test": 2}
-    assert data.n_voxels == 2000
+    assert data.layout.shape == (2000,)
+    assert data.layout.rois["LVC"] == (0, 1240)
     assert simulate("data") == 2
     assert "--force" in capsys.readouterr().err
     pictures = data.images("train")

@@ -15,6 +15,7 @@ import pytest
 from json_edits import single_edits
 
 from minddiffuser.runtime.data.layout import ResponseLayout
+from minddiffuser.runtime.data.voxels import Voxels
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.decoders.files import DESCRIPTION
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
@@ -23,8 +24,9 @@ from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.base import DECODERS, make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
-from minddiffuser.training.fit import FitSettings, fit
+from minddiffuser.training.fit import fit
 from minddiffuser.training.selection import SelectionSettings
+from minddiffuser.training.settings import FitSettings
 
 SHAPES = {"context": (15, 3), "latent": (4, 2, 2), "structure": (6, 2, 4), "semantic": (4,)}
 N_STIMULI = 40
@@ -51,10 +53,11 @@ class Data:
     order: np.ndarray = field(default_factory=lambda: np.r_[np.arange(40), np.arange(20)])
     rois: dict[str, tuple[int, int]] = field(default_factory=lambda: {"V1": (0, 5), "LO": (5, 14)})
     texts: int = N_STIMULI
+    voxels: Voxels | None = None
 
     @property
     def layout(self) -> ResponseLayout:
-        return ResponseLayout(modality="fmri", shape=self.train.shape[1:], rois=self.rois)
+        return ResponseLayout(modality="fmri", shape=self.train.shape[1:], rois=self.rois, voxels=self.voxels)
 
     def responses(self, split: str) -> np.ndarray:
         assert split == "train", "a fit may not look at the test split"
@@ -455,6 +458,21 @@ def test_rois_are_kept_and_a_finished_fit_of_other_rois_is_refused(tmp_path: Pat
         fit(renamed, Models(), out, FitSettings(n_threads=1))
 
 
+def test_places_of_voxels_are_kept_and_compared(tmp_path: Path, data: Data) -> None:
+    ijk = np.stack([np.arange(14), np.zeros(14, int), np.arange(14)], axis=1)
+    placed = replace(data, voxels=Voxels(ijk, np.eye(4)))
+    out = fit(placed, Models(), tmp_path / "checkpoint", FitSettings(n_threads=1))
+    checkpoint = open_checkpoint(out)
+    assert checkpoint.layout == placed.layout
+    assert "voxels.safetensors" in checkpoint.description["files"]
+    checkpoint.require_layout(data.layout)
+    with pytest.raises(InputError, match=r"voxel 0 lies at ijk \(0, 0, 0\) there and \(13, 0, 13\) here"):
+        checkpoint.require_layout(replace(data, voxels=Voxels(ijk[::-1])).layout)
+    (out / "voxels.safetensors").write_bytes(b"half")
+    with pytest.raises(FileError, match="truncated or was changed"):
+        open_checkpoint(out)
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_folder_of_another_fit_is_refused(tmp_path: Path, data: Data, finished: bool) -> None:
     def killed(name: str, _done: int, _total: int) -> None:
@@ -522,7 +540,7 @@ def test_bad_training_data_is_refused(tmp_path: Path, data: Data, features: Feat
     cases = [
         (with_responses(some), "2 of 60 training trials hold NaN or infinite responses .trials 4, 9"),
         (with_responses(np.full((60, 14), np.nan)), "every training trial holds NaN"),
-        (with_responses(np.ones((60, 14))), "no voxel varies"),
+        (with_responses(np.ones((60, 14))), "no response varies"),
         (replace(data, order=np.zeros(60, int)), "1 training stimuli cannot be split"),
     ]
     for number, (bad, message) in enumerate(cases):

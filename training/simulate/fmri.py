@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,11 @@ AREAS: dict[str, Area] = {
     "MST": Area(n_voxels=50),
     "LO": Area(n_voxels=220, layers=(4, 5), field_sd=0.25, structural=(0.0, 0.3)),
     "IPS": Area(n_voxels=210, layers=(3, 4, 5), field_sd=0.22, structural=(0.3, 0.7)),
+}
+# Low-level and high-level visual cortex, which the paper compares: together all areas.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "LVC": ("V1", "V2", "V3", "V3ab", "hV4"),
+    "HVC": ("VO", "PHC", "MT", "MST", "LO", "IPS"),
 }
 
 
@@ -103,6 +109,12 @@ class FmriSettings:
         """Name to (start, stop) in the voxel axis."""
         edges = np.cumsum([0, *(area.n_voxels for area in self.areas.values())])
         return {name: (int(a), int(b)) for name, a, b in zip(self.areas, edges[:-1], edges[1:], strict=True)}
+
+    @property
+    def groups(self) -> dict[str, frozenset[int]]:
+        """Name to voxels, of the groups of `GROUPS` that the subject has areas of."""
+        spans = {name: [range(*span) for area, span in self.rois.items() if area in GROUPS[name]] for name in GROUPS}
+        return {name: frozenset(chain.from_iterable(parts)) for name, parts in spans.items() if parts}
 
 
 @dataclass(frozen=True, kw_only=True)

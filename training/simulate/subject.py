@@ -18,7 +18,7 @@ from ...runtime.errors import InputError
 from ...runtime.images import cut_by_squares, fit_square, list_pictures, read_image, to_float
 from .fmri import F32, Brain, Drives, FmriSettings, Responses, draw_brain, drive, measure_scales, simulate_fmri
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 _N_CALIBRATION = 256
 _N_NEIGHBOURS = 8
 _LONGEST_NAME = 150
@@ -159,7 +159,7 @@ def simulate_subject(
             out,
             {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
             subject=f"simulated-{seed}",
-            rois=settings.rois,
+            rois={**settings.rois, **settings.groups},
             provenance=_provenance(models, settings, seed, {"train": ["tiny world"], "test": source, "note": cut}),
         )
 

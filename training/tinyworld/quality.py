@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ...runtime.generators.sampling import Sampling
 from ...runtime.generators.schedule import ddim_schedule, ddim_update
 from ...runtime.images import to_float, to_uint8
 from ...runtime.metrics.classifier import open_classifier
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
+from ...runtime.sampling import Sampling
 from .draw import draw_all
 from .pictures import TEST_SEED
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS, Scene, sample_scene, scenes

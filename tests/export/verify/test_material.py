@@ -17,10 +17,11 @@ from minddiffuser.export.verify.material import STEPS, random_feeds, reference_r
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.bundle.graph_specs import BATCH
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.decoders.screen import screen
 from minddiffuser.runtime.engines.base import check_feeds
-from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
@@ -226,3 +227,27 @@ def copy_with_rois(checkpoint: Path, folder: Path, rois: dict[str, tuple[int, in
     content["layout"]["rois"] = {name: list(span) for name, span in rois.items()}
     path.write_text(json.dumps(content))
     return open_checkpoint(folder)
+
+
+def test_pictures_that_lie_elsewhere_are_found_under_another_root(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plain = write_folder(tmp_path / "plain")
+    pictures, splits = tmp_path / "pictures", {}
+    for name in ("train", "test"):
+        data = open_data(plain)
+        shutil.copytree(plain / "stimuli" / name, pictures / name)
+        splits[name] = SplitData(
+            responses=data.responses(name),
+            stimulus=data.stimulus(name),
+            images=[refer(pictures, f"{name}/{path.name}") for path in sorted((pictures / name).iterdir())],
+            captions=data.captions(name),
+        )
+    write_data(tmp_path / "named", splits, subject="someone", rois={"V1": (0, N_VOXELS)}, image_size=32)
+    pictures.rename(tmp_path / "moved")
+    with pytest.raises(FileError, match="pictures"):
+        trials_for(checkpoint, tmp_path / "named", (3,))
+    (expected,) = trials_for(checkpoint, plain, (3,))
+    (found,) = trials_for(checkpoint, tmp_path / "named", (3,), stimuli_root=tmp_path / "moved")
+    np.testing.assert_array_equal(found.seen, expected.seen)
+    np.testing.assert_array_equal(found.responses, expected.responses)
+    with pytest.raises(InputError, match=r"moved is for the pictures of a data folder: give --data too"):
+        trials_for(checkpoint, None, (3,), stimuli_root=tmp_path / "moved")

@@ -19,11 +19,12 @@ from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.weights import StructuralWeights
+from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_steps=10, n_noise=5, n_reverse=4)
 
@@ -167,6 +168,29 @@ def test_objectives_are_of_the_backends_own_kind(
     foreign = backends[0].generator(given, noise, SHORT)
     with pytest.raises(InputError, match="a DiffusionGenerator was given"):
         backends[1].objective(foreign, target, settings)
+
+
+def test_the_structural_gradient_is_of_the_backends_own_kind(
+    checkpoint: Checkpoint, small_models: Any, engines: EngineSet, rng: np.random.Generator
+) -> None:
+    target = rng.standard_normal((2, 6, 17, 32)).astype(np.float32)
+    weights = StructuralWeights.of_settings(RefineSettings(), target, checkpoint.mask)
+    latent = start_of(rng)[0].latent
+    by_torch = on_torch(checkpoint, small_models).structural(torch.from_numpy(latent), target, weights)
+    by_engines = BundleBackend(engines).structural(latent, target, weights)
+    shapes = [(2,), (2, 4, 4, 4), (2, 3, 32, 32)]
+    assert [tuple(array.shape) for array in by_torch] == [array.shape for array in by_engines] == shapes
+    assert {type(array) for array in by_torch} == {torch.Tensor}
+    assert {type(array) for array in by_engines} == {np.ndarray}
+    objective = BundleBackend(engines).objective
+    settings = RefineSettings(backprop_steps=0, params=("latent",))
+    generator = BundleBackend(engines).generator(start_of(rng)[0], start_of(rng)[1], SHORT, backprop_steps=0)
+    last = generator.latents(generator.initial())[-1]
+    loss, gradients, image = objective(generator, target, settings).value_and_gradient(generator.initial())
+    found = BundleBackend(engines).structural(last, target, weights)
+    np.testing.assert_array_equal(found[0], loss)
+    np.testing.assert_allclose(found[1] * generator.latent_scale, gradients["latent"], rtol=1e-6)
+    np.testing.assert_array_equal(found[2], image)
 
 
 def test_other_models_or_layers_than_the_decoders_are_refused(

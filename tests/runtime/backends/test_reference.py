@@ -9,9 +9,9 @@ import torch
 
 from minddiffuser.runtime.backends.reference import NETWORKS, TorchEngine
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import ddim_schedule, ddim_update
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
+from minddiffuser.runtime.sampling import Sampling
 
 N = 2
 Make = Callable[..., dict[str, TorchEngine]]

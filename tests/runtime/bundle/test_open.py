@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from onnx import helper
 from safetensors.numpy import save_file
 
 from minddiffuser.runtime.bundle.graph_specs import TensorSpec
-from minddiffuser.runtime.bundle.manifest import GRAPHS, NAME, SUFFIXES, TARGETS, sealed
+from minddiffuser.runtime.bundle.manifest import GRAPHS, NAME, SUFFIXES, TARGETS, Noise, sealed
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.errors import FileError, MindDiffuserError
+from minddiffuser.runtime.sampling import Sampling
 
 _spec = importlib.util.spec_from_file_location("small_bundle", Path(__file__).parents[2] / "small_bundle.py")
 small = importlib.util.module_from_spec(_spec)
@@ -266,6 +268,11 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
     "huge": (put("image_size", value=2**31), "'image_size' is 2147483648"),
     "steps": (put("sampling", "steps_offset", value=None), "'sampling.steps_offset' is None"),
     "alpha": (put("sampling", "set_alpha_to_one", value=1), "'sampling.set_alpha_to_one' is 1, expected true or false"),
+    "guidance": (put("sampling", "guidance_scale", value="5"), "'sampling.guidance_scale' is '5', expected a number"),
+    "no guidance": (lambda c: c["sampling"].pop("guidance_scale"), "'sampling.guidance_scale' is missing"),
+    "grid": (put("sampling", "n_steps", value=True), "'sampling.n_steps' is True, expected a whole number"),
+    "noise": (put("sampling", "n_noise", value=50), "field 'sampling': n_noise is 50: choose a step from 0 to n_ste"),
+    "reverse": (put("sampling", "n_reverse", value=51), "field 'sampling': n_reverse is 51"),
     "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 to 3"),
     "no shape": (lambda c: c["shapes"].pop("context"), "'shapes.context' is missing"),
     "semantic": (put("shapes", "semantic", value=[0]), r"'shapes.semantic\[0\]' is 0"),
@@ -709,3 +716,14 @@ def test_the_layout_of_the_responses_is_checked(tmp_path: Path) -> None:
             bundle(f"bad{number}", rois=rois)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 600
+
+
+def test_sampling_and_noise_are_those_of_the_manifest(tmp_path: Path) -> None:
+    chosen = Sampling(guidance_scale=2.0, n_steps=20, n_noise=None, n_reverse=12)
+
+    def edit(content: dict[str, Any]) -> None:
+        content["sampling"] = {**asdict(chosen), "steps_offset": 0, "set_alpha_to_one": True}
+
+    bundle = Bundle.open(small.write_small_bundle(tmp_path / "bundle", edit=edit))
+    assert (bundle.sampling, bundle.noise) == (chosen, Noise(steps_offset=0, set_alpha_to_one=True))
+    assert Bundle.open(small.write_small_bundle(tmp_path / "plain")).sampling == Sampling()

@@ -61,7 +61,7 @@ def test_round_trip(folder: Path) -> None:
         assert data.captions(name) == part.captions
         assert data.n_stimuli(name) == len(part.images)
         assert data.responses(name).dtype == np.float32
-    assert (data.subject, data.modality, data.n_voxels, data.rois) == ("sub-01", "fmri", N_VOXELS, ROIS)
+    assert (data.subject, data.modality, data.layout.shape, data.layout.rois) == ("sub-01", "fmri", (N_VOXELS,), ROIS)
     assert (data.image_size, data.provenance) == (SIZE, {"scanner": "7 T"})
     np.testing.assert_array_equal(data.noise_ceiling("train"), split(0, 4, 6).noise_ceiling)
     assert data.noise_ceiling("test") is None
@@ -75,7 +75,7 @@ def test_part_of_the_images(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_registered_data_sets_open(name: str, folder: Path) -> None:
-    assert open_dataset(name, folder).n_voxels == N_VOXELS
+    assert open_dataset(name, folder).layout.shape == (N_VOXELS,)
     with pytest.raises(InputError, match=name):
         open_dataset("nowhere", folder)
 
@@ -323,7 +323,7 @@ def test_any_json_opens_or_is_refused(folder: Path, spot: str, value: Any, where
     (folder / where).write_text(json.dumps(content))
     try:
         data = open_data(folder)
-        assert data.responses("train").shape == (6, data.n_voxels)
+        assert data.responses("train").shape == (6, N_VOXELS)
         assert len(data.captions("train")) == 4
     except FileError as error:
         assert "\n" not in str(error).replace(json.dumps(value), "")  # noqa: PT017 - acceptance is fine as well

@@ -144,7 +144,10 @@ def test_wrong_rois(tmp_path: Path, rois: Any, told: str) -> None:
 
 def test_rois_of_numpy(tmp_path: Path) -> None:
     edges = np.array([0, 2, N_VOXELS])
-    assert write(tmp_path / "data", rois={"V1": edges[:2], "V2": edges[1:]}).rois == {"V1": (0, 2), "V2": (2, N_VOXELS)}
+    assert write(tmp_path / "data", rois={"V1": edges[:2], "V2": edges[1:]}).layout.rois == {
+        "V1": (0, 2),
+        "V2": (2, N_VOXELS),
+    }
 
 
 LAYOUTS: dict[str, tuple[Any, str]] = {

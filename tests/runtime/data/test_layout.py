@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout, voxels_of
+from minddiffuser.runtime.data.voxels import Voxels
 from minddiffuser.runtime.errors import FileError, InputError
 
 SOS = [[1.0, 2.0, 1.0, 1.0, -0.5, 0.25]]
@@ -47,11 +48,6 @@ def test_rois() -> None:
     np.testing.assert_array_equal(voxels_of(FMRI.rois["V1"]), [0, 1, 2, 3])
     assert FMRI.as_json()["rois"]["LVC"] == {"indices": [0, 2, 9]}
     assert replace(FMRI, rois={"V1": {3, 4, 5}}).rois == {"V1": (3, 6)}  # a set that is a range
-    assert FMRI.tiling is None
-    assert replace(FMRI, rois=None).tiling is None
-    assert replace(FMRI, rois={"LO": (4, 10), "V1": (0, 4)}).tiling == {"V1": (0, 4), "LO": (4, 10)}
-    for rois in ({"a": (0, 4)}, {"a": (0, 4), "b": (5, 10)}, {"a": (0, 5), "b": (4, 10)}):
-        assert replace(FMRI, rois=rois).tiling is None
 
 
 @pytest.mark.parametrize(
@@ -71,6 +67,8 @@ def test_rois() -> None:
         (FMRI, {"sfreq": 250.0}, "sfreq is given for fmri"),
         (FMRI, {"unit": ""}, "unit is ''"),
         (EEG, {"rois": {"V1": (0, 1)}}, "rois are given for eeg"),
+        (EEG, {"voxels": Voxels(np.eye(3, dtype=int))}, "places of voxels are given for eeg"),
+        (FMRI, {"voxels": Voxels(np.eye(3, dtype=int))}, "voxels have 3 places, and there are 10 voxels"),
         (EEG, {"channels": CHANNELS[:1]}, "channels are 1 of them: give a list with one for each of the 2 channels"),
         (EEG, {"channels": None}, "channels are None"),
         (EEG, {"channels": CHANNELS[:1] * 2}, "channel 'O1' is listed twice"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.data.layout import ResponseLayout
+from minddiffuser.runtime.data.layout import ResponseLayout, Rois
 from minddiffuser.runtime.decoders.scale import TrainingStatistics
 from minddiffuser.runtime.decoders.voxel_order import LEAST_VOXELS, order_warning
 
@@ -20,7 +20,7 @@ def subject(spread: float, n_trials: int, *, n_pictures: int = 5, seed: int = 0)
     return mean.astype(np.float32), (mean + (signal[shown] + noise) / 2**0.5).astype(np.float32)
 
 
-def training(mean: np.ndarray, rois: dict[str, tuple[int, int]] | None = None) -> TrainingStatistics:
+def training(mean: np.ndarray, rois: Rois | None = None) -> TrainingStatistics:
     layout = ResponseLayout(modality="fmri", shape=mean.shape, rois=rois)
     return TrainingStatistics(mean=mean, std=np.ones(len(mean), np.float32), layout=layout)
 
@@ -45,6 +45,20 @@ def test_an_order_wrong_within_rois_is_seen_behind_means_that_differ_between_the
     mixed, test = mean + offset, test + offset
     assert order_warning(test, training(mixed, ROIS)) is None
     assert order_warning(test[:, within], training(mixed, ROIS)) is not None
+
+
+def test_groups_of_areas_and_regions_with_gaps_do_not_hide_an_order_wrong_within_areas() -> None:
+    mean, test = subject(2.0, 30)
+    offset = np.where(np.arange(N) % 3 == 0, 50, 0).astype(np.float32)  # an area of every third voxel
+    third = np.flatnonzero(np.arange(N) % 3 == 0)
+    within = np.arange(N)
+    within[third] = third[::-1]
+    within[within % 3 > 0] = within[within % 3 > 0][::-1]
+    mixed, test = mean + offset, test + offset
+    rois = {"third": frozenset(map(int, third)), "all": (0, N)}
+    assert order_warning(test, training(mixed, rois)) is None
+    assert order_warning(test[:, within], training(mixed, rois)) is not None
+    assert order_warning(test[:, within], training(mixed, {"all": (0, N)})) is None  # the areas' means hide it
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])

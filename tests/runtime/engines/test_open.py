@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 from minddiffuser.runtime.bundle.graph_specs import TensorSpec
-from minddiffuser.runtime.bundle.manifest import Graph, Listed, Variant
+from minddiffuser.runtime.bundle.manifest import Graph, Listed, Noise, Variant
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.engines import open as opening
@@ -29,6 +29,7 @@ from minddiffuser.runtime.engines.ort.engine import OrtEngine, OrtSettings
 from minddiffuser.runtime.engines.tensorrt import identity as trt_identity
 from minddiffuser.runtime.engines.trust import Trust
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
+from minddiffuser.runtime.sampling import Sampling
 
 ADA = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "13.0")
 PLAN = {
@@ -98,6 +99,8 @@ def bundle_of(held: Held, *, batches: dict[str, tuple[int, ...] | None] | None =
         preset="reference",
         image_size=32,
         shapes={},
+        sampling=Sampling(),
+        noise=Noise(1, False),
         files=files,
         graphs=graphs,
     )

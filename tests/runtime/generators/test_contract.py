@@ -10,7 +10,7 @@ import torch
 from minddiffuser.runtime.generators.base import Generator
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.pixels import PixelGenerator
-from minddiffuser.runtime.generators.sampling import Sampling
+from minddiffuser.runtime.sampling import Sampling
 
 N = 3
 SHORT = Sampling(n_steps=10, n_noise=7, n_reverse=6)

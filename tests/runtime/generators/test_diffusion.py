@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.sampling import Sampling
 
 TRIALS = ["4", "11", "7"]
 

@@ -13,8 +13,8 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import NoiseTable
+from minddiffuser.runtime.sampling import Sampling
 
 TRIALS = ["4", "7"]
 SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=7, n_reverse=6)}

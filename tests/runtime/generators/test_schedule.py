@@ -4,7 +4,6 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import (
     NoiseTable,
     add_noise,
@@ -13,6 +12,7 @@ from minddiffuser.runtime.generators.schedule import (
     ddim_update,
     step_table,
 )
+from minddiffuser.runtime.sampling import Sampling
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 

@@ -14,9 +14,9 @@ from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.generators.base import Sampler
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import ddim_schedule, ddim_update
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.sampling import Sampling
 
 GUIDANCE = 3.0
 SAMPLING = Sampling(guidance_scale=GUIDANCE, n_noise=None, n_reverse=12)

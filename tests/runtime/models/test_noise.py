@@ -11,9 +11,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.generators.schedule import add_noise, ddim_schedule, ddim_update
 from minddiffuser.runtime.models.noise import read_schedule
+from minddiffuser.runtime.sampling import Sampling
 
 SD = {
     "_class_name": "PNDMScheduler",

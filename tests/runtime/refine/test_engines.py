@@ -15,11 +15,11 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.loop import refine
 from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.sampling import Sampling
 
 SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=7, n_reverse=6)}
 FORMS = {"full": None, "truncated": 2, "latent alone": 0}

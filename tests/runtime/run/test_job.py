@@ -26,7 +26,8 @@ from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.files import sha256_of
 from minddiffuser.runtime.images import fit_square, read_image, write_png
 from minddiffuser.runtime.locks import inside, locked
-from minddiffuser.runtime.run.job import Job, run_job
+from minddiffuser.runtime.run.execute import run_job
+from minddiffuser.runtime.run.job import Job
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
@@ -476,7 +477,7 @@ def test_trials_that_are_left_out_are_not_looked_at(
             raise FileError("no permission")
         return sha256_of(path)
 
-    monkeypatch.setattr("minddiffuser.runtime.run.job.sha256_of", readable)
+    monkeypatch.setattr("minddiffuser.runtime.run.fingerprint.sha256_of", readable)
     args = [*of_bundle, "--stimuli", str(inputs / "seen"), "--stage", "1"]
     assert "not on the scale" in refusal(args, capsys)
     assert cli.main([*args, "--skip-trials", "0,1,2"]) == 0

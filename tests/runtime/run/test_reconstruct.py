@@ -14,12 +14,12 @@ from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_c
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
-from minddiffuser.runtime.generators.sampling import Sampling
 from minddiffuser.runtime.images import to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.run.reconstruct import Reconstructor, ReconstructSettings, Trials, phases
+from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_noise=3, n_reverse=4)
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)

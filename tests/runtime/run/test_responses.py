@@ -332,9 +332,9 @@ def test_ids_come_from_the_file_that_has_them(tmp_path: Path) -> None:
 
 def test_a_data_folder_s_rois_come_with_it(tmp_path: Path) -> None:
     rois = {"V1": (0, 1), "V2": (1, 4)}
-    assert open_responses(write_small_data(tmp_path / "data", ROWS, rois=rois).folder).rois == rois
+    assert open_responses(write_small_data(tmp_path / "data", ROWS, rois=rois).folder).layout.rois == rois
     np.save(tmp_path / "r.npy", ROWS)
-    assert open_responses(tmp_path / "r.npy").rois is None
+    assert open_responses(tmp_path / "r.npy").layout is None
 
 
 def test_pictures_named_by_ids_go_to_their_trials(tmp_path: Path) -> None:

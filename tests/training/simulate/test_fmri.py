@@ -54,6 +54,10 @@ def test_areas_are_those_of_the_paper() -> None:
     assert sorted(settings.rois) == sorted("V1 V2 V3 V3ab hV4 VO PHC MT MST LO IPS".split())
     assert settings.n_voxels == 2000
     assert list(settings.rois.values())[-1][1] == 2000
+    assert {name: len(voxels) for name, voxels in settings.groups.items()} == {"LVC": 1240, "HVC": 760}
+    assert frozenset.union(*settings.groups.values()) == frozenset(range(2000))
+    mixed = FmriSettings(areas={name: replace(AREAS[name], n_voxels=2) for name in ("V1", "LO", "V2")})
+    assert mixed.groups == {"LVC": {0, 1, 4, 5}, "HVC": {2, 3}}
     early = [AREAS[name] for name in ("V1", "V2", "V3", "V3ab", "hV4")]
     widths = [area.field_sd for area in early]
     assert widths == sorted(widths)
@@ -317,7 +321,7 @@ def test_subject_folder(tmp_path: Path) -> None:
     data = make(tmp_path / "data", models=models)
     assert models.largest_batch <= 4
     assert data.responses("train").shape == (11, 14)
-    assert data.rois == {"V1": (0, 9), "LO": (9, 14)}
+    assert data.layout.rois == {"V1": (0, 9), "LO": (9, 14), "LVC": (0, 9), "HVC": (9, 14)}
     assert data.images("test").shape == (3, 16, 16, 3)
     assert all(len(group) == 1 and group[0].startswith("a ") for group in data.captions("train"))
     assert data.provenance["models"] == {"name": "fake", "hash": "0" * 64}

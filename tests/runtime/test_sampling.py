@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.generators.sampling import Sampling
+from minddiffuser.runtime.sampling import Sampling
 
 
 def test_the_default_is_the_published_setting() -> None:

@@ -1,0 +1,64 @@
+"""Everything that the pictures of a run depend on, as JSON: what its folder is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..backends.base import Backend
+from ..data.pictures import Picture
+from ..data.trial_ids import hash_of_ids
+from ..environment import versions
+from ..files import sha256_of
+from .job import Job
+from .responses import Responses
+
+
+def early_identity(
+    job: Job, backend: Backend[Any], given: Responses, good: Sequence[int], left: Collection[int]
+) -> dict[str, Any]:
+    """What is known of the run's identity before the networks are opened."""
+    settings, decoder = asdict(job.settings), backend.decoder
+    settings["refine"] = job.settings.refine.as_dict()
+    if left:  # they decide who is in a batch with whom, and which targets are shuffled
+        settings["skip_trials"] = sorted(left)
+    stimuli = None if given.pictures is None else _hash_pictures([given.pictures[trial] for trial in good])
+    return {
+        "settings": {**settings, "layer_preset": decoder.preset},
+        "hashes": {
+            **({} if backend.hash is None else {"checkpoint": backend.hash}),
+            "responses": given.hash,
+            "trial_ids": hash_of_ids(given.trial_ids),
+            "stimuli": stimuli,
+        },
+        "data": {
+            "subject": decoder.subject,
+            "n_trials": len(given.rows),
+            "simulated": given.simulated,
+        },
+    }
+
+
+def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *, batch_size: int) -> dict[str, Any]:
+    """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
+    options = job.options
+    return {
+        "settings": {**early["settings"], "batch_size": batch_size, **backend.computing},
+        "versions": versions(backend.libraries),
+        "hashes": {**early["hashes"], "checkpoint": backend.hash, "models": backend.models_hash},
+        "data": early["data"],
+        "given": {
+            "models": options.models or backend.models_name,
+            "clip": options.clip,
+            "checkpointing": options.checkpointing,
+        },
+        "notes": list(job.notes),
+    }
+
+
+def _hash_pictures(pictures: Sequence[Picture]) -> str:
+    digests = {one: sha256_of(one) if isinstance(one, Path) else one.sha256 for one in set(pictures)}
+    return hashlib.sha256("\n".join(digests[one] for one in pictures).encode()).hexdigest()

@@ -1,0 +1,155 @@
+"""A job's inputs, opened and found good before the run folder is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import backends
+from ..backends.base import Backend, Decoder
+from ..data.pictures import Picture
+from ..data.references import read_picture
+from ..decoders.screen import screen
+from ..errors import FileError, InputError
+from ..images import cut_by_squares
+from ..locks import inside, locked
+from .choose import called, left_out, skip_option
+from .fingerprint import early_identity, whole_identity
+from .identity import check_run_folder, check_same_run, earlier_computing
+from .job import Job
+from .reconstruct import Reconstructor, Trials, check_request
+from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+
+# Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
+SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
+
+    given: Responses
+    responses: NDArray[np.float32]
+    skipped: Mapping[int, str]
+    warnings: tuple[str, ...]
+    backend: Backend[Any]
+    batch_size: int
+    identity: Mapping[str, Any]
+    reconstructor: Reconstructor
+    on_step: Relay
+    holds_lock: bool
+
+    @property
+    def good(self) -> list[int]:
+        return [trial for trial in range(len(self.responses)) if trial not in self.skipped]
+
+
+class Relay:
+    """Passes each iteration on to whoever listens by then: the reconstruction is made before the progress line."""
+
+    to: Callable[[str, int, int], None] | None = None
+
+    def __call__(self, phase: str, step: int, steps: int) -> None:
+        if self.to is not None:
+            self.to(phase, step, steps)
+
+
+def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
+    earlier_backend, earlier_threads = earlier_computing(job.out)
+    options = replace(
+        job.options,
+        earlier_backend=earlier_backend,
+        earlier_threads=earlier_threads,
+        needs=job.settings.needs,
+    )
+    backend = stack.enter_context(backends.open(job.checkpoint, options))
+    decoder = backend.decoder
+    given, told = _given(job, decoder)
+    left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
+    screened = screen(given.rows, decoder.training, left_out=left)
+    responses, warnings = screened.responses, (*told, *screened.warnings)
+    for warning in warnings:
+        stream.write(f"md-reconstruct: warning: {warning}\n")
+    for trial, reason in screened.skipped.items():
+        stream.write(f"md-reconstruct: trial {called(trial, given.named)} is skipped: {reason}\n")
+    skipped = {**screened.skipped, **left}
+    good = [trial for trial in range(len(responses)) if trial not in skipped]
+    pictures = given.pictures
+    trials = Trials(responses=responses, good=good, ids=given.trial_ids, stimulus_ids=given.stimulus_ids)
+    check_request(decoder, trials, job.settings, has_stimuli=pictures is not None)
+    cut = None if pictures is None else _check_pictures(pictures, good, given.named)
+    early = early_identity(job, backend, given, good, left)
+    check_same_run(job.out, early)
+    holds_lock = check_run_folder(job.out)
+    if holds_lock:  # that another process works there is said before networks load; a new folder is made after that
+        stack.enter_context(locked(inside(job.out), job.out))
+    if cut is not None:
+        stream.write(f"md-reconstruct: warning: {cut}\n")
+        warnings = (*warnings, cut)
+    backend.start()
+    size, on_step = decoder.image_size, Relay()
+
+    def look(trials: Sequence[int]) -> NDArray[np.uint8]:
+        return seen([pictures[trial] for trial in trials] if pictures else [], size)
+
+    reconstructor = Reconstructor(
+        backend,
+        trials,
+        job.settings,
+        seen=None if pictures is None else look,
+        on_step=on_step,
+    )
+    batch_size = _batch_size(job, backend)
+    return Work(
+        given=given,
+        responses=responses,
+        skipped=skipped,
+        warnings=warnings,
+        backend=backend,
+        batch_size=batch_size,
+        identity=whole_identity(job, backend, early, batch_size=batch_size),
+        reconstructor=reconstructor,
+        on_step=on_step,
+        holds_lock=holds_lock,
+    )
+
+
+def _given(job: Job, decoder: Decoder) -> tuple[Responses, list[str]]:
+    """The responses, and warnings about them."""
+    given = open_responses(job.responses, stimuli_root=job.stimuli_root)
+    if given.subject is not None:
+        decoder.require_subject(given.subject)
+    decoder.require_layout(given.layout)
+    given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
+    given = given if job.stimuli is None else with_pictures(given, job.stimuli)
+    return given, list(given.warnings)
+
+
+def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Mapping[int, str]) -> str | None:
+    """Decode every stimulus, and keep none, since all of them may not fit the memory; a warning where edges are cut."""
+
+    def decoded() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for picture in dict.fromkeys(pictures[trial] for trial in good):
+            try:
+                yield picture.name, read_picture(picture)
+            except FileError as error:
+                option = skip_option([trial for trial in good if pictures[trial] == picture], named)
+                raise FileError(f"{error}; or leave out what it belongs to: {option}") from error
+
+    return cut_by_squares(decoded())
+
+
+def _batch_size(job: Job, backend: Backend[Any]) -> int:
+    most = backend.largest_batch
+    if most is not None and job.batch_size is not None and job.batch_size > most:
+        raise InputError(
+            f"the batch size is {job.batch_size}, and the bundle's engines were built for at most {most} trials: give "
+            "that, or build engines for more"
+        )
+    usual = SMALL_BATCH if backend.decoder.image_size <= SMALL_PICTURE_PX else 1
+    return job.batch_size or (usual if most is None else min(usual, most))

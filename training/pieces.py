@@ -1,0 +1,310 @@
+"""The files of a checkpoint, written one by one; each is passed over where it is finished already."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.data.voxels import VOXELS, tensors_of
+from ..runtime.decoders.base import PLACEMENT
+from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name
+from ..runtime.decoders.linear import ARRAYS as LINEAR_ARRAYS
+from ..runtime.errors import FileError, InputError, ShapeError
+from ..runtime.files import read_tensors
+from . import scores
+from .datasets.base import Data, pictures_shown
+from .decoders.base import validates_itself
+from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
+from .fingerprint import early_key
+from .journal import Journal
+from .normalise import Normaliser, TargetColumns, column_statistics
+from .score_table import figure, remark
+from .selection import Trials, best_per_layer, fold_correlations, mean_over_folds
+from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
+
+if TYPE_CHECKING:
+    from .features.extract import Features
+
+Array = NDArray[Any]
+
+FIGURE = "scores.svg"
+# Under this name a decoder's file keeps its entry in the checkpoint's list, for a fit that goes on.
+ENTRY = "decoder"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit: what every step needs. Each `write_…` does nothing when its file is finished."""
+
+    data: Data
+    models: FitModels
+    settings: FitSettings
+    journal: Journal
+    normaliser: Normaliser
+    progress: OnProgress
+    say: Say
+
+    @property
+    def stimulus(self) -> NDArray[np.int64]:
+        return self.data.stimulus("train")
+
+    def features(self, out: Path) -> Features:
+        """Features of the training stimuli, mapped from files."""
+        from .features.extract import extract_features
+
+        return extract_features(
+            self.data,
+            "train",
+            self.models,  # type: ignore[arg-type]
+            cache_dir=cache_folder(out, self.settings),
+            batch_size=self.settings.batch_size,
+            progress=self._phase("features"),
+            say=self.say,
+        )
+
+    def _phase(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(name, done, total)
+
+    def write_responses(self) -> None:
+        if file_name("normaliser") not in self.journal.files:
+            arrays = {"mean": self.normaliser.mean, "std": self.normaliser.std}
+            self.journal.write(file_name("normaliser"), arrays)
+        if self.data.layout.voxels is not None:
+            self.journal.write(VOXELS, tensors_of(self.data.layout.voxels))
+
+    def write_constants(self, context: Array) -> None:
+        if file_name("constants") in self.journal.files:
+            return
+        # Token 0 attends to itself alone, so it is the same for every caption up to rounding.
+        bos = np.asarray(context[:, 0], np.float64)[self.stimulus].mean(axis=0)
+        uncond = np.asarray(_to_numpy(self.models.encode_text([""]))[0], np.float32)
+        arrays = {"context_bos": bos.astype(np.float32), "uncond_context": uncond}
+        self.journal.write(file_name("constants"), arrays)
+
+    def write_target(self, name: str, features: Array, positions: NDArray[np.intp]) -> None:
+        """Fit and write the decoder of one feature for the flattened `positions`."""
+        if file_name(name) in self.journal.files:
+            self.progress(name, len(positions), len(positions))
+            return
+        flat = features.reshape(len(features), -1)
+        targets = TargetColumns(flat, self.stimulus, positions, column_statistics(flat, self.stimulus))
+        fit = self._fit_in_blocks if goes_in_blocks(self.settings.decoder(name)) else self._fit_whole
+        arrays, entry = fit(name, targets, flat)
+        placement = (positions.astype(np.int32), targets.mean, targets.std)
+        arrays |= {f"{name}.{key}": array for key, array in zip(PLACEMENT, placement, strict=True)}
+        self.journal.write(file_name(name), arrays, {ENTRY: json.dumps({"features": [name], **entry})})
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """The same for training trials of the same picture, (n_trials,)."""
+        return pictures_shown(self.data, "train")
+
+    def _fit_whole(self, name: str, targets: TargetColumns, features: Array) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays of a decoder that is fitted in one go, and its entry in the checkpoint's list."""
+        decoder, responses = self.settings.decoder(name), self.normaliser(self.data.responses("train"))
+        fitted = decoder.fit(
+            responses,
+            targets,
+            pictures=self.pictures,
+            n_threads=self.settings.n_threads,
+            progress=self._phase(name),
+        )
+        arrays, described = fitted.arrays(), fitted.described()
+        if fitted.kind == "linear":
+            _check_linear(name, arrays, targets.shape[1])
+        held_out = getattr(fitted, "held_out", None)
+        if held_out is not None:
+            found = scores.validation_part(
+                fitted, responses[held_out], features, self.stimulus[held_out], self.pictures[held_out], name, targets
+            )
+            self.journal.keep(scores.validation_name(name), found)
+            validation = described.get("validation", {})
+            self.say(_validated(name, validation) if validation else f"{name}: {int(held_out.sum())} trials held out")
+        return dict(arrays), {"kind": fitted.kind, **described}
+
+    def _fit_in_blocks(
+        self, name: str, targets: TargetColumns, _features: Array
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays of a linear decoder; of a large one, block by block, each kept until the file is whole."""
+        decoder, n_targets = self.settings.decoder(name), targets.shape[1]
+        spans = list(blocks(n_targets, block_size(decoder, self.data.responses("train").shape)))
+        parts = {(start, stop): f"{name}-{start:08d}" for start, stop in spans}
+        left = [span for span in spans if not self.journal.has(parts[span])]
+        done = n_targets - sum(stop - start for start, stop in left)
+        if done > 0:
+            self.progress(name, done, n_targets)
+        responses = self.normaliser(self.data.responses("train")) if left else np.empty((0, 0))
+        for start, stop in left:
+
+            def report(n: int, _of: int, before: int = done) -> None:
+                self.progress(name, before + n, n_targets)
+
+            block = Block(targets, start, stop)
+            fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=report)
+            arrays = fitted.arrays()
+            _check_linear(name, arrays, stop - start)
+            if len(spans) == 1:
+                return arrays, {"kind": "linear"}
+            self.journal.keep(parts[start, stop], arrays)
+            done += stop - start
+        return self._joined(name, parts), {"kind": "linear"}
+
+    def _joined(self, name: str, parts: Mapping[tuple[int, int], str]) -> dict[str, Array]:
+        """The kept blocks as whole arrays."""
+        whole: dict[str, Array] = {}
+        n_targets = max(stop for _, stop in parts)
+        for (start, stop), part in parts.items():
+            arrays = self.journal.part(part) or {}
+            for key, array in arrays.items():
+                made = whole.setdefault(key, np.empty((n_targets, *array.shape[1:]), array.dtype))
+                if made.shape[1:] != array.shape[1:]:
+                    raise ShapeError(
+                        f"the decoder of {name} gave {array.shape[1]} weights per target, and {made.shape[1]} before: "
+                        "a fitter with `block` uses as many for each"
+                    )
+                made[start:stop] = array
+        return whole
+
+    def write_mask(self, structure: Array) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Select structure dimensions; returns the mask (6, n_tokens, d_vision) and each fold's correlations."""
+        name, settings = file_name("mask"), self.settings
+        correlations = fold_correlations(
+            Trials(self.data.responses("train"), self.stimulus, self.pictures),
+            structure.reshape(len(structure), -1),
+            settings.selecting(),
+            settings.selection,
+            n_threads=settings.n_threads,
+            progress=self._phase("selection"),
+            parts=self.journal,
+        )
+        if name in self.journal.files:
+            return read_tensors(self.journal.path(name), "the mask")["mask"], correlations
+        score = mean_over_folds(correlations, settings.selection).reshape(structure.shape[1:])
+        mask = best_per_layer(score, settings.selection.percent)
+        self.journal.write(name, {"mask": mask, "score": score}, {"preset": self.models.preset})
+        return mask, correlations
+
+    def write_scores(
+        self,
+        features: Mapping[str, Array],
+        positions: Mapping[str, NDArray[np.intp]],
+        correlations: NDArray[np.float64],
+    ) -> None:
+        """Say how well each feature is decoded, for people and for programs."""
+        selection, threads = self.settings.selection, self.settings.n_threads
+        folded = [name for name in features if not validates_itself(self.settings.decoder(name))]
+        sources = scores.Sources(
+            responses=self.data.responses("train"),
+            stimulus=self.stimulus,
+            rois=self.data.layout.rois or {},
+            features={name: features[name].reshape(len(features[name]), -1) for name in folded},
+            positions={name: positions[name] for name in folded},
+            decoders={name: self.settings.decoder(name) for name in folded},
+            pictures=self.pictures,
+        )
+        found = scores.feature_scores(
+            sources, selection, n_threads=threads, progress=self._phase("scores"), parts=self.journal
+        )
+        found |= {name: self._validated(name) for name in features if name not in folded}
+        kept = scores.selection_scores(
+            correlations, features["structure"].shape[1:], selection, self.settings.selecting().describe()["fitter"]
+        )
+        made = scores.all_scores({name: found[name] for name in features}, kept, selection.n_folds)
+        self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
+        self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
+
+    def _validated(self, name: str) -> scores.FeatureScores:
+        part = self.journal.part(scores.validation_name(name))
+        if part is None:
+            folder = self.journal.path(DESCRIPTION).parent
+            raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
+        return scores.validation_scores(part)
+
+
+def _validated(name: str, found: Mapping[str, Any]) -> str:
+    return (
+        f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out "
+        "trials (1 is the loss of the mean)"
+    )
+
+
+def _check_linear(name: str, arrays: dict[str, Array], n_targets: int) -> None:
+    """Refuse a linear decoder whose arrays decoding could not read, before they become a file."""
+    shape = arrays["index"].shape if "index" in arrays else ()
+    good = (
+        arrays.keys() == LINEAR_ARRAYS.keys()
+        and all(arrays[key].dtype == dtype for key, (dtype, _) in LINEAR_ARRAYS.items())
+        and len(shape) == 2
+        and shape == arrays["weight"].shape
+        and arrays["bias"].shape == (n_targets,) == shape[:1]
+    )
+    if not good:
+        got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in sorted(arrays.items()))
+        raise ShapeError(
+            f"the decoder of {name} gave {got}: a checkpoint holds index int32 and weight float32 "
+            f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
+        )
+    bad = ~(np.isfinite(arrays["weight"]).all(axis=1) & np.isfinite(arrays["bias"]))
+    if bad.any():
+        raise InputError(
+            f"the decoder of {name} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
+            "give it a larger penalty, or another decoder"
+        )
+
+
+def _to_numpy(values: Any) -> Array:
+    """A tensor of any device, or an array, as numpy."""
+    if isinstance(values, np.ndarray):
+        return values
+    array: Array = values.detach().float().cpu().numpy()
+    return array
+
+
+def description_of(
+    job: Job, shapes: Mapping[str, tuple[int, ...]], features: Features, key: str, ingredients: Mapping[str, Any]
+) -> dict[str, Any]:
+    data, models, selection = job.data, job.models, job.settings.selection
+    decoders = []
+    for name in shapes:
+        how = job.settings.decoder(name).describe()
+        if "n_selected" in how:
+            how["n_selected"] = min(how["n_selected"], data.layout.n_features)
+        decoders.append({**json.loads(job.journal.metadata(file_name(name))[ENTRY]), "fit": how})
+    return {
+        "format": f"minddiffuser-{KIND}",
+        "version": VERSION,
+        "subject": data.subject,
+        "layout": data.layout.as_json(),
+        "preset": models.preset,
+        "models": {"name": models.name, "hash": models.hash},
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "image_size": models.image_size,
+        "decoders": decoders,
+        "selection": {
+            "percent": selection.percent,
+            "signed": not selection.absolute,
+            "n_folds": selection.n_folds,
+            "n_selected": selection.n_selected,
+            "seed": selection.seed,
+        },
+        "provenance": {
+            "key": key,
+            "about": early_key(data, job.settings),
+            "data_hash": ingredients["data"],
+            "n_trials": len(job.stimulus),
+            "n_stimuli": len(np.unique(job.stimulus)),
+            "constant": job.normaliser.constant.tolist(),
+            "data": data.provenance,
+            "python": platform.python_version(),
+            "libraries": job.journal.libraries,
+            "features": {"key": features.key, "libraries": features.libraries},
+        },
+        "files": dict(sorted(job.journal.files.items())),
+    }

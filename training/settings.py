@@ -1,0 +1,92 @@
+"""How a checkpoint is fitted, and what fitting needs of models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..runtime.errors import InputError
+from ..runtime.features import FEATURES
+from .decoders.base import Decoder, changed, make_decoder, validates_itself
+from .selection import SelectionSettings
+
+# (phase, done, total)
+OnProgress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How a checkpoint is fitted; the defaults are the paper's.
+
+    Attributes
+    ----------
+    context, latent, structure, semantic : Decoder
+        One fitter per feature, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
+    selection : SelectionSettings
+        Algorithm 1; only selected structure dimensions are fitted and decoded.
+    cache_dir : Path, optional
+        Where features are kept; "features" beside the checkpoint when not given.
+    batch_size : int
+        Stimuli per forward pass of the models.
+    n_threads : int, optional
+        All usable CPUs when not given.
+    """
+
+    context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
+    latent: Decoder = field(default_factory=lambda: make_decoder("ridge", "latent"))
+    structure: Decoder = field(default_factory=lambda: make_decoder("ridge", "structure"))
+    semantic: Decoder = field(default_factory=lambda: make_decoder("ridge", "semantic"))
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    cache_dir: Path | None = None
+    batch_size: int = 32
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("batch_size", self.batch_size), ("n_threads", self.n_threads)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, expected at least 1")
+        self.selecting()  # options that its decoder does not have are refused now, not after the features
+
+    def selecting(self) -> Decoder:
+        """The decoder of the selection's folds: the structure's own, or the ridge where that one validates itself.
+
+        A network would be trained anew in every fold for every block of dimensions.
+        """
+        decoder = make_decoder("ridge", "structure") if validates_itself(self.structure) else self.structure
+        n_selected = self.selection.n_selected
+        return decoder if n_selected is None else changed(decoder, "structure", n_selected=n_selected)
+
+    def decoder(self, target: str) -> Decoder:
+        """The settings of one feature."""
+        decoder: Decoder = getattr(self, target)
+        return decoder
+
+    def deciding(self) -> dict[str, Any]:
+        """What changes the result, as JSON."""
+        kept = {name: self.decoder(name).describe() for name in FEATURES}
+        return {**kept, "selection": asdict(self.selection)}
+
+
+class FitModels(Protocol):
+    """What fitting needs of models: :class:`~minddiffuser.runtime.models.models.Models` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def preset(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+
+    def encode_text(self, captions: list[str]) -> Any:
+        """Captions to contexts, tensor (n, 15, d_text)."""
+        ...
+
+
+def cache_folder(out: Path, settings: FitSettings) -> Path:
+    return settings.cache_dir or Path(os.path.realpath(out)).parent / "features"
