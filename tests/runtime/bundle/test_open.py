@@ -266,7 +266,7 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
     "huge": (put("image_size", value=2**31), "'image_size' is 2147483648"),
     "steps": (put("sampling", "steps_offset", value=None), "'sampling.steps_offset' is None"),
     "alpha": (put("sampling", "set_alpha_to_one", value=1), "'sampling.set_alpha_to_one' is 1, expected true or false"),
-    "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 to 3"),
+    "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 whole numbers"),
     "no shape": (lambda c: c["shapes"].pop("context"), "'shapes.context' is missing"),
     "semantic": (put("shapes", "semantic", value=[0]), r"'shapes.semantic\[0\]' is 0"),
     "lineage": (put("lineage", value="x"), "'lineage' is 'x', expected an object"),
