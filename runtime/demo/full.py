@@ -131,9 +131,8 @@ def run_demo(
     if subject is not None:
         _check_subject(subject)
     if pictures is not None:
-        settings = replace(settings, n_trials=len(pictures))
-        if is_lone(pictures):
-            settings = replace(settings, controls="oracle")
+        controls = "oracle" if is_lone(pictures) else settings.controls
+        settings = replace(settings, n_trials=len(pictures), controls=controls)
     shell = Shell(usable_threads(settings.threads), stream, execute)
     key = subject_key(settings)
     with locked(inside(out), out):

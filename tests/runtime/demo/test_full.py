@@ -108,7 +108,7 @@ def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cach
 def test_other_code_makes_another_subject(monkeypatch: pytest.MonkeyPatch) -> None:
     before = subject_key(SETTINGS)
     real = demo.sha256_of
-    monkeypatch.setattr(demo, "sha256_of", lambda path: "0" if path.name == "simulate.py" else real(path))
+    monkeypatch.setattr(demo, "sha256_of", lambda path: "0" if path.name == "fmri.py" else real(path))
     assert subject_key(SETTINGS) != before
 
 
