@@ -287,7 +287,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _quick_demo(args: argparse.Namespace) -> int:
-    from .demo.quick import QuickSettings, run_quick
+    from .demo.quick import run_quick
 
     given = [f"--{name}" for name in ("trials", "seed", "subject") if getattr(args, name) is not None]
     if given:
@@ -295,7 +295,7 @@ def _quick_demo(args: argparse.Namespace) -> int:
             f"{', '.join(given)} belong{'s' * (len(given) == 1)} to the whole path, which makes a subject of its own: "
             "give --full too (it needs pip install 'minddiffuser[export]'), or leave out"
         )
-    return run_quick(args.out, QuickSettings(), stimuli=args.stimuli, stream=sys.stderr)
+    return run_quick(args.out, stimuli=args.stimuli, stream=sys.stderr)
 
 
 def _full_demo(args: argparse.Namespace) -> int:

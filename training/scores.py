@@ -31,8 +31,18 @@ from ..runtime.features import FEATURES
 from ..runtime.files import check_format, read_json
 from .decoders.base import Decoder, FittedDecoder
 from .journal import Parts
-from .normalise import TargetColumns, fit_normaliser
-from .selection import SelectionSettings, best_per_layer, correlation, fold_order, folds_of, mean_over_folds, predicted
+from .normalise import TargetColumns
+from .selection import (
+    HeldOut,
+    SelectionSettings,
+    Trials,
+    best_per_layer,
+    correlation,
+    fold_order,
+    folds_of,
+    mean_over_folds,
+    predicted,
+)
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -142,37 +152,23 @@ class Scores:
         return {"format": f"minddiffuser-{KIND}", "version": VERSION, **asdict(self)}
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What the scores are computed from.
+@dataclass(frozen=True, kw_only=True)
+class Sources(Trials):
+    """What the scores are computed from: the training trials, and of their features what follows.
 
     Attributes
     ----------
-    responses : (n_trials, *response_shape)
-        Training responses, not normalised.
-    stimulus : (n_trials,) int
-        Row of the features that each trial showed.
     rois : region to (start, stop) in the voxel axis, or to a set of voxels
     features : feature to (n_stimuli, n_dimensions)
     positions : feature to (k,) int
         The dimensions that are decoded, or that may be selected.
     decoders : feature to Decoder
-    pictures : (n_trials,) int, optional
-        Row of the first stimulus that is the same picture as the trial's, where there are copies.
     """
 
-    responses: Array
-    stimulus: Indices
     rois: Rois
     features: Mapping[str, Array]
     positions: Mapping[str, NDArray[np.intp]]
     decoders: Mapping[str, Decoder]
-    pictures: Indices | None = None
-
-    @property
-    def picture(self) -> Indices:
-        """What trials are grouped by: copies of a picture count as one."""
-        return self.stimulus if self.pictures is None else self.pictures
 
 
 def feature_scores(
@@ -209,14 +205,14 @@ def feature_scores(
     total, done = score.size, (len(places) - len(left)) * len(regions)
     report = progress or (lambda _done, _total: None)
     report(done, total)
-    now: _HeldOut | None = None
+    now: HeldOut | None = None
     for place in left:
         number, row = place
         if now is None or now.number != number:
             now = None  # one fold's responses at a time
-            now = _HeldOut(number, sources, fold == number)
+            now = HeldOut(number, sources, fold == number)
         name = list(drawn)[row]
-        score[place], null[place] = now.score(drawn[name], sources.decoders[name], regions, n_threads)
+        score[place], null[place] = _score_fold(now, drawn[name], sources.decoders[name], regions, n_threads)
         if parts is not None:
             parts.keep(_part(place), {"score": score[place], "null": null[place], "regions": where})
         done += len(regions)
@@ -273,49 +269,30 @@ def _columns(features: Array, columns: NDArray[np.intp]) -> Array:
     return np.concatenate([features[start : start + step][:, columns] for start in range(0, len(features), step)])
 
 
-class _HeldOut:
-    """One held-out fold: its responses, normalised by the others, and the shufflings of its stimuli."""
-
-    def __init__(self, number: int, sources: Sources, hidden: NDArray[np.bool_]) -> None:
-        self.number = number
-        self._known, self._shown = sources.stimulus[~hidden], sources.stimulus[hidden]
-        normaliser = fit_normaliser(sources.responses[~hidden])
-        self._known_responses = normaliser(sources.responses[~hidden])
-        self._hidden_responses = normaliser(sources.responses[hidden])
-        self._varies = np.flatnonzero(normaliser.std > 0)
-        self._picture, self._known_pictures = sources.picture[hidden], sources.picture[~hidden]
-        self._shuffled = _shufflings(number, len(np.unique(self._picture)))
-
-    def score(
-        self, values: Array, decoder: Decoder, regions: list[tuple[str, NDArray[np.intp]]], n_threads: int | None
-    ) -> tuple[Float64, Float64]:
-        """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
-        score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
-        for number, (_, part) in enumerate(regions):
-            varying = np.intersect1d(part, self._varies)
-            if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
-                continue
-            try:
-                found = self._predict(values, decoder, varying, n_threads)
-            except (InputError, ValueError, ArithmeticError):
-                # The checkpoint itself is fitted; what cannot be measured must not keep it from being finished.
-                score[number], null[number] = np.nan, np.nan
-                continue
-            score[number] = correlation(found, np.asarray(values[self._shown], np.float64)).mean()
-            null[number] = null_scores(found, values, self._picture, self._shuffled)
-        return score, null
-
-    def _predict(
-        self, values: Array, decoder: Decoder, varying: NDArray[np.intp], n_threads: int | None
-    ) -> NDArray[np.float64]:
-        targets = TargetColumns(values, self._known, np.arange(values.shape[1]))
-        known, hidden = self._of(self._known_responses, varying), self._of(self._hidden_responses, varying)
-        fitted = decoder.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
-        return predicted(fitted, hidden, 0, values.shape[1])
-
-    def _of(self, responses: Float64, varying: NDArray[np.intp]) -> Float64:
-        """Rows lose the values that do not vary, which make a decoder without penalty fail; other shapes stay whole."""
-        return responses[:, varying] if responses.ndim == 2 else responses
+def _score_fold(
+    held_out: HeldOut,
+    values: Array,
+    decoder: Decoder,
+    regions: list[tuple[str, NDArray[np.intp]]],
+    n_threads: int | None,
+) -> tuple[Float64, Float64]:
+    """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
+    score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
+    shuffled = _shufflings(held_out.number, len(np.unique(held_out.pictures)))
+    for number, (_, part) in enumerate(regions):
+        # Voxels that do not vary say nothing, and make a decoder without penalty fail.
+        varying = np.intersect1d(part, held_out.varies)
+        if values.shape[1] == 0 or len(varying) == 0:  # 0 is the score
+            continue
+        try:
+            found = held_out.predict(values, decoder, varying, n_threads)
+        except (InputError, ValueError, ArithmeticError):
+            # The checkpoint itself is fitted; what cannot be measured must not keep it from being finished.
+            score[number], null[number] = np.nan, np.nan
+            continue
+        score[number] = correlation(found, np.asarray(values[held_out.shown], np.float64)).mean()
+        null[number] = null_scores(found, values, held_out.pictures, shuffled)
+    return score, null
 
 
 def validation_name(feature: str) -> str:

@@ -116,27 +116,10 @@ class Trials:
     stimulus: Indices
     pictures: Indices | None = None
 
-
-def cross_validated_correlation(
-    responses: Array,
-    features: Array,
-    stimulus: Indices,
-    decoder: Decoder,
-    settings: SelectionSettings,
-    *,
-    n_threads: int | None = None,
-    progress: Progress | None = None,
-) -> NDArray[np.float32]:
-    """How well each dimension is decoded on held-out folds, averaged over folds: see :func:`fold_correlations`.
-
-    Returns
-    -------
-    (n_dimensions,) float32
-        In [-1, 1]; in [0, 1] with ``settings.absolute``.
-    """
-    trials = Trials(responses, stimulus)
-    scores = fold_correlations(trials, features, decoder, settings, n_threads=n_threads, progress=progress)
-    return mean_over_folds(scores, settings)
+    @property
+    def picture(self) -> Indices:
+        """What trials are grouped by: copies of a picture count as one."""
+        return self.stimulus if self.pictures is None else self.pictures
 
 
 def mean_over_folds(scores: Float64, settings: SelectionSettings) -> NDArray[np.float32]:
@@ -186,7 +169,7 @@ def fold_correlations(
             f"selection got responses {responses.shape}, features {features.shape}, stimulus {stimulus.shape}: "
             "expected (n_trials, *response_shape), (n_stimuli, n_dimensions), (n_trials,)"
         )
-    fold = folds_of(stimulus if trials.pictures is None else trials.pictures, settings.n_folds, fold_order(settings))
+    fold = folds_of(trials.picture, settings.n_folds, fold_order(settings))
     size = block_size(decoder, responses.shape)
     spans = [(number, *span) for number in range(settings.n_folds) for span in blocks(features.shape[1], size)]
     scores = np.empty((settings.n_folds, features.shape[1]))
@@ -199,11 +182,11 @@ def fold_correlations(
 
     if done > 0:
         report(done)
-    work: _Fold | None = None
+    work: HeldOut | None = None
     for number, start, stop in left:
         if work is None or work.number != number:
             work = None  # one fold's responses at a time
-            work = _Fold(number, trials, fold == number)
+            work = HeldOut(number, trials, fold == number)
 
         def on_progress(n: int, _of: int, before: int = done) -> None:
             report(before + n)
@@ -234,34 +217,52 @@ def _restore(scores: Float64, parts: Parts | None, span: tuple[int, int, int]) -
     return True
 
 
-class _Fold:
-    """One held-out fold: its responses, normalised by the others."""
+class HeldOut:
+    """One held-out fold of the trials: its responses, normalised by the others.
+
+    Attributes
+    ----------
+    number : int
+        Of the fold.
+    shown, pictures : (n,) int
+        Of the held-out trials: row of the features, and what counts as the same picture.
+    varies : (n_varying,) int
+        Columns of flat responses that vary over the other trials.
+    """
 
     def __init__(self, number: int, trials: Trials, held_out: NDArray[np.bool_]) -> None:
         self.number = number
-        self._known, self._hidden = trials.stimulus[~held_out], trials.stimulus[held_out]
-        self._pictures = (trials.stimulus if trials.pictures is None else trials.pictures)[~held_out]
+        self._known, self.shown = trials.stimulus[~held_out], trials.stimulus[held_out]
+        self._known_pictures, self.pictures = trials.picture[~held_out], trials.picture[held_out]
         normaliser = fit_normaliser(trials.responses[~held_out])
-        self._seen, self._unseen = normaliser(trials.responses[~held_out]), normaliser(trials.responses[held_out])
+        self._known_responses, self._responses = (normaliser(trials.responses[rows]) for rows in (~held_out, held_out))
+        self.varies = np.flatnonzero(normaliser.std > 0)
 
     def score(self, block: Array, decoder: Decoder, n_threads: int | None, progress: Progress) -> Float64:
         """Correlations of a block of features (n_stimuli, k), (k,)."""
-        everything = np.arange(block.shape[1])
-        known = TargetColumns(block, self._known, everything)
-        hidden = TargetColumns(block, self._hidden, everything, (known.mean, known.std))
+        known = TargetColumns(block, self._known, np.arange(block.shape[1]))
+        hidden = TargetColumns(block, self.shown, np.arange(block.shape[1]), (known.mean, known.std))
         # Not by a name: one block's weights are gone before the next block's are made.
-        fit = partial(decoder.fit, self._seen, known, pictures=self._pictures)
-        return _score(fit(n_threads=n_threads, progress=progress), self._unseen, hidden)
+        fit = partial(decoder.fit, self._known_responses, known, pictures=self._known_pictures)
+        return _score(fit(n_threads=n_threads, progress=progress), self._responses, hidden)
+
+    def predict(self, block: Array, decoder: Decoder, values: Indices, n_threads: int | None) -> Float64:
+        """Predictions (n, k) of a block of features, from some of a trial's values where responses are flat."""
+        flat = self._responses.ndim == 2  # channels and samples stay together
+        known, hidden = (rows[:, values] if flat else rows for rows in (self._known_responses, self._responses))
+        targets = TargetColumns(block, self._known, np.arange(block.shape[1]))
+        fitted = decoder.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
+        return predicted(fitted, hidden, 0, block.shape[1])
 
 
-def _score(fitted: FittedDecoder, unseen: Float64, hidden: TargetColumns) -> Float64:
+def _score(fitted: FittedDecoder, responses: Float64, hidden: TargetColumns) -> Float64:
     score = np.empty(hidden.shape[1])
     for start, stop in blocks(len(score), _DIMENSIONS_AT_ONCE):
-        score[start:stop] = correlation(predicted(fitted, unseen, start, stop), hidden.columns(start, stop))
+        score[start:stop] = correlation(predicted(fitted, responses, start, stop), hidden.columns(start, stop))
     return score
 
 
-def predicted(fitted: FittedDecoder, unseen: Float64, start: int, stop: int) -> Float64:
+def predicted(fitted: FittedDecoder, responses: Float64, start: int, stop: int) -> Float64:
     """What a decoder gives for held-out responses, (n, stop - start).
 
     Raises
@@ -269,7 +270,7 @@ def predicted(fitted: FittedDecoder, unseen: Float64, start: int, stop: int) -> 
     InputError
         It gives NaN or infinite values.
     """
-    found = fitted.predict(unseen, start, stop)
+    found = fitted.predict(responses, start, stop)
     if not np.isfinite(found).all():
         raise InputError(
             "the decoder gave NaN or infinite values for held-out trials: give it a larger penalty, or another decoder"

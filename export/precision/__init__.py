@@ -4,14 +4,13 @@ from .emulate import emulate
 from .exemption import Exemption
 from .int8 import CalibrationSettings, NothingToQuantise, Quantised, calibrated, dynamic, weights_only
 from .probe import Range, probe
-from .rules import PrecisionRules, decide
+from .rules import decide
 from .to_half import convert
 
 __all__ = [
     "CalibrationSettings",
     "Exemption",
     "NothingToQuantise",
-    "PrecisionRules",
     "Quantised",
     "Range",
     "calibrated",

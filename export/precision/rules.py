@@ -15,35 +15,18 @@ from .onnx_tools import FLOAT, layer_name, refuse_unusual, tensor_types, with_co
 from .operators import forbidden, opset_for
 from .probe import HANDS_ON, Range
 
-
-@dataclass(frozen=True, kw_only=True)
-class PrecisionRules:
-    """What a layer in 16 bits may do.
-
-    Attributes
-    ----------
-    overflow_limit : float
-        Largest magnitude that the probe may find in a float16 tensor, half of the largest that float16 holds: the
-        probe sees a sample, and another trial may well reach twice as far. bfloat16 has float32's exponent and
-        cannot overflow.
-    rounding_limit : float
-        Most that storing a tensor may cost, as a multiple of the type's unit (2^-11 for float16, 2^-8 for bfloat16).
-        Rounding costs at most one unit wherever numbers are in the normal range, so a loss above 2 is proof that the
-        tensor lives among the subnormal numbers (below 6e-5 in float16), where digits run out.
-    carried_limit : float
-        Most that a layer may lose by having its inputs stored in 16 bits, in the same multiples. Layers with well-posed
-        inputs lose about half a unit; 16 means that four binary digits (of float16's eleven, of bfloat16's eight) have
-        gone in one layer, as in the difference of two nearly equal numbers or the exponential of a large one.
-    """
-
-    overflow_limit: float = 65504 / 2
-    rounding_limit: float = 2.0
-    carried_limit: float = 16.0
-
-    def __post_init__(self) -> None:
-        for name in ("overflow_limit", "rounding_limit", "carried_limit"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
+# What a layer in 16 bits may do. The largest size that a tensor may have been seen to reach in float16, half of the
+# largest that float16 holds: the probe has seen a sample, and another trial may well reach twice as far. bfloat16 has
+# float32's exponent and cannot overflow.
+OVERFLOW_LIMIT = 65504 / 2
+# The most that storing a tensor may cost, as a multiple of the type's unit (2^-11 for float16, 2^-8 for bfloat16).
+# Rounding costs at most one unit wherever numbers are in the normal range, so a loss above 2 is proof that the tensor
+# lives among the subnormal numbers (below 6e-5 in float16), where digits run out.
+ROUNDING_LIMIT = 2.0
+# The most that a layer may lose by having its inputs stored in 16 bits, in the same multiples. Layers with well-posed
+# inputs lose about half a unit; 16 means that four binary digits (of float16's eleven, of bfloat16's eight) have gone
+# in one layer, as in the difference of two nearly equal numbers or the exponential of a large one.
+CARRIED_LIMIT = 16.0
 
 
 @dataclass(frozen=True)
@@ -60,9 +43,7 @@ class _Broken:
         return self.measured / self.limit if self.limit else float("inf")
 
 
-def decide(
-    ranges: Mapping[str, Range], model: ModelProto, precision: str, rules: PrecisionRules | None = None
-) -> list[Exemption]:
+def decide(ranges: Mapping[str, Range], model: ModelProto, precision: str) -> list[Exemption]:
     """The layers of a model that must stay in float32, in the graph's order, one entry each with its worst measurement.
 
     A layer stays when a tensor that it takes or makes breaks a rule in itself (too large, too small), when it loses
@@ -78,14 +59,13 @@ def decide(
         The float32 graph.
     precision : str
         "fp16" or "bf16".
-    rules : PrecisionRules, optional
 
     Raises
     ------
     InputError
         A tensor was not measured; an unknown precision; a graph with subgraphs.
     """
-    half, rules = half_of(precision), rules or PrecisionRules()
+    half = half_of(precision)
     refuse_unusual(model)
     model = with_constants_as_weights(model)
     types, opset = tensor_types(model), opset_for(model, half)
@@ -98,9 +78,9 @@ def decide(
         if barred is not None:
             reasons.append(_Broken(barred, "operator", 0.0, 0.0))
         for name in dict.fromkeys(name for name in (*node.input, *node.output) if name and types[name] == FLOAT):
-            reasons += _of_tensor(name, _range(ranges, name, half), half, rules, constant=name in weights)
+            reasons += _of_tensor(name, _range(ranges, name, half), half, constant=name in weights)
         explained = any(broken.tensor in node.input for broken in reasons)
-        for broken in _of_layer(node, ranges, half, rules):
+        for broken in _of_layer(node, ranges, half):
             reasons.append(broken)
             if explained:  # an input that stays in float32 for its own sake is what was lost: the others may round
                 continue
@@ -119,22 +99,20 @@ def _range(ranges: Mapping[str, Range], name: str, half: Half) -> Range | None:
     return ranges[name]
 
 
-def _of_tensor(
-    name: str, held: Range | None, half: Half, rules: PrecisionRules, *, constant: bool
-) -> Iterator[_Broken]:
+def _of_tensor(name: str, held: Range | None, half: Half, *, constant: bool) -> Iterator[_Broken]:
     if held is None:
         return
     if held.amiss and not constant:  # an infinite constant is a mask, and as infinite in 16 bits
         yield _Broken(name, "overflow", float(held.amiss), 0.0)
-    if half is FP16 and held.peak > rules.overflow_limit:
-        yield _Broken(name, "overflow", held.peak, rules.overflow_limit)
-    limit = rules.rounding_limit * half.unit
+    if half is FP16 and held.peak > OVERFLOW_LIMIT:
+        yield _Broken(name, "overflow", held.peak, OVERFLOW_LIMIT)
+    limit = ROUNDING_LIMIT * half.unit
     if held.rounding[half.precision] > limit:
         yield _Broken(name, "rounding", min(held.rounding[half.precision], sys.float_info.max), limit)
 
 
-def _of_layer(node: NodeProto, ranges: Mapping[str, Range], half: Half, rules: PrecisionRules) -> Iterator[_Broken]:
-    limit = rules.carried_limit * half.unit
+def _of_layer(node: NodeProto, ranges: Mapping[str, Range], half: Half) -> Iterator[_Broken]:
+    limit = CARRIED_LIMIT * half.unit
     for name in node.output:
         lost = ranges[name].carried.get(half.precision, 0.0) if name in ranges else 0.0
         if lost > limit:

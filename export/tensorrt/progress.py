@@ -22,7 +22,7 @@ class BuildCancelled(MindDiffuserError):
     """A build ended because its caller asked for it; nothing was written."""
 
 
-class Fraction:
+class NestedPhases:
     """How much of nested phases is done, from 0 to 1, never less than before.
 
     A phase has a number of steps, and phases of its own begin and end within one step. How many there will be in a
@@ -87,24 +87,24 @@ class Watch:
         self.interrupted = False
         self._stopped = False
         self._error: BaseException | None = None
-        self._fraction = Fraction(LONG[target])
+        self._phases = NestedPhases(LONG[target])
         self._shown = -1
         self._lock = threading.RLock()  # TensorRT calls from several threads
 
     def started(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
-            self._fraction.start(name, parent, steps)
+            self._phases.start(name, parent, steps)
 
     def finished(self, name: str) -> None:
         with self._lock:
-            self._fraction.finish(name)
+            self._phases.finish(name)
 
     def stepped(self, name: str) -> bool:
         """Whether the build is to go on."""
         with self._lock:
-            self._fraction.step(name)
+            self._phases.step(name)
             try:
-                self._tell(int(PARTS * self._fraction.done))
+                self._tell(int(PARTS * self._phases.done))
                 self._stopped = self._stopped or (self.cancelled is not None and self.cancelled())
             except BaseException as error:
                 self._error = self._error or error

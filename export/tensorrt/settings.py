@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ...runtime.data.plain import is_whole
 from ...runtime.engines.tensorrt.identity import HARDWARE_COMPATIBILITY
 from ...runtime.engines.tensorrt.library import LIBRARIES
 from ...runtime.errors import InputError, check_choice
@@ -78,7 +79,7 @@ class TrtSettings:
         check_choice("TensorRT target", self.target, LIBRARIES)
         check_choice("hardware compatibility", self.hardware_compatibility, HARDWARE_COMPATIBILITY)
         check_choice("refit", self.refit, REFIT)
-        if not _is_whole(self.optimization_level) or self.optimization_level not in LEVELS:
+        if not is_whole(self.optimization_level) or self.optimization_level not in LEVELS:
             raise InputError(f"optimization_level is {self.optimization_level!r}: choose 0 to {LEVELS[-1]}")
         _check_least("workspace_bytes", self.workspace_bytes, 1)
         _check_least("max_aux_streams", self.max_aux_streams, 0)
@@ -130,17 +131,13 @@ class TrtSettings:
 
 
 def _check_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and (not _is_whole(value) or value < least):
+    if value is not None and (not is_whole(value) or value < least):
         raise InputError(f"{name} is {value!r}: give a whole number from {least}, or None")
 
 
 def _check_sizes(name: str, sizes: Any) -> None:
-    whole = isinstance(sizes, tuple) and len(sizes) == 3 and all(map(_is_whole, sizes))
+    whole = isinstance(sizes, tuple) and len(sizes) == 3 and all(map(is_whole, sizes))
     if not whole or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
         raise InputError(
             f"the profile of {name!r} is {sizes!r}: give (min, opt, max), whole numbers from 1 in rising order"
         )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

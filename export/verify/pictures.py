@@ -25,7 +25,7 @@ def parity_noise(n_trials: int, latent_shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def engine_pictures(
-    folder: Path, responses: NDArray[np.float32], precision: str, threads: int | None, *, backend: str = "ort"
+    folder: Path, responses: NDArray[np.float32], precision: str, threads: int | None
 ) -> NDArray[np.float32] | None:
     """Decode and run stage 1.
 
@@ -34,9 +34,9 @@ def engine_pictures(
     (n, 3, H, W) float32 in [0, 1]; None where this machine's ONNX Runtime has no kernels for the precision.
     """
     bundle = Bundle.open(folder, verify=False)
-    if backend == "ort" and precision == "bf16":
+    if precision == "bf16":
         return None
-    settings = EngineSettings(backend=backend, precision=precision, threads=threads)
+    settings = EngineSettings(backend="ort", precision=precision, threads=threads)
     with BundleBackend(EngineSet(bundle, settings, graphs=STAGE_1)) as engines:
         noise = parity_noise(len(responses), engines.latent_shape)
         return engines.generator(engines.decode_start(responses), noise).stage1()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..data.layout import ResponseLayout
-from ..data.plain import is_number
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
+from ..fields import ABSENT, Field
 from ..sampling import Sampling
 from .graph_specs import TensorSpec
 
@@ -52,8 +52,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _SEAL = "seal"
 _DEEPEST = 64
 _MOST_FILES, _MOST_GRAPHS, _MOST_TENSORS, _MOST_VARIANTS = 4096, 64, 64, 64
-_LARGEST_FILE, _LARGEST_SIZE = 1 << 50, (1 << 31) - 1
-_ABSENT = object()
+_LARGEST_FILE = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -168,74 +167,6 @@ class Contents:
     graphs: dict[str, Graph]
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A value and where it stands: what a complaint tells."""
-
-    path: Path
-    name: str
-    value: Any
-
-    def refuse(self, expected: str) -> NoReturn:
-        got = "missing" if self.value is _ABSENT else shown(self.value)
-        raise FileError(f"{self.path}: field {self.name!r} is {got}, expected {expected}: {ADVICE}")
-
-    def object(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            self.refuse("an object")
-        content: dict[str, Any] = self.value
-        return content
-
-    def get(self, key: str) -> _Field:
-        return _Field(self.path, f"{self.name}.{key}" if self.name else key, self.object().get(key, _ABSENT))
-
-    def members(self, pattern: re.Pattern[str], most: int, what: str) -> dict[str, _Field]:
-        content = self.object()
-        if len(content) > most:
-            self.refuse(f"at most {most} {what}")
-        for key in content:
-            if not pattern.fullmatch(key):
-                _Field(self.path, self.name, key).refuse(what)
-        return {key: self.get(key) for key in content}
-
-    def items(self, least: int, most: int, what: str) -> list[_Field]:
-        if not isinstance(self.value, list) or not least <= len(self.value) <= most:
-            self.refuse(f"a list of {least} to {most} {what}")
-        return [_Field(self.path, f"{self.name}[{i}]", item) for i, item in enumerate(self.value)]
-
-    def whole(self, least: int = 1, most: int = _LARGEST_SIZE) -> int:
-        value = self.value
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            self.refuse(f"a whole number from {least} to {most}")
-        return value
-
-    def number(self) -> float:
-        if not is_number(self.value):
-            self.refuse("a number")
-        return float(self.value)
-
-    def wholes(self, least: int, most: int) -> tuple[int, ...]:
-        return tuple(item.whole() for item in self.items(least, most, "whole numbers"))
-
-    def text(self) -> str:
-        # Names end up on terminals: no control characters, no half of a character.
-        value = self.value
-        if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
-            self.refuse("a text of 1 to 200 printable characters")
-        return value
-
-    def match(self, pattern: re.Pattern[str], expected: str) -> str:
-        if not isinstance(self.value, str) or not pattern.fullmatch(self.value):
-            self.refuse(expected)
-        value: str = self.value
-        return value
-
-    def choice(self, allowed: Collection[str]) -> str:
-        if not isinstance(self.value, str) or self.value not in allowed:
-            self.refuse(f"one of {', '.join(sorted(allowed))}")
-        return self.value
-
-
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
     """Read strict JSON: UTF-8, no name twice in an object, no NaN, no endless nesting.
 
@@ -252,7 +183,7 @@ def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
         raise FileError(f"the bundle's manifest {path} cannot be read ({error}): {ADVICE}") from error
     if not isinstance(content, dict) or _depth_exceeds(content, _DEEPEST):
         raise FileError(f"the bundle's manifest {path} is not an object of at most {_DEEPEST} levels: {ADVICE}")
-    _check_kind(_Field(path, "", content))
+    _check_kind(Field(path, "", content, ADVICE))
     if _SEAL in content and content[_SEAL] != _digest(content):
         raise FileError(f"{path} was changed or damaged (its seal does not fit its content): {ADVICE}")
     return content
@@ -304,10 +235,10 @@ def _depth_exceeds(content: object, limit: int) -> bool:
     return bool(level)
 
 
-def _check_kind(manifest: _Field) -> None:
+def _check_kind(manifest: Field) -> None:
     given, version = manifest.get("format"), manifest.get("version")
     if given.value != f"minddiffuser-{KIND}":
-        told = "none" if given.value is _ABSENT else shown(given.value)
+        told = "none" if given.value is ABSENT else shown(given.value)
         raise FileError(f"{manifest.path} is not a MindDiffuser {KIND} (format {told}): check the path")
     if version.whole(0) > VERSION:
         raise FileError(
@@ -333,7 +264,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
     FileError
         A field is missing or cannot be used.
     """
-    top = _Field(path, "", content)
+    top = Field(path, "", content, ADVICE)
     for name in ("versions", "lineage", "preprocessing", "end_to_end"):
         top.get(name).object()
     models, checkpoint = top.get("models"), top.get("checkpoint")
@@ -358,7 +289,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
     )
 
 
-def _layout(field: _Field) -> ResponseLayout:
+def _layout(field: Field) -> ResponseLayout:
     content = field.object()
     try:
         return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
@@ -366,7 +297,7 @@ def _layout(field: _Field) -> ResponseLayout:
         raise FileError(f"{error}: {ADVICE}") from error
 
 
-def _sampling(field: _Field) -> Sampling:
+def _sampling(field: Field) -> Sampling:
     n_noise = field.get("n_noise")
     try:
         return Sampling(
@@ -379,22 +310,22 @@ def _sampling(field: _Field) -> Sampling:
         raise FileError(f"{field.path}, field {field.name!r}: {error}; {ADVICE}") from error
 
 
-def _noise(field: _Field) -> Noise:
+def _noise(field: Field) -> Noise:
     if not isinstance(field.get("set_alpha_to_one").value, bool):
         field.get("set_alpha_to_one").refuse("true or false")
     return Noise(field.get("steps_offset").whole(0), field.get("set_alpha_to_one").value)
 
 
-def _hash(field: _Field) -> str:
+def _hash(field: Field) -> str:
     return field.match(_HASH, "a SHA-256 of 64 hexadecimal digits")
 
 
-def _shapes(field: _Field) -> dict[str, tuple[int, ...]]:
+def _shapes(field: Field) -> dict[str, tuple[int, ...]]:
     needed = [name for name in RANKS if name in REQUIRED_FEATURES or name in field.object()]
     return {name: field.get(name).wholes(RANKS[name], RANKS[name]) for name in needed}
 
 
-def _files(field: _Field) -> dict[str, Listed]:
+def _files(field: Field) -> dict[str, Listed]:
     listed = {
         name: Listed(_hash(file.get("sha256")), file.get("size").whole(0, _LARGEST_FILE))
         for name, file in field.members(_PATH, _MOST_FILES, "files, each by a plain path inside the bundle").items()
@@ -404,7 +335,7 @@ def _files(field: _Field) -> dict[str, Listed]:
     return listed
 
 
-def _graphs(field: _Field, folder: Path, files: Collection[str]) -> dict[str, Graph]:
+def _graphs(field: Field, folder: Path, files: Collection[str]) -> dict[str, Graph]:
     graphs = {}
     for name, graph in field.members(NAME, _MOST_GRAPHS, "graphs, each by a plain name").items():
         variants = graph.get("variants").items(1, _MOST_VARIANTS, "variants")
@@ -417,12 +348,12 @@ def _graphs(field: _Field, folder: Path, files: Collection[str]) -> dict[str, Gr
     return graphs
 
 
-def _specs(field: _Field) -> dict[str, TensorSpec]:
+def _specs(field: Field) -> dict[str, TensorSpec]:
     tensors = field.members(NAME, _MOST_TENSORS, "tensors, each by a plain name")
     return {name: _spec(tensor) for name, tensor in tensors.items()}
 
 
-def _spec(field: _Field) -> TensorSpec:
+def _spec(field: Field) -> TensorSpec:
     sizes = field.get("shape").items(0, 8, "sizes")
     shape = tuple(
         size.match(NAME, "a positive whole number or a plain name") if isinstance(size.value, str) else size.whole()
@@ -431,7 +362,7 @@ def _spec(field: _Field) -> TensorSpec:
     return TensorSpec(field.get("dtype").choice(DTYPES), shape)
 
 
-def _variant(field: _Field, graph: str, folder: Path, files: Collection[str]) -> Variant:
+def _variant(field: Field, graph: str, folder: Path, files: Collection[str]) -> Variant:
     target = field.get("target").choice(TARGETS)
     file = _listed(field.get("file"), files)
     if not file.endswith(SUFFIXES[target]):
@@ -451,14 +382,14 @@ def _variant(field: _Field, graph: str, folder: Path, files: Collection[str]) ->
     )
 
 
-def _listed(field: _Field, files: Collection[str]) -> str:
+def _listed(field: Field, files: Collection[str]) -> str:
     path = field.match(_PATH, "a plain path inside the bundle, such as 'engines/denoise.fp32.onnx'")
     if path not in files:
         field.refuse("a file that 'files' lists with its SHA-256")
     return path
 
 
-def _batch_sizes(field: _Field) -> tuple[int, ...] | None:
+def _batch_sizes(field: Field) -> tuple[int, ...] | None:
     if field.value is None:
         return None
     sizes = field.wholes(1, 64)

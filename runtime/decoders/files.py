@@ -23,6 +23,7 @@ from ..data.layout import ResponseLayout
 from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
+from ..fields import Field
 from ..files import check_format, read_json, sha256_of
 from .base import KINDS, Array, Expected, read_arrays
 
@@ -68,52 +69,27 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def _check_fields(content: Mapping[str, Any], path: Path) -> None:
-    for name in ("subject", "preset"):
-        _need(isinstance(content.get(name), str), path, name, "a text")
-    _need(_is_count(content.get("image_size")), path, "image_size", "a positive whole number")
-    models = content.get("models")
-    _need(
-        isinstance(models, dict) and all(isinstance(models.get(key), str) for key in ("name", "hash")),
-        path,
-        "models",
-        "a name and a hash",
-    )
-    shapes = content.get("shapes")
-    known = isinstance(shapes, dict) and set(REQUIRED_FEATURES) <= set(shapes) <= set(FEATURES)
-    _need(known, path, "shapes", "one for each feature")
-    for name, shape in content["shapes"].items():
-        good = isinstance(shape, list) and len(shape) == RANKS[name] and all(_is_count(size) for size in shape)
-        _need(good, path, f"shapes.{name}", f"{RANKS[name]} positive whole numbers")
-    _check_decoders(content.get("decoders"), content["shapes"], path)
-    for name in ("selection", "provenance"):
-        _need(isinstance(content.get(name), dict), path, name, "an object")
-    files, needed = content.get("files"), {file_name(part) for part in parts(content)}
-    whole = isinstance(files, dict) and needed <= set(files) <= needed | OPTIONAL_FILES
-    _need(whole, path, "files", f"exactly {', '.join(sorted(needed))}")
-
-
-def _check_decoders(decoders: object, shapes: Mapping[str, Any], path: Path) -> None:
-    _need(isinstance(decoders, list), path, "decoders", "a list of decoders")
+    top = Field(path, "", content, "fit the checkpoint again")
+    for field in (top.get("subject"), top.get("preset"), *map(top.get("models").get, ("name", "hash"))):
+        field.text()
+    top.get("image_size").whole()
+    shapes = top.get("shapes")
+    if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(FEATURES):
+        shapes.refuse("one for each feature")
+    for name in shapes.object():
+        shapes.get(name).wholes(RANKS[name], RANKS[name])
     given: list[str] = []
-    for number, decoder in enumerate(decoders if isinstance(decoders, list) else ()):
-        field = f"decoders[{number}]"
-        _need(isinstance(decoder, dict), path, field, "an object")
-        kind, features = decoder.get("kind"), decoder.get("features")
-        _need(isinstance(kind, str) and kind in KINDS, path, f"{field}.kind", f"one of {', '.join(sorted(KINDS))}")
-        listed = isinstance(features, list) and bool(features) and all(isinstance(name, str) for name in features)
-        _need(listed, path, f"{field}.features", "a list of features")
-        _need(isinstance(decoder.get("fit"), dict), path, f"{field}.fit", "an object")
-        given += features
-    _need(sorted(given) == sorted(shapes), path, "decoders", "each feature of 'shapes' from exactly one of them")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _need(good: bool, path: Path, field: str, expected: str) -> None:
-    if not good:
-        raise FileError(f"{path}: field {field!r} is missing or wrong, expected {expected}: fit the checkpoint again")
+    for decoder in top.get("decoders").items(1, len(FEATURES), "decoders"):
+        decoder.get("kind").choice(KINDS)
+        given += [name.choice(FEATURES) for name in decoder.get("features").items(1, len(FEATURES), "features")]
+        decoder.get("fit").object()
+    if sorted(given) != sorted(shapes.object()):
+        top.get("decoders").refuse("each feature of 'shapes' from exactly one of them")
+    for name in ("selection", "provenance"):
+        top.get(name).object()
+    files, needed = top.get("files"), {file_name(part) for part in parts(content)}
+    if not needed <= set(files.object()) <= needed | OPTIONAL_FILES:
+        files.refuse(f"exactly {', '.join(sorted(needed))}")
 
 
 def parts(content: Mapping[str, Any]) -> list[str]:

@@ -9,32 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..command import version
-from ..data.stimuli import stimulus_ids
 from ..errors import FileError, InputError
 from ..files import read_json, sha256_of, write_json
-from ..images import list_pictures, read_image
 from ..locks import inside, locked
 from ..output import check_output
 from ..run.controls import CONTROLS
 from ..sampling import Sampling
 from .quick import open_shipped
 from .steps import (
-    KIND,
-    MARKER,
     VERSION,
     Ended,
     Execute,
     Shell,
+    Sizes,
     Step,
+    begin,
     claim,
     in_subprocess,
+    is_lone,
     kept_in,
     pictures_in_words,
     usable_threads,
@@ -46,7 +45,7 @@ KEPT_TRIALS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
+class DemoSettings(Sizes):
     """Sizes of the demonstration, chosen to end in a few minutes on two cores.
 
     Attributes
@@ -59,10 +58,8 @@ class DemoSettings:
         Of the simulated subject.
     n_structure
         Voxels that each structural dimension is decoded from; the paper's 350 takes longer to fit.
-    steps, learning_rate, backprop_steps, controls, batch_size
-        Stage 2; the paper's gradients go through all denoising steps.
-    threads
-        CPU threads, at most as many as there are cores.
+    controls
+        Of the first of the two runs.
     """
 
     models: str = "tiny"
@@ -70,12 +67,7 @@ class DemoSettings:
     n_train: int = 1200
     seed: int = 7
     n_structure: int = 150
-    steps: int = 60
-    learning_rate: float = 0.01
-    backprop_steps: int = 4
     controls: str = "both"
-    batch_size: int = 16
-    threads: int = 2
 
     def __post_init__(self) -> None:
         n_needed = 2 if "shuffled" in CONTROLS[self.controls] else 1
@@ -104,7 +96,7 @@ def run_demo(
     stimuli: Path | None = None,
     subject: Path | None = None,
     stream: TextIO,
-    execute: Execute | None = None,
+    execute: Execute = in_subprocess,
 ) -> int:
     """Run the demonstration, or what is left of it, in `out`.
 
@@ -122,7 +114,7 @@ def run_demo(
     stream
         Where each command is written before it runs.
     execute
-        Runs a command with an environment and returns its exit code; None for a subprocess.
+        Runs a command with an environment and returns its exit code.
 
     Returns
     -------
@@ -135,15 +127,13 @@ def run_demo(
         `out` holds something else or a demonstration of other settings, a folder cannot be written, or the pictures
         cannot be read.
     """
-    check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
+    pictures = begin(out, stimuli)
     if subject is not None:
         _check_subject(subject)
-    pictures = None if stimuli is None else list_pictures(stimuli)
     if pictures is not None:
-        settings = _for_pictures(settings, pictures)
-        for path in pictures:  # one that cannot be decoded is named before anything is made
-            read_image(path)
-    shell = Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
+        controls = "oracle" if is_lone(pictures) else settings.controls
+        settings = replace(settings, n_trials=len(pictures), controls=controls)
+    shell = Shell(usable_threads(settings.threads), stream, execute)
     key = subject_key(settings)
     with locked(inside(out), out):
         claim(out, asdict(settings), pictures)
@@ -210,20 +200,13 @@ def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
         yield
 
 
-def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSettings:
-    changes: dict[str, Any] = {"n_trials": len(pictures)}
-    if len(set(stimulus_ids(pictures))) == 1:  # there is no other picture to take a shuffled target from
-        changes["controls"] = "oracle"
-    return replace(settings, **changes)
-
-
 def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path) -> dict[str, Step]:
     """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do.
 
     The export takes graphs from the bundle `shipped`, where it was made for the same models.
     """
     kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
-    threads = ["--threads", str(usable_threads(settings.threads))]
+    threads, refinement = settings.with_threads(), settings.refinement()
     models = ["--models", settings.models]
     simulate = ["md-train", "simulate", "fmri", *models, "--seed", str(settings.seed)]
     simulate += ["--n-train", str(settings.n_train)]
@@ -231,9 +214,7 @@ def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None
     fit += ["--n-structure", str(settings.n_structure), *threads]
     export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
     export += ["--graphs-from", str(shipped)]
-    refinement = ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
-    refinement += ["--backprop-steps", str(settings.backprop_steps)]
-    same = ["--batch-size", str(settings.batch_size), *threads, "--note", settings.note()]
+    same = [*settings.computing(), "--note", settings.note()]
     own = stimuli is not None or settings.n_trials != KEPT_TRIALS
     data = str(out / "data") if own else kept_data
     run = ["md-reconstruct", "run", checkpoint, data, *models, "--out", str(out / "run"), *refinement]

@@ -9,28 +9,26 @@ simulate and nothing to fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..data.stimuli import stimulus_ids
 from ..engines.here import why_no_provider
 from ..errors import MissingExtra
-from ..images import list_pictures, read_image
 from ..locks import inside, locked
-from ..output import check_output
 from ..sampling import Sampling
 from .packed import read_index, unpack
 from .steps import (
-    KIND,
-    MARKER,
     Ended,
     Execute,
     Shell,
+    Sizes,
     Step,
+    begin,
     claim,
     in_subprocess,
+    is_lone,
     kept_in,
     pictures_in_words,
     usable_threads,
@@ -39,55 +37,32 @@ from .steps import (
 _PACKAGE = Path(__file__).resolve().parents[2]
 SHIPPED = _PACKAGE / "runtime" / "demo_files"
 WORLD = _PACKAGE / "training" / "tinyworld" / "world"
-FULL_STEPS = 60
+FULL_STEPS = Sizes().steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuickSettings:
-    """Sizes that end within half a minute on two cores.
-
-    Attributes
-    ----------
-    steps, learning_rate, backprop_steps
-        Stage 2, shorter than the paper's: fewer iterations, larger ones, through fewer denoising steps.
-    batch_size
-    threads
-        CPU threads, at most as many as there are cores.
-    """
-
-    steps: int = 10
-    learning_rate: float = 0.05
-    backprop_steps: int = 2
-    batch_size: int = 16
-    threads: int = 2
-
-    def note(self, n_trials: int, subject: dict[str, Any]) -> str:
-        """What the page says about these choices."""
-        return (
-            f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {self.steps} iterations of stage 2 with "
-            f"gradients through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
-            f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
-            f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "
-            "their weights rounded to float16. The networks are the tiny world's."
-        )
+# They end within half a minute on two cores: fewer iterations than the paper's, larger ones, through fewer denoising
+# steps.
+SIZES = Sizes(steps=10, learning_rate=0.05, backprop_steps=2)
 
 
-def run_quick(
-    out: Path,
-    settings: QuickSettings,
-    *,
-    stimuli: Path | None = None,
-    stream: TextIO,
-    execute: Execute | None = None,
-) -> int:
+def note(n_trials: int, subject: dict[str, Any]) -> str:
+    """What the page says about these choices."""
+    return (
+        f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {SIZES.steps} iterations of stage 2 with "
+        f"gradients through the last {SIZES.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
+        f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
+        f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "
+        "their weights rounded to float16. The networks are the tiny world's."
+    )
+
+
+def run_quick(out: Path, *, stimuli: Path | None, stream: TextIO, execute: Execute = in_subprocess) -> int:
     """Run the demonstration, or what is left of it, in `out`: stage1/ first, then run/ with both stages.
 
     Parameters
     ----------
     out, stimuli, stream, execute
         As in :func:`.full.run_demo`.
-    settings
-        Sizes.
 
     Returns
     -------
@@ -100,16 +75,13 @@ def run_quick(
     FileError
         As :func:`.full.run_demo`; or the shipped files are missing or damaged.
     """
-    check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
-    pictures = None if stimuli is None else list_pictures(stimuli)
-    _check_libraries(simulates=pictures is not None)
-    for path in pictures or ():  # one that cannot be decoded is named before anything is made
-        read_image(path)
-    index, shell = read_index(SHIPPED), Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
+    _check_libraries(simulates=stimuli is not None)
+    pictures = begin(out, stimuli)
+    index, shell = read_index(SHIPPED), Shell(usable_threads(SIZES.threads), stream, execute)
     with locked(inside(out), out):
-        claim(out, {**asdict(settings), "shipped": index["key"]}, pictures)
+        claim(out, {**asdict(SIZES), "shipped": index["key"]}, pictures)
         kept = open_shipped(out / "shipped", shell.say)
-        steps = commands(out, kept, settings, index["subject"], stimuli, pictures)
+        steps = commands(out, kept, index["subject"], stimuli, pictures)
         try:
             codes = [shell.run(step) for step in steps[:-1]]
             shell.say(f"the first pictures are there, stage 1 of 2: {steps[-2].made}")
@@ -117,7 +89,7 @@ def run_quick(
         except Ended as ended:
             return int(ended.args[0])
     shell.say(
-        f"shortened: {settings.steps} of {FULL_STEPS} iterations of stage 2, through {settings.backprop_steps} of "
+        f"shortened: {SIZES.steps} of {FULL_STEPS} iterations of stage 2, through {SIZES.backprop_steps} of "
         f"{Sampling.n_reverse} denoising steps, decoders from the package; the whole path: md-reconstruct demo --full "
         "(make demo-full)"
     )
@@ -139,13 +111,11 @@ def open_shipped(instead: Path, say: Callable[[str], None]) -> Path:
 def commands(
     out: Path,
     kept: Path,
-    settings: QuickSettings,
     subject: dict[str, Any],
     stimuli: Path | None,
     pictures: Sequence[Path] | None,
 ) -> list[Step]:
     """The commands in their order; the last two are the two runs."""
-    threads = ["--threads", str(usable_threads(settings.threads))]
     steps, data = [], kept / "data"
     if stimuli is not None:
         data = out / "data"
@@ -153,11 +123,10 @@ def commands(
         simulate += ["--n-train", str(subject["n_train"]), "--stimuli", str(stimuli), "--out", str(data)]
         steps.append(Step(tuple(simulate), data / "data.json"))
     n_trials = subject["n_test"] if pictures is None else len(pictures)
-    lone = pictures is not None and len(set(stimulus_ids(pictures))) == 1
     run = ["md-reconstruct", "run", str(kept / "bundle"), str(data), "--backend", "ort"]
-    same = ["--batch-size", str(settings.batch_size), *threads, "--note", settings.note(n_trials, subject)]
-    both = ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
-    both += ["--backprop-steps", str(settings.backprop_steps), *([] if lone else ["--controls", "shuffled"])]
+    same = [*SIZES.computing(), "--note", note(n_trials, subject)]
+    shuffled = pictures is None or not is_lone(pictures)
+    both = [*SIZES.refinement(), *(["--controls", "shuffled"] if shuffled else [])]
     for name, stage in (("stage1", ["--stage", "1"]), ("run", both)):
         command = (*run, "--out", str(out / name), *stage, *same)
         steps.append(Step(command, out / name / "report.html", is_run=True))

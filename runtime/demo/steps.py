@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..command import DONE, SOME_SKIPPED, USERS_MISTAKE
+from ..data.stimuli import stimulus_ids
 from ..environment import usable_cores
 from ..errors import FileError
 from ..files import read_json, sha256_of, write_json
+from ..images import list_pictures, read_image
+from ..output import check_output
 from ..progress import duration
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -40,6 +43,38 @@ class Step:
     command: tuple[str, ...]
     made: Path
     is_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much a demonstration computes.
+
+    Attributes
+    ----------
+    steps, learning_rate, backprop_steps, batch_size
+        Stage 2; the paper's gradients go through all denoising steps.
+    threads
+        CPU threads, at most as many as there are cores.
+    """
+
+    steps: int = 60
+    learning_rate: float = 0.01
+    backprop_steps: int = 4
+    batch_size: int = 16
+    threads: int = 2
+
+    def refinement(self) -> list[str]:
+        """The options of stage 2."""
+        settings = {"steps": self.steps, "learning-rate": self.learning_rate, "backprop-steps": self.backprop_steps}
+        return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+    def computing(self) -> list[str]:
+        """The options of a run that say nothing of its pictures."""
+        return ["--batch-size", str(self.batch_size), *self.with_threads()]
+
+    def with_threads(self) -> list[str]:
+        """The option of every command that computes."""
+        return ["--threads", str(usable_threads(self.threads))]
 
 
 class Ended(Exception):
@@ -110,6 +145,26 @@ def _signal(number: int) -> str:
     except ValueError:
         name = f"signal {number}"
     return f"{name} (often: no memory left)" if name == "SIGKILL" else name
+
+
+def begin(out: Path, stimuli: Path | None) -> list[Path] | None:
+    """Look at what was given before anything is made; returns a person's own pictures, if any.
+
+    Raises
+    ------
+    FileError
+        `out` holds something else than a demonstration, or a picture cannot be read.
+    """
+    check_output(out, what="folder of a demonstration", marker=MARKER, kind=KIND)
+    pictures = None if stimuli is None else list_pictures(stimuli)
+    for path in pictures or ():
+        read_image(path)
+    return pictures
+
+
+def is_lone(pictures: Sequence[Path]) -> bool:
+    """Whether there is no other picture to take a shuffled target from."""
+    return len(set(stimulus_ids(pictures))) == 1
 
 
 def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | None) -> None:

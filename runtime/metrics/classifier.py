@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, InputError, MissingExtra
+from ..fields import Field
 from ..files import check_format, read_json, read_tensors, write_json, write_tensors
 from .base import Array, check_picture_set
 from .resize import resize
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 HEADS = ("concept", "colour", "background")
 VERSION = 1
 _BATCH = 64
+_MOST = 10_000  # layers, and words of a head
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,9 @@ def build_classifier(config: Mapping[str, Any]) -> ClassifierNetwork:
 
     Raises
     ------
-    InputError
-        If the description is incomplete or impossible.
     MissingExtra
         Without PyTorch.
     """
-    fault = _fault(config)
-    if fault:
-        raise InputError(f"the classifier's description {fault}: correct it")
     try:
         from .classifier_network import ClassifierNetwork
     except ModuleNotFoundError as error:
@@ -130,9 +127,7 @@ def open_classifier(folder: Path, device: str = "cpu") -> Classifier:
     path = folder / "classifier.json"
     config = read_json(path, "the classifier's description")
     check_format(config, path, "classifier", VERSION)
-    fault = _fault(config)
-    if fault:
-        raise FileError(f"the classifier's description at {path} {fault}: make it again")
+    _check(config, path)
     network = build_classifier(config)
     _load_weights(network, folder / "classifier.safetensors")
 
@@ -149,26 +144,18 @@ def open_classifier(folder: Path, device: str = "cpu") -> Classifier:
     return Classifier(labels, config["image_size"], network, place)
 
 
-def _fault(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with a classifier's description, or None."""
-    size, channels, labels = (config.get(key) for key in ("image_size", "channels", "labels"))
-    if not _is_count(size):
-        return f"has image_size {size!r}, expected a positive integer"
-    if not isinstance(channels, list) or not channels or not all(map(_is_count, channels)):
-        return f"has channels {channels!r}, expected a list of positive integers"
-    if not isinstance(labels, dict) or set(labels) != set(HEADS):
-        return f"has other labels than expected: a list of words for each of {', '.join(HEADS)}"
+def _check(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a description with a field that cannot be used."""
+    top = Field(path, "", content, "make it again")
+    top.get("image_size").whole()
+    top.get("channels").wholes(1, _MOST)
+    labels = top.get("labels")
+    if set(labels.object()) != set(HEADS):
+        labels.refuse(f"a list of words for each of {', '.join(HEADS)}")
     for head in HEADS:
-        words = labels[head]
-        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-            return f"has {head} labels {words!r}, expected a list of words"
+        words = [word.text() for word in labels.get(head).items(1, _MOST, "words")]
         if len(set(words)) != len(words):
-            return f"names a {head} twice, expected every word once"
-    return None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+            labels.get(head).refuse("every word once")
 
 
 def _is_used(name: str) -> bool:

@@ -7,6 +7,9 @@ these are the outputs of `mlp.c_proj` (before the residual sum) of the FIRST SIX
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,18 +71,9 @@ def shallow_features(
     semantic : (n, d_vision) or None
     """
     tower = visual.transformer.resblocks
-    seen: dict[int, torch.Tensor] = {}
-
-    def keep(block: int) -> Any:
-        def hook(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
-            seen[block] = output
-
-        return hook
-
     penultimate = len(tower) - 2
     last = max(*blocks, penultimate) if semantic else max(blocks)
-    handles = [tower[block].mlp.c_proj.register_forward_hook(keep(block)) for block in blocks]
-    try:
+    with _outputs([tower[block].mlp.c_proj for block in blocks]) as seen:
         result = visual.forward_intermediates(
             pixels,
             indices=[penultimate, last] if semantic and last != penultimate else [last],
@@ -88,12 +82,9 @@ def shallow_features(
             output_fmt="NLC",
             output_extra_tokens=True,
         )
-    finally:
-        for handle in handles:
-            handle.remove()
-    batch_first = getattr(visual.transformer, "batch_first", True)
-    layers = [seen[block] if batch_first else seen[block].transpose(0, 1) for block in blocks]
-    return torch.stack(layers, dim=1), result["image_intermediates_prefix"][0][:, 0] if semantic else None
+    return torch.stack(_batch_first(visual, seen), dim=1), result["image_intermediates_prefix"][0][
+        :, 0
+    ] if semantic else None
 
 
 def all_features(
@@ -109,22 +100,29 @@ def all_features(
         The tower's own output, not normalised.
     """
     tower = visual.transformer.resblocks
-    seen: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
-            seen[name] = output
-
-        return hook
-
-    handles = [tower[block].mlp.c_proj.register_forward_hook(keep(f"layer {block}")) for block in blocks]
-    handles.append(tower[len(tower) - 2].register_forward_hook(keep("penultimate")))
-    try:
+    with _outputs([*(tower[block].mlp.c_proj for block in blocks), tower[len(tower) - 2]]) as seen:
         output = visual(pixels)
+    *layers, penultimate = _batch_first(visual, seen)
+    pooled: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return torch.stack(layers, dim=1), penultimate[:, 0], pooled
+
+
+@contextmanager
+def _outputs(modules: Sequence[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """What each of the modules gives in one forward pass; there when it has ended."""
+    seen = [torch.empty(0)] * len(modules)
+
+    def keep(number: int, module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
+        seen[number] = output
+
+    handles = [module.register_forward_hook(partial(keep, number)) for number, module in enumerate(modules)]
+    try:
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
-    if not getattr(visual.transformer, "batch_first", True):
-        seen = {name: array.transpose(0, 1) for name, array in seen.items()}
-    pooled: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return torch.stack([seen[f"layer {block}"] for block in blocks], dim=1), seen["penultimate"][:, 0], pooled
+
+
+def _batch_first(visual: Any, arrays: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    batch_first = getattr(visual.transformer, "batch_first", True)
+    return [array if batch_first else array.transpose(0, 1) for array in arrays]

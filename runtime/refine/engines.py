@@ -122,7 +122,9 @@ def structural(
     fixed = _structure_inputs(target, weights)
     if "semantic_target" in head.inputs:
         fixed |= _no_semantic(head, len(target))
-    shared = {name: head.place(fixed.pop(name)) for name in ("mask", "semantic_weight") if name in fixed}
+    shared: dict[str, Any] = {
+        name: head.place(fixed.pop(name)) for name in ("mask", "semantic_weight") if name in fixed
+    }
     most = largest_batch or max(len(x0), 1)
     found = []
     for at in range(0, max(len(x0), len(target)), most):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..data.plain import is_number, is_whole
 from ..errors import InputError
 
 LAYER_WEIGHTS = ("uniform", "reference")
@@ -123,32 +123,16 @@ class RefineSettings:
         return wanted
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the settings as JSON-ready values; :meth:`from_dict` reads them back."""
+        """Give the settings as JSON-ready values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RefineSettings:
-        """Read what :meth:`as_dict` gave; what is absent takes its default.
-
-        Raises
-        ------
-        InputError
-            An unknown name, a value of another type or outside its range.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"refine setting {', '.join(unknown)} is unknown: choose among {', '.join(known)}")
-        chosen: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-        return cls(**chosen)
 
     def _check_types(self) -> None:
         whole = {"steps": self.steps, "seed": self.seed}
         whole |= {n: v for n in ("backprop_steps", "patience") if (v := getattr(self, n)) is not None}
         for name, value in whole.items():
-            _check(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number")
+            _check(is_whole(value), name, value, "a whole number")
         for name in ("learning_rate", "decay", "semantic_weight", "min_change"):
-            _check(_is_number(getattr(self, name)), name, getattr(self, name), "a finite number")
+            _check(is_number(getattr(self, name)), name, getattr(self, name), "a finite number")
         _check(isinstance(self.fresh_noise, bool), "fresh_noise", self.fresh_noise, "True or False")
         _check(isinstance(self.loss_mean, str), "loss_mean", self.loss_mean, "'kept' or 'all'")
         _check(
@@ -159,15 +143,11 @@ class RefineSettings:
         )
         _check(
             isinstance(self.layer_weights, str)
-            or (isinstance(self.layer_weights, tuple) and all(_is_number(weight) for weight in self.layer_weights)),
+            or (isinstance(self.layer_weights, tuple) and all(is_number(weight) for weight in self.layer_weights)),
             "layer_weights",
             self.layer_weights,
             "a name or a tuple of finite numbers",
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(good: bool, name: str, given: object, expected: str) -> None:

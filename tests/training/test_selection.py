@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.selection import (
     SelectionSettings,
+    Trials,
     best_per_layer,
     correlation,
-    cross_validated_correlation,
+    fold_correlations,
     folds_of,
+    mean_over_folds,
 )
 from minddiffuser.training.solvers import ridge as ridge_module
 
@@ -48,11 +51,25 @@ def world(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return (responses + 3).astype(np.float32), features.astype(np.float32)
 
 
+def score_of(
+    responses: np.ndarray,
+    features: np.ndarray,
+    stimulus: np.ndarray,
+    decoder: Ridge,
+    settings: SelectionSettings,
+    **options: Any,
+) -> np.ndarray:
+    """What dimensions are ranked by."""
+    return mean_over_folds(
+        fold_correlations(Trials(responses, stimulus), features, decoder, settings, **options), settings
+    )
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("n_selected", [6, 15])
 def test_score_equals_the_naive_loop(n_selected: int, absolute: bool, rng: np.random.Generator) -> None:
     responses, features = world(rng, 43)
-    found = cross_validated_correlation(
+    found = score_of(
         responses,
         features,
         np.arange(43),
@@ -88,8 +105,8 @@ def test_features_are_looked_up_by_stimulus(rng: np.random.Generator) -> None:
     responses, features = world(rng, 40)
     order = rng.permutation(40)
     decoder, settings = Ridge(n_selected=5), SelectionSettings(n_folds=4)
-    direct = cross_validated_correlation(responses, features[order], np.arange(40), decoder, settings)
-    through = cross_validated_correlation(responses, features, order, decoder, settings)
+    direct = score_of(responses, features[order], np.arange(40), decoder, settings)
+    through = score_of(responses, features, order, decoder, settings)
     np.testing.assert_allclose(direct, through, atol=1e-6)
 
 
@@ -114,16 +131,14 @@ def test_mask_keeps_the_best_of_each_layer_and_ties_go_to_the_lower_position() -
 def test_a_dimension_of_noise_is_not_kept(rng: np.random.Generator) -> None:
     responses, features = world(rng, 120)
     features[:, 4:] = rng.standard_normal((120, 4))
-    score = cross_validated_correlation(
-        responses, features, np.arange(120), Ridge(n_selected=10), SelectionSettings(percent=50)
-    )
+    score = score_of(responses, features, np.arange(120), Ridge(n_selected=10), SelectionSettings(percent=50))
     np.testing.assert_array_equal(best_per_layer(score[None], 50)[0], [True] * 4 + [False] * 4)
 
 
 def test_progress_runs_over_all_folds(rng: np.random.Generator) -> None:
     responses, features = world(rng, 20)
     reported: list[tuple[int, int]] = []
-    cross_validated_correlation(
+    score_of(
         responses,
         features,
         np.arange(20),
@@ -137,9 +152,9 @@ def test_progress_runs_over_all_folds(rng: np.random.Generator) -> None:
 def test_bad_input_is_refused(rng: np.random.Generator) -> None:
     responses, features = world(rng, 9)
     with pytest.raises(InputError, match="9 training stimuli cannot be split into 5 folds"):
-        cross_validated_correlation(responses, features, np.arange(9), Ridge(n_selected=3), SelectionSettings())
+        score_of(responses, features, np.arange(9), Ridge(n_selected=3), SelectionSettings())
     with pytest.raises(ShapeError, match="selection got"):
-        cross_validated_correlation(responses, features, np.arange(8), Ridge(n_selected=3), SelectionSettings())
+        score_of(responses, features, np.arange(8), Ridge(n_selected=3), SelectionSettings())
     for wrong in ({"percent": 0}, {"percent": 101}, {"n_folds": 1}, {"n_selected": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             SelectionSettings(**wrong)
@@ -157,7 +172,7 @@ def test_memory_does_not_grow_with_the_number_of_dimensions(
     def peak(n_dimensions: int) -> int:
         tracemalloc.start()
         try:
-            cross_validated_correlation(
+            score_of(
                 responses,
                 features[:, :n_dimensions],
                 np.arange(n_stimuli),
@@ -181,7 +196,7 @@ def test_blocks_change_nothing(n_selected: int, rng: np.random.Generator, monkey
 
     def score() -> np.ndarray:
         decoder = Ridge(n_selected=n_selected)
-        return cross_validated_correlation(
+        return score_of(
             responses,
             features,
             np.arange(43),

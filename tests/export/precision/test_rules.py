@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto
 
+from minddiffuser.export.precision import rules
 from minddiffuser.export.precision.probe import probe
-from minddiffuser.export.precision.rules import PrecisionRules, decide
+from minddiffuser.export.precision.rules import decide
 from minddiffuser.runtime.errors import InputError
 
 Build = Callable[..., ModelProto]
@@ -130,18 +131,19 @@ def test_an_infinite_constant_is_a_mask(build: Build) -> None:
     assert found["mask"]["measured"] == 2
 
 
-def test_stricter_rules_keep_more(network: ModelProto, pictures: list[dict[str, np.ndarray]]) -> None:
+def test_stricter_rules_keep_more(
+    network: ModelProto, pictures: list[dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ranges = probe(network, pictures, threads=1)
-    counts = [
-        len(decide(ranges, network, "fp16", PrecisionRules(overflow_limit=limit))) for limit in (1e4, 5.0, 1.0, 1e-3)
-    ]
+    counts = []
+    for limit in (1e4, 5.0, 1.0, 1e-3):
+        monkeypatch.setattr(rules, "OVERFLOW_LIMIT", limit)
+        counts.append(len(decide(ranges, network, "fp16")))
     assert counts == sorted(counts)
     assert counts[0] == 0 < counts[1] < counts[3]
 
 
 def test_refusals(network: ModelProto, pictures: list[dict[str, np.ndarray]]) -> None:
-    with pytest.raises(InputError, match=r"rounding_limit is 0.*above 0"):
-        PrecisionRules(rounding_limit=0)
     ranges = probe(network, pictures[:1], threads=1, precisions=["fp16"])
     with pytest.raises(InputError, match="not measured for bf16"):
         decide(ranges, network, "bf16")

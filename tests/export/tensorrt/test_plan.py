@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from minddiffuser.export.tensorrt import plan as to_trt
 from minddiffuser.export.tensorrt.cache import cache_file, load_cache, save_cache
 from minddiffuser.export.tensorrt.plan import build_plan, configure
-from minddiffuser.export.tensorrt.progress import BuildCancelled, Fraction, Watch
+from minddiffuser.export.tensorrt.progress import BuildCancelled, NestedPhases, Watch
 from minddiffuser.export.tensorrt.settings import TrtSettings
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.tensorrt.identity import check_plan
@@ -185,7 +185,7 @@ def test_progress_rises_to_its_end(model: Path, plan: Path) -> None:
 
 
 def test_nested_phases_fill_up_and_never_go_back() -> None:
-    fraction = Fraction("long")
+    fraction = NestedPhases("long")
     fraction.start("all", None, 2)
     fraction.start("first", "all", 4)
     fraction.step("first")

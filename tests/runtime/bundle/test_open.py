@@ -273,7 +273,7 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
     "grid": (put("sampling", "n_steps", value=True), "'sampling.n_steps' is True, expected a whole number"),
     "noise": (put("sampling", "n_noise", value=50), "field 'sampling': n_noise is 50: choose a step from 0 to n_ste"),
     "reverse": (put("sampling", "n_reverse", value=51), "field 'sampling': n_reverse is 51"),
-    "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 to 3"),
+    "rank": (put("shapes", "latent", value=[4, 2]), r"'shapes.latent' is \[4, 2\], expected a list of 3 whole numbers"),
     "no shape": (lambda c: c["shapes"].pop("context"), "'shapes.context' is missing"),
     "semantic": (put("shapes", "semantic", value=[0]), r"'shapes.semantic\[0\]' is 0"),
     "lineage": (put("lineage", value="x"), "'lineage' is 'x', expected an object"),

@@ -244,10 +244,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         r"field 'decoders\[0\].kind' .* one of linear, network",
     ),
     "feature without a decoder": (lambda f: _edit(f, decoders=linear(list(SHAPES)[1:])), "from exactly one of them"),
-    "feature of two decoders": (lambda f: _edit(f, decoders=linear([*SHAPES, "latent"])), "from exactly one of them"),
-    "decoders by name": (lambda f: _edit(f, decoders={name: {} for name in SHAPES}), "expected a list of decoders"),
+    "feature of two decoders": (
+        lambda f: _edit(f, decoders=linear(["context", "latent", "latent"])),
+        "from exactly one of them",
+    ),
+    "decoders by name": (
+        lambda f: _edit(f, decoders={name: {} for name in SHAPES}),
+        "expected a list of 1 to 4 decoders",
+    ),
     "file outside": (lambda f: _edit(f, files={"../secret": "00"}), "field 'files'"),
-    "models without hash": (lambda f: _edit(f, models={"name": "tiny"}), "field 'models'"),
+    "models without hash": (lambda f: _edit(f, models={"name": "tiny"}), "field 'models.hash' is missing"),
     "other voxel count": (
         lambda f: _edit(f, layout={"modality": "fmri", "response_shape": [11]}),
         "expected float32",

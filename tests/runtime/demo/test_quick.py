@@ -12,11 +12,9 @@ import pytest
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.demo import quick as demo_quick
 from minddiffuser.runtime.demo.packed import read_index
-from minddiffuser.runtime.demo.quick import SHIPPED, QuickSettings, commands, open_shipped, run_quick
+from minddiffuser.runtime.demo.quick import SHIPPED, SIZES, commands, open_shipped, run_quick
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.images import write_png
-
-SETTINGS = QuickSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +41,7 @@ class Shell:
 
 def run(out: Path, shell: Shell | None = None, **options: Any) -> tuple[int, str]:
     stream = io.StringIO()
-    code = run_quick(out, SETTINGS, stream=stream, execute=shell or Shell(), **options)
+    code = run_quick(out, stream=stream, execute=shell or Shell(), **{"stimuli": None, **options})
     return code, stream.getvalue()
 
 
@@ -59,7 +57,7 @@ def test_pictures_of_stage_1_come_first(tmp_path: Path) -> None:
     assert all(Path(place).is_dir() for place in first[1:3])
     lines = [line for line in said.splitlines() if not line.startswith("$")]
     assert lines[0] == f"the first pictures are there, stage 1 of 2: {tmp_path / 'demo' / 'stage1' / 'report.html'}"
-    told = f"shortened: {SETTINGS.steps} of 60 iterations of stage 2, through {SETTINGS.backprop_steps} of 35 denoising"
+    told = f"shortened: {SIZES.steps} of 60 iterations of stage 2, through {SIZES.backprop_steps} of 35 denoising"
     assert lines[1].startswith(told)
 
 
@@ -142,7 +140,7 @@ def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: 
 
     subject = read_index(SHIPPED)["subject"]
     pictures = None if stimuli is None else []
-    for step in commands(tmp_path, tmp_path, SETTINGS, subject, stimuli, pictures):
+    for step in commands(tmp_path, tmp_path, subject, stimuli, pictures):
         parsers = {"md-train": training_cli, "md-reconstruct": cli}
         parsers[step.command[0]].parser().parse_args(step.command[1:])
 
