@@ -122,12 +122,11 @@ def structural(
     fixed = _structure_inputs(target, weights)
     if "semantic_target" in head.inputs:
         fixed |= _no_semantic(head, len(target))
-    shared: dict[str, Any] = {
-        name: head.place(fixed.pop(name)) for name in ("mask", "semantic_weight") if name in fixed
-    }
+    common = [name for name in ("mask", "semantic_weight") if name in fixed]
+    shared: dict[str, Any] = {name: head.place(fixed.pop(name)) for name in common}
     most = largest_batch or max(len(x0), 1)
     found = []
-    for at in range(0, max(len(x0), len(target)), most):
+    for at in range(0, max(len(x0), len(target), 1), most):
         rows = {name: array[at : at + most] for name, array in {"latent": np.asarray(x0), **fixed}.items()}
         found.append(head.run({**rows, **shared}))
     loss, gradient, image = (
