@@ -92,13 +92,13 @@ def _open_to_who_may_write(file: Path) -> None:
 
 
 def _warn(shown: Path) -> None:
-    warnings.warn(f"the drive of {shown} has no locks: run one process at a time there", stacklevel=4)
+    warnings.warn(f"the file system of {shown} does not support locks: run one process at a time there", stacklevel=4)
 
 
 def _cannot_lock(file: Path, shown: Path, error: OSError) -> FileError:
     if file.exists():
         return FileError(
-            f"{shown} cannot be locked ({error.strerror or error}): see that you may write {file}, and that the drive "
+            f"{shown} cannot be locked ({error.strerror or error}): check that you may write {file}, and that the drive "
             "is there, or choose another folder"
         )
     return FileError(f"the folder {shown} cannot be written ({error.strerror or error}): choose another one")

@@ -64,7 +64,7 @@ class QuickSettings:
     def note(self, n_trials: int, subject: dict[str, Any]) -> str:
         """What the page says about these choices."""
         return (
-            f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {self.steps} iterations of stage 2 with "
+            f"A one-minute demonstration: {pictures_in_words(n_trials)}, and {self.steps} iterations of stage 2 with "
             f"gradients through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
             f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
             f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "

@@ -138,7 +138,7 @@ def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | Non
     before = {**(settings_there if isinstance(settings_there, dict) else {}), "stimuli": there.get("stimuli")}
     now = {**settings, "stimuli": shown}
     differing = ", ".join(name for name in now if before.get(name) != now[name]) or "its settings"
-    raise FileError(f"{out} holds a demonstration with other choices ({differing}): give another --out folder")
+    raise FileError(f"{out} holds a demonstration with other settings ({differing}): give another --out folder")
 
 
 def _hash(pictures: Sequence[Path]) -> str:

@@ -232,7 +232,7 @@ def pick(bundle: Bundle, graph: str, backend: str, precision: str, machine: Mach
         wanted = [v for name in names for v in held if v.precision == name][:1]
     if not wanted:
         there = ", ".join(v.precision for v in held)
-        return f"the bundle {bundle.folder} has {graph} in {there}, asked for {precision}: choose one of these"
+        return f"the bundle {bundle.folder} has {graph} in {there}, but {precision} was requested: choose one of these"
     reasons = []
     for variant in wanted:
         reason = why_not(bundle, variant, on, machine)

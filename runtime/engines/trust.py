@@ -83,9 +83,9 @@ def read_trusted(file: Path) -> dict[str, str]:
     check_format(content, file, KIND, VERSION)
     plans = content.get("plans")
     if not isinstance(plans, dict):
-        raise FileError(f"{what} at {file} has no usable field 'plans': remove the file, and trust bundles again")
-    for name, told in plans.items():
-        if not _HASH.fullmatch(name) or not isinstance(told, str):
+        raise FileError(f"{what} at {file} has no usable field 'plans': remove the file, and run md-export trust again")
+    for name, label in plans.items():
+        if not _HASH.fullmatch(name) or not isinstance(label, str):
             raise FileError(
                 f"{what} at {file} has the entry {ascii(name)[:80]}, expected a SHA-256 and a text: remove the entry"
             )
@@ -116,7 +116,7 @@ def trust_plans(file: Path | None, plans: Mapping[str, str]) -> int:
         )
     with locked(beside(file), file, wait=True):
         before = read_trusted(file)
-        added = {name: told for name, told in plans.items() if name not in before}
+        added = {name: label for name, label in plans.items() if name not in before}
         if added:
             content = {"format": f"minddiffuser-{KIND}", "version": VERSION, "plans": {**before, **added}}
             write_json(file, content)

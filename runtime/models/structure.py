@@ -68,11 +68,11 @@ def shallow_features(
     semantic : (n, d_vision) or None
     """
     tower = visual.transformer.resblocks
-    seen: dict[int, torch.Tensor] = {}
+    captured: dict[int, torch.Tensor] = {}
 
     def keep(block: int) -> Any:
         def hook(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
-            seen[block] = output
+            captured[block] = output
 
         return hook
 
@@ -92,7 +92,7 @@ def shallow_features(
         for handle in handles:
             handle.remove()
     batch_first = getattr(visual.transformer, "batch_first", True)
-    layers = [seen[block] if batch_first else seen[block].transpose(0, 1) for block in blocks]
+    layers = [captured[block] if batch_first else captured[block].transpose(0, 1) for block in blocks]
     return torch.stack(layers, dim=1), result["image_intermediates_prefix"][0][:, 0] if semantic else None
 
 
@@ -109,11 +109,11 @@ def all_features(
         The tower's own output, not normalised.
     """
     tower = visual.transformer.resblocks
-    seen: dict[str, torch.Tensor] = {}
+    captured: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
-            seen[name] = output
+            captured[name] = output
 
         return hook
 
@@ -125,6 +125,6 @@ def all_features(
         for handle in handles:
             handle.remove()
     if not getattr(visual.transformer, "batch_first", True):
-        seen = {name: array.transpose(0, 1) for name, array in seen.items()}
+        captured = {name: array.transpose(0, 1) for name, array in captured.items()}
     pooled: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return torch.stack([seen[f"layer {block}"] for block in blocks], dim=1), seen["penultimate"][:, 0], pooled
+    return torch.stack([captured[f"layer {block}"] for block in blocks], dim=1), captured["penultimate"][:, 0], pooled

@@ -144,11 +144,11 @@ class Adam:
         self._step += 1
         beta1, beta2 = self._betas
         for name, gradient in gradients.items():
-            slope = gradient[rows]
+            part = gradient[rows]
             if name not in self._first:
                 self._first[name], self._second[name] = _zeros(gradient), _zeros(gradient)
-            first = beta1 * self._first[name][rows] + (1 - beta1) * slope
-            second = beta2 * self._second[name][rows] + (1 - beta2) * slope**2
+            first = beta1 * self._first[name][rows] + (1 - beta1) * part
+            second = beta2 * self._second[name][rows] + (1 - beta2) * part**2
             self._first[name][rows], self._second[name][rows] = first, second
             scale = (second / (1 - beta2**self._step)) ** 0.5 + self._eps
             params[name][rows] = params[name][rows] - rate * (first / (1 - beta1**self._step)) / scale

@@ -70,7 +70,7 @@ def card(trial: Trial) -> str:
     attributes = " ".join(f'data-{escape(key)}="{escape(value)}"' for key, value in data.items())
     pictures = "".join(_picture(trial, kind) for kind in PICTURE_FOLDERS if kind in trial.pictures)
     tags = [] if fall is None else [_loss_tag(fall)]
-    tags += ["refinement broke off"] if trial.failed else []
+    tags += ["refinement diverged"] if trial.failed else []
     tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
     named = "" if trial.name is None else f' <span class="tag">{escape(trial.name)}</span>'
     said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"

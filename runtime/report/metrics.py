@@ -126,9 +126,7 @@ def _kind(name: str, sign: int) -> str:
 def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *, simulated: bool) -> str:
     metrics = _entries(summary)
     words = [_count(summary), _directions(metrics)]
-    words.append(
-        "The difference is stage 2 minus stage 1, trial by trial; intervals are a bootstrap's that draws pictures."
-    )
+    words.append("The difference is stage 2 minus stage 1, trial by trial; intervals are bootstrapped over pictures.")
     words += [f"{FLOOR}: {FLOOR_MEANING}."] if FLOOR in columns else []
     words += [f"{WORTH}: {WORTH_MEANING}."] if WORTH in columns else []
     words += [f"{CONTROL_WORDS[name][0]}: {CONTROL_WORDS[name][1]}." for name in controls]

@@ -26,7 +26,7 @@ CONTROL_WORDS = {
 }
 WORTH = "Decoded − shuffled"
 WORTH_MEANING = (
-    "what the trial's own decoded features are worth: stage 2 with them, minus stage 2 with those of another picture"
+    "the gain from the trial's own decoded features: stage 2 with them, minus stage 2 with those of another picture"
 )
 FLOOR = "Stage 1 floor"
 FLOOR_MEANING = "the stage 1 picture of a trial that showed something else, compared with this trial's stimulus"
@@ -38,9 +38,9 @@ NO_CLAIM = (
 TOO_FEW = "No claim about stage 2 is made here: there are too few pictures for intervals."
 # To be said wherever numbers of a simulated subject are.
 SIMULATED = (
-    "The early visual areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches. A "
-    "real brain does not grant that: the numbers show that the method does what it should, not how well it works in a "
-    "scanner."
+    "The early visual areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches, "
+    "which favours stage 2. The numbers show that the method works as designed, not how well it would work on "
+    "recordings of a real brain."
 )
 
 _STAGES = (
@@ -51,7 +51,7 @@ _STAGES = (
 )
 _SIMULATED_PERSON = (
     "The person here is simulated, so that anyone can run this without a scanner: responses are computed from the "
-    "pictures and then buried in noise. The decoders see only the noisy responses."
+    "pictures, and noise is added to them. The decoders see only the noisy responses."
 )
 
 

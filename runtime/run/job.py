@@ -36,7 +36,7 @@ from .identity import check_run_folder, check_same_run, claim_folder, earlier_co
 from .measure import Measured, measure_run, open_extractors
 from .places import check_places, places_of_models
 from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request, phases
-from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from .responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 from .summary import write_summary
 from .ticker import Ticker
 
@@ -57,7 +57,7 @@ class Job:
     trial_ids
         A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
-        A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
+        A folder of the stimuli, named by the trials' ids or in their order; None takes the data folder's
         own, if any.
     stimuli_root
         The folder that holds the pictures of a data folder that only names them; None takes the one that it states.
@@ -104,7 +104,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     job
         What to do.
     stream
-        Where progress and skipped trials are told.
+        Where progress and skipped trials are reported.
 
     Returns
     -------
@@ -177,10 +177,10 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
-    given, told = _given(job, decoder)
+    given, cautions = _given(job, decoder)
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
-    responses, warnings = screened.responses, (*told, *screened.warnings)
+    responses, warnings = screened.responses, (*cautions, *screened.warnings)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
     for trial, reason in screened.skipped.items():
@@ -203,13 +203,13 @@ def _prepared(job: Job, stream: TextIO, stack: ExitStack) -> _Work:
     size, on_step = decoder.image_size, _Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
-        return seen([pictures[trial] for trial in trials] if pictures else [], size)
+        return read_stimuli([pictures[trial] for trial in trials] if pictures else [], size)
 
     reconstructor = Reconstructor(
         backend,
         trials,
         job.settings,
-        seen=None if pictures is None else look,
+        stimuli=None if pictures is None else look,
         on_step=on_step,
     )
     batch_size = _batch_size(job, backend)
@@ -311,9 +311,9 @@ def _hash_pictures(pictures: Sequence[Picture]) -> str:
 
 
 def _write_stimuli(out: Path, pictures: Sequence[Picture], good: Sequence[int], size: int) -> None:
-    """Write what was seen at the pictures' size, where it is not there already."""
+    """Write the stimuli at the pictures' size, where it is not there already."""
     for trial in good:
-        path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(seen([pictures[trial]], size)[0])
+        path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(read_stimuli([pictures[trial]], size)[0])
         if not path.exists() or path.read_bytes() != data:
             write_bytes(path, data)
 
@@ -419,7 +419,7 @@ def _measured(
     measured = Measured()
     if extractors:
         ids = work.given.stimulus_ids
-        with Phases(stream=stream) as told:
+        with Phases(stream=stream) as phases:
             measured = measure_run(
                 job.out,
                 work.good,
@@ -427,7 +427,7 @@ def _measured(
                 stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
                 trial_ids=given.trial_ids,
                 seed=job.settings.refine.seed,
-                on_progress=partial(told, "measuring pictures"),
+                on_progress=partial(phases, "measuring pictures"),
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes)

@@ -186,7 +186,7 @@ def test_opening_loads_no_library(folder: Path) -> None:
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="absent is not a folder: give the folder that md-export bundle wrote"):
         Bundle.open(tmp_path / "absent")
-    with pytest.raises(FileError, match=r"is no bundle \(it has no manifest.json\): give the folder"):
+    with pytest.raises(FileError, match=r"is not a bundle \(it has no manifest.json\): give the folder"):
         Bundle.open(tmp_path)
     (tmp_path / "checkpoint.json").write_text("{}")
     with pytest.raises(FileError, match="it is a checkpoint, make a bundle of it with md-export bundle"):

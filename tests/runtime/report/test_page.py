@@ -215,7 +215,7 @@ def test_a_small_difference_keeps_its_sign(full_run: Path) -> None:
 
 
 def test_a_simulated_subject_is_told_beside_its_numbers(full_run: Path) -> None:
-    said = "areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches"
+    said = "areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches"
     assert words_of(full_run).count(said) == 2  # in the opening and at the table
     settings = json.loads((full_run / "settings.json").read_text())
     settings["data"]["simulated"] = False
@@ -238,7 +238,7 @@ def test_the_words_are_the_fields(full_run: Path) -> None:
 
 def test_a_broken_refinement_is_marked_and_a_missing_metric_explained(full_run: Path) -> None:
     page = page_of(full_run)
-    assert [text for text in page.text if "broke off" in text] == ["loss −10 % · refinement broke off"]
+    assert [text for text in page.text if "diverged" in text] == ["loss −10 % · refinement diverged"]
     assert "concept_top1 was left out: no captions." in page.text
 
 

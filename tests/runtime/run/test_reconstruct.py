@@ -24,7 +24,7 @@ from minddiffuser.runtime.run.reconstruct import Reconstructor, ReconstructSetti
 SHORT = Sampling(n_noise=3, n_reverse=4)
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
 RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
-SEEN = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+STIMULI = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def on_torch(checkpoint: Checkpoint, models: Models, **options: Any) -> TorchBac
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
     settings = ReconstructSettings(**{"refine": REFINE, "sampling": SHORT, **choices})
     trials = Trials(responses=responses, good=[0, 1, 3])
-    return Reconstructor(on_torch(checkpoint, models), trials, settings, seen=lambda trials: SEEN[list(trials)])
+    return Reconstructor(on_torch(checkpoint, models), trials, settings, stimuli=lambda trials: STIMULI[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
@@ -72,7 +72,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
         on_torch(checkpoint, models),
         Trials(responses=RESPONSES, good=[0, 1, 3]),
         settings,
-        seen=lambda trials: SEEN[list(trials)],
+        stimuli=lambda trials: STIMULI[list(trials)],
         on_step=lambda *step: told.append(step),
     )
     result = run((0, 1), RESPONSES[:2])

@@ -12,7 +12,7 @@ from small_data import write_small_data
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.run.responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from minddiffuser.runtime.run.responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -40,7 +40,7 @@ def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
     assert (given.subject, given.simulated) == ("someone", True)
     assert given.captions == (("thing 1",), ("thing 0",), ("thing 1",))
     assert given.pictures is not None
-    pictures = seen(given.pictures, 4)
+    pictures = read_stimuli(given.pictures, 4)
     assert pictures.shape == (3, 4, 4, 3)
     assert pictures[:, 0, 0, 0].tolist() == [40, 0, 40]
 
