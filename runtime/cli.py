@@ -122,8 +122,8 @@ def _add_run(commands: Any) -> None:
         "--controls",
         choices=tuple(CONTROLS),
         default="none",
-        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target (default: "
-        "%(default)s)",
+        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
+        "(default: %(default)s)",
     )
     _add_refinement(run)
     _add_engines(run)
@@ -156,8 +156,8 @@ def _add_engines(run: Any) -> None:
     engines.add_argument(
         "--trust-plans",
         action="store_true",
-        help="run a bundle's TensorRT plans even if they were neither built here nor trusted (md-export trust): plans are "
-        "native code; needs an explicit --backend",
+        help="run a bundle's TensorRT plans even if they were neither built here nor trusted (md-export trust): plans "
+        "are native code; needs an explicit --backend",
     )
     engines.add_argument(
         "--memory",

@@ -98,8 +98,8 @@ def _warn(shown: Path) -> None:
 def _cannot_lock(file: Path, shown: Path, error: OSError) -> FileError:
     if file.exists():
         return FileError(
-            f"{shown} cannot be locked ({error.strerror or error}): check that you may write {file}, and that the drive "
-            "is there, or choose another folder"
+            f"{shown} cannot be locked ({error.strerror or error}): check that you may write {file}, and that the "
+            "drive is there, or choose another folder"
         )
     return FileError(f"the folder {shown} cannot be written ({error.strerror or error}): choose another one")
 

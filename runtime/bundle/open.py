@@ -285,8 +285,8 @@ def _plain_size(folder: Path, name: str) -> int:
             raise FileError(_cannot_read(path, error)) from error
         if _is_link(state):
             raise FileError(
-                f"{path} is a link, and a bundle holds plain files only: copy it with the files that its links point to (cp "
-                "-rL BUNDLE COPY) and give the copy"
+                f"{path} is a link, and a bundle holds plain files only: copy it with the files that its links point to "
+                "(cp -rL BUNDLE COPY) and give the copy"
             )
     if not stat.S_ISREG(state.st_mode):
         raise FileError(f"{path} is not a plain file: {ADVICE}")

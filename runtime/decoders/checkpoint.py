@@ -196,8 +196,8 @@ class Checkpoint:
         """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
         if preset != self.preset:
             raise InputError(
-                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, but "
-                f"{preset!r} was requested: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
+                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, but {preset!r} "
+                f"was requested: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
             )
 
 

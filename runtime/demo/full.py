@@ -204,8 +204,8 @@ def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
             write_json(path, content)
         elif read_json(path, "the kept subject's description") != content:
             raise FileError(
-                f"{kept} keeps the subject of another release or with other settings: give another --subject, or delete "
-                "that folder"
+                f"{kept} keeps the subject of another release or with other settings: give another --subject, or "
+                "delete that folder"
             )
         yield
 

@@ -147,7 +147,7 @@ def unknown_precision(args: list[str], tmp: Path) -> None:
     args += ["--precision", "fp8"]
 
 
-@mistake("in fp32, asked for fp16")
+@mistake("in fp32, but fp16 was requested")
 def precision_that_is_not_there(args: list[str], tmp: Path) -> None:
     args += ["--precision", "fp16"]
 
@@ -162,7 +162,7 @@ def provider_that_the_build_has_not(args: list[str], tmp: Path) -> None:
     args += ["--backend", "ort-cuda"]
 
 
-@mistake("--trust-plans runs code that the bundle brings, and goes with a backend asked for by name")
+@mistake("--trust-plans runs code that the bundle brings, and needs an explicit backend")
 def trust_without_a_backend(args: list[str], tmp: Path) -> None:
     args += ["--trust-plans"]
 

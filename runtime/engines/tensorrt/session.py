@@ -12,7 +12,9 @@ Shape = tuple[int, ...]
 
 
 class Session:
-    """The shapes and addresses last set in one context. A CUDA graph needs a context of its own: it breaks when another shape is set.
+    """The shapes and addresses last set in one context.
+
+    A CUDA graph needs a context of its own: it breaks when another shape is set.
 
     Parameters
     ----------

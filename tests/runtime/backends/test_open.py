@@ -93,7 +93,7 @@ def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
     assert backend.computing == {"backend": "ort", "device": "cpu", "dtype": "fp32", "threads": 1}
     assert "onnxruntime" in backend.libraries
     assert "torch" not in backend.libraries
-    assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
+    assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that runs here; ")
     assert (backend.classifier, backend.largest_batch, backend.embeds) == (None, None, True)
 
 
@@ -117,7 +117,7 @@ def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: 
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
     backend = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
-    assert backend.chosen.endswith("(asked for)")
+    assert backend.chosen.endswith("(as requested)")
     assert backend.computing["threads"] == 1
     (settings,) = seen
     assert (settings.backend, settings.precision, settings.memory, settings.threads) == ("ort", "fp32", "low", 1)
@@ -188,7 +188,7 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
     "pytorch with memory": ({"backend": "pytorch", "memory": "low"}, "--memory choose"),
     "pytorch with gpu memory": ({"backend": "pytorch", "gpu_memory_mib": 512}, "--gpu-memory choose"),
     "pytorch with cache": ({"backend": "pytorch", "engine_cache": "cache"}, "--engine-cache choose"),
-    "precision": ({"precision": "fp16"}, "in fp32, asked for fp16: choose one of these"),
+    "precision": ({"precision": "fp16"}, "in fp32, but fp16 was requested: choose one of these"),
     "backend": ({"backend": "tensorrt"}, "holds engines for onnx, the backend 'tensorrt' needs tensorrt: md-export"),
     "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
     "unknown memory": ({"memory": "none"}, "memory 'none' is unknown"),

@@ -202,7 +202,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b'{"a": -Infinity}', "it holds -Infinity"),
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "limit"),
-        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the name 'b' stands twice"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the name 'b' occurs twice"),
         (b'{"a": "\xff"}', "utf-8"),
         ('{"a": 1}'.encode("utf-16"), "utf-8"),
         (b'\xef\xbb\xbf{"a": 1}', "BOM"),
@@ -609,11 +609,11 @@ def test_every_bit_of_a_seal_counts(folder: Path) -> None:
     path.write_text(json.dumps(sealed(sealed({**plain, "lineage": {1: (2.5, "é")}})), indent=4))
     assert Bundle.open(folder).manifest["lineage"] == {"1": [2.5, "é"]}
     path.write_text(path.read_text().replace("2.5", "2.50001"))
-    with pytest.raises(FileError, match="its seal does not fit"):
+    with pytest.raises(FileError, match="its seal does not match"):
         Bundle.open(folder)
     for seal in (None, [], "0" * 64):
         path.write_text(json.dumps({**plain, "seal": seal}))
-        with pytest.raises(FileError, match="its seal does not fit"):
+        with pytest.raises(FileError, match="its seal does not match"):
             Bundle.open(folder)
 
 

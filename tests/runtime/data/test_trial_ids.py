@@ -45,7 +45,7 @@ def test_a_list_of_ids_is_lines_or_json(tmp_path: Path, name: str, content: byte
     [
         ("i.txt", b"a\nb\n", "has 2 trial ids and there are 3 trials"),
         ("i.txt", b"", "has 0 trial ids"),
-        ("i.txt", b"a\nb\na\n", "'a' .* stands at trials 0 and 2"),
+        ("i.txt", b"a\nb\na\n", "'a' .* occurs at trials 0 and 2"),
         ("i.txt", b"a\n\nb\n", "trial 1 in .* is ''"),
         ("i.txt", b"a\n b\nc", "trial 1 in .* is ' b'"),
         ("i.txt", b"a\n\x1b[2J\nc", "printable"),
@@ -76,7 +76,7 @@ def test_a_missing_list_or_a_folder_is_one_sentence(tmp_path: Path) -> None:
     [
         ({"train": ["a"]}, "'test' of .* are None"),
         ({"test": ["a"]}, "has 1 trial ids"),
-        ({"test": ["a", "a"]}, "stands at trials 0 and 1"),
+        ({"test": ["a", "a"]}, "occurs at trials 0 and 1"),
         (["a", "b"], "expected a JSON object"),
     ],
 )

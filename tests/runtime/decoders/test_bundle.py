@@ -134,7 +134,7 @@ def test_other_subjects_models_and_layers_are_refused(decoder: BundleDecoder) ->
         decoder.require_subject("else")
     with pytest.raises(InputError, match="exported for other models .*hash 000000000000"):
         decoder.require_models("0" * 64, "other")
-    with pytest.raises(InputError, match="layer preset 'reference', asked for 'paper'"):
+    with pytest.raises(InputError, match="layer preset 'reference', but 'paper' was requested"):
         decoder.require_preset("paper")
 
 
@@ -157,7 +157,7 @@ def test_responses_of_another_scale_are_refused_as_by_a_command(decoder: BundleD
             of.decode(300 * ROWS)
         with pytest.raises(InputError, match="not on the scale of the training responses"):
             of.decode_start(1e-4 * ROWS)
-        with pytest.warns(UserWarning, match="hardly on the scale") as told:
+        with pytest.warns(UserWarning, match="barely on the scale") as told:
             warned = of.decode(ROWS + 6)
         assert told[0].filename == __file__
         np.testing.assert_array_equal(warned.latent, of.decode(ROWS + 6, screened=True).latent)

@@ -303,6 +303,6 @@ def test_other_models_subjects_and_presets_are_refused(checkpoint: Checkpoint) -
     with pytest.raises(InputError, match="fitted on subject 'S1', the responses are of 'S2'"):
         checkpoint.require_subject("S2")
     with pytest.raises(
-        InputError, match="asked for 'paper': load models with preset='reference'.* md-train fit --layers paper"
+        InputError, match="'paper' was requested: load models with preset='reference'.* md-train fit --layers paper"
     ):
         checkpoint.require_preset("paper")

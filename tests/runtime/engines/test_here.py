@@ -212,7 +212,7 @@ def test_inspect_tells_what_each_stage_runs_on(
     told = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
     assert told["tensorrt"].startswith("no, the bundle has no structure_gradient")
     assert told["md-reconstruct run --stage 1"].startswith("tensorrt (")
-    assert told["md-reconstruct run"].startswith("ort-cuda (the fastest that is here; tensorrt: the bundle has no")
+    assert told["md-reconstruct run"].startswith("ort-cuda (the fastest that runs here; tensorrt: the bundle has no")
 
 
 @pytest.mark.parametrize(("built", "here", "runs"), [("10.1", "10.1", True), ("10.1", "10.2", False),

@@ -138,7 +138,7 @@ PROVIDERS = ("Tensorrt", "CUDA")
 @pytest.mark.parametrize(
     ("held", "gpu", "there", "chosen", "told"),
     [
-        (EVERY, ADA, {"libraries": TENSORRT, "providers": PROVIDERS}, "tensorrt", ["the fastest that is here"]),
+        (EVERY, ADA, {"libraries": TENSORRT, "providers": PROVIDERS}, "tensorrt", ["the fastest that runs here"]),
         (
             EVERY,
             ADA,
@@ -148,7 +148,7 @@ PROVIDERS = ("Tensorrt", "CUDA")
         ),
         (EVERY, ADA, {"providers": PROVIDERS}, "ort-tensorrt", ["tensorrt-rtx: TensorRT-RTX does not load here"]),
         (EVERY, ADA, {"providers": ["CUDA"]}, "ort-cuda", ["ort-tensorrt: onnxruntime is a build without it"]),
-        (everywhere(), ADA, {"providers": PROVIDERS}, "ort-cuda", ["the fastest that is here"]),
+        (everywhere(), ADA, {"providers": PROVIDERS}, "ort-cuda", ["the fastest that runs here"]),
         (everywhere(), ADA, {}, "ort", ["ort-cuda: onnxruntime is a build without it"]),
         (
             EVERY,
@@ -223,7 +223,7 @@ def test_what_is_asked_for_is_taken_or_refused_but_never_replaced(
 ) -> None:
     machine(providers=PROVIDERS, libraries=TENSORRT | RTX)
     choice = choose(bundle_of(EVERY), backend, lambda: ADA)
-    assert (choice.backend, choice.reason) == (backend, "asked for")
+    assert (choice.backend, choice.reason) == (backend, "as requested")
     target = BACKENDS[backend]
     others: Held = {name: [(t, "fp16") for t in set(BACKENDS.values()) - {target}] for name in NETWORKS}
     with pytest.raises(InputError, match=rf"the backend '{backend}' needs {target}: md-export build bundle --target"):
@@ -280,8 +280,8 @@ def test_precisions(backend: str, precision: str, expected: tuple[str, ...], set
     ("held", "choices", "told"),
     [
         # float32 is there for both, and nobody asked for it.
-        (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, asked for fp16"),
-        (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, asked for bf16"),
+        (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, but fp16 was requested"),
+        (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, but bf16 was requested"),
         (MIXED, {"backend": "ort", "precision": "bf16"}, "ONNX Runtime has no bfloat16 kernels on a CPU"),
         (
             {"vae_decode": [("tensorrt", "fp16")], "denoise": [("onnx", "fp32")]},
@@ -375,7 +375,7 @@ def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) ->
         engine.run({"latent": latent})
     settings = EngineSettings(backend="ort", precision="fp32", threads=1)
     with EngineSet(bundle, settings, graphs=["vae_decode"]) as alone:
-        assert (alone.choice.backend, alone.choice.reason) == ("ort", "asked for")
+        assert (alone.choice.backend, alone.choice.reason) == ("ort", "as requested")
         np.testing.assert_allclose(alone["vae_decode"].run({"latent": latent})["image"], expected, rtol=1e-5)
 
 
