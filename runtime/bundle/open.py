@@ -215,7 +215,7 @@ def _read_manifest(folder: Path) -> bytes:
     if not os.path.lexists(path):
         advice = "give the folder that md-export bundle wrote"
         if (folder / "checkpoint.json").exists():
-            advice = "it is a checkpoint: make a bundle of it with md-export bundle"
+            advice = "it is a checkpoint, make a bundle of it with md-export bundle"
         raise FileError(f"the folder {folder} is not a bundle (it has no {MANIFEST}): {advice}")
     if _plain_size(folder, MANIFEST) > _MANIFEST_LIMIT:
         raise FileError(f"{path} is larger than a manifest can be ({_MANIFEST_LIMIT} bytes): {ADVICE}")
@@ -285,8 +285,8 @@ def _plain_size(folder: Path, name: str) -> int:
             raise FileError(_cannot_read(path, error)) from error
         if _is_link(state):
             raise FileError(
-                f"{path} is a link, and a bundle holds plain files only: copy it with the files that its links point to "
-                "(cp -rL BUNDLE COPY) and give the copy"
+                f"{path} is a link, and a bundle holds plain files only: copy it with the files that its links "
+                "point to (cp -rL BUNDLE COPY) and give the copy"
             )
     if not stat.S_ISREG(state.st_mode):
         raise FileError(f"{path} is not a plain file: {ADVICE}")

@@ -197,7 +197,8 @@ class Checkpoint:
         if preset != self.preset:
             raise InputError(
                 f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, but {preset!r} "
-                f"was requested: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
+                f"was requested: load models with preset={self.preset!r}, or fit one with md-train fit "
+                f"--layers {preset}"
             )
 
 

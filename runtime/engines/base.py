@@ -93,7 +93,7 @@ def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str,
     if feeds.keys() != inputs.keys():
         missing, unknown = sorted(inputs.keys() - feeds.keys()), sorted(feeds.keys() - inputs.keys())
         faults = [f"lacks {', '.join(missing)}"] if missing else []
-        faults += [f"was given {', '.join(unknown)}, which are not its inputs"] if unknown else []
+        faults += [f"does not take {', '.join(unknown)}"] if unknown else []
         raise InputError(f"the engine {name!r} {' and '.join(faults)}: it takes {', '.join(inputs)}")
     free: dict[str, int] = {}
     for key, spec in inputs.items():

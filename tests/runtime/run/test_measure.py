@@ -152,7 +152,7 @@ def test_one_picture_has_neither_floor_nor_identification_and_says_so(tmp_path: 
     found = measured(run, "aaa")
     assert "stage1_floor" not in found.values
     assert list(found.values["stage1"]) == ["pixcorr"]
-    assert found.notes == ("clip_two_way was left out: it needs 2 different pictures or more, there is 1.",)
+    assert found.notes == ("clip_two_way was left out: it needs 2 different pictures or more, not 1.",)
     content = summary_of(run, found, "aaa")
     assert content["metrics"]["pixcorr"]["stage1_floor"] is None
     assert content["metrics"]["pixcorr"]["ci95"] is None
