@@ -40,7 +40,7 @@ def test_the_readme_runs(readme_story: Any) -> None:
 def test_the_readmes_python_runs(
     readme: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = readme.blocks(ROOT / "README.md", "python")
+    code = readme.blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     code = code.replace("reconstruct(steps=10", "reconstruct(threads=1, steps=1")
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,7 @@ def test_free_dimensions_are_found(kind: str, batch: int, tokens: int) -> None:
 WRONG: dict[str, tuple[dict[str, np.ndarray | None], type[InputError], str]] = {
     "missing": ({"left": None, "step": None}, InputError, "lacks left, step: it takes left, right, step"),
     "unknown": ({"more": np.zeros(1, np.float32)}, InputError, "does not take more"),
-    "both": ({"step": None, "more": np.zeros(1)}, InputError, "lacks step and was given more"),
+    "both": ({"step": None, "more": np.zeros(1)}, InputError, "lacks step and does not take more"),
     "dtype": (
         {"left": np.zeros((2, 5, 4))},
         ShapeError,
