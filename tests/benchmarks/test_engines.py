@@ -184,13 +184,13 @@ def test_report_as_table_and_as_json(load: Load) -> None:
     ]
     found = engines.report(args, rows, 1e11, {"diffusers, torch.compile": 12.0})
     assert json.loads(json.dumps(found))["goals"][0]["met"] is True
-    told = engines.text(found)
-    assert "100 GFLOP/s" in told
-    assert sum(" 50% " in line for line in told.splitlines()) == 2
-    assert [line for line in told.splitlines() if line.startswith("met")] == [
+    message = engines.text(found)
+    assert "100 GFLOP/s" in message
+    assert sum(" 50% " in line for line in message.splitlines()) == 2
+    assert [line for line in message.splitlines() if line.startswith("met")] == [
         f"met       2.50 x  {engines.PICTURE}, batch 1: {engines.ENGINES} 2 x faster than {engines.DIFFUSERS}"
     ]
-    assert "NOT EQUAL" not in told
+    assert "NOT EQUAL" not in message
 
 
 def test_a_mistake_is_one_sentence(
@@ -204,7 +204,7 @@ def test_a_mistake_is_one_sentence(
         assert engines.main() == 2
     finally:
         torch.set_num_threads(threads)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert str(tmp_path) in told.err
-    assert len(told.err.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert str(tmp_path) in printed.err
+    assert len(printed.err.splitlines()) == 1

@@ -92,7 +92,7 @@ def test_floor_and_peak(load: Load) -> None:
     assert {name: gpu.nominal_tflops(name) for name in names} == names
 
 
-def test_what_cannot_run_is_told_and_the_rest_runs(load: Load) -> None:
+def test_what_cannot_run_is_reported_and_the_rest_runs(load: Load) -> None:
     gpu = load("gpu")
     called: list[str] = []
 
@@ -189,12 +189,12 @@ def test_goals_take_the_quickest(load: Load) -> None:
 def test_table(load: Load) -> None:
     gpu = load("gpu")
     content = found(load)
-    told = gpu.text(json.loads(json.dumps(content)))
-    assert "NVIDIA H200, torch 2.9, CUDA 13.0" in told
-    assert "989 TFLOP/s (nominal 989, measured with a float16 product of 8192 x 8192: 790)" in told
-    assert "not run: tensorrt-rtx-fp16, batch 1: needs tensorrt_rtx" in told
-    assert sum(" 25%" in line for line in told.splitlines()) == 3
-    assert [line.split()[0] for line in told.splitlines()[-2:]] == ["met", "MISSED"]
+    message = gpu.text(json.loads(json.dumps(content)))
+    assert "NVIDIA H200, torch 2.9, CUDA 13.0" in message
+    assert "989 TFLOP/s (nominal 989, measured with a float16 product of 8192 x 8192: 790)" in message
+    assert "not run: tensorrt-rtx-fp16, batch 1: needs tensorrt_rtx" in message
+    assert sum(" 25%" in line for line in message.splitlines()) == 3
+    assert [line.split()[0] for line in message.splitlines()[-2:]] == ["met", "MISSED"]
 
 
 def test_without_a_gpu_one_sentence(
@@ -204,10 +204,10 @@ def test_without_a_gpu_one_sentence(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--json"])
     assert gpu.main() == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert "needs a CUDA GPU" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert "needs a CUDA GPU" in printed.err
 
 
 def test_a_bare_checkout_is_the_package() -> None:

@@ -125,9 +125,9 @@ def test_batches_are_as_large_as_engines_take(
 MISTAKES: dict[str, tuple[Callable[[list[str], Path], object], str]] = {}
 
 
-def mistake(told: str) -> Callable[[Callable[[list[str], Path], object]], None]:
+def mistake(reason: str) -> Callable[[Callable[[list[str], Path], object]], None]:
     def register(make: Callable[[list[str], Path], object]) -> None:
-        MISTAKES[make.__name__] = (make, told)
+        MISTAKES[make.__name__] = (make, reason)
 
     return register
 
@@ -282,7 +282,7 @@ def a_folder_without_a_manifest(args: list[str], tmp: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, told = MISTAKES[name]
+    make, message = MISTAKES[name]
     make(arguments, tmp_path)
     capsys.readouterr()
     claimed = sorted(tmp_path.rglob("settings.json"))
@@ -291,7 +291,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1, captured.err
     assert lines[0].startswith("md-reconstruct: ")
-    assert told in lines[0]
+    assert message in lines[0]
     assert captured.out == ""
     assert sorted(tmp_path.rglob("settings.json")) == claimed, "a mistake has claimed the run folder"
 

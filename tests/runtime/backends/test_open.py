@@ -173,8 +173,8 @@ REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_OF_A_CHECKPOINT)
 def test_a_bundles_options_are_refused_of_a_checkpoint(opened: Open, small_checkpoint: Path, name: str) -> None:
-    options, told = REFUSED_OF_A_CHECKPOINT[name]
-    with pytest.raises(InputError, match=told):
+    options, message = REFUSED_OF_A_CHECKPOINT[name]
+    with pytest.raises(InputError, match=message):
         opened(small_checkpoint, **options)
 
 
@@ -199,8 +199,8 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_OF_A_BUNDLE)
 def test_options_that_a_bundle_cannot_follow_are_refused(opened: Open, toy_bundle: Path, name: str) -> None:
-    options, told = REFUSED_OF_A_BUNDLE[name]
-    with pytest.raises(InputError, match=told) as caught:
+    options, message = REFUSED_OF_A_BUNDLE[name]
+    with pytest.raises(InputError, match=message) as caught:
         opened(toy_bundle, **options)
     assert "\n" not in str(caught.value)
 
@@ -300,8 +300,8 @@ def test_the_gpu_of_a_device_with_a_number_is_that_one(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cuda_gpu, "gpu_of_cuda_python", probe)
     monkeypatch.setattr(cuda_gpu, "gpu_of_torch", probe)
-    told = {device: cuda_gpu.name_of_gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
-    assert told == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
+    message = {device: cuda_gpu.name_of_gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
+    assert message == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
 
 
 def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "reason"),
     [
         ({"threads": 0}, "threads is 0"),
         ({"threads": -1}, "threads is -1"),
@@ -321,6 +321,6 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
         ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         Options(**choice)

@@ -158,8 +158,8 @@ def test_require(folder: Path) -> None:
     bundle = Bundle.open(folder)
     bundle.require()
     bundle.require("denoise", "decode_context")
-    told = "lacks the graphs vae_decode, clip_structure: .*--graphs decode_context denoise vae_decode clip_structure"
-    with pytest.raises(FileError, match=told):
+    message = "lacks the graphs vae_decode, clip_structure: .*--graphs decode_context denoise vae_decode clip_structure"
+    with pytest.raises(FileError, match=message):
         bundle.require("vae_decode", "denoise", "clip_structure")
     with pytest.raises(FileError, match="holds no engines/other.bin"):
         bundle.path("engines/other.bin")
@@ -194,7 +194,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"", "Expecting value"),
         (b"[1, 2]", "not an object"),
@@ -217,9 +217,9 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b'{"format": "minddiffuser-bundle", "version": 3}', "newer release .*upgrade"),
     ],
 )
-def test_manifests_that_cannot_be_read(data: bytes, told: str, folder: Path) -> None:
+def test_manifests_that_cannot_be_read(data: bytes, reason: str, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(data)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=reason):
         Bundle.open(folder)
 
 
@@ -300,9 +300,9 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
 def test_bad_fields(name: str, folder: Path) -> None:
-    change, told = BAD_FIELDS[name]
+    change, reason = BAD_FIELDS[name]
     edit(folder, change)
-    with pytest.raises(FileError, match=told) as caught:
+    with pytest.raises(FileError, match=reason) as caught:
         Bundle.open(folder)
     message = str(caught.value)
     assert message.endswith("export it again, or ask for a whole copy")
@@ -511,11 +511,11 @@ BAD_ARRAYS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray | None], str]
 
 @pytest.mark.parametrize("case", BAD_ARRAYS)
 def test_bad_arrays(case: str, folder: Path) -> None:
-    name, change, told = BAD_ARRAYS[case]
+    name, change, message = BAD_ARRAYS[case]
     save_file(_changed(name, change), folder / "arrays.safetensors")
     relist(folder, "arrays.safetensors")
     bundle = Bundle.open(folder)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=message):
         _ = bundle.arrays
 
 

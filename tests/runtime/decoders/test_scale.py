@@ -19,7 +19,7 @@ def subject(kind: str) -> tuple[TrainingStatistics, np.ndarray]:
     return TrainingStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32)), test.astype(np.float32)
 
 
-def told(kind: str, change: str) -> tuple[str, str]:
+def message(kind: str, change: str) -> tuple[str, str]:
     """("nothing", "warned" or "refused", and the sentence) of a change."""
     statistics, test = subject(kind)
     changed = {
@@ -68,7 +68,7 @@ def told(kind: str, change: str) -> tuple[str, str]:
     ],
 )
 def test_what_is_said_of_other_units(kind: str, change: str, outcome: str, cause: str) -> None:
-    found, sentence = told(kind, change)
+    found, sentence = message(kind, change)
     assert found == outcome, sentence
     assert cause in sentence
     if outcome != "nothing":

@@ -78,9 +78,9 @@ WRONG: dict[str, tuple[dict[str, np.ndarray | None], type[InputError], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_refused(kind: str, name: str) -> None:
-    changes, error, told = WRONG[name]
+    changes, error, message = WRONG[name]
     feeds = KINDS[kind]({key: array for key, array in (fitting() | changes).items() if array is not None})
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         check_feeds("sum", INPUTS, feeds)
     assert type(caught.value) is error
 

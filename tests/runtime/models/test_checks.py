@@ -1,4 +1,4 @@
-"""Fields of the VAE's, the UNet's and the text encoder's configs: refused by name, or told in one line."""
+"""Fields of the VAE's, the UNet's and the text encoder's configs: refused by name, or reported in one line."""
 
 from __future__ import annotations
 

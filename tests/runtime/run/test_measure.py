@@ -225,16 +225,16 @@ class Counting:
 
 def test_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, counting = write_run(tmp_path), Counting(monkeypatch)
-    told: list[tuple[int, int]] = []
-    first = measured(run, function=counting.embed, on_progress=lambda *step: told.append(step))
+    reports: list[tuple[int, int]] = []
+    first = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
     assert counting.since() == (48, 42)  # 3 kinds and the floor; 36 pictures and 6 different stimuli
-    assert told[0] == (0, 90)
-    assert told[-1] == (90, 90)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
-    told.clear()
-    again = measured(run, function=counting.embed, on_progress=lambda *step: told.append(step))
+    assert reports[0] == (0, 90)
+    assert reports[-1] == (90, 90)
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+    reports.clear()
+    again = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
     assert counting.since() == (0, 0)
-    assert told == []
+    assert reports == []
     for kind, values in first.values.items():
         for name, row in values.items():
             np.testing.assert_array_equal(again.values[kind][name], row)
@@ -381,6 +381,6 @@ def test_what_is_missing_is_said_by_metric() -> None:
     assert "classifier" in notes[1]
 
 
-def test_a_simulated_subject_is_told(tmp_path: Path) -> None:
+def test_a_simulated_subject_is_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     assert summary_of(run, measured(run), simulated=True)["simulated"] is True
