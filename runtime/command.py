@@ -65,7 +65,7 @@ def guarded(
 
 
 def _explained(error: BaseException, *, interrupted: str, out_of_memory: str) -> tuple[str | None, int]:
-    """One line and the exit code for what a person can fix; no line for a fault of the program."""
+    """One line and the exit code for what the user can fix; no line for a fault of the program."""
     if isinstance(error, MindDiffuserError):
         return str(error), USERS_MISTAKE
     if isinstance(error, KeyboardInterrupt):

@@ -29,7 +29,7 @@ _OTHER_PICTURES = frozenset(
 
 
 def read_image(path: Path | str) -> ImageU8:
-    """Read a picture as a person sees it: turned by its EXIF tag, transparency over white, three channels.
+    """Read a picture as viewers show it: turned by its EXIF tag, transparency over white, three channels.
 
     Parameters
     ----------

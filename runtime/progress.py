@@ -156,7 +156,7 @@ class Phases:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: "8 s", "3 min 05 s", "2 h 07 min"."""
+    """Seconds in words: "8 s", "3 min 05 s", "2 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -151,7 +151,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class _Field:
-    """A value and where it stands: for error messages."""
+    """A value and its place in the manifest, for error messages."""
 
     path: Path
     name: str

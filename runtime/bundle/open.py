@@ -1,13 +1,13 @@
 """A bundle folder: verified engines and arrays with a manifest, as md-export writes it and both stages run from it.
 
 manifest.json        what it was made of and for, every file's SHA-256 and size, graphs and their engines
-arrays.safetensors   the constants of decoding, sampling and scoring; see :attr:`Bundle.arrays`
+arrays.safetensors   the constants of decoding, sampling and metrics; see :attr:`Bundle.arrays`
 parity.safetensors   inputs and outputs by which the engines can be verified again
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
-A bundle may come from a stranger: nothing in it is parsed before paths, sizes, hashes and types are checked, and only
-files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run, which
-are code for the machine, is not decided here: see :mod:`..engines.trust`.
+A bundle may come from an untrusted source: nothing in it is parsed before paths, sizes, hashes and types are checked,
+and only files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run,
+which are code for the machine, is not decided here: see :mod:`..engines.trust`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands a person would type.
+"""The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands that a user would type.
 
 What does not depend on the pictures to reconstruct (the simulated subject, its decoders and their bundle) is kept in
-one place and used by every demonstration: a second one, of a person's own drawings, neither fits nor exports again.
+one place and used by every demonstration: a second one, of the user's own drawings, neither fits nor exports again.
 """
 
 from __future__ import annotations

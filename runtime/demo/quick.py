@@ -2,7 +2,7 @@
 
 What ships is a simulated subject's test trials and the bundle of its decoders and networks (demo_files/, made by
 export/demo_files.py), so that nothing is fitted, exported or downloaded here. Stage 1 comes first, with a report of its
-own after seconds; then both stages. A person's own pictures can be shown to the same subject, which takes PyTorch to
+own after seconds; then both stages. The user's own pictures can be shown to the same subject, which takes PyTorch to
 simulate and nothing to fit.
 """
 

@@ -1,4 +1,4 @@
-"""What both demonstrations are made of: commands that a person would type, each run once, and what they took."""
+"""What both demonstrations are made of: commands that a user would type, each run once, and the time they took."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One command as a person would type it, and the file that is there once it has ended well.
+    """One command as a user would type it, and the file that exists once it has succeeded.
 
     A run (`is_run`) knows by itself what is left to do and is given again, and may end with some trials left out.
     """
@@ -43,12 +43,12 @@ class Step:
 
 
 class Ended(Exception):
-    """A command that did not end well, with the code that the demonstration ends with."""
+    """A command that failed, with the exit code of the demonstration."""
 
 
 @dataclass(eq=False)
 class Shell:
-    """Runs steps, says each command before it runs, and keeps what it took.
+    """Runs steps, prints each command before it runs, and keeps its duration.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     @property
     def description(self) -> str:
-        """Backend, provider and precision in a few words, for people."""
+        """Backend, provider and precision in a few words, for display."""
         ...
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:

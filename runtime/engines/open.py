@@ -1,4 +1,4 @@
-"""Which engine runs a graph: chosen by what the bundle holds and the machine has, said, and never another."""
+"""The choice of the engine that runs a graph, by what the bundle holds and the machine has; the choice is reported."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def choose_backend(
 
 
 def _reasons(refused: Mapping[str, str]) -> list[str]:
-    """Why backends were not taken; that a bundle holds nothing for most of them is no news."""
+    """Why backends were not taken, except those for which the bundle holds no engine."""
     return [f"{name}: {refused[name]}" for name in BACKENDS if refused.get(name, ABSENT) != ABSENT]
 
 
@@ -182,7 +182,7 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
 
 
 class EngineSet:
-    """The engines of a bundle, opened when first asked for, on one device with shared threads and scratch memory.
+    """The engines of a bundle, opened at their first use, on one device with shared threads and scratch memory.
 
     Parameters
     ----------

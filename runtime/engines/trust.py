@@ -1,8 +1,8 @@
-"""Which native code of a bundle may run: what was built here or its user trusts, never by a bundle's own word.
+"""Which native code of a bundle may run: what was built here or what the user trusts, whatever the bundle claims.
 
 A TensorRT plan, and what ONNX Runtime's TensorRT provider caches, is code for the machine. Whoever made a bundle wrote
-its manifest too, so a hash in there says nothing about whom the code comes from. The list of trusted plans is a file of
-the user's, filled by ``md-export build`` and ``md-export trust``.
+its manifest too, so a hash in there says nothing about where the code comes from. The list of trusted plans is a file
+of the user's, filled by ``md-export build`` and ``md-export trust``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_trusted(file: Path) -> dict[str, str]:
 
 
 def trust_plans(file: Path | None, plans: Mapping[str, str]) -> int:
-    """Add to the list; another process that is adding to it is waited for.
+    """Add to the list, waiting for another process that is adding to it.
 
     Parameters
     ----------

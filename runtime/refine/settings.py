@@ -1,4 +1,4 @@
-"""What a refinement does: one frozen set of choices, and the published ones by name."""
+"""Settings of a refinement as one frozen dataclass, and the published ones by name."""
 
 from __future__ import annotations
 

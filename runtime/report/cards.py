@@ -12,7 +12,7 @@ import numpy as np
 from ..images import fit_square, png_bytes, read_image
 from . import charts
 from .contents import PICTURE_FOLDERS, Trial, number_or_none
-from .words import PICTURE_ALTS, PICTURE_WORDS, direction, figure, metric_words
+from .words import PICTURE_ALTS, PICTURE_WORDS, direction, metric_words, number_text
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
 EMBEDDED_SIDE = 256
@@ -133,7 +133,8 @@ def _metrics(trial: Trial) -> str:
         # The arrow says which way it went, the word what the colour says, for those who cannot see it.
         word = f'<span class="visually-hidden"> {kind}</span>' if kind != "same" else ""
         items.append(
-            f"<div><dt>{metric_words(name)[0]}</dt><dd>{figure(two)} "
-            f'<span class="{kind}" title="stage 1: {figure(one)}">{arrow} {figure(abs(moved))}{word}</span></dd></div>'
+            f"<div><dt>{metric_words(name)[0]}</dt><dd>{number_text(two)} "
+            f'<span class="{kind}" title="stage 1: {number_text(one)}">{arrow} {number_text(abs(moved))}{word}</span>'
+            "</dd></div>"
         )
     return f"<dl>{''.join(items)}</dl>" if items else ""

@@ -19,10 +19,10 @@ from .words import (
     WORTH,
     WORTH_MEANING,
     direction,
-    figure,
     interval,
     metric_label,
     metric_words,
+    number_text,
 )
 
 Bounds = tuple[float | None, float | None]
@@ -61,9 +61,9 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
         kind, word = "open", " (worse than stage 1)"
     return (
         f'<li class="{kind}"><span class="what">{label} {moves} in stage 2, {ends} shuffled targets{word}</span>'
-        f'<span class="change">{figure(gained, signed=True)}</span>'
+        f'<span class="change">{number_text(gained, signed=True)}</span>'
         f'<span class="range">decoded minus shuffled, 95 % interval {interval(_bounds(worth))}</span>'
-        f'<span class="range">stage 2 minus stage 1 {figure(change, signed=True)}, '
+        f'<span class="range">stage 2 minus stage 1 {number_text(change, signed=True)}, '
         f"95 % interval {interval(_bounds(entry))}</span></li>"
     )
 
@@ -173,10 +173,10 @@ def _row(name: str, entry: Mapping[str, Any], columns: list[str], controls: Mapp
     label, meaning = metric_words(name)
     one, floor, two, change = _numbers(entry, "stage1", "stage1_floor", "stage2", "difference")
     cells = {
-        "Stage 1": (figure(one), ""),
-        FLOOR: (figure(floor), ""),
-        "Stage 2": (figure(two), "strong"),
-        "Difference": (figure(change, signed=True), "strong"),
+        "Stage 1": (number_text(one), ""),
+        FLOOR: (number_text(floor), ""),
+        "Stage 2": (number_text(two), "strong"),
+        "Difference": (number_text(change, signed=True), "strong"),
         "95 % interval": (interval(_bounds(entry)) or "–", ""),
         WORTH: (_with_interval(mapping_or_empty(entry.get("decoded_minus_shuffled"))), "strong"),
     }
@@ -195,7 +195,7 @@ def _row(name: str, entry: Mapping[str, Any], columns: list[str], controls: Mapp
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
     span = interval(_bounds(entry))
-    value = figure(number_or_none(entry.get("difference")), signed=True)
+    value = number_text(number_or_none(entry.get("difference")), signed=True)
     return f"<span>{value}" + (f"<small>{span}</small>" if span else "") + "</span>"
 
 
@@ -211,7 +211,7 @@ def _drawing(name: str, entry: Mapping[str, Any], controls: Mapping[str, Mapping
     if not rows:
         return ""
     label, _ = metric_words(name)
-    spoken = "; ".join(f"{source} {figure(value, signed=True)}" for source, value, _, _ in rows)
+    spoken = "; ".join(f"{source} {number_text(value, signed=True)}" for source, value, _, _ in rows)
     drawing = charts.intervals(rows, f"Change in {metric_label(name)}, stage 2 minus stage 1: {spoken}")
     note = "; lower is better" if direction(name) < 0 else ""
     caption = f"<figcaption><strong>{label}</strong>, stage 2 minus stage 1{note}</figcaption>"

@@ -115,7 +115,7 @@ def _facts(contents: RunContents) -> str:
 
 
 def _notes(*parts: Mapping[str, Any]) -> str:
-    """The notes of settings.json, a person's, and of summary.json, about what could not be measured."""
+    """The user's notes in settings.json, and those of summary.json about what could not be measured."""
     lists = [part.get("notes") for part in parts]
     notes = [note for some in lists if isinstance(some, list) for note in some]
     lines = "".join(f"<p>{escape(str(note))}</p>" for note in notes)

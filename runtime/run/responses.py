@@ -1,4 +1,4 @@
-"""What a person gives to be reconstructed: a data folder's test split, or an array file."""
+"""The responses to reconstruct: a data folder's test split, or an array file."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def open_responses(path: Path | str, *, stimuli_root: Path | str | None = None) 
 
 
 def with_trial_ids(responses: Responses, path: Path | str) -> Responses:
-    """The same trials under the ids of a person's list; see :func:`~..data.trial_ids.read_trial_ids`."""
+    """The same trials with ids from a file of the user's; see :func:`~..data.trial_ids.read_trial_ids`."""
     return replace(responses, trial_ids=read_trial_ids(Path(path), len(responses.rows)))
 
 
@@ -178,7 +178,7 @@ def _by_ids(responses: Responses, pictures: Sequence[Path], folder: Path | str) 
 
 
 def _alike(name: str) -> str:
-    """What a name and an id have in common where a person means the same: no capitals, leading zeros and slashes."""
+    """A name or id without the differences that do not matter: capitals, leading zeros, slashes."""
     plain = unicodedata.normalize("NFC", name).casefold().replace("/", "-").replace("_", "-")
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
 

@@ -160,7 +160,7 @@ class OpenPlan:
         )
 
     def _check_trust(self, data: mmap.mmap) -> None:
-        """Refuse bytes that are not the plan's, or that nobody trusts, before the library sees any of them."""
+        """Refuse bytes that are not the plan's, or that are not trusted, before the library reads any of them."""
         given, plan = hashlib.sha256(data).hexdigest(), self.file
         if plan.sha256 is not None and given != plan.sha256:
             raise FileError(

@@ -17,7 +17,7 @@ from minddiffuser.runtime.metrics.base import Metric
 from minddiffuser.runtime.metrics.extractors import Features, Given
 from minddiffuser.runtime.report.page import write_report
 from minddiffuser.runtime.report.text import metrics_table
-from minddiffuser.runtime.report.words import figure
+from minddiffuser.runtime.report.words import number_text
 from minddiffuser.runtime.run import measure
 from minddiffuser.runtime.run.batches import Outcome
 from minddiffuser.runtime.run.measure import KEPT, Measured, measure_run, open_extractors
@@ -326,7 +326,11 @@ def test_a_registered_metric_is_everywhere_without_another_edit(
     assert row["decoded_minus_shuffled"]["ci95"][1] < 0
     assert content["controls"]["shuffled"]["rms"]["difference"] < 0
     (line,) = [line for line in metrics_table(content).splitlines() if line.startswith("RMS <error>")]
-    assert line.split()[2:5] == [figure(row["stage1"]), figure(row["stage2"]), figure(row["difference"], signed=True)]
+    assert line.split()[2:5] == [
+        number_text(row["stage1"]),
+        number_text(row["stage2"]),
+        number_text(row["difference"], signed=True),
+    ]
     page = write_report(run).read_text()
     label = "RMS &lt;error&gt;"
     assert f"{label} falls in stage 2, and ends below shuffled targets (better)" in page
