@@ -27,8 +27,8 @@ example (offline, on the tiny world that comes with the package):
   md-reconstruct run checkpoint data --models tiny --out run --backprop-steps 4
 
 a run that was stopped goes on when the same command is given again.
-exit codes: 0 done, 1 done but some trials were skipped or failed (the report names them), 2 something that you can
-fix, 130 interrupted, 141 the reader of the output went away.
+exit codes: 0 done, 1 done but some trials were skipped or failed (the report names them), 2 an error that you can
+fix, 130 interrupted, 141 the output pipe was closed.
 """
 
 
@@ -99,7 +99,7 @@ def _add_run(commands: Any) -> None:
         "--stimuli-root",
         type=Path,
         metavar="DIR",
-        help="the folder that holds the pictures of a data folder that only names them (default: the one it states)",
+        help="folder of the pictures that a data folder refers to (default: the root that it states)",
     )
     run.add_argument(
         "--trial-ids",
@@ -122,45 +122,53 @@ def _add_run(commands: Any) -> None:
         "--controls",
         choices=tuple(CONTROLS),
         default="none",
-        help="refine again toward other trials' (shuffled) or true (oracle) features (default: %(default)s)",
+        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
+        "(default: %(default)s)",
     )
     _add_refinement(run)
     _add_engines(run)
-    run.add_argument("--batch-size", type=_count, metavar="N", help="trials at a time (default: by picture size)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    run.add_argument("--batch-size", type=_count, metavar="N", help="trials per batch (default: by picture size)")
+    run.add_argument(
+        "--device", default="auto", help="PyTorch's device: auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
     run.add_argument(
         "--dtype",
         default="float32",
         choices=("float32", "bfloat16", "float16"),
-        help="of PyTorch's networks (default: %(default)s)",
+        help="dtype of PyTorch's networks (default: %(default)s)",
     )
-    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: the cores that may be used)")
+    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all usable cores)")
     run.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the report; repeatable")
 
 
 def _add_engines(run: Any) -> None:
     engines = run.add_argument_group("a bundle's engines")
-    engines.add_argument("--backend", choices=("auto", *BACKENDS, "pytorch"), help="what computes (default: auto)")
     engines.add_argument(
-        "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="of the engines (default: auto)"
+        "--backend", choices=("auto", *BACKENDS, "pytorch"), help="engine to use, or pytorch (default: auto)"
     )
-    engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="most GPU memory of each graph (ort-cuda)")
-    engines.add_argument("--engine-cache", type=Path, metavar="DIR", help="where tensorrt-rtx keeps compiled kernels")
+    engines.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="precision of the engines (default: auto)"
+    )
+    engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="limit of GPU memory per graph (ort-cuda)")
+    engines.add_argument(
+        "--engine-cache", type=Path, metavar="DIR", help="folder where tensorrt-rtx keeps compiled kernels"
+    )
     engines.add_argument(
         "--trust-plans",
         action="store_true",
-        help="run a bundle's TensorRT plans though they were neither built here nor trusted (md-export trust): they "
-        "are code for this machine; goes with a --backend by name",
+        help="run a bundle's TensorRT plans even if they were neither built here nor trusted (md-export trust): plans "
+        "are native code; needs an explicit --backend",
     )
     engines.add_argument(
         "--memory",
         choices=("fast", "low"),
-        help="on the CPU, low holds weights once and nothing of a run (default: fast)",
+        help="on the CPU: low keeps a single copy of the weights and frees everything else after each run (default: "
+        "fast)",
     )
 
 
 def _add_refinement(run: Any) -> None:
-    stage2 = run.add_argument_group("stage 2 (what is not given comes from the preset)")
+    stage2 = run.add_argument_group("stage 2 (options that are left out come from the preset)")
     stage2.add_argument(
         "--preset",
         choices=("default", "paper", "reference"),
@@ -168,8 +176,8 @@ def _add_refinement(run: Any) -> None:
         help="settings of stage 2 to start from: this package's, the paper's, or the published code's; the layers come "
         "from the checkpoint (md-train fit --layers) (default: %(default)s)",
     )
-    stage2.add_argument("--steps", type=int, metavar="N", help="iterations")
-    stage2.add_argument("--learning-rate", type=float, metavar="X", help="of Adam")
+    stage2.add_argument("--steps", type=int, metavar="N", help="iterations of stage 2")
+    stage2.add_argument("--learning-rate", type=float, metavar="X", help="learning rate of Adam")
     stage2.add_argument(
         "--backprop-steps", type=_steps, metavar="K", help="gradients through the last K denoising steps, or 'all'"
     )
@@ -181,9 +189,11 @@ def _add_refinement(run: Any) -> None:
         "them, and memory grows with K and the batch (3.4 GB measured for 16 pictures of 64 px, all 35 steps); auto "
         "is off for pictures up to 128 px (default: %(default)s)",
     )
-    stage2.add_argument("--params", choices=tuple(_PARAMS), help="what is optimised")
-    stage2.add_argument("--semantic-weight", type=float, metavar="X", help="lambda of eq. 6")
-    stage2.add_argument("--seed", type=int, metavar="S", help="of the start noise and the controls")
+    stage2.add_argument("--params", choices=tuple(_PARAMS), help="parameters to optimise")
+    stage2.add_argument(
+        "--semantic-weight", type=float, metavar="X", help="weight of the semantic loss (lambda of eq. 6)"
+    )
+    stage2.add_argument("--seed", type=int, metavar="S", help="seed of the start noise and the controls")
 
 
 def _add_demo(commands: Any) -> None:
@@ -206,7 +216,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--full", action="store_true", help="the whole path (needs the extra export)")
     full = demo.add_argument_group("with --full")
     full.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
-    full.add_argument("--seed", type=int, metavar="S", help="of the subject")
+    full.add_argument("--seed", type=int, metavar="S", help="seed of the simulated subject")
     full.add_argument(
         "--subject",
         type=Path,
@@ -221,7 +231,7 @@ def _add_report(commands: Any) -> None:
         commands,
         "report",
         _report,
-        help="write a run's page again",
+        help="write the report of a run again",
         description="Write RUN/report.html from what is in the run folder, finished or not.",
         epilog="example (offline):\n  md-reconstruct report demo/run",
     )

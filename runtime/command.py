@@ -26,9 +26,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **choices: Any) -> None:
         super().__init__(*args, **choices)
         # Nothing is set by default, so that a subcommand does not take back what was given before its name.
-        self.add_argument(
-            DEBUG, action="store_true", default=argparse.SUPPRESS, help="show where in the program an error arose"
-        )
+        self.add_argument(DEBUG, action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -67,7 +65,7 @@ def guarded(
 
 
 def _explained(error: BaseException, *, interrupted: str, out_of_memory: str) -> tuple[str | None, int]:
-    """One line and the exit code for what a person can fix; no line for a fault of the program."""
+    """One line and the exit code for what the user can fix; no line for a fault of the program."""
     if isinstance(error, MindDiffuserError):
         return str(error), USERS_MISTAKE
     if isinstance(error, KeyboardInterrupt):
@@ -81,7 +79,7 @@ def _explained(error: BaseException, *, interrupted: str, out_of_memory: str) ->
 
 
 def _reader_is_gone() -> bool:
-    """Whether it is the standard output that broke: who reads it has seen enough, as `head` does."""
+    """Whether it is the standard output that broke: its reader has ended, as `head` does."""
     if sys.stdout is None or not hasattr(select, "poll"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong through the user's hands: each message says what was given, what was expected, what to do."""
+"""Errors that the user can fix: each message says what was given, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def check_choice(what: str, given: str, allowed: object) -> None:
 
 
 def shown(value: object) -> str:
-    """A value from a stranger in at most 80 printable characters."""
+    """A value from an untrusted file in at most 80 printable characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -117,7 +117,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
-        with open(path, "rb"):  # safetensors tells a missing file, a folder and a forbidden one in one way
+        with open(path, "rb"):  # safetensors gives one error for a missing file, a folder and a forbidden one
             pass
         return load_file(path)
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         ) from error
     except (KeyError, TypeError, AttributeError) as error:  # which one depends on safetensors' version
         raise FileError(
-            f"{what} at {path} holds a number type that numpy has not, such as bfloat16 ({error}): save float32"
+            f"{what} at {path} holds a number type that numpy does not have, such as bfloat16 ({error}): save float32"
         ) from error
 
 

@@ -29,7 +29,7 @@ _OTHER_PICTURES = frozenset(
 
 
 def read_image(path: Path | str) -> ImageU8:
-    """Read a picture as a person sees it: turned by its EXIF tag, transparency over white, three channels.
+    """Read a picture as viewers show it: turned by its EXIF tag, transparency over white, three channels.
 
     Parameters
     ----------
@@ -63,18 +63,16 @@ def read_image(path: Path | str) -> ImageU8:
     except Exception as error:  # the decoders raise a dozen types for damaged files (SyntaxError, struct.error, …)
         raise FileError(
             f"the picture {path} cannot be decoded ({type(error).__name__}: {error}): "
-            "save it again as a whole PNG or JPEG, or take it away"
+            "save it again as a valid PNG or JPEG, or remove it"
         ) from error
 
 
 def _refuse_what_cannot_be_shown(picture: Image, path: Path) -> None:
     n_frames = getattr(picture, "n_frames", 1)
     if n_frames > 1 and picture.format in ("TIFF", "WEBP", "PNG"):
-        raise FileError(f"the picture {path} holds {n_frames} pictures: save the one that is meant as a PNG")
+        raise FileError(f"the picture {path} holds {n_frames} pictures: save the intended one as a PNG")
     if picture.mode == "F":
-        raise FileError(
-            f"the picture {path} has floating-point pixels, and nobody can tell which value is white: save it as a PNG"
-        )
+        raise FileError(f"the picture {path} has floating-point pixels, whose white level is unknown: save it as a PNG")
 
 
 def _rgb(picture: Image) -> Image:
@@ -86,9 +84,9 @@ def _rgb(picture: Image) -> Image:
         return Image.fromarray(np.round(depth.clip(0, 255)).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    seen = picture.convert("RGBA")
-    paper = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-    return Image.alpha_composite(paper, seen).convert("RGB")
+    rgba = picture.convert("RGBA")
+    paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(paper, rgba).convert("RGB")
 
 
 def fit_square(image: ImageU8, size: int) -> ImageU8:

@@ -107,7 +107,7 @@ class Journal:
         return sorted(found, key=lambda record: record.order)
 
     def drop(self) -> None:
-        """Take the records away, and what a kill left of them; a file of somebody else's stays."""
+        """Remove the records, and what a kill left of them; other files stay."""
         for path in [*(self._folder / FOLDER).glob("*.json"), *(self._folder / FOLDER).glob(".*.json.*.draft")]:
             path.unlink(missing_ok=True)
         with suppress(OSError):

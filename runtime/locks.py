@@ -1,4 +1,4 @@
-"""The one way to lock: an operating system's lock on a file that is never taken away.
+"""The one way to lock: an operating system's lock on a file that is never removed.
 
 A killed process loses its lock by itself, so a lock file that lies there means nothing. It stays there, since taking
 it away while another process waits for it would leave two holders of two files with one name.
@@ -84,7 +84,7 @@ def locked(
 
 
 def _open_to_who_may_write(file: Path) -> None:
-    """Let whoever may write the folder open its lock, which stays there: a colleague's umask does not decide that."""
+    """Let everybody who may write the folder open its lock file, whatever umask it was made with."""
     wanted = stat.S_IMODE(file.parent.stat().st_mode) & 0o666 | 0o600
     with suppress(OSError):  # a colleague's own lock file
         if stat.S_IMODE(file.stat().st_mode) != wanted:
@@ -92,14 +92,14 @@ def _open_to_who_may_write(file: Path) -> None:
 
 
 def _warn(shown: Path) -> None:
-    warnings.warn(f"the drive of {shown} has no locks: run one process at a time there", stacklevel=4)
+    warnings.warn(f"the file system of {shown} does not support locks: run one process at a time there", stacklevel=4)
 
 
 def _cannot_lock(file: Path, shown: Path, error: OSError) -> FileError:
     if file.exists():
         return FileError(
-            f"{shown} cannot be locked ({error.strerror or error}): see that you may write {file}, and that the drive "
-            "is there, or choose another folder"
+            f"{shown} cannot be locked ({error.strerror or error}): check that you may write {file}, and that the "
+            "drive is there, or choose another folder"
         )
     return FileError(f"the folder {shown} cannot be written ({error.strerror or error}): choose another one")
 

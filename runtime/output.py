@@ -50,7 +50,7 @@ def is_left(path: Path) -> bool:
 
 
 def contents(folder: Path) -> list[str]:
-    """The names in a folder that belong to somebody, sorted."""
+    """The names in a folder that are the user's, sorted."""
     return sorted(path.name for path in folder.iterdir() if not is_left(path))
 
 

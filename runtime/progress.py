@@ -44,7 +44,7 @@ class Progress:
         clock: Clock = time.monotonic,
     ) -> None:
         if total < 0 or done < 0:
-            raise InputError(f"progress of {done} of {total} asked for: both are counts, give 0 or more")
+            raise InputError(f"progress of {done} of {total} was reported: both are counts, give 0 or more")
         self.total, self.label, self.unit = total, label, unit
         self.done = self._before = done
         stream = sys.stderr if stream is None else stream
@@ -122,7 +122,7 @@ class Progress:
 class Phases:
     """Progress of work with several phases: ``phases(label, done, total)``; a new label begins a new phase.
 
-    A phase's first report tells what was there before it began (0, unless an earlier run has left something).
+    A phase's first report gives what was there before it began (0, unless an earlier run has left something).
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class Phases:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: "8 s", "3 min 05 s", "2 h 07 min"."""
+    """Seconds in words: "8 s", "3 min 05 s", "2 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

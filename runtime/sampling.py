@@ -1,4 +1,4 @@
-"""How a picture is sampled: one frozen set of choices, the paper's by default, for every backend alike."""
+"""Settings of sampling as one frozen dataclass, the paper's by default, for every backend."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _networks(checkpoint: Checkpoint) -> dict[str, tuple[list[Any], dict[str, np
             node("MatMul", ["grey", f"{name}_row"], [f"{name}_flat"]),
             node("Reshape", [f"{name}_flat", f"{name}_shape"], [name]),
         ]
-    slope = [
+    gradient = [
         node("ReduceSum", ["layer_weights", "one"], ["weight"], keepdims=0),
         node("Mul", ["latent", "latent"], ["squared"]),
         node("ReduceMean", ["squared", "axes"], ["mean"], keepdims=0),
@@ -185,7 +185,7 @@ def _networks(checkpoint: Checkpoint) -> dict[str, tuple[list[Any], dict[str, np
         "vae_decode": (paint, painting, {"latent": latent}, {"image": image}),
         "clip_structure": (look, looking, {"image": image}, features),
         "structure_gradient": (
-            [*slope, *paint],
+            [*gradient, *paint],
             {**sloping, **painting},
             {"latent": latent, **target},
             {"loss": ("batch",), "latent_gradient": latent, "image": image},

@@ -74,9 +74,9 @@ class Variant:
     batch_sizes : tuple of int, or None
         Smallest to largest that it runs; None: any.
     parity, builder : dict
-        Figures against PyTorch; what it was built by and for.
+        Errors against PyTorch; what it was built by and for.
     precision_map : list of dict
-        Each exception from `precision`, and the figure that forced it.
+        Each exception from `precision`, and the number that forced it.
     """
 
     graph: str
@@ -185,7 +185,7 @@ def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
         raise FileError(f"the bundle's manifest {path} is not an object of at most {_DEEPEST} levels: {ADVICE}")
     _check_kind(Field(path, "", content, ADVICE))
     if _SEAL in content and content[_SEAL] != _digest(content):
-        raise FileError(f"{path} was changed or damaged (its seal does not fit its content): {ADVICE}")
+        raise FileError(f"{path} was changed or damaged (its seal does not match its content): {ADVICE}")
     return content
 
 
@@ -207,7 +207,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"the name {shown(name)} stands twice in one object")
+            raise ValueError(f"the name {shown(name)} occurs twice in one object")
         content[name] = value
     return content
 
@@ -238,8 +238,8 @@ def _depth_exceeds(content: object, limit: int) -> bool:
 def _check_kind(manifest: Field) -> None:
     given, version = manifest.get("format"), manifest.get("version")
     if given.value != f"minddiffuser-{KIND}":
-        told = "none" if given.value is ABSENT else shown(given.value)
-        raise FileError(f"{manifest.path} is not a MindDiffuser {KIND} (format {told}): check the path")
+        stated = "none" if given.value is ABSENT else shown(given.value)
+        raise FileError(f"{manifest.path} is not a MindDiffuser {KIND} (format {stated}): check the path")
     if version.whole(0) > VERSION:
         raise FileError(
             f"{manifest.path} was written by a newer release ({KIND} version {version.value}, this one reads version "

@@ -59,8 +59,8 @@ def scan_onnx_external(path: Path) -> frozenset[str]:
             f"{path} cannot be read ({error.strerror}): check that it is there, and its permissions"
         ) from error
     except (_DamagedError, ValueError) as error:
-        told = error if isinstance(error, _DamagedError) else "it is empty"  # which is all that mmap refuses
-        raise FileError(f"{path} is no ONNX file, or is damaged ({told}): export it again") from error
+        reason = error if isinstance(error, _DamagedError) else "it is empty"  # which is all that mmap refuses
+        raise FileError(f"{path} is no ONNX file, or is damaged ({reason}): export it again") from error
 
 
 def _locations(data: mmap.mmap, path: Path) -> frozenset[str]:

@@ -1,13 +1,13 @@
 """A bundle folder: verified engines and arrays with a manifest, as md-export writes it and both stages run from it.
 
 manifest.json        what it was made of and for, every file's SHA-256 and size, graphs and their engines
-arrays.safetensors   the constants of decoding, sampling and scoring; see :attr:`Bundle.arrays`
+arrays.safetensors   the constants of decoding, sampling and metrics; see :attr:`Bundle.arrays`
 parity.safetensors   inputs and outputs by which the engines can be verified again
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
-A bundle may come from a stranger: nothing in it is parsed before paths, sizes, hashes and types are checked, and only
-files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run, which
-are code for the machine, is not decided here: see :mod:`..engines.trust`.
+A bundle may come from an untrusted source: nothing in it is parsed before paths, sizes, hashes and types are checked,
+and only files that the manifest lists are ever opened, whatever else lies in the folder. Whether built engines may run,
+which are code for the machine, is not decided here: see :mod:`..engines.trust`.
 """
 
 from __future__ import annotations
@@ -221,10 +221,10 @@ class Bundle:
 def _read_manifest(folder: Path) -> bytes:
     path = folder / MANIFEST
     if not os.path.lexists(path):
-        told = "give the folder that md-export bundle wrote"
+        advice = "give the folder that md-export bundle wrote"
         if (folder / "checkpoint.json").exists():
-            told = "it is a checkpoint, make a bundle of it with md-export bundle"
-        raise FileError(f"the folder {folder} is no bundle (it has no {MANIFEST}): {told}")
+            advice = "it is a checkpoint, make a bundle of it with md-export bundle"
+        raise FileError(f"the folder {folder} is not a bundle (it has no {MANIFEST}): {advice}")
     if _plain_size(folder, MANIFEST) > _MANIFEST_LIMIT:
         raise FileError(f"{path} is larger than a manifest can be ({_MANIFEST_LIMIT} bytes): {ADVICE}")
     try:
@@ -293,8 +293,8 @@ def _plain_size(folder: Path, name: str) -> int:
             raise FileError(_cannot_read(path, error)) from error
         if _is_link(state):
             raise FileError(
-                f"{path} is a link, and a bundle holds plain files only: copy it with what its links lead to (cp -rL "
-                "BUNDLE COPY) and give the copy"
+                f"{path} is a link, and a bundle holds plain files only: copy it with the files that its links "
+                "point to (cp -rL BUNDLE COPY) and give the copy"
             )
     if not stat.S_ISREG(state.st_mode):
         raise FileError(f"{path} is not a plain file: {ADVICE}")

@@ -189,10 +189,10 @@ class DataFolder:
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()
         for source in self._pictures[split]:
-            # A digest per file, not the bytes in a row: else a cut between two files could move unseen.
+            # A digest per file, not the bytes in a row: else a cut between two files could move unnoticed.
             digest.update((sha256_of(source) if isinstance(source, Path) else source.sha256).encode())
         if isinstance(self._pictures[split][0], Reference):
-            digest.update(f"{self.image_size} px".encode())  # what is seen of a picture that lies elsewhere
+            digest.update(f"{self.image_size} px".encode())  # how a picture that lies elsewhere is resized
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
         self._check_same()
         return digest.hexdigest()
@@ -423,7 +423,7 @@ def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
 
 
 def _mark(folder: Path, splits: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
-    """What tells one writing of a data folder, and of the responses that are mapped, from another."""
+    """What identifies one version of a data folder and of its mapped responses."""
     names = ("data.json", STIMULI, VOXELS, *(f"{split}.safetensors" for split in splits))
     return {name: _mark_of(folder / name) for name in names}
 

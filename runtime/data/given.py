@@ -35,7 +35,7 @@ class SplitData:
     stimulus : (n_trials,) whole numbers, which picture each trial showed, counted from 0.
     images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
         one picture at a time, so that large stimuli need not be held together. Or a list of what
-        :func:`~.references.refer` gives: then pictures stay where they lie, of whatever size.
+        :func:`~.references.refer` gives: then pictures stay where they lie, of any size.
     captions : captions per picture, a list of texts or a single text each; empty when there are none (the test split
         only).
     noise_ceiling : of one trial's shape, in [0, 1], or None if unknown: the share of a trial's variance that the
@@ -137,7 +137,7 @@ def _image_size(parts: Mapping[str, Part]) -> int:
     for name in SPLITS:
         if parts[name].references is None:
             return int(_first(parts[name].images, name).shape[0])
-    raise InputError("the pictures stay where they lie, of whatever size: give image_size, the side in px of a square")
+    raise InputError("the pictures stay where they lie, of any size: give image_size, the side in px of a square")
 
 
 def picture(image: Any, image_size: int, name: str) -> NDArray[np.uint8]:

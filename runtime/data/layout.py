@@ -333,9 +333,9 @@ def _channel_difference(fitted: Sequence[Channel], given: Sequence[Channel]) -> 
     expected, found = [channel.name for channel in fitted], [channel.name for channel in given]
     missing = [name for name in expected if name not in set(found)]
     extra = [name for name in found if name not in set(expected)]
-    told = [f"{word} {_names(names)}" for word, names in (("lack", missing), ("also have", extra)) if names]
-    if told:
-        return f"these {' and '.join(told)} (channels)"
+    differences = [f"{word} {_names(names)}" for word, names in (("lack", missing), ("also have", extra)) if names]
+    if differences:
+        return f"these {' and '.join(differences)} (channels)"
     for index, (a, b) in enumerate(zip(fitted, given, strict=True)):
         if a.name != b.name:
             return (
@@ -351,8 +351,8 @@ def _roi_difference(fitted: Rois, given: Rois) -> str | None:
         if name in given and roi != given[name]:
             return f"roi {shown(name)} is {_voxels(roi)} there and {_voxels(given[name])} here"
     missing, extra = [name for name in fitted if name not in given], [name for name in given if name not in fitted]
-    told = [f"{word} {_names(names)}" for word, names in (("lack", missing), ("also have", extra)) if names]
-    return f"these {' and '.join(told)} (rois)" if told else None
+    differences = [f"{word} {_names(names)}" for word, names in (("lack", missing), ("also have", extra)) if names]
+    return f"these {' and '.join(differences)} (rois)" if differences else None
 
 
 def _voxels(roi: Roi) -> str:

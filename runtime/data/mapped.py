@@ -46,7 +46,7 @@ def map_tensors(path: Path, what: str) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with open(path, "rb"):  # safetensors tells a missing file, a folder and a forbidden one in one way
+        with open(path, "rb"):  # safetensors gives one error for a missing file, a folder and a forbidden one
             pass
         with safe_open(path, framework="numpy"):  # checks the header: names, dtypes, places, and that none is missing
             pass
@@ -56,7 +56,7 @@ def map_tensors(path: Path, what: str) -> dict[str, NDArray[Any]]:
         raise FileError(f"{what} is missing: {path} does not exist") from None
     except KeyError as error:
         raise FileError(
-            f"{what} at {path} holds numbers of type {error.args[0]}, which numpy has not: save float32"
+            f"{what} at {path} holds numbers of type {error.args[0]}, which numpy does not have: save float32"
         ) from error
     except OSError as error:
         raise cannot_open(what, path, error) from error

@@ -107,7 +107,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _check_png(path: Path, image_size: int) -> None:
-    # The first 24 and the last 8 bytes tell kind, size and truncation at a thousandth of the cost of decoding.
+    # The first 24 and the last 8 bytes show kind, size and truncation at a thousandth of the cost of decoding.
     try:
         with open(path, "rb") as file:
             head = file.read(24)

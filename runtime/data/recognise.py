@@ -73,7 +73,7 @@ _MAGIC: tuple[tuple[bytes, FileKind], ...] = (
 
 
 def recognise(path: Path) -> FileKind | None:
-    """What a file is, or None where its first bytes tell nothing.
+    """What a file is, or None where its first bytes are not recognised.
 
     Raises
     ------

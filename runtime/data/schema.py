@@ -154,7 +154,7 @@ def check_values(responses: NDArray[np.float32], split: str, source: str, place:
 
 
 def _check_flat(responses: NDArray[np.float32], source: str, place: str) -> None:
-    """A trial of equal values is what a recording that broke off is filled with; a run skips such test trials."""
+    """A trial of equal values is what an interrupted recording is filled with; a run skips such test trials."""
     rows = responses.reshape(len(responses), -1)
     if rows.shape[1] == 1:
         return

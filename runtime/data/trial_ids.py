@@ -80,7 +80,7 @@ def check_trial_ids(ids: object, n_trials: int, where: str) -> tuple[str, ...]:
             )
         if name in first:
             raise FileError(
-                f"the trial id {name!r} in {where} stands at trials {first[name]} and {row}: ids are unique, give "
+                f"the trial id {name!r} in {where} occurs at trials {first[name]} and {row}: ids are unique, give "
                 "repetitions of a picture different ones"
             )
         first[name] = row

@@ -102,6 +102,6 @@ class BundleDecoder:
         """Raise :class:`InputError` unless structure is read from this layer preset."""
         if preset != self.preset:
             raise InputError(
-                f"the bundle {self.folder} is for the layer preset {self.preset!r}, asked for {preset!r}: "
+                f"the bundle {self.folder} is for the layer preset {self.preset!r}, but {preset!r} was requested: "
                 f"load models with preset={self.preset!r}"
             )

@@ -161,7 +161,7 @@ class Checkpoint:
             decoded["context"][:, 0] = self._context_bos
         return decoded
 
-    def scored(self, responses: Array) -> Float32:
+    def z_scores(self, responses: Array) -> Float32:
         """Z-scores (n_trials, *response_shape) by the training statistics; 0 for what did not vary in training.
 
         Raises
@@ -196,8 +196,9 @@ class Checkpoint:
         """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
         if preset != self.preset:
             raise InputError(
-                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, asked for "
-                f"{preset!r}: load models with preset={self.preset!r}, or fit one with md-train fit --layers {preset}"
+                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, but {preset!r} "
+                f"was requested: load models with preset={self.preset!r}, or fit one with md-train fit "
+                f"--layers {preset}"
             )
 
 

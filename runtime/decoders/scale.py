@@ -94,10 +94,10 @@ class Scale:
         return small or self.median > median[1] or wide
 
     def __str__(self) -> str:
-        told = f"their median absolute z-score by the training statistics is {self.median:.2g} (0.7 is usual)"
+        text = f"their median absolute z-score by the training statistics is {self.median:.2g} (0.7 is usual)"
         if self.spread is not None:
-            told += f" and their spread over trials is {self.spread:.2g} times that of training (1 is usual)"
-        return told
+            text += f" and their spread over trials is {self.spread:.2g} times that of training (1 is usual)"
+        return text
 
 
 def measure_scale(scores: Float32) -> Scale:
@@ -138,7 +138,7 @@ def check_scale(scores: Float32) -> str | None:
         )
     if scale.outside(WARN_MEDIAN, WARN_SPREAD):
         return (
-            f"the responses are hardly on the scale of the training responses: {scale}. {_cause(scale)}; what is "
+            f"the responses are barely on the scale of the training responses: {scale}. {_cause(scale)}; what is "
             "decoded from them may be wrong"
         )
     return None
@@ -156,7 +156,7 @@ def _cause(scale: Scale) -> str:
         )
     if narrow and far:
         return (
-            "They vary too little around other means, as when they were z-scored already or have smaller units, and "
+            "They vary too little, around other means, as when they were z-scored already or have smaller units, and "
             "the training responses are raw"
         )
     if narrow or near:
@@ -165,6 +165,6 @@ def _cause(scale: Scale) -> str:
             "copies of one"
         )
     return (
-        "They lie around other values than in training, as when units or the baseline differ, when only one of both "
-        "was z-scored, or when the voxels or channels are others"
+        "Their means differ from those in training, as when units or the baseline differ, when only one of both "
+        "was z-scored, or when they come from other voxels or channels"
     )

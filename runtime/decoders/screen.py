@@ -20,7 +20,7 @@ Rows = NDArray[Any] | Sequence[NDArray[Any]]
 # where more than this share are, the trial is an artefact.
 MOST_SD = REFUSE_MEDIAN[1]
 FEW = 0.05
-# Of fewer trials it cannot be told whether they or single values are at fault.
+# With fewer trials it is unclear whether they or single values are at fault.
 _TRIALS_TO_JUDGE_VALUES = 3
 _NAMED = 8
 

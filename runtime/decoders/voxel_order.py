@@ -1,4 +1,4 @@
-"""Whether voxels seem to be in the order of training: a test on each voxel's mean, where the means can tell."""
+"""Whether voxels seem to be in the order of training: a test on each voxel's mean, where the means are informative."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def order_warning(responses: NDArray[Any], training: TrainingStatistics) -> str 
     0.7 even if all trials showed one picture, since the means' error is that of one trial at most; and it would
     take an error three times as large to bring it below `LEAST_CORRELATION` = 1 / sqrt(1 + 3^2). Of voxels in another
     order it lies around 0, and 0.3 is three standard deviations away. Means that hardly differ, as those of z-scored or
-    detrended responses, tell nothing about the order, and nothing is said.
+    detrended responses, say nothing about the order, and there is no warning.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands a person would type.
+"""The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands that a user would type.
 
 What does not depend on the pictures to reconstruct (the simulated subject, its decoders and their bundle) is kept in
-one place and used by every demonstration: a second one, of a person's own drawings, neither fits nor exports again.
+one place and used by every demonstration: a second one, of the user's own drawings, neither fits nor exports again.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
             write_json(path, content)
         elif read_json(path, "the kept subject's description") != content:
             raise FileError(
-                f"{kept} keeps the subject of another release or of other choices: give another --subject, or delete "
-                "that folder"
+                f"{kept} keeps the subject of another release or with other settings: give another --subject, or "
+                "delete that folder"
             )
         yield
 

@@ -2,7 +2,7 @@
 
 What ships is a simulated subject's test trials and the bundle of its decoders and networks (demo_files/, made by
 export/demo_files.py), so that nothing is fitted, exported or downloaded here. Stage 1 comes first, with a report of its
-own after seconds; then both stages. A person's own pictures can be shown to the same subject, which takes PyTorch to
+own after seconds; then both stages. The user's own pictures can be shown to the same subject, which takes PyTorch to
 simulate and nothing to fit.
 """
 
@@ -48,7 +48,7 @@ SIZES = Sizes(steps=10, learning_rate=0.05, backprop_steps=2)
 def note(n_trials: int, subject: dict[str, Any]) -> str:
     """What the page says about these choices."""
     return (
-        f"A demonstration of a minute: {pictures_in_words(n_trials)}, and {SIZES.steps} iterations of stage 2 with "
+        f"A one-minute demonstration: {pictures_in_words(n_trials)}, and {SIZES.steps} iterations of stage 2 with "
         f"gradients through the last {SIZES.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
         f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
         f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "

@@ -1,4 +1,4 @@
-"""What both demonstrations are made of: commands that a person would type, each run once, and what they took."""
+"""What both demonstrations are made of: commands that a user would type, each run once, and the time they took."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One command as a person would type it, and the file that is there once it has ended well.
+    """One command as a user would type it, and the file that exists once it has succeeded.
 
     A run (`is_run`) knows by itself what is left to do and is given again, and may end with some trials left out.
     """
@@ -78,12 +78,12 @@ class Sizes:
 
 
 class Ended(Exception):
-    """A command that did not end well, with the code that the demonstration ends with."""
+    """A command that failed, with the exit code of the demonstration."""
 
 
 @dataclass(eq=False)
 class Shell:
-    """Runs steps, says each command before it runs, and keeps what it took.
+    """Runs steps, prints each command before it runs, and keeps its duration.
 
     Attributes
     ----------
@@ -193,7 +193,7 @@ def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | Non
     before = {**(settings_there if isinstance(settings_there, dict) else {}), "stimuli": there.get("stimuli")}
     now = {**settings, "stimuli": shown}
     differing = ", ".join(name for name in now if before.get(name) != now[name]) or "its settings"
-    raise FileError(f"{out} holds a demonstration with other choices ({differing}): give another --out folder")
+    raise FileError(f"{out} holds a demonstration with other settings ({differing}): give another --out folder")
 
 
 def _hash(pictures: Sequence[Path]) -> str:

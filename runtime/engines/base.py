@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     @property
     def description(self) -> str:
-        """Backend, provider and precision in a few words, for people."""
+        """Backend, provider and precision in a few words, for display."""
         ...
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,9 +92,9 @@ def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str,
     """
     if feeds.keys() != inputs.keys():
         missing, unknown = sorted(inputs.keys() - feeds.keys()), sorted(feeds.keys() - inputs.keys())
-        told = [f"lacks {', '.join(missing)}"] if missing else []
-        told += [f"was given {', '.join(unknown)}, which it has not"] if unknown else []
-        raise InputError(f"the engine {name!r} {' and '.join(told)}: it takes {', '.join(inputs)}")
+        faults = [f"lacks {', '.join(missing)}"] if missing else []
+        faults += [f"does not take {', '.join(unknown)}"] if unknown else []
+        raise InputError(f"the engine {name!r} {' and '.join(faults)}: it takes {', '.join(inputs)}")
     free: dict[str, int] = {}
     for key, spec in inputs.items():
         array = feeds[key]

@@ -1,4 +1,4 @@
-"""Whether a graph of a bundle is what its name promises, whoever wrote the bundle."""
+"""Check that a graph of a bundle has the inputs and outputs that its name implies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import FileError
 
 
 def check_contract(bundle: Bundle, graph: str) -> None:
-    """Refuse a graph whose description is not that of its name; graphs of other names are the caller's business.
+    """Refuse a graph whose description is not that of its name; graphs of other names are left to the caller.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What of a bundle runs on this machine, and why the rest does not: asked by all that open, check or show one."""
+"""Which engines of a bundle run on this machine, and why the others do not: for run, check and inspect alike."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_BF16 = "ONNX Runtime has no bfloat16 kernels on a CPU"
 
 
 class Machine:
-    """What engines find here. Each thing is looked for when it is first asked for: finding a GPU may import PyTorch.
+    """What engines find here. Each is looked up at its first use, since finding a GPU may import PyTorch.
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ class Machine:
         return self.trust.listed()
 
     def trusts(self, hashes: Collection[str]) -> bool:
-        """Whether code with all these SHA-256 may run, by the list as it was when it was first asked for."""
+        """Whether code with all these SHA-256 may run, by the list as it was at its first use."""
         return self.trust.everything or (bool(hashes) and set(hashes) <= set(self._trusted))
 
     def lacks_gpu(self, backend: str) -> bool:
-        """Whether there is none; ONNX Runtime needs nothing of ours to find one, so what cannot look does not count."""
+        """Whether no GPU was found; where no library can look for one, ONNX Runtime may still find it."""
         return self.gpu is None and (not backend.startswith("ort") or self._find is not None or _can_look())
 
     def identity(self, target: str) -> Mapping[str, Any]:
@@ -143,7 +143,7 @@ def hashes_of(bundle: Bundle, onnx: Variant) -> dict[str, Any]:
 
 
 def ort_identity(gpu: Gpu | None) -> dict[str, Any]:
-    """What ONNX Runtime's TensorRT engines are good for: this release of it and of TensorRT, this GPU and platform.
+    """What ONNX Runtime's TensorRT engines are built for: this release of it and of TensorRT, this GPU and platform.
 
     TensorRT's is None where it cannot be asked: ONNX Runtime may bring its own.
     """
@@ -232,7 +232,7 @@ def pick(bundle: Bundle, graph: str, backend: str, precision: str, machine: Mach
         wanted = [v for name in names for v in held if v.precision == name][:1]
     if not wanted:
         there = ", ".join(v.precision for v in held)
-        return f"the bundle {bundle.folder} has {graph} in {there}, asked for {precision}: choose one of these"
+        return f"the bundle {bundle.folder} has {graph} in {there}, but {precision} was requested: choose one of these"
     reasons = []
     for variant in wanted:
         reason = why_not(bundle, variant, on, machine)

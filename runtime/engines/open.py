@@ -1,4 +1,4 @@
-"""Which engine runs a graph: chosen by what the bundle holds and the machine has, said, and never another."""
+"""The choice of the engine that runs a graph, by what the bundle holds and the machine has; the choice is reported."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class EngineSettings:
         self.ort("cpu")
         if self.trust.everything and self.backend == "auto":
             raise InputError(
-                "--trust-plans runs code that the bundle brings, and goes with a backend asked for by name: give "
-                "--backend, or leave it out"
+                "--trust-plans runs code that the bundle brings, and needs an explicit backend: give --backend, or "
+                "leave it out"
             )
 
     def ort(self, provider: str) -> OrtSettings:
@@ -142,20 +142,20 @@ def choose_backend(
 
     if wanted != "auto":
         _refuse(bundle, wanted, why_not(wanted))
-        return Choice(backend=wanted, reason="asked for")
+        return Choice(backend=wanted, reason="as requested")
     for backend in BACKENDS:
         reason = refused.get(backend) or why_not(backend)
         if reason is None:
-            because = "".join(f"; {reason}" for reason in _told(refused))
-            return Choice(backend=backend, reason=f"the fastest that is here{because}")
+            because = "".join(f"; {reason}" for reason in _reasons(refused))
+            return Choice(backend=backend, reason=f"the fastest that runs here{because}")
         refused[backend] = reason
-    told = "; ".join(_told(refused))
+    reasons = "; ".join(_reasons(refused))
     cure = "build one for this machine" if why_no_provider("ort") is None else "pip install 'minddiffuser[edge]'"
-    raise InputError(f"no engine of the bundle {bundle.folder} runs here ({told}): {cure}")
+    raise InputError(f"no engine of the bundle {bundle.folder} runs here ({reasons}): {cure}")
 
 
-def _told(refused: Mapping[str, str]) -> list[str]:
-    """Why backends were not taken; that a bundle holds nothing for most of them is no news."""
+def _reasons(refused: Mapping[str, str]) -> list[str]:
+    """Why backends were not taken, except those for which the bundle holds no engine."""
     return [f"{name}: {refused[name]}" for name in BACKENDS if refused.get(name, ABSENT) != ABSENT]
 
 
@@ -168,7 +168,7 @@ def _refuse_cache_inside(bundle: Bundle, cache: Path | None) -> None:
 
 
 def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
-    """Refuse a backend that was asked for by name."""
+    """Refuse a backend that was requested by name."""
     if reason is None:
         return
     held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
@@ -182,7 +182,7 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
 
 
 class EngineSet:
-    """The engines of a bundle, opened when first asked for, on one device with shared threads and scratch memory.
+    """The engines of a bundle, opened at their first use, on one device with shared threads and scratch memory.
 
     Parameters
     ----------
@@ -260,8 +260,8 @@ class EngineSet:
         """Go on with the next backend that runs here; raises `error` where the choice is not ours any more."""
         if self.settings.backend != "auto" or self._in_use:
             raise error
-        told = " ".join(str(error).split()) or type(error).__name__
-        self._failed[self.choice.backend] = f"it does not start ({told})"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self._failed[self.choice.backend] = f"it does not start ({reason})"
         try:
             choice = self._choose()
         except InputError:

@@ -1,8 +1,8 @@
-"""Which native code of a bundle may run: what was built here or its user trusts, never by a bundle's own word.
+"""Which native code of a bundle may run: what was built here or what the user trusts, whatever the bundle claims.
 
 A TensorRT plan, and what ONNX Runtime's TensorRT provider caches, is code for the machine. Whoever made a bundle wrote
-its manifest too, so a hash in there says nothing about whom the code comes from. The list of trusted plans is a file of
-the user's, filled by ``md-export build`` and ``md-export trust``.
+its manifest too, so a hash in there says nothing about where the code comes from. The list of trusted plans is a file
+of the user's, filled by ``md-export build`` and ``md-export trust``.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def read_trusted(file: Path) -> dict[str, str]:
     check_format(content, file, KIND, VERSION)
     plans = content.get("plans")
     if not isinstance(plans, dict):
-        raise FileError(f"{what} at {file} has no usable field 'plans': remove the file, and trust bundles again")
-    for name, told in plans.items():
-        if not _HASH.fullmatch(name) or not isinstance(told, str):
+        raise FileError(f"{what} at {file} has no usable field 'plans': remove the file, and run md-export trust again")
+    for name, label in plans.items():
+        if not _HASH.fullmatch(name) or not isinstance(label, str):
             raise FileError(
                 f"{what} at {file} has the entry {ascii(name)[:80]}, expected a SHA-256 and a text: remove the entry"
             )
@@ -93,7 +93,7 @@ def read_trusted(file: Path) -> dict[str, str]:
 
 
 def trust_plans(file: Path | None, plans: Mapping[str, str]) -> int:
-    """Add to the list; another process that is adding to it is waited for.
+    """Add to the list, waiting for another process that is adding to it.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def trust_plans(file: Path | None, plans: Mapping[str, str]) -> int:
         )
     with locked(beside(file), file, wait=True):
         before = read_trusted(file)
-        added = {name: told for name, told in plans.items() if name not in before}
+        added = {name: label for name, label in plans.items() if name not in before}
         if added:
             content = {"format": f"minddiffuser-{KIND}", "version": VERSION, "plans": {**before, **added}}
             write_json(file, content)

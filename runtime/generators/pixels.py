@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from ..errors import InputError, ShapeError
 
-# Logits beyond this are pictures that no display tells apart from 0 and 1, with gradients near nothing.
+# Logits beyond this are pictures that no display can distinguish from 0 and 1, with gradients near nothing.
 _EDGE = 0.01
 
 

@@ -50,7 +50,7 @@ class Schedule:
     Parameters
     ----------
     timesteps : int64 array of shape (n_reverse,)
-        What the network is told, descending.
+        The timestep given to the network, descending.
     keep : float64 array of shape (n_reverse,)
         Share of the signal's variance left at each timestep ("alpha bar").
     keep_next : float64 array of shape (n_reverse,)

@@ -20,7 +20,7 @@ _ROUNDING = 1e-8
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number per trial, and everything that a reader of it needs to know.
+    """One number per trial, and everything that a reader needs to know about it.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""A small classifier of tiny-world pictures, trained apart from the CLIP that stage 2 follows.
+"""A small classifier of tiny-world pictures, trained separately from the CLIP that stage 2 follows.
 
-A picture refined toward CLIP features should not be graded by the same CLIP; the classifier has another
-architecture, other training pictures and never meets stage 2.
+A picture refined toward CLIP features should not be evaluated by the same CLIP; the classifier has another
+architecture, other training pictures and is never used by stage 2.
 
 Folder: `classifier.json` (format, version, image_size, channels, labels) and `classifier.safetensors` (the network's
 state).
@@ -159,7 +159,7 @@ def _check(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _is_used(name: str) -> bool:
-    """Whether an entry of the network's state matters for predicting: the count of batches seen does not."""
+    """Whether an entry of the network's state matters for predicting: the batch counter does not."""
     return not name.endswith("num_batches_tracked")
 
 

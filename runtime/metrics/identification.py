@@ -32,7 +32,7 @@ def two_way(features_true: Array, features_pred: Array, stimulus_ids: Sequence[s
 
     Returns
     -------
-    (n,) float64 in [0, 1]; where each trial showed another picture its mean is the published figure.
+    (n,) float64 in [0, 1]; where each trial showed another picture its mean is the published score.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def _standardised(features: Array) -> FloatArray:
 CLIP_TWO_WAY = Metric(
     name="clip_two_way",
     label="CLIP two-way",
-    meaning="How often CLIP tells the picture that was shown from another one; chance is 0.5. The CLIP is this run's "
+    meaning="How often CLIP picks the picture that was shown over another one; chance is 0.5. The CLIP is this run's "
     "own model folder's, the network stage 2 works with, so read it with care.",
     needs="clip",
     function=two_way,

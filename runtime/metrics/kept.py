@@ -44,7 +44,7 @@ class Kept:
         return row
 
     def rows(self, identity: str, keys: Iterable[bytes]) -> Array:
-        """The rows of these keys, (n, ...), every one of which was asked for or put."""
+        """The rows of these keys, (n, ...), each of which was requested or put before."""
         used = self._used[_digest(identity.encode()).hex()]
         return np.stack([used[key] for key in keys])
 
@@ -54,7 +54,7 @@ class Kept:
         self._changed = True
 
     def save(self, *, all_used: bool) -> None:
-        """Write the file; with `all_used` what was neither asked for nor put is dropped, such as other pictures'."""
+        """Write the file; with `all_used`, rows neither requested nor put (of other pictures, say) are dropped."""
         tables = self._used
         if not all_used:
             names = self._there.keys() | self._used.keys()

@@ -16,7 +16,7 @@ def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
 
     Both are resized to 256 x 256 and then 425 x 425 (antialiased bilinear), as in the evaluation code of
     MindEye (Scotti et al. 2023). Where either picture is one flat colour value the correlation is undefined and
-    counts as 0: a flat picture tells nothing about the other.
+    counts as 0: a flat picture says nothing about the other.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def paired_bootstrap(
     """
     if n_resamples < 1 or not 0 < level < 1:
         raise InputError(
-            f"the bootstrap was asked for {n_resamples} resamples at level {level}, "
+            f"the bootstrap was given {n_resamples} resamples and the level {level}, "
             "expected at least 1 and a level between 0 and 1: correct them"
         )
     differences = picture_means(_differences(first, second), stimulus_ids)

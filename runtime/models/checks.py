@@ -1,4 +1,4 @@
-"""Whether a folder holds models of the Stable Diffusion 1.x kind: told from the configs, before any weight is read."""
+"""Whether a folder holds models of the Stable Diffusion 1.x kind, by its configs, before any weight is read."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _check_unet(path: Path, unet: dict[str, Any]) -> None:
     for field, neutral in _UNET_NEUTRAL.items():
         if unet.get(field, neutral[0]) not in neutral:
             raise InputError(
-                f"the UNet in {path.parent} wants more than a text, as SDXL does ({field} {unet[field]!r}): {_ADVICE}"
+                f"the UNet in {path.parent} needs more than a text, as SDXL does ({field} {unet[field]!r}): {_ADVICE}"
             )
     side = unet["sample_size"]
     if not isinstance(side, int) or not 1 <= side <= _LARGEST_SIDE:

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from ..errors import FileError, InputError
 from ..files import read_json
 from ..resampling import KERNELS
-from .contents import ONE_FILE, check_readable, told_permissions
+from .contents import ONE_FILE, check_readable, naming_permissions
 from .fields import ABSENT, check_types, hints_of, is_number, refuse, shown
 from .locate import HUB, LOCAL, hub_file
 from .preprocess import Preprocessing
@@ -57,7 +57,7 @@ def find_clip(clip: str | Path | None, folder: Path) -> ClipSource:
     folder
         The Stable Diffusion folder.
     """
-    with told_permissions():
+    with naming_permissions():
         return _find(clip, folder)
 
 

@@ -50,7 +50,7 @@ class Contents:
 
 def find_contents(folder: Path) -> Contents:
     """Choose the files; FileError when one is missing, may not be read, or is pickled."""
-    with told_permissions():
+    with naming_permissions():
         files: dict[str, Path] = {}
         weights = {}
         for part, stem in STEMS.items():
@@ -105,7 +105,7 @@ def _refuse_adapters(folder: Path) -> None:
     if path.is_file():
         raise InputError(
             f"{path} belongs to an adapter, which is not read: merge it into the weights (merge_and_unload of peft), "
-            "or take the file away to use the model without it"
+            "or remove the file to use the model without it"
         )
 
 
@@ -163,7 +163,7 @@ def not_permitted(path: object) -> str:
 
 
 @contextmanager
-def told_permissions() -> Iterator[None]:
+def naming_permissions() -> Iterator[None]:
     """Turn a folder that may not be entered into a :class:`FileError` that says so."""
     try:
         yield

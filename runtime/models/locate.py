@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import FileError
-from .contents import ONE_FILE, conversion, told_permissions
+from .contents import ONE_FILE, conversion, naming_permissions
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 TINY = "tiny"
@@ -37,7 +37,7 @@ def locate(name: str | Path) -> Path:
     if text.startswith(HUB):
         return _snapshot(text.removeprefix(HUB))
     folder = Path(text.removeprefix(LOCAL)).expanduser()
-    with told_permissions():
+    with naming_permissions():
         if folder.is_dir():
             return folder
         if folder.exists():

@@ -98,7 +98,9 @@ class Models:
         (no attention mask), as in Stable Diffusion.
         """
         if isinstance(captions, str) or not captions:
-            raise InputError(f"captions are {captions!r}, expected a non-empty list of strings: pass [''] for no words")
+            raise InputError(
+                f"captions are {captions!r}, expected a non-empty list of strings: pass [''] for the empty caption"
+            )
         tokens = self.tokenizer(
             list(captions), padding="max_length", max_length=N_TOKENS, truncation=True, return_tensors="pt"
         )

@@ -1,4 +1,4 @@
-"""The one door to the models: the tiny world, a folder, or the hub."""
+"""Open models from the tiny world, a folder or the hub."""
 
 from __future__ import annotations
 

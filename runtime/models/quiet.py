@@ -1,4 +1,4 @@
-"""Libraries that would speak while models are opened: what matters in it is checked, and told in one sentence."""
+"""Silence libraries while models are opened: what matters is checked by us and reported in one sentence."""
 
 from __future__ import annotations
 

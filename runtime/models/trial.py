@@ -26,7 +26,7 @@ def try_networks(models: Models) -> None:
         One gives numbers that are not finite; half precision may, which is no fault of the folder.
     """
     channels, side, _ = models.latent_shape
-    side = side if side <= 2 * _SMALL else _SMALL + side % _SMALL  # convolutions: a small square tells as much
+    side = side if side <= 2 * _SMALL else _SMALL + side % _SMALL  # convolutions: a small square shows as much
     size = side * vae_factor(models.vae.config)
     latent = torch.linspace(-1, 1, channels * side * side, dtype=models.precise, device=models.device)
     latent = latent.view(1, channels, side, side)

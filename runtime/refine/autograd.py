@@ -92,10 +92,10 @@ class AutogradObjective:
             image = self._generator.render(leaves)
             loss = self._loss(image)
             # Trials are independent: the gradient of the sum is each trial's own gradient.
-            slopes = torch.autograd.grad(
+            scaled = torch.autograd.grad(
                 loss.sum() * self._scale, [leaves[name] for name in chosen], allow_unused=True, materialize_grads=True
             )
-        gradients = {name: slope / self._scale for name, slope in zip(chosen, slopes, strict=True)}
+        gradients = {name: gradient / self._scale for name, gradient in zip(chosen, scaled, strict=True)}
         return loss.detach(), gradients, image.detach()
 
     def _loss(self, image: Tensor) -> Tensor:
@@ -140,9 +140,9 @@ def structural(
 
 
 def _loss_scale(mask: NDArray[np.bool_]) -> float:
-    """Give a power of two that keeps a mean's small slopes above float16's smallest number, 6e-8, on the way back.
+    """Give a power of two that keeps a mean's small scaled above float16's smallest number, 6e-8, on the way back.
 
-    The slope of a mean over the kept dimensions is of the order of one over their number; a sixteenth of that number
+    The gradient of a mean over the kept dimensions is of the order of one over their number; a sixteenth of that number
     leaves room above (float16 ends at 65,504) for what sums up in the networks.
     """
     return float(2.0 ** max(0, int(np.log2(mask.sum())) - 4))

@@ -85,26 +85,26 @@ class EngineObjective:
             gradients["context"] = at_context
         return as_numpy(found["loss"]), {name: gradients[name] for name in chosen}, as_numpy(found["image"])
 
-    def _back(self, slope: Any, latents: list[Any], params: Mapping[str, Float32]) -> tuple[Any, Float32 | None]:
-        """From the slope at the last latent to those at the first latent and at the context."""
+    def _back(self, gradient: Any, latents: list[Any], params: Mapping[str, Float32]) -> tuple[Any, Float32 | None]:
+        """From the gradient at the last latent to those at the first latent and at the context."""
         n_steps = len(latents) - 1
         if n_steps == 0:
-            return slope, None
+            return gradient, None
         step_back, first = self._engines["denoise_gradient"], self._generator.first_step
         context = step_back.place(self._generator.whole_context(params))
         total: Any = None
         waiting: list[Any] = []
         for row in reversed(range(n_steps)):
-            feeds = {**self._generator.step_inputs(latents[row], context, first + row), "next_gradient": slope}
+            feeds = {**self._generator.step_inputs(latents[row], context, first + row), "next_gradient": gradient}
             found = step_back.run(feeds)
-            slope, part = found["latent_gradient"], found["context_gradient"]
+            gradient, part = found["latent_gradient"], found["context_gradient"]
             if isinstance(part, np.ndarray) or hasattr(part, "detach"):  # summed where it is
                 total = part if total is None else total + part
             else:  # only the host can add these up, and would wait for the GPU after each step
                 waiting.append(part)
         for part in waiting:
             total = as_numpy(part) if total is None else total + as_numpy(part)
-        return slope, np.array(as_numpy(total))
+        return gradient, np.array(as_numpy(total))
 
 
 def structural(

@@ -17,7 +17,7 @@ Params = dict[str, Any]  # name -> array with one row per trial, all numpy or al
 
 
 class Objective(Protocol[A]):
-    """How far each trial's picture is from its target, and which way is down."""
+    """The loss of each trial's picture against its target, with its gradient."""
 
     def value_and_gradient(self, params: Mapping[str, A]) -> tuple[A, dict[str, A], A]:
         """Evaluate a batch.
@@ -144,18 +144,18 @@ class Adam:
         self._step += 1
         beta1, beta2 = self._betas
         for name, gradient in gradients.items():
-            slope = gradient[rows]
+            part = gradient[rows]
             if name not in self._first:
                 self._first[name], self._second[name] = _zeros(gradient), _zeros(gradient)
-            first = beta1 * self._first[name][rows] + (1 - beta1) * slope
-            second = beta2 * self._second[name][rows] + (1 - beta2) * slope**2
+            first = beta1 * self._first[name][rows] + (1 - beta1) * part
+            second = beta2 * self._second[name][rows] + (1 - beta2) * part**2
             self._first[name][rows], self._second[name][rows] = first, second
             scale = (second / (1 - beta2**self._step)) ** 0.5 + self._eps
             params[name][rows] = params[name][rows] - rate * (first / (1 - beta1**self._step)) / scale
 
 
 class _Progress:
-    """Per-trial book-keeping: who is better, who still runs, who failed."""
+    """Per-trial state: which trials improved, still run, or failed."""
 
     def __init__(self, n: int) -> None:
         self.curve: list[NDArray[np.float64]] = []
@@ -168,7 +168,7 @@ class _Progress:
         self._anchor_step = np.zeros(n, dtype=np.int64)
 
     def record(self, loss: NDArray[np.float64], settings: RefineSettings) -> NDArray[np.bool_]:
-        """Take the losses of one evaluation; give the trials that are better than ever."""
+        """Take the losses of one evaluation; give the trials whose loss is the lowest so far."""
         if loss.shape != self.running.shape:
             raise ShapeError(
                 f"the objective's loss has shape {loss.shape}: give one number per trial, {self.running.shape}"

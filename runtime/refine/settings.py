@@ -1,4 +1,4 @@
-"""What a refinement does: one frozen set of choices, and the published ones by name."""
+"""Settings of a refinement as one frozen dataclass, and the published ones by name."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class RefineSettings:
             not (self.fresh_noise and self.backprop_steps is not None),
             "fresh_noise",
             self.fresh_noise,
-            "False, or leave backprop_steps out: a cached latent is noised once",
+            "False, or leave backprop_steps out: a cached latent is noised only once",
         )
 
     def optimised(self, available: Collection[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a refinement aims at, checked once before it begins."""
+"""The target of a refinement, checked once before it begins."""
 
 from __future__ import annotations
 

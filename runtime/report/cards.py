@@ -12,7 +12,7 @@ import numpy as np
 from ..images import fit_square, png_bytes, read_image
 from . import charts
 from .contents import PICTURE_FOLDERS, Trial, number_or_none
-from .words import PICTURE_ALTS, PICTURE_WORDS, direction, figure, metric_words
+from .words import PICTURE_ALTS, PICTURE_WORDS, direction, metric_words, number_text
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
 EMBEDDED_SIDE = 256
@@ -70,7 +70,7 @@ def card(trial: Trial) -> str:
     attributes = " ".join(f'data-{escape(key)}="{escape(value)}"' for key, value in data.items())
     pictures = "".join(_picture(trial, kind) for kind in PICTURE_FOLDERS if kind in trial.pictures)
     tags = [] if fall is None else [_loss_tag(fall)]
-    tags += ["refinement broke off"] if trial.failed else []
+    tags += ["refinement diverged"] if trial.failed else []
     tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
     named = "" if trial.name is None else f' <span class="tag">{escape(trial.name)}</span>'
     said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
@@ -133,7 +133,8 @@ def _metrics(trial: Trial) -> str:
         # The arrow says which way it went, the word what the colour says, for those who cannot see it.
         word = f'<span class="visually-hidden"> {kind}</span>' if kind != "same" else ""
         items.append(
-            f"<div><dt>{metric_words(name)[0]}</dt><dd>{figure(two)} "
-            f'<span class="{kind}" title="stage 1: {figure(one)}">{arrow} {figure(abs(moved))}{word}</span></dd></div>'
+            f"<div><dt>{metric_words(name)[0]}</dt><dd>{number_text(two)} "
+            f'<span class="{kind}" title="stage 1: {number_text(one)}">{arrow} {number_text(abs(moved))}{word}</span>'
+            "</dd></div>"
         )
     return f"<dl>{''.join(items)}</dl>" if items else ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from .words import figure
+from .words import number_text
 
 Row = tuple[str, float, float | None, float | None]
 
@@ -91,7 +91,7 @@ def intervals(rows: Sequence[Row], title: str) -> str:
         if not main:
             mark = f'<rect class="hollow" x="{x - 4:.1f}" y="{y - 4}" width="8" height="8"/>'
         parts.append(mark + f'<text class="value" x="{width}" y="{y + 4:.1f}" text-anchor="end">')
-        parts.append(f"{figure(value, signed=True)}</text>")
+        parts.append(f"{number_text(value, signed=True)}</text>")
     return "".join(parts) + "</svg>"
 
 

@@ -26,7 +26,7 @@ class Trial:
     """One trial's card.
 
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
-    (stage 1, stage 2), None where there is none. `failed` says that a refinement broke off. `name` is the trial's id
+    (stage 1, stage 2), None where there is none. `failed` says that a refinement diverged. `name` is the trial's id
     where that is more than its number.
     """
 

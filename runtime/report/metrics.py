@@ -19,10 +19,10 @@ from .words import (
     WORTH,
     WORTH_MEANING,
     direction,
-    figure,
     interval,
     metric_label,
     metric_words,
+    number_text,
 )
 
 Bounds = tuple[float | None, float | None]
@@ -61,9 +61,9 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
         kind, word = "open", " (worse than stage 1)"
     return (
         f'<li class="{kind}"><span class="what">{label} {moves} in stage 2, {ends} shuffled targets{word}</span>'
-        f'<span class="change">{figure(gained, signed=True)}</span>'
+        f'<span class="change">{number_text(gained, signed=True)}</span>'
         f'<span class="range">decoded minus shuffled, 95 % interval {interval(_bounds(worth))}</span>'
-        f'<span class="range">stage 2 minus stage 1 {figure(change, signed=True)}, '
+        f'<span class="range">stage 2 minus stage 1 {number_text(change, signed=True)}, '
         f"95 % interval {interval(_bounds(entry))}</span></li>"
     )
 
@@ -126,9 +126,7 @@ def _kind(name: str, sign: int) -> str:
 def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *, simulated: bool) -> str:
     metrics = _entries(summary)
     words = [_count(summary), _directions(metrics)]
-    words.append(
-        "The difference is stage 2 minus stage 1, trial by trial; intervals are a bootstrap's that draws pictures."
-    )
+    words.append("The difference is stage 2 minus stage 1, trial by trial; intervals are bootstrapped over pictures.")
     words += [f"{FLOOR}: {FLOOR_MEANING}."] if FLOOR in columns else []
     words += [f"{WORTH}: {WORTH_MEANING}."] if WORTH in columns else []
     words += [f"{CONTROL_WORDS[name][0]}: {CONTROL_WORDS[name][1]}." for name in controls]
@@ -175,10 +173,10 @@ def _row(name: str, entry: Mapping[str, Any], columns: list[str], controls: Mapp
     label, meaning = metric_words(name)
     one, floor, two, change = _numbers(entry, "stage1", "stage1_floor", "stage2", "difference")
     cells = {
-        "Stage 1": (figure(one), ""),
-        FLOOR: (figure(floor), ""),
-        "Stage 2": (figure(two), "strong"),
-        "Difference": (figure(change, signed=True), "strong"),
+        "Stage 1": (number_text(one), ""),
+        FLOOR: (number_text(floor), ""),
+        "Stage 2": (number_text(two), "strong"),
+        "Difference": (number_text(change, signed=True), "strong"),
         "95 % interval": (interval(_bounds(entry)) or "–", ""),
         WORTH: (_with_interval(mapping_or_empty(entry.get("decoded_minus_shuffled"))), "strong"),
     }
@@ -197,7 +195,7 @@ def _row(name: str, entry: Mapping[str, Any], columns: list[str], controls: Mapp
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
     span = interval(_bounds(entry))
-    value = figure(number_or_none(entry.get("difference")), signed=True)
+    value = number_text(number_or_none(entry.get("difference")), signed=True)
     return f"<span>{value}" + (f"<small>{span}</small>" if span else "") + "</span>"
 
 
@@ -213,7 +211,7 @@ def _drawing(name: str, entry: Mapping[str, Any], controls: Mapping[str, Mapping
     if not rows:
         return ""
     label, _ = metric_words(name)
-    spoken = "; ".join(f"{source} {figure(value, signed=True)}" for source, value, _, _ in rows)
+    spoken = "; ".join(f"{source} {number_text(value, signed=True)}" for source, value, _, _ in rows)
     drawing = charts.intervals(rows, f"Change in {metric_label(name)}, stage 2 minus stage 1: {spoken}")
     note = "; lower is better" if direction(name) < 0 else ""
     caption = f"<figcaption><strong>{label}</strong>, stage 2 minus stage 1{note}</figcaption>"

@@ -93,7 +93,7 @@ def _version(contents: RunContents) -> str:
 
 def _heading(contents: RunContents) -> str:
     if "stimulus" in contents.pictures:
-        return "What was shown, and what the brain responses gave back"
+        return "What was shown, and what was reconstructed from brain responses"
     return "Pictures reconstructed from brain responses"
 
 
@@ -115,7 +115,7 @@ def _facts(contents: RunContents) -> str:
 
 
 def _notes(*parts: Mapping[str, Any]) -> str:
-    """The notes of settings.json, a person's, and of summary.json, about what could not be measured."""
+    """The user's notes in settings.json, and those of summary.json about what could not be measured."""
     lists = [part.get("notes") for part in parts]
     notes = [note for some in lists if isinstance(some, list) for note in some]
     lines = "".join(f"<p>{escape(str(note))}</p>" for note in notes)
@@ -170,7 +170,7 @@ def _settings(contents: RunContents) -> str:
     body += _settings_part("Seconds", seconds) if seconds else ""
     return (
         '<section id="settings" aria-labelledby="settings-title"><h2 id="settings-title">Settings</h2>'
-        '<p class="hint">Everything needed to make this page again.</p>'
+        '<p class="hint">Everything that decides the pictures of this run.</p>'
         f'<table class="settings-table"><tbody>{body}</tbody></table></section>'
     )
 

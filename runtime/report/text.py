@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .words import figure, interval, metric_label
+from .words import interval, metric_label, number_text
 
 _HEAD = ("metric", "stage 1", "stage 2", "difference", "95 % interval")
 
@@ -14,9 +14,9 @@ def metrics_table(summary: Mapping[str, Any]) -> str:
     """One line for each metric of summary.json, as `write_summary` gives it; nothing where there is none."""
     rows = [_HEAD]
     for name, entry in summary["metrics"].items():
-        change = figure(entry["difference"], signed=True)
+        change = number_text(entry["difference"], signed=True)
         bounds = interval(tuple(entry["ci95"] or (None, None))) or "–"
-        rows.append((metric_label(name), figure(entry["stage1"]), figure(entry["stage2"]), change, bounds))
+        rows.append((metric_label(name), number_text(entry["stage1"]), number_text(entry["stage2"]), change, bounds))
     if len(rows) == 1:
         return ""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

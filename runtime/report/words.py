@@ -1,4 +1,4 @@
-"""The page's words: what a metric, a picture and a control are, for a reader who has never heard of them."""
+"""The page's words: what a metric, a picture and a control are, for readers who do not know them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTROL_WORDS = {
 }
 WORTH = "Decoded − shuffled"
 WORTH_MEANING = (
-    "what the trial's own decoded features are worth: stage 2 with them, minus stage 2 with those of another picture"
+    "the gain from the trial's own decoded features: stage 2 with them, minus stage 2 with those of another picture"
 )
 FLOOR = "Stage 1 floor"
 FLOOR_MEANING = "the stage 1 picture of a trial that showed something else, compared with this trial's stimulus"
@@ -36,11 +36,11 @@ NO_CLAIM = (
     "change every metric. Run it with --controls shuffled."
 )
 TOO_FEW = "No claim about stage 2 is made here: there are too few pictures for intervals."
-# To be said wherever numbers of a simulated subject are.
+# Stands wherever numbers of a simulated subject are shown.
 SIMULATED = (
-    "The early visual areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches. A "
-    "real brain does not grant that: the numbers show that the method does what it should, not how well it works in a "
-    "scanner."
+    "The early visual areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches, "
+    "which favours stage 2. The numbers show that the method works as designed, not how well it would work on "
+    "recordings of a real brain."
 )
 
 _STAGES = (
@@ -51,12 +51,12 @@ _STAGES = (
 )
 _SIMULATED_PERSON = (
     "The person here is simulated, so that anyone can run this without a scanner: responses are computed from the "
-    "pictures and then buried in noise. The decoders see only the noisy responses."
+    "pictures, and noise is added to them. The decoders see only the noisy responses."
 )
 
 
 def explanation(*, simulated: bool, has_stage2: bool) -> str:
-    """The plain-words paragraph (HTML)."""
+    """The explanation for lay readers (HTML)."""
     words = [_STAGES] + ([_SIMULATED_PERSON, escape(SIMULATED, quote=False)] if simulated else [])
     if not has_stage2:
         words.append("This run stopped after stage 1.")
@@ -84,7 +84,7 @@ def direction(name: str) -> int:
     return 0 if metric is None else metric.sign
 
 
-def figure(value: float | None, *, signed: bool = False) -> str:
+def number_text(value: float | None, *, signed: bool = False) -> str:
     """A number with three decimals and a true minus sign, or a dash; smaller ones keep one digit that is not zero."""
     if value is None:
         return "–"
@@ -105,4 +105,4 @@ _LONG = 1e6
 def interval(bounds: tuple[float | None, float | None]) -> str:
     """A 95 % interval in words, or nothing."""
     low, high = bounds
-    return "" if low is None or high is None else f"{figure(low, signed=True)} to {figure(high, signed=True)}"
+    return "" if low is None or high is None else f"{number_text(low, signed=True)} to {number_text(high, signed=True)}"

@@ -20,7 +20,7 @@ from .grid import batch_grid
 from .identity import remove_drafts
 
 Pictures = NDArray[np.uint8]
-BROKE_OFF = "a refinement broke off: its loss became NaN or infinite, and the best picture before that was kept"
+BROKE_OFF = "refinement diverged: its loss became NaN or infinite, and the best picture before that was kept"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +36,7 @@ class BatchResult:
     best_step : (n,) int64 or None
         The number of updates after which each trial's picture was kept.
     failed : (n,) bool or None
-        Of which trials a refinement, of stage 2 or of a control, broke off at a loss that is not finite.
+        Of which trials a refinement, of stage 2 or of a control, diverged (the loss became NaN or infinite).
     lost : trial -> reason
         Trials of the batch that have no picture, such as those whose networks overflowed; their rows of the arrays
         above mean nothing.
@@ -59,7 +59,7 @@ class BatchResult:
 class Outcome:
     """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase.
 
-    `failed` are the trials with pictures of which a refinement broke off: their best picture before that was kept.
+    `failed` are the trials with pictures whose refinement diverged: their best picture before that was kept.
     `lost` are the trials that were tried and have no picture, with the reason.
     """
 

@@ -1,4 +1,4 @@
-"""Which trials a person leaves out, by their ids or their rows, and how trials are named to a person."""
+"""Which trials the user leaves out, by ids or rows, and how trials are named in messages."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from .job import Job
 from .places import check_places, places_of_models
 from .prepare import Work, prepared
 from .reconstruct import phases
-from .responses import seen
+from .responses import read_stimuli
 from .results import extractors_of, write_results
 from .ticker import Ticker
 
@@ -39,7 +39,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     job
         What to do.
     stream
-        Where progress and skipped trials are told.
+        Where progress and skipped trials are reported.
 
     Returns
     -------
@@ -73,9 +73,9 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
 
 
 def _write_stimuli(out: Path, pictures: Sequence[Picture], good: Sequence[int], size: int) -> None:
-    """Write what was seen at the pictures' size, where it is not there already."""
+    """Write the stimuli at the pictures' size, where it is not there already."""
     for trial in good:
-        path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(seen([pictures[trial]], size)[0])
+        path, data = out / "stimuli" / f"{trial:06d}.png", png_bytes(read_stimuli([pictures[trial]], size)[0])
         if not path.exists() or path.read_bytes() != data:
             write_bytes(path, data)
 

@@ -126,12 +126,12 @@ def _refuse_difference(folder: Path, there: Mapping[str, Any], here: Mapping[str
     ]
     if not differing:
         return
-    told = "; ".join(
+    differences = "; ".join(
         f"{n}: {_short(before.get(n, 'absent'))} there, {_short(now.get(n, 'absent'))} now" for n in differing[:4]
     )
     more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
     raise FileError(
-        f"the run folder {folder} belongs to a run with other settings ({told}{more}): "
+        f"the run folder {folder} belongs to a run with other settings ({differences}{more}): "
         f"give another --out folder, or the same settings again{_backend_of(before) if _BACKEND in differing else ''}"
     )
 

@@ -23,7 +23,7 @@ class Job:
     trial_ids
         A file of the trials' ids; None takes the data folder's, the names of a file's arrays, or the rows.
     stimuli
-        A folder of pictures that were seen, named by the trials' ids or in their order; None takes the data folder's
+        A folder of the stimuli, named by the trials' ids or in their order; None takes the data folder's
         own, if any.
     stimuli_root
         The folder that holds the pictures of a data folder that only names them; None takes the one that it states.

@@ -149,7 +149,7 @@ def _defined(extractors: Mapping[str, Features], n_pictures: int) -> tuple[list[
     possible = [metric for metric in METRICS.values() if metric.needs in extractors]
     few = [metric for metric in possible if n_pictures < metric.min_pictures]
     notes = [
-        f"{metric.name} was left out: it needs {metric.min_pictures} different pictures or more, there is {n_pictures}."
+        f"{metric.name} was left out: it needs {metric.min_pictures} different pictures or more, not {n_pictures}."
         for metric in few
     ]
     return [metric for metric in possible if metric not in few], tuple(notes)

@@ -17,7 +17,7 @@ def check_places(given: Path, read: Mapping[str, Path], stimuli: Sequence[Path |
     given
         The output folder.
     read
-        What is read, by its name for people.
+        What is read, by its name in messages.
     stimuli
         Where pictures are read; a run folder may lie in there.
 
@@ -41,7 +41,7 @@ def check_places(given: Path, read: Mapping[str, Path], stimuli: Sequence[Path |
 
 
 def places_of_models(models: str | None, clip: str | None) -> dict[str, Path]:
-    """What is read of the models, if they are folders, by its name for people."""
+    """What is read of the models, if they are folders, by its name in messages."""
     given = {"model folder": models, "CLIP folder": clip}
     return {what: Path(name) for what, name in given.items() if name is not None}
 

@@ -23,7 +23,7 @@ from .fingerprint import early_identity, whole_identity
 from .identity import check_run_folder, check_same_run, earlier_computing
 from .job import Job
 from .reconstruct import Reconstructor, Trials, check_request
-from .responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from .responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
@@ -95,13 +95,13 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
     size, on_step = decoder.image_size, Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
-        return seen([pictures[trial] for trial in trials] if pictures else [], size)
+        return read_stimuli([pictures[trial] for trial in trials] if pictures else [], size)
 
     reconstructor = Reconstructor(
         backend,
         trials,
         job.settings,
-        seen=None if pictures is None else look,
+        stimuli=None if pictures is None else look,
         on_step=on_step,
     )
     batch_size = _batch_size(job, backend)

@@ -23,7 +23,7 @@ from .batches import BatchResult
 from .controls import CONTROLS, partners
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
-Seen = Callable[[Sequence[int]], NDArray[np.uint8]]
+ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
 # (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each evaluation of a refinement,
 # 0 to steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
@@ -120,7 +120,7 @@ class Reconstructor:
     backend : Backend
     trials : Trials
     settings : ReconstructSettings
-    seen : trials ▶ (n, H, W, 3) uint8, optional
+    stimuli : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
     on_step : callable, optional
 
@@ -137,12 +137,12 @@ class Reconstructor:
         trials: Trials,
         settings: ReconstructSettings,
         *,
-        seen: Seen | None = None,
+        stimuli: ReadStimuli | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         self._backend, self._trials = backend, trials
-        self._settings, self._seen, self._on_step = settings, seen, on_step
-        check_request(backend.decoder, trials, settings, has_stimuli=seen is not None)
+        self._settings, self._stimuli, self._on_step = settings, stimuli, on_step
+        check_request(backend.decoder, trials, settings, has_stimuli=stimuli is not None)
         backend.start()
         shuffles = "shuffled" in CONTROLS[settings.controls]
         self._partner = trials.partners(settings.refine.seed) if shuffles else {}
@@ -159,13 +159,13 @@ class Reconstructor:
             # Only what the settings need: no engine was started for anything else.
             decoded = None if self._settings.stage == 1 else self._decoded(rows)
             start = self._backend.decode_start(rows) if decoded is None else decoded
-        self._told("decode", 1, 1)
+        self._report("decode", 1, 1)
         settings, noise = self._settings, self._noise(trials)
         backprop_steps = settings.refine.backprop_steps
         generator = self._backend.generator(start, noise, settings.sampling, backprop_steps=backprop_steps)
         with _Stopwatch(seconds, "stage1"):
             stage1 = _pictures(generator.stage1(), trials, "stage 1", lost)
-        self._told("stage 1", 1, 1)
+        self._report("stage 1", 1, 1)
         if decoded is None or len(lost) == len(trials):
             return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
         with _Stopwatch(seconds, "stage2"):
@@ -206,13 +206,13 @@ class Reconstructor:
         settings = self._settings.refine
         objective = self._backend.objective(generator, structure, settings, semantic)
 
-        def told(step: int, _loss: NDArray[np.float64]) -> None:
-            self._told(phase, step, settings.steps)
+        def report(step: int, _loss: NDArray[np.float64]) -> None:
+            self._report(phase, step, settings.steps)
 
         project = generator.project if isinstance(generator, Projecting) else None
-        return refine(objective, generator.initial(), settings, told, project=project)
+        return refine(objective, generator.initial(), settings, report, project=project)
 
-    def _told(self, phase: str, step: int, steps: int) -> None:
+    def _report(self, phase: str, step: int, steps: int) -> None:
         if self._on_step is not None:
             self._on_step(phase, step, steps)
 
@@ -222,9 +222,11 @@ class Reconstructor:
             partners = self._trials.responses[[self._partner[trial] for trial in trials]]
             decoded = self._decoded(partners)
             return decoded.structure, decoded.semantic
-        if self._seen is None:
+        if self._stimuli is None:
             raise InputError(_NEEDS_STIMULI)
-        return self._backend.features(to_float(self._seen(trials)), semantic=self._settings.refine.semantic_weight > 0)
+        return self._backend.features(
+            to_float(self._stimuli(trials)), semantic=self._settings.refine.semantic_weight > 0
+        )
 
 
 def check_request(
@@ -276,7 +278,7 @@ def _pictures(images: Any, trials: Sequence[int], what: str, lost: dict[int, str
 
 
 def phases(settings: ReconstructSettings) -> dict[str, int]:
-    """The phases of one picture in their order, as `OnStep` is told them, and the most steps of each."""
+    """The phases of one picture in their order, as `OnStep` receives them, and the most steps of each."""
     found = dict.fromkeys(BEFORE_REFINEMENT, 1)
     if settings.stage == 2:
         found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), settings.refine.steps + 1)

@@ -1,4 +1,4 @@
-"""What a person gives to be reconstructed: a data folder's test split, or an array file."""
+"""The responses to reconstruct: a data folder's test split, or an array file."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def open_responses(path: Path | str, *, stimuli_root: Path | str | None = None) 
 
 
 def with_trial_ids(responses: Responses, path: Path | str) -> Responses:
-    """The same trials under the ids of a person's list; see :func:`~..data.trial_ids.read_trial_ids`."""
+    """The same trials with ids from a file of the user's; see :func:`~..data.trial_ids.read_trial_ids`."""
     return replace(responses, trial_ids=read_trial_ids(Path(path), len(responses.rows)))
 
 
 def with_pictures(responses: Responses, folder: Path | str) -> Responses:
-    """The same trials with a person's own pictures as what was seen.
+    """The same trials with the pictures of a folder as their stimuli.
 
     Where the trials have ids and the pictures are named by them (``cat-03.png`` for the trial "cat-03"), each trial
     gets its own. Names need not have the ids' capitals and leading zeros, and "-" or "_" stands for a "/". Pictures of
@@ -147,11 +147,11 @@ def with_pictures(responses: Responses, folder: Path | str) -> Responses:
     own = _by_ids(responses, pictures, folder) if responses.named else tuple(pictures)
     if own is not None:
         return replace(responses, pictures=own, captions=())
-    told = (
+    note = (
         f"no picture in {folder} is named by a trial's id (such as {responses.trial_ids[0]!r}), so they are taken in "
         f"the order of their names: the first trial's is {pictures[0].name}"
     )
-    return replace(responses, pictures=tuple(pictures), captions=(), warnings=(*responses.warnings, told))
+    return replace(responses, pictures=tuple(pictures), captions=(), warnings=(*responses.warnings, note))
 
 
 def _by_ids(responses: Responses, pictures: Sequence[Path], folder: Path | str) -> tuple[Path, ...] | None:
@@ -172,12 +172,12 @@ def _by_ids(responses: Responses, pictures: Sequence[Path], folder: Path | str) 
 
 
 def _alike(name: str) -> str:
-    """What a name and an id have in common where a person means the same: no capitals, leading zeros and slashes."""
+    """A name or id without the differences that do not matter: capitals, leading zeros, slashes."""
     plain = unicodedata.normalize("NFC", name).casefold().replace("/", "-").replace("_", "-")
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
 
 
-def seen(pictures: Sequence[Path | Reference], size: int) -> NDArray[np.uint8]:
+def read_stimuli(pictures: Sequence[Path | Reference], size: int) -> NDArray[np.uint8]:
     """The pictures as squares of `size` px, (n, size, size, 3) uint8.
 
     Raises

@@ -67,7 +67,7 @@ class Ticker(Progress):
         self(n_finished * self._per_image)
 
     def step(self, n_images: int, phase: str, detail: str) -> None:
-        """Say that one more step of `n_images` images is done, in this phase; `detail` says which, for people."""
+        """Say that one more step of `n_images` images is done, in this phase; `detail` says which, for display."""
         if phase in self._paces:
             self._paces[phase].add(self._lap() / n_images)
             self._made[phase] += n_images

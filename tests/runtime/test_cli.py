@@ -146,7 +146,7 @@ def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[st
     assert (run / "report.html").is_file()
 
 
-def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
+def test_a_bad_trial_is_reported_skipped_counted_and_in_the_exit_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ROWS.copy()
@@ -155,11 +155,11 @@ def test_a_bad_trial_is_told_skipped_counted_and_in_the_exit_code(
     save_file({name: np.ascontiguousarray(row) for name, row in arrays.items()}, tmp_path / "r.safetensors")
     arguments[2] = str(tmp_path / "r.safetensors")
     assert cli.main([*arguments, "--stage", "1"]) == 1
-    told = capsys.readouterr().err
-    assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in told
-    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite, in voxel 5" in told
-    assert "2 trials hold NaN or infinite values in voxel 5 only: leave these voxels out" in told
-    assert "of 5 trials, 3 skipped: see " in told
+    printed = capsys.readouterr().err
+    assert "trial 1 (01) is skipped: it has 20 voxels, expected 24" in printed
+    assert "trial 3 (03) is skipped: 1 of 24 values are NaN or infinite, in voxel 5" in printed
+    assert "2 trials hold NaN or infinite values in voxel 5 only: leave these voxels out" in printed
+    assert "of 5 trials, 3 skipped: see " in printed
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [row["trial"] for row in summary["skipped"]] == [1, 3, 4]
     assert summary["n_trials"] == 2
@@ -206,9 +206,9 @@ def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
 MISTAKES: dict[str, tuple[Callable[[list[str], Path], object], str]] = {}
 
 
-def mistake(told: str) -> Callable[[Callable[[list[str], Path], object]], None]:
+def mistake(reason: str) -> Callable[[Callable[[list[str], Path], object]], None]:
     def register(make: Callable[[list[str], Path], object]) -> None:
-        MISTAKES[make.__name__] = (make, told)
+        MISTAKES[make.__name__] = (make, reason)
 
     return register
 
@@ -444,12 +444,12 @@ def demo_of_absent_pictures(args: list[str], tmp: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, told = MISTAKES[name]
+    make, message = MISTAKES[name]
     make(arguments, tmp_path)
     capsys.readouterr()
     claimed = sorted(tmp_path.rglob("settings.json"))
     assert cli.main(arguments) == 2
-    assert told in one_line(capsys)
+    assert message in one_line(capsys)
     assert sorted(tmp_path.rglob("settings.json")) == claimed, "a mistake has claimed the run folder"
 
 
@@ -469,7 +469,7 @@ def test_the_models_may_be_named_in_another_way(
     assert stage1.stat().st_mtime_ns == written, "finished trials were made again"
 
 
-def test_why_concepts_were_not_measured_is_told(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
+def test_why_concepts_were_not_measured_is_reported(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
     assert cli.main([*arguments, "--stage", "1", "--stimuli", str(stimuli)]) == 0
     notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
     (note,) = [note for note in notes if note.startswith("concept_top1")]
@@ -477,7 +477,7 @@ def test_why_concepts_were_not_measured_is_told(arguments: list[str], stimuli: P
     assert note in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_broken_refinements_are_told_and_kept(
+def test_broken_refinements_are_reported_and_kept(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from minddiffuser.runtime.refine.autograd import AutogradObjective
@@ -492,13 +492,13 @@ def test_broken_refinements_are_told_and_kept(
     monkeypatch.setattr(AutogradObjective, "value_and_gradient", value_and_gradient)
     assert cli.main(arguments) == 1
     lines = capsys.readouterr().err.splitlines()
-    told = [line for line in lines if "broke off" in line]
-    assert len(told) == 1
-    assert "trial(s) 2, 3: a refinement broke off: its loss became NaN" in told[0]
+    message = [line for line in lines if "diverged" in line]
+    assert len(message) == 1
+    assert "trial(s) 2, 3: refinement diverged: its loss became NaN" in message[0]
     assert lines[-1].startswith("md-reconstruct: of 5 trials, 2 failed: see ")
     failed = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
     assert [(entry["trial"], entry["picture"]) for entry in failed] == [(2, True), (3, True)]
-    assert (tmp_path / "run" / "report.html").read_text().count("refinement broke off") == 2
+    assert (tmp_path / "run" / "report.html").read_text().count("refinement diverged") == 2
 
 
 def test_the_folder_is_locked_until_the_page_is_written(
@@ -551,7 +551,7 @@ def test_a_full_disk_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "reason"),
     [
         (KeyboardInterrupt(), 130, "the same command resumes"),
         (MemoryError(), 2, "--batch-size"),
@@ -568,7 +568,7 @@ def test_a_full_disk_is_one_line(
 def test_what_happens_to_a_run_from_outside_is_one_line(
     error: BaseException,
     code: int,
-    told: str,
+    reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -580,7 +580,7 @@ def test_what_happens_to_a_run_from_outside_is_one_line(
 
     monkeypatch.setattr(page, "write_report", fail)
     assert cli.main(["report", str(a_run_folder(tmp_path))]) == code
-    assert told in one_line(capsys)
+    assert reason in one_line(capsys)
 
 
 def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,9 +125,9 @@ def test_batches_are_as_large_as_engines_take(
 MISTAKES: dict[str, tuple[Callable[[list[str], Path], object], str]] = {}
 
 
-def mistake(told: str) -> Callable[[Callable[[list[str], Path], object]], None]:
+def mistake(reason: str) -> Callable[[Callable[[list[str], Path], object]], None]:
     def register(make: Callable[[list[str], Path], object]) -> None:
-        MISTAKES[make.__name__] = (make, told)
+        MISTAKES[make.__name__] = (make, reason)
 
     return register
 
@@ -147,7 +147,7 @@ def unknown_precision(args: list[str], tmp: Path) -> None:
     args += ["--precision", "fp8"]
 
 
-@mistake("in fp32, asked for fp16")
+@mistake("in fp32, but fp16 was requested")
 def precision_that_is_not_there(args: list[str], tmp: Path) -> None:
     args += ["--precision", "fp16"]
 
@@ -162,7 +162,7 @@ def provider_that_the_build_has_not(args: list[str], tmp: Path) -> None:
     args += ["--backend", "ort-cuda"]
 
 
-@mistake("--trust-plans runs code that the bundle brings, and goes with a backend asked for by name")
+@mistake("--trust-plans runs code that the bundle brings, and needs an explicit backend")
 def trust_without_a_backend(args: list[str], tmp: Path) -> None:
     args += ["--trust-plans"]
 
@@ -282,7 +282,7 @@ def a_folder_without_a_manifest(args: list[str], tmp: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, told = MISTAKES[name]
+    make, message = MISTAKES[name]
     make(arguments, tmp_path)
     capsys.readouterr()
     claimed = sorted(tmp_path.rglob("settings.json"))
@@ -291,7 +291,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1, captured.err
     assert lines[0].startswith("md-reconstruct: ")
-    assert told in lines[0]
+    assert message in lines[0]
     assert captured.out == ""
     assert sorted(tmp_path.rglob("settings.json")) == claimed, "a mistake has claimed the run folder"
 

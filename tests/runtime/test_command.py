@@ -42,11 +42,11 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(n_lines: int) -> None:
 def test_no_output_at_all_is_no_mistake() -> None:
     """As a daemon starts it: standard output is closed before Python begins."""
     line = f"{shlex.join([sys.executable, '-c', SPEAKS, '3'])} >&-"
-    told = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
-    assert (told.returncode, told.stderr) == (0, "")
+    message = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert (message.returncode, message.stderr) == (0, "")
 
 
-def test_another_broken_pipe_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_broken_pipe_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
@@ -58,8 +58,8 @@ def test_another_broken_pipe_is_told(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_reader_that_stays_gets_everything() -> None:
-    told = subprocess.run([sys.executable, "-c", SPEAKS, "3"], capture_output=True, text=True, check=True)
-    assert told.stdout == "a line of the output\n" * 3
+    message = subprocess.run([sys.executable, "-c", SPEAKS, "3"], capture_output=True, text=True, check=True)
+    assert message.stdout == "a line of the output\n" * 3
 
 
 def broken() -> int:
@@ -81,15 +81,15 @@ def test_debug_shows_where_an_error_arose_before_the_same_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(globals(), "error_of_ours", error)
-    told = {}
+    message = {}
     for argv in (["fit"], ["fit", "--debug"]):
         assert guarded("it", broken, interrupted="", out_of_memory="give less", argv=argv) == 2
-        told[len(argv)] = capsys.readouterr().err
-    assert told[1].count("\n") == 1
-    assert told[1].startswith(f"it: {line}")
-    assert told[2].endswith(told[1])
-    assert "Traceback" in told[2]
-    assert "in broken" in told[2]
+        message[len(argv)] = capsys.readouterr().err
+    assert message[1].count("\n") == 1
+    assert message[1].startswith(f"it: {line}")
+    assert message[2].endswith(message[1])
+    assert "Traceback" in message[2]
+    assert "in broken" in message[2]
 
 
 def test_what_nobody_has_explained_names_the_way_to_the_traceback(
@@ -129,6 +129,6 @@ def test_all_three_programs_take_debug(
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert main([*arguments, "--debug"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback")
-    assert told.endswith(line)
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback")
+    assert printed.endswith(line)

@@ -147,11 +147,11 @@ def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any
         found[name] = refine(objective, generator.initial(), settings)
     gradients, expected = first["engines"][1], first["pytorch"][1]
     assert set(gradients) == set(expected) == ({"latent"} if form == "latent alone" else {"latent", "context"})
-    for name, slope in expected.items():
-        reference = as_numpy(slope).reshape(len(slope), -1).astype(np.float64)
+    for name, gradient in expected.items():
+        reference = as_numpy(gradient).reshape(len(gradient), -1).astype(np.float64)
         norms = np.linalg.norm(reference, axis=1)
         assert norms.min() > 0
-        error = np.linalg.norm(gradients[name].reshape(len(slope), -1) - reference, axis=1)
+        error = np.linalg.norm(gradients[name].reshape(len(gradient), -1) - reference, axis=1)
         assert (error / norms).max() < 1e-4, name
     np.testing.assert_allclose(found["engines"].loss_curve, found["pytorch"].loss_curve, rtol=1e-3)
     stage1, image = as_numpy(first["pytorch"][2]), as_numpy(found["pytorch"].image)

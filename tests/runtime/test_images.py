@@ -209,7 +209,7 @@ def test_a_picture_that_is_not_read_is_named(tmp_path: Path, name: str, colours:
 def test_a_file_of_several_pictures_is_refused(tmp_path: Path, kind: str, colours: np.ndarray) -> None:
     first = Image.fromarray(colours)
     first.save(tmp_path / f"a.{kind}", save_all=True, append_images=[first.rotate(180), first.rotate(90, expand=False)])
-    with pytest.raises(FileError, match="holds 3 pictures: save the one that is meant"):
+    with pytest.raises(FileError, match="holds 3 pictures: save the intended one"):
         read_image(tmp_path / f"a.{kind}")
 
 

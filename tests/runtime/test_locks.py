@@ -98,7 +98,10 @@ def test_a_drive_without_locks_is_written_all_the_same_and_that_is_said(
         raise OSError(code, "none here")
 
     monkeypatch.setattr(FileLock, "acquire", none)
-    with pytest.warns(UserWarning, match="has no locks: run one process at a time"), locked(inside(tmp_path), tmp_path):
+    with (
+        pytest.warns(UserWarning, match="does not support locks: run one process at a time"),
+        locked(inside(tmp_path), tmp_path),
+    ):
         (tmp_path / "a").touch()
     assert (tmp_path / "a").exists()
 
@@ -113,7 +116,9 @@ def test_a_lock_service_that_does_not_answer_is_no_leave_to_write(
 
     monkeypatch.setattr(FileLock, "acquire", none)
     with (
-        pytest.raises(FileError, match=rf"cannot be locked \(No locks available\): see that you may write {tmp_path}"),
+        pytest.raises(
+            FileError, match=rf"cannot be locked \(No locks available\): check that you may write {tmp_path}"
+        ),
         locked(inside(tmp_path), tmp_path),
     ):
         pass

@@ -1,4 +1,4 @@
-"""What an engine needs of a GPU: memory, copies, one stream of its own, and a way to record what it does on it."""
+"""What an engine needs from a GPU: memory, copies, a stream of its own, and recording of CUDA graphs."""
 
 from __future__ import annotations
 

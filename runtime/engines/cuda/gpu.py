@@ -1,4 +1,4 @@
-"""Which GPU this process would use, asked of whatever library can tell; none of them is needed."""
+"""Which GPU this process would use, as reported by whichever library is installed; none is required."""
 
 from __future__ import annotations
 

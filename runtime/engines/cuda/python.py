@@ -21,7 +21,7 @@ _VERSION = 3
 class CudaArray:
     """A contiguous array on the GPU, freed with its last reference; ``numpy.asarray`` copies it to the host.
 
-    Other libraries (CuPy, numba, PyTorch) share it without a copy through ``__cuda_array_interface__``, which tells
+    Other libraries (CuPy, numba, PyTorch) share it without a copy through ``__cuda_array_interface__``, which says
     them the stream to wait for. Keep it alive for as long as they read it.
     """
 
@@ -174,14 +174,16 @@ class CudaPythonDevice:
 
     def _foreign(self, array: Any) -> CudaArray:
         """Another library's array, shared; the stream waits until it is ready."""
-        told = getattr(array, _INTERFACE)
-        dtype = np.dtype(told["typestr"])
-        if told.get("strides") is not None and tuple(told["strides"]) != _c_strides(told["shape"], dtype):
-            raise InputError(f"an array of shape {tuple(told['shape'])} is not contiguous: make a contiguous copy")
-        ready = told.get("stream")
+        interface = getattr(array, _INTERFACE)
+        dtype = np.dtype(interface["typestr"])
+        if interface.get("strides") is not None and tuple(interface["strides"]) != _c_strides(
+            interface["shape"], dtype
+        ):
+            raise InputError(f"an array of shape {tuple(interface['shape'])} is not contiguous: make a contiguous copy")
+        ready = interface.get("stream")
         if ready is not None:
             self._wait_for(int(ready))
-        return CudaArray(self, told["shape"], dtype.name, int(told["data"][0]), array)
+        return CudaArray(self, interface["shape"], dtype.name, int(interface["data"][0]), array)
 
     def _wait_for(self, stream: int) -> None:
         cudart = self._cudart
@@ -197,9 +199,9 @@ class CudaPythonDevice:
         error, *values = result
         if error != self._cudart.cudaError_t.cudaSuccess:
             _, text = self._cudart.cudaGetErrorString(error)
-            told = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-            advice = ": use a smaller batch, or free memory of the GPU" if "memory" in told else ""
-            raise TrtFailure(f"CUDA on {self.name} failed: {told}{advice}")
+            reason = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+            advice = ": use a smaller batch, or free memory of the GPU" if "memory" in reason else ""
+            raise TrtFailure(f"CUDA on {self.name} failed: {reason}{advice}")
         return values[0] if values else None
 
 

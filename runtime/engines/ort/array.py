@@ -1,4 +1,4 @@
-"""An array in ONNX Runtime's hands, on whatever device, with a dtype and a shape as every other array has."""
+"""An array owned by ONNX Runtime, on any device, with a dtype and a shape like other arrays."""
 
 from __future__ import annotations
 

@@ -315,11 +315,11 @@ def _shapes(inputs: Specs, batch: int) -> str:
 
 
 def _check_interface(session: Any, name: str, path: Path, inputs: Specs, outputs: Specs) -> None:
-    for told, found, what in ((inputs, session.get_inputs(), "inputs"), (outputs, session.get_outputs(), "outputs")):
+    for stated, found, what in ((inputs, session.get_inputs(), "inputs"), (outputs, session.get_outputs(), "outputs")):
         given = {value.name: _spec(value) for value in found}
-        if given.keys() != told.keys() or not all(_fits(given[key], spec) for key, spec in told.items()):
+        if given.keys() != stated.keys() or not all(_fits(given[key], spec) for key, spec in stated.items()):
             raise FileError(
-                f"the graph {name} ({path}) has the {what} {_listed(given)}, its description says {_listed(told)}: "
+                f"the graph {name} ({path}) has the {what} {_listed(given)}, its description says {_listed(stated)}: "
                 "export the bundle again"
             )
 

@@ -59,9 +59,9 @@ def check_plan(
     if missing is not None:
         return f"the plan's description has no usable {missing!r}: {_rebuild(here)}"
     for check in (_library, _version, _platform, _gpu):
-        told = check(builder, here)
-        if told is not None:
-            return told
+        fault = check(builder, here)
+        if fault is not None:
+            return fault
     return _graph(builder, here, graph_sha256, data)
 
 
@@ -98,7 +98,7 @@ def _library(builder: Json, here: Json) -> str | None:
         return f"the plan is for {builder['target']!r}, which this release does not know: {_rebuild(here)}"
     if builder["target"] != here["target"]:
         built, asked = LIBRARIES[builder["target"]].label, LIBRARIES[here["target"]].label
-        return f"the plan is for {built}, and {asked} was asked for: open it with the library that it was built by"
+        return f"the plan is for {built}, and {asked} was requested: open it with the library that built it"
     if here["library"] is None:
         library = LIBRARIES[here["target"]]
         return f"{library.label} does not load here: pip install 'minddiffuser[{library.extra}]'"
@@ -138,10 +138,10 @@ def _gpu(builder: Json, here: Json) -> str | None:
     if here["gpu"] is None or present is None:
         return "the plan needs a CUDA GPU, and none was found here (through cuda-python or PyTorch): use target 'onnx'"
     covered = _rtx_gpus if builder["target"] == "tensorrt-rtx" else _classic_gpus
-    told = covered(builder, here, present)
-    if told is None:
+    covers = covered(builder, here, present)
+    if covers is None:
         return None
-    return f"the plan is for {told}, this machine has {_gpu_words(here)}: {_rebuild(here)}"
+    return f"the plan is for {covers}, this machine has {_gpu_words(here)}: {_rebuild(here)}"
 
 
 def _rtx_gpus(builder: Json, here: Json, present: tuple[int, int]) -> str | None:

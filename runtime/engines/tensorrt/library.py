@@ -82,11 +82,11 @@ def messages_of(trt: Any) -> Any:
 
 def reason(messages: Any) -> str:
     """Say in one line what the errors since the last call were about; they are forgotten."""
-    told = [_plain(text) for text in messages.errors]
+    reported = [_plain(text) for text in messages.errors]
     messages.errors.clear()
     # The library repeats the driver's trouble while it cleans up after another error.
-    telling = [text for text in told if "catchCudaError" not in text] or told
-    return telling[0] if telling else "it gave no reason"
+    specific = [text for text in reported if "catchCudaError" not in text] or reported
+    return specific[0] if specific else "it gave no reason"
 
 
 def is_memory(text: str) -> bool:

@@ -31,7 +31,7 @@ class _Recording:
     session: Session
     buffers: Mapping[str, Any]
     graph: Any
-    seen: tuple[int, ...]
+    addresses: tuple[int, ...]
 
 
 class DenoiseLoop:
@@ -134,7 +134,7 @@ class DenoiseLoop:
                 self._recordings.pop(next(iter(self._recordings))).session.close()
             buffers = self._new_buffers(n_steps, shapes)
             known = self._record(self._denoise.new_session(), buffers, n_steps)
-        elif known.seen != self._addresses(known.buffers):
+        elif known.addresses != self._addresses(known.buffers):
             known = self._record(known.session, known.buffers, n_steps)
         self._recordings[key] = known  # the latest comes last
         return known

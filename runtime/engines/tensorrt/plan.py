@@ -22,7 +22,7 @@ from .library import LIBRARIES, TrtFailure, is_memory, load_library, messages_of
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFile:
-    """A TensorRT plan and what is known about it, as a bundle's manifest tells.
+    """A TensorRT plan and what is known about it, from a bundle's manifest.
 
     Attributes
     ----------
@@ -105,9 +105,9 @@ class OpenPlan:
 
     def failure(self, what: str) -> TrtFailure:
         """The error for a call that did not succeed: `what` follows "could not"."""
-        told = reason(self.messages)
-        advice = ": use a smaller batch, or free memory of the GPU" if is_memory(told) else ""
-        return TrtFailure(f"{self.label} {self.version} could not {what} {self.file.name!r} ({told}){advice}")
+        cause = reason(self.messages)
+        advice = ": use a smaller batch, or free memory of the GPU" if is_memory(cause) else ""
+        return TrtFailure(f"{self.label} {self.version} could not {what} {self.file.name!r} ({cause}){advice}")
 
     def close(self) -> None:
         """Keep the kernels that were compiled for next time, and let the GPU's memory go."""
@@ -142,7 +142,7 @@ class OpenPlan:
         return runtime, engine
 
     def _check_header(self, runtime: Any, data: mmap.mmap) -> None:
-        """Ask TensorRT-RTX, which can tell from the header alone whether a plan fits."""
+        """Ask TensorRT-RTX, which reads from the header alone whether a plan fits."""
         if not hasattr(runtime, "get_engine_validity"):
             return
         validity, diagnostics = runtime.get_engine_validity(data)
@@ -153,14 +153,14 @@ class OpenPlan:
             for name, bit in self.trt.EngineInvalidityDiagnostics.__members__.items()
             if int(diagnostics) & int(bit)
         ]
-        told = ", ".join(found) or reason(self.messages)
+        cause = ", ".join(found) or reason(self.messages)
         raise FileError(
-            f"{self.label} {self.version} refuses the plan {self.file.path} ({told}): "
+            f"{self.label} {self.version} refuses the plan {self.file.path} ({cause}): "
             f"build it here with md-export build BUNDLE --target {self.file.target}"
         )
 
     def _check_trust(self, data: mmap.mmap) -> None:
-        """Refuse bytes that are not the plan's, or that nobody trusts, before the library sees any of them."""
+        """Refuse bytes that are not the plan's, or that are not trusted, before the library reads any of them."""
         given, plan = hashlib.sha256(data).hexdigest(), self.file
         if plan.sha256 is not None and given != plan.sha256:
             raise FileError(
@@ -186,11 +186,11 @@ class OpenPlan:
         refitter = trt.Refitter(engine, self.messages)
         parser_refitter = trt.OnnxParserRefitter(refitter, self.messages)
         if not parser_refitter.refit_from_file(str(onnx)):
-            told = [parser_refitter.get_error(i).desc() for i in range(parser_refitter.num_errors)]
+            errors = [parser_refitter.get_error(i).desc() for i in range(parser_refitter.num_errors)]
             self.messages.errors.clear()
             raise TrtFailure(
                 f"{self.label} could not take the weights of {self.file.name!r} from {onnx} "
-                f"({' '.join(told[0].split()) if told else 'it gave no reason'}): build the plan again"
+                f"({' '.join(errors[0].split()) if errors else 'it gave no reason'}): build the plan again"
             )
         missing = refitter.get_missing_weights()
         if missing:
@@ -229,9 +229,9 @@ class OpenPlan:
 
 def refuse_unfit(plan: PlanFile, here: Mapping[str, Any]) -> None:
     """Raise FileError with one sentence if a plan cannot run on the machine `here`."""
-    told = check_plan(plan.builder, here, graph_sha256=_known_graph(plan), data=_known_data(plan))
-    if told is not None:
-        raise FileError(f"{plan.name!r} ({plan.path.name}): {told}")
+    fault = check_plan(plan.builder, here, graph_sha256=_known_graph(plan), data=_known_data(plan))
+    if fault is not None:
+        raise FileError(f"{plan.name!r} ({plan.path.name}): {fault}")
 
 
 def _known_graph(plan: PlanFile) -> str | None:

@@ -1,4 +1,4 @@
-"""One execution context: shapes and addresses told to TensorRT when they change, every answer checked."""
+"""One execution context: shapes and addresses set in TensorRT when they change, every call checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ Shape = tuple[int, ...]
 
 
 class Session:
-    """What one context was told last. A CUDA graph needs a context of its own: it breaks when another shape is set.
+    """The shapes and addresses last set in one context.
+
+    A CUDA graph needs a context of its own: it breaks when another shape is set.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ class Session:
         arena.reserve(int(plan.engine.device_memory_size_v2))
 
     def set_shapes(self, shapes: Mapping[str, Shape]) -> None:
-        """Tell the shapes of the inputs.
+        """Set the shapes of the inputs.
 
         Raises
         ------
@@ -41,13 +43,13 @@ class Session:
         changed = {name: shape for name, shape in shapes.items() if self._shapes.get(name) != shape}
         if not changed:
             return
-        known, self._shapes = self._shapes, {}  # if this fails, all are told again next time
+        known, self._shapes = self._shapes, {}  # if this fails, all are set again next time
         for name, shape in changed.items():
             if not context.set_input_shape(name, shape):
                 raise self.plan.failure(f"take an input {name!r} of shape {shape} in")
         try:
             lacking = context.infer_shapes()
-        except RuntimeError as error:  # for any other reason than shapes that were not told
+        except RuntimeError as error:  # for any other reason than shapes that were not set
             raise self.plan.failure("find the shapes in") from error
         if lacking:
             raise self.plan.failure(f"find the shapes of {', '.join(lacking)} in")
@@ -59,7 +61,7 @@ class Session:
         return tuple(int(size) for size in context.get_tensor_shape(name))
 
     def set_addresses(self, addresses: Mapping[str, int]) -> None:
-        """Tell where inputs and outputs are; only what moved is told."""
+        """Set where inputs and outputs are; only what moved is set again."""
         context = self._context
         for name, address in addresses.items():
             if self._addresses.get(name) != address:
@@ -78,7 +80,7 @@ class Session:
             raise self.plan.failure("run")
 
     def is_recordable(self) -> bool:
-        """Whether runs can be recorded in a CUDA graph; TensorRT cannot tell and is taken at its word."""
+        """Whether runs can be recorded in a CUDA graph; TensorRT cannot report it, so its plans are assumed to be."""
         context = self._context
         if not hasattr(context, "is_stream_capturable"):
             return True

@@ -10,7 +10,7 @@ from ..base import Array
 
 
 class Unavailable(Exception):
-    """The run has not what an extractor needs; the message is the end of a sentence for the report's notes."""
+    """The run lacks what an extractor needs; the message is the end of a sentence for the report's notes."""
 
 
 @dataclass(frozen=True, kw_only=True)

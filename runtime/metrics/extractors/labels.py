@@ -16,9 +16,9 @@ from .base import Extractor, Features, Given, Unavailable
 def open_labels(given: Given) -> Features:
     """The classifier inside the model folder, where captions say what was shown."""
     if given.classifier is None:
-        raise Unavailable("the classifier lies inside a model folder (as classifier/), and here there is none")
+        raise Unavailable("the model folder has no classifier (classifier/)")
     if not given.captions:
-        raise Unavailable("the stimuli come without captions that name what they show")
+        raise Unavailable("the stimuli have no captions that name what they show")
     from ..classifier import open_classifier
 
     classifier = open_classifier(given.classifier, given.device)

@@ -346,10 +346,10 @@ def test_warnings_about_the_data_are_said_and_kept(
 ) -> None:
     real, said = assemble.draft_trials, list[str]()
     monkeypatch.setattr(
-        assemble, "draft_trials", lambda *given: [replace(t, warnings=("hardly on the scale",)) for t in real(*given)]
+        assemble, "draft_trials", lambda *given: [replace(t, warnings=("barely on the scale",)) for t in real(*given)]
     )
     bundle = export(tmp_path / "bundle", say=said.append)
-    assert said == ["hardly on the scale"]
+    assert said == ["barely on the scale"]
     assert bundle.manifest["lineage"]["verified_on"]["warnings"] == said
 
 

@@ -398,7 +398,7 @@ def test_no_bundle_is_one_sentence(tmp_path: Path, command: Command) -> None:
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "checkpoint.json").write_text("{}")
     expect_refusal(command("check", tmp_path / "nowhere"), "is not a folder")
-    expect_refusal(command("check", tmp_path / "data"), "is no bundle")
+    expect_refusal(command("check", tmp_path / "data"), "is not a bundle")
     expect_refusal(command("check", tmp_path / "checkpoint"), "it is a checkpoint, make a bundle of it")
     with pytest.raises(FileError):
         check_bundle(tmp_path / "data")

@@ -93,7 +93,7 @@ def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
     assert backend.computing == {"backend": "ort", "device": "cpu", "dtype": "fp32", "threads": 1}
     assert "onnxruntime" in backend.libraries
     assert "torch" not in backend.libraries
-    assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that is here; ")
+    assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that runs here; ")
     assert (backend.classifier, backend.largest_batch, backend.embeds) == (None, None, True)
 
 
@@ -117,7 +117,7 @@ def test_options_reach_the_engines(opened: Open, toy_bundle: Path, monkeypatch: 
 
     monkeypatch.setattr(EngineSet, "__init__", spy)
     backend = opened(toy_bundle, backend="ort", precision="fp32", memory="low", threads=1)
-    assert backend.chosen.endswith("(asked for)")
+    assert backend.chosen.endswith("(as requested)")
     assert backend.computing["threads"] == 1
     (settings,) = seen
     assert (settings.backend, settings.precision, settings.memory, settings.threads) == ("ort", "fp32", "low", 1)
@@ -173,8 +173,8 @@ REFUSED_OF_A_CHECKPOINT: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_OF_A_CHECKPOINT)
 def test_a_bundles_options_are_refused_of_a_checkpoint(opened: Open, small_checkpoint: Path, name: str) -> None:
-    options, told = REFUSED_OF_A_CHECKPOINT[name]
-    with pytest.raises(InputError, match=told):
+    options, message = REFUSED_OF_A_CHECKPOINT[name]
+    with pytest.raises(InputError, match=message):
         opened(small_checkpoint, **options)
 
 
@@ -188,7 +188,7 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
     "pytorch with memory": ({"backend": "pytorch", "memory": "low"}, "--memory choose"),
     "pytorch with gpu memory": ({"backend": "pytorch", "gpu_memory_mib": 512}, "--gpu-memory choose"),
     "pytorch with cache": ({"backend": "pytorch", "engine_cache": "cache"}, "--engine-cache choose"),
-    "precision": ({"precision": "fp16"}, "in fp32, asked for fp16: choose one of these"),
+    "precision": ({"precision": "fp16"}, "in fp32, but fp16 was requested: choose one of these"),
     "backend": ({"backend": "tensorrt"}, "holds engines for onnx, the backend 'tensorrt' needs tensorrt: md-export"),
     "unknown backend": ({"backend": "onnx"}, "backend 'onnx' is unknown"),
     "unknown memory": ({"memory": "none"}, "memory 'none' is unknown"),
@@ -199,8 +199,8 @@ REFUSED_OF_A_BUNDLE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_OF_A_BUNDLE)
 def test_options_that_a_bundle_cannot_follow_are_refused(opened: Open, toy_bundle: Path, name: str) -> None:
-    options, told = REFUSED_OF_A_BUNDLE[name]
-    with pytest.raises(InputError, match=told) as caught:
+    options, message = REFUSED_OF_A_BUNDLE[name]
+    with pytest.raises(InputError, match=message) as caught:
         opened(toy_bundle, **options)
     assert "\n" not in str(caught.value)
 
@@ -300,8 +300,8 @@ def test_the_gpu_of_a_device_with_a_number_is_that_one(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cuda_gpu, "gpu_of_cuda_python", probe)
     monkeypatch.setattr(cuda_gpu, "gpu_of_torch", probe)
-    told = {device: cuda_gpu.name_of_gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
-    assert told == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
+    message = {device: cuda_gpu.name_of_gpu(device) for device in ("cpu", "cuda", "cuda:0", "cuda:1")}
+    assert message == {"cpu": {}, "cuda": {"gpu": "first"}, "cuda:0": {"gpu": "first"}, "cuda:1": {"gpu": "second"}}
 
 
 def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "reason"),
     [
         ({"threads": 0}, "threads is 0"),
         ({"threads": -1}, "threads is -1"),
@@ -321,6 +321,6 @@ def test_a_folder_that_is_neither_is_refused(opened: Open, tmp_path: Path) -> No
         ({"checkpointing": "maybe"}, "checkpointing 'maybe' is unknown"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_options_that_make_no_sense_are_refused(choice: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         Options(**choice)

@@ -93,7 +93,7 @@ def test_decoder_and_clip_are_the_models_own(
 
 
 @pytest.mark.parametrize("semantic", [False, True])
-def test_the_slope_of_the_loss_is_that_of_autograd(
+def test_the_gradient_of_the_loss_is_that_of_autograd(
     small_models: Any, torch_engines: Make, feeds: dict[str, np.ndarray], semantic: bool
 ) -> None:
     given = torch_of(feeds)
@@ -103,17 +103,17 @@ def test_the_slope_of_the_loss_is_that_of_autograd(
     loss = structural_loss(structure, given["target"], given["mask"], given["layer_weights"])
     if semantic:
         loss = loss + 0.4 * semantic_loss(token, given["semantic_target"])
-    (slope,) = torch.autograd.grad(loss.sum(), latent)
+    (gradient,) = torch.autograd.grad(loss.sum(), latent)
     feeds["latent"] = latent.detach().numpy()
     found = run(torch_engines(small_models, semantic=semantic)["structure_gradient"], feeds)
     torch.testing.assert_close(found["loss"], loss.detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(found["image"], image.detach(), atol=1e-6, rtol=0)
-    assert slope.abs().max() > 0
-    torch.testing.assert_close(found["latent_gradient"], slope, rtol=0, atol=1e-5 * slope.abs().max().item())
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(found["latent_gradient"], gradient, rtol=0, atol=1e-5 * gradient.abs().max().item())
 
 
 def test_a_step_back_is_that_of_autograd(small_models: Any, torch_engines: Make, feeds: dict[str, np.ndarray]) -> None:
-    """The context's slope is through guidance alone; unconditional context and latent are told apart."""
+    """The context's gradient is through guidance alone; unconditional context and latent are kept apart."""
     engines = torch_engines(small_models)
     given = torch_of(feeds)
     leaves = [given["latent"].requires_grad_(), given["context"].requires_grad_()]
@@ -125,10 +125,10 @@ def test_a_step_back_is_that_of_autograd(small_models: Any, torch_engines: Make,
     expected = torch.autograd.grad((out * given["next_gradient"]).sum(), leaves)
     feeds |= {"latent": leaves[0].detach().numpy(), "context": leaves[1].detach().numpy()}
     found = run(engines["denoise_gradient"], feeds)
-    for name, slope in zip(("latent_gradient", "context_gradient"), expected, strict=True):
-        largest = slope.abs().max().item()
+    for name, gradient in zip(("latent_gradient", "context_gradient"), expected, strict=True):
+        largest = gradient.abs().max().item()
         assert largest > 0
-        torch.testing.assert_close(found[name], slope, rtol=0, atol=1e-5 * largest)
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-5 * largest)
 
 
 def test_arrays_of_both_libraries_are_inputs_and_nothing_is_written_to(

@@ -149,7 +149,7 @@ def test_damage_is_one_sentence_or_harmless(where: float, garbage: bytes, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"", "it is empty"),
         (b"\x3a", "number at byte 1 does not end"),  # a graph without a length
@@ -161,8 +161,8 @@ def test_damage_is_one_sentence_or_harmless(where: float, garbage: bytes, tmp_pa
         (b"\x18\x00\x00\x00ORTM" + bytes(40), "ONNX Runtime's own format"),
     ],
 )
-def test_bytes_that_are_no_model(data: bytes, told: str, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=told):
+def test_bytes_that_are_no_model(data: bytes, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=reason):
         scan(tmp_path, data)
 
 

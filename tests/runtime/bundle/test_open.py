@@ -160,8 +160,8 @@ def test_require(folder: Path) -> None:
     bundle = Bundle.open(folder)
     bundle.require()
     bundle.require("denoise", "decode_context")
-    told = "lacks the graphs vae_decode, clip_structure: .*--graphs decode_context denoise vae_decode clip_structure"
-    with pytest.raises(FileError, match=told):
+    message = "lacks the graphs vae_decode, clip_structure: .*--graphs decode_context denoise vae_decode clip_structure"
+    with pytest.raises(FileError, match=message):
         bundle.require("vae_decode", "denoise", "clip_structure")
     with pytest.raises(FileError, match="holds no engines/other.bin"):
         bundle.path("engines/other.bin")
@@ -188,7 +188,7 @@ def test_opening_loads_no_library(folder: Path) -> None:
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="absent is not a folder: give the folder that md-export bundle wrote"):
         Bundle.open(tmp_path / "absent")
-    with pytest.raises(FileError, match=r"is no bundle \(it has no manifest.json\): give the folder"):
+    with pytest.raises(FileError, match=r"is not a bundle \(it has no manifest.json\): give the folder"):
         Bundle.open(tmp_path)
     (tmp_path / "checkpoint.json").write_text("{}")
     with pytest.raises(FileError, match="it is a checkpoint, make a bundle of it with md-export bundle"):
@@ -196,7 +196,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"", "Expecting value"),
         (b"[1, 2]", "not an object"),
@@ -204,7 +204,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b'{"a": -Infinity}', "it holds -Infinity"),
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "limit"),
-        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the name 'b' stands twice"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the name 'b' occurs twice"),
         (b'{"a": "\xff"}', "utf-8"),
         ('{"a": 1}'.encode("utf-16"), "utf-8"),
         (b'\xef\xbb\xbf{"a": 1}', "BOM"),
@@ -219,9 +219,9 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (b'{"format": "minddiffuser-bundle", "version": 3}', "newer release .*upgrade"),
     ],
 )
-def test_manifests_that_cannot_be_read(data: bytes, told: str, folder: Path) -> None:
+def test_manifests_that_cannot_be_read(data: bytes, reason: str, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(data)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=reason):
         Bundle.open(folder)
 
 
@@ -307,9 +307,9 @@ BAD_FIELDS: dict[str, tuple[Edit, str]] = {
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
 def test_bad_fields(name: str, folder: Path) -> None:
-    change, told = BAD_FIELDS[name]
+    change, reason = BAD_FIELDS[name]
     edit(folder, change)
-    with pytest.raises(FileError, match=told) as caught:
+    with pytest.raises(FileError, match=reason) as caught:
         Bundle.open(folder)
     message = str(caught.value)
     assert message.endswith("export it again, or ask for a whole copy")
@@ -518,11 +518,11 @@ BAD_ARRAYS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray | None], str]
 
 @pytest.mark.parametrize("case", BAD_ARRAYS)
 def test_bad_arrays(case: str, folder: Path) -> None:
-    name, change, told = BAD_ARRAYS[case]
+    name, change, message = BAD_ARRAYS[case]
     save_file(_changed(name, change), folder / "arrays.safetensors")
     relist(folder, "arrays.safetensors")
     bundle = Bundle.open(folder)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=message):
         _ = bundle.arrays
 
 
@@ -616,11 +616,11 @@ def test_every_bit_of_a_seal_counts(folder: Path) -> None:
     path.write_text(json.dumps(sealed(sealed({**plain, "lineage": {1: (2.5, "é")}})), indent=4))
     assert Bundle.open(folder).manifest["lineage"] == {"1": [2.5, "é"]}
     path.write_text(path.read_text().replace("2.5", "2.50001"))
-    with pytest.raises(FileError, match="its seal does not fit"):
+    with pytest.raises(FileError, match="its seal does not match"):
         Bundle.open(folder)
     for seal in (None, [], "0" * 64):
         path.write_text(json.dumps({**plain, "seal": seal}))
-        with pytest.raises(FileError, match="its seal does not fit"):
+        with pytest.raises(FileError, match="its seal does not match"):
             Bundle.open(folder)
 
 

@@ -381,7 +381,7 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != ".data.lock"]
 
 
-def test_write_replaces_only_a_data_folder_and_only_when_told(folder: Path, tmp_path: Path) -> None:
+def test_write_replaces_only_a_data_folder_and_only_when_asked(folder: Path, tmp_path: Path) -> None:
     before = open_data(folder).data_hash
     with pytest.raises(FileError, match="already: .* --force"):
         write(folder, subject="sub-02")

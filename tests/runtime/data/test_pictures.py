@@ -15,7 +15,7 @@ from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
 from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import fit_square, write_png
-from minddiffuser.runtime.run.responses import open_responses, seen
+from minddiffuser.runtime.run.responses import open_responses, read_stimuli
 
 SIZE = 8
 LARGE = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
@@ -65,7 +65,7 @@ def test_pictures_stay_where_they_lie(tmp_path: Path, root: Path) -> None:
     assert given.pictures is not None
     assert given.stimulus_ids is not None
     assert given.stimulus_ids[0] == given.stimulus_ids[2] != given.stimulus_ids[1]
-    np.testing.assert_array_equal(seen(given.pictures[:2], 6), [fit_square(LARGE[k], 6) for k in (3, 4)])
+    np.testing.assert_array_equal(read_stimuli(given.pictures[:2], 6), [fit_square(LARGE[k], 6) for k in (3, 4)])
 
 
 def test_the_root_may_be_another_one(tmp_path: Path, root: Path) -> None:

@@ -41,11 +41,11 @@ def test_a_list_of_ids_is_lines_or_json(tmp_path: Path, name: str, content: byte
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reason"),
     [
         ("i.txt", b"a\nb\n", "has 2 trial ids and there are 3 trials"),
         ("i.txt", b"", "has 0 trial ids"),
-        ("i.txt", b"a\nb\na\n", "'a' .* stands at trials 0 and 2"),
+        ("i.txt", b"a\nb\na\n", "'a' .* occurs at trials 0 and 2"),
         ("i.txt", b"a\n\nb\n", "trial 1 in .* is ''"),
         ("i.txt", b"a\n b\nc", "trial 1 in .* is ' b'"),
         ("i.txt", b"a\n\x1b[2J\nc", "printable"),
@@ -59,9 +59,9 @@ def test_a_list_of_ids_is_lines_or_json(tmp_path: Path, name: str, content: byte
         ("i.json", b"[" * 100_000, "not JSON"),
     ],
 )
-def test_other_lists_are_one_sentence(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_other_lists_are_one_sentence(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=reason):
         read_trial_ids(tmp_path / name, 3)
 
 
@@ -72,19 +72,19 @@ def test_a_missing_list_or_a_folder_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ({"train": ["a"]}, "'test' of .* are None"),
         ({"test": ["a"]}, "has 1 trial ids"),
-        ({"test": ["a", "a"]}, "stands at trials 0 and 1"),
+        ({"test": ["a", "a"]}, "occurs at trials 0 and 1"),
         (["a", "b"], "expected a JSON object"),
     ],
 )
-def test_a_folders_list_is_checked(tmp_path: Path, content: object, told: str) -> None:
+def test_a_folders_list_is_checked(tmp_path: Path, content: object, reason: str) -> None:
     stimulus = np.array([5, 5])
     assert folder_trial_ids(tmp_path, "test", stimulus) == ("test/5/0", "test/5/1")
     (tmp_path / "trial_ids.json").write_text(json.dumps(content))
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=reason):
         folder_trial_ids(tmp_path, "test", stimulus)
 
 

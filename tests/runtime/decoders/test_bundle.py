@@ -108,7 +108,7 @@ def with_value(value: float) -> np.ndarray:
 
 @pytest.mark.parametrize("start", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "error", "told"),
+    ("rows", "error", "reason"),
     [
         (with_value(np.nan), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
         (with_value(np.inf), InputError, "trial 1 cannot be decoded .1 of 24 values are NaN"),
@@ -119,10 +119,10 @@ def with_value(value: float) -> np.ndarray:
     ],
 )
 def test_responses_of_the_wrong_kind_are_refused_as_by_the_checkpoint(
-    decoder: BundleDecoder, checkpoint: Checkpoint, rows: Any, error: type[InputError], told: str, start: bool
+    decoder: BundleDecoder, checkpoint: Checkpoint, rows: Any, error: type[InputError], reason: str, start: bool
 ) -> None:
     for of in (decoder, checkpoint):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=reason):
             (of.decode_start if start else of.decode)(rows)
 
 
@@ -134,7 +134,7 @@ def test_other_subjects_models_and_layers_are_refused(decoder: BundleDecoder) ->
         decoder.require_subject("else")
     with pytest.raises(InputError, match="exported for other models .*hash 000000000000"):
         decoder.require_models("0" * 64, "other")
-    with pytest.raises(InputError, match="layer preset 'reference', asked for 'paper'"):
+    with pytest.raises(InputError, match="layer preset 'reference', but 'paper' was requested"):
         decoder.require_preset("paper")
 
 
@@ -157,9 +157,9 @@ def test_responses_of_another_scale_are_refused_as_by_a_command(decoder: BundleD
             of.decode(300 * ROWS)
         with pytest.raises(InputError, match="not on the scale of the training responses"):
             of.decode_start(1e-4 * ROWS)
-        with pytest.warns(UserWarning, match="hardly on the scale") as told:
+        with pytest.warns(UserWarning, match="barely on the scale") as caught:
             warned = of.decode(ROWS + 6)
-        assert told[0].filename == __file__
+        assert caught[0].filename == __file__
         np.testing.assert_array_equal(warned.latent, of.decode(ROWS + 6, screened=True).latent)
 
 

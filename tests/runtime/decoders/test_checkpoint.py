@@ -202,7 +202,7 @@ def test_scores_are_those_of_the_training_statistics(
 ) -> None:
     mean, std = arrays["normaliser"]["mean"], arrays["normaliser"]["std"]
     expected = np.where(std > 0, 2, 0)
-    np.testing.assert_allclose(checkpoint.scored((mean + 2 * std)[None])[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(checkpoint.z_scores((mean + 2 * std)[None])[0], expected, rtol=1e-4)
 
 
 def _edit(folder: Path, **changes: Any) -> None:
@@ -309,6 +309,6 @@ def test_other_models_subjects_and_presets_are_refused(checkpoint: Checkpoint) -
     with pytest.raises(InputError, match="fitted on subject 'S1', the responses are of 'S2'"):
         checkpoint.require_subject("S2")
     with pytest.raises(
-        InputError, match="asked for 'paper': load models with preset='reference'.* md-train fit --layers paper"
+        InputError, match="'paper' was requested: load models with preset='reference'.* md-train fit --layers paper"
     ):
         checkpoint.require_preset("paper")

@@ -114,11 +114,11 @@ def test_what_did_not_vary_in_training_counts_for_nothing(case: Case, decoder: C
 def test_responses_of_another_shape_are_refused(case: Case, decoder: Checkpoint | BundleDecoder) -> None:
     responses = case.responses()
     wider = np.concatenate([responses, responses[..., :1]], axis=-1)
-    told = {(40,): "41 voxels, the decoders were fitted on 40"}.get(
+    message = {(40,): "41 voxels, the decoders were fitted on 40"}.get(
         case.shape, "5 channels of 9 samples, the decoders were fitted on 5 channels of 8 samples"
     )
     for of in (decoder.decode, decoder.decode_start):
-        with pytest.raises(ShapeError, match=told):
+        with pytest.raises(ShapeError, match=message):
             of(wider)
     turned = responses.reshape(len(responses), 40) if len(case.shape) == 2 else responses.reshape(-1, 5, 8)
     with pytest.raises(ShapeError, match="expected \\(n_trials, "):
@@ -145,8 +145,8 @@ def test_responses_laid_out_otherwise_are_refused_by_name(case: Case, decoder: C
             ({"tmin": 0.0}, "tmin is -0.1 s there and 0 s here"),
             ({"shape": (5, 9)}, "it was fitted on 8 samples, these have 9"),
         ]
-    for change, told in changes:
-        with pytest.raises(InputError, match=told):
+    for change, message in changes:
+        with pytest.raises(InputError, match=message):
             decoder.require_layout(replace(layout, **change))
 
 

@@ -19,7 +19,7 @@ def subject(kind: str) -> tuple[TrainingStatistics, np.ndarray]:
     return TrainingStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32)), test.astype(np.float32)
 
 
-def told(kind: str, change: str) -> tuple[str, str]:
+def message(kind: str, change: str) -> tuple[str, str]:
     """("nothing", "warned" or "refused", and the sentence) of a change."""
     statistics, test = subject(kind)
     changed = {
@@ -51,7 +51,7 @@ def told(kind: str, change: str) -> tuple[str, str]:
         ("centred", "one trial", "nothing", ""),
         ("raw", "one trial", "nothing", ""),
         ("centred", "louder", "nothing", ""),
-        ("raw", "louder", "warned", "other values than in training"),
+        ("raw", "louder", "warned", "means differ from those in training"),
         ("centred", "int16", "refused", "300 times percent"),
         ("raw", "int16", "refused", "300 times percent"),
         ("centred", "uV", "refused", "too large"),
@@ -62,13 +62,13 @@ def told(kind: str, change: str) -> tuple[str, str]:
         ("raw", "percent", "refused", "smaller units"),
         ("centred", "tenth", "warned", "too little"),
         ("raw", "z-scored", "refused", "z-scored already"),
-        ("centred", "one trial in int16", "refused", "other values"),
+        ("centred", "one trial in int16", "refused", "means differ"),
         ("centred", "one trial in V", "refused", "too little"),
         ("raw", "one picture", "refused", "copies of one"),
     ],
 )
 def test_what_is_said_of_other_units(kind: str, change: str, outcome: str, cause: str) -> None:
-    found, sentence = told(kind, change)
+    found, sentence = message(kind, change)
     assert found == outcome, sentence
     assert cause in sentence
     if outcome != "nothing":

@@ -25,7 +25,7 @@ def raw(n_trials: int, seed: int = 0) -> tuple[np.ndarray, TrainingStatistics]:
     return rows.astype(np.float32), TrainingStatistics(mean=mean, std=std)
 
 
-def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
+def test_bad_trials_are_reported_by_number_and_good_ones_kept() -> None:
     bad = ROWS.copy()
     bad[1, 2] = np.nan
     rows = [*bad, ROWS[0, :3], np.full(4, 7.0), np.array([1e300, 0, 1, 2])]
@@ -39,7 +39,7 @@ def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "reason"),
     [
         (ROWS[:, :3], "responses have 3 voxels, the checkpoint was fitted on 4"),
         (np.full((2, 4), np.nan, np.float32), "none of the 2 trials"),
@@ -47,8 +47,8 @@ def test_bad_trials_are_told_by_number_and_good_ones_kept() -> None:
         (np.zeros((0, 4), np.float32), "no trial"),
     ],
 )
-def test_nothing_to_do_is_refused(rows: np.ndarray, told: str) -> None:
-    with pytest.raises(MindDiffuserError, match=told):
+def test_nothing_to_do_is_refused(rows: np.ndarray, reason: str) -> None:
+    with pytest.raises(MindDiffuserError, match=reason):
         screen(rows, training())
 
 

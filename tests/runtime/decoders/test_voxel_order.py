@@ -1,4 +1,4 @@
-"""Voxels in another order: told where their means can tell, and never where they cannot."""
+"""Voxels in another order: reported where their means are informative, and nowhere else."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_few_voxels_tell_nothing() -> None:
     assert order_warning(test[:, : few + 1][:, ::-1], training(mean[: few + 1])) is not None
 
 
-def test_responses_centred_where_training_was_not_are_told() -> None:
+def test_responses_centred_where_training_was_not_are_reported() -> None:
     mean, test = subject(2.0, 30)
     warning = order_warning(test - test.mean(0), training(mean))
     assert warning is not None

@@ -260,7 +260,7 @@ def test_a_strangers_subject_folder_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
     assert (tmp_path / "mine" / "features").is_dir()
     run(tmp_path / "demo", subject=tmp_path / "kept")
-    with pytest.raises(FileError, match="keeps the subject of another release or of other choices"):
+    with pytest.raises(FileError, match="keeps the subject of another release or with other settings"):
         run(tmp_path / "other", replace(SETTINGS, seed=9), subject=tmp_path / "kept")
 
 

@@ -130,7 +130,7 @@ def test_a_command_that_fails_ends_it(tmp_path: Path) -> None:
 def test_other_pictures_want_another_folder(tmp_path: Path) -> None:
     run(tmp_path / "demo")
     write_png(tmp_path / "mine" / "0.png", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(FileError, match="other choices \\(stimuli\\)"):
+    with pytest.raises(FileError, match="other settings \\(stimuli\\)"):
         run(tmp_path / "demo", stimuli=tmp_path / "mine")
 
 

@@ -50,8 +50,8 @@ def test_free_dimensions_are_found(kind: str, batch: int, tokens: int) -> None:
 # Each: what is changed in feeds that fit, the error, and what its sentence says.
 WRONG: dict[str, tuple[dict[str, np.ndarray | None], type[InputError], str]] = {
     "missing": ({"left": None, "step": None}, InputError, "lacks left, step: it takes left, right, step"),
-    "unknown": ({"more": np.zeros(1, np.float32)}, InputError, "was given more, which it has not"),
-    "both": ({"step": None, "more": np.zeros(1)}, InputError, "lacks step and was given more"),
+    "unknown": ({"more": np.zeros(1, np.float32)}, InputError, "does not take more"),
+    "both": ({"step": None, "more": np.zeros(1)}, InputError, "lacks step and does not take more"),
     "dtype": (
         {"left": np.zeros((2, 5, 4))},
         ShapeError,
@@ -78,9 +78,9 @@ WRONG: dict[str, tuple[dict[str, np.ndarray | None], type[InputError], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_refused(kind: str, name: str) -> None:
-    changes, error, told = WRONG[name]
+    changes, error, message = WRONG[name]
     feeds = KINDS[kind]({key: array for key, array in (fitting() | changes).items() if array is not None})
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         check_feeds("sum", INPUTS, feeds)
     assert type(caught.value) is error
 

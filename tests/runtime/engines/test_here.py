@@ -174,8 +174,8 @@ def test_open_inspect_and_check_agree(
     opened = Bundle.open(bundle)
 
     lines = list(describe(bundle, trust))
-    told = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
-    assert {backend for backend in BACKENDS if told[backend] == "yes"} == expected
+    message = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
+    assert {backend for backend in BACKENDS if message[backend] == "yes"} == expected
 
     for backend in BACKENDS:
         if backend in expected:
@@ -185,7 +185,7 @@ def test_open_inspect_and_check_agree(
             choose_backend(opened, backend, Machine(trust))
         assert "\n" not in str(caught.value)
     assert choose_backend(opened, "auto", Machine(trust)).backend == next(b for b in BACKENDS if b in expected)
-    assert told["auto"].split(" ")[0] == next(b for b in BACKENDS if b in expected)
+    assert message["auto"].split(" ")[0] == next(b for b in BACKENDS if b in expected)
 
     ran: list[tuple[str, str]] = []
 
@@ -209,10 +209,10 @@ def test_inspect_tells_what_each_stage_runs_on(
     add_engines(bundle, "tensorrt", ("denoise", "vae_decode", "clip_structure"))
     machine()
     lines = list(describe(bundle, Trust(everything=True)))
-    told = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
-    assert told["tensorrt"].startswith("no, the bundle has no structure_gradient")
-    assert told["md-reconstruct run --stage 1"].startswith("tensorrt (")
-    assert told["md-reconstruct run"].startswith("ort-cuda (the fastest that is here; tensorrt: the bundle has no")
+    message = dict(line.strip().split(": ", 1) for line in lines[lines.index("runs on") + 1 :])
+    assert message["tensorrt"].startswith("no, the bundle has no structure_gradient")
+    assert message["md-reconstruct run --stage 1"].startswith("tensorrt (")
+    assert message["md-reconstruct run"].startswith("ort-cuda (the fastest that runs here; tensorrt: the bundle has no")
 
 
 @pytest.mark.parametrize(("built", "here", "runs"), [("10.1", "10.1", True), ("10.1", "10.2", False),

@@ -1,4 +1,4 @@
-"""Which engine is chosen, what is told of it, and that no other one runs instead."""
+"""Which engine is chosen, what is reported of it, and that no other one runs instead."""
 
 import dataclasses
 import gc
@@ -139,9 +139,9 @@ PROVIDERS = ("Tensorrt", "CUDA")
 
 
 @pytest.mark.parametrize(
-    ("held", "gpu", "there", "chosen", "told"),
+    ("held", "gpu", "there", "chosen", "reports"),
     [
-        (EVERY, ADA, {"libraries": TENSORRT, "providers": PROVIDERS}, "tensorrt", ["the fastest that is here"]),
+        (EVERY, ADA, {"libraries": TENSORRT, "providers": PROVIDERS}, "tensorrt", ["the fastest that runs here"]),
         (
             EVERY,
             ADA,
@@ -151,7 +151,7 @@ PROVIDERS = ("Tensorrt", "CUDA")
         ),
         (EVERY, ADA, {"providers": PROVIDERS}, "ort-tensorrt", ["tensorrt-rtx: TensorRT-RTX does not load here"]),
         (EVERY, ADA, {"providers": ["CUDA"]}, "ort-cuda", ["ort-tensorrt: onnxruntime is a build without it"]),
-        (everywhere(), ADA, {"providers": PROVIDERS}, "ort-cuda", ["the fastest that is here"]),
+        (everywhere(), ADA, {"providers": PROVIDERS}, "ort-cuda", ["the fastest that runs here"]),
         (everywhere(), ADA, {}, "ort", ["ort-cuda: onnxruntime is a build without it"]),
         (
             EVERY,
@@ -184,12 +184,12 @@ PROVIDERS = ("Tensorrt", "CUDA")
     ],
 )
 def test_auto_takes_the_fastest_that_runs_here_and_tells_why_no_other(
-    held: Held, gpu: Gpu | None, there: dict[str, Any], chosen: str, told: list[str], machine: Callable[..., None]
+    held: Held, gpu: Gpu | None, there: dict[str, Any], chosen: str, reports: list[str], machine: Callable[..., None]
 ) -> None:
     machine(**there)
     choice = choose(bundle_of(held), "auto", lambda: gpu)
     assert choice.backend == chosen
-    for part in told:
+    for part in reports:
         assert part in choice.reason
     assert "not in the bundle" not in choice.reason
 
@@ -207,7 +207,7 @@ def test_a_cpu_is_not_asked_for_a_gpu_in_vain(machine: Callable[..., None]) -> N
         choose(bundle_of(everywhere()), "ort-cuda", looked)
 
 
-def test_where_nothing_runs_every_reason_is_told(machine: Callable[..., None]) -> None:
+def test_where_nothing_runs_every_reason_is_reported(machine: Callable[..., None]) -> None:
     machine(onnxruntime_there=False)
     with pytest.raises(InputError) as caught:
         choose(bundle_of(EVERY), "auto", lambda: None)
@@ -226,7 +226,7 @@ def test_what_is_asked_for_is_taken_or_refused_but_never_replaced(
 ) -> None:
     machine(providers=PROVIDERS, libraries=TENSORRT | RTX)
     choice = choose(bundle_of(EVERY), backend, lambda: ADA)
-    assert (choice.backend, choice.reason) == (backend, "asked for")
+    assert (choice.backend, choice.reason) == (backend, "as requested")
     target = BACKENDS[backend]
     others: Held = {name: [(t, "fp16") for t in set(BACKENDS.values()) - {target}] for name in NETWORKS}
     with pytest.raises(InputError, match=rf"the backend '{backend}' needs {target}: md-export build bundle --target"):
@@ -280,11 +280,11 @@ def test_precisions(backend: str, precision: str, expected: tuple[str, ...], set
 
 
 @pytest.mark.parametrize(
-    ("held", "choices", "told"),
+    ("held", "choices", "reason"),
     [
         # float32 is there for both, and nobody asked for it.
-        (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, asked for fp16"),
-        (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, asked for bf16"),
+        (everywhere(), {"backend": "ort", "precision": "fp16"}, "has denoise in fp32, but fp16 was requested"),
+        (MIXED, {"backend": "tensorrt", "precision": "bf16"}, "has denoise in fp32, fp16, but bf16 was requested"),
         (MIXED, {"backend": "ort", "precision": "bf16"}, "ONNX Runtime has no bfloat16 kernels on a CPU"),
         (
             {"vae_decode": [("tensorrt", "fp16")], "denoise": [("onnx", "fp32")]},
@@ -299,10 +299,10 @@ def test_precisions(backend: str, precision: str, expected: tuple[str, ...], set
     ],
 )
 def test_a_precision_or_engine_that_is_not_there_is_refused(
-    held: Held, choices: dict[str, Any], told: str, set_of: Callable[..., EngineSet]
+    held: Held, choices: dict[str, Any], reason: str, set_of: Callable[..., EngineSet]
 ) -> None:
     """At once, and not when the graph is first used."""
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reason):
         set_of(held, **choices)
 
 
@@ -378,7 +378,7 @@ def test_engines_of_a_real_bundle(toy_bundle: Path, rng: np.random.Generator) ->
         engine.run({"latent": latent})
     settings = EngineSettings(backend="ort", precision="fp32", threads=1)
     with EngineSet(bundle, settings, graphs=["vae_decode"]) as alone:
-        assert (alone.choice.backend, alone.choice.reason) == ("ort", "asked for")
+        assert (alone.choice.backend, alone.choice.reason) == ("ort", "as requested")
         np.testing.assert_allclose(alone["vae_decode"].run({"latent": latent})["image"], expected, rtol=1e-5)
 
 
@@ -395,7 +395,7 @@ def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("choices", "reason"),
     [
         ({"backend": "onnx"}, "backend 'onnx' is unknown: choose one of auto, ort, ort-cuda, ort-tensorrt, tensorrt"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
@@ -404,8 +404,8 @@ def test_a_graph_that_the_bundle_lacks_is_named(toy_bundle: Path, tmp_path: Path
         ({"memory_limit_bytes": -1}, "memory_limit_bytes is -1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         EngineSettings(**choices)
 
 
@@ -413,8 +413,10 @@ def test_what_is_asked_of_the_engines_decides_and_not_the_rest(set_of: Callable[
     """Plans of some graphs are enough for what needs no others; for what does, they are named at once, and the cure."""
     held = {**everywhere(("tensorrt", "fp16")), "clip_structure": [("onnx", "fp32")]}
     assert set_of(held, graphs=("denoise", "decode_latent"), backend="tensorrt").choice.backend == "tensorrt"
-    told = "has no clip_structure for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs clip_st"
-    with pytest.raises(InputError, match=told):
+    message = (
+        "has no clip_structure for the backend 'tensorrt': md-export build bundle --target tensorrt --graphs clip_st"
+    )
+    with pytest.raises(InputError, match=message):
         set_of(held, backend="tensorrt")
 
 

@@ -100,6 +100,6 @@ def test_without_a_place_for_the_list_it_is_said() -> None:
 
 def test_trust_in_everything_goes_with_a_backend_by_name() -> None:
     everything = Trust(everything=True)
-    with pytest.raises(InputError, match="--trust-plans .* goes with a backend asked for by name"):
+    with pytest.raises(InputError, match="--trust-plans .* needs an explicit backend"):
         EngineSettings(trust=everything)
     assert EngineSettings(backend="tensorrt", trust=everything).trust.everything

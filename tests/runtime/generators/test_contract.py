@@ -70,10 +70,10 @@ class TestContract:
         generator = build(toy_models, [0, 1, 2])
         leaves = {k: v.requires_grad_() for k, v in moved(generator.initial()).items()}
         image = generator.render(leaves)
-        slopes = torch.autograd.grad((image[1] ** 2).sum(), list(leaves.values()))
-        for slope in slopes:
-            assert slope[1].abs().max() > 0
-            assert slope[[0, 2]].abs().max() == 0
+        gradients = torch.autograd.grad((image[1] ** 2).sum(), list(leaves.values()))
+        for gradient in gradients:
+            assert gradient[1].abs().max() > 0
+            assert gradient[[0, 2]].abs().max() == 0
 
     def test_a_trial_does_not_depend_on_its_batch(self, build, toy_models) -> None:
         whole, part = build(toy_models, [0, 1, 2]), build(toy_models, [2, 0])

@@ -75,8 +75,8 @@ def test_narrow_networks_keep_latents_and_pictures_in_float32(small_world, world
     generator = DiffusionGenerator(narrow, **inputs, sampling=Sampling(n_reverse=3, n_noise=None))
     leaves = {name: value.requires_grad_() for name, value in generator.initial().items()}
     image = generator.render(leaves)
-    slopes = torch.autograd.grad(image.sum(), list(leaves.values()))
-    assert {image.dtype, *(value.dtype for value in (*leaves.values(), *slopes))} == {torch.float32}
+    gradients = torch.autograd.grad(image.sum(), list(leaves.values()))
+    assert {image.dtype, *(value.dtype for value in (*leaves.values(), *gradients))} == {torch.float32}
     exact = DiffusionGenerator(world, **inputs, sampling=Sampling(n_reverse=3, n_noise=None)).stage1()
     # What rounding the weights alone does, in exact arithmetic: rounding what passes between layers is as much again,
     # a few times over, however a processor adds up.
@@ -148,9 +148,9 @@ def test_the_beginning_of_sequence_token_stays_where_it_is(toy_models, toy_input
     params = generator.initial()
     image = generator.render(params)
     leaf = params["context"].requires_grad_()
-    (slope,) = torch.autograd.grad(generator.render(params).sum(), leaf)
-    assert slope[:, 0].abs().max() == 0
-    assert slope[:, 1:].abs().min() > 0
+    (gradient,) = torch.autograd.grad(generator.render(params).sum(), leaf)
+    assert gradient[:, 0].abs().max() == 0
+    assert gradient[:, 1:].abs().min() > 0
     moved = params["context"].detach().clone()
     moved[:, 0] += 1.0
     torch.testing.assert_close(generator.render({**params, "context": moved}), image, atol=0, rtol=0)

@@ -15,8 +15,8 @@ def test_it_starts_at_the_given_picture() -> None:
 def test_black_and_white_can_still_move() -> None:
     generator = PixelGenerator(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4), n_levels=1)
     level = generator.initial()["level_0"].requires_grad_()
-    (slope,) = torch.autograd.grad(generator.render({"level_0": level}).sum(), level)
-    assert slope.min() > 1e-3
+    (gradient,) = torch.autograd.grad(generator.render({"level_0": level}).sum(), level)
+    assert gradient.min() > 1e-3
 
 
 def test_a_coarse_level_moves_a_region() -> None:

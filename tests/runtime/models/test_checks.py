@@ -1,4 +1,4 @@
-"""Fields of the VAE's, the UNet's and the text encoder's configs: refused by name, or told in one line."""
+"""Fields of the VAE's, the UNet's and the text encoder's configs: refused by name, or reported in one line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("unet", {"sample_size": 10**12}, "'sample_size' is 1000000000000, expected 0 to"),
         ("unet", {"sample_size": 600}, "sample_size 600, expected one number from 1 to 512"),
         ("unet", {"sample_size": [4, 4]}, r"sample_size \[4, 4\], expected one number"),
-        ("unet", {"num_class_embeds": 3}, r"wants more than a text, as SDXL does \(num_class_embeds 3\)"),
+        ("unet", {"num_class_embeds": 3}, r"needs more than a text, as SDXL does \(num_class_embeds 3\)"),
         ("unet", {"encoder_hid_dim": 16}, "encoder_hid_dim 16"),
         ("unet", {"time_cond_proj_dim": 8}, "time_cond_proj_dim 8"),
         ("unet", {"attention_type": "gated"}, "attention_type 'gated'"),

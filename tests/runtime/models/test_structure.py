@@ -123,9 +123,9 @@ def test_gradient_to_the_image_is_that_of_finite_differences(small_world: Path) 
     leaf = image.clone().requires_grad_(True)
     value(leaf).sum().backward()
     assert leaf.grad is not None
-    slope = (leaf.grad * direction).flatten(1).sum(1)
+    gradient = (leaf.grad * direction).flatten(1).sum(1)
     numeric = (value(image + 1e-5 * direction) - value(image - 1e-5 * direction)) / 2e-5
-    torch.testing.assert_close(slope, numeric, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
 
 
 def test_an_unknown_preset_names_the_choices(small_world: Path) -> None:

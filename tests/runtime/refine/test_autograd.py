@@ -56,8 +56,8 @@ def test_gradients_are_those_of_finite_differences(small_world: Path, rng, backp
             entry = torch.zeros_like(direction)
             entry.view(-1)[rng.integers(entry.numel())] = 1.0
             for along in (direction, entry):
-                slope = difference(objective, params, name, trial, along)
-                assert slope == pytest.approx((gradient[trial] * along).sum().item(), rel=1e-5, abs=1e-6 * largest)
+                derivative = difference(objective, params, name, trial, along)
+                assert derivative == pytest.approx((gradient[trial] * along).sum().item(), rel=1e-5, abs=1e-6 * largest)
 
 
 def difference(objective, params, name: str, trial: int, direction: torch.Tensor, width: float = 1e-5) -> float:
@@ -80,15 +80,15 @@ def test_narrow_networks_give_the_same_direction(small_world: Path, rng, dtype) 
             models, **inputs, sampling=Sampling(guidance_scale=2.0, n_noise=None, n_reverse=3)
         )
         objective = AutogradObjective(models, generator, target, mask, RefineSettings())
-        loss, slopes, image = objective.value_and_gradient(generator.initial())
-        assert {loss.dtype, image.dtype, *(slope.dtype for slope in slopes.values())} == {torch.float32}
-        return slopes
+        loss, found_gradients, image = objective.value_and_gradient(generator.initial())
+        assert {loss.dtype, image.dtype, *(gradient.dtype for gradient in found_gradients.values())} == {torch.float32}
+        return found_gradients
 
-    for name, slope in gradients(narrow).items():
+    for name, gradient in gradients(narrow).items():
         expected = gradients(exact)[name]
-        cosine = torch.nn.functional.cosine_similarity(slope.flatten(1), expected.flatten(1))
+        cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), expected.flatten(1))
         assert cosine.min() > (0.999 if dtype == "float16" else 0.97), name
-        assert slope.norm().item() == pytest.approx(expected.norm().item(), rel=0.1)
+        assert gradient.norm().item() == pytest.approx(expected.norm().item(), rel=0.1)
 
 
 def test_value_is_the_loss_of_the_rendered_picture(toy_models, toy_inputs, rng) -> None:
@@ -232,6 +232,8 @@ def test_a_target_may_be_anything_outside_the_mask(toy_models, toy_inputs, rng) 
     start = generator.initial()
     expected, _, _ = AutogradObjective(toy_models, generator, target, mask, RefineSettings()).value_and_gradient(start)
     holes = np.where(mask, target, np.nan)
-    loss, slopes, _ = AutogradObjective(toy_models, generator, holes, mask, RefineSettings()).value_and_gradient(start)
+    loss, gradients, _ = AutogradObjective(toy_models, generator, holes, mask, RefineSettings()).value_and_gradient(
+        start
+    )
     torch.testing.assert_close(loss, expected, atol=0, rtol=0)
-    assert all(slope.isfinite().all() for slope in slopes.values())
+    assert all(gradient.isfinite().all() for gradient in gradients.values())

@@ -71,9 +71,9 @@ def compare(found: tuple[Any, Any, Any], expected: tuple[Any, Any, Any], relativ
     """Losses, gradients and pictures; gradients relative to each trial's own norm."""
     np.testing.assert_allclose(found[0], expected[0].numpy(), rtol=relative)
     assert list(found[1]) == list(expected[1])
-    for name, slope in expected[1].items():
+    for name, gradient in expected[1].items():
         assert found[1][name].dtype == np.float32
-        reference, given = slope.flatten(1).double().numpy(), found[1][name].reshape(len(slope), -1)
+        reference, given = gradient.flatten(1).double().numpy(), found[1][name].reshape(len(gradient), -1)
         norms = np.linalg.norm(reference, axis=1)
         assert norms.min() > 0
         assert (np.linalg.norm(given - reference, axis=1) / norms).max() < relative, name
@@ -140,10 +140,10 @@ def test_an_engine_with_the_semantic_term_is_indifferent_to_it_at_weight_0(
     compare(objective.value_and_gradient(generator.initial()), exact.value_and_gradient(reference.initial()))
 
 
-def test_the_beginning_of_sequence_token_has_no_slope(
+def test_the_beginning_of_sequence_token_has_no_gradient(
     small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
-    """The network's own slope at token 0 is not zero: it is put to zero because the token never moves."""
+    """The network's own gradient at token 0 is not zero: it is put to zero because the token never moves."""
     engines = torch_engines(small_models)
     generator, objective = on_engines(small_models, engines, inputs, RefineSettings(), target, mask)
     _, gradients, _ = objective.value_and_gradient(generator.initial())
@@ -219,9 +219,9 @@ class Toy:
         latent, (timestep, *scales) = wide["latent"], wide["step"]
         uncond = np.tile(wide["uncond_context"], (len(latent), 1, 1))
         without, given = (1 - self.noise(latent, timestep, c) ** 2 for c in (uncond, wide["context"]))
-        slope, guidance = wide["next_gradient"].reshape(-1, 8), wide["guidance"]
-        at_latent = (slope * ((1 - guidance) * without + guidance * given)) @ self.turn.T
-        at_context = scales[1] * guidance * (slope * given) @ self.mix.T
+        gradient, guidance = wide["next_gradient"].reshape(-1, 8), wide["guidance"]
+        at_latent = (gradient * ((1 - guidance) * without + guidance * given)) @ self.turn.T
+        at_context = scales[1] * guidance * (gradient * given) @ self.mix.T
         return {
             "latent_gradient": scales[0] * wide["next_gradient"] + scales[1] * at_latent.reshape(latent.shape),
             "context_gradient": at_context.reshape(wide["context"].shape),
@@ -232,10 +232,10 @@ class Toy:
         flat = wide["latent"].reshape(-1, 8)
         error = ((np.sin(flat) @ self.see).reshape(-1, *self.structure) - wide["target"]) * wide["mask"]
         share = wide["layer_weights"] / wide["mask"].sum((1, 2)).clip(1)
-        slope = (2 * error * share[:, :, None, None]).reshape(-1, 36) @ self.see.T * np.cos(flat)
+        gradient = (2 * error * share[:, :, None, None]).reshape(-1, 36) @ self.see.T * np.cos(flat)
         return {
             "loss": ((error**2).sum((2, 3)) * share).sum(1),
-            "latent_gradient": slope.reshape(wide["latent"].shape),
+            "latent_gradient": gradient.reshape(wide["latent"].shape),
             "image": np.sin(flat).reshape(wide["latent"].shape),
         }
 

@@ -21,19 +21,19 @@ class Bowl:
         self.centres, self.bad, self.calls = centres, dict(bad or {}), 0
 
     def value_and_gradient(self, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
-        losses, slopes = [], {}
+        losses, gradients = [], {}
         for order, (name, centre) in enumerate(self.centres.items(), start=1):
             away = params[name] - centre
             losses.append((order * away**2).reshape(len(away), -1).sum(-1))
-            slopes[name] = 2 * order * away
+            gradients[name] = 2 * order * away
         loss = sum(losses)
         for (call, trial), value in self.bad.items():
             if call == self.calls:
                 loss[trial] = value
-                for slope in slopes.values():
-                    slope[trial] = value
+                for gradient in gradients.values():
+                    gradient[trial] = value
         self.calls += 1
-        return loss, slopes, params[next(iter(self.centres))] * 2
+        return loss, gradients, params[next(iter(self.centres))] * 2
 
 
 def start(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -193,7 +193,7 @@ def test_without_an_interval_there_is_no_verdict(full_run: Path) -> None:
     assert not re.search(r"PixCorr (rises|falls|shows)", words)
     assert "No claim about stage 2 is made here: there are too few pictures for intervals." in words
     assert words.count("too few pictures for intervals") == 1
-    assert "+0.100" in words  # the difference itself is still told
+    assert "+0.100" in words  # the difference itself is still message
 
 
 def test_a_picture_shown_several_times_counts_once_and_the_page_says_so(full_run: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_small_difference_keeps_its_sign(full_run: Path) -> None:
     assert "0.300 0.000 0.000 to +0.100" in words
 
 
-def test_a_simulated_subject_is_told_beside_its_numbers(full_run: Path) -> None:
-    said = "areas of this simulated subject are read-outs of the same CLIP layers that stage 2 matches"
+def test_a_simulated_subject_is_reported_beside_its_numbers(full_run: Path) -> None:
+    said = "areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches"
     assert words_of(full_run).count(said) == 2  # in the opening and at the table
     settings = json.loads((full_run / "settings.json").read_text())
     settings["data"]["simulated"] = False
@@ -238,7 +238,7 @@ def test_the_words_are_the_fields(full_run: Path) -> None:
 
 def test_a_broken_refinement_is_marked_and_a_missing_metric_explained(full_run: Path) -> None:
     page = page_of(full_run)
-    assert [text for text in page.text if "broke off" in text] == ["loss −10 % · refinement broke off"]
+    assert [text for text in page.text if "diverged" in text] == ["loss −10 % · refinement diverged"]
     assert "concept_top1 was left out: no captions." in page.text
 
 

@@ -77,8 +77,8 @@ def test_broken_refinements_are_remembered_over_a_resume(tmp_path: Path) -> None
     again = Breaking()
     assert go(tmp_path, again).failed == (1, 6)
     assert again.calls == [(6,)]
-    told = [files.read_json(tmp_path / "curves" / f"{t:06d}.json", "curve")["failed"] for t in range(7)]
-    assert told == [False, True, False, False, False, False, True]
+    message = [files.read_json(tmp_path / "curves" / f"{t:06d}.json", "curve")["failed"] for t in range(7)]
+    assert message == [False, True, False, False, False, False, True]
 
 
 def test_bad_trials_leave_the_other_batches_as_they_are(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_a_changed_picture_is_made_again(tmp_path: Path) -> None:
 def test_progress_counts_finished_trials_from_where_the_run_is(tmp_path: Path) -> None:
     go(tmp_path, Paint())
     (tmp_path / "journal/000001.json").unlink()
-    told: list[tuple[int, int]] = []
-    run_batch(tmp_path, RESPONSES, Paint(), batch_size=3, on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(4, 7), (7, 7)]
+    reports: list[tuple[int, int]] = []
+    run_batch(tmp_path, RESPONSES, Paint(), batch_size=3, on_progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(4, 7), (7, 7)]
 
 
 def test_no_good_trial_is_refused_with_the_first_reason(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ N_EDITS = 300
 
 
 def paint(trials: Sequence[int], rows: np.ndarray) -> BatchResult:
-    """A batch: trial 1 has no picture, and a refinement broke off in trial 2."""
+    """A batch: trial 1 has no picture, and refinement diverged in trial 2."""
     levels = (rows.sum(axis=1) * 40).astype(np.uint8)
     stage1 = np.ones((len(trials), 8, 8, 3), np.uint8) * levels[:, None, None, None]
     return BatchResult(

@@ -24,14 +24,14 @@ def test_the_same_settings_may_come_back_and_notes_may_change(tmp_path: Path) ->
     assert (content["format"], content["settings"]["seed"]) == ("minddiffuser-run-settings", 1)
 
 
-def test_another_backend_is_told_with_the_option_that_asks_for_the_first(tmp_path: Path) -> None:
+def test_another_backend_is_reported_with_the_option_that_asks_for_the_first(tmp_path: Path) -> None:
     claim_folder(tmp_path, {**IDENTITY, "settings": {"backend": "ort-cuda"}})
     with pytest.raises(FileError, match=r"or the same settings again \(--backend ort-cuda\)"):
         claim_folder(tmp_path, {**IDENTITY, "settings": {"backend": "tensorrt"}})
 
 
 @pytest.mark.parametrize(
-    ("part", "value", "told"),
+    ("part", "value", "reason"),
     [
         (
             "settings",
@@ -49,9 +49,9 @@ def test_another_backend_is_told_with_the_option_that_asks_for_the_first(tmp_pat
         ("data", {"subject": "two"}, r"data\.subject"),
     ],
 )
-def test_other_settings_are_refused_by_name(tmp_path: Path, part: str, value: object, told: str) -> None:
+def test_other_settings_are_refused_by_name(tmp_path: Path, part: str, value: object, reason: str) -> None:
     claim_folder(tmp_path, IDENTITY)
-    with pytest.raises(FileError, match=told):
+    with pytest.raises(FileError, match=reason):
         claim_folder(tmp_path, {**IDENTITY, part: value})
 
 

@@ -135,7 +135,7 @@ def test_a_strangers_folder_is_refused_and_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("out", "told"),
+    ("out", "reason"),
     [
         ("bundle", "lies in the checkpoint or bundle"),
         ("bundle/run", "lies in the checkpoint or bundle"),
@@ -150,7 +150,7 @@ def test_a_strangers_folder_is_refused_and_left_alone(
     ],
 )
 def test_what_a_run_reads_is_no_place_to_write(
-    out: str, told: str, of_bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    out: str, reason: str, of_bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "linked").symlink_to(tmp_path / "bundle")
     data = tmp_path / "data"
@@ -159,7 +159,7 @@ def test_what_a_run_reads_is_no_place_to_write(
     of_bundle[2] = str(data)
     before = contents(tmp_path)
     line = refusal([*change(of_bundle, "--out", tmp_path / out), "--stimuli", str(tmp_path / "in" / "seen")], capsys)
-    assert told in line
+    assert reason in line
     assert contents(tmp_path) == before
 
 
@@ -172,7 +172,7 @@ def test_a_model_folder_is_no_place_to_write(
     assert not (tmp_path / "world" / "run").exists()
 
 
-def test_a_place_without_permission_is_told_before_anything_is_read(
+def test_a_place_without_permission_is_reported_before_anything_is_read(
     of_bundle: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_bundle[1] = str(tmp_path / "absent")
@@ -299,13 +299,13 @@ def test_what_is_quick_to_check_is_checked_before_networks_are_opened(
 
     monkeypatch.setattr("minddiffuser.runtime.backends.torch.load_models", fail)
     monkeypatch.setattr(EngineSet, "open", fail)
-    for make, told in EARLY.items():
+    for make, message in EARLY.items():
         copy = tmp_path / make.__name__
         shutil.copytree(inputs, copy)
         given = make([*args[:2], str(copy / "responses.npy"), *args[3:]], copy)
         if make is a_run_of_other_settings:
             given += ["--stage", "1"]
-        assert told in refusal(given, capsys), make.__name__
+        assert message in refusal(given, capsys), make.__name__
 
 
 # One bad trial.
@@ -349,9 +349,9 @@ def test_a_trial_that_fails_is_recorded_and_the_run_goes_on(
     made = spoil(monkeypatch, tmp_path / "bundle", ROWS[[3]])
     capsys.readouterr()
     assert cli.main(args) == 1
-    run, told = tmp_path / "run", capsys.readouterr().err
-    assert "md-reconstruct: trial 3 has no picture: its picture of stage 1 holds NaN or infinite values" in told
-    assert told.strip().splitlines()[-1].startswith("md-reconstruct: of 5 trials, 1 failed: see ")
+    run, printed = tmp_path / "run", capsys.readouterr().err
+    assert "md-reconstruct: trial 3 has no picture: its picture of stage 1 holds NaN or infinite values" in printed
+    assert printed.strip().splitlines()[-1].startswith("md-reconstruct: of 5 trials, 1 failed: see ")
     # Every other trial is what it is without the bad one, in every kind of picture.
     assert pictures(run) == {n: data for n, data in whole.items() if not n.endswith("3.png") or n.startswith("stimuli")}
     summary = read(run / "summary.json")
@@ -447,9 +447,9 @@ def test_the_advice_names_trials_as_the_option_takes_them(
     args = [*of_bundle[:2], str(inputs / "named.safetensors"), *of_bundle[3:], "--stage", "1"]
     spoil(monkeypatch, tmp_path / "bundle", ROWS[[3]])
     assert cli.main(args) == 1
-    told = capsys.readouterr().err
-    assert "trial 3 (4) has no picture" in told
-    assert "give --skip-trials 4 and another --out" in told
+    printed = capsys.readouterr().err
+    assert "trial 3 (4) has no picture" in printed
+    assert "give --skip-trials 4 and another --out" in printed
     again = [*change(args, "--out", tmp_path / "again"), "--skip-trials", "4"]
     assert cli.main(again) == 0
     assert [row["trial"] for row in read(tmp_path / "again" / "summary.json")["skipped"]] == [3]
@@ -481,13 +481,13 @@ def test_trials_that_are_left_out_are_not_looked_at(
     args = [*of_bundle, "--stimuli", str(inputs / "seen"), "--stage", "1"]
     assert "not on the scale" in refusal(args, capsys)
     assert cli.main([*args, "--skip-trials", "0,1,2"]) == 0
-    told = capsys.readouterr().err
-    assert "is skipped" not in told
-    assert "standard deviations" not in told
+    printed = capsys.readouterr().err
+    assert "is skipped" not in printed
+    assert "standard deviations" not in printed
     assert [row["trial"] for row in read(tmp_path / "run" / "trials.json")] == [3, 4]
 
 
-def test_the_same_command_twice_is_told_before_networks_are_opened(
+def test_the_same_command_twice_is_reported_before_networks_are_opened(
     of_bundle: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = [*of_bundle, "--stage", "1"]
@@ -607,18 +607,18 @@ def test_threads_are_the_cores_that_may_be_used(
 # Libraries since the fit.
 
 
-def test_other_versions_than_at_the_fit_are_told_in_one_line(
+def test_other_versions_than_at_the_fit_are_reported_in_one_line(
     of_checkpoint: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = environment.versions(("torch", "diffusers"))
     fitted = {"torch": "1.0.0", "diffusers": here["diffusers"], "scipy": "0.1", "numpy": 3}
     edit(tmp_path / "checkpoint" / "checkpoint.json", provenance={"libraries": fitted})
     assert cli.main([*of_checkpoint, "--stage", "1"]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "versions" in line]
-    assert len(told) == 1
-    assert f"were fitted with torch 1.0.0, and this runs with torch {here['torch']}. " in told[0]
+    printed = [line for line in capsys.readouterr().err.splitlines() if "versions" in line]
+    assert len(printed) == 1
+    assert f"were fitted with torch 1.0.0, and this runs with torch {here['torch']}. " in printed[0]
     notes = [note for note in read(tmp_path / "run" / "summary.json")["notes"] if "versions" in note]
-    assert [f"md-reconstruct: {note}" for note in notes] == told
+    assert [f"md-reconstruct: {note}" for note in notes] == printed
     assert "torch 1.0.0" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -629,30 +629,30 @@ def test_a_bundle_tells_of_the_export_and_of_the_fit(
     checkpoint = read(path)["checkpoint"] | {"provenance": {"libraries": {"torch": "2.0", "diffusers": "0.3"}}}
     edit(path, checkpoint=checkpoint, versions={"torch": "2.1", "diffusers": "0.3", "onnxruntime": "1.0"})
     assert cli.main([*of_bundle, "--stage", "1"]) == 0
-    told = "\n".join(line for line in capsys.readouterr().err.splitlines() if "versions" in line)
-    assert "were fitted with torch 2.0, and the bundle was exported with torch 2.1" in told
-    assert "exported and verified with onnxruntime 1.0, and this runs with onnxruntime" in told
+    printed = "\n".join(line for line in capsys.readouterr().err.splitlines() if "versions" in line)
+    assert "were fitted with torch 2.0, and the bundle was exported with torch 2.1" in printed
+    assert "exported and verified with onnxruntime 1.0, and this runs with onnxruntime" in printed
     # ONNX Runtime of another package, and what is no version: a terminal obeys it.
     edit(path, versions={"minddiffuser": "\x1b[2Jgone", "onnxruntime-gpu": "1.1"})
     assert cli.main([*of_bundle, "--stage", "1"]) == 0
-    told = capsys.readouterr().err
-    assert "exported and verified with onnxruntime 1.1, and this runs with onnxruntime" in told
-    assert "\x1b" not in told
+    printed = capsys.readouterr().err
+    assert "exported and verified with onnxruntime 1.1, and this runs with onnxruntime" in printed
+    assert "\x1b" not in printed
 
 
 # From Python.
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "reason"),
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": -2}, "batch_size is -2"),
         ({"batch_size": 1.5}, "batch_size is 1.5"),
     ],
 )
-def test_a_job_that_makes_no_sense_is_refused(choice: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_job_that_makes_no_sense_is_refused(choice: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
         Job(checkpoint=tmp_path, responses=tmp_path, out=tmp_path, **choice)
 
 

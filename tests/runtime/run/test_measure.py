@@ -17,7 +17,7 @@ from minddiffuser.runtime.metrics.base import Metric
 from minddiffuser.runtime.metrics.extractors import Features, Given
 from minddiffuser.runtime.report.page import write_report
 from minddiffuser.runtime.report.text import metrics_table
-from minddiffuser.runtime.report.words import figure
+from minddiffuser.runtime.report.words import number_text
 from minddiffuser.runtime.run import measure
 from minddiffuser.runtime.run.batches import Outcome
 from minddiffuser.runtime.run.measure import KEPT, Measured, measure_run, open_extractors
@@ -152,7 +152,7 @@ def test_one_picture_has_neither_floor_nor_identification_and_says_so(tmp_path: 
     found = measured(run, "aaa")
     assert "stage1_floor" not in found.values
     assert list(found.values["stage1"]) == ["pixcorr"]
-    assert found.notes == ("clip_two_way was left out: it needs 2 different pictures or more, there is 1.",)
+    assert found.notes == ("clip_two_way was left out: it needs 2 different pictures or more, not 1.",)
     content = summary_of(run, found, "aaa")
     assert content["metrics"]["pixcorr"]["stage1_floor"] is None
     assert content["metrics"]["pixcorr"]["ci95"] is None
@@ -225,16 +225,16 @@ class Counting:
 
 def test_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, counting = write_run(tmp_path), Counting(monkeypatch)
-    told: list[tuple[int, int]] = []
-    first = measured(run, function=counting.embed, on_progress=lambda *step: told.append(step))
+    reports: list[tuple[int, int]] = []
+    first = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
     assert counting.since() == (48, 42)  # 3 kinds and the floor; 36 pictures and 6 different stimuli
-    assert told[0] == (0, 90)
-    assert told[-1] == (90, 90)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
-    told.clear()
-    again = measured(run, function=counting.embed, on_progress=lambda *step: told.append(step))
+    assert reports[0] == (0, 90)
+    assert reports[-1] == (90, 90)
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+    reports.clear()
+    again = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
     assert counting.since() == (0, 0)
-    assert told == []
+    assert reports == []
     for kind, values in first.values.items():
         for name, row in values.items():
             np.testing.assert_array_equal(again.values[kind][name], row)
@@ -326,7 +326,11 @@ def test_a_registered_metric_is_everywhere_without_another_edit(
     assert row["decoded_minus_shuffled"]["ci95"][1] < 0
     assert content["controls"]["shuffled"]["rms"]["difference"] < 0
     (line,) = [line for line in metrics_table(content).splitlines() if line.startswith("RMS <error>")]
-    assert line.split()[2:5] == [figure(row["stage1"]), figure(row["stage2"]), figure(row["difference"], signed=True)]
+    assert line.split()[2:5] == [
+        number_text(row["stage1"]),
+        number_text(row["stage2"]),
+        number_text(row["difference"], signed=True),
+    ]
     page = write_report(run).read_text()
     label = "RMS &lt;error&gt;"
     assert f"{label} falls in stage 2, and ends below shuffled targets (better)" in page
@@ -381,6 +385,6 @@ def test_what_is_missing_is_said_by_metric() -> None:
     assert "classifier" in notes[1]
 
 
-def test_a_simulated_subject_is_told(tmp_path: Path) -> None:
+def test_a_simulated_subject_is_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     assert summary_of(run, measured(run), simulated=True)["simulated"] is True

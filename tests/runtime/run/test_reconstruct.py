@@ -24,7 +24,7 @@ from minddiffuser.runtime.sampling import Sampling
 SHORT = Sampling(n_noise=3, n_reverse=4)
 REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
 RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
-SEEN = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+STIMULI = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def on_torch(checkpoint: Checkpoint, models: Models, **options: Any) -> TorchBac
 def made(checkpoint: Checkpoint, models: Models, responses: np.ndarray = RESPONSES, **choices: object) -> Reconstructor:
     settings = ReconstructSettings(**{"refine": REFINE, "sampling": SHORT, **choices})
     trials = Trials(responses=responses, good=[0, 1, 3])
-    return Reconstructor(on_torch(checkpoint, models), trials, settings, seen=lambda trials: SEEN[list(trials)])
+    return Reconstructor(on_torch(checkpoint, models), trials, settings, stimuli=lambda trials: STIMULI[list(trials)])
 
 
 def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, models: Models) -> None:
@@ -66,14 +66,14 @@ def test_stage_1_is_the_generator_on_what_was_decoded(checkpoint: Checkpoint, mo
 
 
 def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     settings = ReconstructSettings(refine=REFINE, controls="both", sampling=SHORT)
     run = Reconstructor(
         on_torch(checkpoint, models),
         Trials(responses=RESPONSES, good=[0, 1, 3]),
         settings,
-        seen=lambda trials: SEEN[list(trials)],
-        on_step=lambda *step: told.append(step),
+        stimuli=lambda trials: STIMULI[list(trials)],
+        on_step=lambda *step: reports.append(step),
     )
     result = run((0, 1), RESPONSES[:2])
     assert result.stage2 is not None
@@ -87,8 +87,8 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"]]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
     refined = [(phase, k, 2) for phase in ("stage 2", "shuffled", "oracle") for k in range(3)]
-    assert told == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
-    assert {phase: sum(name == phase for name, *_ in told) for phase in phases(settings)} == phases(settings)
+    assert reports == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
+    assert {phase: sum(name == phase for name, *_ in reports) for phase in phases(settings)} == phases(settings)
     again = run((0, 1), RESPONSES[:2])
     assert (again.stage2 == result.stage2).all()
 
@@ -145,7 +145,7 @@ def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, mo
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("choices", "reason"),
     [
         ({"stage": 3}, "stage is 3"),
         ({"controls": "some"}, "control 'some' is unknown"),
@@ -155,14 +155,14 @@ def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, mo
         ({"refine": RefineSettings(params=("pixels",))}, "name one or more"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         ReconstructSettings(**choices)
 
 
 def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Models) -> None:
-    for controls, told in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
-        with pytest.raises(InputError, match=told):
+    for controls, message in (("oracle", "needs the stimuli"), ("shuffled", "at least 2")):
+        with pytest.raises(InputError, match=message):
             Reconstructor(
                 on_torch(checkpoint, models),
                 Trials(responses=RESPONSES, good=[0]),
@@ -229,7 +229,7 @@ def test_a_batch_without_any_picture_is_not_refined(
 
 
 @pytest.mark.parametrize("evaluation", [1, 4])
-def test_a_refinement_that_breaks_off_is_told_by_trial(
+def test_a_refinement_that_breaks_off_is_reported_by_trial(
     checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, evaluation: int
 ) -> None:
     """In stage 2 (evaluation 1) or in the control after it (evaluation 4 of three each)."""

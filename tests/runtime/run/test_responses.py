@@ -12,7 +12,7 @@ from small_data import write_small_data
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import write_png
-from minddiffuser.runtime.run.responses import Responses, open_responses, seen, with_pictures, with_trial_ids
+from minddiffuser.runtime.run.responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 
 ROWS = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -40,7 +40,7 @@ def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
     assert (given.subject, given.simulated) == ("someone", True)
     assert given.captions == (("thing 1",), ("thing 0",), ("thing 1",))
     assert given.pictures is not None
-    pictures = seen(given.pictures, 4)
+    pictures = read_stimuli(given.pictures, 4)
     assert pictures.shape == (3, 4, 4, 3)
     assert pictures[:, 0, 0, 0].tolist() == [40, 0, 40]
 
@@ -80,7 +80,7 @@ def test_own_pictures_are_found_by_ids_that_are_spelt_otherwise(
     assert shown.warnings == ()
 
 
-def test_pictures_in_their_own_order_are_told_where_trials_have_ids(tmp_path: Path) -> None:
+def test_pictures_in_their_own_order_are_reported_where_trials_have_ids(tmp_path: Path) -> None:
     for index, name in enumerate(("b.png", "a.png", "c.png")):
         write_png_of(tmp_path / "mine" / name, index)
     assert with_pictures(Responses(rows=ROWS, hash=""), tmp_path / "mine").warnings == ()
@@ -99,7 +99,7 @@ def test_pictures_in_their_own_order_are_told_where_trials_have_ids(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"format": "other"}, "not a MindDiffuser data"),
         ({"version": 3}, "version 3"),
@@ -115,13 +115,13 @@ def test_pictures_in_their_own_order_are_told_where_trials_have_ids(tmp_path: Pa
     ],
 )
 def test_other_data_folders_are_refused_as_fit_refuses_them(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
     folder = write_data(tmp_path)
     path = folder / "data.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     for opened in (open_responses, open_data):
-        with pytest.raises(FileError, match=told):
+        with pytest.raises(FileError, match=reason):
             opened(folder)
 
 
@@ -192,7 +192,7 @@ def test_a_run_reads_nothing_of_the_train_split_but_its_header(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "reason"),
     [
         (ROWS[0], r"\(4,\): expected \(n_trials, n_voxels\)"),
         (ROWS[None, None], r"\(1, 1, 3, 4\)"),
@@ -203,10 +203,10 @@ def test_a_run_reads_nothing_of_the_train_split_but_its_header(tmp_path: Path) -
     ],
 )
 @pytest.mark.parametrize("kind", ["npy", "npz"])
-def test_other_ranks_and_dtypes_are_refused(tmp_path: Path, array: np.ndarray, told: str, kind: str) -> None:
+def test_other_ranks_and_dtypes_are_refused(tmp_path: Path, array: np.ndarray, reason: str, kind: str) -> None:
     path = tmp_path / f"r.{kind}"
     np.save(path, array) if kind == "npy" else np.savez(path, responses=array)
-    with pytest.raises(ShapeError, match=told):
+    with pytest.raises(ShapeError, match=reason):
         open_responses(path)
 
 
@@ -236,7 +236,7 @@ def test_python_objects_are_never_read(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".h5", ".mat", ".csv", ""])
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (b"\x89HDF\r\n\x1a\n" + bytes(90), "are an HDF5 file.*h5py"),
         (pickle.dumps({"responses": [1.0]}), "are a Python pickle.* never opened"),
@@ -246,17 +246,17 @@ def test_python_objects_are_never_read(tmp_path: Path, name: str) -> None:
     ],
     ids=["hdf5", "pickle", "csv", "noise", "empty"],
 )
-def test_a_file_is_what_it_holds_whatever_its_name(tmp_path: Path, content: bytes, told: str, suffix: str) -> None:
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path: Path, content: bytes, reason: str, suffix: str) -> None:
     path = tmp_path / f"r{suffix}"
     path.write_bytes(content)
-    with pytest.raises(FileError, match=told) as caught:
+    with pytest.raises(FileError, match=reason) as caught:
         open_responses(path)
     assert "allow_pickle" not in str(caught.value)
     assert ".safetensors, .npz, .npy" in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "right"), [("r.npy", ".npz"), ("r.npz", ".npy"), ("r.safetensors", ".npy")])
-def test_an_array_under_another_name_is_told_its_name(tmp_path: Path, name: str, right: str) -> None:
+def test_an_array_under_another_name_is_reported_its_name(tmp_path: Path, name: str, right: str) -> None:
     with open(tmp_path / name, "wb") as file:
         np.savez(file, responses=ROWS) if right == ".npz" else np.save(file, ROWS)
     with pytest.raises(FileError, match=f"name it {right}"):
@@ -309,8 +309,8 @@ def test_number_types_that_numpy_has_not_are_one_sentence(tmp_path: Path, dtype:
     header = json.dumps({"responses": {"dtype": dtype, "shape": [2, 4], "data_offsets": [0, 8 * size]}}).encode()
     (tmp_path / "r.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8 * size))
     # Where ml_dtypes is installed (onnx brings it), numpy has bfloat16, and the kind of number is what is wrong.
-    told = "save float32|truncated or damaged|are bfloat16: expected float32"
-    with pytest.raises((FileError, ShapeError), match=told):
+    message = "save float32|truncated or damaged|are bfloat16: expected float32"
+    with pytest.raises((FileError, ShapeError), match=message):
         open_responses(tmp_path / "r.safetensors")
 
 

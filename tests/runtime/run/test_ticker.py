@@ -53,11 +53,11 @@ def work(n_finished: int = 0, warm_up: float = 1.0) -> Iterator[tuple[Ticker, st
 def test_the_time_left_is_steady_from_the_second_iteration_on(n_finished: int, warm_up: float) -> None:
     """What is not measured yet is taken to cost what a measured refinement does: wrong by their ratio at most."""
     worst = max(COSTS["shuffled"] / COSTS["stage 2"], 1)
-    told = [(ticker.seconds_left(ticker._clock()), left) for ticker, _, left in work(n_finished, warm_up)]
-    known = [estimate is not None for estimate, _ in told]
+    message = [(ticker.seconds_left(ticker._clock()), left) for ticker, _, left in work(n_finished, warm_up)]
+    known = [estimate is not None for estimate, _ in message]
     # Decoding, stage 1, and the first iteration, which warms up; from then on there is always an estimate.
-    assert known == [False] * 3 + [True] * (len(told) - 3)
-    for estimate, left in told[3:]:
+    assert known == [False] * 3 + [True] * (len(message) - 3)
+    for estimate, left in message[3:]:
         assert estimate is not None
         assert left / worst - 1e-6 <= estimate <= left * worst + 1e-6
 

@@ -126,11 +126,14 @@ def test_ids_that_are_not_one_per_trial_are_one_line(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = saved(tmp_path / "a.npy", ROWS)
-    for ids, told in ((IDS[:4], "has 4 trial ids and there are 5 trials"), (("cat",) * 5, "stands at trials 0 and 1")):
+    for ids, message in (
+        (IDS[:4], "has 4 trial ids and there are 5 trials"),
+        (("cat",) * 5, "occurs at trials 0 and 1"),
+    ):
         capsys.readouterr()
         assert run(path, "--trial-ids", listed(tmp_path / "ids.txt", ids), code=2) == {}
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert told in line
+        assert message in line
 
 
 def test_own_pictures_find_their_trials_by_id(run: Run, tmp_path: Path) -> None:
@@ -157,15 +160,17 @@ def test_other_units_are_refused_before_the_run_folder_is_touched(
     assert not (tmp_path / "run1").exists()
 
 
-def test_a_doubtful_scale_is_told_on_the_page_too(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_doubtful_scale_is_reported_on_the_page_too(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = ROWS + 6
     assert len(run(saved(tmp_path / "a.npy", rows), "--stage", "1")) == len(ROWS)
-    assert "md-reconstruct: warning: the responses are hardly on the scale" in capsys.readouterr().err
+    assert "md-reconstruct: warning: the responses are barely on the scale" in capsys.readouterr().err
     (note,) = [
         note for note in json.loads((tmp_path / "run1" / "summary.json").read_text())["notes"] if "scale" in note
     ]
-    assert note.startswith("Warning: the responses are hardly on the scale")
-    assert "hardly on the scale" in (tmp_path / "run1" / "report.html").read_text()
+    assert note.startswith("Warning: the responses are barely on the scale")
+    assert "barely on the scale" in (tmp_path / "run1" / "report.html").read_text()
 
 
 def write_folder(folder: Path, rois: dict[str, tuple[int, int]]) -> Path:

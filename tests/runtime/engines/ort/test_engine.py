@@ -264,7 +264,7 @@ def other(specs: dict[str, TensorSpec], **changes: TensorSpec | None) -> dict[st
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "told"),
+    ("inputs", "outputs", "reason"),
     [
         (other(INPUTS, shift=None, more=INPUTS["shift"]), OUTPUTS, "has the inputs x float32 (batch, 4), shift"),
         (other(INPUTS, shift=None), OUTPUTS, "inputs"),
@@ -276,11 +276,11 @@ def other(specs: dict[str, TensorSpec], **changes: TensorSpec | None) -> dict[st
     ],
 )
 def test_a_graph_that_is_not_what_was_said_is_refused(
-    path: Path, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec], told: str
+    path: Path, inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec], reason: str
 ) -> None:
     with pytest.raises(FileError) as caught:
         open_ort("line", path, inputs, outputs)
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
 
 
 def test_a_free_dimension_may_have_another_name(path: Path, feeds: dict[str, np.ndarray]) -> None:
@@ -290,7 +290,7 @@ def test_a_free_dimension_may_have_another_name(path: Path, feeds: dict[str, np.
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("choices", "reason"),
     [
         ({"provider": "rocm"}, "provider 'rocm' is unknown: choose one of cpu, cuda, tensorrt"),
         ({"memory": "tiny"}, "memory 'tiny' is unknown"),
@@ -298,8 +298,8 @@ def test_a_free_dimension_may_have_another_name(path: Path, feeds: dict[str, np.
         ({"memory_limit_bytes": 0}, "memory_limit_bytes is 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
         OrtSettings(**choices)
 
 

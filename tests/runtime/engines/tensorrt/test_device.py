@@ -149,8 +149,8 @@ def test_memory_is_used_again_and_freed_at_the_end(device: CudaPythonDevice, cud
 def test_another_librarys_array_is_shared_once_it_is_ready(device: CudaPythonDevice, cuda: FakeCuda) -> None:
     mine = device.adopt(np.arange(256, dtype=np.float32))
 
-    def foreign(**told: Any) -> Any:
-        return types.SimpleNamespace(__cuda_array_interface__={**mine.__cuda_array_interface__, **told})
+    def foreign(**message: Any) -> Any:
+        return types.SimpleNamespace(__cuda_array_interface__={**mine.__cuda_array_interface__, **message})
 
     shared = device.adopt(foreign(stream=5))
     assert shared.pointer == mine.pointer
@@ -279,8 +279,8 @@ class _Exporter:
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
 
-    def __dlpack__(self, **told: Any) -> Any:
-        return self._tensor.__dlpack__(**told)
+    def __dlpack__(self, **message: Any) -> Any:
+        return self._tensor.__dlpack__(**message)
 
     def __dlpack_device__(self) -> Any:
         return self._tensor.__dlpack_device__()

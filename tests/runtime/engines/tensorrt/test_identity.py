@@ -101,10 +101,10 @@ def test_a_plan_that_fits(built: dict[str, Any], here: dict[str, Any]) -> None:
     ],
 )
 def test_a_plan_that_does_not_fit(built: dict[str, Any], here: dict[str, Any], words: list[str]) -> None:
-    told = check_plan(built, here)
-    assert told is not None
-    assert all(word in told for word in words), told
-    assert "\n" not in told
+    message = check_plan(built, here)
+    assert message is not None
+    assert all(word in message for word in words), message
+    assert "\n" not in message
 
 
 def test_a_plan_of_another_graph_or_other_weights() -> None:
@@ -135,8 +135,8 @@ def test_a_plan_of_another_graph_or_other_weights() -> None:
 )
 def test_a_description_that_is_damaged(change: dict[str, Any], field: str) -> None:
     here = machine(CLASSIC, A100, "11.1")
-    told = check_plan({**plan(CLASSIC, A100, "11.1"), **change}, here)
-    assert told == (
+    message = check_plan({**plan(CLASSIC, A100, "11.1"), **change}, here)
+    assert message == (
         f"the plan's description has no usable {field!r}: build it here with md-export build BUNDLE --target tensorrt"
     )
     assert "target" in str(check_plan({}, here))
@@ -158,8 +158,8 @@ JSON = st.recursive(
 )
 def test_whatever_a_manifest_holds_gives_a_sentence_or_nothing(name: str, option: str, value: Any, target: str) -> None:
     for built in ({**plan(target, A100, "11.1"), name: value}, plan(target, A100, "11.1", **{option: value})):
-        told = check_plan(built, machine(target, A100, "11.1"), graph_sha256="a" * 64, data={})
-        assert told is None or told.isprintable()
+        message = check_plan(built, machine(target, A100, "11.1"), graph_sha256="a" * 64, data={})
+        assert message is None or message.isprintable()
 
 
 def test_this_machine_tells_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

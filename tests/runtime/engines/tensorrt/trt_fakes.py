@@ -1,6 +1,6 @@
 """TensorRT and a GPU for tests: the GPU's memory is a numpy array, and a plan is a guided step that can be computed.
 
-The fake context reads and writes the addresses that it was told, and the fake CUDA graph keeps them as they were when
+The fake context reads and writes the addresses that it was given, and the fake CUDA graph keeps them as they were when
 it was recorded: an engine that binds the wrong address, or replays on memory that has moved, gets other numbers.
 """
 
