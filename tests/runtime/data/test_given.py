@@ -144,7 +144,15 @@ def test_wrong_rois(tmp_path: Path, rois: Any, told: str) -> None:
 
 def test_rois_of_numpy(tmp_path: Path) -> None:
     edges = np.array([0, 2, N_VOXELS])
-    assert write(tmp_path / "data", rois={"V1": edges[:2], "V2": edges[1:]}).rois == {"V1": (0, 2), "V2": (2, N_VOXELS)}
+    rois = {"V1": tuple(edges[:2]), "V2": list(edges[1:])}
+    assert write(tmp_path / "data", rois=rois).layout.rois == {"V1": (0, 2), "V2": (2, N_VOXELS)}
+
+
+def test_two_numbers_of_an_array_are_two_voxels(tmp_path: Path) -> None:
+    """Only a pair that is written as one is a range: an index set of two must not grow with what lies between."""
+    rois = {"A": np.array([1, 4]), "B": np.array([2, 3]), "C": range(1, 5, 3), "D": range(1, 4), "E": np.array([5])}
+    expected = {"A": frozenset({1, 4}), "B": (2, 4), "C": frozenset({1, 4}), "D": (1, 4), "E": (5, 6)}
+    assert write(tmp_path / "data", rois=rois).layout.rois == expected
 
 
 LAYOUTS: dict[str, tuple[Any, str]] = {
