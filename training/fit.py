@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.base import PLACEMENT
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name, read_description
@@ -211,6 +212,8 @@ def _write(job: _Job, features: Features, key: str, ingredients: Mapping[str, An
     mask, correlations = job.write_mask(arrays["structure"])
     job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
     job.write_scores(arrays, positions, correlations)
+    if listed_files(job.data.layout.signal):
+        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.path(DESCRIPTION).parent)
     job.journal.close(DESCRIPTION, _description(job, shapes, features, key, ingredients))
 
 
@@ -592,5 +595,5 @@ def _description(
             "libraries": job.journal.libraries,
             "features": {"key": features.key, "libraries": features.libraries},
         },
-        "files": dict(sorted(job.journal.files.items())),
+        "files": dict(sorted({**job.journal.files, **listed_files(data.layout.signal)}.items())),
     }

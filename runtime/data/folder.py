@@ -90,6 +90,11 @@ class DataFolder:
         """Name to (start, stop) in the voxel axis, of regions that tile it; else None."""
         return self.layout.tiling
 
+    @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the signal chain names."""
+        return self.folder
+
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, *layout.shape) float32, as recorded (not normalised); mapped, read-only.
 
@@ -403,8 +408,8 @@ def _content(name: str, digest: str, files: Mapping[str, Path | str]) -> bytes:
 def _refuse_own_pictures(folder: Path, parts: Mapping[str, Part]) -> None:
     """Refuse pictures that stay where they lie when that is the folder that is being written: they would be lost."""
     place = real(folder)
-    references = [picture for part in parts.values() for picture in part.references or ()]
-    for path in {picture.root / picture.path: None for picture in references}:  # an array file once
+    references = [reference for part in parts.values() for reference in part.references or ()]
+    for path in {reference.root / reference.path: None for reference in references}:  # an array file once
         if real(path).is_relative_to(place):
             raise InputError(
                 f"the picture {path} lies in the data folder {folder} itself, which is written anew: copy the pictures "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import sha256_of
@@ -101,6 +102,11 @@ class Checkpoint:
             path, shapes = folder / file_name(decoder_part(features)), {name: self.shapes[name] for name in features}
             decoder = open_decoder(Stored(path, described, self.layout.shape, shapes))
             self.decoders |= dict.fromkeys(features, decoder)
+
+    @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the layout's signal chain names."""
+        return self.folder / SIGNAL_FOLDER
 
     @cached_property
     def hash(self) -> str:

@@ -6,6 +6,7 @@ normaliser            mean, std of one trial's shape, of the training responses;
 <feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py
 constants             context_bos (d_text,), uncond_context (15, d_text)
 scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
+signal/               the files that the layout's signal chain names, such as a whitening matrix
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
@@ -84,9 +86,12 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
     _check_decoders(content.get("decoders"), content["shapes"], path)
     for name in ("selection", "provenance"):
         _need(isinstance(content.get(name), dict), path, name, "an object")
-    files, needed = content.get("files"), {file_name(part) for part in parts(content)}
+    files, signal = content.get("files"), listed_files(read_layout(path.parent, content).signal)
+    needed = {file_name(part) for part in parts(content)} | set(signal)
     whole = isinstance(files, dict) and needed <= set(files) <= needed | OPTIONAL_FILES
     _need(whole, path, "files", f"exactly {', '.join(sorted(needed))}")
+    for name, digest in signal.items():
+        _need(content["files"][name] == digest, path, f"files.{name}", "the SHA-256 that the signal chain states")
 
 
 def _check_decoders(decoders: object, shapes: Mapping[str, Any], path: Path) -> None:
