@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.data.chain_files import copy_files, listed_files
-from ..runtime.decoders.base import PLACEMENT
+from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name, read_description
-from ..runtime.decoders.linear import ARRAYS as LINEAR_ARRAYS
 from ..runtime.errors import FileError, InputError, ShapeError
 from ..runtime.files import read_tensors
 from ..runtime.locks import inside, locked
@@ -406,8 +405,7 @@ class _Job:
             progress=self._phase(name),
         )
         arrays, described = fitted.arrays(), fitted.described()
-        if fitted.kind == "linear":
-            _check_linear(name, arrays, targets.shape[1])
+        check_fitted(fitted.kind, arrays, name, targets.shape[1])
         held_out = getattr(fitted, "held_out", None)
         if held_out is not None:
             found = scores.validation_part(
@@ -438,7 +436,7 @@ class _Job:
             block = Block(targets, start, stop)
             fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=report)
             arrays = fitted.arrays()
-            _check_linear(name, arrays, stop - start)
+            check_fitted("linear", arrays, name, stop - start)  # only linear decoders are fitted in blocks
             if len(spans) == 1:
                 return arrays, {"kind": "linear"}
             self.journal.keep(parts[start, stop], arrays)
@@ -522,30 +520,6 @@ def _validated(name: str, found: Mapping[str, Any]) -> str:
         f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out "
         "trials (1 is the loss of the mean)"
     )
-
-
-def _check_linear(name: str, arrays: dict[str, Array], n_targets: int) -> None:
-    """Refuse a linear decoder whose arrays decoding could not read, before they become a file."""
-    shape = arrays["index"].shape if "index" in arrays else ()
-    good = (
-        arrays.keys() == LINEAR_ARRAYS.keys()
-        and all(arrays[key].dtype == dtype for key, (dtype, _) in LINEAR_ARRAYS.items())
-        and len(shape) == 2
-        and shape == arrays["weight"].shape
-        and arrays["bias"].shape == (n_targets,) == shape[:1]
-    )
-    if not good:
-        got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in sorted(arrays.items()))
-        raise ShapeError(
-            f"the decoder of {name} gave {got}: a checkpoint holds index int32 and weight float32 "
-            f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
-        )
-    bad = ~(np.isfinite(arrays["weight"]).all(axis=1) & np.isfinite(arrays["bias"]))
-    if bad.any():
-        raise InputError(
-            f"the decoder of {name} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
-            "give it a larger penalty, or another decoder"
-        )
 
 
 def _to_numpy(values: Any) -> Array:

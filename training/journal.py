@@ -194,7 +194,8 @@ def _others(folder: Path) -> list[str]:
     return [
         name
         for name in contents(folder)
-        if name not in (NAME, DESCRIPTION, records.FOLDER, SIGNAL_FOLDER) and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
+        if name not in (NAME, DESCRIPTION, records.FOLDER, SIGNAL_FOLDER)
+        and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
     ]
 
 

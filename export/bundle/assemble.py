@@ -87,6 +87,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     """
     out = Path(os.path.realpath(out))  # "." has no name to put a draft beside, and a link would be replaced itself
     fitted = open_checkpoint(checkpoint)
+    fitted.prepare()
     graph_names(fitted, settings)
     check_out(out, force=force)
     _check_kept(settings.keep_failed, out)

@@ -71,6 +71,7 @@ def _checkpoint(folder: Path, options: Options) -> Backend[Any]:
     from .torch import TorchBackend
 
     decoder = open_checkpoint(folder)
+    decoder.prepare()
     return TorchBackend(decoder, options, decoder.description["provenance"])
 
 

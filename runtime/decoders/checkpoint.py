@@ -123,6 +123,19 @@ class Checkpoint:
         """(d_text,): token 0 of every context."""
         return self._context_bos
 
+    def prepare(self) -> None:
+        """Make everything that decoding needs, which for networks takes PyTorch.
+
+        Raises
+        ------
+        FileError
+            A network's weights are not those of its architecture and config.
+        MissingExtra
+            There is a network, and no PyTorch.
+        """
+        for decoder in self.decoders.values():
+            decoder.prepare()
+
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials.
 
