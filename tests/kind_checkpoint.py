@@ -17,13 +17,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-SHAPES: dict[str, tuple[int, ...]] = {"context": (15, 16), "latent": (4, 4, 4), "structure": (6, 17, 32)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "context": (15, 16),
+    "latent": (4, 4, 4),
+    "structure": (6, 17, 32),
+    "semantic": (32,),
+}
 IMAGE_SIZE, SUBJECT = 32, "someone"
 Arrays = Mapping[str, np.ndarray]
 # A linear decoder gives one feature; a network several from one trunk.
 GROUPS = {
-    "linear": (("context",), ("latent",), ("structure",)),
-    "network": (("latent", "structure"), ("context",)),
+    "linear": (("context",), ("latent",), ("structure",), ("semantic",)),
+    "network": (("latent", "structure"), ("context", "semantic")),
 }
 HIDDEN, DEPTH, N_SELECTED = 24, 2, 9
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
@@ -126,6 +127,8 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     mask, correlations = job.write_mask(arrays["structure"])
     job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
     job.write_scores(arrays, positions, correlations)
+    if listed_files(job.data.layout.signal):
+        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.path(DESCRIPTION).parent)
     job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
 
 

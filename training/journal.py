@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime import journal as records
+from ..runtime.data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..runtime.decoders.files import DESCRIPTION, OPTIONAL_FILES, file_name
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError
@@ -193,7 +194,8 @@ def _others(folder: Path) -> list[str]:
     return [
         name
         for name in contents(folder)
-        if name not in (NAME, DESCRIPTION, records.FOLDER) and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
+        if name not in (NAME, DESCRIPTION, records.FOLDER, SIGNAL_FOLDER)
+        and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
     ]
 
 

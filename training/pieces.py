@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
-from ..runtime.decoders.base import PLACEMENT
+from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name
-from ..runtime.decoders.linear import ARRAYS as LINEAR_ARRAYS
-from ..runtime.errors import FileError, InputError, ShapeError
+from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_tensors
 from . import scores
 from .datasets.base import Data, pictures_shown
@@ -117,8 +117,7 @@ class Job:
             progress=self._phase(name),
         )
         arrays, described = fitted.arrays(), fitted.described()
-        if fitted.kind == "linear":
-            _check_linear(name, arrays, targets.shape[1])
+        check_fitted(fitted.kind, arrays, name, targets.shape[1])
         held_out = getattr(fitted, "held_out", None)
         if held_out is not None:
             found = scores.validation_part(
@@ -149,7 +148,7 @@ class Job:
             block = Block(targets, start, stop)
             fitted = decoder.fit(responses, block, n_threads=self.settings.n_threads, progress=report)
             arrays = fitted.arrays()
-            _check_linear(name, arrays, stop - start)
+            check_fitted("linear", arrays, name, stop - start)  # only linear decoders are fitted in blocks
             if len(spans) == 1:
                 return arrays, {"kind": "linear"}
             self.journal.keep(parts[start, stop], arrays)
@@ -235,30 +234,6 @@ def _validated(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _check_linear(name: str, arrays: dict[str, Array], n_targets: int) -> None:
-    """Refuse a linear decoder whose arrays decoding could not read, before they become a file."""
-    shape = arrays["index"].shape if "index" in arrays else ()
-    good = (
-        arrays.keys() == LINEAR_ARRAYS.keys()
-        and all(arrays[key].dtype == dtype for key, (dtype, _) in LINEAR_ARRAYS.items())
-        and len(shape) == 2
-        and shape == arrays["weight"].shape
-        and arrays["bias"].shape == (n_targets,) == shape[:1]
-    )
-    if not good:
-        got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in sorted(arrays.items()))
-        raise ShapeError(
-            f"the decoder of {name} gave {got}: a checkpoint holds index int32 and weight float32 "
-            f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
-        )
-    bad = ~(np.isfinite(arrays["weight"]).all(axis=1) & np.isfinite(arrays["bias"]))
-    if bad.any():
-        raise InputError(
-            f"the decoder of {name} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
-            "give it a larger penalty, or another decoder"
-        )
-
-
 def _to_numpy(values: Any) -> Array:
     """A tensor of any device, or an array, as numpy."""
     if isinstance(values, np.ndarray):
@@ -306,5 +281,5 @@ def description_of(
             "libraries": job.journal.libraries,
             "features": {"key": features.key, "libraries": features.libraries},
         },
-        "files": dict(sorted(job.journal.files.items())),
+        "files": dict(sorted({**job.journal.files, **listed_files(data.layout.signal)}.items())),
     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...runtime.bundle.manifest import ARRAYS, MANIFEST, PARITY, sealed
 from ...runtime.bundle.open import Bundle
+from ...runtime.data.chain_files import copy_files
 from ...runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from ...runtime.engines.here import why_no_provider
 from ...runtime.errors import FileError, InputError, MissingExtra
@@ -87,6 +88,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     """
     out = Path(os.path.realpath(out))  # "." has no name to put a draft beside, and a link would be replaced itself
     fitted = open_checkpoint(checkpoint)
+    fitted.prepare()
     graph_names(fitted, settings)
     check_out(out, force=force)
     _check_kept(settings.keep_failed, out)
@@ -175,6 +177,7 @@ class _Gate:
             "std": std,
         }
         write_tensors(self._folder / ARRAYS, arrays)
+        copy_files(self._checkpoint.layout.signal, self._checkpoint.signal_folder, self._folder)
         stage1 = self._draft.stage1
         needed = {"denoise", "vae_decode", "decode_context", "decode_latent"}
         if stage1 is None or not needed <= self._entries.keys():

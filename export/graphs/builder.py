@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...runtime.bundle.graph_specs import TensorSpec
+from ...runtime.errors import InputError
 from ..onnx.convert import OPSET
+
+# What the names of an added graph's weights begin with.
+_PART = "network"
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 class Builder:
@@ -22,8 +27,17 @@ class Builder:
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
+        """What the constant is called in the graph; the same may be given again.
+
+        Raises
+        ------
+        ValueError
+            Another one was given under that name.
+        """
         name = f"{self._prefix}.{name}"
-        self._constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        if self._constants.setdefault(name, tensor) != tensor:
+            raise ValueError(f"the graph {self._name} has another constant {name} already: give it another name")
         return name
 
     def node(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
@@ -41,11 +55,18 @@ class Builder:
             Of the same operators' versions, with its weights inside.
         inputs
             Its inputs' names -> values that are here.
+
+        Raises
+        ------
+        InputError
+            It holds operators that are not ONNX's own, or that hold graphs themselves.
         """
         names = dict(inputs)
         for tensor in part.initializer:
-            names[tensor.name] = self.constant(tensor.name, numpy_helper.to_array(tensor))
+            # A network's weight may be called as a constant of the graph around it is.
+            names[tensor.name] = self.constant(f"{_PART}.{tensor.name}", numpy_helper.to_array(tensor))
         for node in part.node:
+            _check_plain(node)
             here = [names[name] if name else "" for name in node.input]
             made = [f"{node.op_type.lower()}_{len(self._nodes)}_{i}" for i in range(len(node.output))]
             names |= dict(zip(node.output, made, strict=True))
@@ -66,3 +87,17 @@ class Builder:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="minddiffuser")
         model.ir_version = 10
         return model
+
+
+def _check_plain(node: onnx.NodeProto) -> None:
+    """Refuse what a graph of standard operators cannot hold, or what would still name values of the other graph."""
+    if node.domain not in ("", "ai.onnx"):
+        raise InputError(
+            f"the network needs the operator {node.op_type} of {node.domain}, and a bundle holds ONNX's own operators "
+            "only: build it from other layers"
+        )
+    if any(attribute.type in _GRAPHS for attribute in node.attribute):
+        raise InputError(
+            f"the network needs {node.op_type}, which branches or loops, and a decoder's graph is a plain sequence: "
+            "build it without conditions that depend on the responses"
+        )

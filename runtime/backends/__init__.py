@@ -10,14 +10,14 @@ from ..errors import InputError, MissingExtra
 from .base import Backend, Options
 
 
-def open(folder: Path, options: Options | None = None) -> Backend[Any]:
+def open(folder: Path | str, options: Options | None = None) -> Backend[Any]:
     """Open a checkpoint or a bundle as far as is quick: its decoder is known, its networks are opened when first used.
 
     Close it, or use it as a context manager.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or str
         Of ``md-train fit``, or of ``md-export bundle``.
     options : Options, optional
 
@@ -34,7 +34,7 @@ def open(folder: Path, options: Options | None = None) -> Backend[Any]:
         :func:`~minddiffuser.runtime.engines.open.choose_backend`; options that do not belong to the kind of folder, or
         more threads than there are cores.
     """
-    chosen = Options() if options is None else options
+    folder, chosen = Path(folder), Options() if options is None else options
     if not is_bundle(folder):
         return _checkpoint(folder, chosen)
     from .bundle import open_bundle, open_decoders
@@ -54,9 +54,9 @@ def open(folder: Path, options: Options | None = None) -> Backend[Any]:
     return TorchBackend(decoder, chosen, provenance, engines=engines)
 
 
-def is_bundle(folder: Path) -> bool:
+def is_bundle(folder: Path | str) -> bool:
     """Whether a folder is a bundle and no checkpoint."""
-    return (folder / MANIFEST).is_file()
+    return (Path(folder) / MANIFEST).is_file()
 
 
 def _checkpoint(folder: Path, options: Options) -> Backend[Any]:
@@ -71,6 +71,7 @@ def _checkpoint(folder: Path, options: Options) -> Backend[Any]:
     from .torch import TorchBackend
 
     decoder = open_checkpoint(folder)
+    decoder.prepare()
     return TorchBackend(decoder, options, decoder.description["provenance"])
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
@@ -272,13 +273,16 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         checkpoint.get(name).object()
     for decoder in checkpoint.get("decoders").items(0, len(RANKS), "decoders"):
         decoder.object()
-    files = _files(top.get("files"))
+    files, layout = _files(top.get("files")), _layout(top.get("layout"))
+    for name, digest in listed_files(layout.signal).items():
+        if name not in files or files[name].sha256 != digest:
+            top.get("files").refuse(f"{name} with the SHA-256 that the signal chain in 'layout' states")
     return Contents(
         models_name=models.get("name").text(),
         models_hash=_hash(models.get("hash")),
         checkpoint_hash=_hash(checkpoint.get("hash")),
         subject=checkpoint.get("subject").text(),
-        layout=_layout(top.get("layout")),
+        layout=layout,
         preset=top.get("preset").text(),
         image_size=top.get("image_size").whole(),
         shapes=_shapes(top.get("shapes")),

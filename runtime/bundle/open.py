@@ -2,6 +2,7 @@
 
 manifest.json        what it was made of and for, every file's SHA-256 and size, graphs and their engines
 arrays.safetensors   the constants of decoding, sampling and metrics; see :attr:`Bundle.arrays`
+signal/              the files that the layout's signal chain names, such as a whitening matrix
 parity.safetensors   inputs and outputs by which the engines can be verified again
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
@@ -25,6 +26,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..data.layout import ResponseLayout
 from ..errors import FileError, shown
 from ..files import read_tensors, sha256_of
@@ -156,6 +158,11 @@ class Bundle:
     def size_bytes(self) -> int:
         """Of the files that the manifest lists."""
         return sum(file.size for file in self.files.values())
+
+    @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the layout's signal chain names."""
+        return self.folder / SIGNAL_FOLDER
 
     def require(self, *graphs: str) -> None:
         """Raise :class:`FileError` unless the bundle holds all these graphs."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileError, InputError, check_choice
+from ..errors import FileError, InputError, check_choice, shown
 from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
-from ..output import replacing_folder
+from ..output import real, replacing_folder
 from .chain import files_of
 from .given import Part, description_of, layout_of, parts_of, picture
 from .given import SplitData as SplitData
@@ -79,6 +80,11 @@ class DataFolder:
     @property
     def modality(self) -> str:
         return self.layout.modality
+
+    @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the signal chain names."""
+        return self.folder
 
     def responses(self, split: str) -> NDArray[np.float32]:
         """Responses of one split, (n_trials, *layout.shape) float32, as recorded (not normalised); mapped, read-only.
@@ -288,7 +294,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     layout: ResponseLayout | None = None,
     image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path | str] | None = None,
     replace: bool = False,
 ) -> DataFolder:
     """Write a data folder, whole or not at all, and open it.
@@ -298,7 +304,8 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     folder : where; new or empty, or with `replace` a data folder, whose place the new one takes.
     splits : "train" and "test".
     subject : a name.
-    rois : fMRI: name to (start, stop) in the voxel axis, or to a set of voxels; regions may overlap.
+    rois : fMRI: name to (start, stop) in the voxel axis, or to a set, array or range object of voxels; regions may
+        overlap.
     layout : what one trial's responses are; needed for EEG and MEG and for the voxels' places, and instead of `rois`.
     image_size : side of the square pictures in px; needed where all pictures stay where they lie, otherwise that of
         the pictures.
@@ -311,7 +318,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     Raises
     ------
     InputError
-        The arrays contradict each other or the schema.
+        The arrays contradict each other or the schema, or pictures that stay where they lie are in `folder` itself.
     FileError
         The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
@@ -330,7 +337,7 @@ def write_claimed(
     layout: ResponseLayout | None = None,
     image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path | str] | None = None,
 ) -> DataFolder:
     """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.target.claimed`."""
     return _write(Path(folder), _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {}))
@@ -354,7 +361,7 @@ def _prepared(
     subject: str,
     image_size: int | None,
     provenance: Mapping[str, Any],
-    files: Mapping[str, Path],
+    files: Mapping[str, Path | str],
 ) -> _Prepared:
     parts = parts_of(splits)
     layout = layout_of(parts, layout, rois)
@@ -365,23 +372,46 @@ def _prepared(
             _check_part(parts[name], name, description, layout)
         named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
         stimuli = references_as_json(named) if named else None
-        contents = {name: _content(name, digest, files) for name, digest in files_of(layout.signal).items()}
+        contents = _contents(files_of(layout.signal), files)
     except FileError as error:
         raise InputError(str(error)) from None
     return _Prepared(parts, description, stimuli, layout.voxels, contents)
 
 
-def _content(name: str, digest: str, files: Mapping[str, Path]) -> bytes:
-    """The bytes of a file that the signal chain names."""
+def _contents(named: Mapping[str, str], files: Mapping[str, Path | str]) -> dict[str, bytes]:
+    """The bytes of each file that the signal chain names."""
+    unnamed = sorted(set(files) - set(named))
+    if unnamed:
+        raise InputError(f"`files` has {shown(unnamed[0])}, which no step of the signal chain names: leave it out")
+    return {name: _content(name, digest, files) for name, digest in named.items()}
+
+
+def _content(name: str, digest: str, files: Mapping[str, Path | str]) -> bytes:
     if name not in files:
         raise InputError(f"the signal chain names {name}: give its path in `files`")
-    if sha256_of(files[name]) != digest:
-        raise InputError(f"{files[name]} has another SHA-256 than the signal chain states for {name}: correct it there")
-    return files[name].read_bytes()
+    if not isinstance(files[name], str | os.PathLike):
+        raise InputError(f"`files` gives {shown(files[name])} for {name}: give the file's path")
+    path = Path(files[name])
+    if sha256_of(path) != digest:
+        raise InputError(f"{path} has another SHA-256 than the signal chain states for {name}: correct it there")
+    return path.read_bytes()
+
+
+def _refuse_own_pictures(folder: Path, parts: Mapping[str, Part]) -> None:
+    """Refuse pictures that stay where they lie when that is the folder that is being written: they would be lost."""
+    place = real(folder)
+    references = [reference for part in parts.values() for reference in part.references or ()]
+    for path in {reference.root / reference.path: None for reference in references}:  # an array file once
+        if real(path).is_relative_to(place):
+            raise InputError(
+                f"the picture {path} lies in the data folder {folder} itself, which is written anew: copy the pictures "
+                "elsewhere, or give their pixels"
+            )
 
 
 def _write(folder: Path, prepared: _Prepared) -> DataFolder:
     parts = prepared.parts
+    _refuse_own_pictures(folder, parts)
     with replacing_folder(folder, "data.json") as draft:
         for name in SPLITS:
             _write_part(draft, name, parts[name], prepared.description["image_size"])
@@ -394,6 +424,7 @@ def _write(folder: Path, prepared: _Prepared) -> DataFolder:
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
         write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", prepared.description)
+        open_data(draft)  # what a reader would refuse is never put in place of an old folder
     return open_data(folder)
 
 

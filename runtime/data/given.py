@@ -103,6 +103,11 @@ def layout_of(parts: Mapping[str, Part], layout: ResponseLayout | None, rois: Ro
     if layout is not None:
         if rois is not None:
             raise InputError("rois and a layout were both given: a layout has its own rois")
+        if not isinstance(layout, ResponseLayout):
+            raise InputError(
+                f"the layout is a {type(layout).__name__}: give a runtime.data.layout.ResponseLayout "
+                "(ResponseLayout.from_json(layout, 'layout') makes one of a dict)"
+            )
         return layout
     if len(shape) != 1:
         raise ShapeError(
@@ -276,7 +281,7 @@ def _captions(given: Sequence[Sequence[str] | str] | None, name: str) -> list[li
 
 
 def _rois(rois: Mapping[str, Any]) -> dict[str, Roi]:
-    """Each as the layout has it; edges may be numpy's whole numbers."""
+    """Each as the layout has it: a list or tuple is (start, stop); sets, arrays and range objects are voxels."""
     if not isinstance(rois, Mapping):
         raise InputError(f"rois are a {type(rois).__name__}: give name to (start, stop), such as {{'V1': (0, 340)}}")
     found: dict[str, Roi] = {}
@@ -289,5 +294,6 @@ def _rois(rois: Mapping[str, Any]) -> dict[str, Roi]:
             raise InputError(
                 f"roi {name!r} is {roi!r:.60}: give (start, stop) in voxels, or a set of voxels, whole numbers"
             ) from None
-        found[str(name)] = frozenset(voxels) if isinstance(roi, set | frozenset) else tuple(voxels)  # type: ignore[assignment]
+        # Two numbers of an array are two voxels: only a pair that is written as one is a range.
+        found[str(name)] = tuple(voxels) if isinstance(roi, list | tuple) else frozenset(voxels)  # type: ignore[assignment]
     return found

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, InputError, shown
-from .chain import check_chain, same_chain
-from .plain import is_number, is_text, is_whole
+from .chain import checked_chain, same_chain
+from .plain import is_label, is_number, is_whole
 from .voxels import Voxels
 
 MODALITIES = ("fmri", "eeg", "meg")
@@ -27,6 +27,9 @@ Roi = tuple[int, int] | frozenset[int]
 Rois = Mapping[str, Roi]
 _OF_SENSORS = ("channels", "sfreq", "tmin", "signal")
 _MOST_NAMED = 6
+# Further off, another sample is the nearest.
+_MOST_SAMPLES_OFF = 0.5
+_LABEL = "a text of one line, at most 100 printable characters,"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,8 @@ class Channel:
     position: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not is_text(self.name) or self.name != self.name.strip():
-            raise InputError(f"a channel is named {shown(self.name)}: give a text such as 'Oz'")
+        if not is_label(self.name) or self.name != self.name.strip():
+            raise InputError(f"a channel is named {shown(self.name)}: give {_LABEL} such as 'Oz'")
         if self.type not in CHANNEL_TYPES:
             raise InputError(
                 f"channel {shown(self.name)} is of type {shown(self.type)}: give one of {', '.join(CHANNEL_TYPES)}"
@@ -84,6 +87,7 @@ class ResponseLayout:
         EEG: "V", MEG: "T" (gradiometers T/m), either: "1" for whitened or z-scored signals. fMRI: any text, or None.
     signal
         EEG and MEG: the chain that made the epochs, as JSON (see :mod:`.chain`), or None where it is not known.
+        Tuples, and numpy's numbers and arrays, are kept as lists and numbers.
 
     Raises
     ------
@@ -121,8 +125,8 @@ class ResponseLayout:
         stray = [name for name in _OF_SENSORS if getattr(self, name) is not None]
         if stray:
             raise InputError(f"{stray[0]} is given for fmri: only eeg and meg have it, leave it out")
-        if self.unit is not None and not is_text(self.unit):
-            raise InputError(f"unit is {shown(self.unit)}: give a text such as '% signal change', or leave it out")
+        if self.unit is not None and not is_label(self.unit):
+            raise InputError(f"unit is {shown(self.unit)}: give {_LABEL} such as '% signal change', or leave it out")
         if self.rois is not None:
             object.__setattr__(self, "rois", _checked_rois(self.rois, self.shape[0]))
         if self.voxels is not None and len(self.voxels.ijk) != self.shape[0]:
@@ -149,7 +153,7 @@ class ResponseLayout:
                 f"{units[1]!r} where it was whitened or z-scored"
             )
         if self.signal is not None:
-            check_chain(self.signal)
+            object.__setattr__(self, "signal", checked_chain(self.signal))
 
     @property
     def n_features(self) -> int:
@@ -204,7 +208,8 @@ class ResponseLayout:
         """Refuse responses that are not laid out as those of training, which this layout describes.
 
         Positions of channels are not compared (they differ between sessions), nor what one of the two does not know:
-        rois, the voxels' places, the unit of fMRI, the signal chain.
+        a roi, the voxels' places, the unit of fMRI, the signal chain. Rate and first sample may differ by so little
+        that every sample is taken less than half a sample earlier or later.
 
         Parameters
         ----------
@@ -243,10 +248,11 @@ class ResponseLayout:
             named = _roi_difference(self.rois, other.rois)
             if named is not None:
                 return named
-        for name, unit in (("sfreq", " Hz"), ("tmin", " s"), ("unit", "")):
-            expected, given = getattr(self, name), getattr(other, name)
-            if expected != given and not (self.modality == "fmri" and None in (expected, given)):
-                return f"{name} is {_plain(expected)}{unit} there and {_plain(given)}{unit} here"
+        late = _time_difference(self, other)
+        if late is not None:
+            return late
+        if self.unit != other.unit and not (self.modality == "fmri" and None in (self.unit, other.unit)):
+            return f"unit is {self.unit} there and {other.unit} here"
         return same_chain(self.signal, other.signal)
 
 
@@ -262,8 +268,8 @@ def _checked_rois(rois: Any, n_voxels: int) -> dict[str, Roi]:
 
 
 def _checked_roi(name: Any, roi: Any, n_voxels: int) -> Roi:
-    if not is_text(name):
-        raise InputError(f"a roi is named {shown(name)}: give a text such as 'V1'")
+    if not is_label(name):
+        raise InputError(f"a roi is named {shown(name)}: give {_LABEL} such as 'V1'")
     if isinstance(roi, list | tuple) and len(roi) == 2 and all(map(is_whole, roi)):
         start, stop = roi
     elif isinstance(roi, set | frozenset) and roi and all(map(is_whole, roi)):
@@ -347,12 +353,24 @@ def _channel_difference(fitted: Sequence[Channel], given: Sequence[Channel]) -> 
 
 
 def _roi_difference(fitted: Rois, given: Rois) -> str | None:
+    """Of regions that both have: one that was drawn later says nothing about the order of voxels."""
     for name, roi in fitted.items():
         if name in given and roi != given[name]:
             return f"roi {shown(name)} is {_voxels(roi)} there and {_voxels(given[name])} here"
-    missing, extra = [name for name in fitted if name not in given], [name for name in given if name not in fitted]
-    differences = [f"{word} {_names(names)}" for word, names in (("lack", missing), ("also have", extra)) if names]
-    return f"these {' and '.join(differences)} (rois)" if differences else None
+    return None
+
+
+def _time_difference(fitted: ResponseLayout, given: ResponseLayout) -> str | None:
+    """The rate or the first sample's time, where a sample is off by half a sample or more somewhere in the epoch."""
+    if fitted.sfreq is None or fitted.tmin is None or given.sfreq is None or given.tmin is None:
+        return None
+    drift = fitted.shape[1] * abs(fitted.sfreq / given.sfreq - 1)
+    shift = abs(fitted.tmin - given.tmin) * fitted.sfreq
+    if drift + shift < _MOST_SAMPLES_OFF:
+        return None
+    name, unit = ("sfreq", "Hz") if drift >= shift else ("tmin", "s")
+    there, here = (repr(getattr(layout, name)).removesuffix(".0") for layout in (fitted, given))
+    return f"{name} is {there} {unit} there and {here} {unit} here"
 
 
 def _voxels(roi: Roi) -> str:
@@ -366,7 +384,3 @@ def _names(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(map(shown, names[:_MOST_NAMED])) + more
-
-
-def _plain(value: float | str | None) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,6 +17,7 @@ from ..errors import InputError
 # Python writes JSON by recursion; nobody nests notes deeper.
 _DEEPEST = 50
 _MOST_BITS = 1024
+_LONGEST_LABEL = 100
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -28,6 +29,11 @@ def is_text(value: object) -> TypeGuard[str]:
 def is_line(value: object) -> TypeGuard[str]:
     """Whether it is such a text, of one line and without NUL, as names of files are."""
     return is_text(value) and len(value.splitlines()) == 1 and "\0" not in value
+
+
+def is_label(value: object) -> TypeGuard[str]:
+    """Whether it is a name that can be printed as it is: one line of at most 100 signs, no control characters."""
+    return is_text(value) and value.isprintable() and len(value) <= _LONGEST_LABEL
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -14,12 +14,26 @@ from numpy.typing import NDArray
 
 from ..errors import FileError, InputError
 from ..files import check_format
+from .chain import files_of
 from .layout import ResponseLayout
 from .nan import chunks, find_holes, numbers
+from .pictures import STIMULI
 from .plain import is_text, is_whole, plain_json
+from .trial_ids import TRIAL_IDS
+from .voxels import VOXELS
 
 VERSION = 2
 SPLITS = ("train", "test")
+# What a data folder holds besides the files of its signal chain.
+CONTENT = (
+    "data.json",
+    "captions.json",
+    TRIAL_IDS,
+    STIMULI,
+    VOXELS,
+    *(f"{split}.safetensors" for split in SPLITS),
+    "stimuli",
+)
 _READ = (1, 2)
 
 
@@ -53,7 +67,14 @@ def check_description(description: Mapping[str, Any], source: str) -> ResponseLa
         part = splits.get(split) if isinstance(splits, dict) else None
         good = isinstance(part, dict) and _is_count(part.get("n_trials"))
         _require(good, source, f"splits.{split}.n_trials", "a whole number above 0")
-    return ResponseLayout.from_json(description, source)
+    layout = ResponseLayout.from_json(description, source)
+    taken = [name for name in files_of(layout.signal) if name.lower() in CONTENT]
+    if taken:
+        raise FileError(
+            f"the signal chain in {source} names {taken[0]}, a name that the data folder's own files have: rename the "
+            "chain's file"
+        )
+    return layout
 
 
 def check_tensors(

@@ -17,21 +17,9 @@ from ..files import cannot_write, read_json
 from ..locks import beside as lock_of
 from ..locks import locked
 from ..output import check_place, contents, is_desktop, real, restore
-from .chain import check_chain, files_of
-from .pictures import STIMULI
-from .schema import SPLITS, as_version_2
-from .trial_ids import TRIAL_IDS
-from .voxels import VOXELS
+from .chain import checked_chain, files_of
+from .schema import CONTENT, SPLITS, as_version_2
 
-_CONTENT = (
-    "data.json",
-    "captions.json",
-    TRIAL_IDS,
-    STIMULI,
-    VOXELS,
-    *(f"{split}.safetensors" for split in SPLITS),
-    "stimuli",
-)
 _PICTURE = re.compile(r"\d{6,}\.png")
 
 
@@ -104,16 +92,14 @@ def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:
 def _own_files(description: Mapping[str, Any]) -> tuple[str, ...]:
     """The files that the signal chain names, in whatever state the description is: the folder is to be replaced."""
     try:
-        signal = description.get("signal")
-        check_chain(signal)
-        return tuple(files_of(signal))
+        return tuple(files_of(checked_chain(description.get("signal"))))
     except InputError:
         return ()
 
 
 def _stray(folder: Path, own: tuple[str, ...]) -> str | None:
     """Something in a data folder that does not belong there, relative to it."""
-    allowed = [("", (*_CONTENT, *own)), ("stimuli", SPLITS)]
+    allowed = [("", (*CONTENT, *own)), ("stimuli", SPLITS)]
     for place, names in allowed:
         if (folder / place).is_dir():
             for path in sorted((folder / place).iterdir()):

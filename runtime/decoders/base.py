@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileError
+from ..errors import FileError, check_choice
 from ..files import read_tensors
 
 Array = NDArray[Any]
@@ -20,7 +20,8 @@ Float32 = NDArray[np.float32]
 # Name -> (dtype, shape), where -1 in a shape stands for any size.
 Expected = Mapping[str, tuple[type, tuple[int, ...]]]
 
-# kind -> module in this package, with `open_decoder(stored) -> Decoder`. export/graphs/decoders/ has a graph for each.
+# kind -> module in this package, with `open_decoder(stored) -> Decoder` and `check_fitted(arrays, feature, n_targets)`,
+# which refuses what a fitter gave. export/graphs/decoders/ has a graph for each.
 KINDS: dict[str, str] = {"linear": ".linear", "network": ".network"}
 
 # What a decoder's file holds of each of its features, each name after "<feature>.", whatever its kind.
@@ -63,6 +64,16 @@ class Decoder(Protocol):
     @property
     def placements(self) -> Mapping[str, Placement]:
         """Of every feature that it gives."""
+        ...
+
+    def prepare(self) -> None:
+        """Make everything that :meth:`predict` needs, so that what is wrong is said before the first trial.
+
+        Raises
+        ------
+        FileError
+            The arrays do not fit the description.
+        """
         ...
 
     def predict(self, scores: Float32, features: Collection[str]) -> dict[str, Float32]:
@@ -128,6 +139,18 @@ def open_decoder(stored: Stored) -> Decoder:
     """
     opened: Decoder = import_module(KINDS[stored.description["kind"]], __package__).open_decoder(stored)
     return opened
+
+
+def check_fitted(kind: str, arrays: Mapping[str, Array], feature: str, n_targets: int) -> None:
+    """Refuse arrays of a fitter that a decoder of this kind could not be opened from, before they become a file.
+
+    Raises
+    ------
+    InputError
+        The kind is unknown, arrays are missing or of another shape or dtype, or hold NaN or infinite values.
+    """
+    check_choice("kind of decoder", kind, KINDS)
+    import_module(KINDS[kind], __package__).check_fitted(arrays, feature, n_targets)
 
 
 def read_arrays(path: Path, what: str, expected: Expected) -> dict[str, Array]:

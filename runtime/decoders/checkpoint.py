@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import sha256_of
@@ -102,6 +103,11 @@ class Checkpoint:
             decoder = open_decoder(Stored(path, described, self.layout.shape, shapes))
             self.decoders |= dict.fromkeys(features, decoder)
 
+    @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the layout's signal chain names."""
+        return self.folder / SIGNAL_FOLDER
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of checkpoint.json, which holds the SHA-256 of every other file."""
@@ -116,6 +122,19 @@ class Checkpoint:
     def context_bos(self) -> Float32:
         """(d_text,): token 0 of every context."""
         return self._context_bos
+
+    def prepare(self) -> None:
+        """Make everything that decoding needs, which for networks takes PyTorch.
+
+        Raises
+        ------
+        FileError
+            A network's weights are not those of its architecture and config.
+        MissingExtra
+            There is a network, and no PyTorch.
+        """
+        for decoder in self.decoders.values():
+            decoder.prepare()
 
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials.

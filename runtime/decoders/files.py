@@ -6,6 +6,7 @@ normaliser            mean, std of one trial's shape, of the training responses;
 <feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py
 constants             context_bos (d_text,), uncond_context (15, d_text)
 voxels                where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
+signal/               the files that the layout's signal chain names, such as a whitening matrix
 scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
@@ -87,9 +89,13 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
         top.get("decoders").refuse("each feature of 'shapes' from exactly one of them")
     for name in ("selection", "provenance"):
         top.get(name).object()
-    files, needed = top.get("files"), {file_name(part) for part in parts(content)}
+    files, signal = top.get("files"), listed_files(read_layout(path.parent, content).signal)
+    needed = {file_name(part) for part in parts(content)} | set(signal)
     if not needed <= set(files.object()) <= needed | OPTIONAL_FILES:
         files.refuse(f"exactly {', '.join(sorted(needed))}")
+    for name, digest in signal.items():
+        if files.get(name).value != digest:
+            files.get(name).refuse("the SHA-256 that the signal chain states")
 
 
 def parts(content: Mapping[str, Any]) -> list[str]:

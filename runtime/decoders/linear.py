@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError, ShapeError
 from .base import Array, Expected, Float32, Placement, Stored, inside, read_arrays
 
 ARRAYS: Expected = {"index": (np.int32, (-1, -1)), "weight": (np.float32, (-1, -1)), "bias": (np.float32, (-1,))}
@@ -34,6 +35,9 @@ class Linear:
     def placements(self) -> Mapping[str, Placement]:
         return {self.feature: self.placement}
 
+    def prepare(self) -> None:
+        """Nothing is left to make: :func:`open_decoder` has checked the arrays."""
+
     def predict(self, scores: Float32, features: Collection[str]) -> dict[str, Float32]:
         if self.feature not in features:
             return {}
@@ -46,6 +50,38 @@ class Linear:
             for trial, row in enumerate(rows):
                 out[trial, part] = np.einsum("tk,tk->t", np.take(row, chosen), weight) + self.bias[part]
         return {self.feature: out}
+
+
+def check_fitted(arrays: Mapping[str, Array], feature: str, n_targets: int) -> None:
+    """Refuse arrays of a fitter that decoding could not read, before they become a file.
+
+    Raises
+    ------
+    ShapeError
+        One is missing, or of another shape or dtype.
+    InputError
+        Weights are NaN or infinite.
+    """
+    shape = arrays["index"].shape if "index" in arrays else ()
+    good = (
+        arrays.keys() == ARRAYS.keys()
+        and all(arrays[key].dtype == dtype for key, (dtype, _) in ARRAYS.items())
+        and len(shape) == 2
+        and shape == arrays["weight"].shape
+        and arrays["bias"].shape == (n_targets,) == shape[:1]
+    )
+    if not good:
+        got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in sorted(arrays.items()))
+        raise ShapeError(
+            f"the decoder of {feature} gave {got}: a checkpoint holds index int32 and weight float32 "
+            f"({n_targets}, n_selected) and bias float32 ({n_targets},)"
+        )
+    bad = ~(np.isfinite(arrays["weight"]).all(axis=1) & np.isfinite(arrays["bias"]))
+    if bad.any():
+        raise InputError(
+            f"the decoder of {feature} gave NaN or infinite weights for {int(bad.sum())} of {n_targets} dimensions: "
+            "give it a larger penalty, or another decoder"
+        )
 
 
 def open_decoder(stored: Stored) -> Linear:

@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FileError, InputError, MissingExtra, check_choice
+from ..errors import FileError, InputError, MissingExtra, ShapeError
 from ..files import read_tensors
 from .base import Array, Float32, Placement, Stored, check_arrays
+from .networks import architecture_module
 
 if TYPE_CHECKING:
     from torch import nn
 
-# architecture -> module, with `Config`, a frozen dataclass of its settings, and
-# `build(config, response_shape, n_outputs)`, which returns a module whose whole state is in its state_dict.
-ARCHITECTURES: dict[str, str] = {"mlp": ".networks.mlp"}
 WEIGHTS = "network."
 
 
@@ -36,8 +33,7 @@ def make_config(architecture: str, settings: Mapping[str, Any]) -> Any:
     InputError
         The name or a setting is unknown, or a value cannot be used.
     """
-    check_choice("architecture", architecture, ARCHITECTURES)
-    config = import_module(ARCHITECTURES[architecture], __package__).Config
+    config = architecture_module(architecture).Config
     try:
         return config(**settings)
     except TypeError as error:
@@ -68,7 +64,7 @@ def build_network(
         There is no PyTorch.
     """
     needs_torch()
-    made: nn.Module = import_module(ARCHITECTURES[architecture], __package__).build(config, response_shape, n_outputs)
+    made: nn.Module = architecture_module(architecture).build(config, response_shape, n_outputs)
     return made
 
 
@@ -115,8 +111,14 @@ class Network:
 
         n_outputs = {feature: len(place.position) for feature, place in self.placements.items()}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # fresh weights are made for nothing
-            module = build_network(self.architecture, self.config, self.stored.response_shape, n_outputs)
-        wanted = {name: (np.float32, tuple(tensor.shape)) for name, tensor in module.state_dict().items()}
+            try:
+                module = build_network(self.architecture, self.config, self.stored.response_shape, n_outputs)
+            except InputError as error:
+                raise self.stored.refuse(str(error)) from error
+        wanted = {
+            name: (np.dtype(str(tensor.dtype).removeprefix("torch.")).type, tuple(tensor.shape))
+            for name, tensor in module.state_dict().items()
+        }
         if wanted.keys() != self.weights.keys():
             strange = ", ".join(sorted(wanted.keys() ^ self.weights.keys())[:4])
             raise self.stored.refuse(f"its weights are not those of the network {self.architecture!r} ({strange})")
@@ -124,6 +126,10 @@ class Network:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in self.weights.items()}
         module.load_state_dict(tensors, assign=True)
         return module.eval().requires_grad_(False)
+
+    def prepare(self) -> None:
+        """Build the network: weights of another one are found now, not at the first trial."""
+        _ = self.module
 
     def predict(self, scores: Float32, features: Collection[str]) -> dict[str, Float32]:
         if not any(feature in features for feature in self.placements):
@@ -138,6 +144,22 @@ class Network:
             for number, feature in enumerate(self.placements)
             if feature in features
         }
+
+
+def check_fitted(arrays: Mapping[str, Array], feature: str, _n_targets: int) -> None:
+    """Refuse arrays of a fitter that no network could be built from, before they become a file.
+
+    Raises
+    ------
+    ShapeError
+        One of them is not called as a weight is, or there is none.
+    """
+    strange = sorted(name for name in arrays if not name.startswith(WEIGHTS))
+    if strange or not arrays:
+        raise ShapeError(
+            f"the decoder of {feature} gave {', '.join(strange[:4]) or 'no array'}: a checkpoint holds a network's "
+            f"weights by their names after {WEIGHTS!r}"
+        )
 
 
 def open_decoder(stored: Stored) -> Network:

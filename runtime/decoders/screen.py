@@ -77,8 +77,14 @@ def screen(rows: Rows, training: TrainingStatistics, *, left_out: Collection[int
         raise InputError(f"all {len(rows)} trials are left out: leave fewer of them out")
     shapes = {np.shape(rows[trial]) for trial in trials}
     if len(shapes) == 1 and shapes != {shape}:
+        (found,) = shapes
+        if len(rows) == 1 and len(found) == 1 + len(shape) and found[1:] == shape:
+            raise ShapeError(
+                f"the only trial has the shape {found}, and one trial is {sizes(shape)}: these are likely the responses"
+                f" of {found[0]} trials, so in a .npz or .safetensors file call that array 'responses'"
+            )
         raise ShapeError(
-            f"responses have {sizes(shapes.pop())}, the checkpoint was fitted on {sizes(shape)}: "
+            f"responses have {sizes(found)}, the checkpoint was fitted on {sizes(shape)}: "
             f"give the same subject's responses with the same {words(shape)[1]} in the same order"
         )
     responses = np.zeros((len(rows), *shape), np.float32)

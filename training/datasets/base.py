@@ -31,6 +31,11 @@ class Data(Protocol):
         ...
 
     @property
+    def signal_folder(self) -> Path:
+        """Where the files lie that the layout's signal chain names, by their names; asked for where it names any."""
+        ...
+
+    @property
     def image_size(self) -> int:
         """Side of the square stimuli in px."""
         ...

@@ -247,7 +247,7 @@ def test_pictures_that_lie_elsewhere_are_found_under_another_root(checkpoint: Ch
         trials_for(checkpoint, tmp_path / "named", (3,))
     (expected,) = trials_for(checkpoint, plain, (3,))
     (found,) = trials_for(checkpoint, tmp_path / "named", (3,), stimuli_root=tmp_path / "moved")
-    np.testing.assert_array_equal(found.seen, expected.seen)
+    np.testing.assert_array_equal(found.stimuli, expected.stimuli)
     np.testing.assert_array_equal(found.responses, expected.responses)
     with pytest.raises(InputError, match=r"moved is for the pictures of a data folder: give --data too"):
         trials_for(checkpoint, None, (3,), stimuli_root=tmp_path / "moved")

@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
+from minddiffuser.runtime.data import folder as folder_module
+from minddiffuser.runtime.data.folder import SplitData, open_data, write_claimed, write_data
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
-from minddiffuser.runtime.data.target import check_target
+from minddiffuser.runtime.data.references import refer
+from minddiffuser.runtime.data.target import check_target, claimed
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
 from minddiffuser.training.datasets.base import DATASETS, open_dataset
@@ -610,6 +612,10 @@ EEG = ResponseLayout(
 )
 
 
+def named_in_chain(name: str) -> ResponseLayout:
+    return replace(EEG, signal={"steps": [{**EEG.signal["steps"][0], "file": name}]})  # type: ignore[index]
+
+
 def epochs(**changes: Any) -> dict[str, SplitData]:
     rng = np.random.default_rng(0)
     trials = {"train": rng.standard_normal((6, 3, 5)), "test": rng.standard_normal((3, 3, 5)), **changes}
@@ -658,6 +664,12 @@ def test_holes_and_dead_channels_are_named_as_channels(tmp_path: Path) -> None:
         ),
         ({"rois": {"V1": (0, 1)}}, "rois and a layout were both given"),
         ({"layout": replace(EEG, shape=(3, 6))}, r"\(6, 3, 5\), expected float32 \(6, 3, 6\)"),
+        ({"layout": EEG.as_json()}, r"the layout is a dict: give a runtime.data.layout.ResponseLayout"),
+        ({"files": {"w.bin": b"w"}}, "`files` gives b'w' for w.bin: give the file's path"),
+        ({"files": {"w.bin": Path(__file__), "v.bin": Path(__file__)}}, "`files` has 'v.bin', which no step"),
+        ({"layout": named_in_chain("captions.json")}, "names captions.json, a name that the data folder's own files"),
+        ({"layout": named_in_chain("Data.json")}, "names Data.json, a name that the data folder's own files"),
+        ({"layout": named_in_chain("stimuli")}, "names stimuli, a name that the data folder's own files"),
         ({"files": {}}, "the signal chain names w.bin: give its path"),
         ({"files": {"w.bin": Path(__file__)}}, "has another SHA-256 than the signal chain states for w.bin"),
     ],
@@ -666,3 +678,59 @@ def test_epochs_are_refused(tmp_path: Path, changes: dict[str, Any], message: st
     with pytest.raises(InputError, match=message):
         write_epochs(tmp_path / "data", **changes)
     assert not (tmp_path / "data").exists()
+
+
+def test_the_chains_files_may_be_texts(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"w")
+    data = write_epochs(tmp_path / "data", files={"w.bin": str(tmp_path / "w")})
+    assert (data.folder / "w.bin").read_bytes() == b"w"
+
+
+def test_a_chain_that_names_the_folders_own_files_does_not_open(tmp_path: Path) -> None:
+    write_epochs(tmp_path / "data")
+    digest = hashlib.sha256((tmp_path / "data/captions.json").read_bytes()).hexdigest()
+    chain = {"steps": [{"name": "whiten", "file": "captions.json", "sha256": digest}]}
+    edit_json(tmp_path / "data/data.json", lambda content: content.update(signal=chain))
+    with pytest.raises(FileError, match="names captions.json, a name that the data folder's own files have"):
+        open_data(tmp_path / "data")
+
+
+def refer_all(root: Path, names: dict[str, list[str]]) -> dict[str, SplitData]:
+    splits = {"train": split(0, 4, 6), "test": split(1, 2, 3, captions=False)}
+    return {name: replace(part, images=[refer(root, path) for path in names[name]]) for name, part in splits.items()}
+
+
+@pytest.mark.parametrize("how", ["stimuli", "parent", "link", "one split"])
+def test_pictures_in_the_folder_itself_are_not_taken_for_pictures_elsewhere(
+    folder: Path, tmp_path: Path, how: str
+) -> None:
+    """They would be deleted with the old folder, and the new one would name what is no longer there."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    root, front = folder / "stimuli", ""
+    if how == "parent":
+        root, front = tmp_path, "data/stimuli/"
+    if how == "link":
+        (tmp_path / "link").symlink_to(folder / "stimuli")
+        root = tmp_path / "link"
+    names = {name: [f"{front}{name}/{n:06d}.png" for n in range(count)] for name, count in (("train", 4), ("test", 2))}
+    splits = refer_all(root, names)
+    if how == "one split":
+        splits["train"] = replace(splits["train"], images=split(0, 4, 6).images)
+    for writer in (lambda: write(folder, splits=splits, image_size=SIZE, replace=True), lambda: claim(folder, splits)):
+        with pytest.raises(InputError, match="lies in the data folder .* itself, which is written anew: copy the pict"):
+            writer()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def claim(folder: Path, splits: dict[str, SplitData]) -> None:
+    with claimed(folder, replace=True):
+        write_claimed(folder, splits, subject="sub-01", rois=ROIS, image_size=SIZE)
+
+
+def test_what_could_not_be_opened_takes_no_folders_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever went wrong while it was written: the old folder stays."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(folder_module, "write_json", lambda path, _: path.write_text("{}"))
+    with pytest.raises(FileError):
+        write(folder, replace=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

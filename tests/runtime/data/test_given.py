@@ -119,15 +119,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str) -> None:
-    changes, message = WRONG[name]
-    with pytest.raises(InputError, match=message) as caught:
+    changes, told = WRONG[name]
+    with pytest.raises(InputError, match=told) as caught:
         write(tmp_path / "data", split(**changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
-    ("rois", "reason"),
+    ("rois", "told"),
     [
         ({"V1": (0, 3.5)}, r"roi 'V1' is \(0, 3.5\): give .start, stop. in voxels, or a set of voxels"),
         ({"V1": 6}, "roi 'V1' is 6"),
@@ -137,17 +137,22 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str) -> None:
         ({}, "rois"),
     ],
 )
-def test_wrong_rois(tmp_path: Path, rois: Any, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
+def test_wrong_rois(tmp_path: Path, rois: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
         write(tmp_path / "data", rois=rois)
 
 
 def test_rois_of_numpy(tmp_path: Path) -> None:
     edges = np.array([0, 2, N_VOXELS])
-    assert write(tmp_path / "data", rois={"V1": edges[:2], "V2": edges[1:]}).layout.rois == {
-        "V1": (0, 2),
-        "V2": (2, N_VOXELS),
-    }
+    rois = {"V1": tuple(edges[:2]), "V2": list(edges[1:])}
+    assert write(tmp_path / "data", rois=rois).layout.rois == {"V1": (0, 2), "V2": (2, N_VOXELS)}
+
+
+def test_two_numbers_of_an_array_are_two_voxels(tmp_path: Path) -> None:
+    """Only a pair that is written as one is a range: an index set of two must not grow with what lies between."""
+    rois = {"A": np.array([1, 4]), "B": np.array([2, 3]), "C": range(1, 5, 3), "D": range(1, 4), "E": np.array([5])}
+    expected = {"A": frozenset({1, 4}), "B": (2, 4), "C": frozenset({1, 4}), "D": (1, 4), "E": (5, 6)}
+    assert write(tmp_path / "data", rois=rois).layout.rois == expected
 
 
 LAYOUTS: dict[str, tuple[Any, str]] = {
@@ -177,9 +182,9 @@ CURES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("place", ["train", "test"])
-def test_pictures_of_another_layout_are_reported_the_cure_that_works(tmp_path: Path, name: str, place: str) -> None:
-    images, message = LAYOUTS[name]
-    with pytest.raises(InputError, match=message) as caught:
+def test_pictures_of_another_layout_are_told_the_cure_that_works(tmp_path: Path, name: str, place: str) -> None:
+    images, told = LAYOUTS[name]
+    with pytest.raises(InputError, match=told) as caught:
         write(tmp_path / "data", **{place: split(images=images)})
     assert ("fit_square" in str(caught.value)) == (name == "not square")
     assert f"{place} picture 0 is" in str(caught.value)
@@ -221,7 +226,7 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("provenance", "reason"),
+    ("provenance", "told"),
     [
         ({"scanner": {"tr": np.float32("nan")}}, "provenance.scanner.tr is nan"),
         ({"a": [1, float("inf")]}, r"provenance.a\[1\] is inf"),
@@ -238,8 +243,8 @@ def nested(depth: int) -> Any:
         ([1], "provenance"),
     ],
 )
-def test_provenance_that_json_cannot_hold_is_named(tmp_path: Path, provenance: Any, reason: str) -> None:
-    with pytest.raises(InputError, match=reason) as caught:
+def test_provenance_that_json_cannot_hold_is_named(tmp_path: Path, provenance: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
         write(tmp_path / "data", provenance=provenance)
     assert len(str(caught.value)) < 300
     assert not (tmp_path / "data").exists()

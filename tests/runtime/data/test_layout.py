@@ -138,7 +138,6 @@ def step(index: int, **changes: Any) -> dict[str, Any]:
         (FMRI, replace(FMRI, shape=(11,)), "it was fitted on 10 voxels, these have 11"),
         (FMRI, replace(FMRI, rois={**FMRI.rois, "V1": (0, 3)}), "'V1' is voxels 0 to 4 there and voxels 0 to 3 here"),  # type: ignore[dict-item]
         (FMRI, replace(FMRI, rois={**FMRI.rois, "LVC": frozenset({1, 9})}), r"3 voxels \(0, 2, 9\) there and 2 voxels"),  # type: ignore[dict-item]
-        (FMRI, replace(FMRI, rois={"V1": (0, 4), "V2": (4, 10)}), r"lack 'LO', 'LVC' and also have 'V2' \(rois\)"),
         (FMRI, replace(FMRI, unit="beta"), "unit is a.u. there and beta here"),
         (EEG, replace(EEG, shape=(2, 51)), "it was fitted on 50 samples, these have 51"),
         (EEG, replace(EEG, shape=(1, 50), channels=CHANNELS[:1]), r"these lack 'Oz' \(channels\)"),
@@ -151,6 +150,9 @@ def step(index: int, **changes: Any) -> dict[str, Any]:
         (EEG, replace(EEG, channels=(CHANNELS[0], Channel(name="Oz", type="eog"))), "type eeg there and eog here"),
         (EEG, replace(EEG, sfreq=200.0), "sfreq is 250 Hz there and 200 Hz here"),
         (EEG, replace(EEG, tmin=0.0), "tmin is -0.2 s there and 0 s here"),
+        (EEG, replace(EEG, tmin=-0.2021), "tmin is -0.2 s there and -0.2021 s here"),
+        (replace(EEG, shape=(2, 5 * 10**8)), replace(EEG, shape=(2, 5 * 10**8), sfreq=250.0000005), "250.0000005 Hz"),
+        (replace(EEG, shape=(2, 1)), replace(EEG, shape=(2, 1), sfreq=125), "sfreq is 250 Hz there and 125 Hz here"),
         (EEG, replace(EEG, unit="1"), "unit is V there and 1 here"),
         (
             EEG,
@@ -171,7 +173,72 @@ def test_differences_by_name(fitted: ResponseLayout, given: ResponseLayout, mess
 
 def test_what_is_not_known_is_not_compared() -> None:
     FMRI.require_same(replace(FMRI, rois=None, unit=None), "it")
+    FMRI.require_same(replace(FMRI, rois={"V1": (0, 4), "V2": (4, 10)}), "it")  # regions drawn later
     replace(FMRI, rois=None).require_same(FMRI, "it")
     EEG.require_same(replace(EEG, signal=None), "it")
     moved = replace(CHANNELS[0], position=(0.0, 0.0, 0.1))
     EEG.require_same(replace(EEG, channels=(moved, CHANNELS[1])), "it")
+
+
+def test_rates_and_times_that_no_sample_notices_are_the_same() -> None:
+    """250 Hz as a clock measures it: over 50 samples 0.001 % drift by 0.0005 samples, 1 ms is a quarter of one."""
+    EEG.require_same(replace(EEG, sfreq=250 * (1 + 1e-5), tmin=-0.201), "it")
+    EEG.require_same(replace(EEG, tmin=-0.2 + 1e-16), "it")
+
+
+def test_a_parameter_that_is_null_is_not_given() -> None:
+    for fitted, given in (
+        (EEG, replace(EEG, signal=step(0, gain=None))),
+        (replace(EEG, signal=step(0, gain=None)), EEG),
+    ):
+        fitted.require_same(given, "it")
+
+
+def test_long_parameters_are_shown_where_they_differ() -> None:
+    rows = [[1.0, 2.0, 1.0, 1.0, -0.5, 0.25]] * 9
+    other = [*rows[:8], [1.0, 2.0, 1.0, 1.0, -0.5, 0.75]]
+    with pytest.raises(InputError, match=r"sos of step 0 .* is \.\.\..*0\.25.* there and \.\.\..*0\.75.* here"):
+        replace(EEG, signal=step(0, sos=rows)).require_same(replace(EEG, signal=step(0, sos=other)), "it")
+
+
+def test_a_chain_of_numpy_and_tuples_is_kept_as_json() -> None:
+    given = {
+        "steps": (
+            {"name": "filter", "sos": np.array(SOS), "causal": np.bool_(True)},
+            {"name": "decimate", "factor": np.int64(4)},
+            {"name": "baseline", "window": (np.float32(-0.5), 0.0)},
+        )
+    }
+    layout = replace(EEG, signal=given)
+    assert layout.signal == {
+        "steps": [
+            {"name": "filter", "sos": SOS, "causal": True},
+            {"name": "decimate", "factor": 4},
+            {"name": "baseline", "window": [-0.5, 0.0]},
+        ]
+    }
+    assert ResponseLayout.from_json(json.loads(json.dumps(layout.as_json())), "here") == layout
+    with pytest.raises(InputError, match="sos of step 0"):
+        replace(EEG, signal={"steps": [{"name": "filter", "sos": np.array(SOS)[:, :5]}]})
+
+
+@pytest.mark.parametrize("second", ["w.bin", "W.bin"])
+def test_one_name_for_two_files_is_refused(second: str) -> None:
+    whiten = {"name": "whiten", "file": "w.bin", "sha256": "0" * 64}
+    assert replace(EEG, signal={"steps": [whiten, whiten]}).signal == {"steps": [whiten, whiten]}
+    with pytest.raises(InputError, match=f"name the files 'w.bin' .SHA-256 0+….* and '{second}' .SHA-256 1+…"):
+        replace(EEG, signal={"steps": [whiten, {**whiten, "file": second, "sha256": "1" * 64}]})
+
+
+@pytest.mark.parametrize("text", ["V1\n", "V1\x1b[31m", "V\u202e1", "V\x001", "V" * 101, "a\nb", "\x9b1"])
+def test_names_that_a_terminal_would_obey_are_refused(text: str) -> None:
+    """Names and units of a stranger's file are printed as they are."""
+    with pytest.raises(InputError, match="one line, at most 100 printable characters") as caught:
+        replace(FMRI, rois={text: (0, 4)})
+    assert str(caught.value).isprintable()
+    with pytest.raises(InputError, match="one line, at most 100 printable characters"):
+        Channel(name=text, type="eeg")
+    with pytest.raises(InputError, match="unit is .* one line, at most 100 printable characters"):
+        replace(FMRI, unit=text)
+    assert Channel(name="V" * 100, type="eeg").name == "V" * 100
+    assert replace(FMRI, unit="% ∆ µV").unit == "% ∆ µV"

@@ -11,6 +11,7 @@ multiply that by their own gain, below 2 each.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ import numpy as np
 import pytest
 from kind_checkpoint import SHAPES, KindCheckpoint, write_kind_checkpoint
 
+from minddiffuser.runtime import backends
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.decoders.base import KINDS
 from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.screen import screen
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
-from minddiffuser.runtime.errors import InputError, ShapeError
+from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.runtime.run.responses import open_responses
 
 RESPONSE_SHAPES = [(40,), (5, 8)]
 CASES = [(kind, shape) for kind in KINDS for shape in RESPONSE_SHAPES]
@@ -80,6 +84,7 @@ def test_it_decodes_what_its_files_say(case: Case, decoder: Checkpoint | BundleD
     context, latent = decoder.decode_start(responses)
     np.testing.assert_array_equal(context, decoded.context)
     np.testing.assert_array_equal(latent, decoded.latent)
+    assert decoder.decode(responses, semantic=False).semantic is None
 
 
 def test_the_bundle_decodes_what_the_checkpoint_does(case: Case) -> None:
@@ -166,3 +171,28 @@ def test_a_bundle_runs_where_there_is_no_pytorch(case: Case, tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "run" / "images" / "stage1").iterdir())) == 4
+
+
+def test_a_network_of_another_config_is_found_when_a_run_opens_it(tmp_path: Path) -> None:
+    """Not at the first batch, after the models were opened or downloaded."""
+    made = write_kind_checkpoint(tmp_path / "checkpoint", "network", (40,))
+    backends.open(str(made.folder)).close()
+    content = json.loads((made.folder / "checkpoint.json").read_text())
+    for config, told in (({"hidden": 25, "depth": 2}, "expected float32 \\(25, 40\\)"), ({"depth": 1}, "trunk.5")):
+        content["decoders"][0]["network"]["config"] = config
+        (made.folder / "checkpoint.json").write_text(json.dumps(content))
+        with pytest.raises(FileError, match=told):
+            backends.open(made.folder)
+
+
+def test_the_responses_of_all_trials_under_another_name_are_named_as_that(tmp_path: Path) -> None:
+    """A .npz with one array of two axes is one trial to the reader, and to a decoder of one axis likely all of them."""
+    made = write_kind_checkpoint(tmp_path / "checkpoint", "linear", (40,))
+    training = open_checkpoint(made.folder).training
+    np.savez(tmp_path / "r.npz", X=np.zeros((7, 40), np.float32))
+    rows = open_responses(tmp_path / "r.npz").rows
+    with pytest.raises(ShapeError, match="likely the responses of 7 trials, so in a .npz .* call that array 'resp"):
+        screen(rows, training)
+    np.savez(tmp_path / "r.npz", X=np.zeros((7, 41), np.float32))
+    with pytest.raises(ShapeError, match="the checkpoint was fitted on 40 voxels"):
+        screen(open_responses(tmp_path / "r.npz").rows, training)

@@ -27,7 +27,7 @@ from minddiffuser.training.decoders.base import (
     validates_itself,
 )
 from minddiffuser.training.decoders.blocks import Block
-from minddiffuser.training.normalise import TargetColumns, fit_normaliser
+from minddiffuser.training.normalise import TargetColumns, column_statistics, fit_normaliser
 from minddiffuser.training.solvers.columns import Columns
 
 POSITIONS = np.array([1, 2, 5])
@@ -119,7 +119,7 @@ def test_a_linear_fit_is_a_weighted_sum_over_chosen_values(name: str, rng: np.ra
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if validates_itself(make_decoder(name, "latent"))])
 def test_what_is_held_out_is_whole_pictures_and_decides_no_weight(name: str, rng: np.random.Generator) -> None:
-    """Other targets of the held-out trials, of the same loss order, leave every weight of one epoch as it is."""
+    """Other responses in the held-out trials leave every weight of one epoch as it is."""
     responses, targets, pictures = given_by_fit(rng, 30)
     decoder = make_decoder(name, "latent", **OPTIONS.get(name, {}), epochs=1)
     fitted: Any = decoder.fit(responses, targets, pictures=pictures)
@@ -132,6 +132,33 @@ def test_what_is_held_out_is_whole_pictures_and_decides_no_weight(name: str, rng
     again = decoder.fit(other, targets, pictures=pictures)
     for key, array in fitted.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[key], err_msg=key)
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if validates_itself(make_decoder(name, "latent"))])
+def test_what_is_held_out_decides_when_to_stop(name: str, rng: np.random.Generator) -> None:
+    """Held-out targets of the opposite sign: what is learned only makes them worse, so the first epochs are the best.
+
+    The weights are then those of a fit that was given no more epochs, with whatever targets.
+    """
+    raw, features, stimulus = linear_world(rng, 60)
+    responses, statistics = fit_normaliser(raw)(raw), column_statistics(features, stimulus)
+
+    def fit(given: np.ndarray, **options: Any) -> Any:
+        decoder = make_decoder(name, "latent", **{**OPTIONS.get(name, {}), **options})
+        return decoder.fit(responses, TargetColumns(given, stimulus, POSITIONS, statistics), pictures=stimulus)
+
+    fitted = fit(features, epochs=30, patience=3)
+    pictures = np.unique(stimulus[fitted.held_out])
+    turned = features.copy()
+    turned[pictures] = 2 * features.mean(axis=0) - features[pictures]
+    stopped = fit(turned, epochs=30, patience=3)
+    np.testing.assert_array_equal(stopped.held_out, fitted.held_out)
+    assert stopped.epoch < fitted.epoch
+    short = fit(features, epochs=stopped.epoch, patience=3)
+    assert short.epoch == stopped.epoch, "with the true targets every one of the first epochs is better"
+    for key, array in stopped.arrays().items():
+        np.testing.assert_array_equal(array, short.arrays()[key], err_msg=key)
+    assert any((array != fitted.arrays()[key]).any() for key, array in stopped.arrays().items())
 
 
 @pytest.mark.parametrize("name", DECODERS)

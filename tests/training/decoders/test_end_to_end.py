@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
 from minddiffuser.training.decoders.base import DECODERS
 
+WHITENING = b"a matrix"
 LAYOUTS = {
     "fmri": ResponseLayout(modality="fmri", shape=(30,), rois={"V1": (0, 12), "LO": frozenset({12, 14, 20})}),
     "eeg": ResponseLayout(
@@ -27,6 +29,7 @@ LAYOUTS = {
         sfreq=100.0,
         tmin=0.0,
         unit="V",
+        signal={"steps": [{"name": "whiten", "file": "w.bin", "sha256": hashlib.sha256(WHITENING).hexdigest()}]},
     ),
 }
 # Small enough for a test.
@@ -54,7 +57,9 @@ def write_subject(folder: Path, layout: ResponseLayout) -> None:
         )
 
     splits = {"train": split(range(12), 2), "test": split(range(12, 15), 1)}
-    write_data(folder, splits, subject="someone", layout=layout)
+    (folder.parent / "w").write_bytes(WHITENING)
+    files = {} if layout.signal is None else {"w.bin": folder.parent / "w"}
+    write_data(folder, splits, subject="someone", layout=layout, files=files)
 
 
 @pytest.mark.parametrize("modality", LAYOUTS)
@@ -95,6 +100,9 @@ def test_from_a_data_folder_to_pictures(
     bundle = ["bundle", "checkpoint", "--out", "bundle", "--graphs", *graphs, "--data", "data", "--threads", "1"]
     assert export.main([*bundle, *models]) == 0
     assert Bundle.open(tmp_path / "bundle").layout == layout
+    if layout.signal is not None:  # so that a live system with nothing but the bundle can repeat the chain
+        for opened in (open_checkpoint(tmp_path / "checkpoint"), Bundle.open(tmp_path / "bundle")):
+            assert (opened.signal_folder / "w.bin").read_bytes() == WHITENING
     pictures = []
     for source, more in (
         ("checkpoint", []),

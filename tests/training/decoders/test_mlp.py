@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.training.decoders.mlp import Mlp, hold_out
+from minddiffuser.training.decoders.mlp import Mlp
+from minddiffuser.training.decoders.network import hold_out
 from minddiffuser.training.normalise import TargetColumns
 
 SMALL: dict[str, Any] = {"hidden": 16, "depth": 1, "dropout": 0.0, "batch_size": 16}
@@ -64,7 +65,7 @@ def test_a_share_of_pictures_is_held_out_with_their_repetitions() -> None:
         assert len(np.unique(pictures[held_out])) == n
         assert held_out.sum() == 3 * n
     assert hold_out(np.arange(4), 0.5, seed=3).sum() == 2
-    with pytest.raises(InputError, match="3 training pictures are too few for an mlp"):
+    with pytest.raises(InputError, match="3 training pictures are too few for a network"):
         hold_out(np.array([0, 1, 2, 2, 2]), 0.5, seed=0)
 
 
