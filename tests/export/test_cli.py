@@ -29,7 +29,7 @@ GPU_TARGETS = [target for target in TARGETS if target in ("tensorrt", "ort-tenso
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("runtime.engines.cuda_gpu", "export.to_trt"):
+    for name in ("runtime.engines.cuda.gpu", "export.tensorrt.plan"):
         monkeypatch.setattr(f"minddiffuser.{name}.find_gpu", lambda: None)
 
 
