@@ -40,7 +40,7 @@ def test_the_readme_runs(readme_story: Any) -> None:
 def test_the_readmes_python_runs(
     readme: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = readme.blocks(ROOT / "README.md", "python")
+    code = readme.blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     code = code.replace("reconstruct(steps=10", "reconstruct(threads=1, steps=1")
     monkeypatch.chdir(tmp_path)
@@ -51,6 +51,14 @@ def test_the_readmes_python_runs(
     assert len(list(tmp_path.glob("pictures/stage2/*.png"))) == len(names["pictures"].trials) == 8
     assert names["pictures"].grid().size[0] > 1000
     assert "8/8 images (100 %)" in capsys.readouterr().err
+
+
+def test_the_parts_underneath_run(readme: ModuleType, readme_story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = readme.blocks(ROOT / "README.md", "python")[1]
+    monkeypatch.chdir(readme_story.until("fit"))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(code.replace("backprop_steps=4", "backprop_steps=1, steps=1"), "README.md", "exec"), names)
+    assert names["stage1"].shape == names["stage2"].shape == (len(names["responses"]), 3, 64, 64)
 
 
 def test_the_readme_lists_what_the_tiny_world_knows() -> None:

@@ -65,7 +65,19 @@ def build() -> Build:
 
 
 @pytest.fixture(scope="session")
+def build_rows() -> Build:
+    """The same, where a folder has a `build` of its own."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
 def run() -> Run:
+    return run_onnx
+
+
+@pytest.fixture(scope="session")
+def run_file() -> Run:
+    """The same, where a folder has a `run` of its own."""
     return run_onnx
 
 

@@ -39,7 +39,7 @@ def test_weights_are_rounded_and_the_checkpoint_still_opens(small_checkpoint: Pa
     folder = tmp_path / "checkpoint"
     shutil.copytree(small_checkpoint, folder)
     before = open_checkpoint(small_checkpoint)
-    responses = np.random.default_rng(0).standard_normal((3, before.n_voxels)).astype(np.float32)
+    responses = np.random.default_rng(0).standard_normal((3, *before.layout.shape)).astype(np.float32)
     round_weights(folder)
     rounded = open_checkpoint(folder)
     for name in rounded.shapes:

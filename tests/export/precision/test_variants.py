@@ -22,7 +22,7 @@ BATCHES: list[Any] = [{"x": RNG.standard_normal((2, 64)).astype(np.float32)} for
 
 
 @pytest.fixture
-def product(build: Build) -> ModelProto:
+def product(build_rows: Build) -> ModelProto:
     """y = relu(x W) V; between the two a region that float16 cannot hold."""
     weights = {
         "w": RNG.standard_normal((64, 64)).astype(np.float32),
@@ -37,7 +37,7 @@ def product(build: Build) -> ModelProto:
         ("Mul", "b down", "c"),
         ("MatMul", "c v", "y"),
     ]
-    return build(nodes, {"x": ("batch", 64)}, {"y": ("batch", 16)}, weights)
+    return build_rows(nodes, {"x": ("batch", 64)}, {"y": ("batch", 16)}, weights)
 
 
 def converted(model: ModelProto, graph: str, precision: str) -> Converted:
@@ -58,7 +58,7 @@ def test_float32_is_the_graph_itself(product: ModelProto) -> None:
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)])
 def test_half_precision_tells_what_it_left_out_and_why(
-    product: ModelProto, run: Run, precision: str, kind: int
+    product: ModelProto, run_file: Run, precision: str, kind: int
 ) -> None:
     before = product.SerializeToString()
     found = converted(product, "denoise", precision)
@@ -73,28 +73,28 @@ def test_half_precision_tells_what_it_left_out_and_why(
             assert {"layer", "tensor", "rule", "figure"} <= set(exception)
     assert f"of {len(product.graph.node)} nodes stay in float32" in found.note
     assert found.note.startswith(f"{len(layers)} ")
-    expected = run(product, BATCHES[0])["y"]
-    y = run(emulate(model), BATCHES[0])["y"]
+    expected = run_file(product, BATCHES[0])["y"]
+    y = run_file(emulate(model), BATCHES[0])["y"]
     assert np.abs(y - expected).max() < (0.01 if precision == "fp16" else 0.08) * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("graph", ["clip_structure", "denoise"])
-def test_products_in_eight_bits_are_quantised_as_they_run(product: ModelProto, run: Run, graph: str) -> None:
+def test_products_in_eight_bits_are_quantised_as_they_run(product: ModelProto, run_file: Run, graph: str) -> None:
     found = converted(product, graph, "int8")
     operators = {node.op_type for node in found.models[0].graph.node}
     assert {"DynamicQuantizeLinear", "MatMulInteger"} <= operators
     assert any(
         tensor.data_type in (TensorProto.INT8, TensorProto.UINT8) for tensor in found.models[0].graph.initializer
     )
-    expected = run(product, BATCHES[0])["y"]
-    assert np.abs(run(found.models[0], BATCHES[0])["y"] - expected).max() < 0.1 * np.abs(expected).max()
+    expected = run_file(product, BATCHES[0])["y"]
+    assert np.abs(run_file(found.models[0], BATCHES[0])["y"] - expected).max() < 0.1 * np.abs(expected).max()
     assert found.note
 
 
-def test_decoders_store_their_weights_in_eight_bits(build: Build, run: Run) -> None:
+def test_decoders_store_their_weights_in_eight_bits(build_rows: Build, run_file: Run) -> None:
     index = RNG.integers(0, 64, (1400, 50))  # 70,000 weights
     weights = {"index": index, "weight": RNG.standard_normal((1400, 50)).astype(np.float32), "axis": np.array([-1])}
-    model = build(
+    model = build_rows(
         [
             ("Gather", "x index", "g", {"axis": 1}),
             ("Mul", "g weight", "m"),
@@ -108,25 +108,25 @@ def test_decoders_store_their_weights_in_eight_bits(build: Build, run: Run) -> N
     sizes = {tensor.data_type: len(tensor.raw_data) for tensor in found.models[0].graph.initializer}
     assert sizes.get(TensorProto.INT8, sizes.get(TensorProto.UINT8)) == 70_000
     by_hand = (BATCHES[0]["x"][:, index] * weights["weight"]).sum(-1)
-    assert np.abs(run(found.models[0], BATCHES[0])["y"] - by_hand).max() < 0.02 * np.abs(by_hand).max()
+    assert np.abs(run_file(found.models[0], BATCHES[0])["y"] - by_hand).max() < 0.02 * np.abs(by_hand).max()
 
 
-def test_convolutions_are_calibrated_on_the_batches_given(build: Build, run: Run) -> None:
+def test_convolutions_are_calibrated_on_the_batches_given(build_rows: Build, run_file: Run) -> None:
     weights = {"k": RNG.standard_normal((8, 4, 3, 3)).astype(np.float32), "b": np.zeros(8, np.float32)}
     nodes = [("Conv", "x k b", "c", {"pads": [1, 1, 1, 1]}), ("Relu", "c", "y")]
-    model = build(nodes, {"x": ("batch", 4, 8, 8)}, {"y": ("batch", 8, 8, 8)}, weights)
+    model = build_rows(nodes, {"x": ("batch", 4, 8, 8)}, {"y": ("batch", 8, 8, 8)}, weights)
     batches: list[Any] = [{"x": RNG.standard_normal((2, 4, 8, 8)).astype(np.float32)} for _ in range(2)]
     found = in_precision([model], "vae_decode", "int8", batches, threads=1)
     assert found is not None
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in found.models[0].graph.node}
     assert found.note.startswith("calibrated on decoded latents, error ")
-    expected = run(model, batches[0])["y"]
-    assert np.abs(run(found.models[0], batches[0])["y"] - expected).max() < 0.1 * expected.max()
+    expected = run_file(model, batches[0])["y"]
+    assert np.abs(run_file(found.models[0], batches[0])["y"] - expected).max() < 0.1 * expected.max()
 
 
-def test_what_has_nothing_to_quantise_is_left_in_float32(build: Build) -> None:
+def test_what_has_nothing_to_quantise_is_left_in_float32(build_rows: Build) -> None:
     """Such as a decoder of a few small rows: an export in int8 goes on without it."""
-    model = build([("Relu", "x", "y")], {"x": ("batch", 64)}, {"y": ("batch", 64)})
+    model = build_rows([("Relu", "x", "y")], {"x": ("batch", 64)}, {"y": ("batch", 64)})
     for graph in ("decode_semantic", "denoise", "vae_decode"):
         assert in_precision([model], graph, "int8", BATCHES, threads=1) is None
 

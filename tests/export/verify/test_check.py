@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from minddiffuser.export.verify import check
 from minddiffuser.export.verify import rows as rows_module
 from minddiffuser.export.verify.check import BAD, NOT_RUN, OK, Line, check_bundle, fitted
+from minddiffuser.runtime.bundle.manifest import VERSION
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
@@ -82,7 +83,7 @@ def test_pictures_that_are_not_the_references_fail(
     assert last_line().verdict == BAD
     edit_parity(folder, lambda arrays: arrays.update(responses=arrays["responses"][:, :5]))
     assert last_line().verdict == BAD
-    assert "(1, 5), expected" in last_line().detail
+    assert "responses have 5 voxels, the decoders were fitted on 2000 voxels" in last_line().detail
     edit_parity(folder, lambda arrays: arrays.update(responses=np.ones(5, np.float32)))
     assert "the reference's responses have shape (5,)" in last_line().detail
     edit_parity(folder, lambda arrays: arrays.pop("responses"))
@@ -404,6 +405,9 @@ def test_no_bundle_is_one_sentence(tmp_path: Path, command: Command) -> None:
 def test_a_newer_bundle_is_one_sentence(copied: Path, command: Command) -> None:
     path = copied / "manifest.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "version": 2}))
+    path.write_text(json.dumps({**content, "version": VERSION + 1}))
     for name in ("check", "inspect"):
-        expect_refusal(command(name, copied), "newer release (bundle version 2, this one reads version 1): upgrade")
+        expect_refusal(
+            command(name, copied),
+            f"newer release (bundle version {VERSION + 1}, this one reads version {VERSION}): upgrade",
+        )

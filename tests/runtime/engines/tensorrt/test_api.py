@@ -15,7 +15,7 @@ trt = pytest.importorskip("tensorrt_rtx")
 
 ROOT = Path(__file__).parents[4]
 # These know nothing of the library: a `builder` there is a plan's description, a `profile` a dict of sizes.
-APART = {"trt_identity.py", "trt_settings.py"}
+APART = {"identity.py", "settings.py", "build.py", "__init__.py"}
 FOUND = {path for pattern in ("runtime/engines/tensorrt/*.py", "export/tensorrt/*.py") for path in ROOT.glob(pattern)}
 FILES = sorted(path for path in FOUND if path.name not in APART)
 # Methods of a dict, at the end of `__members__`.
@@ -154,7 +154,7 @@ def fits(call: ast.Call, arguments: list[tuple[str, bool]]) -> bool:
 
 
 def test_the_files_are_found_and_used() -> None:
-    assert {"to_trt.py", "trt_progress.py", "trt.py", "trt_session.py", "trt_plan.py"} <= {path.name for path in FILES}
+    assert {"engine.py", "plan.py", "session.py", "network.py", "progress.py"} <= {path.name for path in FILES}
     assert len(USES) > 80
     assert {parts[0] for _, parts, _ in USES} >= set(CLASSES.values())
 
