@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle.manifest import DECODE, PRECISIONS
-from ..runtime.command import DONE, Parser, guarded, tell, version
+from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
 from ..runtime.engines.tensorrt.identity import HARDWARE_COMPATIBILITY
 from ..runtime.engines.trust import Trust, trust_list, trust_plans
-from ..runtime.errors import InputError, MissingExtra
+from ..runtime.errors import InputError
 from ..runtime.progress import Phases
 
 PROG = "md-export"
@@ -50,16 +50,9 @@ exit codes: 0 done, 1 a check failed, 2 an error that you can fix, 130 interrupt
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line of ``md-export``."""
-    top = Parser(
-        prog=PROG,
-        description=__doc__,
-        epilog=_EXAMPLE.strip("\n"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    top, commands = program(PROG, __doc__, _EXAMPLE)
     _add_bundle(commands)
     _add_check(commands)
     _add_inspect(commands)
@@ -70,35 +63,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-
-    def run() -> int:
-        args = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], int] = args.function
-        try:
-            return command(args)
-        except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(str(error.name).partition(".")[0])
-            if extra is None:
-                raise
-            raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[{extra}]'") from error
-
-    return guarded(
+    return run_command(
         PROG,
-        run,
+        parser,
+        argv,
         interrupted="nothing was changed; run the same command again",
         out_of_memory="export fewer graphs at a time with --graphs, or on a machine with more memory",
-        argv=argv,
+        extras=_EXTRAS,
     )
 
 
-def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
-    made = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
-    made.set_defaults(function=function)
-    return made
-
-
 def _add_bundle(commands: Any) -> None:
-    bundle = _command(
+    bundle = add_command(
         commands,
         "bundle",
         _bundle,
@@ -151,7 +127,7 @@ def _add_bundle(commands: Any) -> None:
         "instead of tracing them again; they are verified like all others",
     )
     bundle.add_argument(
-        "--verify-trials", type=_count, metavar="N", help="trials to verify on (default: 4, or 1 for large images)"
+        "--verify-trials", type=count, metavar="N", help="trials to verify on (default: 4, or 1 for large images)"
     )
     bundle.add_argument(
         "--keep-failed",
@@ -159,12 +135,12 @@ def _add_bundle(commands: Any) -> None:
         metavar="DIR",
         help="save graphs that are out of tolerance in this folder (new, empty, or from an earlier export)",
     )
-    bundle.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
+    bundle.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     _add_trt(bundle)
 
 
 def _add_check(commands: Any) -> None:
-    check = _command(
+    check = add_command(
         commands,
         "check",
         _check,
@@ -173,11 +149,11 @@ def _add_check(commands: Any) -> None:
         epilog="example (offline):\n  md-export check bundle",
     )
     check.add_argument("bundle", type=Path, metavar="BUNDLE")
-    check.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
+    check.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
 
 
 def _add_inspect(commands: Any) -> None:
-    inspect = _command(
+    inspect = add_command(
         commands,
         "inspect",
         _inspect,
@@ -189,7 +165,7 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _add_build(commands: Any) -> None:
-    build = _command(
+    build = add_command(
         commands,
         "build",
         _build,
@@ -212,7 +188,7 @@ def _add_build(commands: Any) -> None:
 
 
 def _add_trust(commands: Any) -> None:
-    trust = _command(
+    trust = add_command(
         commands,
         "trust",
         _trust,
@@ -227,7 +203,7 @@ def _add_trust(commands: Any) -> None:
 def _add_trt(command: Any) -> None:
     trt = command.add_argument_group("TensorRT")
     trt.add_argument(
-        "--batch", type=_count, nargs=3, metavar=("MIN", "OPT", "MAX"), help="trials per run (default: 1 1 16)"
+        "--batch", type=count, nargs=3, metavar=("MIN", "OPT", "MAX"), help="trials per run (default: 1 1 16)"
     )
     trt.add_argument(
         "--optimization-level",
@@ -236,7 +212,7 @@ def _add_trt(command: Any) -> None:
         metavar="0-5",
         help="0 builds fastest, 5 runs fastest (default: 3)",
     )
-    trt.add_argument("--workspace", type=_count, metavar="MIB", help="GPU memory limit per kernel, in MiB")
+    trt.add_argument("--workspace", type=count, metavar="MIB", help="GPU memory limit per kernel, in MiB")
     trt.add_argument("--timing-cache", type=Path, metavar="DIR", help="folder for measured kernel times (tensorrt)")
     trt.add_argument(
         "--hardware-compatibility", choices=HARDWARE_COMPATIBILITY, help="other GPUs that plans also run on (tensorrt)"
@@ -428,12 +404,6 @@ def _refuse_trt_options(args: argparse.Namespace, *, but: str = "") -> None:
 def _say(line: object) -> None:
     """Print a line without control characters, since a bundle from somebody else may hold some."""
     print("".join(letter if letter.isprintable() else "?" for letter in str(line)), flush=True)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1,000,000")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .command import DONE, SOME_SKIPPED, Parser, guarded, tell, version
+from .command import DONE, SOME_SKIPPED, Parser, add_command, count, program, run_command, tell
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
@@ -18,7 +18,6 @@ from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
 
 PROG = "md-reconstruct"
-MAX_COUNT = 100_000
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
 _RUN_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
@@ -32,16 +31,11 @@ fix, 130 interrupted, 141 the output pipe was closed.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line of ``md-reconstruct``."""
-    top = Parser(
-        prog=PROG,
-        description=__doc__,
-        epilog="example (offline, a few minutes on a laptop):\n  md-reconstruct demo --out demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    top, commands = program(
+        PROG, __doc__, "example (offline, a few minutes on a laptop):\n  md-reconstruct demo --out demo"
     )
-    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
@@ -50,29 +44,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-
-    def run() -> int:
-        args = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], int] = args.function
-        return command(args)
-
-    return guarded(
+    return run_command(
         PROG,
-        run,
+        parser,
+        argv,
         interrupted="the same command resumes where it stopped",
         out_of_memory="give a smaller --batch-size, or --backprop-steps with a small number",
-        argv=argv,
     )
 
 
-def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
-    made = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
-    made.set_defaults(function=function)
-    return made
-
-
 def _add_run(commands: Any) -> None:
-    run = _command(
+    run = add_command(
         commands,
         "run",
         _run,
@@ -127,7 +109,7 @@ def _add_run(commands: Any) -> None:
     )
     _add_refinement(run)
     _add_engines(run)
-    run.add_argument("--batch-size", type=_count, metavar="N", help="trials per batch (default: by picture size)")
+    run.add_argument("--batch-size", type=count, metavar="N", help="trials per batch (default: by picture size)")
     run.add_argument(
         "--device", default="auto", help="PyTorch's device: auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
     )
@@ -137,7 +119,7 @@ def _add_run(commands: Any) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="dtype of PyTorch's networks (default: %(default)s)",
     )
-    run.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all usable cores)")
+    run.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all usable cores)")
     run.add_argument("--note", action="append", default=[], metavar="TEXT", help="a line for the report; repeatable")
 
 
@@ -149,7 +131,7 @@ def _add_engines(run: Any) -> None:
     engines.add_argument(
         "--precision", choices=("auto", "fp32", "fp16", "bf16", "int8"), help="precision of the engines (default: auto)"
     )
-    engines.add_argument("--gpu-memory", type=_count, metavar="MIB", help="limit of GPU memory per graph (ort-cuda)")
+    engines.add_argument("--gpu-memory", type=count, metavar="MIB", help="limit of GPU memory per graph (ort-cuda)")
     engines.add_argument(
         "--engine-cache", type=Path, metavar="DIR", help="folder where tensorrt-rtx keeps compiled kernels"
     )
@@ -197,7 +179,7 @@ def _add_refinement(run: Any) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    demo = _command(
+    demo = add_command(
         commands,
         "demo",
         _demo,
@@ -215,7 +197,7 @@ def _add_demo(commands: Any) -> None:
     )
     demo.add_argument("--full", action="store_true", help="the whole path (needs the extra export)")
     full = demo.add_argument_group("with --full")
-    full.add_argument("--trials", type=_count, metavar="N", help="pictures to reconstruct")
+    full.add_argument("--trials", type=count, metavar="N", help="pictures to reconstruct")
     full.add_argument("--seed", type=int, metavar="S", help="seed of the simulated subject")
     full.add_argument(
         "--subject",
@@ -227,7 +209,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    report = _command(
+    report = add_command(
         commands,
         "report",
         _report,
@@ -332,12 +314,6 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of trials: give such as 3,7")
     return names
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT:,}")
-    return int(text)
 
 
 def _steps(text: str) -> int | str:

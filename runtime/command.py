@@ -7,15 +7,17 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from .errors import InputError, MindDiffuserError
+from .errors import InputError, MindDiffuserError, MissingExtra
 
 DONE, SOME_SKIPPED, USERS_MISTAKE, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 
 
+MAX_COUNT = 1_000_000
 DEBUG = "--debug"
 _WHERE = f"({DEBUG} shows where it happened)"
 
@@ -30,6 +32,61 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def program(prog: str, description: str | None, epilog: str) -> tuple[Parser, Any]:
+    """A command line's parser, and what its commands are added to, by :func:`add_command`."""
+    top = Parser(
+        prog=prog,
+        description=description,
+        epilog=epilog.strip("\n"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"{prog} {version()}")
+    return top, top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+
+def add_command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], **texts: str) -> Any:
+    """Add one command, which `function` runs; returns its parser."""
+    made = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    made.set_defaults(function=function)
+    return made
+
+
+def count(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT:,}")
+    return int(text)
+
+
+def run_command(
+    prog: str,
+    parser: Callable[[], Parser],
+    argv: Sequence[str] | None,
+    *,
+    interrupted: str,
+    out_of_memory: str,
+    extras: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Run the command that `argv` names, as :func:`guarded` does.
+
+    Parameters
+    ----------
+    extras : library to the extra that brings it, to be named where it is missing.
+    """
+
+    def run() -> int:
+        args = parser().parse_args(argv)
+        try:
+            return int(args.function(args))
+        except ModuleNotFoundError as error:
+            extra = extras.get(str(error.name).partition(".")[0])
+            if extra is None:
+                raise
+            raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[{extra}]'") from error
+
+    return guarded(prog, run, interrupted=interrupted, out_of_memory=out_of_memory, argv=argv)
 
 
 def guarded(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
 
-from ..runtime.command import DONE, Parser, guarded, tell, version
-from ..runtime.errors import InputError, MissingExtra
+from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
+from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
 from .decoders.base import DECODERS, check_options, make_decoder, options_of
 
 PROG = "md-train"
-_EXTRA = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers")
+_EXTRAS = dict.fromkeys(
+    ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
+)
 _SIMULATE_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
@@ -41,17 +43,15 @@ To resume a training that was stopped, run the same command again.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line of ``md-train``."""
-    top = Parser(
-        prog=PROG,
-        description=__doc__,
-        epilog=_FIT_EXAMPLE.strip("\n"),
+    top, commands = program(PROG, __doc__, _FIT_EXAMPLE)
+    simulate = commands.add_parser(
+        "simulate",
+        help="simulate a subject",
+        epilog=_SIMULATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"{PROG} {version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    simulate = commands.add_parser("simulate", help="simulate a subject", epilog=_SIMULATE_EXAMPLE, **_RAW)
     _add_fmri(simulate.add_subparsers(dest="modality", required=True, metavar="MODALITY", parser_class=Parser))
     _add_fit(commands)
     _add_world(commands)
@@ -60,39 +60,25 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-
-    def run() -> int:
-        args = parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], Path] = args.function
-        try:
-            print(command(args))
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRA:
-                raise
-            raise MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[train]'") from error
-        return DONE
-
-    return guarded(
+    return run_command(
         PROG,
-        run,
+        parser,
+        argv,
         interrupted="run the same command again",
         out_of_memory="give a smaller --batch-size",
-        argv=argv,
+        extras=_EXTRAS,
     )
-
-
-_RAW: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def _add_fmri(modalities: Any) -> None:
-    fmri = modalities.add_parser(
+    fmri = add_command(
+        modalities,
         "fmri",
+        _simulate_fmri,
         help="two thousand voxels in eleven visual areas",
         description="Simulate the fMRI responses of one subject to pictures and write a data folder.",
         epilog=_SIMULATE_EXAMPLE,
-        **_RAW,
     )
-    fmri.set_defaults(function=_simulate_fmri)
     fmri.add_argument("--out", type=Path, required=True, metavar="DATA", help="data folder to write")
     fmri.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed of pictures, brain and noise (default: 0)"
@@ -119,14 +105,14 @@ def _add_fmri(modalities: Any) -> None:
 
 
 def _add_fit(commands: Any) -> None:
-    fit = commands.add_parser(
+    fit = add_command(
+        commands,
         "fit",
+        _fit,
         help="fit decoders to a subject",
         description="Fit normalisers, decoders and the mask of trusted structure, and write a checkpoint.",
         epilog=_FIT_EXAMPLE,
-        **_RAW,
     )
-    fit.set_defaults(function=_fit)
     fit.add_argument("data", type=Path, metavar="DATA", help="data folder")
     fit.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="checkpoint folder to write")
     fit.add_argument("--dataset", default="folder", metavar="KIND", help="kind of data set (default: %(default)s)")
@@ -146,7 +132,7 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
     )
-    fit.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: all)")
+    fit.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     _add_models(fit)
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
@@ -164,7 +150,7 @@ def _add_fit(commands: Any) -> None:
     for feature in FEATURES:
         decoders.add_argument(
             f"--n-{feature}",
-            type=_count,
+            type=count,
             metavar="N",
             help=f"the same as {feature}.n_selected=N of the ridge: voxels (values of a trial) per dimension",
         )
@@ -181,7 +167,7 @@ def _add_fit(commands: Any) -> None:
     )
     selection.add_argument("--n-folds", type=int, metavar="N", help="folds of the cross-validation (default: 5)")
     selection.add_argument(
-        "--n-selection", type=_count, metavar="N", help="voxels (values of a trial) per dimension in each fold"
+        "--n-selection", type=count, metavar="N", help="voxels (values of a trial) per dimension in each fold"
     )
 
 
@@ -191,18 +177,18 @@ def _add_models(command: Any) -> None:
         "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    command.add_argument("--batch-size", type=_count, default=32, metavar="N", help="pictures at a time (default: 32)")
+    command.add_argument("--batch-size", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
 
 
 def _add_world(commands: Any) -> None:
-    world = commands.add_parser(
+    world = add_command(
+        commands,
         "world",
+        _world,
         help="train the tiny world's models",
         description="Draw the tiny world's pictures and train its models into a model folder.",
         epilog=_WORLD_EXAMPLE,
-        **_RAW,
     )
-    world.set_defaults(function=_world)
     world.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
     world.add_argument(
         "--work", type=Path, metavar="DIR", help="folder for pictures and training states (default: FOLDER.work)"
@@ -214,7 +200,7 @@ def _add_world(commands: Any) -> None:
     world.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
 
 
-def _simulate_fmri(args: argparse.Namespace) -> Path:
+def _simulate_fmri(args: argparse.Namespace) -> int:
     from ..runtime.progress import Phases
     from .simulate.fmri import FmriSettings
     from .simulate.subject import Showing, check_subject, simulate_subject
@@ -240,7 +226,8 @@ def _simulate_fmri(args: argparse.Namespace) -> Path:
     if note is not None:
         tell(PROG, note, DONE)
     _tell_ceilings(data)
-    return data.folder
+    print(data.folder)
+    return DONE
 
 
 def _tell_ceilings(data: Any) -> None:
@@ -248,7 +235,7 @@ def _tell_ceilings(data: Any) -> None:
     tell(PROG, f"median noise ceiling (share of a trial's variance that the stimulus explains): {ceilings}", DONE)
 
 
-def _fit(args: argparse.Namespace) -> Path:
+def _fit(args: argparse.Namespace) -> int:
     from ..runtime.progress import Phases
     from .datasets.base import open_dataset
     from .fit import check, check_out, fit
@@ -270,7 +257,8 @@ def _fit(args: argparse.Namespace) -> Path:
 
         out = fit(data, models, args.out, settings, progress=progress, say=say)
     _show_scores(out, data.provenance)
-    return out
+    print(out)
+    return DONE
 
 
 def _show_scores(checkpoint: Path, provenance: Any) -> None:
@@ -314,14 +302,16 @@ def _decoder_options(args: argparse.Namespace, feature: str) -> dict[str, Any]:
     return given
 
 
-def _world(args: argparse.Namespace) -> Path:
+def _world(args: argparse.Namespace) -> int:
     from ..runtime.progress import Phases
     from .tinyworld.world import make_world
 
     with Phases() as progress:
-        return make_world(
+        world = make_world(
             args.out, work=args.work, device=args.device, parts=args.part, effort=args.effort, progress=progress
         )
+    print(world)
+    return DONE
 
 
 def _open_models(args: argparse.Namespace, preset: str) -> Any:
@@ -357,12 +347,6 @@ def _option(text: str) -> tuple[str, str, Any]:
         return feature, option, json.loads(value)
     except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return feature, option, value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

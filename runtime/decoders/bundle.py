@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
-from ..data.layout import ResponseLayout
 from ..engines.open import EngineSet
 from ..engines.ort.engine import as_numpy
-from ..errors import InputError
 from .base import Array, Float32
+from .belonging import Belonging
 from .checkpoint import Decoded, good_responses
 from .scale import TrainingStatistics
 
 
-class BundleDecoder:
+class BundleDecoder(Belonging):
     """What a :class:`~.checkpoint.Checkpoint` is to reconstruction, over a bundle's `decode_*` graphs.
 
     `hash` stays the same when engines that are not used are added to the bundle.
     """
 
+    what = "bundle"
+
     def __init__(self, bundle: Bundle, engines: EngineSet) -> None:
         self._bundle, self._engines = bundle, engines
-        self.folder: Path = bundle.folder
+        self.folder = bundle.folder
         self.subject, self.preset = bundle.subject, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
@@ -76,32 +76,3 @@ class BundleDecoder:
             np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
             for name, engine in engines.items()
         ]
-
-    def require_subject(self, subject: str) -> None:
-        """Raise :class:`InputError` unless the bundle belongs to this subject."""
-        if subject != self.subject:
-            raise InputError(
-                f"the bundle {self.folder} decodes subject {self.subject!r}, the responses are of {subject!r}: "
-                "give that subject's bundle"
-            )
-
-    def require_models(self, models_hash: str, name: str) -> None:
-        """Raise :class:`InputError` unless the bundle was exported for these models."""
-        if models_hash != self.models_hash:
-            raise InputError(
-                f"the bundle {self.folder} was exported for other models ({self.models_name!r}, hash "
-                f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those"
-            )
-
-    def require_layout(self, layout: ResponseLayout | None) -> None:
-        """Raise :class:`InputError` unless responses are laid out as in training; see Checkpoint.require_layout."""
-        if layout is not None:
-            self.layout.require_same(layout, f"the bundle {self.folder}")
-
-    def require_preset(self, preset: str) -> None:
-        """Raise :class:`InputError` unless structure is read from this layer preset."""
-        if preset != self.preset:
-            raise InputError(
-                f"the bundle {self.folder} is for the layer preset {self.preset!r}, but {preset!r} was requested: "
-                f"load models with preset={self.preset!r}"
-            )

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
-from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import sha256_of
 from .base import Array, Decoder, Float32, Stored, open_decoder
+from .belonging import Belonging
 from .files import (
     DESCRIPTION,
     decoder_part,
@@ -52,17 +52,13 @@ class Decoded:
     semantic: Float32 | None = None
 
 
-class Checkpoint:
+class Checkpoint(Belonging):
     """Fitted decoders of one subject, opened by :func:`open_checkpoint`.
 
     Attributes
     ----------
-    folder : Path
     description : dict
         checkpoint.json as it is.
-    subject, preset, models_hash, models_name : str
-    layout : ResponseLayout
-        What one trial's responses are: modality, shape, regions or channels, rate.
     image_size : int
     shapes : name to shape
         "context", "latent", "structure" and, when there, "semantic".
@@ -75,13 +71,13 @@ class Checkpoint:
         Of the responses that the decoders were fitted on.
     """
 
+    what = "checkpoint"
+
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder = folder
         self.description = dict(description)
-        self.subject: str = description["subject"]
-        self.preset: str = description["preset"]
-        self.models_name: str = description["models"]["name"]
-        self.models_hash: str = description["models"]["hash"]
+        self.subject, self.preset = description["subject"], description["preset"]
+        self.models_name, self.models_hash = description["models"]["name"], description["models"]["hash"]
         self.layout = read_layout(folder, description)
         self.image_size: int = description["image_size"]
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in description["shapes"].items()}
@@ -189,36 +185,6 @@ class Checkpoint:
             Wrong rank, width or dtype.
         """
         return self.training.scores(checked(responses, self.layout.shape))
-
-    def require_models(self, models_hash: str, name: str) -> None:
-        """Raise :class:`InputError` unless the checkpoint was fitted for these models."""
-        if models_hash != self.models_hash:
-            raise InputError(
-                f"the checkpoint {self.folder} was fitted for other models ({self.models_name!r}, hash "
-                f"{self.models_hash[:12]}) than {name!r} (hash {models_hash[:12]}): give those, or fit it again"
-            )
-
-    def require_subject(self, subject: str) -> None:
-        """Raise :class:`InputError` unless the checkpoint belongs to this subject."""
-        if subject != self.subject:
-            raise InputError(
-                f"the checkpoint {self.folder} was fitted on subject {self.subject!r}, the responses are of "
-                f"{subject!r}: give that subject's checkpoint"
-            )
-
-    def require_layout(self, layout: ResponseLayout | None) -> None:
-        """Raise :class:`InputError` unless responses are laid out as in training; None: it is not known."""
-        if layout is not None:
-            self.layout.require_same(layout, f"the checkpoint {self.folder}")
-
-    def require_preset(self, preset: str) -> None:
-        """Raise :class:`InputError` unless the mask and the structure decoder are for this layer preset."""
-        if preset != self.preset:
-            raise InputError(
-                f"the checkpoint {self.folder} holds a mask for the layer preset {self.preset!r}, but {preset!r} "
-                f"was requested: load models with preset={self.preset!r}, or fit one with md-train fit "
-                f"--layers {preset}"
-            )
 
 
 def open_checkpoint(folder: Path | str, *, verify: bool = True) -> Checkpoint:

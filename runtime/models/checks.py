@@ -10,9 +10,10 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig
 
+from ..data.plain import is_number
 from ..errors import InputError
 from ..files import read_json
-from .fields import check_types, hints_of, is_number, refuse
+from .fields import check_types, hints_of, refuse
 from .models import N_TOKENS, vae_factor
 
 _ADVICE = "use a model of the Stable Diffusion 1.x family, such as CompVis/stable-diffusion-v1-4"

@@ -17,11 +17,13 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from safetensors import safe_open
 
-from ..errors import FileError, InputError
+from ..data.plain import is_number
+from ..errors import FileError, InputError, shown
+from ..fields import ABSENT
 from ..files import read_json
 from ..resampling import KERNELS
 from .contents import ONE_FILE, check_readable, naming_permissions
-from .fields import ABSENT, check_types, hints_of, is_number, refuse, shown
+from .fields import check_types, hints_of, refuse
 from .locate import HUB, LOCAL, hub_file
 from .preprocess import Preprocessing
 from .structure import check_tower

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError, InputError
+from ..fields import ABSENT
 from ..files import read_json
-from .fields import ABSENT, refuse
+from .fields import refuse
 
 STEMS = {"vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model", "text_encoder": "model"}
 ONE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")

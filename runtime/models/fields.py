@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -11,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import InputError
+from ..data.plain import is_number, is_whole
+from ..errors import InputError, shown
+from ..fields import ABSENT
 
-ABSENT = object()
 LARGEST, MOST_LAYERS, LONGEST = 1 << 20, 64, 16
 """Whole numbers, numbers of layers and lengths of lists stay below these: a network's outline is made from them."""
 _POSITIVE = ("eps", "scale_factor", "scaling_factor", "out_scale_factor", "mlp_ratio")
@@ -26,12 +26,6 @@ def refuse(path: Path, name: str, value: Any, expected: str, advice: str = "") -
     raise InputError(
         f"{path}: field {name!r} {held}, expected {expected}: {advice or 'correct it, or download the file again'}"
     )
-
-
-def shown(value: Any) -> str:
-    """A value in at most 60 characters of one line."""
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @lru_cache
@@ -69,16 +63,6 @@ def describe(hint: Any) -> str:
     return _WORDS.get(origin, getattr(origin, "__name__", str(origin)))
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number that fits a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
@@ -102,7 +86,7 @@ def _conforms(value: Any, hint: Any) -> bool:
     if origin is bool:
         return isinstance(value, bool)
     if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return is_whole(value)
     if origin is float:
         return is_number(value)
     return isinstance(value, origin) if isinstance(origin, type) else True

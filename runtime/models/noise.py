@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..data.plain import is_number
+from ..errors import InputError, shown
+from ..fields import ABSENT
 from ..files import read_json
-from .fields import ABSENT, check_types, is_number, refuse, shown
+from .fields import check_types, refuse
 
 _ADVICE = "use a model of the Stable Diffusion 1.x family, such as CompVis/stable-diffusion-v1-4"
 # Samplers of diffusers over one and the same kind of training: a table of betas, and a network that predicts the noise.

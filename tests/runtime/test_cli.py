@@ -233,7 +233,7 @@ def unknown_preset(args: list[str], tmp: Path) -> None:
     args += ["--preset", "other"]
 
 
-@mistake("argument --batch-size: '0' is not a whole number from 1 to 100,000")
+@mistake("argument --batch-size: '0' is not a whole number from 1 to 1,000,000")
 def empty_batches(args: list[str], tmp: Path) -> None:
     args += ["--batch-size", "0"]
 
@@ -274,7 +274,7 @@ def newer_checkpoint(args: list[str], tmp: Path) -> None:
     edit(own_checkpoint(args, tmp) / "checkpoint.json", version=99)
 
 
-@mistake("fitted for other models")
+@mistake("made for other models")
 def other_models(args: list[str], tmp: Path) -> None:
     edit(own_checkpoint(args, tmp) / "checkpoint.json", models={"name": "other", "hash": "0" * 64})
 

@@ -199,7 +199,7 @@ def dtype(args: list[str], tmp: Path) -> None:
     args += ["--dtype", "float16"]
 
 
-@mistake("exported for other models")
+@mistake("made for other models")
 def pytorch_on_other_models(args: list[str], tmp: Path) -> None:
     args += ["--backend", "pytorch", "--models", "tiny"]
 

@@ -259,7 +259,10 @@ def test_one_trial_is_no_verification_where_two_do_not_fit(
     monkeypatch.setattr(rows_module, "available", lambda: 5 << 30)
     lines = check_bundle(copied, threads=1)
     assert [line.verdict for line in lines] == [NOT_RUN, NOT_RUN]
-    assert "two trials at once need about 6.0 GiB, and 5.0 GiB are free: check it on a machine with more" in lines[0].detail
+    assert (
+        "two trials at once need about 6.0 GiB, and 5.0 GiB are free: check it on a machine with more"
+        in lines[0].detail
+    )
 
 
 def add_variant(content: dict[str, Any], **changes: Any) -> None:

@@ -197,7 +197,7 @@ def test_other_models_or_layers_than_the_decoders_are_refused(
     checkpoint: Checkpoint, small_world: Path, tmp_path: Path
 ) -> None:
     write = importlib.import_module("small_world").write_small_world
-    with pytest.raises(InputError, match="fitted for other models"):
+    with pytest.raises(InputError, match="made for other models"):
         on_torch(checkpoint, load_models(str(write(tmp_path / "other", seed=1)))).start()
     with pytest.raises(InputError, match="layer preset"):
         on_torch(checkpoint, load_models(str(small_world), preset="paper")).start()

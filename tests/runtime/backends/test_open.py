@@ -156,7 +156,7 @@ def test_the_decoder_is_known_before_any_network_opens(
 
 
 def test_other_models_than_those_of_the_fit_are_refused(opened: Open, small_checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="fitted for other models"):
+    with pytest.raises(InputError, match="made for other models"):
         opened(small_checkpoint, models="tiny", device="cpu", threads=1)
 
 
@@ -209,7 +209,7 @@ def test_other_models_than_the_bundles_are_refused_at_the_first_look(
     opened: Open, toy_bundle: Path, small_world: Path
 ) -> None:
     backend = opened(toy_bundle, backend="pytorch", models=str(small_world), threads=1, device="cpu")
-    with pytest.raises(InputError, match="exported for other models"):
+    with pytest.raises(InputError, match="made for other models"):
         backend.decoder.require_models("0" * 64, "other")
 
 

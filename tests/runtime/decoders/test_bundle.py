@@ -132,7 +132,7 @@ def test_other_subjects_models_and_layers_are_refused(decoder: BundleDecoder) ->
     decoder.require_preset("reference")
     with pytest.raises(InputError, match="decodes subject 'someone', the responses are of 'else'"):
         decoder.require_subject("else")
-    with pytest.raises(InputError, match="exported for other models .*hash 000000000000"):
+    with pytest.raises(InputError, match="made for other models .*hash 000000000000"):
         decoder.require_models("0" * 64, "other")
     with pytest.raises(InputError, match="layer preset 'reference', but 'paper' was requested"):
         decoder.require_preset("paper")

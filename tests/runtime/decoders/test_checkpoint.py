@@ -304,9 +304,9 @@ def test_other_models_subjects_and_presets_are_refused(checkpoint: Checkpoint) -
     checkpoint.require_models("ab" * 32, "tiny")
     checkpoint.require_subject("S1")
     checkpoint.require_preset("reference")
-    with pytest.raises(InputError, match="fitted for other models"):
+    with pytest.raises(InputError, match="made for other models"):
         checkpoint.require_models("cd" * 32, "sd14")
-    with pytest.raises(InputError, match="fitted on subject 'S1', the responses are of 'S2'"):
+    with pytest.raises(InputError, match="decodes subject 'S1', the responses are of 'S2'"):
         checkpoint.require_subject("S2")
     with pytest.raises(
         InputError, match="'paper' was requested: load models with preset='reference'.* md-train fit --layers paper"
