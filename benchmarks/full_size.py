@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from minddiffuser.runtime.models.models import Models
-from minddiffuser.runtime.models.noise import NoiseSchedule
+from minddiffuser.runtime.models.noise_schedule import NoiseSchedule
 from minddiffuser.runtime.models.preprocess import Preprocessing
 
 UNET: dict[str, Any] = {

@@ -114,8 +114,8 @@ def _plans(
     from minddiffuser.export.tensorrt.settings import TrtSettings
     from minddiffuser.runtime.engines.cuda.open import open_device
     from minddiffuser.runtime.engines.tensorrt.arena import Arena
+    from minddiffuser.runtime.engines.tensorrt.denoise_loop import DenoiseLoop
     from minddiffuser.runtime.engines.tensorrt.engine import open_trt
-    from minddiffuser.runtime.engines.tensorrt.loop import DenoiseLoop
     from minddiffuser.runtime.engines.tensorrt.plan import PlanFile
     from minddiffuser.runtime.engines.trust import Trust
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from trials import Trials, draw
 
 from minddiffuser.runtime.backends.reference import guided_step
-from minddiffuser.runtime.generators.schedule import ddim_schedule, step_table
+from minddiffuser.runtime.generators.ddim import ddim_schedule, step_table
 from minddiffuser.runtime.models.models import Models
 
 Given = dict[str, Tensor]

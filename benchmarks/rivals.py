@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from trials import Trials
 
-from minddiffuser.runtime.generators.schedule import add_noise, ddim_schedule
+from minddiffuser.runtime.generators.ddim import add_noise, ddim_schedule
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.sampling import Sampling
 

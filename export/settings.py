@@ -9,7 +9,7 @@ from ..runtime.bundle.manifest import DECODE, PRECISIONS
 from ..runtime.environment import usable_cores
 from ..runtime.errors import InputError, check_choice
 from ..runtime.features import FEATURES
-from .graphs.base import NETWORK_GRAPHS
+from .graphs import NETWORK_GRAPHS
 
 SMALL_PICTURE_PX = 128
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .data.plain import is_number
+from .data.json_types import is_number
 from .errors import FileError, shown
 
 ABSENT = object()

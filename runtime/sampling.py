@@ -10,7 +10,7 @@ from .errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Settings of the DDIM sampler, on the grid of :func:`~minddiffuser.runtime.generators.schedule.ddim_schedule`.
+    """Settings of the DDIM sampler, on the grid of :func:`~minddiffuser.runtime.generators.ddim.ddim_schedule`.
 
     `n_noise` and `n_reverse` are independent, because the published setting does not match them: the paper's 37
     forward and 35 reverse steps are, in the reference code, a latent noised to step 37 (timestep 741) and denoised from

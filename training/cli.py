@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
-from .decoders.base import DECODERS, check_options, make_decoder, options_of
+from .decoders import DECODERS
+from .decoders.base import check_options, make_decoder, options_of
 
 PROG = "md-train"
 _EXTRAS = dict.fromkeys(

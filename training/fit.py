@@ -23,10 +23,10 @@ from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_place
+from .checkpoint_folder import NAME as JOURNAL
+from .checkpoint_folder import CheckpointFolder, advice, check_begun, refuse_strangers
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, hash_of, ingredients_of
-from .journal import NAME as JOURNAL
-from .journal import Journal, advice, check_begun, refuse_strangers
 from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
 from .selection import folds_of
@@ -87,7 +87,7 @@ def fit(
     with locked(inside(out), out):
         if (out / DESCRIPTION).exists():  # by another process, since
             return _finished(out, key, data)
-        journal = Journal(out, key, early_key(data, settings))
+        journal = CheckpointFolder(out, key, early_key(data, settings))
         job = Job(data, models, settings, journal, normaliser, progress or _silent, say or _unsaid)
         _write(job, job.features(out), key, ingredients)
     return out

@@ -19,11 +19,11 @@ from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_tensors
 from . import scores
+from .checkpoint_folder import CheckpointFolder
 from .datasets.base import Data, pictures_shown
 from .decoders.base import validates_itself
 from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
 from .fingerprint import early_key
-from .journal import Journal
 from .normalise import Normaliser, TargetColumns, column_statistics
 from .score_table import figure, remark
 from .selection import Trials, best_per_layer, fold_correlations, mean_over_folds
@@ -46,7 +46,7 @@ class Job:
     data: Data
     models: FitModels
     settings: FitSettings
-    journal: Journal
+    journal: CheckpointFolder
     normaliser: Normaliser
     progress: OnProgress
     say: Say

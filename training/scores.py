@@ -29,8 +29,8 @@ from ..runtime.data.layout import Rois, voxels_of
 from ..runtime.errors import FileError, InputError
 from ..runtime.features import FEATURES
 from ..runtime.files import check_format, read_json
+from .checkpoint_folder import Parts
 from .decoders.base import Decoder, FittedDecoder
-from .journal import Parts
 from .normalise import TargetColumns
 from .selection import (
     HeldOut,

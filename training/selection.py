@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError, ShapeError
+from .checkpoint_folder import Parts
 from .decoders.base import Decoder, FittedDecoder
 from .decoders.blocks import block_size, blocks
-from .journal import Parts
 from .normalise import TargetColumns, fit_normaliser
 
 Array = NDArray[Any]

@@ -29,9 +29,9 @@ from ..verify.gate import Case, Verified, end_to_end, verify_file
 from ..verify.material import Trials
 from ..verify.parity import GateFailure, failed
 from ..verify.pictures import engine_pictures
+from .describe import describe_checkpoint, describe_format, describe_specs, list_files
 from .draft import Draft, DraftGraph, Progress, Written, draft_graphs, draft_trials, graph_names
 from .keeping import keep_built
-from .manifest import describe_checkpoint, describe_format, describe_specs, list_files
 from .placement import check_out, in_place_of
 
 # The folder of failed graphs: its marker says that an export may write there.

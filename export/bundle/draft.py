@@ -25,7 +25,8 @@ from ...runtime.errors import InputError
 from ...runtime.features import FEATURES
 from ...runtime.models.models import Models
 from ...runtime.sampling import Sampling
-from ..graphs.base import NETWORK_GRAPHS, network_graph
+from ..graphs import NETWORK_GRAPHS
+from ..graphs.base import network_graph
 from ..graphs.decode import decode_model, decode_specs
 from ..memory import uncollected
 from ..onnx.convert import export_network, prepare
@@ -37,7 +38,7 @@ from ..verify.gate import Case, expected_cases
 from ..verify.material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
 from ..verify.pictures import SEED
 from ..verify.undecided import undecided
-from .manifest import describe_models
+from .describe import describe_models
 from .reuse import Reused
 
 Progress = Callable[[str, int, int], None]

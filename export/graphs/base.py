@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING
 from ...runtime.bundle.graph_specs import GraphSpecs, Sizes, graph_specs
 from ...runtime.errors import check_choice
 from ..onnx.network_graph import NetworkGraph
+from . import NETWORK_GRAPHS
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
-
-# name -> module beside this one, with `graph(models, semantic=...) -> NetworkGraph`
-NETWORK_GRAPHS: dict[str, str] = {
-    "denoise": ".denoise",
-    "vae_decode": ".vae_decode",
-    "clip_structure": ".clip_structure",
-    "structure_gradient": ".structure_gradient",
-    "denoise_gradient": ".denoise_gradient",
-}
 
 
 def network_graph(name: str, models: Models, *, semantic: bool) -> NetworkGraph:

@@ -19,10 +19,7 @@ from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.base import Placement
 from ...runtime.decoders.checkpoint import Checkpoint
 from .builder import Builder
-
-# kind -> module beside this one, with `add(build, scores, decoder, feature) -> name`: adds the nodes from z-scored
-# responses (batch, *response_shape) to predictions (batch, n_predicted), and says what these are called.
-DECODER_GRAPHS: dict[str, str] = {"linear": ".decoders.linear", "network": ".decoders.network"}
+from .decoders import DECODER_GRAPHS
 
 
 def decode_specs(checkpoint: Checkpoint, feature: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
@@ -42,7 +39,7 @@ def decode_model(checkpoint: Checkpoint, feature: str) -> onnx.ModelProto:
     build = Builder(DECODE + feature, feature)
     kind = next(made["kind"] for made in checkpoint.description["decoders"] if feature in made["features"])
     decoder = checkpoint.decoders[feature]
-    add = import_module(DECODER_GRAPHS[kind], __package__).add
+    add = import_module(DECODER_GRAPHS[kind], f"{__package__}.decoders").add
     predicted = add(build, _z_scores(build, checkpoint), decoder, feature)
     _in_place(build, predicted, checkpoint, feature, decoder.placements[feature])
     inputs, outputs = decode_specs(checkpoint, feature)

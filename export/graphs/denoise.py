@@ -27,7 +27,7 @@ def graph(models: Models, *, semantic: bool) -> NetworkGraph:
 def step_function(models: Models) -> Callable[..., Tensor]:
     """One guided DDIM step as a function of tensors.
 
-    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.generators.schedule.step_table`: the
+    `step` is (timestep, latent_scale, noise_scale) of :func:`~minddiffuser.runtime.generators.ddim.step_table`: the
     update is a sum of latent and noise with two coefficients that were computed in float64, the same for every backend.
     """
 

@@ -11,8 +11,8 @@ from ...runtime.models.models import Models
 from ..onnx.network_graph import NetworkGraph
 from .base import specs_of
 from .denoise import step_function
-from .reverse import vjp
 from .scaling import unit_scale
+from .vjp import vjp
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:

@@ -12,8 +12,8 @@ from ...runtime.models.models import Models
 from ...runtime.refine.loss import semantic_loss, structural_loss
 from ..onnx.network_graph import NetworkGraph
 from .base import specs_of
-from .reverse import vjp
 from .scaling import unit_scale
+from .vjp import vjp
 
 
 def graph(models: Models, *, semantic: bool) -> NetworkGraph:

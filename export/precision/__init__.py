@@ -5,7 +5,7 @@ from .exemption import Exemption
 from .int8 import CalibrationSettings, NothingToQuantise, Quantised, calibrated, dynamic, weights_only
 from .probe import Range, probe
 from .rules import decide
-from .to_half import convert
+from .to_half import to_half
 
 __all__ = [
     "CalibrationSettings",
@@ -14,7 +14,7 @@ __all__ = [
     "Quantised",
     "Range",
     "calibrated",
-    "convert",
+    "to_half",
     "decide",
     "dynamic",
     "emulate",

@@ -26,7 +26,7 @@ def emulate(model: ModelProto) -> ModelProto:
     Parameters
     ----------
     model : ModelProto
-        A graph as :func:`to_half.convert` makes it. It is not changed.
+        A graph as :func:`to_half.to_half` makes it. It is not changed.
 
     Raises
     ------

@@ -29,7 +29,7 @@ TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype"})
 MAKES_FLOAT32 = frozenset({"RandomNormal", "RandomUniform", "EyeLike", "ConstantOfShape"})  # where no attribute says so
 
 
-def convert(model: ModelProto, dtype: str, keep: Collection[str] = ()) -> ModelProto:
+def to_half(model: ModelProto, dtype: str, keep: Collection[str] = ()) -> ModelProto:
     """Put a float32 graph into 16 bits. Its inputs and outputs stay float32.
 
     Weights become 16-bit unless only kept layers use them; a weight that both sorts of layers use is stored in both

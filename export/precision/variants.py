@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...runtime.bundle.manifest import DECODE
-from . import CalibrationSettings, NothingToQuantise, calibrated, convert, decide, dynamic, probe, weights_only
+from . import CalibrationSettings, NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -58,7 +58,7 @@ def in_precision(
         ranges = probe(model, list(batches), threads=threads, precisions=(precision,))
         exceptions = decide(ranges, model, precision)
         kept = {exception["layer"] for exception in exceptions}
-        converted = convert(model, HALVES[precision], keep=kept)
+        converted = to_half(model, HALVES[precision], keep=kept)
         note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by the measured range of their values"
         return Converted([converted], [dict(exception) for exception in exceptions], note)
     return _int8(model, graph, batches, threads)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ...runtime.data.plain import is_whole
+from ...runtime.data.json_types import is_whole
 from ...runtime.engines.tensorrt.identity import HARDWARE_COMPATIBILITY
 from ...runtime.engines.tensorrt.library import LIBRARIES
 from ...runtime.errors import InputError, check_choice

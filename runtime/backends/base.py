@@ -17,7 +17,7 @@ from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
-from ..refine.loop import Objective
+from ..refine.adam import Objective
 from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
@@ -354,7 +354,7 @@ class Backend(Protocol[A]):
         settings: RefineSettings,
         semantic_target: Float32 | None = None,
     ) -> Objective[A]:
-        """Give the loss of stage 2 with its gradient, for :func:`~minddiffuser.runtime.refine.loop.refine`.
+        """Give the loss of stage 2 with its gradient, for :func:`~minddiffuser.runtime.refine.adam.refine`.
 
         Parameters
         ----------

@@ -19,8 +19,8 @@ from ..engines.ort.engine import as_numpy
 from ..engines.trust import Trust
 from ..errors import InputError
 from ..generators.base import Float32, Generator
+from ..generators.ddim import NoiseTable
 from ..generators.engines import EngineGenerator
-from ..generators.schedule import NoiseTable
 from ..refine.engines import EngineObjective, structural
 from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights

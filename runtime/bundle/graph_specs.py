@@ -67,7 +67,7 @@ def graph_specs(sizes: Sizes, *, semantic: bool) -> dict[str, GraphSpecs]:
     """Inputs and outputs of every network's graph, by its name. All are float32.
 
     `denoise` takes in `step` a row (timestep, latent_scale, noise_scale) of
-    :func:`~minddiffuser.runtime.generators.schedule.step_table`; with (timestep, 0, 1) it gives the guided noise.
+    :func:`~minddiffuser.runtime.generators.ddim.step_table`; with (timestep, 0, 1) it gives the guided noise.
     `denoise_gradient` gives the vector-Jacobian product of `denoise`.
 
     Parameters

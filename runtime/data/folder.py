@@ -22,8 +22,7 @@ from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
 from ..output import real, replacing_folder
 from .chain import files_of
-from .given import Part, description_of, layout_of, parts_of, picture
-from .given import SplitData as SplitData
+from .destination import check_target, claimed
 from .layout import ResponseLayout, Rois
 from .mapped import map_tensors
 from .pictures import STIMULI, Picture, check_size, pictures_of, references_as_json
@@ -38,9 +37,10 @@ from .schema import (
     constant_places,
 )
 from .stimuli import stimulus_ids
-from .target import check_target, claimed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
 from .voxels import VOXELS, Voxels, read_voxels, write_voxels
+from .write_input import Part, description_of, layout_of, parts_of, picture
+from .write_input import SplitData as SplitData
 
 
 class DataFolder:
@@ -339,7 +339,7 @@ def write_claimed(
     provenance: Mapping[str, Any] | None = None,
     files: Mapping[str, Path | str] | None = None,
 ) -> DataFolder:
-    """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.target.claimed`."""
+    """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.destination.claimed`."""
     return _write(Path(folder), _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {}))
 
 

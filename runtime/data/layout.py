@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileError, InputError, shown
 from .chain import checked_chain, same_chain
-from .plain import is_label, is_number, is_whole
+from .json_types import is_label, is_number, is_whole
 from .voxels import Voxels
 
 MODALITIES = ("fmri", "eeg", "meg")

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import FileError, InputError, shown
 from ..files import read_json
 from ..output import is_desktop
-from .plain import is_line
+from .json_types import is_line
 from .references import Reference, reference_from_json
 
 STIMULI = "stimuli.json"

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import FileError, InputError, MissingExtra, shown
 from ..images import ImageU8, pixel_hash, read_image
-from .plain import is_line, is_whole
+from .json_types import is_line, is_whole
 
 NUMPY, HDF5 = (".npy",), (".hdf5", ".h5")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from ..errors import FileError, InputError
 from ..files import check_format
 from .chain import files_of
+from .json_types import is_text, is_whole, plain_json
 from .layout import ResponseLayout
 from .nan import chunks, find_holes, numbers
 from .pictures import STIMULI
-from .plain import is_text, is_whole, plain_json
 from .trial_ids import TRIAL_IDS
 from .voxels import VOXELS
 

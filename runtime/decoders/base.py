@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import FileError, check_choice
 from ..files import read_tensors
+from . import KINDS
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 # Name -> (dtype, shape), where -1 in a shape stands for any size.
 Expected = Mapping[str, tuple[type, tuple[int, ...]]]
 
-# kind -> module in this package, with `open_decoder(stored) -> Decoder` and `check_fitted(arrays, feature, n_targets)`,
-# which refuses what a fitter gave. export/graphs/decoders/ has a graph for each.
-KINDS: dict[str, str] = {"linear": ".linear", "network": ".network"}
 
 # What a decoder's file holds of each of its features, each name after "<feature>.", whatever its kind.
 PLACEMENT = ("position", "mean", "std")

@@ -27,7 +27,8 @@ from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..fields import Field
 from ..files import check_format, read_json, sha256_of
-from .base import KINDS, Array, Expected, read_arrays
+from . import KINDS
+from .base import Array, Expected, read_arrays
 
 KIND = "checkpoint"
 VERSION = 2

@@ -313,7 +313,7 @@ class EngineSet:
         if not isinstance(denoise, TrtEngine):
             return None
         if self._loop is None:
-            from .tensorrt.loop import DenoiseLoop
+            from .tensorrt.denoise_loop import DenoiseLoop
 
             self._loop = DenoiseLoop(denoise)
             self._stack.callback(self._loop.close)

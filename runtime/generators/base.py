@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
 from ..sampling import Sampling
-from .schedule import Schedule
+from .ddim import Schedule
 
 Float32 = NDArray[np.float32]
 A = TypeVar("A")
@@ -50,7 +50,7 @@ class Sampler(Generator[A], Protocol[A]):
 
     Step ``k`` counts from 0, the noisiest. Trials are rows and never mix; context and guidance are the generator's own.
     With ``keep`` of the schedule at that step, ``x0 = (x - sqrt(1 - keep) * e) / sqrt(keep)``, and
-    :func:`~minddiffuser.runtime.generators.schedule.ddim_update` goes from ``x`` and ``e`` to the next step.
+    :func:`~minddiffuser.runtime.generators.ddim.ddim_update` goes from ``x`` and ``e`` to the next step.
     """
 
     @property

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import ShapeError
 from ..sampling import Sampling
 from .base import check_start, check_truncation
-from .schedule import Schedule, add_noise, clean_estimate, ddim_schedule, ddim_update
+from .ddim import Schedule, add_noise, clean_estimate, ddim_schedule, ddim_update
 
 Array = NDArray[np.float32] | Tensor
 

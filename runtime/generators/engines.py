@@ -12,7 +12,7 @@ from ..engines.ort.engine import as_numpy
 from ..errors import ShapeError
 from ..sampling import Sampling
 from .base import Float32, check_start, check_truncation
-from .schedule import Schedule, TrainedNoise, add_noise, clean_estimate, ddim_schedule, noise_table, step_table
+from .ddim import Schedule, TrainedNoise, add_noise, clean_estimate, ddim_schedule, noise_table, step_table
 
 
 class EngineGenerator:

@@ -20,11 +20,11 @@ from .contents import Weights, find_contents
 from .hashing import hash_files
 from .locate import locate
 from .models import Models
-from .noise import read_schedule
+from .noise_schedule import read_schedule
 from .quiet import first_line, quiet
+from .smoke import try_networks
 from .structure import PRESETS, check_tower
 from .tokenizer import read_tokenizer
-from .trial import try_networks
 
 
 def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str, dtype: str) -> Models:

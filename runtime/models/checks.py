@@ -10,7 +10,7 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig
 
-from ..data.plain import is_number
+from ..data.json_types import is_number
 from ..errors import InputError
 from ..files import read_json
 from .fields import check_types, hints_of, refuse

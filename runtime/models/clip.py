@@ -17,7 +17,7 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from safetensors import safe_open
 
-from ..data.plain import is_number
+from ..data.json_types import is_number
 from ..errors import FileError, InputError, shown
 from ..fields import ABSENT
 from ..files import read_json

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..data.plain import is_number, is_whole
+from ..data.json_types import is_number, is_whole
 from ..errors import InputError, shown
 from ..fields import ABSENT
 

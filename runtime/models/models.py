@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
-from .noise import NoiseSchedule
+from .noise_schedule import NoiseSchedule
 from .preprocess import Preprocessing
 from .structure import PRESETS, all_features, shallow_features, structure_shape
 

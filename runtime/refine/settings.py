@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..data.plain import is_number, is_whole
+from ..data.json_types import is_number, is_whole
 from ..errors import InputError
 
 LAYER_WEIGHTS = ("uniform", "reference")

@@ -16,7 +16,7 @@ from ..errors import InputError, check_choice
 from ..generators.base import Projecting, Sampler
 from ..generators.noise import fresh_noise, trial_noise
 from ..images import to_float, to_uint8
-from ..refine.loop import Refined, refine
+from ..refine.adam import Refined, refine
 from ..refine.settings import RefineSettings
 from ..sampling import Sampling
 from .batches import BatchResult

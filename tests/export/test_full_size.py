@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.graphs import NETWORK_GRAPHS
 from minddiffuser.export.memory import give_back
 from minddiffuser.export.verify.parity import PICTURES, TOLERANCES
 from minddiffuser.runtime.bundle.open import Bundle

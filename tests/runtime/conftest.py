@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
+from minddiffuser.export.graphs import NETWORK_GRAPHS
+from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.models.open import load_models
 

@@ -26,7 +26,7 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.loop import Refined, refine
+from minddiffuser.runtime.refine.adam import Refined, refine
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 

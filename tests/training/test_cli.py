@@ -18,9 +18,9 @@ from minddiffuser.runtime.data.references import refer
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.features import FEATURES
 from minddiffuser.training import cli
+from minddiffuser.training.checkpoint_folder import CheckpointFolder
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
-from minddiffuser.training.journal import Journal
 from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores, scores_bytes
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
@@ -173,7 +173,7 @@ def test_data_and_places_are_looked_at_before_models(
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
     begun = tmp_path / "begun"
-    Journal(begun, "key", "of other data")
+    CheckpointFolder(begun, "key", "of other data")
     out = str(tmp_path / "out")
     cases = [
         ([str(data), "--out", str(file)], "is a file"),

@@ -17,7 +17,7 @@ from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
-from minddiffuser.training.decoders.base import DECODERS
+from minddiffuser.training.decoders import DECODERS
 
 
 def test_from_simulation_to_pictures(

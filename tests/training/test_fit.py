@@ -19,9 +19,10 @@ from minddiffuser.runtime.data.voxels import Voxels
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.decoders.files import DESCRIPTION
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
-from minddiffuser.training import journal
+from minddiffuser.training import checkpoint_folder as journal
+from minddiffuser.training.decoders import DECODERS
 from minddiffuser.training.decoders import blocks as block_rule
-from minddiffuser.training.decoders.base import DECODERS, make_decoder
+from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import fit

@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 from ...runtime.errors import InputError, check_choice
 from ...runtime.features import FEATURES
 from ..solvers.columns import Columns
+from . import DECODERS
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
-
-# name -> (module in this package, class). The class is a frozen dataclass of the settings; its
-# `for_feature(feature, **options)` gives the defaults for one feature, changed by `options`. md-train fit offers
-# each as --decoder and its fields as --decoder-option; checkpoints need no change, as long as what is fitted is of a
-# kind that runtime/decoders/ opens. Import what is heavy inside `fit`: the command's help reads the classes.
-DECODERS: dict[str, tuple[str, str]] = {"ridge": ("ridge", "Ridge"), "mlp": ("mlp", "Mlp")}
 
 
 class FittedDecoder(Protocol):
@@ -29,7 +24,7 @@ class FittedDecoder(Protocol):
 
     @property
     def kind(self) -> str:
-        """What opens it: a name in runtime/decoders/base.py, KINDS."""
+        """What opens it: a name of runtime/decoders/__init__.py, KINDS."""
         ...
 
     def predict(self, responses: Array, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:

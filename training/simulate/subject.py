@@ -11,8 +11,8 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.destination import check_target, claimed
 from ...runtime.data.folder import DataFolder, SplitData, write_claimed
-from ...runtime.data.target import check_target, claimed
 from ...runtime.data.trial_ids import default_trial_ids
 from ...runtime.errors import InputError
 from ...runtime.images import cut_by_squares, fit_square, list_pictures, read_image, to_float

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ...runtime.generators.schedule import ddim_schedule, ddim_update
+from ...runtime.generators.ddim import ddim_schedule, ddim_update
 from ...runtime.images import to_float, to_uint8
 from ...runtime.metrics.classifier import open_classifier
 from ...runtime.models.models import Models

@@ -12,8 +12,8 @@ from ...errors import FileError, InputError, ShapeError
 from ..base import check_feeds
 from ..cuda.device import Device
 from .arena import Arena
+from .context import Session
 from .plan import OpenPlan, PlanFile
-from .session import Session
 
 # TensorRT's names of number types, for what an input or output can be.
 DTYPES = {

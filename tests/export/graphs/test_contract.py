@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
+from minddiffuser.export.graphs import NETWORK_GRAPHS
+from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.graphs.scaling import unit_scale
 from minddiffuser.export.onnx.tracing import example_inputs
 from minddiffuser.runtime.backends.reference import NETWORKS, TorchEngine

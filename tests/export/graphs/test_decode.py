@@ -15,12 +15,14 @@ import onnx
 import pytest
 from safetensors.numpy import save_file
 
-from minddiffuser.export.graphs.decode import DECODER_GRAPHS, decode_model, decode_specs
+from minddiffuser.export.graphs.decode import decode_model, decode_specs
+from minddiffuser.export.graphs.decoders import DECODER_GRAPHS
 from minddiffuser.export.onnx.weights import WeightStore
-from minddiffuser.runtime.decoders.base import KINDS
+from minddiffuser.runtime.decoders import KINDS
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.features import FEATURES
-from minddiffuser.training.decoders.base import DECODERS, make_decoder
+from minddiffuser.training.decoders import DECODERS
+from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.normalise import TargetColumns
 
 N_VOXELS, N_FIT, CONSTANT = 300, 60, (0, 17)

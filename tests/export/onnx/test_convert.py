@@ -16,7 +16,7 @@ from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
 from minddiffuser.export.graphs.base import network_graph
-from minddiffuser.export.graphs.reverse import vjp
+from minddiffuser.export.graphs.vjp import vjp
 from minddiffuser.export.onnx import convert as to_onnx
 from minddiffuser.export.onnx.convert import OPSET, export_network, prepare
 from minddiffuser.export.onnx.network_graph import NetworkGraph

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
-from minddiffuser.export.graphs.reverse import vjp
+from minddiffuser.export.graphs.vjp import vjp
 from minddiffuser.export.onnx.convert import export_network, prepare
 from minddiffuser.export.onnx.network_graph import NetworkGraph
 from minddiffuser.export.onnx.tracing import example_inputs, trace

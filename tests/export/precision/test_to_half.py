@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from minddiffuser.export.precision import convert, emulate
+from minddiffuser.export.precision import emulate, to_half
 from minddiffuser.runtime.errors import InputError
 
 Build = Callable[..., ModelProto]
@@ -33,7 +33,7 @@ def test_numbers_are_those_of_rounding_every_tensor(
     oracle: Run,
     error: Callable[..., float],
 ) -> None:
-    half = convert(network, dtype, keep)
+    half = to_half(network, dtype, keep)
     onnx.checker.check_model(half, full_check=True)
     (found,), (wanted,), (exact,) = (
         run(emulate(half), pictures[0]),
@@ -48,13 +48,13 @@ def test_numbers_are_those_of_rounding_every_tensor(
 def test_onnx_runtime_runs_it_in_float16(
     network: ModelProto, pictures: list[dict[str, np.ndarray]], run: Run, error: Callable[..., float]
 ) -> None:
-    half = convert(network, "float16")
+    half = to_half(network, "float16")
     assert error(run(half, pictures[0])[0], run(network, pictures[0])[0]) < 4e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_border_weights_and_casts(network: ModelProto, dtype: str) -> None:
-    half = convert(network, dtype, {"norm"})
+    half = to_half(network, dtype, {"norm"})
     assert [value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)] == [1, 1]
     assert [value.name for value in (*half.graph.input, *half.graph.output)] == ["x", "y"]
     stored = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
@@ -76,7 +76,7 @@ def test_a_weight_that_both_use_is_stored_twice_and_a_tensor_is_cast_once(build:
         ("e", "Add", "s q", "y"),
     ]
     model = build(nodes, {"x": [4]}, ["y", "p"], {"w": np.asarray([1, 2, 3, 0.1], np.float32)})
-    half = convert(model, "float16", {"b", "c"})
+    half = to_half(model, "float16", {"b", "c"})
     assert {tensor.name for tensor in half.graph.initializer} == {"w", "w.float16"}
     assert Counter(casts(half)) == Counter(
         {("x", 10): 1, ("p.float16", 1): 1, ("q", 10): 1, ("r", 10): 1, ("y.float16", 1): 1}
@@ -86,7 +86,7 @@ def test_a_weight_that_both_use_is_stored_twice_and_a_tensor_is_cast_once(build:
 
 
 def test_kept_all_is_the_same_graph(network: ModelProto, pictures: list[dict[str, np.ndarray]], run: Run) -> None:
-    same = convert(network, "float16", {node.name for node in network.graph.node})
+    same = to_half(network, "float16", {node.name for node in network.graph.node})
     assert not casts(same)
     assert {tensor.data_type for tensor in same.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT64}
     np.testing.assert_array_equal(run(same, pictures[0])[0], run(network, pictures[0])[0])
@@ -109,7 +109,7 @@ def test_attributes_and_constants_follow(build: Build, run: Run, dtype: str) -> 
         ("last", "Mul", "d i", "y"),
     ]
     model = build(nodes, {"x": [4]}, ["y"])
-    half = convert(model, dtype)
+    half = to_half(model, dtype)
     onnx.checker.check_model(half, full_check=True)
     assert not any(node.op_type == "Constant" for node in half.graph.node)
     assert {tensor.data_type for tensor in half.graph.initializer} == {CASTS[dtype]}
@@ -122,19 +122,19 @@ def test_attributes_and_constants_follow(build: Build, run: Run, dtype: str) -> 
 
 
 def test_bfloat16_raises_the_opset_where_its_schemas_need_it(network: ModelProto, build: Build) -> None:
-    assert convert(network, "bfloat16").opset_import[0].version == 22
-    assert convert(network, "float16").opset_import[0].version == 20
-    assert convert(build([("n", "Neg", "x", "y")], {"x": [4]}, ["y"]), "bfloat16").opset_import[0].version == 20
+    assert to_half(network, "bfloat16").opset_import[0].version == 22
+    assert to_half(network, "float16").opset_import[0].version == 20
+    assert to_half(build([("n", "Neg", "x", "y")], {"x": [4]}, ["y"]), "bfloat16").opset_import[0].version == 20
     old = build([("sin", "Sin", "x", "y")], {"x": [4]}, ["y"], opset=17)
     with pytest.raises(InputError, match="export it with opset 20"):
-        convert(old, "bfloat16")
+        to_half(old, "bfloat16")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bytes_and_an_untouched_source(network: ModelProto, dtype: str) -> None:
     before = network.SerializeToString(deterministic=True)
     made = [
-        convert(network, dtype, keep).SerializeToString(deterministic=True)
+        to_half(network, dtype, keep).SerializeToString(deterministic=True)
         for keep in ({"norm", "softmax", "out"}, {"out", "softmax", "norm"})
     ]
     assert made[0] == made[1]
@@ -142,7 +142,7 @@ def test_same_bytes_and_an_untouched_source(network: ModelProto, dtype: str) -> 
 
 
 def test_shapes_that_were_known_stay_known(network: ModelProto) -> None:
-    half = convert(onnx.shape_inference.infer_shapes(network), "float16", {"norm"})
+    half = to_half(onnx.shape_inference.infer_shapes(network), "float16", {"norm"})
     known = {value.name: value.type.tensor_type for value in half.graph.value_info}
     assert known["c1.float16"].elem_type == TensorProto.FLOAT16
     assert [d.dim_value for d in known["c1.float16"].shape.dim][1:] == [8, 4, 4]
@@ -154,19 +154,19 @@ def test_shapes_that_were_known_stay_known(network: ModelProto) -> None:
 
 def test_refusals(network: ModelProto, build: Build) -> None:
     with pytest.raises(InputError, match="no layer 'nowhere' to keep"):
-        convert(network, "float16", {"nowhere"})
+        to_half(network, "float16", {"nowhere"})
     with pytest.raises(InputError, match="'float8' is unknown"):
-        convert(network, "float8")
+        to_half(network, "float8")
     with pytest.raises(InputError, match="in 16 bits already"):
-        convert(convert(network, "float16"), "float16")
+        to_half(to_half(network, "float16"), "float16")
     big = build([("n", "Mul", "x w", "y")], {"x": [4]}, ["y"], {"w": np.float32(1e5)})
     with pytest.raises(InputError, match=r"'w' reaches 1e\+05, but float16 ends at 65504: keep"):
-        convert(big, "float16")
-    assert convert(big, "float16", {"n"}).graph.initializer[0].data_type == TensorProto.FLOAT
+        to_half(big, "float16")
+    assert to_half(big, "float16", {"n"}).graph.initializer[0].data_type == TensorProto.FLOAT
     branch = helper.make_graph([], "branch", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)])
     network.graph.node[1].attribute.append(helper.make_attribute("body", branch))
     with pytest.raises(InputError, match="'group' holds a subgraph"):
-        convert(network, "float16")
+        to_half(network, "float16")
 
 
 BINARY = st.sampled_from(["Add", "Sub", "Mul", "Max", "Min"])
@@ -194,7 +194,7 @@ def test_random_graphs_round_exactly_where_they_should(
     weights = {name: rng.standard_normal((3, 3)).astype(np.float32) for name in ("w", "v")}
     model = build(rows, {"x": [3, 3]}, outputs, weights)
     feeds = {"x": rng.standard_normal((3, 3)).astype(np.float32)}
-    half = convert(model, dtype, keep)
+    half = to_half(model, dtype, keep)
     onnx.checker.check_model(half, full_check=True)
     taken = casts(half)
     assert len(taken) == len(set(taken))
@@ -207,7 +207,7 @@ def test_random_graphs_round_exactly_where_they_should(
 def test_emulation_holds_only_numbers_of_the_type(
     network: ModelProto, pictures: list[dict[str, np.ndarray]], run: Run
 ) -> None:
-    plain = emulate(convert(network, "bfloat16"))
+    plain = emulate(to_half(network, "bfloat16"))
     assert all(t.data_type in (TensorProto.FLOAT, TensorProto.INT64) for t in plain.graph.initializer)
     plain.graph.output.extend(
         helper.make_tensor_value_info(f"{name}.bfloat16", TensorProto.FLOAT, None) for name in ("c1", "qk", "p", "ln")

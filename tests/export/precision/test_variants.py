@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.graphs import NETWORK_GRAPHS
 from minddiffuser.export.precision import emulate
 from minddiffuser.export.precision.variants import INT8_ROUTES, Converted, in_precision
 

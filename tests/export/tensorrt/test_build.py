@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from minddiffuser.export.bundle.assemble import export_bundle
+from minddiffuser.export.bundle.describe import list_files
 from minddiffuser.export.bundle.keeping import keep_built
-from minddiffuser.export.bundle.manifest import list_files
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS
+from minddiffuser.export.graphs import NETWORK_GRAPHS
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.export.tensorrt import build
 from minddiffuser.export.tensorrt import plan as to_trt

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from minddiffuser.export.graphs.base import NETWORK_GRAPHS, network_graph
+from minddiffuser.export.graphs import NETWORK_GRAPHS
+from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.verify import material
 from minddiffuser.export.verify.material import STEPS, random_feeds, reference_run, trials_for
 from minddiffuser.runtime.backends.reference import TorchEngine

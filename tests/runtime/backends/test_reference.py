@@ -9,7 +9,7 @@ import torch
 
 from minddiffuser.runtime.backends.reference import NETWORKS, TorchEngine
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.generators.schedule import ddim_schedule, ddim_update
+from minddiffuser.runtime.generators.ddim import ddim_schedule, ddim_update
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
 from minddiffuser.runtime.sampling import Sampling
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from minddiffuser.runtime.data import folder as folder_module
+from minddiffuser.runtime.data.destination import check_target, claimed
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_claimed, write_data
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.data.references import refer
-from minddiffuser.runtime.data.target import check_target, claimed
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.images import png_bytes, write_png
 from minddiffuser.training.datasets.base import DATASETS, open_dataset

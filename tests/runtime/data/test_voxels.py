@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.data.destination import check_target
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.layout import ResponseLayout
-from minddiffuser.runtime.data.target import check_target
 from minddiffuser.runtime.data.voxels import VOXELS, Voxels
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.files import write_tensors

@@ -26,7 +26,7 @@ from kind_checkpoint import SHAPES, KindCheckpoint, write_kind_checkpoint
 from minddiffuser.runtime import backends
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.layout import ResponseLayout
-from minddiffuser.runtime.decoders.base import KINDS
+from minddiffuser.runtime.decoders import KINDS
 from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.decoders.screen import screen

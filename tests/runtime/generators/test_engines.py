@@ -10,10 +10,10 @@ import torch
 
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.errors import InputError, ShapeError
+from minddiffuser.runtime.generators.ddim import NoiseTable
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
-from minddiffuser.runtime.generators.schedule import NoiseTable
 from minddiffuser.runtime.sampling import Sampling
 
 TRIALS = ["4", "7"]

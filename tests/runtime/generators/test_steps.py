@@ -12,9 +12,9 @@ from diffusers import DDIMScheduler
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.generators.base import Sampler
+from minddiffuser.runtime.generators.ddim import ddim_schedule, ddim_update
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
-from minddiffuser.runtime.generators.schedule import ddim_schedule, ddim_update
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.sampling import Sampling
 

@@ -10,8 +10,8 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.pixels import PixelGenerator
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.refine.adam import refine
 from minddiffuser.runtime.refine.autograd import AutogradObjective
-from minddiffuser.runtime.refine.loop import refine
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.sampling import Sampling

@@ -15,9 +15,9 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
+from minddiffuser.runtime.refine.adam import refine
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
-from minddiffuser.runtime.refine.loop import refine
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.sampling import Sampling
 

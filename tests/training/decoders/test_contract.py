@@ -15,17 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.decoders.base import KINDS, Stored, open_decoder
+from minddiffuser.runtime.decoders import KINDS
+from minddiffuser.runtime.decoders.base import Stored, open_decoder
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.features import FEATURES
 from minddiffuser.runtime.files import write_tensors
-from minddiffuser.training.decoders.base import (
-    DECODERS,
-    changed,
-    make_decoder,
-    options_of,
-    validates_itself,
-)
+from minddiffuser.training.decoders import DECODERS
+from minddiffuser.training.decoders.base import changed, make_decoder, options_of, validates_itself
 from minddiffuser.training.decoders.blocks import Block
 from minddiffuser.training.normalise import TargetColumns, column_statistics, fit_normaliser
 from minddiffuser.training.solvers.columns import Columns

@@ -17,7 +17,7 @@ from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
-from minddiffuser.training.decoders.base import DECODERS
+from minddiffuser.training.decoders import DECODERS
 
 WHITENING = b"a matrix"
 LAYOUTS = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.runtime.data.destination import check_target
 from minddiffuser.runtime.data.folder import open_data
-from minddiffuser.runtime.data.target import check_target
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.locks import beside as lock_of
 from minddiffuser.runtime.locks import locked

@@ -154,7 +154,7 @@ def fits(call: ast.Call, arguments: list[tuple[str, bool]]) -> bool:
 
 
 def test_the_files_are_found_and_used() -> None:
-    assert {"engine.py", "plan.py", "session.py", "network.py", "progress.py"} <= {path.name for path in FILES}
+    assert {"engine.py", "plan.py", "context.py", "network.py", "progress.py"} <= {path.name for path in FILES}
     assert len(USES) > 80
     assert {parts[0] for _, parts, _ in USES} >= set(CLASSES.values())
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from minddiffuser.export.bundle.manifest import describe_checkpoint
+from minddiffuser.export.bundle.describe import describe_checkpoint
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 
 

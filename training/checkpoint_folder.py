@@ -48,7 +48,7 @@ class Parts(Protocol):
         ...
 
 
-class Journal:
+class CheckpointFolder:
     """The finished files of an unfinished folder, with the key of everything that decided them.
 
     Hold the folder's lock (:mod:`minddiffuser.runtime.locks`) while there is one of these.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.plain import is_number
+from ..data.json_types import is_number
 from ..errors import InputError, shown
 from ..fields import ABSENT
 from ..files import read_json

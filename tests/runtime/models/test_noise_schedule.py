@@ -11,8 +11,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.generators.schedule import add_noise, ddim_schedule, ddim_update
-from minddiffuser.runtime.models.noise import read_schedule
+from minddiffuser.runtime.generators.ddim import add_noise, ddim_schedule, ddim_update
+from minddiffuser.runtime.models.noise_schedule import read_schedule
 from minddiffuser.runtime.sampling import Sampling
 
 SD = {

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from minddiffuser.runtime.engines.tensorrt.arena import Arena
+from minddiffuser.runtime.engines.tensorrt.denoise_loop import DenoiseLoop
 from minddiffuser.runtime.engines.tensorrt.engine import TrtEngine, open_trt
 from minddiffuser.runtime.engines.tensorrt.library import TrtFailure
-from minddiffuser.runtime.engines.tensorrt.loop import DenoiseLoop
 from minddiffuser.runtime.errors import InputError, ShapeError
 
 

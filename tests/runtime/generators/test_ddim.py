@@ -4,7 +4,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.generators.schedule import (
+from minddiffuser.runtime.generators.ddim import (
     NoiseTable,
     add_noise,
     clean_estimate,

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, ShapeError, check_choice
+from .json_types import plain_json
 from .layout import ResponseLayout, Roi, Rois
-from .plain import plain_json
 from .references import Reference
 from .schema import SPLITS, VERSION
 from .trial_ids import default_trial_ids

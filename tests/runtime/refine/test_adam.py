@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minddiffuser.runtime.errors import ShapeError
-from minddiffuser.runtime.refine.loop import Refined, refine
+from minddiffuser.runtime.refine.adam import Refined, refine
 from minddiffuser.runtime.refine.settings import RefineSettings
 
 N = 3

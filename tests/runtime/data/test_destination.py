@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minddiffuser.runtime.data.target import check_target, claimed
+from minddiffuser.runtime.data.destination import check_target, claimed
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.files import write_json
 from minddiffuser.runtime.locks import beside as lock_of

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, ShapeError
 from ..cuda.device import size_bytes
+from .context import Session, Shape
 from .engine import TrtEngine
 from .library import ALIGNMENT, TrtFailure
-from .session import Session, Shape
 
 _INPUTS = ("latent", "step", "context", "uncond_context", "guidance")
 _OUTPUT = "next_latent"
