@@ -202,6 +202,10 @@ def _finished(out: Path, key: str, data: Data) -> Path:
         raise InputError(
             f"{out} holds a checkpoint of these responses under other names ({error}): choose another --out"
         ) from error
+    fitted, given = checkpoint.layout.rois, data.layout.rois
+    if fitted is not None and given is not None and fitted.keys() != given.keys():  # a run does not mind, the scores do
+        named = ", ".join(sorted(fitted.keys() ^ given.keys())[:4])
+        raise InputError(f"{out} holds a checkpoint with scores of other rois ({named}): choose another --out")
     return out
 
 
