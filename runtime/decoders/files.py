@@ -90,7 +90,7 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
         top.get("decoders").refuse("each feature of 'shapes' from exactly one of them")
     for name in ("selection", "provenance"):
         top.get(name).object()
-    files, signal = top.get("files"), listed_files(read_layout(path.parent, content).signal)
+    files, signal = top.get("files"), listed_files(_layout(content, path).signal)
     needed = {file_name(part) for part in parts(content)} | set(signal)
     if not needed <= set(files.object()) <= needed | OPTIONAL_FILES:
         files.refuse(f"exactly {', '.join(sorted(needed))}")
@@ -112,9 +112,18 @@ def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
     FileError
         The field or the file is missing or wrong.
     """
+    layout = _layout(content, folder / DESCRIPTION)
+    if VOXELS not in content["files"]:
+        return layout
     try:
-        layout = ResponseLayout.from_json(content.get("layout"), f"{folder / DESCRIPTION}, field 'layout'")
-        return replace(layout, voxels=read_voxels(folder, layout.shape[0])) if VOXELS in content["files"] else layout
+        return replace(layout, voxels=read_voxels(folder, layout.shape[0]))
+    except FileError as error:
+        raise FileError(f"{error}: fit the checkpoint again") from error
+
+
+def _layout(content: Mapping[str, Any], path: Path) -> ResponseLayout:
+    try:
+        return ResponseLayout.from_json(content.get("layout"), f"{path}, field 'layout'")
     except FileError as error:
         raise FileError(f"{error}: fit the checkpoint again") from error
 

@@ -309,7 +309,7 @@ def other_voxels(args: list[str], tmp: Path) -> None:
     give(args, tmp, ROWS[:, :23])
 
 
-@mistake("responses have 5 channels of 24 samples, the checkpoint was fitted on 24 voxels")
+@mistake("the only trial has the shape (5, 24), and one trial is 24 voxels: these are likely the responses of 5 trials")
 def wrong_rank(args: list[str], tmp: Path) -> None:
     give(args, tmp, ROWS[None])
 

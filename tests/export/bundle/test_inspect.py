@@ -95,7 +95,7 @@ def test_what_it_runs_on_without_a_gpu(decoder_bundle: Path, monkeypatch: pytest
     assert reported["md-reconstruct run --stage 1"] == "no, it lacks decode_latent, denoise, vae_decode"
     assert reported["ort"] == "yes"
     assert [reported[name] for name in ("tensorrt", "tensorrt-rtx", "ort-tensorrt")] == 3 * ["no, not in the bundle"]
-    assert reported["auto"].startswith("ort (the fastest that runs here)")
+    assert reported["auto"].startswith("ort (the fastest that runs here; ")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert reported["ort-cuda"].startswith(
             "no, onnxruntime is a build without it: where there is an NVIDIA GPU, pip"

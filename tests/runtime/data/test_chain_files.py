@@ -68,7 +68,7 @@ def test_a_checkpoint_without_them_is_refused(checkpoint: Path) -> None:
     with pytest.raises(FileError, match=r"'files.signal/w.bin' .* the SHA-256 that the signal chain states"):
         open_checkpoint(checkpoint)
     edit(checkpoint / "checkpoint.json", lambda content: content["files"].pop("signal/w.bin"))
-    with pytest.raises(FileError, match=r"field 'files' is missing or wrong, expected exactly .*signal/w.bin"):
+    with pytest.raises(FileError, match=r"field 'files' is .* expected exactly .*signal/w.bin"):
         open_checkpoint(checkpoint)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from json_edits import single_edits
 
+from minddiffuser.runtime.data.voxels import VOXELS, Voxels, write_voxels
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.decoders.files import OPTIONAL_FILES
 from minddiffuser.runtime.errors import MindDiffuserError
@@ -21,8 +22,10 @@ def checkpoint(tmp_path: Path, small_checkpoint: Path) -> Path:
     """A copy with the fields and files that a fit writes besides."""
     folder = shutil.copytree(small_checkpoint, tmp_path / "checkpoint")
     content = json.loads((folder / "checkpoint.json").read_text())
+    write_voxels(folder, Voxels(ijk=np.arange(72).reshape(24, 3)))
     for name in OPTIONAL_FILES:
-        (folder / name).write_text("{}")
+        if name != VOXELS:
+            (folder / name).write_text("{}")
         content["files"][name] = sha256_of(folder / name)
     content["provenance"] = {
         "key": "k",
