@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -147,10 +147,8 @@ def run_demo(
     key = subject_key(settings)
     with locked(inside(out), out):
         claim(out, asdict(settings), pictures)
-        kept = kept_in(f"demo-{key[:16]}", out / "subject", shell.say) if subject is None else subject
-        shipped = (
-            open_shipped(out / "shipped", shell.say) / "bundle"
-        )  # of the tiny world: its graphs need not be traced again
+        kept = kept_in(f"demo-{key[:16]}", lambda: out / "subject", shell.say) if subject is None else subject
+        shipped = _shipped_bundle(out, settings.models, shell.say)
         steps = commands(out, kept, settings, stimuli, shipped)
         try:
             with _subject(kept, key, shell):
@@ -168,6 +166,17 @@ def run_demo(
     shell.say_seconds()
     shell.say(f"the same pictures from the bundle, without PyTorch: {steps['engines'].made}")
     return max(codes)
+
+
+def _shipped_bundle(out: Path, models: str, say: Callable[[str], None]) -> Path | None:
+    """The bundle that ships with the package, whose graphs of the tiny world need not be traced again; None without."""
+    if models != DemoSettings.models:
+        return None
+    try:
+        return open_shipped(lambda: out / "shipped", say) / "bundle"
+    except FileError as error:
+        say(f"every graph is traced: {error}")
+        return None
 
 
 def subject_key(settings: DemoSettings) -> str:
@@ -217,10 +226,12 @@ def _for_pictures(settings: DemoSettings, pictures: Sequence[Path]) -> DemoSetti
     return replace(settings, **changes)
 
 
-def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path) -> dict[str, Step]:
+def commands(
+    out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path | None
+) -> dict[str, Step]:
     """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do.
 
-    The export takes graphs from the bundle `shipped`, where it was made for the same models.
+    The export takes graphs from the bundle `shipped`, where there is one and it was made for the same models.
     """
     kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
     threads = ["--threads", str(usable_threads(settings.threads))]
@@ -230,7 +241,7 @@ def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None
     fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
     fit += ["--n-structure", str(settings.n_structure), *threads]
     export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
-    export += ["--graphs-from", str(shipped)]
+    export += [] if shipped is None else ["--graphs-from", str(shipped)]
     refinement = ["--steps", str(settings.steps), "--learning-rate", str(settings.learning_rate)]
     refinement += ["--backprop-steps", str(settings.backprop_steps)]
     same = ["--batch-size", str(settings.batch_size), *threads, "--note", settings.note()]

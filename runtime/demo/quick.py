@@ -8,6 +8,7 @@ simulate and nothing to fit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -16,12 +17,12 @@ from typing import Any, TextIO
 
 from ..data.stimuli import stimulus_ids
 from ..engines.here import why_no_provider
-from ..errors import MissingExtra
+from ..errors import FileError, MissingExtra
 from ..generators.sampling import Sampling
 from ..images import list_pictures, read_image
 from ..locks import inside, locked
 from ..output import check_output
-from .packed import read_index, unpack
+from .packed import ADVICE, Index, drop_older, read_index, unpack
 from .steps import (
     KIND,
     MARKER,
@@ -40,6 +41,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 SHIPPED = _PACKAGE / "runtime" / "demo_files"
 WORLD = _PACKAGE / "training" / "tinyworld" / "world"
 FULL_STEPS = 60
+_KEPT = re.compile(r"shipped-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +107,12 @@ def run_quick(
     _check_libraries(simulates=pictures is not None)
     for path in pictures or ():  # one that cannot be decoded is named before anything is made
         read_image(path)
-    index, shell = read_index(SHIPPED), Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
+    index = read_index(SHIPPED)
+    subject, shell = _subject(index), Shell(usable_threads(settings.threads), stream, execute or in_subprocess)
     with locked(inside(out), out):
-        claim(out, {**asdict(settings), "shipped": index["key"]}, pictures)
-        kept = open_shipped(out / "shipped", shell.say)
-        steps = commands(out, kept, settings, index["subject"], stimuli, pictures)
+        claim(out, {**asdict(settings), "shipped": index.sha256}, pictures)
+        kept = open_shipped(lambda: out / "shipped", shell.say)
+        steps = commands(out, kept, settings, subject, stimuli, pictures)
         try:
             codes = [shell.run(step) for step in steps[:-1]]
             shell.say(f"the first pictures are there, stage 1 of 2: {steps[-2].made}")
@@ -124,16 +127,29 @@ def run_quick(
     return max(codes)
 
 
-def open_shipped(instead: Path, say: Callable[[str], None]) -> Path:
+def open_shipped(instead: Callable[[], Path], say: Callable[[str], None]) -> Path:
     """Write the shipped subject out in full: bundle/ and data/ in a folder of the user's cache, or else in `instead`.
+
+    What an earlier release wrote into the cache is deleted, where nobody uses it or has added anything to it.
 
     Raises
     ------
     FileError
         The shipped files are missing or damaged, or there is no place to write them.
     """
-    index = read_index(SHIPPED)
-    return unpack(SHIPPED, kept_in(f"shipped-{index['key'][:16]}", instead, say), WORLD, on_wait=say)
+    kept = kept_in(f"shipped-{read_index(SHIPPED).sha256[:16]}", instead, say)
+    unpack(SHIPPED, kept, WORLD, on_wait=say)
+    if _KEPT.fullmatch(kept.name):
+        drop_older(kept, _KEPT)
+    return kept
+
+
+def _subject(index: Index) -> dict[str, int]:
+    found = index.about.get("subject")
+    names = ("seed", "n_train", "n_test", "n_structure")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in names):
+        raise FileError(f"the index of the shipped files says nothing of its subject's {', '.join(names)}: {ADVICE}")
+    return found
 
 
 def commands(
