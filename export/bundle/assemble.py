@@ -32,6 +32,7 @@ from .draft import Draft, DraftGraph, Progress, Written, draft_graphs, draft_tri
 from .keeping import keep_built
 from .manifest import describe_checkpoint, describe_format, describe_specs, list_files
 from .placement import check_out, in_place_of
+from .reuse import EXPORTER, exporter_code
 
 # The folder of what failed: its marker says that an export may write there.
 KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
@@ -286,6 +287,7 @@ class _Gate:
             "lineage": {
                 "source_models": models["hash"],
                 "source_checkpoint": self._checkpoint.hash,
+                EXPORTER: exporter_code(),
                 "verified_on": {
                     "trials": len(draft.trials),
                     "origin": draft.trials.origin,

@@ -181,14 +181,20 @@ def _shipped_bundle(out: Path, models: str, say: Callable[[str], None]) -> Path 
 
 def subject_key(settings: DemoSettings) -> str:
     """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
-    package = Path(__file__).parents[2]
-    parts = [package / name for name in ("runtime", "training", "export")]
-    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
     decides = {
         name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
     }
-    digests = {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
-    return hashlib.sha256(json.dumps([VERSION, version(), decides, digests], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([VERSION, version(), decides, code_digests()], sort_keys=True).encode()
+    ).hexdigest()
+
+
+def code_digests() -> dict[str, str]:
+    """SHA-256 of each file of code and weights of this package, by path."""
+    package = Path(__file__).parents[2]
+    parts = [package / name for name in ("runtime", "training", "export")]
+    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
+    return {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
 
 
 def _check_subject(kept: Path) -> None:
