@@ -4,6 +4,7 @@ In a notebook: ``import minddiffuser as md``, then :func:`open`, :func:`demo` an
 :mod:`minddiffuser.runtime.notebook`. They are loaded when they are asked for: importing the package costs nothing.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from .runtime.notebook import reconstruct as reconstruct
 
 __version__: str
-__all__ = ["Opened", "Reconstructed", "__version__", "demo", "open", "reconstruct"]
+# Not open: `from minddiffuser import *` would take Python's own away.
+__all__ = ["Opened", "Reconstructed", "__version__", "demo", "reconstruct"]
+_NAMES = (*__all__, "open")
+_PACKAGES = ("export", "runtime", "training")
 
 
 def __getattr__(name: str) -> Any:
@@ -22,12 +26,14 @@ def __getattr__(name: str) -> Any:
         from .runtime.command import version
 
         return version()
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(_NAMES)}")
     from .runtime import notebook
 
     return getattr(notebook, name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "export", "runtime", "training"]
+    return [*_NAMES, *_PACKAGES]

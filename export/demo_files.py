@@ -26,9 +26,12 @@ from ..runtime.command import guarded
 from ..runtime.data.schema import VERSION as DATA_VERSION
 from ..runtime.decoders import files as checkpoints
 from ..runtime.demo import packed
+from ..runtime.demo.full import code_digests
 from ..runtime.demo.quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
 from ..runtime.files import read_tensors, sha256_of, write_bytes, write_tensors
+from ..runtime.locks import beside, locked
+from ..runtime.output import replacing_folder
 from ..training.simulate.subject import GENERATOR_VERSION
 from .bundle.pack import pack
 
@@ -55,6 +58,16 @@ def key(subject: Subject) -> str:
     return hashlib.sha256(json.dumps([world, asdict(subject), formats], sort_keys=True).encode()).hexdigest()
 
 
+def work_name(subject: Subject) -> str:
+    """Name of the folder for what is made on the way.
+
+    It knows all code as well, so that nothing of older code is taken for finished. The shipped files' own key does not:
+    what they hold stays right when a sentence changes.
+    """
+    digest = hashlib.sha256(json.dumps([key(subject), code_digests()], sort_keys=True).encode()).hexdigest()
+    return f"demo-files-{digest[:16]}"
+
+
 def make(work: Path, out: Path, subject: Subject) -> None:
     """Simulate, fit, export and pack, or only the steps that are not finished.
 
@@ -70,7 +83,9 @@ def make(work: Path, out: Path, subject: Subject) -> None:
     InputError
         A command failed, which has given its reason.
     """
-    data, fitted, bundle, whole = (work / name for name in ("data", "checkpoint", "bundle", "whole"))
+    data, fitted, rounded, bundle, whole = (
+        work / name for name in ("data", "checkpoint", "rounded", "bundle", "whole")
+    )
     seed, n_train, n_test = str(subject.seed), str(subject.n_train), str(subject.n_test)
     simulate = ["simulate", "fmri", "--seed", seed, "--n-train", n_train, "--n-test", n_test, "--out", str(data)]
     fit = ["fit", str(data), "--models", "tiny", "--out", str(fitted), "--cache", str(work / "features")]
@@ -78,9 +93,10 @@ def make(work: Path, out: Path, subject: Subject) -> None:
         _command("md-train", simulate)
     if not (fitted / checkpoints.DESCRIPTION).exists():
         _command("md-train", [*fit, "--n-structure", str(subject.n_structure)])
-    round_weights(fitted)
+    if not (rounded / checkpoints.DESCRIPTION).exists():
+        round_weights(fitted, rounded)
     if not (bundle / "manifest.json").exists():
-        _command("md-export", ["bundle", str(fitted), "--models", "tiny", "--data", str(data), "--out", str(bundle)])
+        _command("md-export", ["bundle", str(rounded), "--models", "tiny", "--data", str(data), "--out", str(bundle)])
     shutil.rmtree(whole, ignore_errors=True)
     shutil.copytree(bundle, whole / "bundle")
     # The train split may be missing in a data folder that is reconstructed.
@@ -88,24 +104,22 @@ def make(work: Path, out: Path, subject: Subject) -> None:
     pack(whole, out, WORLD, {"key": key(subject), "subject": asdict(subject)})
 
 
-def round_weights(checkpoint: Path) -> None:
-    """Round the decoders' weights to float16, which takes half the space and changes predictions by a thousandth.
+def round_weights(checkpoint: Path, out: Path) -> None:
+    """Write a checkpoint whose weights are rounded to float16: half the space, and predictions change by a thousandth.
 
-    The hashes of the files that change are changed in the checkpoint's description.
+    The hashes of the files that change are changed in its description. `out` is there whole or not at all.
     """
-    description = checkpoint / checkpoints.DESCRIPTION
-    text = description.read_text(encoding="utf-8")
-    for path in sorted(checkpoint.rglob("*.safetensors")):
-        arrays = read_tensors(path, "a decoder")
-        rounded = {name: _rounded(name, array) for name, array in arrays.items()}
-        if all(np.array_equal(rounded[name], arrays[name]) for name in arrays):
-            continue
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata()
-        before = sha256_of(path)
-        write_tensors(path, rounded, metadata)
-        text = text.replace(before, sha256_of(path))
-        write_bytes(description, text.encode())
+    text = (checkpoint / checkpoints.DESCRIPTION).read_text(encoding="utf-8")
+    with locked(beside(out), out), replacing_folder(out, checkpoints.DESCRIPTION) as draft:
+        shutil.copytree(checkpoint, draft, dirs_exist_ok=True)
+        for path in sorted(draft.rglob("*.safetensors")):
+            before = sha256_of(path)
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata()
+            arrays = {name: _rounded(name, array) for name, array in read_tensors(path, "a decoder").items()}
+            write_tensors(path, arrays, metadata)
+            text = text.replace(before, sha256_of(path))
+        write_bytes(draft / checkpoints.DESCRIPTION, text.encode())
 
 
 def _rounded(name: str, array: Any) -> Any:
@@ -132,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder for what is made on the way (default: beside this checkout)")
     args = parser.parse_args(argv)
     subject = Subject()
-    work = args.work or SHIPPED.parents[1] / "runs" / f"demo-files-{key(subject)[:16]}"
+    work = args.work or SHIPPED.parents[1] / "runs" / work_name(subject)
 
     def run() -> int:
         make(work, SHIPPED, subject)

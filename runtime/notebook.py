@@ -13,10 +13,12 @@ It is the batch command under other names (:mod:`.run.execute`): same screening,
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.trial_ids import check_trial_ids
 from .errors import InputError, ShapeError
 from .files import read_json
 from .images import read_image, write_png
@@ -67,16 +70,17 @@ def open(folder: Path | str) -> Opened:
 def demo() -> Opened:
     """Open the simulated subject that ships with the package, with its test trials; it needs no PyTorch.
 
-    It is written out into the user's cache folder at the first use.
+    It is written out into the user's cache folder at the first use; where that cannot be written, into a temporary
+    folder that lasts as long as the session.
 
     Raises
     ------
     FileError
-        The shipped files are missing or damaged, or the cache folder cannot be written.
+        The shipped files are missing or damaged, or neither folder can be written.
     """
     from .demo.quick import open_shipped
 
-    kept = open_shipped(Path("minddiffuser-shipped").absolute(), _say)
+    kept = open_shipped(lambda: Path(_temporary().name) / "shipped", _say)
     found = open(kept / "bundle")
     return Opened(found.folder, found.kind, found.subject, found.modality, found.shapes, kept / "data")
 
@@ -115,7 +119,7 @@ class Opened:
         responses: Path | str | NDArray[np.floating[Any]] | None = None,
         *,
         out: Path | str | None = None,
-        trial_ids: Sequence[str] | None = None,
+        trial_ids: Sequence[str | int] | None = None,
         stage: int = 2,
         controls: str = "none",
         progress: bool = True,
@@ -131,7 +135,7 @@ class Opened:
         out
             A run folder, which keeps everything and is resumed; None: nothing is kept but what is returned.
         trial_ids
-            One text per row of an array, which decides its noise; None: the rows.
+            One text or whole number per trial, all different, which decides its noise; None: the rows.
         stage
             1 or 2: where to stop.
         controls
@@ -139,7 +143,8 @@ class Opened:
         progress
             Whether to show how far it is, on standard error.
         choices
-            Fields of :class:`~minddiffuser.runtime.refine.settings.RefineSettings`, such as ``steps`` and
+            ``preset``, a name of :data:`~minddiffuser.runtime.refine.settings.PRESETS` that stage 2 starts from; fields
+            of :class:`~minddiffuser.runtime.refine.settings.RefineSettings`, such as ``steps`` and
             ``backprop_steps``, of :class:`~minddiffuser.runtime.backends.base.Options`, such as ``models``, ``device``,
             ``threads`` and ``backend``, and of :class:`~minddiffuser.runtime.run.job.Job`, such as ``batch_size``.
 
@@ -151,7 +156,8 @@ class Opened:
         from .run.execute import run_job
 
         settings, job_choices = _settings(stage, controls, choices)
-        with TemporaryDirectory(prefix="minddiffuser-") as made:
+        _check_names(job_choices)
+        with _temporary_folder() as made:
             given, ids = _on_disk(self.trials if responses is None else responses, trial_ids, Path(made))
             run = Path(made) / "run" if out is None else Path(out)
             job: Job = _job(self.folder, given, run, {**job_choices, "settings": settings, "trial_ids": ids})
@@ -249,48 +255,96 @@ def _block(rows: Sequence[Pictures8]) -> Pictures8:
 
 def _settings(stage: int, controls: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """ReconstructSettings, and what is left for the job."""
-    from .refine.settings import RefineSettings
+    from .errors import check_choice
+    from .refine.settings import PRESETS, RefineSettings
     from .run.reconstruct import ReconstructSettings
 
     names = {field.name for field in fields(RefineSettings)}
-    refine = RefineSettings(**{name: value for name, value in choices.items() if name in names})
-    rest = {name: value for name, value in choices.items() if name not in names}
+    preset = choices.get("preset", "default")
+    check_choice("preset", preset, tuple(PRESETS))
+    refine = replace(PRESETS[preset], **{name: value for name, value in choices.items() if name in names})
+    rest = {name: value for name, value in choices.items() if name not in names and name != "preset"}
     return ReconstructSettings(stage=stage, controls=controls, refine=refine), rest
 
 
-def _job(checkpoint: Path, responses: Path, out: Path, choices: Mapping[str, Any]) -> Job:
+# What a run fills in by itself, and what the arguments of Opened.reconstruct stand for.
+_FILLED_IN = {"needs", "earlier_backend", "earlier_threads"}
+_ARGUMENTS = {"checkpoint", "responses", "out", "options", "settings", "trial_ids"}
+
+
+def _check_names(choices: Mapping[str, Any]) -> None:
     from .backends.base import Options
     from .refine.settings import RefineSettings
     from .run.job import Job
 
-    computing = {field.name for field in fields(Options)}
-    names = {field.name for field in fields(Job)} - {"checkpoint", "responses", "out", "options"} | computing
+    names = {field.name for kind in (Options, Job) for field in fields(kind)} - _FILLED_IN - _ARGUMENTS
     unknown = sorted(set(choices) - names)
     if unknown:
-        known = sorted(names - {"settings", "trial_ids"} | {field.name for field in fields(RefineSettings)})
+        known = sorted({*names, "preset", *(field.name for field in fields(RefineSettings))})
         raise InputError(f"unknown option {', '.join(unknown)}: there are {', '.join(known)}")
-    options = Options(**{name: value for name, value in choices.items() if name in computing})
-    rest = {name: value for name, value in choices.items() if name not in computing}
-    return Job(checkpoint=checkpoint, responses=responses, out=out, options=options, **rest)
 
 
-def _on_disk(responses: Any, trial_ids: Sequence[str] | None, place: Path) -> tuple[Path, Path | None]:
+def _job(checkpoint: Path, responses: Path, out: Path, choices: Mapping[str, Any]) -> Job:
+    from .backends.base import Options
+    from .engines.trust import trust_list
+    from .run.job import Job
+
+    names = {field.name for field in fields(Options)}
+    computing = {"trust_list": trust_list(os.environ)} | {n: value for n, value in choices.items() if n in names}
+    rest = {name: value for name, value in choices.items() if name not in names}
+    return Job(checkpoint=checkpoint, responses=responses, out=out, options=Options(**computing), **rest)
+
+
+def _on_disk(responses: Any, trial_ids: Any, place: Path) -> tuple[Path, Path | None]:
     """The responses as a file, and the file of their ids, if there are any."""
     if responses is None:
         raise InputError("no responses were given: give a data folder, an array file or an array (n_trials, …)")
     if isinstance(responses, str | Path):
-        given = Path(responses)
+        given, n_trials = Path(responses), None
     else:
-        array = np.asarray(responses)
-        if array.ndim < 2:
-            raise ShapeError(f"the responses have shape {array.shape}: give one row per trial, (n_trials, …)")
-        given = place / "responses.npy"
+        array = _array(responses)
+        given, n_trials = place / "responses.npy", len(array)
         np.save(given, array, allow_pickle=False)
     if trial_ids is None:
         return given, None
-    ids = place / "trial_ids.json"
-    ids.write_text(json.dumps(list(trial_ids)), encoding="utf-8")
-    return given, ids
+    path, ids = place / "trial_ids.json", _texts(trial_ids)
+    if n_trials is not None:
+        check_trial_ids(ids, n_trials, "trial_ids")
+    path.write_text(json.dumps(ids), encoding="utf-8")
+    return given, path
+
+
+def _array(responses: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(responses)
+    except ValueError as error:
+        raise ShapeError("the responses' rows differ in shape: give one row per trial, (n_trials, …)") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"the responses are {array.dtype}, which are not real numbers: give an array of floats")
+    if array.ndim < 2:
+        raise ShapeError(f"the responses have shape {array.shape}: give one row per trial, (n_trials, …)")
+    return array
+
+
+def _texts(trial_ids: Any) -> list[str]:
+    if isinstance(trial_ids, str | bytes) or not isinstance(trial_ids, Iterable):
+        raise InputError(f"trial_ids is {trial_ids!r:.60}: give a sequence with one text or whole number per trial")
+    ids = list(trial_ids)
+    for one in ids:
+        if not isinstance(one, str | int | np.integer) or isinstance(one, bool):
+            raise InputError(f"trial_ids holds {one!r:.60}: give one text or whole number per trial")
+    return [str(one) for one in ids]
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    # Files that are still mapped cannot be deleted on Windows: what cannot go now is no reason to lose the pictures.
+    return TemporaryDirectory(prefix="minddiffuser-", ignore_cleanup_errors=True)
+
+
+@cache
+def _temporary() -> TemporaryDirectory[str]:
+    """A folder that lasts as long as this process."""
+    return _temporary_folder()
 
 
 def _read(run: Path, trials: tuple[int, ...], left_out: Mapping[int, str]) -> Reconstructed:

@@ -24,8 +24,15 @@ def test_every_package_folder_is_listed(project: dict) -> None:
     assert found == set(project["tool"]["setuptools"]["packages"])
 
 
+def modules() -> list[Path]:
+    """Every file of the package's code."""
+    found = [path for wing in ("runtime", "training", "export") for path in sorted(ROOT.glob(f"{wing}/**/*.py"))]
+    assert {path.relative_to(ROOT).parts[0] for path in found} == {"runtime", "training", "export"}
+    return [ROOT / "__init__.py", *found]
+
+
 def test_every_module_lies_in_a_package() -> None:
-    for path in (*ROOT.glob("runtime/**/*.py"), *ROOT.glob("training/**/*.py")):
+    for path in modules():
         assert (path.parent / "__init__.py").exists(), path
 
 
@@ -33,9 +40,15 @@ def test_every_extra_named_in_an_error_message_exists(project: dict) -> None:
     import re
 
     extras = set(project["project"]["optional-dependencies"])
-    for path in (*ROOT.glob("runtime/**/*.py"), *ROOT.glob("training/**/*.py")):
-        for name in re.findall(r"minddiffuser\[([a-z]+)\]", path.read_text()):
-            assert name in extras, f"{path} sends the user to an extra that is not there: {name}"
+    named = [
+        (path, name)
+        for path in modules()
+        for names in re.findall(r"minddiffuser\[([^\]{}]+)\]", path.read_text())
+        for name in re.split(r"\s*,\s*", names)
+    ]
+    assert len(named) > 5
+    for path, name in named:
+        assert name in extras, f"{path} sends the user to an extra that is not there: {name}"
 
 
 def test_the_demonstrations_files_are_packaged(project: dict) -> None:

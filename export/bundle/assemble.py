@@ -33,6 +33,7 @@ from .describe import describe_checkpoint, describe_format, describe_specs, list
 from .draft import Draft, DraftGraph, Progress, Written, draft_graphs, draft_trials, graph_names
 from .keeping import keep_built
 from .placement import check_out, in_place_of
+from .reuse import EXPORTER, exporter_code
 
 # The folder of failed graphs: its marker says that an export may write there.
 KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
@@ -290,6 +291,7 @@ class _Gate:
             "lineage": {
                 "source_models": models["hash"],
                 "source_checkpoint": self._checkpoint.hash,
+                EXPORTER: exporter_code(),
                 "verified_on": {
                     "trials": len(draft.trials),
                     "origin": draft.trials.origin,

@@ -49,7 +49,9 @@ def pack(folder: Path, out: Path, world: Path, about: Mapping[str, Any]) -> None
         pieces = list(_pieces(data, weights.get(path, {}), known, blob))
         files[name] = {"size": len(data), "sha256": sha256_of(path), "pieces": pieces}
     write_bytes(out / BLOB, bytes(blob.data))
-    write_json(out / INDEX, {"format": f"minddiffuser-{KIND}", "version": VERSION, **about, "files": files})
+    stored = {"size": len(blob.data), "sha256": _digest(bytes(blob.data)).hex()}
+    description = {"format": f"minddiffuser-{KIND}", "version": VERSION, **about, "blob": stored, "files": files}
+    write_json(out / INDEX, description)
 
 
 class _Blob:

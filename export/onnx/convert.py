@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from torch._export.verifier import SpecViolationError
 
 from ...runtime.bundle.graph_specs import BATCH
 from ...runtime.errors import InputError
@@ -40,14 +42,14 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
     Raises
     ------
     InputError
-        The networks hold an operator whose gradient cannot be exported, or the graph one that adds up at repeated
-        indices, which ONNX Runtime does from several threads at once.
+        The networks hold an operator that cannot be exported, it or its gradient, or the graph one that adds up at
+        repeated indices, which ONNX Runtime does from several threads at once.
     """
     try:
         program = trace(graph, models)
-    except NotImplementedError as error:
+    except (NotImplementedError, SpecViolationError) as error:  # the latter of an operator that writes into its input
         raise InputError(f"the graph {graph.name} cannot be exported from {models.name}: {error}") from error
-    model = _converted(graph, program)
+    model = _converted(graph, program, models.name)
     simplify(model)
     _one_layout(model.graph)
     _rename(model, graph, _weight_names(models))
@@ -55,19 +57,41 @@ def export_network(graph: NetworkGraph, models: Models) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-def _converted(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir.Model:
+def _converted(graph: NetworkGraph, program: torch.export.ExportedProgram, name: str) -> ir.Model:
     """A traced graph in ONNX's operators.
 
     PyTorch would break it down first, by tracing it once more, which takes most of the time. It is broken down
-    already; only where it holds an operator that is not known (another network's) it goes the long way.
+    already; only where a forward graph holds an operator that is not known (another network's) it goes the long way. A
+    gradient has been broken down as far as PyTorch can.
     """
     whole = program.run_decompositions
     program.run_decompositions = lambda *_: program
     try:
         return _through_pytorch(graph, program)
-    except torch.onnx.OnnxExporterError:
+    except torch.onnx.OnnxExporterError as error:
+        if graph.backward is not None:
+            raise _no_operator(graph, error, name) from error
+    finally:
         program.run_decompositions = whole
-    return _through_pytorch(graph, program)
+    try:
+        return _through_pytorch(graph, program)
+    except torch.onnx.OnnxExporterError as error:
+        raise _no_operator(graph, error, name) from error
+
+
+def _no_operator(graph: NetworkGraph, error: BaseException, name: str) -> InputError:
+    """What PyTorch's converter, whose own message is a page, says at its innermost."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__
+    found = re.search(r"torch\.ops\.([\w.]+)", "\n".join(reversed(texts)))
+    reason = f"the operator {found[1]}" if found else f"an operator ({texts[-1].splitlines()[0]:.100})"
+    return InputError(
+        f"the graph {graph.name} cannot be exported from {name}: PyTorch's converter to ONNX does not know {reason} "
+        "in it: use a network without, or a newer PyTorch"
+    )
 
 
 def _through_pytorch(graph: NetworkGraph, program: torch.export.ExportedProgram) -> ir.Model:

@@ -189,12 +189,21 @@ def _between_zeros(grad: Tensor, dim: int, before: Any, after: Any) -> Tensor:
 
 
 def _group_norm(
-    given: Tensor, weight: Tensor, bias: Tensor, n: Any, channels: Any, pixels: Any, groups: int, eps: float
+    given: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: Any,
+    channels: Any,
+    pixels: Any,
+    groups: int,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows = given.reshape(given.shape[0], groups, int(channels) // groups * int(pixels))
     mean, normal, rstd = _normal(rows, eps)
     per_channel = (-1, *[1] * (given.ndim - 2))
-    out = normal.reshape(given.shape) * weight.reshape(per_channel) + bias.reshape(per_channel)
+    out = normal.reshape(given.shape)
+    out = out if weight is None else out * weight.reshape(per_channel)
+    out = out if bias is None else out + bias.reshape(per_channel)
     return out.contiguous(), mean, rstd
 
 
@@ -203,7 +212,7 @@ def _group_norm_backward(  # noqa: PLR0913 (the operator's own arguments)
     given: Tensor,
     mean: Tensor,
     rstd: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     n: Any,
     channels: Any,
     pixels: Any,
@@ -213,8 +222,8 @@ def _group_norm_backward(  # noqa: PLR0913 (the operator's own arguments)
     _only_the_input(output_mask)
     shape = (given.shape[0], groups, int(channels) // groups * int(pixels))
     normal = (given.reshape(shape) - mean) * rstd
-    scaled = (gradient * weight.reshape(-1, *[1] * (given.ndim - 2))).reshape(shape)
-    return _through(scaled, normal, rstd).reshape(given.shape).contiguous(), None, None
+    scaled = gradient if weight is None else gradient * weight.reshape(-1, *[1] * (given.ndim - 2))
+    return _through(scaled.reshape(shape), normal, rstd).reshape(given.shape).contiguous(), None, None
 
 
 def _layer_norm(

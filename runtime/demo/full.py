@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -137,10 +137,8 @@ def run_demo(
     key = subject_key(settings)
     with locked(inside(out), out):
         claim(out, asdict(settings), pictures)
-        kept = kept_in(f"demo-{key[:16]}", out / "subject", shell.say) if subject is None else subject
-        shipped = (
-            open_shipped(out / "shipped", shell.say) / "bundle"
-        )  # of the tiny world: its graphs need not be traced again
+        kept = kept_in(f"demo-{key[:16]}", lambda: out / "subject", shell.say) if subject is None else subject
+        shipped = _shipped_bundle(out, settings.models, shell.say)
         steps = commands(out, kept, settings, stimuli, shipped)
         try:
             with _subject(kept, key, shell):
@@ -160,16 +158,33 @@ def run_demo(
     return max(codes)
 
 
+def _shipped_bundle(out: Path, models: str, say: Callable[[str], None]) -> Path | None:
+    """The bundle that ships with the package, whose graphs of the tiny world need not be traced again; None without."""
+    if models != DemoSettings.models:
+        return None
+    try:
+        return open_shipped(lambda: out / "shipped", say) / "bundle"
+    except FileError as error:
+        say(f"every graph is traced: {error}")
+        return None
+
+
 def subject_key(settings: DemoSettings) -> str:
     """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
-    package = Path(__file__).parents[2]
-    parts = [package / name for name in ("runtime", "training", "export")]
-    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
     decides = {
         name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
     }
-    digests = {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
-    return hashlib.sha256(json.dumps([VERSION, version(), decides, digests], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([VERSION, version(), decides, code_digests()], sort_keys=True).encode()
+    ).hexdigest()
+
+
+def code_digests() -> dict[str, str]:
+    """SHA-256 of each file of code and weights of this package, by path."""
+    package = Path(__file__).parents[2]
+    parts = [package / name for name in ("runtime", "training", "export")]
+    code = [path for part in parts for path in sorted(part.rglob("*")) if path.suffix in (".py", ".safetensors")]
+    return {path.relative_to(package).as_posix(): sha256_of(path) for path in code}
 
 
 def _check_subject(kept: Path) -> None:
@@ -200,10 +215,12 @@ def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
         yield
 
 
-def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path) -> dict[str, Step]:
+def commands(
+    out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path | None
+) -> dict[str, Step]:
     """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do.
 
-    The export takes graphs from the bundle `shipped`, where it was made for the same models.
+    The export takes graphs from the bundle `shipped`, where there is one and it was made for the same models.
     """
     kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
     threads, refinement = settings.with_threads(), settings.refinement()
@@ -213,7 +230,7 @@ def commands(out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None
     fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
     fit += ["--n-structure", str(settings.n_structure), *threads]
     export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
-    export += ["--graphs-from", str(shipped)]
+    export += [] if shipped is None else ["--graphs-from", str(shipped)]
     same = [*settings.computing(), "--note", settings.note()]
     own = stimuli is not None or settings.n_trials != KEPT_TRIALS
     data = str(out / "data") if own else kept_data

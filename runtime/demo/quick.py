@@ -8,6 +8,7 @@ simulate and nothing to fit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..engines.here import why_no_provider
-from ..errors import MissingExtra
+from ..errors import FileError, MissingExtra
 from ..locks import inside, locked
 from ..sampling import Sampling
-from .packed import read_index, unpack
+from .packed import ADVICE, Index, drop_older, read_index, unpack
 from .steps import (
     Ended,
     Execute,
@@ -38,6 +39,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 SHIPPED = _PACKAGE / "runtime" / "demo_files"
 WORLD = _PACKAGE / "training" / "tinyworld" / "world"
 FULL_STEPS = Sizes().steps
+_KEPT = re.compile(r"shipped-[0-9a-f]{16}")
 
 
 # They end within half a minute on two cores: fewer iterations than the paper's, larger ones, through fewer denoising
@@ -77,11 +79,12 @@ def run_quick(out: Path, *, stimuli: Path | None, stream: TextIO, execute: Execu
     """
     _check_libraries(simulates=stimuli is not None)
     pictures = begin(out, stimuli)
-    index, shell = read_index(SHIPPED), Shell(usable_threads(SIZES.threads), stream, execute)
+    index = read_index(SHIPPED)
+    subject, shell = _subject(index), Shell(usable_threads(SIZES.threads), stream, execute)
     with locked(inside(out), out):
-        claim(out, {**asdict(SIZES), "shipped": index["key"]}, pictures)
-        kept = open_shipped(out / "shipped", shell.say)
-        steps = commands(out, kept, index["subject"], stimuli, pictures)
+        claim(out, {**asdict(SIZES), "shipped": index.sha256}, pictures)
+        kept = open_shipped(lambda: out / "shipped", shell.say)
+        steps = commands(out, kept, subject, stimuli, pictures)
         try:
             codes = [shell.run(step) for step in steps[:-1]]
             shell.say(f"the first pictures are there, stage 1 of 2: {steps[-2].made}")
@@ -96,16 +99,29 @@ def run_quick(out: Path, *, stimuli: Path | None, stream: TextIO, execute: Execu
     return max(codes)
 
 
-def open_shipped(instead: Path, say: Callable[[str], None]) -> Path:
+def open_shipped(instead: Callable[[], Path], say: Callable[[str], None]) -> Path:
     """Write the shipped subject out in full: bundle/ and data/ in a folder of the user's cache, or else in `instead`.
+
+    What an earlier release wrote into the cache is deleted, where nobody uses it or has added anything to it.
 
     Raises
     ------
     FileError
         The shipped files are missing or damaged, or there is no place to write them.
     """
-    index = read_index(SHIPPED)
-    return unpack(SHIPPED, kept_in(f"shipped-{index['key'][:16]}", instead, say), WORLD, on_wait=say)
+    kept = kept_in(f"shipped-{read_index(SHIPPED).sha256[:16]}", instead, say)
+    unpack(SHIPPED, kept, WORLD, on_wait=say)
+    if _KEPT.fullmatch(kept.name):
+        drop_older(kept, _KEPT)
+    return kept
+
+
+def _subject(index: Index) -> dict[str, int]:
+    found = index.about.get("subject")
+    names = ("seed", "n_train", "n_test", "n_structure")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in names):
+        raise FileError(f"the index of the shipped files says nothing of its subject's {', '.join(names)}: {ADVICE}")
+    return found
 
 
 def commands(

@@ -193,25 +193,31 @@ def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | Non
     before = {**(settings_there if isinstance(settings_there, dict) else {}), "stimuli": there.get("stimuli")}
     now = {**settings, "stimuli": shown}
     differing = ", ".join(name for name in now if before.get(name) != now[name]) or "its settings"
-    raise FileError(f"{out} holds a demonstration with other settings ({differing}): give another --out folder")
+    raise FileError(
+        f"{out} holds a demonstration with other settings ({differing}): give another folder with --out FOLDER (with "
+        "make: RUN=FOLDER)"
+    )
 
 
 def _hash(pictures: Sequence[Path]) -> str:
     return hashlib.sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in pictures).encode()).hexdigest()
 
 
-def kept_in(name: str, instead: Path, say: Callable[[str], None]) -> Path:
+def kept_in(name: str, instead: Callable[[], Path], say: Callable[[str], None]) -> Path:
     """The folder `name` in the user's cache for what demonstrations share; `instead` where that cannot be written."""
     from platformdirs import user_cache_path
 
-    cache = user_cache_path("minddiffuser", appauthor=False)
     try:
+        cache = user_cache_path("minddiffuser", appauthor=False)
+        if not cache.is_absolute():  # "~/.cache", of a user without a home
+            raise FileNotFoundError(f"there is no home folder for {cache}")
         cache.mkdir(parents=True, exist_ok=True)
         if not os.access(cache, os.W_OK | os.X_OK):
             raise PermissionError(f"no permission to write to {cache}")
-    except OSError as error:
-        say(f"the subject is kept in {instead}, not for other demonstrations ({error})")
-        return instead
+    except (OSError, RuntimeError) as error:
+        place = instead()
+        say(f"the subject is kept in {place}, not for other demonstrations ({error})")
+        return place
     return cache / name
 
 

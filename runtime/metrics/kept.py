@@ -71,11 +71,17 @@ def key_of(*digests: str) -> bytes:
 
 @cache
 def code_identity() -> str:
-    """A hash of this package's code and of numpy's version: a corrected metric measures anew."""
+    """A hash of what measures, of this code and of numpy's version: a corrected metric measures anew."""
     digest = hashlib.sha256(np.__version__.encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def sources() -> list[Path]:
+    """The files whose code decides what is measured: this package's, and what reads and enlarges pictures."""
+    here = Path(__file__).parent
+    return [*sorted(here.rglob("*.py")), here.parent / "images.py", here.parent / "resampling.py"]
 
 
 def _size(tables: Mapping[str, Mapping[bytes, Array]]) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..backends.base import Options
 from ..errors import InputError
@@ -53,6 +57,19 @@ class Job:
         size = self.batch_size
         if size is not None and (not isinstance(size, int) or size < 1):
             raise InputError(f"batch_size is {size!r}: give a whole number of 1 or more")
+        for name in ("skip_trials", "notes"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root"):
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    """Texts as people give them in Python: one alone, or any sequence, of texts or whole numbers."""
+    one_by_one = (given,) if isinstance(given, str | int | np.integer) else given
+    if not isinstance(one_by_one, Iterable) or isinstance(one_by_one, bytes):
+        raise InputError(f"{name} is {given!r:.60}: give texts")
+    several = tuple(one_by_one)
+    if not all(isinstance(one, str | int | np.integer) and not isinstance(one, bool) for one in several):
+        raise InputError(f"{name} is {given!r:.60}: give texts")
+    return tuple(str(one) for one in several)

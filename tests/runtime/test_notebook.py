@@ -1,18 +1,26 @@
 """The five lines of a notebook: what is opened, reconstructed, saved and shown."""
 
 import io
+import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import minddiffuser as md
-from minddiffuser.runtime.errors import FileError, InputError, ShapeError
+from minddiffuser.runtime import notebook
+from minddiffuser.runtime.engines.trust import trust_list
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import read_image
 from minddiffuser.runtime.notebook import Reconstructed
+from minddiffuser.runtime.refine.settings import PRESETS
+from minddiffuser.runtime.run.job import Job
 
 CHOICES = {"steps": 2, "backprop_steps": 1, "threads": 1, "progress": False}
 
@@ -110,5 +118,99 @@ def test_mistakes_are_one_sentence(toy_bundle: Path, tmp_path: Path) -> None:
         subject.reconstruct()
     with pytest.raises(ShapeError, match="one row per trial"):
         subject.reconstruct(np.zeros(24, np.float32))
-    with pytest.raises(InputError, match="unknown option stepz: there are .*steps"):
-        subject.reconstruct(np.zeros((2, 24), np.float32), stepz=3)
+    rows = np.zeros((2, 24), np.float32)
+    with pytest.raises(InputError, match="unknown option stepz: there are .*steps") as caught:
+        subject.reconstruct(rows, stepz=3)
+    assert "preset" in str(caught.value)
+    for internal in ("settings", "needs", "earlier_backend", "earlier_threads", "checkpoint", "options"):
+        assert f" {internal}," not in str(caught.value)
+        with pytest.raises(InputError, match=f"unknown option {internal}"):
+            subject.reconstruct(rows, **{internal: None})
+    with pytest.raises(InputError, match="preset"):
+        subject.reconstruct(rows, preset="papre")
+
+
+@pytest.mark.parametrize(
+    ("responses", "kind", "said"),
+    [
+        ([[1.0, 2.0], [3.0]], ShapeError, "one row per trial"),
+        (np.array([[1.0], "x"], dtype=object), InputError, "not real numbers"),
+        (np.array([["1", "2"]]), InputError, "not real numbers"),
+        (np.zeros((2, 24), np.complex64), InputError, "not real numbers"),
+    ],
+)
+def test_responses_that_are_no_numbers_are_one_sentence(
+    responses: Any, kind: type[Exception], said: str, toy_bundle: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        md.open(toy_bundle).reconstruct(responses)
+
+
+@pytest.mark.parametrize(
+    "ids", ["ab", b"ab", 3, [1.5, 2.5], [True, False], [None, "a"], ["a"], ["a", "a"], [1, "1"], ["a", " b"]]
+)
+def test_trial_ids_that_are_none_are_one_sentence(ids: Any, toy_bundle: Path) -> None:
+    with pytest.raises(MindDiffuserError, match="trial_ids") as caught:
+        md.open(toy_bundle).reconstruct(np.zeros((2, 24), np.float32), trial_ids=ids)
+    assert "tmp" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ids", [(1, 2), np.array([1, 2]), np.array(["1", "2"]), ["1", 2], iter("12"), {"1": 0, "2": 0}]
+)
+def test_any_sequence_of_ids_will_do(ids: Any, tmp_path: Path) -> None:
+    _, path = notebook._on_disk(np.zeros((2, 24), np.float32), ids, tmp_path)
+    assert json.loads(path.read_text()) == ["1", "2"]
+
+
+def test_a_preset_is_where_stage_2_starts_from() -> None:
+    settings, rest = notebook._settings(2, "none", {"preset": "reference", "steps": 3, "threads": 1})
+    assert settings.refine == replace(PRESETS["reference"], steps=3)
+    assert rest == {"threads": 1}
+
+
+def test_plans_are_trusted_as_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("APPDATA", str(tmp_path))
+    job = notebook._job(tmp_path, tmp_path, tmp_path, {})
+    assert job.options.trust_list == trust_list(os.environ)
+    assert job.options.trust_list.is_relative_to(tmp_path)
+    assert notebook._job(tmp_path, tmp_path, tmp_path, {"trust_list": None}).options.trust_list is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("a", ("a",)), (3, ("3",)), ([1, "b"], ("1", "b")), (np.array([4, 5]), ("4", "5")), ((), ())]
+)
+@pytest.mark.parametrize("name", ["skip_trials", "notes"])
+def test_a_lone_text_is_one_and_not_its_letters(name: str, given: Any, kept: tuple[str, ...], tmp_path: Path) -> None:
+    job = Job(checkpoint=tmp_path, responses=tmp_path, out=tmp_path, **{name: given})
+    assert getattr(job, name) == kept
+    for wrong in (None, 1.5, [1.5], [None], b"a"):
+        with pytest.raises(InputError, match=f"{name} is"):
+            Job(checkpoint=tmp_path, responses=tmp_path, out=tmp_path, **{name: wrong})
+
+
+def test_without_a_cache_the_shipped_subject_lies_in_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the folder that somebody works in."""
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "work" / "minddiffuser-shipped").mkdir(parents=True)
+    (tmp_path / "work" / "minddiffuser-shipped" / "thesis.txt").write_text("ten years")
+    monkeypatch.chdir(tmp_path / "work")
+    notebook._temporary.cache_clear()
+    subject = md.demo()
+    assert subject.folder.is_relative_to(tmp_path / "temporary")
+    assert md.demo().folder == subject.folder
+    assert [path.name for path in (tmp_path / "work").rglob("*")] == ["minddiffuser-shipped", "thesis.txt"]
+    notebook._temporary().cleanup()
+    notebook._temporary.cache_clear()
+
+
+def test_what_dir_lists_is_there() -> None:
+    code = "import minddiffuser as md; print([n for n in dir(md) if not hasattr(md, n)]); from minddiffuser import *"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print(open)"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "<built-in function open>"]

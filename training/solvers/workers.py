@@ -71,7 +71,8 @@ def run_jobs(work: Callable[[Job], int], jobs: Sequence[Job], n_workers: int, on
 
     Notes
     -----
-    Any exception, of a job or of `on_done`, ends all workers before it is raised.
+    Any exception, of a job or of `on_done`, ends all workers before it is raised; threads end with the job that they
+    are at.
     """
     on_done = on_done or _ignore
     n_workers = min(n_workers, len(jobs) // 2)
@@ -90,11 +91,13 @@ def run_jobs(work: Callable[[Job], int], jobs: Sequence[Job], n_workers: int, on
         _end(pool)
         if isinstance(error, MindDiffuserError):  # the worker's own traceback says nothing to a user
             raise error from None
-        if isinstance(error, BrokenProcessPool | MemoryError):
+        if isinstance(error, BrokenProcessPool):
             raise InputError(
                 "a worker process was killed before its work was done, most likely because memory ran out: "
                 "use fewer threads, or close other programs"
             ) from None
+        if isinstance(error, MemoryError):
+            raise InputError("memory ran out: use fewer threads, or close other programs") from None
         raise
 
 
@@ -158,6 +161,6 @@ def _end(pool: Executor) -> None:
     processes = list((getattr(pool, "_processes", None) or {}).values())
     for process in processes:  # what Executor.kill_workers does from Python 3.14 on
         process.kill()
-    pool.shutdown(wait=bool(processes), cancel_futures=True)
+    pool.shutdown(cancel_futures=True)  # waits for threads, which cannot be ended: each for the job that it is at
     for process in processes:
         process.join()

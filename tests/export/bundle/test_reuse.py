@@ -1,5 +1,6 @@
 """Graphs from another bundle: those of the same models, layers and libraries, whole, and verified as all others."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -7,14 +8,16 @@ from pathlib import Path
 import onnx
 import pytest
 
-from minddiffuser.export.bundle import draft
+from minddiffuser.export.bundle import draft, reuse
 from minddiffuser.export.bundle.assemble import export_bundle
 from minddiffuser.export.bundle.reuse import Reused
+from minddiffuser.export.graphs.base import NETWORK_GRAPHS
 from minddiffuser.export.settings import ExportSettings
 from minddiffuser.runtime.bundle.manifest import sealed
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.errors import FileError
 
+PACKAGE = Path(reuse.__file__).resolve().parents[2]
 GRAPHS = ("vae_decode", "decode_latent")
 
 
@@ -60,15 +63,18 @@ def test_a_wrong_graph_is_refused_by_the_gate(
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.parametrize("other", ["models", "layers", "semantic term", "torch"])
+@pytest.mark.parametrize("other", ["models", "layers", "semantic term", "torch", "code of the exporter"])
 def test_a_bundle_of_something_else_gives_nothing(other: str, bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     held = Bundle.open(bundle)
     same = {"models_hash": held.models_hash, "preset": held.preset, "semantic": "semantic" in held.shapes}
-    if other == "torch":
+    if other in ("torch", "code of the exporter"):
         manifest = json.loads((copy / "manifest.json").read_text())
-        manifest["versions"]["torch"] = "1.0"
+        if other == "torch":
+            manifest["versions"]["torch"] = "1.0"
+        else:
+            manifest["lineage"].pop("exporter")
         manifest.pop("seal")
         (copy / "manifest.json").write_text(json.dumps(sealed(manifest)))
     said: list[str] = []
@@ -81,6 +87,42 @@ def test_a_bundle_of_something_else_gives_nothing(other: str, bundle: Path, tmp_
     assert whole.get("vae_decode") is not None
     assert whole.get("decode_latent") is None
     assert len(said) == 1
+
+
+def test_graphs_of_older_code_are_traced_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, said = Bundle.open(bundle), list[str]()
+    read = reuse.sha256_of
+    monkeypatch.setattr(reuse, "sha256_of", lambda p: "0" if p.match("export/graphs/denoise.py") else read(p))
+    reuse.exporter_code.cache_clear()
+    same = {"models_hash": held.models_hash, "preset": held.preset, "semantic": "semantic" in held.shapes}
+    assert Reused(bundle, **same, say=said.append).get("vae_decode") is None
+    assert said == [f"no graph is taken from {bundle}, which was made with other code of the exporter"]
+    reuse.exporter_code.cache_clear()
+
+
+def test_the_exporters_code_is_what_graphs_are_made_with() -> None:
+    """Everything that tracing imports, but for what holds no mathematics; decoders' graphs are never taken."""
+    known = set(reuse.sources())
+    plain = {PACKAGE / "runtime" / name for name in ("errors.py", "files.py")}
+    seen, left = set[Path](), [PACKAGE / "export" / "graphs" / "base.py", PACKAGE / "export" / "onnx" / "convert.py"]
+    left += [(PACKAGE / "export" / "graphs" / f"{name.lstrip('.')}.py") for name in NETWORK_GRAPHS.values()]
+    while left:
+        path = left.pop()
+        if path not in seen | plain:
+            assert path in known, path
+            seen.add(path)
+            left += imported(path)
+    assert len(seen) > 20
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of this package that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            place = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            found |= {place.with_suffix(".py"), *(place / f"{alias.name}.py" for alias in node.names)}
+    return {path for path in found if path.is_file()}
 
 
 def test_without_a_bundle_there_is_nothing() -> None:

@@ -112,6 +112,8 @@ def test_nodes_are_named_by_their_layers(exported: ModelProto) -> None:
 class Pair:
     """Three linear layers, each large enough to be kept as it is."""
 
+    name = "pair"
+
     def __init__(self) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(3)
@@ -192,6 +194,59 @@ def test_two_free_sizes_are_refused() -> None:
     models: Any = Pair()
     with pytest.raises(InputError, match="the graph toy has more than one free size"):
         export_network(toy(lambda a, b: (a + 1, b + 1), y=float32(BATCH, 5), z=float32(BATCH, 5)), models)
+
+
+def toy_gradient(forward: Callable[..., Any]) -> NetworkGraph:
+    def backward(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda a, slope: vjp(function, a)[1](slope)[0]
+
+    inputs, outputs = {"a": float32(BATCH, 5), "slope": float32(BATCH, 5)}, {"a_gradient": float32(BATCH, 5)}
+    return NetworkGraph(
+        name="toy_gradient", inputs=inputs, outputs=outputs, forward=forward, forward_inputs=("a",), backward=backward
+    )
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that were given to PyTorch's converter, one entry for each time."""
+    given: list[str] = []
+    whole = to_onnx._through_pytorch
+
+    def counted(graph: NetworkGraph, program: Any) -> Any:
+        given.append(graph.name)
+        return whole(graph, program)
+
+    monkeypatch.setattr(to_onnx, "_through_pytorch", counted)
+    return given
+
+
+def test_a_forward_operator_that_is_not_known_goes_the_long_way(run: Run, ways: list[str]) -> None:
+    """PyTorch's converter knows xlogy only once PyTorch has broken it down."""
+    models: Any = Pair()
+    made = export_network(toy(lambda a, b: torch.special.xlogy(a, b.abs() + 1), y=float32(BATCH, 5)), models)
+    assert ways == ["toy", "toy"]
+    a, b = torch.randn(3, 5), torch.randn(3, 5)
+    found = run(made, {"a": a.numpy(), "b": b.numpy()})["y"]
+    np.testing.assert_allclose(found, (a * torch.log(b.abs() + 1)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_operator_without_a_counterpart_is_named(ways: list[str]) -> None:
+    models: Any = Pair()
+    said = "the graph {} cannot be exported from pair: PyTorch's converter to ONNX does not know the operator {}"
+    with pytest.raises(InputError, match=said.format("toy", r"prims\.lgamma")) as caught:
+        export_network(toy(lambda a, b: torch.lgamma(a + b), y=float32(BATCH, 5)), models)
+    assert "\n" not in str(caught.value)
+    assert ways == ["toy", "toy"]
+    with pytest.raises(InputError, match=said.format("toy_gradient", r"\w+\.(lgamma|digamma)")) as caught:
+        export_network(toy_gradient(torch.lgamma), models)
+    assert "\n" not in str(caught.value)
+    assert ways[2:] == ["toy_gradient"]  # there is no long way for a gradient
+
+
+def test_a_gradient_that_writes_into_its_input_is_one_sentence() -> None:
+    models: Any = Pair()
+    with pytest.raises(InputError, match="toy_gradient cannot be exported from pair: operator 'aten.bitwise_and_"):
+        export_network(toy_gradient(lambda a: torch.cumprod(a, 1)), models)
 
 
 def test_a_network_whose_gradient_cannot_be_exported_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,11 @@ def test_gradients_of_weights_are_refused() -> None:
         backward(aten.convolution_backward.default, *args[:7], True, *args[8:], ONLY_INPUT)
 
 
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("groups", [1, 2, 6])
-def test_group_normalisation_both_ways(groups: int) -> None:
-    given, weight, bias = 5 + draw(3, 6, 4, 5), draw(6, seed=2), draw(6, seed=3)
+def test_group_normalisation_both_ways(groups: int, affine: bool) -> None:
+    given = 5 + draw(3, 6, 4, 5)
+    weight, bias = (draw(6, seed=2), draw(6, seed=3)) if affine else (None, None)
     args = (given, weight, bias, 3, 6, 20, groups, 1e-5)
     expected, mean, rstd = aten.native_group_norm.default(*args)
     found = backward(aten.native_group_norm.default, *args)

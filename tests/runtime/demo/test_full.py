@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.demo import full as demo
+from minddiffuser.runtime.demo import quick as demo_quick
 from minddiffuser.runtime.demo import steps as demo_steps
 from minddiffuser.runtime.demo.full import KEPT_TRIALS, DemoSettings, commands, run_demo, subject_key
 from minddiffuser.runtime.demo.steps import in_subprocess, kept_in
@@ -102,7 +103,7 @@ def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cach
     key = subject_key(SETTINGS)
     assert subject_key(replace(SETTINGS, **change)) != key
     assert subject_key(replace(SETTINGS, steps=1)) == key
-    assert kept_in(f"demo-{key[:16]}", Path("x"), print) == cache / f"demo-{key[:16]}"
+    assert kept_in(f"demo-{key[:16]}", lambda: Path("x"), print) == cache / f"demo-{key[:16]}"
 
 
 def test_other_code_makes_another_subject(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +129,38 @@ def test_without_a_cache_folder_the_subject_is_kept_with_the_demonstration(tmp_p
     for name in ("subject", "shipped"):
         assert f"the subject is kept in {tmp_path / 'demo' / name}, not for other demonstrations (" in said
     assert (tmp_path / "demo" / "subject" / "checkpoint").is_dir()
+
+
+def test_without_a_home_the_subject_is_kept_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*_given: object, **_options: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for answer in (homeless, lambda *_, **__: Path("~/.cache/minddiffuser")):
+        monkeypatch.setattr("platformdirs.user_cache_path", answer)
+        said: list[str] = []
+        assert kept_in("x", lambda: tmp_path / "instead", said.append) == tmp_path / "instead"
+        assert len(said) == 1
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("why", ["missing", "other models"])
+def test_without_the_shipped_files_every_graph_is_traced(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "missing":
+        monkeypatch.setattr(demo_quick, "SHIPPED", tmp_path / "nowhere")
+    given: list[Sequence[str]] = []
+    shell = Shell()
+
+    def execute(command: Sequence[str], environment: Mapping[str, str]) -> int:
+        given.append(command)
+        return shell(command, environment)
+
+    settings = SETTINGS if why == "missing" else replace(SETTINGS, models="mine")
+    code, said = run(tmp_path / "demo", settings, shell=execute)
+    assert code == 0
+    assert not any("--graphs-from" in command for command in given)
+    assert ("every graph is traced: the index of the shipped files is missing" in said) == (why == "missing")
 
 
 def test_the_bundle_is_refined_as_the_checkpoint_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_own_pictures_are_shown_to_the_shipped_subject(tmp_path: Path) -> None:
     code, _ = run(tmp_path / "demo", shell, stimuli=tmp_path / "mine")
     assert code == 0
     simulate, *runs = shell.ran
-    subject = read_index(SHIPPED)["subject"]
+    subject = read_index(SHIPPED).about["subject"]
     for option in ("seed", "n_train"):
         assert simulate[simulate.index(f"--{option.replace('_', '-')}") + 1] == str(subject[option])
     assert [command[0] for command in runs] == ["run", "run"]
@@ -134,11 +135,35 @@ def test_other_pictures_want_another_folder(tmp_path: Path) -> None:
         run(tmp_path / "demo", stimuli=tmp_path / "mine")
 
 
+def test_after_new_files_were_shipped_another_folder_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "demo")
+    again = tmp_path / "packed"
+    shutil.copytree(SHIPPED, again)
+    index = json.loads((again / "packed.json").read_text())
+    (again / "packed.json").write_text(json.dumps({**index, "made": "again"}))
+    monkeypatch.setattr(demo_quick, "SHIPPED", again)
+    with pytest.raises(FileError, match=r"other choices \(shipped\).* --out FOLDER \(with make: RUN=FOLDER\)"):
+        run(tmp_path / "demo")
+
+
+@pytest.mark.parametrize("subject", [None, {}, {"seed": "7", "n_train": 1, "n_test": 1, "n_structure": 1}])
+def test_an_index_without_its_subject_is_one_sentence(
+    subject: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = json.loads((SHIPPED / "packed.json").read_text())
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "packed.json").write_text(json.dumps({**index, "subject": subject}))
+    monkeypatch.setattr(demo_quick, "SHIPPED", tmp_path / "packed")
+    with pytest.raises(FileError, match="says nothing of its subject's seed, n_train, n_test, n_structure: install"):
+        run(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.parametrize("stimuli", [None, Path("pictures")])
 def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: Path) -> None:
     from minddiffuser.training import cli as training_cli
 
-    subject = read_index(SHIPPED)["subject"]
+    subject = read_index(SHIPPED).about["subject"]
     pictures = None if stimuli is None else []
     for step in commands(tmp_path, tmp_path, subject, stimuli, pictures):
         parsers = {"md-train": training_cli, "md-reconstruct": cli}
@@ -147,7 +172,7 @@ def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: 
 
 def test_the_shipped_subject_is_reconstructed(tmp_path: Path) -> None:
     """Both stages on the engines: the pictures resemble their stimuli, and those of other trials less."""
-    kept = open_shipped(tmp_path, print)
+    kept = open_shipped(lambda: tmp_path / "shipped", print)
     command = ["run", str(kept / "bundle"), str(kept / "data"), "--out", str(tmp_path / "run"), "--threads", "1"]
     steps = ["--steps", "1", "--backprop-steps", "1", "--controls", "shuffled"]
     assert cli.main([*command, *steps]) == 0

@@ -1,21 +1,24 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.metrics import kept
 from minddiffuser.runtime.metrics.kept import Kept, key_of
 
+RUNTIME = Path(kept.__file__).parents[1]
 ONE, TWO = key_of("aa", "bb"), key_of("bb", "aa")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "measured.safetensors"
-    kept = Kept(path)
-    kept.put("a value", ONE, np.float64(0.25))
-    kept.put("a value", TWO, np.float64(-1))
-    kept.put("features", ONE, np.arange(3, dtype=np.float32))
-    kept.save(all_used=True)
+    made = Kept(path)
+    made.put("a value", ONE, np.float64(0.25))
+    made.put("a value", TWO, np.float64(-1))
+    made.put("features", ONE, np.arange(3, dtype=np.float32))
+    made.save(all_used=True)
     return path
 
 
@@ -61,3 +64,21 @@ def test_a_changed_or_truncated_file_counts_as_empty(path: Path, place: int) -> 
     for data in (bytes(changed), whole[:place], b""):
         path.write_bytes(data)
         assert Kept(path).get("a value", ONE) is None
+
+
+def test_the_code_that_reads_and_enlarges_pictures_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a metric computes with; the rest of what they import holds no arithmetic."""
+    plain = {"errors.py", "files.py", "locks.py", "environment.py"}
+    names = {path.relative_to(RUNTIME).as_posix() for path in kept.sources()}
+    for path in (RUNTIME / "metrics").rglob("*.py"):
+        imported = re.findall(r"^\s*from (\.{2,})(\w+) import", path.read_text(), re.MULTILINE)
+        rooms = [path.relative_to(RUNTIME).parents[len(dots) - 1] / f"{name}.py" for dots, name in imported]
+        assert {room.as_posix() for room in rooms} <= names | plain, path
+    before = kept.code_identity()
+    for changed in ("images.py", "resampling.py", "metrics/ssim.py"):
+        with monkeypatch.context() as patch:
+            read = Path.read_bytes
+            patch.setattr(Path, "read_bytes", lambda p, c=changed, r=read: r(p) + b"#" * (p == RUNTIME / c))
+            kept.code_identity.cache_clear()
+            assert kept.code_identity() != before, changed
+    kept.code_identity.cache_clear()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -44,10 +45,10 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             os.waitpid(process, os.WNOHANG)
 
 
-@pytest.mark.parametrize("fork", [pytest.param(True, marks=needs_fork), False], ids=["processes", "threads"])
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 100])
-def test_every_job_runs_once(n_workers: int, fork: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_CAN_FORK", fork)
+def test_every_job_runs_once(n_workers: int) -> None:
+    fork = workers._CAN_FORK
     count, who = shared_array((8,), np.int32), shared_array((8,), np.int64)
 
     def work(job: int) -> int:
@@ -69,6 +70,12 @@ def test_few_jobs_stay_in_this_process() -> None:
     assert seen == [0, 1, 2]
 
 
+@pytest.fixture(params=[pytest.param(True, marks=needs_fork), False], ids=["processes", "threads"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers are."""
+    monkeypatch.setattr(workers, "_CAN_FORK", request.param)
+
+
 def failing(error: BaseException) -> Callable[[int], int]:
     def work(job: int) -> int:
         if job == 5:
@@ -78,24 +85,50 @@ def failing(error: BaseException) -> Callable[[int], int]:
     return work
 
 
-@needs_fork
+@pytest.mark.usefixtures("kind")
 def test_a_mistake_found_by_a_worker_is_one_error() -> None:
     with pytest.raises(ShapeError, match="^targets 3 – 4 are wrong:\nuse others$") as caught:
         run_jobs(failing(ShapeError("targets 3 – 4 are wrong:\nuse others")), JOBS, 2)
     assert caught.value.__cause__ is None
 
 
-@needs_fork
+@pytest.mark.usefixtures("kind")
 def test_a_crash_in_a_worker_shows_where() -> None:
     with pytest.raises(ZeroDivisionError, match="here") as caught:
         run_jobs(failing(ZeroDivisionError("here")), JOBS, 2)
-    assert "in work" in str(caught.value.__cause__)
+    shown = "".join(traceback.format_exception(caught.value))  # with what a process sent along
+    assert "in work" in shown
 
 
-@needs_fork
+@pytest.mark.usefixtures("kind")
 def test_a_worker_without_memory_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="memory ran out: use fewer threads"):
+    """None was killed, so none is said to have been."""
+    with pytest.raises(InputError, match="^memory ran out: use fewer threads"):
         run_jobs(failing(MemoryError()), JOBS, 2)
+
+
+@pytest.mark.usefixtures("kind")
+def test_nothing_runs_on_after_an_error() -> None:
+    """A busy worker has ended, one way or the other, when the error is raised; what was waiting never starts."""
+    done, busy = shared_array((8,), np.int32), shared_array((1,), np.int32)
+
+    def work(job: int) -> int:
+        if job == 0:
+            while not busy[0]:
+                time.sleep(0.001)
+            raise ZeroDivisionError
+        busy[0] = 1
+        time.sleep(0.2)
+        done[job] = 1
+        return job
+
+    with pytest.raises(ZeroDivisionError):
+        run_jobs(work, JOBS, 2)
+    left = done.copy()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("solver")]
+    time.sleep(0.3)
+    np.testing.assert_array_equal(done, left)
+    assert done.sum() < 7
 
 
 @needs_fork
