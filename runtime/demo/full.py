@@ -41,7 +41,7 @@ from .steps import (
 
 SUBJECT_MARKER, SUBJECT_KIND = "subject.json", "demo-subject"
 # Test pictures of the kept subject: a demonstration of as many needs no data folder of its own.
-KEPT_TRIALS = 16
+KEPT_TRIALS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,8 @@ class DemoSettings(Sizes):
         Of the first of the two runs.
     """
 
+    steps: int = 30
+    learning_rate: float = 0.02
     models: str = "tiny"
     n_trials: int = KEPT_TRIALS
     n_train: int = 1200
@@ -83,9 +85,9 @@ class DemoSettings(Sizes):
         return (
             f"A demonstration, sized for a few minutes on a laptop: {pictures_in_words(self.n_trials)}, decoders "
             f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
-            f"dimension, and {self.steps} iterations of stage 2 with gradients through the last "
-            f"{self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: 60 iterations through all of "
-            "them, 350 voxels)."
+            f"dimension, and {self.steps} iterations of stage 2 at learning rate {self.learning_rate:g} with gradients "
+            f"through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: 60 iterations "
+            "at 0.01 through all of them, 350 voxels)."
         )
 
 
