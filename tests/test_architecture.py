@@ -128,7 +128,7 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.metrics.compare",
         "runtime.notebook",
         "runtime.refine.engines",
-        "runtime.refine.loop",
+        "runtime.refine.adam",
         "runtime.run.execute",
     ],
 )

@@ -96,14 +96,14 @@ def test_graphs_of_older_code_are_traced_again(bundle: Path, monkeypatch: pytest
     reuse.exporter_code.cache_clear()
     same = {"models_hash": held.models_hash, "preset": held.preset, "semantic": "semantic" in held.shapes}
     assert Reused(bundle, **same, say=said.append).get("vae_decode") is None
-    assert said == [f"no graph is taken from {bundle}, which was made with other code of the exporter"]
+    assert said == [f"no graphs are reused from {bundle}, which was made with different code of the exporter"]
     reuse.exporter_code.cache_clear()
 
 
 def test_the_exporters_code_is_what_graphs_are_made_with() -> None:
     """Everything that tracing imports, but for what holds no mathematics; decoders' graphs are never taken."""
     known = set(reuse.sources())
-    plain = {PACKAGE / "runtime" / name for name in ("errors.py", "files.py")}
+    plain = {PACKAGE / "runtime" / name for name in ("errors.py", "fields.py", "files.py")}
     seen, left = set[Path](), [PACKAGE / "export" / "graphs" / "base.py", PACKAGE / "export" / "onnx" / "convert.py"]
     left += [(PACKAGE / "export" / "graphs" / f"{name.lstrip('.')}.py") for name in NETWORK_GRAPHS.values()]
     while left:

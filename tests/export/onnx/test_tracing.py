@@ -71,6 +71,8 @@ class Viewer(nn.Module):
 class Networks:
     """What tracing needs of models."""
 
+    name = "toy"
+
     def __init__(self) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(5)

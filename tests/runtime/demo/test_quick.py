@@ -142,7 +142,7 @@ def test_after_new_files_were_shipped_another_folder_is_wanted(tmp_path: Path, m
     index = json.loads((again / "packed.json").read_text())
     (again / "packed.json").write_text(json.dumps({**index, "made": "again"}))
     monkeypatch.setattr(demo_quick, "SHIPPED", again)
-    with pytest.raises(FileError, match=r"other choices \(shipped\).* --out FOLDER \(with make: RUN=FOLDER\)"):
+    with pytest.raises(FileError, match=r"other settings \(shipped\).* --out FOLDER \(with make: RUN=FOLDER\)"):
         run(tmp_path / "demo")
 
 
