@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
+from .common import Common
 from .libraries import libraries_of, notes_of_bundle
 
 # The graphs of a bundle that every run of a stage needs; stage 2 also those of stage 1.
@@ -92,7 +92,7 @@ def _earlier_backend(bundle: Bundle, options: Options, trust: Trust, graphs: lis
     return backend if reason is None else None
 
 
-class BundleBackend:
+class BundleBackend(Common):
     """See :class:`.base.Backend`; closed with its engines.
 
     Parameters
@@ -174,15 +174,6 @@ class BundleBackend:
     def embeds(self) -> bool:
         return "clip_structure" in self._bundle.graphs
 
-    def decode(self, responses: Float32, *, semantic: bool = True) -> Decoded:
-        """See :meth:`.base.Backend.decode`."""
-        return self.decoder.decode(responses, screened=True, semantic=semantic)
-
-    def decode_start(self, responses: Float32) -> Start:
-        """See :meth:`.base.Backend.decode_start`."""
-        context, latent = self.decoder.decode_start(responses, screened=True)
-        return Start(context=context, latent=latent)
-
     def generator(
         self,
         decoded: Start | Decoded,
@@ -243,11 +234,3 @@ class BundleBackend:
     def close(self) -> None:
         """Close every engine."""
         self._engines.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
+from .common import Common
 from .libraries import ONNX_RUNTIME, OURS, TORCH_LIBRARIES, notes_of_torch
 
 # Up to this size all 35 steps' activations fit a laptop's memory (3.4 GB measured for 16 trials of the tiny world), and
@@ -31,7 +31,7 @@ from .libraries import ONNX_RUNTIME, OURS, TORCH_LIBRARIES, notes_of_torch
 KEEP_ACTIVATIONS_PX = 128
 
 
-class TorchBackend:
+class TorchBackend(Common):
     """See :class:`.base.Backend`.
 
     Parameters
@@ -151,15 +151,6 @@ class TorchBackend:
     def embeds(self) -> bool:
         return True
 
-    def decode(self, responses: Float32, *, semantic: bool = True) -> Decoded:
-        """See :meth:`.base.Backend.decode`."""
-        return self.decoder.decode(responses, screened=True, semantic=semantic)
-
-    def decode_start(self, responses: Float32) -> Start:
-        """See :meth:`.base.Backend.decode_start`."""
-        context, latent = self.decoder.decode_start(responses, screened=True)
-        return Start(context=context, latent=latent)
-
     def generator(
         self,
         decoded: Start | Decoded,
@@ -212,14 +203,6 @@ class TorchBackend:
         """Close the decoder's engines, if it has any."""
         if self._engines is not None:
             self._engines.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _keeps_activations(checkpointing: str, image_size: int) -> bool:

@@ -150,9 +150,9 @@ class Noise:
     set_alpha_to_one: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Contents:
-    """The checked fields of a manifest; see :class:`.open.Bundle`."""
+    """The checked fields of a manifest; :class:`.open.Bundle`, which adds the folder, says what each is."""
 
     models_name: str
     models_hash: str

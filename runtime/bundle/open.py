@@ -27,18 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
-from ..data.layout import ResponseLayout
 from ..errors import FileError, shown
 from ..files import read_tensors, sha256_of
-from ..sampling import Sampling
 from .manifest import (
     ADVICE,
     ARRAYS,
     MANIFEST,
     TARGETS,
-    Graph,
+    Contents,
     Listed,
-    Noise,
     Variant,
     check_fields,
     native_files,
@@ -55,8 +52,8 @@ _NOT_RUN = frozenset({"graphs", "files", "seal", "versions", "lineage", "end_to_
 _JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT; the module stat has it on Windows only
 
 
-@dataclass(frozen=True, eq=False)
-class Bundle:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundle(Contents):
     """An opened bundle.
 
     Attributes
@@ -94,18 +91,6 @@ class Bundle:
     manifest: dict[str, Any]
     hash: str
     version: int
-    models_name: str
-    models_hash: str
-    checkpoint_hash: str
-    subject: str
-    layout: ResponseLayout
-    preset: str
-    image_size: int
-    shapes: dict[str, tuple[int, ...]]
-    sampling: Sampling
-    noise: Noise
-    files: dict[str, Listed]
-    graphs: dict[str, Graph]
 
     @classmethod
     def open(

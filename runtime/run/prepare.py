@@ -69,10 +69,10 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
-    given, told = _given(job, decoder)
+    given = _given(job, decoder)
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
-    responses, warnings = screened.responses, (*told, *screened.warnings)
+    responses, warnings = screened.responses, (*given.warnings, *screened.warnings)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
     for trial, reason in screened.skipped.items():
@@ -119,15 +119,15 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
     )
 
 
-def _given(job: Job, decoder: Decoder) -> tuple[Responses, list[str]]:
-    """The responses, and warnings about them."""
+def _given(job: Job, decoder: Decoder) -> Responses:
+    """The responses, of the subject and in the layout that the decoder was fitted on."""
     given = open_responses(job.responses, stimuli_root=job.stimuli_root)
     if given.subject is not None:
         decoder.require_subject(given.subject)
     decoder.require_layout(given.layout)
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
-    return given, list(given.warnings)
+    return given
 
 
 def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Mapping[int, str]) -> str | None:

@@ -51,7 +51,7 @@ def write_results(
     measured = Measured()
     if extractors:
         ids = work.given.stimulus_ids
-        with Phases(stream=stream) as told:
+        with Phases(stream=stream) as phases:
             measured = measure_run(
                 job.out,
                 work.good,
@@ -59,7 +59,7 @@ def write_results(
                 stimulus_ids=None if ids is None else [ids[trial] for trial in work.good],
                 trial_ids=given.trial_ids,
                 seed=job.settings.refine.seed,
-                on_progress=partial(told, "measuring pictures"),
+                on_progress=partial(phases, "measuring pictures"),
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes)

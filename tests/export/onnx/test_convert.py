@@ -129,9 +129,9 @@ def pair_graphs(models: Any) -> tuple[NetworkGraph, NetworkGraph]:
         return torch.tanh(models.vae(torch.tanh(hidden)))
 
     def backward(function: Callable[..., Any]) -> Callable[..., Any]:
-        def gradient(x: Tensor, time: Tensor, slope: Tensor) -> Tensor:
+        def gradient(x: Tensor, time: Tensor, gradient_in: Tensor) -> Tensor:
             _, pull_back = vjp(lambda given: function(given, time), x)
-            return pull_back(slope)[0]
+            return pull_back(gradient_in)[0]
 
         return gradient
 
@@ -144,7 +144,7 @@ def pair_graphs(models: Any) -> tuple[NetworkGraph, NetworkGraph]:
     )
     back = NetworkGraph(
         name="pair_gradient",
-        inputs={**inputs, "slope": float32(BATCH, 75)},
+        inputs={**inputs, "gradient_in": float32(BATCH, 75)},
         outputs={"x_gradient": float32(BATCH, 72)},
         forward=forward,
         forward_inputs=("x", "time"),
@@ -159,14 +159,14 @@ def test_a_graph_and_its_gradient_share_their_weights(tmp_path: Path, run: Run) 
     plain, back = (export_network(graph, models) for graph in pair_graphs(models))
     x, time = torch.randn(3, 72).requires_grad_(), torch.randn(72)
     out = pair_graphs(models)[0].forward(x, time)
-    slope = torch.randn(3, 75)
-    (expected,) = torch.autograd.grad(out, x, slope)
+    gradient_in = torch.randn(3, 75)
+    (expected,) = torch.autograd.grad(out, x, gradient_in)
     feeds = {"x": x.detach().numpy(), "time": time.numpy()}
     with WeightStore(tmp_path) as store:
         first, _ = store.write(plain, "plain")
         second, _ = store.write(back, "back")
     np.testing.assert_allclose(run(first, feeds)["y"], out.detach().numpy(), atol=1e-5)
-    found = run(second, {**feeds, "slope": slope.numpy()})["x_gradient"]
+    found = run(second, {**feeds, "gradient_in": gradient_in.numpy()})["x_gradient"]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     held = sum(
         p.numel() * 4 for layer in (models.unet, models.vae, models.clip) for p in layer.parameters() if p.ndim == 2
@@ -198,9 +198,9 @@ def test_two_free_sizes_are_refused() -> None:
 
 def toy_gradient(forward: Callable[..., Any]) -> NetworkGraph:
     def backward(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda a, slope: vjp(function, a)[1](slope)[0]
+        return lambda a, gradient: vjp(function, a)[1](gradient)[0]
 
-    inputs, outputs = {"a": float32(BATCH, 5), "slope": float32(BATCH, 5)}, {"a_gradient": float32(BATCH, 5)}
+    inputs, outputs = {"a": float32(BATCH, 5), "gradient": float32(BATCH, 5)}, {"a_gradient": float32(BATCH, 5)}
     return NetworkGraph(
         name="toy_gradient", inputs=inputs, outputs=outputs, forward=forward, forward_inputs=("a",), backward=backward
     )

@@ -178,10 +178,10 @@ def test_a_network_of_another_config_is_found_when_a_run_opens_it(tmp_path: Path
     made = write_kind_checkpoint(tmp_path / "checkpoint", "network", (40,))
     backends.open(str(made.folder)).close()
     content = json.loads((made.folder / "checkpoint.json").read_text())
-    for config, told in (({"hidden": 25, "depth": 2}, "expected float32 \\(25, 40\\)"), ({"depth": 1}, "trunk.5")):
+    for config, reason in (({"hidden": 25, "depth": 2}, "expected float32 \\(25, 40\\)"), ({"depth": 1}, "trunk.5")):
         content["decoders"][0]["network"]["config"] = config
         (made.folder / "checkpoint.json").write_text(json.dumps(content))
-        with pytest.raises(FileError, match=told):
+        with pytest.raises(FileError, match=reason):
             backends.open(made.folder)
 
 

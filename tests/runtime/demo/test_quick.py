@@ -58,8 +58,8 @@ def test_pictures_of_stage_1_come_first(tmp_path: Path) -> None:
     assert all(Path(place).is_dir() for place in first[1:3])
     lines = [line for line in said.splitlines() if not line.startswith("$")]
     assert lines[0] == f"the first pictures are there, stage 1 of 2: {tmp_path / 'demo' / 'stage1' / 'report.html'}"
-    told = f"shortened: {SIZES.steps} of 60 iterations of stage 2, through {SIZES.backprop_steps} of 35 denoising"
-    assert lines[1].startswith(told)
+    expected = f"shortened: {SIZES.steps} of 60 iterations of stage 2, through {SIZES.backprop_steps} of 35 denoising"
+    assert lines[1].startswith(expected)
 
 
 def test_the_subject_is_written_out_once(tmp_path: Path, cache: Path) -> None:

@@ -1,0 +1,38 @@
+"""What is the same in every backend: it decodes with its decoder, and is closed at the end of a with statement."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from ..decoders.checkpoint import Decoded
+from ..generators.base import Float32
+from .base import Decoder, Start
+
+
+class Common(ABC):
+    """Base of the classes behind :class:`.base.Backend`."""
+
+    decoder: Decoder
+
+    def decode(self, responses: Float32, *, semantic: bool = True) -> Decoded:
+        """See :meth:`.base.Backend.decode`."""
+        return self.decoder.decode(responses, screened=True, semantic=semantic)
+
+    def decode_start(self, responses: Float32) -> Start:
+        """See :meth:`.base.Backend.decode_start`."""
+        context, latent = self.decoder.decode_start(responses, screened=True)
+        return Start(context=context, latent=latent)
+
+    @abstractmethod
+    def close(self) -> None:
+        """See :meth:`.base.Backend.close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
