@@ -2,9 +2,10 @@
 
 python benchmarks/costs.py [--json]
 
-Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which compute
-a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside it the
-refiner `adam` with 60 updates through all 35 steps (activations kept, or each step a checkpoint) and on the final latent.
+Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which
+compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
+it the refiner `adam` with the paper's 60 updates, through all 35 steps (activations kept, or a checkpoint per step) and
+on the final latent.
 """
 
 from __future__ import annotations

@@ -179,9 +179,7 @@ def _fake(mode: FakeTensorMode, array: Tensor, *, free: bool) -> Tensor:
 
 @contextmanager
 def as_in_graph(graph: NetworkGraph) -> Iterator[None]:
-    """The graph's function computes what the exported graph does: attention as products and, for a gradient, so too
-    enlargement.
-    """
+    """Let the graph's function compute as the exported graph does: attention and, in gradients, enlargement as products."""
     with _plain_attention(), nullcontext() if graph.backward is None else _functions_of_ours():
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -20,13 +21,16 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def costs(monkeypatch: pytest.MonkeyPatch, small_world: Path) -> ModuleType:
     """benchmarks/costs.py, with small networks in both places."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    import costs as module  # type: ignore[import-not-found]
-
+    spec = importlib.util.spec_from_file_location("costs_table", FOLDER / "costs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "costs_table", module)
+    spec.loader.exec_module(module)
     models = load_models(str(small_world))
     monkeypatch.setattr(module, "load_models", lambda _name: models)
     monkeypatch.setattr(module, "random_models", lambda _device: models)
-    yield module
-    sys.modules.pop("costs")
+    return module
 
 
 def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,9 +70,7 @@ def test_both_say_what_they_are(checkpoint: Checkpoint, small_models: Any, engin
     assert by_engines.description == "ONNX Runtime, CPUExecutionProvider, fp32"
 
 
-def test_both_know_what_they_cost(
-    checkpoint: Checkpoint, small_models: Any, toy_bundle: Path, tmp_path: Path
-) -> None:
+def test_both_know_what_they_cost(checkpoint: Checkpoint, small_models: Any, toy_bundle: Path, tmp_path: Path) -> None:
     by_torch = on_torch(checkpoint, small_models).costs
     assert (by_torch.predict, by_torch.engines) == (2.0, False)
     assert by_torch == autograd_costs(small_models)
