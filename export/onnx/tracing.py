@@ -179,7 +179,7 @@ def _fake(mode: FakeTensorMode, array: Tensor, *, free: bool) -> Tensor:
 
 @contextmanager
 def as_in_graph(graph: NetworkGraph) -> Iterator[None]:
-    """Let the graph's function compute as the exported graph does: attention and, in gradients, enlargement as products."""
+    """Let the graph's function compute as what is exported: attention and, for gradients, enlargement as products."""
     with _plain_attention(), nullcontext() if graph.backward is None else _functions_of_ours():
         yield
 
