@@ -58,7 +58,7 @@ class Costs:
         if self.engines or scale != 1.0:
             return self
         halved = ("predict", "pull_back", "back_only", "back_with_context")
-        return replace(self, **{name: getattr(self, name) / 2 for name in halved})  # type: ignore[arg-type]
+        return replace(self, **{name: getattr(self, name) / 2 for name in halved})
 
 
 def engine_costs(flops: Mapping[str, int]) -> Costs:
