@@ -22,7 +22,7 @@ from minddiffuser.runtime.engines.ort.engine import OrtSettings, open_ort
 from minddiffuser.runtime.errors import MissingExtra
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.refine.engines import EngineObjective
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 
 GRAPHS = ("denoise", "vae_decode", "structure_gradient", "denoise_gradient")
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -51,7 +51,7 @@ def _iteration(engines: Mapping[str, Engine], trials: Trials, loop: Loop | None)
     def iterate() -> Any:
         if not made:
             generator = EngineGenerator(engines, schedule(), *trials.start(), backprop_steps=N_BACK, loop=loop)
-            settings = RefineSettings(backprop_steps=N_BACK)
+            settings = AdamSettings(backprop_steps=N_BACK)
             objective = EngineObjective(engines, generator, trials.target, trials.mask, settings)
             params = generator.initial()
             made.append(lambda: objective.value_and_gradient(params))

@@ -16,7 +16,7 @@ from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.sampling import Sampling
 
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers, eager", "diffusers, torch.compile"
@@ -92,7 +92,7 @@ def engine_generator(sources: Sources, trials: Trials, backprop: int | None) -> 
 def by_autograd(models: Models, trials: Trials, backprop: int | None, *, checkpointing: bool) -> Callable[[], Any]:
     """One evaluation of stage 2 by PyTorch."""
     generator = DiffusionGenerator(models, *trials.start(), backprop_steps=backprop, checkpointing=checkpointing)
-    settings = RefineSettings(backprop_steps=backprop)
+    settings = AdamSettings(backprop_steps=backprop)
     objective = AutogradObjective(models, generator, trials.target, trials.mask, settings)
     params = generator.initial()
     return lambda: _named(*objective.value_and_gradient(params))
@@ -101,7 +101,7 @@ def by_autograd(models: Models, trials: Trials, backprop: int | None, *, checkpo
 def by_engines(sources: Sources, trials: Trials, backprop: int | None) -> Callable[[], Any]:
     """One evaluation of stage 2 by the gradient graphs."""
     generator = engine_generator(sources, trials, backprop)
-    settings = RefineSettings(backprop_steps=backprop)
+    settings = AdamSettings(backprop_steps=backprop)
     objective = EngineObjective(sources.engines, generator, trials.target, trials.mask, settings)
     params = generator.initial()
     return lambda: _named(*objective.value_and_gradient(params))

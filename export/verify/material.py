@@ -20,7 +20,7 @@ from ...runtime.generators.engines import EngineGenerator
 from ...runtime.images import to_float
 from ...runtime.models.models import Models
 from ...runtime.refine.engines import EngineObjective
-from ...runtime.refine.settings import RefineSettings
+from ...runtime.refine.settings import AdamSettings
 from ..onnx.network_graph import NetworkGraph
 from .pictures import SEED, parity_noise
 
@@ -178,7 +178,7 @@ def reference_run(
         noise,
         backprop_steps=backprop_steps,
     )
-    settings = RefineSettings(semantic_weight=0.1 if semantic else 0.0)
+    settings = AdamSettings(semantic_weight=0.1 if semantic else 0.0)
     objective = EngineObjective(watched, generator, decoded.structure, checkpoint.mask, settings, decoded.semantic)
     _, _, image = objective.value_and_gradient(generator.initial())
     recorded: dict[str, list[Feeds]] = {name: engine.kept for name, engine in watched.items()}

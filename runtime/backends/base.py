@@ -17,9 +17,9 @@ from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
-from ..refine.adam import Objective
+from ..refine.base import Objective
 from ..refine.costs import Costs
-from ..refine.settings import RefineSettings
+from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 
@@ -365,10 +365,10 @@ class Backend(Protocol[A]):
         self,
         generator: Generator[A],
         target: Float32,
-        settings: RefineSettings,
+        settings: AdamSettings,
         semantic_target: Float32 | None = None,
     ) -> Objective[A]:
-        """Give the loss of stage 2 with its gradient, for :func:`~minddiffuser.runtime.refine.adam.refine`.
+        """Give the loss of stage 2 with its gradient, for :func:`~minddiffuser.runtime.refine.adam.minimise`.
 
         Parameters
         ----------
@@ -380,7 +380,9 @@ class Backend(Protocol[A]):
         """
         ...
 
-    def structural(self, x0: A, target: Float32, weights: StructuralWeights) -> tuple[A, A, A]:
+    def structural(
+        self, x0: A, target: Float32, weights: StructuralWeights, semantic: tuple[Float32, float] | None = None
+    ) -> tuple[A, A, A]:
         """Compare clean latents with a decoded structure (eq. 5), and differentiate each trial's own loss.
 
         Parameters
@@ -392,6 +394,8 @@ class Backend(Protocol[A]):
             Finite where the weights are above 0.
         weights
             Of dimensions and layers.
+        semantic : (n, d) and a weight, optional
+            Target and lambda of eq. 6.
 
         Returns
         -------
@@ -407,7 +411,7 @@ class Backend(Protocol[A]):
         ShapeError
             Another number of latents than of targets, or shapes that are not the models'.
         InputError
-            The target is not finite where it counts.
+            The target is not finite where it counts, or there is no graph of the semantic term.
         """
         ...
 

@@ -22,7 +22,7 @@ from ..generators.ddim import NoiseTable
 from ..generators.engines import EngineGenerator
 from ..refine.costs import COUNTED_GRAPHS, Costs, engine_costs
 from ..refine.engines import EngineObjective, structural
-from ..refine.settings import RefineSettings
+from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
@@ -207,7 +207,7 @@ class BundleBackend(Common):
         self,
         generator: Generator[Float32],
         target: Float32,
-        settings: RefineSettings,
+        settings: AdamSettings,
         semantic_target: Float32 | None = None,
     ) -> EngineObjective:
         """See :meth:`.base.Backend.objective`."""
@@ -218,10 +218,16 @@ class BundleBackend(Common):
             )
         return EngineObjective(self._engines, generator, target, self.decoder.mask, settings, semantic_target)
 
-    def structural(self, x0: Float32, target: Float32, weights: StructuralWeights) -> tuple[Float32, Float32, Float32]:
+    def structural(
+        self,
+        x0: Float32,
+        target: Float32,
+        weights: StructuralWeights,
+        semantic: tuple[Float32, float] | None = None,
+    ) -> tuple[Float32, Float32, Float32]:
         """See :meth:`.base.Backend.structural`."""
         head = self._engines["structure_gradient"]
-        return structural(head, x0, target, weights, largest_batch=self._engines.largest_batch)
+        return structural(head, x0, target, weights, semantic, largest_batch=self._engines.largest_batch)
 
     def features(self, images: Float32, *, semantic: bool) -> tuple[Float32, Float32 | None]:
         """See :meth:`.base.Backend.features`."""

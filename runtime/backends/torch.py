@@ -21,7 +21,7 @@ from ..models.models import Models
 from ..models.open import load_models
 from ..refine.autograd import AutogradObjective, structural
 from ..refine.costs import Costs
-from ..refine.settings import RefineSettings
+from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
@@ -183,15 +183,21 @@ class TorchBackend(Common):
         self,
         generator: Generator[Tensor],
         target: Float32,
-        settings: RefineSettings,
+        settings: AdamSettings,
         semantic_target: Float32 | None = None,
     ) -> AutogradObjective:
         """See :meth:`.base.Backend.objective`."""
         return AutogradObjective(self.models, generator, target, self.decoder.mask, settings, semantic_target)
 
-    def structural(self, x0: Tensor, target: Float32, weights: StructuralWeights) -> tuple[Tensor, Tensor, Tensor]:
+    def structural(
+        self,
+        x0: Tensor,
+        target: Float32,
+        weights: StructuralWeights,
+        semantic: tuple[Float32, float] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`.base.Backend.structural`."""
-        return structural(self.models, x0, target, weights)
+        return structural(self.models, x0, target, weights, semantic)
 
     def features(self, images: Float32, *, semantic: bool) -> tuple[Float32, Float32 | None]:
         """See :meth:`.base.Backend.features`."""

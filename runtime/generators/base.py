@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -80,15 +80,16 @@ class Sampler(Generator[A], Protocol[A]):
         """Look at x (n, 4, h, w) before step k: the clean estimate x0 and the guided noise e, both of its shape."""
         ...
 
-    def pull_back(self, x: A, k: int, v: A) -> A:
-        """Give the gradient at x of ``sum(v * x0)``, through the network: the vector-Jacobian product of `predict`.
+    def linearise(self, x: A, k: int) -> tuple[A, A, Callable[[A], A]]:
+        """Look at x as :meth:`predict` does, and keep what the way back needs.
 
-        Parameters
-        ----------
-        x : array of shape (n, 4, h, w)
-        k : int
-        v : array of shape (n, 4, h, w)
-            Gradient of anything at x0.
+        Returns
+        -------
+        x0, e
+            Those of :meth:`predict`, up to rounding.
+        pull_back
+            ``pull_back(v)``, v (n, 4, h, w) the gradient of anything at x0, gives the gradient at x, through the
+            network: the vector-Jacobian product of x0. To be called once; nothing is kept after that.
         """
         ...
 

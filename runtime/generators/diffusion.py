@@ -140,16 +140,20 @@ class DiffusionGenerator:
         with torch.no_grad():
             return self._clean(x, k)
 
-    def pull_back(self, x: Tensor, k: int, v: Tensor) -> Tensor:
-        """See :meth:`.base.Sampler.pull_back`; the forward pass is computed again."""
-        # A product is linear in v: each trial's is brought to unit size by a power of two, which rounds nothing, so
-        # that networks in half precision do not lose it.
-        _, exponent = torch.frexp(v.abs().amax((1, 2, 3), keepdim=True))
+    def linearise(self, x: Tensor, k: int) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """See :meth:`.base.Sampler.linearise`; the activations of one step are kept until the way back."""
         leaf = x.detach().requires_grad_()
         with torch.enable_grad():
-            clean, _ = self._clean(leaf, k)
+            clean, noise = self._clean(leaf, k)
+
+        def pull_back(v: Tensor) -> Tensor:
+            # A product is linear in v: each trial's is brought to unit size by a power of two, which rounds nothing, so
+            # that networks in half precision do not lose it.
+            _, exponent = torch.frexp(v.abs().amax((1, 2, 3), keepdim=True))
             (gradient,) = torch.autograd.grad(clean, leaf, torch.ldexp(v, -exponent))
-        return torch.ldexp(gradient, exponent)
+            return torch.ldexp(gradient, exponent)
+
+        return clean.detach(), noise.detach(), pull_back
 
     def decode(self, x0: Tensor) -> Tensor:
         """See :meth:`.base.Sampler.decode`."""

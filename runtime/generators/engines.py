@@ -24,7 +24,7 @@ class EngineGenerator:
     Parameters
     ----------
     engines : mapping
-        "denoise" and "vae_decode"; for :meth:`pull_back` "denoise_gradient" too.
+        "denoise" and "vae_decode"; for :meth:`linearise` "denoise_gradient" too.
     trained : TrainedNoise
         Of the networks.
     latent, context, uncond_context, noise, sampling, backprop_steps
@@ -139,14 +139,19 @@ class EngineGenerator:
         noise = as_numpy(self._engines["denoise"].run(self._noise_inputs(x, k))["next_latent"])
         return np.asarray(clean_estimate(x, noise, float(self._schedule.keep[k])), np.float32), noise
 
-    def pull_back(self, x: Float32, k: int, v: Float32) -> Float32:
-        """See :meth:`.base.Sampler.pull_back`.
+    def linearise(self, x: Float32, k: int) -> tuple[Float32, Float32, Callable[[Float32], Float32]]:
+        """See :meth:`.base.Sampler.linearise`; the way back computes the forward pass again.
 
         ``x0 = (x - s e(x)) / r``, so its product with v is ``(v - s J v) / r``, where J v is the engine's for e.
         """
-        feeds = {**self._noise_inputs(x, k), "next_gradient": v}
-        through = as_numpy(self._engines["denoise_gradient"].run(feeds)["latent_gradient"])
-        return np.asarray(clean_estimate(v, through, float(self._schedule.keep[k])), np.float32)
+        clean, noise = self.predict(x, k)
+
+        def pull_back(v: Float32) -> Float32:
+            feeds = {**self._noise_inputs(x, k), "next_gradient": v}
+            through = as_numpy(self._engines["denoise_gradient"].run(feeds)["latent_gradient"])
+            return np.asarray(clean_estimate(v, through, float(self._schedule.keep[k])), np.float32)
+
+        return clean, noise, pull_back
 
     def decode(self, x0: Float32) -> Float32:
         """See :meth:`.base.Sampler.decode`."""

@@ -1,71 +1,39 @@
-"""Stage 2: one loop, whatever the generator and however its gradients come. numpy and torch alike."""
+"""Stage 2 as in the paper: Adam on a generator's parameters. numpy and torch alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
-from ..generators.base import A
-from .settings import RefineSettings
+from ..generators.base import A, Projecting
+from .arrays import as_float64, assign, copied, zeros_like
+from .base import Objective, OnStep, Problem, Refined, Step
+from .settings import AdamSettings
 
 Params = dict[str, Any]  # name -> array with one row per trial, all numpy or all torch
 
 
-class Objective(Protocol[A]):
-    """The loss of each trial's picture against its target, with its gradient."""
+def refine(problem: Problem[A], settings: AdamSettings, on_step: OnStep) -> Refined[A]:
+    """Refine the parameters that stage 1 began with; see :func:`minimise`."""
+    generator, rows = problem.generator, range(len(problem.target))
+    objective = problem.backend.objective(generator, problem.target, settings, problem.semantic)
 
-    def value_and_gradient(self, params: Mapping[str, A]) -> tuple[A, dict[str, A], A]:
-        """Evaluate a batch.
+    def report(step: int, _loss: NDArray[np.float64], image: A) -> None:
+        on_step(Step(step=step, steps=settings.steps, rows=rows, image=image))
 
-        Returns
-        -------
-        loss : array of shape (n,)
-        gradients : dict of arrays shaped like `params`
-            Of each trial's own loss. Parameters without one stay as they are.
-        image : array of shape (n, 3, H, W)
-        """
-        ...
+    project = generator.project if isinstance(generator, Projecting) else None
+    return minimise(objective, generator.initial(), settings, report, project=project)
 
 
-@dataclass(frozen=True, eq=False)
-class Refined(Generic[A]):
-    """What a refinement found.
-
-    Parameters
-    ----------
-    params : dict of arrays
-        The best iterate of each trial: the parameters at its lowest loss.
-    image : array of shape (n, 3, H, W)
-        The picture that belongs to `params`.
-    loss_curve : float64 array of shape (n_evaluations, n)
-        Row k is the loss after k updates: row 0 is stage 1, and ``steps`` updates make ``steps + 1`` rows. There are
-        fewer when every trial stopped early. NaN in the rows after a trial's stop.
-    best_step : int64 array of shape (n,)
-        Number of updates after which each trial was best; 0 where refinement did not help.
-    last_step : int64 array of shape (n,)
-        Number of updates made to each trial.
-    failed : bool array of shape (n,)
-        The loss became NaN or infinite; `params` and `image` are the best before that (the start, if at once).
-    """
-
-    params: dict[str, A]
-    image: A
-    loss_curve: NDArray[np.float64]
-    best_step: NDArray[np.int64]
-    last_step: NDArray[np.int64]
-    failed: NDArray[np.bool_]
-
-
-def refine(
+def minimise(
     objective: Objective[A],
     params: Mapping[str, A],
-    settings: RefineSettings,
-    on_step: Callable[[int, NDArray[np.float64]], None] | None = None,
+    settings: AdamSettings,
+    on_step: Callable[[int, NDArray[np.float64], A], None] | None = None,
     *,
     project: Callable[[Mapping[str, A]], dict[str, A]] | None = None,
 ) -> Refined[A]:
@@ -79,10 +47,10 @@ def refine(
     objective : Objective
     params : mapping of arrays, one row per trial
         The start, left unchanged.
-    settings : RefineSettings
+    settings : AdamSettings
         `steps`, `learning_rate`, `decay`, `patience` and `min_change` act here; the others on the objective.
     on_step : callable, optional
-        Called after evaluation k = 0 ... steps with k and the losses, (n,) float64.
+        Called after evaluation k = 0 ... steps with k, the losses, (n,) float64, and the pictures.
     project : callable, optional
         Brings parameters back to where the generator's pictures come from, after each update; see
         :class:`~minddiffuser.runtime.generators.base.Projecting`.
@@ -96,7 +64,7 @@ def refine(
     ShapeError
         The objective's loss is not one number per trial.
     """
-    current: Params = {name: _copy(array) for name, array in params.items()}
+    current: Params = {name: copied(array) for name, array in params.items()}
     n = len(next(iter(current.values())))
     progress = _Progress(n)
     adam = Adam()
@@ -104,15 +72,15 @@ def refine(
     best_image: Any = None
     for step in range(settings.steps + 1):
         loss, gradients, image = objective.value_and_gradient(current)
-        better = progress.record(_numpy(loss), settings)
+        better = progress.record(as_float64(loss), settings)
         if best_image is None:
-            best_params, best_image = {name: _copy(array) for name, array in current.items()}, _copy(image)
+            best_params, best_image = {name: copied(array) for name, array in current.items()}, copied(image)
         else:
-            _assign(best_image, image, better)
+            assign(best_image, image, better)
             for name, array in current.items():
-                _assign(best_params[name], array, better)
+                assign(best_params[name], array, better)
         if on_step is not None:
-            on_step(step, progress.curve[-1].copy())
+            on_step(step, progress.curve[-1].copy(), image)
         if step == settings.steps or not progress.running.any():
             break
         rate = settings.learning_rate * settings.decay**step
@@ -146,7 +114,7 @@ class Adam:
         for name, gradient in gradients.items():
             part = gradient[rows]
             if name not in self._first:
-                self._first[name], self._second[name] = _zeros(gradient), _zeros(gradient)
+                self._first[name], self._second[name] = zeros_like(gradient), zeros_like(gradient)
             first = beta1 * self._first[name][rows] + (1 - beta1) * part
             second = beta2 * self._second[name][rows] + (1 - beta2) * part**2
             self._first[name][rows], self._second[name][rows] = first, second
@@ -167,7 +135,7 @@ class _Progress:
         self._anchor = np.full(n, np.inf)  # the best loss at the last change that counted, and when that was
         self._anchor_step = np.zeros(n, dtype=np.int64)
 
-    def record(self, loss: NDArray[np.float64], settings: RefineSettings) -> NDArray[np.bool_]:
+    def record(self, loss: NDArray[np.float64], settings: AdamSettings) -> NDArray[np.bool_]:
         """Take the losses of one evaluation; give the trials whose loss is the lowest so far."""
         if loss.shape != self.running.shape:
             raise ShapeError(
@@ -190,25 +158,3 @@ class _Progress:
         if settings.patience is not None:
             self.running = self.running & (step - self._anchor_step < settings.patience)
         return better
-
-
-def _is_torch(array: Any) -> bool:
-    return hasattr(array, "detach")
-
-
-def _copy(array: Any) -> Any:
-    return array.detach().clone() if _is_torch(array) else np.array(array)
-
-
-def _zeros(array: Any) -> Any:
-    return array.new_zeros(array.shape) if _is_torch(array) else np.zeros_like(array)
-
-
-def _assign(kept: Any, new: Any, trials: NDArray[np.bool_]) -> None:
-    rows = np.flatnonzero(trials).tolist()  # a list of rows is an index that numpy and every torch device take
-    if rows:
-        kept[rows] = new[rows].detach() if _is_torch(new) else new[rows]
-
-
-def _numpy(loss: Any) -> NDArray[np.float64]:
-    return np.asarray(loss.detach().cpu().double() if _is_torch(loss) else loss, dtype=np.float64)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..generators.base import Generator
 from .loss import semantic_loss, structural_loss, weights_of_layers
-from .settings import RefineSettings
+from .settings import AdamSettings
 from .target import check_semantic_target, check_target
 from .weights import StructuralWeights
 
@@ -31,7 +31,7 @@ class AutogradObjective:
     target : float array of shape (n, n_layers, n_tokens, d_vision)
         Decoded structure. Finite where the mask is True; elsewhere it does not matter.
     mask : bool array of shape (n_layers, n_tokens, d_vision)
-    settings : RefineSettings
+    settings : AdamSettings
         `params`, `backprop_steps`, `layer_weights`, `loss_mean` and `semantic_weight` act here.
     semantic_target : float array of shape (n, d), optional
         Needed when `semantic_weight` is above 0.
@@ -50,7 +50,7 @@ class AutogradObjective:
         generator: Generator[Tensor],
         target: NDArray[np.float32],
         mask: NDArray[np.bool_],
-        settings: RefineSettings,
+        settings: AdamSettings,
         semantic_target: NDArray[np.float32] | None = None,
     ) -> None:
         target, mask = np.asarray(target), np.asarray(mask)
@@ -114,14 +114,18 @@ class AutogradObjective:
 
 
 def structural(
-    models: Any, x0: Any, target: NDArray[np.float32], weights: StructuralWeights
+    models: Any,
+    x0: Any,
+    target: NDArray[np.float32],
+    weights: StructuralWeights,
+    semantic: tuple[NDArray[np.float32], float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Structural loss of clean latents, its gradient and the pictures; see :meth:`..backends.base.Backend.structural`.
 
     Parameters
     ----------
     models : Models
-        Anything with `decode_latent`, ``structure(image)``, `device` and `dtype`.
+        Anything with `decode_latent`, ``structure(image, semantic=...)``, `device` and `dtype`.
     """
     real = torch.promote_types(models.dtype, torch.float32)
     placed = (weights.counted(target), weights.dimensions, weights.layers)
@@ -132,8 +136,10 @@ def structural(
         raise ShapeError(f"{len(latent)} latents and {len(wanted)} targets were given: give one of each per trial")
     with torch.enable_grad():
         image = models.decode_latent(latent)
-        structure, _ = models.structure(image)
+        structure, token = models.structure(image, semantic=semantic is not None)
         loss = structural_loss(structure, wanted, dimensions, layers)
+        if semantic is not None:
+            loss = loss + semantic[1] * semantic_loss(token, _tensor(semantic[0], models.device, real))
         # Trials are independent: the gradient of the sum is each trial's own gradient.
         (gradient,) = torch.autograd.grad(loss.sum() * scale, latent)
     return loss.detach(), gradient / scale, image.detach()

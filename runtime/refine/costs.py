@@ -104,3 +104,22 @@ def adam_cost(
     again = costs.predict if checkpointing and not costs.engines else 0.0
     evaluation = through * (costs.predict + again + costs.back_with_context) + costs.structural
     return (n_reverse - through) * costs.predict + (steps + 1) * evaluation
+
+
+def guided_cost(costs: Costs, *, n_reverse: int, n_guided: int, candidates: int = 1, jacobian: bool = True) -> float:
+    """Cost of a picture of the `guided` refiner, beside that of stage 1.
+
+    Parameters
+    ----------
+    costs : Costs
+    n_reverse : int
+        Denoising steps of a pass.
+    n_guided : int
+        How many of them are guided.
+    candidates : int
+        Passes; each ends with the loss of its picture.
+    jacobian : bool
+        Whether the gradient goes back through the UNet.
+    """
+    guided = costs.structural + (costs.back_only if jacobian else 0.0)
+    return candidates * (n_reverse * costs.predict + n_guided * guided + costs.structural)

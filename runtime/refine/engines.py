@@ -17,7 +17,7 @@ from ..engines.base import Engines, Runs
 from ..engines.ort.engine import as_numpy
 from ..errors import InputError, ShapeError
 from ..generators.engines import EngineGenerator
-from .settings import RefineSettings
+from .settings import AdamSettings
 from .target import check_semantic_target, check_target
 from .weights import StructuralWeights
 
@@ -47,7 +47,7 @@ class EngineObjective:
         generator: EngineGenerator,
         target: Float32,
         mask: NDArray[np.bool_],
-        settings: RefineSettings,
+        settings: AdamSettings,
         semantic_target: Float32 | None = None,
     ) -> None:
         target, mask = np.asarray(target), np.asarray(mask)
@@ -61,16 +61,11 @@ class EngineObjective:
                 "decode the target with the CLIP and layer preset that refinement uses"
             )
         fixed = _structure_inputs(target, StructuralWeights.of_settings(settings, target, mask))
+        semantic = None
         if settings.semantic_weight > 0:
-            if "semantic_target" not in head.inputs:
-                raise InputError(
-                    f"semantic_weight is {settings.semantic_weight}, and the bundle's gradients were exported without "
-                    "the semantic term: export one from a checkpoint that decodes it, or leave the weight out"
-                )
-            fixed["semantic_target"] = check_semantic_target(semantic_target, len(target), settings)
-            fixed["semantic_weight"] = np.array([settings.semantic_weight], np.float32)
-        elif "semantic_target" in head.inputs:
-            fixed |= _no_semantic(head, len(target))
+            checked = check_semantic_target(semantic_target, len(target), settings)
+            semantic = (checked, settings.semantic_weight)
+        fixed |= _semantic_inputs(head, len(target), semantic)
         self._placed = {name: head.place(array) for name, array in fixed.items()}
 
     def value_and_gradient(self, params: Mapping[str, Float32]) -> tuple[Float32, dict[str, Float32], Float32]:
@@ -108,7 +103,13 @@ class EngineObjective:
 
 
 def structural(
-    head: Runs, x0: Float32, target: Float32, weights: StructuralWeights, *, largest_batch: int | None
+    head: Runs,
+    x0: Float32,
+    target: Float32,
+    weights: StructuralWeights,
+    semantic: tuple[Float32, float] | None = None,
+    *,
+    largest_batch: int | None,
 ) -> tuple[Float32, Float32, Float32]:
     """Structural loss of clean latents, its gradient and the pictures; see :meth:`..backends.base.Backend.structural`.
 
@@ -119,9 +120,7 @@ def structural(
     largest_batch
         The most rows that it takes at once; None: any number.
     """
-    fixed = _structure_inputs(target, weights)
-    if "semantic_target" in head.inputs:
-        fixed |= _no_semantic(head, len(target))
+    fixed = {**_structure_inputs(target, weights), **_semantic_inputs(head, len(target), semantic)}
     common = [name for name in ("mask", "semantic_weight") if name in fixed]
     shared: dict[str, Any] = {name: head.place(fixed.pop(name)) for name in common}
     most = largest_batch or max(len(x0), 1)
@@ -139,7 +138,15 @@ def _structure_inputs(target: Float32, weights: StructuralWeights) -> dict[str, 
     return {"target": weights.counted(target), "mask": weights.dimensions, "layer_weights": weights.layers}
 
 
-def _no_semantic(head: Runs, n: int) -> dict[str, Float32]:
-    """For an engine that knows the semantic term, to leave it out."""
-    target = np.zeros((n, int(head.inputs["semantic_target"].shape[1])), np.float32)
-    return {"semantic_target": target, "semantic_weight": np.zeros(1, np.float32)}
+def _semantic_inputs(head: Runs, n: int, semantic: tuple[Float32, float] | None) -> dict[str, Float32]:
+    """Target and weight of the semantic term, zeros where the engine knows it and it is not wanted."""
+    if "semantic_target" not in head.inputs:
+        if semantic is None:
+            return {}
+        raise InputError(
+            f"semantic_weight is {semantic[1]}, and the bundle's gradients were exported without the semantic term: "
+            "export one from a checkpoint that decodes it, or leave the weight out"
+        )
+    if semantic is None:
+        semantic = np.zeros((n, int(head.inputs["semantic_target"].shape[1])), np.float32), 0.0
+    return {"semantic_target": semantic[0], "semantic_weight": np.array([semantic[1]], np.float32)}

@@ -1,13 +1,15 @@
-"""Settings of a refinement as one frozen dataclass, and the published ones by name."""
+"""Settings of stage 2, one frozen dataclass for each refiner, and the ones that have a name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..data.json_types import is_number, is_whole
 from ..errors import InputError
+from ..sampling import Sampling
 
 LAYER_WEIGHTS = ("uniform", "reference")
 LOSS_MEANS = ("kept", "all")
@@ -15,7 +17,74 @@ LOSS_MEANS = ("kept", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings:
-    """Stage 2 (eq. 5 and 6 of the paper).
+    """What every refiner is told: the loss that it goes down (eq. 5 and 6 of the paper), and the start noise.
+
+    Parameters
+    ----------
+    layer_weights : str or tuple of float
+        Weight of each structural layer in the loss: "uniform" is 1 / n_layers each; "reference" is inverse to the
+        target's norm, as in the reference code; or one number per layer.
+    loss_mean : str
+        "kept": a layer's squared error is averaged over the dimensions that its mask keeps. "all": over all, zeros
+        included, as in the reference code (with a mask of 25 % a quarter of "kept").
+    semantic_weight : float
+        Lambda of eq. 6; 0 leaves the semantic term out.
+    seed : int
+        Of the start noise.
+
+    Raises
+    ------
+    InputError
+        A value outside its range.
+    """
+
+    refiner: ClassVar[str]
+
+    layer_weights: str | tuple[float, ...] = "uniform"
+    loss_mean: str = "kept"
+    semantic_weight: float = 0.0
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        by_name = isinstance(self.layer_weights, str)
+        _check(
+            by_name or (isinstance(self.layer_weights, tuple) and all(is_number(w) for w in self.layer_weights)),
+            "layer_weights",
+            self.layer_weights,
+            "a name or a tuple of finite numbers",
+        )
+        _check(
+            self.layer_weights in LAYER_WEIGHTS
+            if isinstance(self.layer_weights, str)
+            else len(self.layer_weights) > 0 and min(self.layer_weights) >= 0 and max(self.layer_weights) > 0,
+            "layer_weights",
+            self.layer_weights,
+            "'uniform', 'reference', or one number per layer, not negative and not all zero",
+        )
+        _check(self.loss_mean in LOSS_MEANS, "loss_mean", self.loss_mean, "'kept' or 'all'")
+        _check_number("semantic_weight", self.semantic_weight)
+        _check(self.semantic_weight >= 0, "semantic_weight", self.semantic_weight, "0 or a positive number")
+        _check_whole("seed", self.seed)
+        _check(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
+
+    @property
+    def steps_back(self) -> bool:
+        """Whether gradients go through denoising steps."""
+        raise NotImplementedError
+
+    def n_reports(self, sampling: Sampling) -> int:
+        """How often a refinement says how far it is, at most, where stage 1 samples as given."""
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as JSON-ready values, with the refiner's name."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"refiner": self.refiner, **values}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamSettings(RefineSettings):
+    """The paper's stage 2: Adam on the latent and the context that stage 1 begins with.
 
     Parameters
     ----------
@@ -30,22 +99,12 @@ class RefineSettings:
     backprop_steps : int or None
         None: through all denoising steps. K: through the last K, from a cached latent. 0: the final latent alone.
         For pictures of up to 128 px the activations of all these steps are kept: memory grows with them and with the
-        batch; see `checkpointing` of :class:`~minddiffuser.runtime.run.reconstruct.ReconstructSettings`.
-    layer_weights : str or tuple of float
-        Weight of each structural layer in the loss: "uniform" is 1 / n_layers each; "reference" is inverse to the
-        target's norm, as in the reference code; or one number per layer.
-    loss_mean : str
-        "kept": a layer's squared error is averaged over the dimensions that its mask keeps. "all": over all, zeros
-        included, as in the reference code (with a mask of 25 % a quarter of "kept").
-    semantic_weight : float
-        Lambda of eq. 6; 0 leaves the semantic term out.
+        batch; see `checkpointing` of :class:`~minddiffuser.runtime.backends.base.Options`.
     patience : int or None
         A trial stops after so many updates in which its best loss did not fall by the share `min_change`.
     min_change : float
     fresh_noise : bool
         New start noise at every iteration, as in the reference code, which makes the loss noisy.
-    seed : int
-        Of the start noise.
 
     Raises
     ------
@@ -53,20 +112,19 @@ class RefineSettings:
         A value outside its range.
     """
 
+    refiner: ClassVar[str] = "adam"
+
     steps: int = 60
     learning_rate: float = 0.01
     decay: float = 1.0
     params: tuple[str, ...] = ("latent", "context")
     backprop_steps: int | None = None
-    layer_weights: str | tuple[float, ...] = "uniform"
-    loss_mean: str = "kept"
-    semantic_weight: float = 0.0
     patience: int | None = None
     min_change: float = 1e-3
     fresh_noise: bool = False
-    seed: int = 42
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_types()
         _check(self.steps >= 0, "steps", self.steps, "0 or more updates")
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
@@ -83,25 +141,21 @@ class RefineSettings:
             self.backprop_steps,
             "0 or more denoising steps, or None for all",
         )
-        _check(
-            self.layer_weights in LAYER_WEIGHTS
-            if isinstance(self.layer_weights, str)
-            else len(self.layer_weights) > 0 and min(self.layer_weights) >= 0 and max(self.layer_weights) > 0,
-            "layer_weights",
-            self.layer_weights,
-            "'uniform', 'reference', or one number per layer, not negative and not all zero",
-        )
-        _check(self.loss_mean in LOSS_MEANS, "loss_mean", self.loss_mean, "'kept' or 'all'")
-        _check(self.semantic_weight >= 0, "semantic_weight", self.semantic_weight, "0 or a positive number")
         _check(self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more updates, or None")
         _check(0 <= self.min_change < 1, "min_change", self.min_change, "a share of the loss in [0, 1)")
-        _check(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
         _check(
             not (self.fresh_noise and self.backprop_steps is not None),
             "fresh_noise",
             self.fresh_noise,
             "False, or leave backprop_steps out: a cached latent is noised only once",
         )
+
+    @property
+    def steps_back(self) -> bool:
+        return self.backprop_steps != 0
+
+    def n_reports(self, sampling: Sampling) -> int:
+        return self.steps + 1
 
     def optimised(self, available: Collection[str]) -> tuple[str, ...]:
         """Which of a generator's parameters to optimise.
@@ -122,32 +176,108 @@ class RefineSettings:
             )
         return wanted
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give the settings as JSON-ready values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
     def _check_types(self) -> None:
-        whole = {"steps": self.steps, "seed": self.seed}
-        whole |= {n: v for n in ("backprop_steps", "patience") if (v := getattr(self, n)) is not None}
-        for name, value in whole.items():
-            _check(is_whole(value), name, value, "a whole number")
-        for name in ("learning_rate", "decay", "semantic_weight", "min_change"):
-            _check(is_number(getattr(self, name)), name, getattr(self, name), "a finite number")
+        for name in ("steps", "backprop_steps", "patience"):
+            if getattr(self, name) is not None or name == "steps":
+                _check_whole(name, getattr(self, name))
+        for name in ("learning_rate", "decay", "min_change"):
+            _check_number(name, getattr(self, name))
         _check(isinstance(self.fresh_noise, bool), "fresh_noise", self.fresh_noise, "True or False")
-        _check(isinstance(self.loss_mean, str), "loss_mean", self.loss_mean, "'kept' or 'all'")
         _check(
             isinstance(self.params, tuple) and all(isinstance(name, str) for name in self.params),
             "params",
             self.params,
             "a tuple of names",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedSettings(RefineSettings):
+    """The structural gradient inside the sampler, from several start noises: see :mod:`.guided` and :mod:`.search`.
+
+    Parameters
+    ----------
+    step_size : float
+        How far each guided step goes, in units of the noise that is left in the latent.
+    guided_share : float
+        Which share of the denoising steps is guided, from the first one on; the last ones, left to the diffusion
+        model alone, clean the picture up.
+    candidates : int or None
+        Start noises per trial, of which the picture with the lowest loss is kept. None: as many as `budget` or
+        `deadline` allow.
+    n_steps, strength : int and float, or both None
+        The sampler's own grid: `strength` of its `n_steps` steps are taken, from the decoded latent with just the noise
+        that belongs there (diffusers' words for image to image). None: sampling as in stage 1, from the same noise.
+    jacobian : bool
+        False leaves out the way back through the UNet: a third of a step's cost less, and much less effect.
+    budget : float or None
+        The most that a trial may cost, in UNet forward passes; see :mod:`.costs`.
+    deadline : float or None
+        The most seconds that a trial may take: turned into candidates once, by a measurement on this machine.
+
+    Raises
+    ------
+    InputError
+        A value outside its range, or values that do not go together.
+    """
+
+    refiner: ClassVar[str] = "guided"
+
+    step_size: float = 0.25
+    guided_share: float = 0.7
+    candidates: int | None = 6
+    n_steps: int | None = 25
+    strength: float | None = 0.56
+    jacobian: bool = True
+    budget: float | None = None
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number("step_size", self.step_size)
+        _check(self.step_size >= 0, "step_size", self.step_size, "0 or a positive number; 0 samples without guidance")
+        _check_number("guided_share", self.guided_share)
+        _check(0 <= self.guided_share <= 1, "guided_share", self.guided_share, "a share of the steps, 0 to 1")
+        _check(isinstance(self.jacobian, bool), "jacobian", self.jacobian, "True or False")
+        for name in ("candidates", "n_steps"):
+            value = getattr(self, name)
+            _check(value is None or (is_whole(value) and value >= 1), name, value, "a whole number of 1 or more")
+        for name in ("budget", "deadline"):
+            value = getattr(self, name)
+            _check(value is None or (is_number(value) and value > 0), name, value, "a positive number")
+        together = (self.n_steps is None) == (self.strength is None)
+        _check(together, "strength", self.strength, "n_steps and strength both, or neither: then stage 1's steps")
+        if self.strength is not None:
+            good = is_number(self.strength) and 0 < self.strength <= 1
+            _check(good, "strength", self.strength, "a share of the grid's steps, above 0 and at most 1")
+        limits = [name for name in ("budget", "deadline") if getattr(self, name) is not None]
+        _check(len(limits) < 2, "deadline", self.deadline, "either a deadline or a budget")
         _check(
-            isinstance(self.layer_weights, str)
-            or (isinstance(self.layer_weights, tuple) and all(is_number(weight) for weight in self.layer_weights)),
-            "layer_weights",
-            self.layer_weights,
-            "a name or a tuple of finite numbers",
+            self.candidates is not None or len(limits) == 1,
+            "candidates",
+            self.candidates,
+            "a whole number, or a budget or a deadline",
         )
+
+    @property
+    def steps_back(self) -> bool:
+        return self.jacobian and self.step_size > 0 and self.guided_share > 0
+
+    def n_reports(self, sampling: Sampling) -> int:
+        return (self.candidates or 1) * self.sampling(sampling).n_reverse
+
+    def sampling(self, stage1: Sampling) -> Sampling:
+        """How to sample, where stage 1 samples as given."""
+        if self.n_steps is None or self.strength is None:
+            return stage1
+        n_reverse = max(1, math.floor(self.n_steps * self.strength + 0.5))
+        return Sampling(guidance_scale=stage1.guidance_scale, n_steps=self.n_steps, n_noise=None, n_reverse=n_reverse)
+
+    def n_guided(self, stage1: Sampling) -> int:
+        """How many steps are guided: at least one, unless the share or the step size is 0."""
+        if self.step_size == 0 or self.guided_share == 0:
+            return 0
+        return max(1, math.floor(self.guided_share * self.sampling(stage1).n_reverse + 0.5))
 
 
 def _check(good: bool, name: str, given: object, expected: str) -> None:
@@ -155,14 +285,24 @@ def _check(good: bool, name: str, given: object, expected: str) -> None:
         raise InputError(f"refine setting {name} is {given!r}: give {expected}")
 
 
+def _check_whole(name: str, given: object) -> None:
+    _check(is_whole(given), name, given, "a whole number")
+
+
+def _check_number(name: str, given: object) -> None:
+    _check(is_number(given), name, given, "a finite number")
+
+
 PRESETS: dict[str, RefineSettings] = {
-    "default": RefineSettings(),
+    "default": GuidedSettings(),
+    # For live use: one start noise, and so one pass.
+    "single": GuidedSettings(candidates=1),
     # Spelled out: it stays what was published whatever becomes of the default.
-    "paper": RefineSettings(
+    "paper": AdamSettings(
         steps=60, learning_rate=0.01, decay=1.0, params=("latent", "context"), layer_weights="uniform", seed=42
     ),
     # The published code. It steps its learning rate's schedule before the first update, hence 0.01 * 0.999.
-    "reference": RefineSettings(
+    "reference": AdamSettings(
         steps=300,
         learning_rate=0.01 * 0.999,
         decay=0.999,

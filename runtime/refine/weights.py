@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +61,8 @@ class StructuralWeights:
             layers = layers * mask.sum((-2, -1)).clip(1) / mask[0].size
         return cls(dimensions=mask.astype(np.float32), layers=layers)
 
-    def rows(self, rows: slice) -> StructuralWeights:
-        """The same for some of the trials."""
+    def rows(self, rows: slice | Sequence[int]) -> StructuralWeights:
+        """The same for some of the trials, which may come more than once."""
         return StructuralWeights(dimensions=self.dimensions, layers=self.layers[rows])
 
     def counted(self, target: Float32) -> Float32:

@@ -32,9 +32,11 @@ class BatchResult:
     stage1 : (n, H, W, 3) uint8
     stage2 : (n, H, W, 3) uint8, or None where only stage 1 was asked for
     loss_curve : (n_evaluations, n) float64 or None
-        Row k is the loss after k updates; NaN after a trial's stop.
+        See :class:`~minddiffuser.runtime.refine.base.Refined`.
     best_step : (n,) int64 or None
-        The number of updates after which each trial's picture was kept.
+        The row of the curve that belongs to each trial's picture.
+    candidate_losses : (n_candidates, n) float64 or None
+        The loss of each candidate's picture, where there were several.
     failed : (n,) bool or None
         Of which trials a refinement, of stage 2 or of a control, diverged (the loss became NaN or infinite).
     lost : trial -> reason
@@ -49,6 +51,7 @@ class BatchResult:
     stage2: Pictures | None = None
     loss_curve: NDArray[np.float64] | None = None
     best_step: NDArray[np.int64] | None = None
+    candidate_losses: NDArray[np.float64] | None = None
     failed: NDArray[np.bool_] | None = None
     lost: Mapping[int, str] = field(default_factory=dict)
     controls: Mapping[str, Pictures] = field(default_factory=dict)
@@ -193,6 +196,10 @@ def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, fail
             continue
         losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
         best = int(result.best_step[column])
-        write_json(folder / name, {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed})
+        curve: dict[str, Any] = {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed}
+        if result.candidate_losses is not None:
+            each = result.candidate_losses[:, column]
+            curve["candidates"] = [float(loss) if np.isfinite(loss) else None for loss in each]
+        write_json(folder / name, curve)
         files.append(name)
     return files

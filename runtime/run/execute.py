@@ -87,7 +87,7 @@ def _reconstruct(job: Job, work: Work, stream: TextIO) -> Outcome:
     def on_progress(done: int, total: int) -> None:
         nonlocal ticker
         if ticker is None:
-            ticker = Ticker(total, done, phases(job.settings), stream=stream)
+            ticker = Ticker(total, done, phases(work.settings), stream=stream)
         ticker.images(done)
 
     def on_step(phase: str, step: int, steps: int) -> None:

@@ -44,9 +44,9 @@ def early_identity(
 
 def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *, batch_size: int) -> dict[str, Any]:
     """Everything that the pictures depend on, as JSON; under "given" and "notes" what they do not depend on."""
-    options = job.options
+    options, refine = job.options, job.settings.refine.as_dict()  # a budget is candidates by now
     return {
-        "settings": {**early["settings"], "batch_size": batch_size, **backend.computing},
+        "settings": {**early["settings"], "refine": refine, "batch_size": batch_size, **backend.computing},
         "versions": versions(backend.libraries),
         "hashes": {**early["hashes"], "checkpoint": backend.hash, "models": backend.models_hash},
         "data": early["data"],

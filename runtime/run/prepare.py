@@ -18,11 +18,12 @@ from ..decoders.screen import screen
 from ..errors import FileError, InputError
 from ..images import cut_by_squares
 from ..locks import inside, locked
+from .budget import settle, settled_before
 from .choose import called, left_out, skip_option
 from .fingerprint import early_identity, whole_identity
 from .identity import check_run_folder, check_same_run, earlier_computing
 from .job import Job
-from .reconstruct import Reconstructor, Trials, check_request
+from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request
 from .responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
@@ -33,6 +34,7 @@ SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
 class Work:
     """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
 
+    settings: ReconstructSettings
     given: Responses
     responses: NDArray[np.float32]
     skipped: Mapping[int, str]
@@ -60,6 +62,7 @@ class Relay:
 
 
 def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
+    job = replace(job, settings=settled_before(job.settings, job.out))
     earlier_backend, earlier_threads = earlier_computing(job.out)
     options = replace(
         job.options,
@@ -92,6 +95,9 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
         stream.write(f"md-reconstruct: warning: {cut}\n")
         warnings = (*warnings, cut)
     backend.start()
+    batch_size = _batch_size(job, backend)
+    settings = settle(job.settings, backend, responses[good[:batch_size]], rows_at_once=batch_size)
+    job = replace(job, settings=settings)
     size, on_step = decoder.image_size, Relay()
 
     def look(trials: Sequence[int]) -> NDArray[np.uint8]:
@@ -100,12 +106,13 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
     reconstructor = Reconstructor(
         backend,
         trials,
-        job.settings,
+        settings,
         stimuli=None if pictures is None else look,
+        rows_at_once=batch_size,
         on_step=on_step,
     )
-    batch_size = _batch_size(job, backend)
     return Work(
+        settings=settings,
         given=given,
         responses=responses,
         skipped=skipped,

@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.base import Backend, Decoder, Needs, Noise
+from ..backends.base import Backend, Decoder, Needs, Noise, Start
 from ..decoders.checkpoint import Decoded
 from ..errors import InputError, check_choice
-from ..generators.base import Projecting, Sampler
+from ..generators.base import Float32, Sampler
 from ..generators.noise import fresh_noise, trial_noise
 from ..images import to_float, to_uint8
-from ..refine.adam import Refined, refine
-from ..refine.settings import RefineSettings
+from ..refine import refine
+from ..refine.base import Problem, Refined, Step
+from ..refine.settings import PRESETS, AdamSettings, RefineSettings
 from ..sampling import Sampling
 from .batches import BatchResult
 from .controls import CONTROLS, partners
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
-# (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each evaluation of a refinement,
-# 0 to steps; controls are phases by their own names
+# (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each step of a refinement, up to
+# steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
+# (phase, trials, pictures (k, H, W, 3) uint8): what some trials look like on the way
+OnFrame = Callable[[str, Sequence[int], NDArray[np.uint8]], None]
 
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
@@ -56,7 +59,7 @@ class ReconstructSettings:
 
     stage: int = 2
     controls: str = "none"
-    refine: RefineSettings = field(default_factory=RefineSettings)
+    refine: RefineSettings = field(default_factory=lambda: PRESETS["default"])
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -65,18 +68,19 @@ class ReconstructSettings:
         check_choice("control", self.controls, CONTROLS)
         if self.stage == 1 and self.controls != "none":
             raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
-        n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
-        if n_back is not None and n_back > n_reverse:
-            raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
-        if self.stage == 2:
-            self.refine.optimised(("latent",) if self.refine.backprop_steps == 0 else ("latent", "context"))
+        if isinstance(self.refine, AdamSettings):
+            n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
+            if n_back is not None and n_back > n_reverse:
+                raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
+            if self.stage == 2:
+                self.refine.optimised(("latent",) if n_back == 0 else ("latent", "context"))
 
     @property
     def needs(self) -> Needs:
         """What a run with these settings asks of a backend."""
         return Needs(
             refine=self.stage == 2,
-            steps_back=self.refine.backprop_steps != 0,
+            steps_back=self.refine.steps_back,
             semantic=self.refine.semantic_weight > 0,
             features="oracle" in CONTROLS[self.controls],
         )
@@ -112,6 +116,15 @@ class Trials:
         return partners(self.good, seed, self.stimulus_ids, self.ids)
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What stage 1 has left for stage 2: the decoded features, the generator, and its pictures."""
+
+    decoded: Decoded
+    generator: Sampler[Any]
+    stage1: Any
+
+
 class Reconstructor:
     """Both stages of the paper, batch by batch: the `reconstruct` of :func:`.batches.run_batch`.
 
@@ -122,7 +135,9 @@ class Reconstructor:
     settings : ReconstructSettings
     stimuli : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
-    on_step : callable, optional
+    rows_at_once : int, optional
+        The most pictures that a refiner computes together; None: as many as there are trials in a batch.
+    on_step, on_frame : callable, optional
 
     Raises
     ------
@@ -138,10 +153,13 @@ class Reconstructor:
         settings: ReconstructSettings,
         *,
         stimuli: ReadStimuli | None = None,
+        rows_at_once: int | None = None,
         on_step: OnStep | None = None,
+        on_frame: OnFrame | None = None,
     ) -> None:
-        self._backend, self._trials = backend, trials
-        self._settings, self._stimuli, self._on_step = settings, stimuli, on_step
+        self._backend, self._trials, self._rows_at_once = backend, trials, rows_at_once
+        self._settings, self._stimuli = settings, stimuli
+        self._on_step, self._on_frame = on_step, on_frame
         check_request(backend.decoder, trials, settings, has_stimuli=stimuli is not None)
         backend.start()
         shuffles = "shuffled" in CONTROLS[settings.controls]
@@ -161,20 +179,23 @@ class Reconstructor:
             start = self._backend.decode_start(rows) if decoded is None else decoded
         self._report("decode", 1, 1)
         settings, noise = self._settings, self._noise(trials)
-        backprop_steps = settings.refine.backprop_steps
-        generator = self._backend.generator(start, noise, settings.sampling, backprop_steps=backprop_steps)
+        generator = self._backend.generator(
+            start, noise, settings.sampling, backprop_steps=getattr(settings.refine, "backprop_steps", None)
+        )
         with _Stopwatch(seconds, "stage1"):
-            stage1 = _pictures(generator.stage1(), trials, "stage 1", lost)
+            images = generator.stage1()
+        stage1 = _pictures(images, trials, "stage 1", lost)
         self._report("stage 1", 1, 1)
         if decoded is None or len(lost) == len(trials):
             return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
+        batch = _Batch(decoded, generator, images)
         with _Stopwatch(seconds, "stage2"):
-            refined = self._refine(REFINEMENT, generator, decoded.structure, decoded.semantic)
+            refined = self._refine(REFINEMENT, trials, batch, decoded.structure, decoded.semantic)
         stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
         controls: dict[str, NDArray[np.uint8]] = {}
         for name in CONTROLS[self._settings.controls]:
             with _Stopwatch(seconds, name):
-                control = self._refine(name, generator, *self._target(name, trials))
+                control = self._refine(name, trials, batch, *self._target(name, trials))
             controls[name] = _pictures(control.image, trials, f"the control {name}", lost)
             failed = failed | control.failed
         return BatchResult(
@@ -182,6 +203,7 @@ class Reconstructor:
             stage2=stage2,
             loss_curve=refined.loss_curve,
             best_step=refined.best_step,
+            candidate_losses=refined.candidate_losses,
             failed=failed,
             lost=lost,
             controls=controls,
@@ -192,25 +214,44 @@ class Reconstructor:
         return self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0)
 
     def _noise(self, trials: Sequence[int]) -> Noise:
-        draw = fresh_noise if self._settings.refine.fresh_noise else trial_noise
+        settings = self._settings.refine
+        if not getattr(settings, "fresh_noise", False):
+            return self._candidate(trials, 0)
+        return fresh_noise(settings.seed, [self._trials.id_of(trial) for trial in trials], self._backend.latent_shape)
+
+    def _candidate(self, trials: Sequence[int], candidate: int) -> Float32:
         ids = [self._trials.id_of(trial) for trial in trials]
-        return draw(self._settings.refine.seed, ids, self._backend.latent_shape)
+        return trial_noise(self._settings.refine.seed, ids, self._backend.latent_shape, candidate)
 
     def _refine(
         self,
         phase: str,
-        generator: Sampler[Any],
+        trials: Sequence[int],
+        batch: _Batch,
         structure: NDArray[np.float32],
         semantic: NDArray[np.float32] | None,
     ) -> Refined[Any]:
-        settings = self._settings.refine
-        objective = self._backend.objective(generator, structure, settings, semantic)
+        decoded = batch.decoded
+        problem = Problem(
+            backend=self._backend,
+            start=lambda rows: Start(context=decoded.context[list(rows)], latent=decoded.latent[list(rows)]),
+            noise=lambda candidate: self._candidate(trials, candidate),
+            generator=batch.generator,
+            stage1=batch.stage1,
+            sampling=self._settings.sampling,
+            target=structure,
+            mask=self._backend.decoder.mask,
+            semantic=semantic,
+            rows_at_once=self._rows_at_once or len(trials),
+        )
 
-        def report(step: int, _loss: NDArray[np.float64]) -> None:
-            self._report(phase, step, settings.steps)
+        def report(step: Step[Any]) -> None:
+            self._report(phase, step.step, step.steps)
+            if self._on_frame is not None and step.image is not None:
+                shown = [trials[row] for row in step.rows]
+                self._on_frame(phase, shown, _pictures(step.image, shown, phase, {}))
 
-        project = generator.project if isinstance(generator, Projecting) else None
-        return refine(objective, generator.initial(), settings, report, project=project)
+        return refine(problem, self._settings.refine, report)
 
     def _report(self, phase: str, step: int, steps: int) -> None:
         if self._on_step is not None:
@@ -281,7 +322,8 @@ def phases(settings: ReconstructSettings) -> dict[str, int]:
     """The phases of one picture in their order, as `OnStep` receives them, and the most steps of each."""
     found = dict.fromkeys(BEFORE_REFINEMENT, 1)
     if settings.stage == 2:
-        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), settings.refine.steps + 1)
+        n_steps = settings.refine.n_reports(settings.sampling)
+        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), n_steps)
     return found
 
 

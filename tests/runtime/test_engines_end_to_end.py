@@ -27,7 +27,7 @@ from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.adam import Refined, refine
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 
 
@@ -102,7 +102,7 @@ def test_the_steps_are_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded,
         sampler = generator_of(backend, decoded, None)
         kind: Any = torch.from_numpy if name == "pytorch" else np.asarray
         x = as_numpy(sampler.start(noise))
-        found[name] = [*sampler.predict(kind(x), k), sampler.pull_back(kind(x), k, kind(v))]
+        found[name] = [*sampler.predict(kind(x), k), sampler.linearise(kind(x), k)[2](kind(v))]
     for ours, theirs in zip(found["engines"], found["pytorch"], strict=True):
         expected = as_numpy(theirs).reshape(len(x), -1)
         error = np.linalg.norm(as_numpy(ours).reshape(len(x), -1) - expected, axis=1)
@@ -112,7 +112,7 @@ def test_the_steps_are_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded,
 
 def test_the_structural_gradient_is_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
     mask = both["pytorch"].decoder.mask
-    weights = StructuralWeights.of_settings(RefineSettings(), decoded.structure, mask)
+    weights = StructuralWeights.of_settings(AdamSettings(), decoded.structure, mask)
     found = both["engines"].structural(decoded.latent, decoded.structure, weights)
     expected = both["pytorch"].structural(torch.from_numpy(decoded.latent), decoded.structure, weights)
     for ours, theirs in zip(found, expected, strict=True):
@@ -122,9 +122,9 @@ def test_the_structural_gradient_is_pytorchs(both: dict[str, Backend[Any]], deco
 
 
 FORMS = {
-    "truncated": RefineSettings(steps=3, backprop_steps=2, semantic_weight=0.1),
-    "latent alone": RefineSettings(steps=3, backprop_steps=0, layer_weights="reference", loss_mean="all"),
-    "full": RefineSettings(steps=1, learning_rate=5e-4),  # through all steps a loss falls along short ways only
+    "truncated": AdamSettings(steps=3, backprop_steps=2, semantic_weight=0.1),
+    "latent alone": AdamSettings(steps=3, backprop_steps=0, layer_weights="reference", loss_mean="all"),
+    "full": AdamSettings(steps=1, learning_rate=5e-4),  # through all steps a loss falls along short ways only
 }
 
 

@@ -25,7 +25,7 @@ from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
 
@@ -170,14 +170,14 @@ def test_the_steps_of_engines_are_those_of_their_formulas(engines: EngineSet, rn
     np.testing.assert_allclose(found, np.broadcast_to(push, x.shape), atol=1e-6)
     np.testing.assert_allclose(clean, (x - (1 - keep) ** 0.5 * push) / keep**0.5, atol=1e-5)
     # The toy's gradient is step[1] * v, and step[1] is 0 where the noise itself is asked for.
-    np.testing.assert_allclose(sampler.pull_back(x, 1, v), v / keep**0.5, rtol=1e-6)
+    np.testing.assert_allclose(sampler.linearise(x, 1)[2](v), v / keep**0.5, rtol=1e-6)
 
 
 def test_objectives_are_of_the_backends_own_kind(
     checkpoint: Checkpoint, small_models: Any, engines: EngineSet, rng: np.random.Generator
 ) -> None:
     target = rng.standard_normal((2, 6, 17, 32)).astype(np.float32)
-    settings = RefineSettings(backprop_steps=2)
+    settings = AdamSettings(backprop_steps=2)
     given, noise = start_of(rng)
     kinds = {}
     backends: list[Any] = [on_torch(checkpoint, small_models), BundleBackend(engines)]
@@ -198,7 +198,7 @@ def test_the_structural_gradient_is_of_the_backends_own_kind(
     checkpoint: Checkpoint, small_models: Any, engines: EngineSet, rng: np.random.Generator
 ) -> None:
     target = rng.standard_normal((2, 6, 17, 32)).astype(np.float32)
-    weights = StructuralWeights.of_settings(RefineSettings(), target, checkpoint.mask)
+    weights = StructuralWeights.of_settings(AdamSettings(), target, checkpoint.mask)
     latent = start_of(rng)[0].latent
     by_torch = on_torch(checkpoint, small_models).structural(torch.from_numpy(latent), target, weights)
     by_engines = BundleBackend(engines).structural(latent, target, weights)
@@ -207,7 +207,7 @@ def test_the_structural_gradient_is_of_the_backends_own_kind(
     assert {type(array) for array in by_torch} == {torch.Tensor}
     assert {type(array) for array in by_engines} == {np.ndarray}
     objective = BundleBackend(engines).objective
-    settings = RefineSettings(backprop_steps=0, params=("latent",))
+    settings = AdamSettings(backprop_steps=0, params=("latent",))
     generator = BundleBackend(engines).generator(start_of(rng)[0], start_of(rng)[1], SHORT, backprop_steps=0)
     last = generator.latents(generator.initial())[-1]
     loss, gradients, image = objective(generator, target, settings).value_and_gradient(generator.initial())

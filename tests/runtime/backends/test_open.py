@@ -24,7 +24,7 @@ from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.run.identity import earlier_computing
 from minddiffuser.runtime.run.reconstruct import ReconstructSettings
 
@@ -213,8 +213,8 @@ def test_other_models_than_the_bundles_are_refused_at_the_first_look(
         backend.decoder.require_models("0" * 64, "other")
 
 
-STAGE_2 = ReconstructSettings(refine=RefineSettings(backprop_steps=4))
-LATENT = ReconstructSettings(refine=RefineSettings(backprop_steps=0))
+STAGE_2 = ReconstructSettings(refine=AdamSettings(backprop_steps=4))
+LATENT = ReconstructSettings(refine=AdamSettings(backprop_steps=0))
 # graph: settings that need it, settings that do not
 NEEDS: dict[str, tuple[ReconstructSettings, ReconstructSettings | None]] = {
     "decode_context": (ONE, None),
@@ -243,7 +243,7 @@ def test_a_semantic_target_needs_its_decoder(opened: Open, written: Write) -> No
     """Where the shapes promise one and no graph decodes it."""
     folder = written(edit=lambda content: content["shapes"].update(semantic=[32]))
     assert opened(folder, settings=STAGE_2, threads=1).decoder.shapes["semantic"] == (32,)
-    weighed = ReconstructSettings(refine=RefineSettings(semantic_weight=0.1))
+    weighed = ReconstructSettings(refine=AdamSettings(semantic_weight=0.1))
     with pytest.raises(FileError, match="lacks the graph decode_semantic"):
         opened(folder, settings=weighed, threads=1)
 

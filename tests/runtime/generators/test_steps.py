@@ -91,7 +91,7 @@ def test_pulling_back_is_the_gradient_of_the_clean_estimate(
     """Autograd through diffusers' own step written out, and central differences of `predict`."""
     x, at = noised(inputs), torch.from_numpy(v).double()
     generator = DiffusionGenerator(exact, **inputs, sampling=SAMPLING)
-    found = generator.pull_back(x, k, at)
+    found = generator.linearise(x, k)[2](at)
     leaf = x.clone().requires_grad_()
     with torch.enable_grad():
         clean, _ = by_diffusers.__wrapped__(exact, inputs, leaf, k)
@@ -125,9 +125,9 @@ def test_engines_predict_and_pull_back_as_pytorch_does(
     x = noised(inputs, torch.float32)
     by_torch = DiffusionGenerator(small_models, **inputs, sampling=SAMPLING)
     reference = DiffusionGenerator(exact, **inputs, sampling=SAMPLING)
-    exactly = [*reference.predict(x.double(), k), reference.pull_back(x.double(), k, torch.from_numpy(v).double())]
-    torchs = [*by_torch.predict(x, k), by_torch.pull_back(x, k, torch.from_numpy(v))]
-    found = [*on_engines.predict(x.numpy(), k), on_engines.pull_back(x.numpy(), k, v)]
+    exactly = [*reference.predict(x.double(), k), reference.linearise(x.double(), k)[2](torch.from_numpy(v).double())]
+    torchs = [*by_torch.predict(x, k), by_torch.linearise(x, k)[2](torch.from_numpy(v))]
+    found = [*on_engines.predict(x.numpy(), k), on_engines.linearise(x.numpy(), k)[2](v)]
     for expected, theirs, ours in zip(exactly, torchs, found, strict=True):
         assert (type(ours), ours.dtype) == (np.ndarray, np.float32)
         size = expected.abs().amax((1, 2, 3), keepdim=True).numpy()
@@ -155,8 +155,8 @@ def test_a_trial_does_not_depend_on_its_batch(
     ):
         kind: Callable[[Any], Any] = torch.from_numpy if isinstance(whole, DiffusionGenerator) else np.asarray
         np.testing.assert_array_equal(part.start(inputs["noise"][rows]), whole.start(inputs["noise"])[rows])
-        together = [*whole.predict(kind(x), 3), whole.pull_back(kind(x), 3, kind(v))]
-        alone = [*part.predict(kind(x[rows]), 3), part.pull_back(kind(x[rows]), 3, kind(v[rows]))]
+        together = [*whole.predict(kind(x), 3), whole.linearise(kind(x), 3)[2](kind(v))]
+        alone = [*part.predict(kind(x[rows]), 3), part.linearise(kind(x[rows]), 3)[2](kind(v[rows]))]
         for one, other in zip(together, alone, strict=True):
             scale = np.abs(np.asarray(one)[rows]).max((1, 2, 3), keepdims=True)
             # Networks may add up in another order in batches of another size.
@@ -168,7 +168,7 @@ def test_half_precision_does_not_lose_a_small_gradient(small_world: Path, inputs
     """A product is linear: a gradient of any size comes back scaled, and not as zero or infinity."""
     generator = DiffusionGenerator(load_models(str(small_world), dtype="float16"), **inputs, sampling=SAMPLING)
     x, v = noised(inputs, torch.float32), torch.ones(3, 4, 4, 4)
-    expected, found = generator.pull_back(x, 2, v), generator.pull_back(x, 2, v * size)
+    expected, found = generator.linearise(x, 2)[2](v), generator.linearise(x, 2)[2](v * size)
     torch.testing.assert_close(found / size, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
 
 

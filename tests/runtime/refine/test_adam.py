@@ -9,7 +9,7 @@ import torch
 
 from minddiffuser.runtime.errors import ShapeError
 from minddiffuser.runtime.refine.adam import Refined, refine
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 
 N = 3
 
@@ -65,7 +65,7 @@ def test_adam_is_torchs(library, decay, rng) -> None:
     expected = torch_adam(params, centres, steps=30, rate=0.02, decay=decay)
     convert = torch.tensor if library == "torch" else np.array
     given = {k: convert(v) for k, v in params.items()}
-    settings = RefineSettings(steps=30, learning_rate=0.02, decay=decay)
+    settings = AdamSettings(steps=30, learning_rate=0.02, decay=decay)
     refined = refine(Bowl({k: convert(v) for k, v in centres.items()}), given, settings)
     assert refined.best_step.tolist() == [30] * N  # so small a step only goes down: the best is the last
     for name, value in expected.items():
@@ -76,7 +76,7 @@ def test_adam_is_torchs(library, decay, rng) -> None:
 
 def test_float32_stays_float32(rng) -> None:
     params, centres = ({k: v.astype(np.float32) for k, v in part.items()} for part in start(rng))
-    refined = refine(Bowl(centres), params, RefineSettings(steps=3))
+    refined = refine(Bowl(centres), params, AdamSettings(steps=3))
     assert {value.dtype for value in refined.params.values()} == {np.dtype(np.float32)}
     assert refined.loss_curve.dtype == np.float64
 
@@ -85,7 +85,7 @@ def test_the_curve_begins_at_the_start_and_ends_at_the_last_update(rng) -> None:
     params, centres = start(rng)
     seen: list[tuple[int, list[float]]] = []
     refined = refine(
-        Bowl(centres), params, RefineSettings(steps=5), on_step=lambda step, loss: seen.append((step, loss.tolist()))
+        Bowl(centres), params, AdamSettings(steps=5), on_step=lambda step, loss: seen.append((step, loss.tolist()))
     )
     assert refined.loss_curve.shape == (6, N)
     first, _, _ = Bowl(centres).value_and_gradient(params)
@@ -99,7 +99,7 @@ def test_the_curve_begins_at_the_start_and_ends_at_the_last_update(rng) -> None:
 
 def test_no_steps_gives_the_start_back(rng) -> None:
     params, centres = start(rng)
-    refined = refine(Bowl(centres), params, RefineSettings(steps=0))
+    refined = refine(Bowl(centres), params, AdamSettings(steps=0))
     assert refined.loss_curve.shape == (1, N)
     np.testing.assert_array_equal(refined.params["latent"], params["latent"])
 
@@ -112,7 +112,7 @@ def test_each_trial_keeps_its_own_best_params_and_image(library, rng) -> None:
     params["context"][1] = centres["context"][1]
     convert = torch.tensor if library == "torch" else np.array
     objective = Bowl({k: convert(v) for k, v in centres.items()})
-    refined = refine(objective, {k: convert(v) for k, v in params.items()}, RefineSettings(steps=4, learning_rate=2.0))
+    refined = refine(objective, {k: convert(v) for k, v in params.items()}, AdamSettings(steps=4, learning_rate=2.0))
     np.testing.assert_array_equal(refined.best_step, refined.loss_curve.argmin(axis=0))
     assert refined.best_step[1] == 0
     assert 0 < refined.best_step[[0, 2]].min() <= refined.best_step[[0, 2]].max() < 4
@@ -125,19 +125,19 @@ def test_a_trial_stops_by_itself_and_then_stays(rng) -> None:
     params, centres = start(rng)
     for name in params:
         params[name][1] = centres[name][1]  # at its minimum: nothing to gain
-    settings = RefineSettings(steps=40, learning_rate=0.01, patience=4, min_change=1e-3)
+    settings = AdamSettings(steps=40, learning_rate=0.01, patience=4, min_change=1e-3)
     refined = refine(Bowl(centres), params, settings)
     assert refined.last_step.tolist() == [40, 4, 40]
     assert np.isnan(refined.loss_curve[5:, 1]).all()
     assert np.isfinite(refined.loss_curve[:, [0, 2]]).all()
-    free = refine(Bowl(centres), params, RefineSettings(steps=40, learning_rate=0.01))
+    free = refine(Bowl(centres), params, AdamSettings(steps=40, learning_rate=0.01))
     np.testing.assert_array_equal(refined.params["latent"][[0, 2]], free.params["latent"][[0, 2]])
 
 
 def test_the_loop_ends_when_all_have_stopped(rng) -> None:
     params, centres = start(rng)
     objective = Bowl(centres)
-    settings = RefineSettings(steps=1000, learning_rate=0.1, patience=5, min_change=0.05)
+    settings = AdamSettings(steps=1000, learning_rate=0.1, patience=5, min_change=0.05)
     refined = refine(objective, params, settings)
     assert objective.calls == len(refined.loss_curve) == refined.last_step.max() + 1 < 1000
     assert len(set(refined.last_step.tolist())) > 1
@@ -151,9 +151,9 @@ def test_small_progress_adds_up_before_patience_ends(rng) -> None:
             return 1.0 + params["x"].sum(-1), {"x": np.ones_like(params["x"])}, params["x"]
 
     params = {"x": np.zeros((2, 1))}
-    settings = RefineSettings(params=("x",), steps=50, learning_rate=0.005, patience=4, min_change=0.01)
+    settings = AdamSettings(params=("x",), steps=50, learning_rate=0.005, patience=4, min_change=0.01)
     assert refine(Slope(), params, settings).last_step.tolist() == [50, 50]  # half a percent a step: 1 % in two
-    slow = RefineSettings(params=("x",), steps=50, learning_rate=0.001, patience=4, min_change=0.01)
+    slow = AdamSettings(params=("x",), steps=50, learning_rate=0.001, patience=4, min_change=0.01)
     assert refine(Slope(), params, slow).last_step.tolist() == [4, 4]
 
 
@@ -165,7 +165,7 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
     params, centres = ({k: convert(v) for k, v in part.items()} for part in (params, centres))
 
     def run(bad: dict[tuple[int, int], float]) -> Refined:
-        return refine(Bowl(centres, bad), params, RefineSettings(steps=9))
+        return refine(Bowl(centres, bad), params, AdamSettings(steps=9))
 
     whole, broken = run({}), run({(4, 1): value, (0, 2): value})
     assert broken.failed.tolist() == [False, True, True]
@@ -175,7 +175,7 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
     np.testing.assert_array_equal(np.asarray(broken.params["latent"])[0], np.asarray(whole.params["latent"])[0])
     np.testing.assert_array_equal(np.asarray(broken.params["latent"])[2], np.asarray(params["latent"])[2])
     np.testing.assert_array_equal(broken.loss_curve[:4, 1], whole.loss_curve[:4, 1])
-    three = refine(Bowl(centres), params, RefineSettings(steps=3))
+    three = refine(Bowl(centres), params, AdamSettings(steps=3))
     np.testing.assert_array_equal(np.asarray(broken.params["context"])[1], np.asarray(three.params["context"])[1])
     np.testing.assert_array_equal(np.asarray(broken.image)[1], np.asarray(three.image)[1])
     assert not whole.failed.any()
@@ -183,7 +183,7 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
 
 def test_trials_do_not_depend_on_their_batch(rng) -> None:
     params, centres = start(rng)
-    settings = RefineSettings(steps=20, learning_rate=0.3, patience=3)
+    settings = AdamSettings(steps=20, learning_rate=0.3, patience=3)
     whole = refine(Bowl(centres), params, settings)
     for trial in range(N):
         row = slice(trial, trial + 1)
@@ -197,7 +197,7 @@ def test_trials_do_not_depend_on_their_batch(rng) -> None:
 
 def test_parameters_without_a_gradient_stay(rng) -> None:
     params, centres = start(rng)
-    refined = refine(Bowl({"latent": centres["latent"]}), params, RefineSettings(steps=5))
+    refined = refine(Bowl({"latent": centres["latent"]}), params, AdamSettings(steps=5))
     np.testing.assert_array_equal(refined.params["context"], params["context"])
     assert not np.array_equal(refined.params["latent"], params["latent"])
 
@@ -208,7 +208,7 @@ def test_one_loss_for_the_whole_batch_is_refused() -> None:
             return np.float64(1.0), {}, params["x"]
 
     with pytest.raises(ShapeError, match="one number per trial"):
-        refine(Summed(), {"x": np.zeros((2, 1))}, RefineSettings(params=("x",)))
+        refine(Summed(), {"x": np.zeros((2, 1))}, AdamSettings(params=("x",)))
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -225,7 +225,7 @@ def test_parameters_stay_on_their_surface(library, rng) -> None:
         z = params["z"]
         return {"z": z / (z**2).sum(-1)[:, None] ** 0.5}
 
-    settings = RefineSettings(steps=600, learning_rate=0.05, decay=0.99, params=("z",))
+    settings = AdamSettings(steps=600, learning_rate=0.05, decay=0.99, params=("z",))
     objective = Bowl({"z": convert(centre)}, {(5, 1): np.nan})
     refined = refine(objective, {"z": convert(start)}, settings, project=project)
     found = np.asarray(refined.params["z"])

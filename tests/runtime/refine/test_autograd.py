@@ -13,7 +13,7 @@ from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.adam import refine
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.sampling import Sampling
 
 
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_finite_differences(small_world: Path, rng, backp
     inputs = inputs_for(models, rng)
     generator = DiffusionGenerator(models, **inputs, sampling=sampling, backprop_steps=backprop_steps)
     target, mask = target_for(models, rng)
-    settings = RefineSettings(semantic_weight=0.3, backprop_steps=backprop_steps)
+    settings = AdamSettings(semantic_weight=0.3, backprop_steps=backprop_steps)
     objective = AutogradObjective(models, generator, target, mask, settings, rng.standard_normal((2, 32)))
     params = {key: value + 0.1 for key, value in generator.initial().items()}
     loss, gradients, _ = objective.value_and_gradient(params)
@@ -79,7 +79,7 @@ def test_narrow_networks_give_the_same_direction(small_world: Path, rng, dtype) 
         generator = DiffusionGenerator(
             models, **inputs, sampling=Sampling(guidance_scale=2.0, n_noise=None, n_reverse=3)
         )
-        objective = AutogradObjective(models, generator, target, mask, RefineSettings())
+        objective = AutogradObjective(models, generator, target, mask, AdamSettings())
         loss, found_gradients, image = objective.value_and_gradient(generator.initial())
         assert {loss.dtype, image.dtype, *(gradient.dtype for gradient in found_gradients.values())} == {torch.float32}
         return found_gradients
@@ -96,7 +96,7 @@ def test_value_is_the_loss_of_the_rendered_picture(toy_models, toy_inputs, rng) 
     target, mask = target_for(toy_models, rng, n=3)
     semantic = rng.standard_normal((3, 9))
     chosen = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
-    settings = RefineSettings(layer_weights=chosen, loss_mean="all", semantic_weight=0.5)
+    settings = AdamSettings(layer_weights=chosen, loss_mean="all", semantic_weight=0.5)
     objective = AutogradObjective(toy_models, generator, target, mask, settings, semantic)
     loss, _, image = objective.value_and_gradient(generator.initial())
     torch.testing.assert_close(image, generator.stage1(), atol=0, rtol=0)
@@ -111,7 +111,7 @@ def test_value_is_the_loss_of_the_rendered_picture(toy_models, toy_inputs, rng) 
 @pytest.mark.parametrize("params", [("latent",), ("context",)])
 def test_only_the_chosen_parameters_are_refined(toy_models, toy_inputs, rng, params) -> None:
     generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=3))
-    settings = RefineSettings(steps=3, learning_rate=0.05, params=params)
+    settings = AdamSettings(steps=3, learning_rate=0.05, params=params)
     objective = AutogradObjective(toy_models, generator, *target_for(toy_models, rng, n=3), settings)
     start = generator.initial()
     refined = refine(objective, start, settings)
@@ -124,7 +124,7 @@ def test_only_the_chosen_parameters_are_refined(toy_models, toy_inputs, rng, par
 @pytest.mark.parametrize("backprop_steps", [None, 2, 0])
 def test_a_trial_refines_alike_in_every_batch(toy_models, toy_inputs, rng, backprop_steps) -> None:
     target, mask = target_for(toy_models, rng, n=3)
-    settings = RefineSettings(steps=8, learning_rate=0.05, backprop_steps=backprop_steps, layer_weights="reference")
+    settings = AdamSettings(steps=8, learning_rate=0.05, backprop_steps=backprop_steps, layer_weights="reference")
 
     def run(rows: list[int]) -> Any:
         chosen = {key: value if key == "uncond_context" else value[rows] for key, value in toy_inputs.items()}
@@ -141,7 +141,7 @@ def test_a_trial_refines_alike_in_every_batch(toy_models, toy_inputs, rng, backp
 
 def test_a_trial_that_is_not_finite_disturbs_nobody(toy_models, toy_inputs, rng) -> None:
     target, mask = target_for(toy_models, rng, n=3)
-    settings = RefineSettings(steps=4, learning_rate=0.05)
+    settings = AdamSettings(steps=4, learning_rate=0.05)
 
     def run(latent: np.ndarray) -> Any:
         generator = DiffusionGenerator(toy_models, **{**toy_inputs, "latent": latent}, sampling=Sampling(n_reverse=3))
@@ -161,7 +161,7 @@ def test_nothing_in_stage_2_needs_diffusion(small_world: Path, rng) -> None:
     mask = np.ones(models.structure_shape, dtype=bool)
     generator = PixelGenerator(torch.full((2, 3, 32, 32), 0.5), n_levels=3)
     start = generator.initial()
-    settings = RefineSettings(steps=25, learning_rate=0.1, params=tuple(start))
+    settings = AdamSettings(steps=25, learning_rate=0.1, params=tuple(start))
     refined = refine(AutogradObjective(models, generator, target, mask, settings), start, settings)
     assert (refined.loss_curve.min(axis=0) < 0.7 * refined.loss_curve[0]).all()
     with torch.no_grad():
@@ -181,7 +181,7 @@ def peak_bytes(models: Any, rng: np.random.Generator, folder: Path, n_reverse: i
     generator = DiffusionGenerator(
         models, **inputs, sampling=Sampling(n_reverse=n_reverse, n_noise=None), checkpointing=checkpointing
     )
-    objective = AutogradObjective(models, generator, *target_for(models, rng), RefineSettings())
+    objective = AutogradObjective(models, generator, *target_for(models, rng), AdamSettings())
     start = generator.initial()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         objective.value_and_gradient(start)
@@ -205,7 +205,7 @@ def test_arrays_that_do_not_fit_are_refused(toy_models, toy_inputs, rng) -> None
     generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=2))
     target, mask = target_for(toy_models, rng, n=3)
 
-    def build(target=target, mask=mask, settings=RefineSettings(), semantic=None) -> AutogradObjective:  # noqa: B008
+    def build(target=target, mask=mask, settings=AdamSettings(), semantic=None) -> AutogradObjective:  # noqa: B008
         return AutogradObjective(toy_models, generator, target, mask, settings, semantic)
 
     with pytest.raises(ShapeError, match="bool mask"):
@@ -215,7 +215,7 @@ def test_arrays_that_do_not_fit_are_refused(toy_models, toy_inputs, rng) -> None
     with pytest.raises(InputError, match="keeps no structure"):
         build(mask=np.zeros_like(mask))
     with pytest.raises(InputError, match="semantic_target"):
-        build(settings=RefineSettings(semantic_weight=1.0))
+        build(settings=AdamSettings(semantic_weight=1.0))
     bad = target.copy()
     bad[1][mask] = np.nan
     with pytest.raises(InputError, match=r"row \[1\]"):
@@ -223,17 +223,15 @@ def test_arrays_that_do_not_fit_are_refused(toy_models, toy_inputs, rng) -> None
     with pytest.raises(ShapeError, match="layer preset"):
         build(target=target[:2]).value_and_gradient(generator.initial())
     with pytest.raises(InputError, match="context, latent"):
-        build(settings=RefineSettings(params=("level_0",))).value_and_gradient(generator.initial())
+        build(settings=AdamSettings(params=("level_0",))).value_and_gradient(generator.initial())
 
 
 def test_a_target_may_be_anything_outside_the_mask(toy_models, toy_inputs, rng) -> None:
     generator = DiffusionGenerator(toy_models, **toy_inputs, sampling=Sampling(n_reverse=2))
     target, mask = target_for(toy_models, rng, n=3)
     start = generator.initial()
-    expected, _, _ = AutogradObjective(toy_models, generator, target, mask, RefineSettings()).value_and_gradient(start)
+    expected, _, _ = AutogradObjective(toy_models, generator, target, mask, AdamSettings()).value_and_gradient(start)
     holes = np.where(mask, target, np.nan)
-    loss, gradients, _ = AutogradObjective(toy_models, generator, holes, mask, RefineSettings()).value_and_gradient(
-        start
-    )
+    loss, gradients, _ = AutogradObjective(toy_models, generator, holes, mask, AdamSettings()).value_and_gradient(start)
     torch.testing.assert_close(loss, expected, atol=0, rtol=0)
     assert all(gradient.isfinite().all() for gradient in gradients.values())

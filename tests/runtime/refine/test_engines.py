@@ -18,7 +18,7 @@ from minddiffuser.runtime.generators.noise import fresh_noise
 from minddiffuser.runtime.refine.adam import refine
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.sampling import Sampling
 
 SHORT: dict[str, Any] = {"sampling": Sampling(n_steps=10, n_noise=7, n_reverse=6)}
@@ -50,7 +50,7 @@ def mask(small_models: Any, rng: np.random.Generator) -> Array:
 
 
 def on_engines(
-    models: Any, engines: Mapping[str, Any], inputs: dict[str, Any], settings: RefineSettings, *rest: Any, **steps: Any
+    models: Any, engines: Mapping[str, Any], inputs: dict[str, Any], settings: AdamSettings, *rest: Any, **steps: Any
 ) -> tuple[EngineGenerator, EngineObjective]:
     steps = {**SHORT, "backprop_steps": settings.backprop_steps, **steps}
     generator = EngineGenerator(engines, models, *inputs.values(), **steps)
@@ -59,7 +59,7 @@ def on_engines(
 
 
 def by_autograd(
-    models: Any, inputs: dict[str, Any], settings: RefineSettings, *rest: Any, **steps: Any
+    models: Any, inputs: dict[str, Any], settings: AdamSettings, *rest: Any, **steps: Any
 ) -> tuple[DiffusionGenerator, AutogradObjective]:
     steps = {**SHORT, "backprop_steps": settings.backprop_steps, **steps}
     generator = DiffusionGenerator(models, **inputs, **steps, checkpointing=False)
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_autograd(
     mask: Array,
     rng: np.random.Generator,
 ) -> None:
-    settings = RefineSettings(backprop_steps=FORMS[form], **CHOICES[choice])
+    settings = AdamSettings(backprop_steps=FORMS[form], **CHOICES[choice])
     semantic = rng.standard_normal((2, 32)).astype(np.float32) if choice == "semantic" else None
     engines = torch_engines(small_models, semantic=choice == "semantic")
     generator, objective = on_engines(small_models, engines, inputs, settings, target, mask, semantic)
@@ -121,7 +121,7 @@ def test_all_of_the_published_steps(
 ) -> None:
     """35 steps from a latent that was noised to step 37."""
     steps = {"sampling": Sampling()}
-    settings = RefineSettings()
+    settings = AdamSettings()
     generator, objective = on_engines(
         small_models, torch_engines(small_models), inputs, settings, target, mask, **steps
     )
@@ -133,7 +133,7 @@ def test_all_of_the_published_steps(
 def test_an_engine_with_the_semantic_term_is_indifferent_to_it_at_weight_0(
     small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
-    settings = RefineSettings(backprop_steps=2)
+    settings = AdamSettings(backprop_steps=2)
     engines = torch_engines(small_models, semantic=True)
     generator, objective = on_engines(small_models, engines, inputs, settings, target, mask)
     reference, exact = by_autograd(small_models, inputs, settings, target, mask)
@@ -145,7 +145,7 @@ def test_the_beginning_of_sequence_token_has_no_gradient(
 ) -> None:
     """The network's own gradient at token 0 is not zero: it is put to zero because the token never moves."""
     engines = torch_engines(small_models)
-    generator, objective = on_engines(small_models, engines, inputs, RefineSettings(), target, mask)
+    generator, objective = on_engines(small_models, engines, inputs, AdamSettings(), target, mask)
     _, gradients, _ = objective.value_and_gradient(generator.initial())
     assert (gradients["context"][:, 0] == 0).all()
     assert (np.abs(gradients["context"][:, 1:]).max(axis=(1, 2)) > 0).all()
@@ -158,7 +158,7 @@ def test_fresh_noise_is_drawn_anew_at_each_evaluation(
     small_models: Any, torch_engines: Make, inputs: dict[str, Any], target: Array, mask: Array
 ) -> None:
     inputs["noise"] = fresh_noise(3, ["4", "7"], small_models.latent_shape)
-    settings = RefineSettings(fresh_noise=True)
+    settings = AdamSettings(fresh_noise=True)
     generator, objective = on_engines(small_models, torch_engines(small_models), inputs, settings, target, mask)
     reference, exact = by_autograd(small_models, inputs, settings, target, mask)
     start, start_of_reference = generator.initial(), reference.initial()
@@ -175,7 +175,7 @@ def test_a_refinement_reaches_the_same_picture(
     form: str, small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
     """Adam in numpy on engines, and in torch on autograd: six updates."""
-    settings = RefineSettings(steps=6, learning_rate=0.05, backprop_steps=FORMS[form])
+    settings = AdamSettings(steps=6, learning_rate=0.05, backprop_steps=FORMS[form])
     generator, objective = on_engines(small_models, torch_engines(small_models), inputs, settings, target, mask)
     reference, exact = by_autograd(small_models, inputs, settings, target, mask)
     found = refine(objective, generator.initial(), settings)
@@ -273,7 +273,7 @@ WORLD = SimpleNamespace(
 def test_gradients_are_those_of_finite_differences(form: str, loss_mean: str, rng: np.random.Generator) -> None:
     """Every entry of both parameters, by differences of fourth order over steps that float32 holds exactly."""
     inputs = toy_inputs(rng)
-    settings = RefineSettings(backprop_steps=FORMS[form], loss_mean=loss_mean)
+    settings = AdamSettings(backprop_steps=FORMS[form], loss_mean=loss_mean)
     target = rng.standard_normal((2, *Toy.structure)).astype(np.float32)
     mask = rng.random(Toy.structure) < np.array([0.3, 0.9, 0.5, 0.5, 0.5, 0.5])[:, None, None]
     steps = {"sampling": Sampling(n_noise=None, n_reverse=4, guidance_scale=2.0)}
@@ -327,7 +327,7 @@ class Watched(Toy):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_evaluation_runs_each_step_once_and_holds_one_latent_per_step(form: str, rng: np.random.Generator) -> None:
-    settings = RefineSettings(backprop_steps=FORMS[form])
+    settings = AdamSettings(backprop_steps=FORMS[form])
     target, mask = rng.standard_normal((2, *Toy.structure)).astype(np.float32), np.ones(Toy.structure, bool)
     inputs = toy_inputs(rng)
     most = {}
@@ -369,7 +369,7 @@ class OnGpu:
 
 def test_nothing_is_read_before_the_last_step_is_queued(rng: np.random.Generator) -> None:
     target, mask = rng.standard_normal((2, *Toy.structure)).astype(np.float32), np.ones(Toy.structure, bool)
-    inputs, settings, log = toy_inputs(rng), RefineSettings(backprop_steps=None), []
+    inputs, settings, log = toy_inputs(rng), AdamSettings(backprop_steps=None), []
     plain: dict[str, Any] = Toy().engines()
     steps = {"sampling": Sampling(n_noise=None, n_reverse=4)}
 
@@ -399,12 +399,12 @@ def test_arrays_that_do_not_fit_are_refused(
     small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
     engines = torch_engines(small_models)
-    generator, _ = on_engines(small_models, engines, inputs, RefineSettings(), target, mask)
+    generator, _ = on_engines(small_models, engines, inputs, AdamSettings(), target, mask)
 
     def build(
         target: Array = target,
         mask: Array = mask,
-        settings: RefineSettings = RefineSettings(),  # noqa: B008
+        settings: AdamSettings = AdamSettings(),  # noqa: B008
         semantic: Array | None = None,
         engines: Mapping[str, Any] = engines,
     ) -> EngineObjective:
@@ -425,8 +425,8 @@ def test_arrays_that_do_not_fit_are_refused(
     with pytest.raises(ShapeError, match="batch = 2"):
         build(target=target[:1]).value_and_gradient(generator.initial())
     with pytest.raises(InputError, match="context, latent"):
-        build(settings=RefineSettings(params=("level_0",))).value_and_gradient(generator.initial())
-    weighed = RefineSettings(semantic_weight=0.5)
+        build(settings=AdamSettings(params=("level_0",))).value_and_gradient(generator.initial())
+    weighed = AdamSettings(semantic_weight=0.5)
     with pytest.raises(InputError, match="exported without the semantic term"):
         build(settings=weighed, semantic=np.zeros((2, 32), np.float32))
     semantic_engines = torch_engines(small_models, semantic=True)
@@ -439,7 +439,7 @@ def test_arrays_that_do_not_fit_are_refused(
 def test_a_target_may_be_anything_outside_the_mask(
     small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:
-    settings = RefineSettings(backprop_steps=0, layer_weights="reference")
+    settings = AdamSettings(backprop_steps=0, layer_weights="reference")
     engines = torch_engines(small_models)
     generator, objective = on_engines(small_models, engines, inputs, settings, target, mask)
     holes = np.where(mask, target, np.nan)

@@ -3,17 +3,17 @@ import json
 import pytest
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.refine.settings import PRESETS, RefineSettings
+from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 
 
 @pytest.mark.parametrize(
     "settings",
-    [*PRESETS.values(), RefineSettings(layer_weights=(1.0, 0.5, 2.0), params=("level_0",), patience=3)],
+    [*PRESETS.values(), AdamSettings(layer_weights=(1.0, 0.5, 2.0), params=("level_0",), patience=3)],
 )
-def test_settings_survive_json(settings: RefineSettings) -> None:
+def test_settings_survive_json(settings: AdamSettings) -> None:
     there = json.loads(json.dumps(settings.as_dict()))
     back = {name: tuple(value) if isinstance(value, list) else value for name, value in there.items()}
-    assert RefineSettings(**back) == settings
+    assert AdamSettings(**back) == settings
 
 
 def test_published_settings() -> None:
@@ -54,18 +54,18 @@ def test_published_settings() -> None:
 )
 def test_a_value_outside_its_range_is_refused_by_name(name, value) -> None:
     with pytest.raises(InputError, match=f"{name} is "):
-        RefineSettings(**{name: value})
+        AdamSettings(**{name: value})
 
 
 def test_fresh_noise_needs_all_steps() -> None:
     with pytest.raises(InputError, match="fresh_noise"):
-        RefineSettings(fresh_noise=True, backprop_steps=3)
+        AdamSettings(fresh_noise=True, backprop_steps=3)
 
 
 def test_parameters_to_optimise() -> None:
-    assert RefineSettings().optimised(["context", "latent", "more"]) == ("latent", "context")
-    assert RefineSettings(backprop_steps=0).optimised(["latent"]) == ("latent",)
+    assert AdamSettings().optimised(["context", "latent", "more"]) == ("latent", "context")
+    assert AdamSettings(backprop_steps=0).optimised(["latent"]) == ("latent",)
     with pytest.raises(InputError, match="level_0, level_1"):
-        RefineSettings().optimised(["level_1", "level_0"])
+        AdamSettings().optimised(["level_1", "level_0"])
     with pytest.raises(InputError, match="latent"):
-        RefineSettings(params=("context",), backprop_steps=0).optimised(["latent"])
+        AdamSettings(params=("context",), backprop_steps=0).optimised(["latent"])

@@ -13,7 +13,7 @@ import torch
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine import autograd, engines
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 
 N = 5
@@ -96,7 +96,7 @@ def test_settings_weigh_a_mask_as_stage_2_does(rng: np.random.Generator, loss_me
     mask = rng.random((6, 4, 3)) < 0.4
     mask[2] = False  # of this layer nothing is kept
     target = rng.standard_normal((2, 6, 4, 3)).astype(np.float32)
-    settings = RefineSettings(layer_weights=(3.0, 2.0, 1.0, 1.0, 0.5, 0.0), loss_mean=loss_mean)
+    settings = AdamSettings(layer_weights=(3.0, 2.0, 1.0, 1.0, 0.5, 0.0), loss_mean=loss_mean)
     weights = StructuralWeights.of_settings(settings, target, mask)
     squares = ((weights.dimensions * target) ** 2).sum((-2, -1)) / weights.dimensions.sum((-2, -1)).clip(1)
     by_hand = [

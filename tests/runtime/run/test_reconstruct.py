@@ -17,12 +17,12 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.settings import RefineSettings
+from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.run.reconstruct import Reconstructor, ReconstructSettings, Trials, phases
 from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_noise=3, n_reverse=4)
-REFINE = RefineSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
+REFINE = AdamSettings(steps=2, learning_rate=0.05, backprop_steps=1, seed=3)
 RESPONSES = np.random.default_rng(1).standard_normal((4, 24)).astype(np.float32)
 STIMULI = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 
@@ -150,9 +150,9 @@ def test_a_shuffled_target_is_that_of_another_picture(checkpoint: Checkpoint, mo
         ({"stage": 3}, "stage is 3"),
         ({"controls": "some"}, "control 'some' is unknown"),
         ({"stage": 1, "controls": "both"}, "belong to stage 2"),
-        ({"refine": RefineSettings(backprop_steps=36)}, "36 of 35"),
-        ({"refine": RefineSettings(params=("context",), backprop_steps=0)}, "name one or more"),
-        ({"refine": RefineSettings(params=("pixels",))}, "name one or more"),
+        ({"refine": AdamSettings(backprop_steps=36)}, "36 of 35"),
+        ({"refine": AdamSettings(params=("context",), backprop_steps=0)}, "name one or more"),
+        ({"refine": AdamSettings(params=("pixels",))}, "name one or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, object], reason: str) -> None:
