@@ -92,7 +92,8 @@ def _add_fmri(modalities: Any) -> None:
         "--brain",
         choices=tuple(BRAINS),
         default=DEFAULT_BRAIN,
-        help=f"what drives the voxels. {kinds} (default: %(default)s)",
+        help=f"what drives the voxels. {kinds} (--models is then used for the labels of --stimuli alone) "
+        "(default: %(default)s)",
     )
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")

@@ -11,6 +11,8 @@ import pytest
 from fake_viewer import FakeViewer
 
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.report.words import caveat_of
+from minddiffuser.training.score_table import remark
 from minddiffuser.training.simulate.brains import BRAINS, DEFAULT_BRAIN
 from minddiffuser.training.simulate.brains.base import Looked, Sources, brain_class
 from minddiffuser.training.simulate.fmri import AREAS, FmriSettings
@@ -54,6 +56,9 @@ def test_says_what_it_is(name: str) -> None:
     assert kind.name == name
     assert kind.made_of
     assert not kind.made_of.endswith(".")
+    # What stands beside its numbers: in the report, and in the table of scores.
+    assert caveat_of({"simulated": True, "brain": name}) != caveat_of({"simulated": True, "brain": "jelly"})
+    assert remark({"kind": "simulated fMRI", "brain": name}).startswith("simulated subject: ")
 
 
 @pytest.mark.parametrize("name", BRAINS)
