@@ -141,12 +141,16 @@ class GaborBrain:
             meanings[split] = mean_of_labels(weights, self._labels(shown))
         energies = standardise({split: energy for split, (energy, _) in parts.items()})
         colours = standardise({split: colour for split, (_, colour) in parts.items()})
-        where, tint = np.sqrt(1 - weights.colour), np.sqrt(weights.colour)
-        made = {
-            split: Drives(structural=where * energies[split] + tint * colours[split], semantic=meanings[split])
-            for split in parts
-        }
-        return Looked(share=weights.structural, train=made["train"], test=made["test"])
+        of_energy: F32 = np.sqrt(1 - weights.colour).astype(np.float32)
+        of_colour: F32 = np.sqrt(weights.colour).astype(np.float32)
+        train_drives, test_drives = (
+            Drives(
+                structural=of_energy * energies[split] + of_colour * colours[split],
+                semantic=meanings[split],
+            )
+            for split in ("train", "test")
+        )
+        return Looked(share=weights.structural, train=train_drives, test=test_drives)
 
     def _labels(self, shown: Shown) -> NDArray[np.int64]:
         if shown.labels is not None:
@@ -253,7 +257,7 @@ def _measure_scales(images: Squares, batch_size: int) -> Maps:
 def _on_grid(arrays: F32) -> F32:
     """Means over the cells of the grid, (..., IMAGE_SIZE, IMAGE_SIZE) to (..., _GRID ** 2)."""
     *first, side, _ = arrays.shape
-    cells = arrays.reshape(*first, _GRID, side // _GRID, _GRID, side // _GRID).mean(axis=(-3, -1))
+    cells: F32 = arrays.reshape(*first, _GRID, side // _GRID, _GRID, side // _GRID).mean(axis=(-3, -1))
     return cells.reshape(*first, -1)
 
 

@@ -56,7 +56,8 @@ def _draw(rng: np.random.Generator, words: tuple[str, ...], sorts: Mapping[str, 
     sort_of = {word: sort for sort, members in sorts.items() for word in members}
     own = rng.standard_normal((len(words), DIMENSIONS))
     common = np.stack([of_sort[sort_of[word]] for word in words])
-    return (np.sqrt(ALIKE) * common + np.sqrt(1 - ALIKE) * own).astype(np.float32)
+    vectors: F32 = (np.sqrt(ALIKE) * common + np.sqrt(1 - ALIKE) * own).astype(np.float32)
+    return vectors
 
 
 def label_numbers(rows: NDArray[np.int64], words: Mapping[str, tuple[str, ...]]) -> NDArray[np.int64]:
