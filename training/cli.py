@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -344,7 +345,8 @@ def _model_folder(models: str) -> Path | None:
     """Where models lie that are not a hub id."""
     from ..runtime.models.locate import TINY, locate
 
-    return locate(models) if models == TINY or Path(models).is_dir() else None
+    # os.path, not Path: a name that is too long, or may not be looked at, is no folder here; opening models says why.
+    return locate(models) if models == TINY or os.path.isdir(models) else None
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
