@@ -26,7 +26,8 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.adam import Refined, refine
+from minddiffuser.runtime.refine.adam import minimise
+from minddiffuser.runtime.refine.base import Refined
 from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 
@@ -144,7 +145,7 @@ def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any
             return result
 
         objective.value_and_gradient = once
-        found[name] = refine(objective, generator.initial(), settings)
+        found[name] = minimise(objective, generator.initial(), settings)
     gradients, expected = first["engines"][1], first["pytorch"][1]
     assert set(gradients) == set(expected) == ({"latent"} if form == "latent alone" else {"latent", "context"})
     for name, gradient in expected.items():

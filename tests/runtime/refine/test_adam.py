@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minddiffuser.runtime.errors import ShapeError
-from minddiffuser.runtime.refine.adam import Refined, refine
+from minddiffuser.runtime.refine.adam import minimise
+from minddiffuser.runtime.refine.base import Refined
 from minddiffuser.runtime.refine.settings import AdamSettings
 
 N = 3
@@ -66,7 +67,7 @@ def test_adam_is_torchs(library, decay, rng) -> None:
     convert = torch.tensor if library == "torch" else np.array
     given = {k: convert(v) for k, v in params.items()}
     settings = AdamSettings(steps=30, learning_rate=0.02, decay=decay)
-    refined = refine(Bowl({k: convert(v) for k, v in centres.items()}), given, settings)
+    refined = minimise(Bowl({k: convert(v) for k, v in centres.items()}), given, settings)
     assert refined.best_step.tolist() == [30] * N  # so small a step only goes down: the best is the last
     for name, value in expected.items():
         assert type(refined.params[name]) is type(given[name])
@@ -76,7 +77,7 @@ def test_adam_is_torchs(library, decay, rng) -> None:
 
 def test_float32_stays_float32(rng) -> None:
     params, centres = ({k: v.astype(np.float32) for k, v in part.items()} for part in start(rng))
-    refined = refine(Bowl(centres), params, AdamSettings(steps=3))
+    refined = minimise(Bowl(centres), params, AdamSettings(steps=3))
     assert {value.dtype for value in refined.params.values()} == {np.dtype(np.float32)}
     assert refined.loss_curve.dtype == np.float64
 
@@ -84,7 +85,7 @@ def test_float32_stays_float32(rng) -> None:
 def test_the_curve_begins_at_the_start_and_ends_at_the_last_update(rng) -> None:
     params, centres = start(rng)
     seen: list[tuple[int, list[float]]] = []
-    refined = refine(
+    refined = minimise(
         Bowl(centres), params, AdamSettings(steps=5), on_step=lambda step, loss: seen.append((step, loss.tolist()))
     )
     assert refined.loss_curve.shape == (6, N)
@@ -99,7 +100,7 @@ def test_the_curve_begins_at_the_start_and_ends_at_the_last_update(rng) -> None:
 
 def test_no_steps_gives_the_start_back(rng) -> None:
     params, centres = start(rng)
-    refined = refine(Bowl(centres), params, AdamSettings(steps=0))
+    refined = minimise(Bowl(centres), params, AdamSettings(steps=0))
     assert refined.loss_curve.shape == (1, N)
     np.testing.assert_array_equal(refined.params["latent"], params["latent"])
 
@@ -112,7 +113,7 @@ def test_each_trial_keeps_its_own_best_params_and_image(library, rng) -> None:
     params["context"][1] = centres["context"][1]
     convert = torch.tensor if library == "torch" else np.array
     objective = Bowl({k: convert(v) for k, v in centres.items()})
-    refined = refine(objective, {k: convert(v) for k, v in params.items()}, AdamSettings(steps=4, learning_rate=2.0))
+    refined = minimise(objective, {k: convert(v) for k, v in params.items()}, AdamSettings(steps=4, learning_rate=2.0))
     np.testing.assert_array_equal(refined.best_step, refined.loss_curve.argmin(axis=0))
     assert refined.best_step[1] == 0
     assert 0 < refined.best_step[[0, 2]].min() <= refined.best_step[[0, 2]].max() < 4
@@ -126,11 +127,11 @@ def test_a_trial_stops_by_itself_and_then_stays(rng) -> None:
     for name in params:
         params[name][1] = centres[name][1]  # at its minimum: nothing to gain
     settings = AdamSettings(steps=40, learning_rate=0.01, patience=4, min_change=1e-3)
-    refined = refine(Bowl(centres), params, settings)
+    refined = minimise(Bowl(centres), params, settings)
     assert refined.last_step.tolist() == [40, 4, 40]
     assert np.isnan(refined.loss_curve[5:, 1]).all()
     assert np.isfinite(refined.loss_curve[:, [0, 2]]).all()
-    free = refine(Bowl(centres), params, AdamSettings(steps=40, learning_rate=0.01))
+    free = minimise(Bowl(centres), params, AdamSettings(steps=40, learning_rate=0.01))
     np.testing.assert_array_equal(refined.params["latent"][[0, 2]], free.params["latent"][[0, 2]])
 
 
@@ -138,7 +139,7 @@ def test_the_loop_ends_when_all_have_stopped(rng) -> None:
     params, centres = start(rng)
     objective = Bowl(centres)
     settings = AdamSettings(steps=1000, learning_rate=0.1, patience=5, min_change=0.05)
-    refined = refine(objective, params, settings)
+    refined = minimise(objective, params, settings)
     assert objective.calls == len(refined.loss_curve) == refined.last_step.max() + 1 < 1000
     assert len(set(refined.last_step.tolist())) > 1
 
@@ -152,9 +153,9 @@ def test_small_progress_adds_up_before_patience_ends(rng) -> None:
 
     params = {"x": np.zeros((2, 1))}
     settings = AdamSettings(params=("x",), steps=50, learning_rate=0.005, patience=4, min_change=0.01)
-    assert refine(Slope(), params, settings).last_step.tolist() == [50, 50]  # half a percent a step: 1 % in two
+    assert minimise(Slope(), params, settings).last_step.tolist() == [50, 50]  # half a percent a step: 1 % in two
     slow = AdamSettings(params=("x",), steps=50, learning_rate=0.001, patience=4, min_change=0.01)
-    assert refine(Slope(), params, slow).last_step.tolist() == [4, 4]
+    assert minimise(Slope(), params, slow).last_step.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -165,7 +166,7 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
     params, centres = ({k: convert(v) for k, v in part.items()} for part in (params, centres))
 
     def run(bad: dict[tuple[int, int], float]) -> Refined:
-        return refine(Bowl(centres, bad), params, AdamSettings(steps=9))
+        return minimise(Bowl(centres, bad), params, AdamSettings(steps=9))
 
     whole, broken = run({}), run({(4, 1): value, (0, 2): value})
     assert broken.failed.tolist() == [False, True, True]
@@ -175,7 +176,7 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
     np.testing.assert_array_equal(np.asarray(broken.params["latent"])[0], np.asarray(whole.params["latent"])[0])
     np.testing.assert_array_equal(np.asarray(broken.params["latent"])[2], np.asarray(params["latent"])[2])
     np.testing.assert_array_equal(broken.loss_curve[:4, 1], whole.loss_curve[:4, 1])
-    three = refine(Bowl(centres), params, AdamSettings(steps=3))
+    three = minimise(Bowl(centres), params, AdamSettings(steps=3))
     np.testing.assert_array_equal(np.asarray(broken.params["context"])[1], np.asarray(three.params["context"])[1])
     np.testing.assert_array_equal(np.asarray(broken.image)[1], np.asarray(three.image)[1])
     assert not whole.failed.any()
@@ -184,10 +185,10 @@ def test_a_failed_trial_keeps_its_best_and_disturbs_nobody(library, value, rng) 
 def test_trials_do_not_depend_on_their_batch(rng) -> None:
     params, centres = start(rng)
     settings = AdamSettings(steps=20, learning_rate=0.3, patience=3)
-    whole = refine(Bowl(centres), params, settings)
+    whole = minimise(Bowl(centres), params, settings)
     for trial in range(N):
         row = slice(trial, trial + 1)
-        alone = refine(Bowl({k: v[row] for k, v in centres.items()}), {k: v[row] for k, v in params.items()}, settings)
+        alone = minimise(Bowl({k: v[row] for k, v in centres.items()}), {k: v[row] for k, v in params.items()}, settings)
         np.testing.assert_array_equal(alone.params["latent"], whole.params["latent"][row])
         np.testing.assert_array_equal(alone.best_step, whole.best_step[row])
         n_alone = len(alone.loss_curve)
@@ -197,7 +198,7 @@ def test_trials_do_not_depend_on_their_batch(rng) -> None:
 
 def test_parameters_without_a_gradient_stay(rng) -> None:
     params, centres = start(rng)
-    refined = refine(Bowl({"latent": centres["latent"]}), params, AdamSettings(steps=5))
+    refined = minimise(Bowl({"latent": centres["latent"]}), params, AdamSettings(steps=5))
     np.testing.assert_array_equal(refined.params["context"], params["context"])
     assert not np.array_equal(refined.params["latent"], params["latent"])
 
@@ -208,7 +209,7 @@ def test_one_loss_for_the_whole_batch_is_refused() -> None:
             return np.float64(1.0), {}, params["x"]
 
     with pytest.raises(ShapeError, match="one number per trial"):
-        refine(Summed(), {"x": np.zeros((2, 1))}, AdamSettings(params=("x",)))
+        minimise(Summed(), {"x": np.zeros((2, 1))}, AdamSettings(params=("x",)))
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -227,7 +228,7 @@ def test_parameters_stay_on_their_surface(library, rng) -> None:
 
     settings = AdamSettings(steps=600, learning_rate=0.05, decay=0.99, params=("z",))
     objective = Bowl({"z": convert(centre)}, {(5, 1): np.nan})
-    refined = refine(objective, {"z": convert(start)}, settings, project=project)
+    refined = minimise(objective, {"z": convert(start)}, settings, project=project)
     found = np.asarray(refined.params["z"])
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(found[[0, 2]], centre[[0, 2]], atol=1e-3)

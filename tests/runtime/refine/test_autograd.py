@@ -10,7 +10,7 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.pixels import PixelGenerator
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.adam import refine
+from minddiffuser.runtime.refine.adam import minimise
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.loss import semantic_loss, structural_loss
 from minddiffuser.runtime.refine.settings import AdamSettings
@@ -114,7 +114,7 @@ def test_only_the_chosen_parameters_are_refined(toy_models, toy_inputs, rng, par
     settings = AdamSettings(steps=3, learning_rate=0.05, params=params)
     objective = AutogradObjective(toy_models, generator, *target_for(toy_models, rng, n=3), settings)
     start = generator.initial()
-    refined = refine(objective, start, settings)
+    refined = minimise(objective, start, settings)
     for name in start:
         assert torch.equal(refined.params[name], start[name]) == (name not in params)
     torch.testing.assert_close(refined.params["context"][:, 0], start["context"][:, 0], atol=0, rtol=0)
@@ -132,7 +132,7 @@ def test_a_trial_refines_alike_in_every_batch(toy_models, toy_inputs, rng, backp
             toy_models, **chosen, sampling=Sampling(n_reverse=4), backprop_steps=backprop_steps
         )
         objective = AutogradObjective(toy_models, generator, target[rows], mask, settings)
-        return refine(objective, generator.initial(), settings)
+        return minimise(objective, generator.initial(), settings)
 
     whole, part = run([0, 1, 2]), run([2, 1])
     torch.testing.assert_close(part.image, whole.image[[2, 1]], atol=1e-6, rtol=0)
@@ -145,7 +145,7 @@ def test_a_trial_that_is_not_finite_disturbs_nobody(toy_models, toy_inputs, rng)
 
     def run(latent: np.ndarray) -> Any:
         generator = DiffusionGenerator(toy_models, **{**toy_inputs, "latent": latent}, sampling=Sampling(n_reverse=3))
-        return refine(AutogradObjective(toy_models, generator, target, mask, settings), generator.initial(), settings)
+        return minimise(AutogradObjective(toy_models, generator, target, mask, settings), generator.initial(), settings)
 
     broken = toy_inputs["latent"].copy()
     broken[1, 0, 0, 0] = np.nan
@@ -162,7 +162,7 @@ def test_nothing_in_stage_2_needs_diffusion(small_world: Path, rng) -> None:
     generator = PixelGenerator(torch.full((2, 3, 32, 32), 0.5), n_levels=3)
     start = generator.initial()
     settings = AdamSettings(steps=25, learning_rate=0.1, params=tuple(start))
-    refined = refine(AutogradObjective(models, generator, target, mask, settings), start, settings)
+    refined = minimise(AutogradObjective(models, generator, target, mask, settings), start, settings)
     assert (refined.loss_curve.min(axis=0) < 0.7 * refined.loss_curve[0]).all()
     with torch.no_grad():
         structure, _ = models.structure(refined.image)

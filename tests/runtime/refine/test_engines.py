@@ -15,7 +15,7 @@ from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import fresh_noise
-from minddiffuser.runtime.refine.adam import refine
+from minddiffuser.runtime.refine.adam import minimise
 from minddiffuser.runtime.refine.autograd import AutogradObjective
 from minddiffuser.runtime.refine.engines import EngineObjective
 from minddiffuser.runtime.refine.settings import AdamSettings
@@ -178,8 +178,8 @@ def test_a_refinement_reaches_the_same_picture(
     settings = AdamSettings(steps=6, learning_rate=0.05, backprop_steps=FORMS[form])
     generator, objective = on_engines(small_models, torch_engines(small_models), inputs, settings, target, mask)
     reference, exact = by_autograd(small_models, inputs, settings, target, mask)
-    found = refine(objective, generator.initial(), settings)
-    expected = refine(exact, reference.initial(), settings)
+    found = minimise(objective, generator.initial(), settings)
+    expected = minimise(exact, reference.initial(), settings)
     assert (expected.loss_curve[-1] < 0.99 * expected.loss_curve[0]).all()
     np.testing.assert_allclose(found.loss_curve, expected.loss_curve, rtol=1e-3)
     np.testing.assert_allclose(found.image, expected.image.numpy(), atol=1e-3)
