@@ -103,7 +103,7 @@ def _colours(image: Tensor, chance: _Chance) -> Tensor:
 
 def _soften(image: Tensor, chance: _Chance, r: Ranges) -> Tensor:
     """Blur half of the pictures, and send some through a coarser grid."""
-    blurred = _blur(image, chance.rng.uniform(0.3, r.blur_px))
+    blurred = blur(image, chance.rng.uniform(0.3, r.blur_px))
     image = image + chance.happens(r.blurred) * chance.uniform(0, 1) * (blurred - image)
     side = image.shape[-1]
     coarse = F.interpolate(image, size=max(8, round(side / chance.rng.uniform(1.5, 5))), mode="area")
@@ -111,7 +111,8 @@ def _soften(image: Tensor, chance: _Chance, r: Ranges) -> Tensor:
     return image + chance.happens(r.coarsened) * (fine - image)
 
 
-def _blur(image: Tensor, sigma_px: float) -> Tensor:
+def blur(image: Tensor, sigma_px: float) -> Tensor:
+    """Pictures (n, 3, h, w) smoothed by a Gaussian of this standard deviation in pixels, edges continued."""
     radius = math.ceil(2.5 * sigma_px)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px) ** 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
