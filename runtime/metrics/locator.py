@@ -84,12 +84,12 @@ class Locator:
         """The masks of :meth:`locate` alone."""
         return self._forward(images)[0] > 0
 
-    def _forward(self, images: Array) -> tuple[_Float32, NDArray[np.float64]]:
+    def _forward(self, images: Array) -> tuple[_Float32, _Float32]:
         check_picture_set("images", images)
         parts = [self._of_batch(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         return np.concatenate([logits for logits, _ in parts]), np.concatenate([tilt for _, tilt in parts])
 
-    def _of_batch(self, images: Array) -> tuple[_Float32, NDArray[np.float64]]:
+    def _of_batch(self, images: Array) -> tuple[_Float32, _Float32]:
         if images.shape[2:] != (self.image_size, self.image_size):
             images = resize(images, self.image_size, self.image_size)
         one = self._layer("down1", (images.transpose(0, 2, 3, 1).astype(np.float32) - 0.5) * 4, stride=2)
@@ -100,8 +100,10 @@ class Locator:
         quarters = convolve(back, self.weights["mask.weight"], self.weights["mask.bias"])
         n, height, width, _ = quarters.shape
         logits = quarters.reshape(n, height, width, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, 2 * height, 2 * width)
-        direction = three.mean((1, 2), dtype=np.float64) @ self.weights["tilt.weight"] + self.weights["tilt.bias"]
-        return logits, direction
+        share = _block_means(1 / (1 + np.exp(-logits.clip(-50, 50))))[..., None]
+        of_thing = (share * three).sum((1, 2)) / (share.sum((1, 2)) + 0.01)
+        lean = np.maximum(of_thing @ self.weights["lean.weight"] + self.weights["lean.bias"], 0)
+        return logits, lean @ self.weights["tilt.weight"] + self.weights["tilt.bias"]
 
     def _layer(self, name: str, maps: _Float32, stride: int = 1) -> _Float32:
         found = convolve(maps, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride)
@@ -122,6 +124,12 @@ def convolve(maps: _Float32, weight: _Float32, bias: _Float32, stride: int = 1) 
     columns = np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(-1, side * side * n_in)
     found: _Float32 = columns @ weight.reshape(-1, n_out) + bias
     return found.reshape(*windows.shape[:3], n_out)
+
+
+def _block_means(pictures: _Float32) -> _Float32:
+    """Means of the blocks of 8 x 8 pixels: (n, h, w) to (n, h / 8, w / 8)."""
+    n, height, width = pictures.shape
+    return pictures.reshape(n, height // 8, 8, width // 8, 8).mean((2, 4))
 
 
 def _joined(coarse: _Float32, fine: _Float32) -> _Float32:
@@ -178,6 +186,7 @@ def shapes(channels: list[int]) -> dict[str, tuple[int, ...]]:
         "up2": (3, 3, coarse + middle, middle),
         "up1": (3, 3, middle + fine, fine),
         "mask": (3, 3, fine, 4),
+        "lean": (coarse, coarse),
         "tilt": (coarse, 2),
     }
     weights = {f"{name}.weight": shape for name, shape in kernels.items()}

@@ -55,6 +55,7 @@ class LocatorNetwork(nn.Module):
         self.up2 = _Convolution(coarse + middle, middle)
         self.up1 = _Convolution(middle + fine, fine)
         self.mask = nn.Conv2d(fine, 4, 3, padding=1)
+        self.lean = nn.Linear(coarse, coarse)
         self.tilt = nn.Linear(coarse, 2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,8 +63,10 @@ class LocatorNetwork(nn.Module):
         one = self.down1((images - 0.5) * 4)
         two = self.same2(self.down2(one))
         three = self.same3b(self.same3a(self.down3(two)))
-        logits = self.mask(self.up1(_joined(self.up2(_joined(three, two)), one)))
-        return F.pixel_shuffle(logits, 2)[:, 0], self.tilt(three.mean((2, 3)))
+        logits = F.pixel_shuffle(self.mask(self.up1(_joined(self.up2(_joined(three, two)), one))), 2)
+        share = F.avg_pool2d(logits.detach().sigmoid(), 8)
+        of_thing = (share * three).sum((2, 3)) / (share.sum((2, 3)) + 0.01)
+        return logits[:, 0], self.tilt(self.lean(of_thing).relu())
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -71,18 +74,20 @@ def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 def folded(network: LocatorNetwork) -> dict[str, NDArray[np.float32]]:
-    """The network's arrays for the runtime: `<layer>.weight` (k, k, n_in, n_out) and `<layer>.bias` (n_out,).
+    """The network's arrays for the runtime: `<layer>.weight` (k, k, n_in, n_out) or (n_in, n_out), and `<layer>.bias`.
 
     Normalisation by running statistics is a scale and a shift, which go into weight and bias.
     """
-    arrays: dict[str, Tensor] = {"tilt.weight": network.tilt.weight.T, "tilt.bias": network.tilt.bias}
-    arrays |= {"mask.weight": network.mask.weight.permute(2, 3, 1, 0), "mask.bias": network.mask.bias}
+    arrays: dict[str, Tensor] = {}
     for name, layer in network.named_children():
         if isinstance(layer, _Convolution):
             kernel, norm = layer[0], layer[1]
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            arrays[f"{name}.weight"] = (kernel.weight * scale[:, None, None, None]).permute(2, 3, 1, 0)
-            arrays[f"{name}.bias"] = norm.bias - norm.running_mean * scale
+            weight, bias = kernel.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        else:
+            weight, bias = layer.weight, layer.bias
+        arrays[f"{name}.weight"] = weight.permute(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        arrays[f"{name}.bias"] = bias
     return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in arrays.items()}
 
 

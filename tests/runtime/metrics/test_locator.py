@@ -53,8 +53,12 @@ def _by_torch(arrays: dict[str, np.ndarray], images: np.ndarray) -> tuple[np.nda
     two = layer("same2", layer("down2", one, 2).relu()).relu()
     three = layer("same3b", layer("same3a", layer("down3", two, 2).relu()).relu()).relu()
     back = layer("up1", joined(layer("up2", joined(three, two)).relu(), one)).relu()
-    sine, cosine = (three.mean((2, 3)) @ weights["tilt.weight"] + weights["tilt.bias"]).T
-    return F.pixel_shuffle(layer("mask", back), 2)[:, 0].numpy(), torch.rad2deg(torch.atan2(sine, cosine)).numpy()
+    logits = F.pixel_shuffle(layer("mask", back), 2)
+    share = F.avg_pool2d(logits.sigmoid(), 8)
+    of_thing = (share * three).sum((2, 3)) / (share.sum((2, 3)) + 0.01)
+    lean = (of_thing @ weights["lean.weight"] + weights["lean.bias"]).relu()
+    sine, cosine = (lean @ weights["tilt.weight"] + weights["tilt.bias"]).T
+    return logits[:, 0].numpy(), torch.rad2deg(torch.atan2(sine, cosine)).numpy()
 
 
 def test_it_finds_what_its_weights_say(folder: Path) -> None:
