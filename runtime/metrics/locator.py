@@ -129,7 +129,8 @@ def convolve(maps: _Float32, weight: _Float32, bias: _Float32, stride: int = 1) 
 def _block_means(pictures: _Float32) -> _Float32:
     """Means of the blocks of 8 x 8 pixels: (n, h, w) to (n, h / 8, w / 8)."""
     n, height, width = pictures.shape
-    return pictures.reshape(n, height // 8, 8, width // 8, 8).mean((2, 4))
+    means: _Float32 = pictures.reshape(n, height // 8, 8, width // 8, 8).mean((2, 4))
+    return means
 
 
 def _joined(coarse: _Float32, fine: _Float32) -> _Float32:

@@ -61,7 +61,8 @@ def open_extractors(given: Given) -> tuple[dict[str, Features], tuple[str, ...]]
 
     Returns
     -------
-    extractor -> its features, those there are; and a sentence for each extractor that is not there: which metrics are left out, and why.
+    extractor -> its features, those there are; and for each extractor that is not there, a sentence: which metrics are
+    left out, and why.
     """
     opened: dict[str, Features] = {}
     missing: dict[str, str] = {}

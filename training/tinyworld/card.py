@@ -72,8 +72,8 @@ pictures.
 
 _MADE = """{command}, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the classifier on
 {n_classifier_pictures:,} of another seed, the locator on {n_locator_pictures:,} with wider ranges of size, place and
-tilt, degraded as reconstructions are: bent, faded, recoloured, blurred, noised). One in twenty combinations of thing, colour and place never occurs in
-training.
+tilt, degraded as reconstructions are: bent, faded, recoloured, blurred, noised). One in twenty combinations of thing,
+colour and place never occurs in training.
 
 | part | steps | batch | minutes |
 |---|---|---|---|

@@ -87,11 +87,9 @@ def _warp(
     # grid_sample's coordinates run from -1 to 1, two to a picture width.
     identity = F.affine_grid(torch.eye(2, 3).expand(len(image), 2, 3), list(image.shape), align_corners=False)
     grid = identity + 2 * shift.permute(0, 2, 3, 1)
-    bent = F.grid_sample(
-        torch.cat([image, background, coverage], 1), grid, padding_mode="border", align_corners=False
-    )
-    bent_image, bent_background, bent_coverage = bent.split((3, 3, 1), dim=1)
-    return bent_image, bent_background, bent_coverage
+    layers = torch.cat([image, background, coverage], 1)
+    bent = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
+    return bent[:, :3], bent[:, 3:6], bent[:, 6:]
 
 
 def _colours(image: Tensor, chance: _Chance) -> Tensor:

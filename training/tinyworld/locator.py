@@ -25,15 +25,24 @@ CHANNELS = (16, 32, 64)
 _TILT_WEIGHT = 0.5
 
 
-class _Convolution(nn.Sequential):
+class _Convolution(nn.Module):
     """Convolution, batch normalisation, ReLU."""
 
     def __init__(self, n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(n_out),
-            nn.ReLU(inplace=True),
-        )
+        super().__init__()
+        self.kernel = nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(n_out)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.norm(self.kernel(maps)).relu_()
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the convolution that does the same: normalising by running statistics is linear."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None  # as they are where a module keeps statistics
+        assert variance is not None
+        scale = self.norm.weight / (variance + self.norm.eps).sqrt()
+        return self.kernel.weight * scale[:, None, None, None], self.norm.bias - mean * scale
 
 
 class LocatorNetwork(nn.Module):
@@ -76,15 +85,14 @@ def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
 def folded(network: LocatorNetwork) -> dict[str, NDArray[np.float32]]:
     """The network's arrays for the runtime: `<layer>.weight` (k, k, n_in, n_out) or (n_in, n_out), and `<layer>.bias`.
 
-    Normalisation by running statistics is a scale and a shift, which go into weight and bias.
+    Normalisation goes into weight and bias, see :meth:`_Convolution.folded`.
     """
-    arrays: dict[str, Tensor] = {}
+    arrays: dict[str, Any] = {}
     for name, layer in network.named_children():
         if isinstance(layer, _Convolution):
-            kernel, norm = layer[0], layer[1]
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weight, bias = kernel.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+            weight, bias = layer.folded()
         else:
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
             weight, bias = layer.weight, layer.bias
         arrays[f"{name}.weight"] = weight.permute(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         arrays[f"{name}.bias"] = bias

@@ -324,7 +324,8 @@ def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(bench.result("tokenizer"))
 
 
-# The order of training; "decoder", "clip", "classifier" and "locator" may run beside "denoiser" in processes of their own.
+# The order of training; "decoder", "clip", "classifier" and "locator" may run beside "denoiser", each in a process of
+# its own.
 PARTS: dict[str, Callable[[_Bench], None]] = {
     "tokenizer": _tokenizer,
     "autoencoder": _autoencoder,

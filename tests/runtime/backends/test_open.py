@@ -99,8 +99,8 @@ def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
     assert backend.locator is None
 
 
-def test_a_bundle_of_the_tiny_world_has_the_packages_locator(opened: Open, write: Write) -> None:
-    backend = opened(write(edit=lambda content: content["models"].update(name="tiny")), threads=1)
+def test_a_bundle_of_the_tiny_world_has_the_packages_locator(opened: Open, written: Write) -> None:
+    backend = opened(written(edit=lambda content: content["models"].update(name="tiny")), threads=1)
     assert isinstance(backend, BundleBackend)
     assert backend.locator is not None
     open_locator(backend.locator)

@@ -121,7 +121,9 @@ def _check_the_card_of_a_trial(out: Path) -> None:
     made = _table(out)
     assert "--effort 0.0002`, on 64 renderings" in made
     assert "(the classifier on\n64 of another seed, the locator on 64 with wider ranges" in made
-    assert "| renderings blurred (Gaussian, 2 pixels) | 0.100 | 0.200 | 4.0 | 0.300 |" in (out / "README.md").read_text()
+    assert (
+        "| renderings blurred (Gaussian, 2 pixels) | 0.100 | 0.200 | 4.0 | 0.300 |" in (out / "README.md").read_text()
+    )
     assert "| denoiser | 2 | 64 | under 1 |" in made
     assert f"Trained on the CPU ({platform.machine()}) with PyTorch {torch.__version__}." in made
     training["note"] = "By hand."
