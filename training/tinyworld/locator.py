@@ -87,13 +87,10 @@ def folded(network: LocatorNetwork) -> dict[str, NDArray[np.float32]]:
 
     Normalisation goes into weight and bias, see :meth:`_Convolution.folded`.
     """
-    arrays: dict[str, Any] = {}
-    for name, layer in network.named_children():
-        if isinstance(layer, _Convolution):
-            weight, bias = layer.folded()
-        else:
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            weight, bias = layer.weight, layer.bias
+    layers: dict[str, Any] = dict(network.named_children())
+    arrays: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        weight, bias = layer.folded() if isinstance(layer, _Convolution) else (layer.weight, layer.bias)
         arrays[f"{name}.weight"] = weight.permute(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         arrays[f"{name}.bias"] = bias
     return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in arrays.items()}

@@ -264,15 +264,15 @@ def _locator(bench: _Bench) -> None:
 
 def _folder(bench: _Bench) -> None:
     """Put the parts together in the layout of a downloaded model, weights as float16."""
+    whole = {name: bench.result(name) for name in ("clip", "classifier", "locator")}
     both, vae = bench.result("denoiser"), bench.result("decoder")
     _write_training(bench)
     _save_half(AutoencoderKL.from_pretrained(vae), bench.out / "vae")
     _save_half(UNet2DConditionModel.from_pretrained(both / "unet"), bench.out / "unet")
     CLIPTextModel.from_pretrained(both / "text_encoder").half().save_pretrained(bench.out / "text_encoder")
     shutil.copytree(bench.result("tokenizer"), bench.out / "tokenizer", dirs_exist_ok=True)
-    for name in ("clip", "classifier", "locator"):
-        part, ignored = bench.result(name), shutil.ignore_patterns("training.json")
-        shutil.copytree(part, bench.out / name, dirs_exist_ok=True, ignore=ignored)
+    for name, part in whole.items():
+        shutil.copytree(part, bench.out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json"))
     write_json(bench.out / "scheduler" / "scheduler_config.json", denoiser.SCHEDULER)
     write_json(
         bench.out / "model_index.json",
