@@ -188,7 +188,9 @@ def test_trials_do_not_depend_on_their_batch(rng) -> None:
     whole = minimise(Bowl(centres), params, settings)
     for trial in range(N):
         row = slice(trial, trial + 1)
-        alone = minimise(Bowl({k: v[row] for k, v in centres.items()}), {k: v[row] for k, v in params.items()}, settings)
+        alone = minimise(
+            Bowl({k: v[row] for k, v in centres.items()}), {k: v[row] for k, v in params.items()}, settings
+        )
         np.testing.assert_array_equal(alone.params["latent"], whole.params["latent"][row])
         np.testing.assert_array_equal(alone.best_step, whole.best_step[row])
         n_alone = len(alone.loss_curve)
