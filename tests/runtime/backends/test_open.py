@@ -24,7 +24,7 @@ from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
-from minddiffuser.runtime.models.locate import TINY_FOLDER
+from minddiffuser.runtime.metrics.locator import open_locator
 from minddiffuser.runtime.refine.settings import AdamSettings
 from minddiffuser.runtime.run.identity import earlier_computing
 from minddiffuser.runtime.run.reconstruct import ReconstructSettings

@@ -86,7 +86,10 @@ def test_the_curve_begins_at_the_start_and_ends_at_the_last_update(rng) -> None:
     params, centres = start(rng)
     seen: list[tuple[int, list[float]]] = []
     refined = minimise(
-        Bowl(centres), params, AdamSettings(steps=5), on_step=lambda step, loss: seen.append((step, loss.tolist()))
+        Bowl(centres),
+        params,
+        AdamSettings(steps=5),
+        on_step=lambda step, loss, _image: seen.append((step, loss.tolist())),
     )
     assert refined.loss_curve.shape == (6, N)
     first, _, _ = Bowl(centres).value_and_gradient(params)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.refine import REFINERS
 from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 
 
@@ -13,7 +14,8 @@ from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 def test_settings_survive_json(settings: AdamSettings) -> None:
     there = json.loads(json.dumps(settings.as_dict()))
     back = {name: tuple(value) if isinstance(value, list) else value for name, value in there.items()}
-    assert AdamSettings(**back) == settings
+    kind, _ = REFINERS[back.pop("refiner")]
+    assert kind(**back) == settings
 
 
 def test_published_settings() -> None:
@@ -22,7 +24,7 @@ def test_published_settings() -> None:
     assert (reference.steps, reference.decay, reference.params) == (300, 0.999, ("latent",))
     assert reference.fresh_noise
     assert reference.learning_rate == pytest.approx(0.00999)
-    assert set(PRESETS) == {"default", "paper", "reference"}
+    assert set(PRESETS) == {"default", "paper", "reference", "single"}
 
 
 @pytest.mark.parametrize(
