@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.refine import refine
 from minddiffuser.runtime.refine.base import Problem, Refined, Step
