@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..bundle.manifest import native_files
+from ..closing import Closing
 from ..errors import FileError, InputError, MindDiffuserError, check_choice
 from ..files import sha256_of
 from .base import Engine
@@ -181,7 +181,7 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
     raise InputError(f"the backend {wanted!r} does not run here: {reason}")
 
 
-class EngineSet:
+class EngineSet(Closing):
     """The engines of a bundle, opened at their first use, on one device with shared threads and scratch memory.
 
     Parameters
@@ -329,14 +329,6 @@ class EngineSet:
         """Close every engine."""
         self._open.clear()
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _backend(self, graph: str) -> str:
         return backend_of(self.bundle, graph, self.choice.backend)

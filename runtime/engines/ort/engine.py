@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.graph_specs import Specs, TensorSpec
+from ...closing import Closing
 from ...command import is_out_of_memory
 from ...errors import FileError, InputError, MissingExtra, check_choice
 from ..base import check_feeds
@@ -141,7 +141,7 @@ def open_ort(
     return OrtEngine(session, name, inputs, outputs, settings, precision)
 
 
-class OrtEngine:
+class OrtEngine(Closing):
     """A session that is ready to run; see :class:`..base.Engine`. Made by :func:`open_ort`.
 
     On the CPU arrays are numpy's. On a GPU outputs are :class:`~.array.OrtArray`, which stay there; inputs may be
@@ -184,14 +184,6 @@ class OrtEngine:
         """Free the session. Twice is once."""
         self._session = None
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self) -> Any:
         if self._session is None:
