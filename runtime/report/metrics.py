@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ..data.json_types import number_or_none
 from ..metrics import METRICS
 from . import charts
-from .contents import mapping_or_empty, number_or_none
+from .contents import mapping_or_empty
 from .words import (
     CONTROL_WORDS,
     FLOOR,

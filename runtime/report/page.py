@@ -11,9 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ..data.json_types import number_or_none
 from ..files import write_bytes
 from .cards import card, glance, sort_options
-from .contents import RunContents, is_count, mapping_or_empty, number_or_none, read_run
+from .contents import RunContents, is_count, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
 from .words import explanation
 
