@@ -34,7 +34,7 @@ def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
     checkpoint = open_checkpoint(folder)
     if engines.bundle.checkpoint_hash != checkpoint.hash:
         raise InputError(f"the bundle {engines.bundle.folder} was not made from the checkpoint {folder}: give that one")
-    mean, std = checkpoint.statistics
+    mean, std = checkpoint.training.mean, checkpoint.training.std
     noise = np.random.default_rng(0).standard_normal((n, *checkpoint.layout.shape), dtype=np.float32)
     responses = mean + std * noise
     bundle = BundleDecoder(engines.bundle, engines)
@@ -70,7 +70,7 @@ def dense(checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.
     matrix, constant = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
 
     def product(responses: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = checkpoint.z_scores(responses).reshape(len(responses), -1)
+        rows = checkpoint.training.scores(responses).reshape(len(responses), -1)
         found: NDArray[np.float32] = torch.addmm(constant, torch.from_numpy(rows), matrix).numpy()
         return found
 
