@@ -34,7 +34,7 @@ def decoder_job(folder: Path, engines: EngineSet, n: int) -> Job:
     checkpoint = open_checkpoint(folder)
     if engines.bundle.checkpoint_hash != checkpoint.hash:
         raise InputError(f"the bundle {engines.bundle.folder} was not made from the checkpoint {folder}: give that one")
-    mean, std = checkpoint.training.mean, checkpoint.training.std
+    mean, std = checkpoint.statistics
     noise = np.random.default_rng(0).standard_normal((n, *checkpoint.layout.shape), dtype=np.float32)
     responses = mean + std * noise
     bundle = BundleDecoder(engines.bundle, engines)

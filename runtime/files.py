@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from .errors import FileError
 
 Array = NDArray[Any]
+# Name -> (dtype, shape), where -1 in a shape stands for any size.
+Expected = Mapping[str, tuple[type, tuple[int, ...]]]
 
 
 @contextmanager
@@ -134,6 +136,28 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         ) from error
 
 
+def check_arrays(arrays: Mapping[str, Array], path: Path, expected: Expected, advice: str) -> None:
+    """Refuse arrays of a file unless all of `expected` are there and hold neither NaN nor infinite values.
+
+    Raises
+    ------
+    FileError
+        One is missing, of another dtype or shape, or not finite.
+    """
+    for name, (dtype, shape) in expected.items():
+        array = arrays.get(name)
+        if array is None or array.dtype != dtype or not _matches(array.shape, shape):
+            got = "missing" if array is None else f"{array.dtype} {array.shape}"
+            wanted = f"{np.dtype(dtype)} {str(shape).replace('-1', 'any')}"
+            raise FileError(f"{path}: array {name!r} is {got}, expected {wanted}: {advice}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FileError(f"{path}: array {name!r} holds NaN or infinite values: {advice}")
+
+
+def _matches(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(got) == len(wanted) and all(want in (-1, size) for size, want in zip(got, wanted, strict=True))
+
+
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes.
 
@@ -149,6 +173,11 @@ def sha256_of(path: Path) -> str:
         raise FileError(
             f"{path} cannot be read ({error.strerror}): check that it is there, and its permissions"
         ) from error
+
+
+def hash_of_json(content: object, separators: tuple[str, str] | None = None) -> str:
+    """The hexadecimal SHA-256 of JSON, whatever the order of its names; `separators` as of :func:`json.dumps`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=separators).encode()).hexdigest()
 
 
 def natural(name: str) -> tuple[Any, ...]:

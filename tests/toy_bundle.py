@@ -45,7 +45,7 @@ def write_toy_bundle(folder: Path, checkpoint_folder: Path, *, leave_out: tuple[
             continue
         (folder / "engines" / f"{name}.fp32.onnx").write_bytes(model.SerializeToString(deterministic=True))
         entries[name] = _entry(name, inputs, outputs)
-    mean, std = checkpoint.training.mean, checkpoint.training.std
+    mean, std = checkpoint.statistics
     arrays = {
         "uncond_context": checkpoint.uncond_context,
         "context_bos": checkpoint.context_bos,

@@ -21,12 +21,13 @@ from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
+from ..runtime.files import hash_of_json
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_place
 from .checkpoint_folder import NAME as JOURNAL
 from .checkpoint_folder import CheckpointFolder, advice, check_begun, refuse_strangers
 from .datasets.base import Data, pictures_shown
-from .fingerprint import early_key, hash_of, ingredients_of
+from .fingerprint import early_key, ingredients_of
 from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
 from .selection import folds_of
@@ -81,7 +82,7 @@ def fit(
     data = cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
-    key = hash_of(ingredients)
+    key = hash_of_json(ingredients)
     if (out / DESCRIPTION).exists():
         return _finished(out, key, data)
     with locked(inside(out), out):

@@ -167,7 +167,7 @@ class _Gate:
         self._progress("verifying engines", len(graphs), len(graphs))
         if self._failures:
             raise self._failures[0]
-        mean, std = self._checkpoint.training.mean, self._checkpoint.training.std
+        mean, std = self._checkpoint.statistics
         arrays = {
             "uncond_context": self._checkpoint.uncond_context,
             "context_bos": self._checkpoint.context_bos,

@@ -48,7 +48,7 @@ def decode_model(checkpoint: Checkpoint, feature: str) -> onnx.ModelProto:
 
 def _z_scores(build: Builder, checkpoint: Checkpoint) -> str:
     """(responses - mean) / std, and 0 for what did not vary in training."""
-    mean, std = checkpoint.training.mean, checkpoint.training.std
+    mean, std = checkpoint.statistics
     varies = std > 0
     centred = build.node("Sub", ["responses", build.constant("mean", mean)])
     scores = build.node("Div", [centred, build.constant("std", np.where(varies, std, 1).astype(np.float32))])

@@ -88,7 +88,7 @@ def trials_for(
         raise InputError(f"--stimuli-root {stimuli_root} is for the pictures of a data folder: give --data too")
     total, warnings = sum(counts), tuple[str, ...]()
     if data is None:
-        mean, std = checkpoint.training.mean, checkpoint.training.std
+        mean, std = checkpoint.statistics
         noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
         rows, stimuli, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
     else:

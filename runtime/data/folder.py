@@ -78,10 +78,6 @@ class DataFolder:
         self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
 
     @property
-    def modality(self) -> str:
-        return self.layout.modality
-
-    @property
     def signal_folder(self) -> Path:
         """Where the files lie that the signal chain names."""
         return self.folder

@@ -7,7 +7,6 @@ same pictures start from the same noise.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import FileError
-from ..files import read_json
+from ..files import hash_of_json, read_json
 
 TRIAL_IDS = "trial_ids.json"
 MEAN = "mean"
@@ -133,7 +132,7 @@ def folder_trial_ids(folder: Path, split: str, stimulus: NDArray[Any]) -> tuple[
 
 def hash_of_ids(ids: Sequence[str]) -> str:
     """SHA-256 over the ids in their order."""
-    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+    return hash_of_json(list(ids))
 
 
 def ids_worth_showing(ids: Sequence[str]) -> dict[int, str]:

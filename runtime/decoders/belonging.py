@@ -12,7 +12,8 @@ import numpy as np
 
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
-from .base import Array, Float32
+from ..files import Array
+from .base import Float32
 from .scale import TrainingStatistics
 from .screen import screen, sizes
 

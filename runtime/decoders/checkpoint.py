@@ -81,6 +81,11 @@ class Checkpoint(Belonging):
         """SHA-256 of checkpoint.json, which holds the SHA-256 of every other file."""
         return sha256_of(self.folder / DESCRIPTION)
 
+    @property
+    def statistics(self) -> tuple[Float32, Float32]:
+        """Mean and deviation of the training responses, of one trial's shape each; deviation 0: it did not vary."""
+        return self.training.mean, self.training.std
+
     def prepare(self) -> None:
         """Make everything that decoding needs, which for networks takes PyTorch.
 

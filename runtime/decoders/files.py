@@ -26,9 +26,9 @@ from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..fields import Field
-from ..files import check_format, read_json, sha256_of
+from ..files import Array, Expected, check_format, read_json, sha256_of
 from . import KINDS
-from .base import Array, Expected, read_arrays
+from .base import read_arrays
 
 KIND = "checkpoint"
 VERSION = 2

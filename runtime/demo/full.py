@@ -6,8 +6,6 @@ one place and used by every demonstration: a second one, of the user's own drawi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from typing import TextIO
 
 from ..command import version
 from ..errors import FileError, InputError
-from ..files import read_json, sha256_of, write_json
+from ..files import hash_of_json, read_json, sha256_of, write_json
 from ..locks import inside, locked
 from ..output import check_output
 from ..run.controls import CONTROLS
@@ -176,9 +174,7 @@ def subject_key(settings: DemoSettings) -> str:
     decides = {
         name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
     }
-    return hashlib.sha256(
-        json.dumps([VERSION, version(), decides, code_digests()], sort_keys=True).encode()
-    ).hexdigest()
+    return hash_of_json([VERSION, version(), decides, code_digests()])
 
 
 def code_digests() -> dict[str, str]:

@@ -103,7 +103,7 @@ def test_without_a_folder_responses_are_drawn_from_the_statistics(checkpoint: Ch
     first, second = trials_for(checkpoint, None, (400, 2))
     again, _ = trials_for(checkpoint, None, (400, 2))
     np.testing.assert_array_equal(first.responses, again.responses)
-    mean, std = checkpoint.training.mean, checkpoint.training.std
+    mean, std = checkpoint.statistics
     scores = (first.responses - mean) / std
     assert np.abs(scores.mean(0)).max() < 0.25
     assert np.abs(scores.std(0) - 1).max() < 0.15
@@ -193,7 +193,7 @@ def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: 
 def test_trials_that_a_run_would_skip_are_not_used(small_checkpoint: Path, tmp_path: Path) -> None:
     """And what is odd about the others is handed on."""
     checkpoint = open_checkpoint(small_checkpoint)
-    mean, std = checkpoint.training.mean, checkpoint.training.std
+    mean, std = checkpoint.statistics
     rows = mean + std * np.random.default_rng(3).standard_normal((N_TRAIN, N_VOXELS), dtype=np.float32)
     rows[[0, 6, 11]] *= 1e6  # artefacts, the first and the last among them
     rows[3, 2] = mean[2] + 1e6 * std[2]  # a spike

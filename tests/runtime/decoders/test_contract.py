@@ -52,7 +52,7 @@ class Case:
 
     def responses(self, n: int = 4) -> np.ndarray:
         """Around the mean of training, as recorded ones are."""
-        mean, std = self.checkpoint.training.mean, self.checkpoint.training.std
+        mean, std = self.checkpoint.statistics
         return (mean + std * np.random.default_rng(n).standard_normal((n, *self.shape))).astype(np.float32)
 
 
