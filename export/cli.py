@@ -255,7 +255,7 @@ def _bundle(args: argparse.Namespace) -> int:
 
         def finish(draft: Path) -> None:
             for target in targets:
-                add_engines(draft, target, settings[target], trust_list=trusted, progress=phases)
+                add_engines(draft, target, settings[target], trusted, phases)
 
         export_bundle(
             args.checkpoint,
@@ -327,7 +327,7 @@ def _trust(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     found: dict[str, str] = {}
-    for variant in (variant for graph in bundle.graphs.values() for variant in graph.variants):
+    for variant in bundle.variants:
         for name in native_files(variant, bundle.folder, bundle.files):
             found[bundle.files[name].sha256] = f"{name} of {bundle.folder}"
             _say(f"{variant.graph} {variant.target} {variant.precision} {name} {bundle.files[name].sha256}")

@@ -73,15 +73,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON that a person can read; NaN is refused, and so is text that UTF-8 cannot hold."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        data = text.encode()
+        data = json_bytes(content)
     except UnicodeEncodeError as error:  # a lone surrogate: bytes from the command line that are no UTF-8
-        shown = ascii(text[max(error.start - 20, 0) : error.end])
+        shown = ascii(error.object[max(error.start - 20, 0) : error.end])
         raise FileError(
             f"{path} cannot be written: a text in it is not Unicode (near {shown}): give names and notes in UTF-8"
         ) from error
     write_bytes(path, data)
+
+
+def json_bytes(content: object) -> bytes:
+    """What :func:`write_json` writes."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -14,6 +14,10 @@ Clock = Callable[[], float]
 LIVE_S, PLAIN_S = 0.1, 5.0
 
 
+def unheard(*_said: object) -> None:
+    """The callback of whoever does not listen."""
+
+
 class Progress(Closing):
     """Progress of one phase, itself a callback: ``progress(done)`` or ``progress(done, total)``.
 

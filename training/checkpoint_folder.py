@@ -28,6 +28,7 @@ Array = NDArray[Any]
 
 VERSION = 2
 NAME = "fit.json"
+WHAT = "checkpoint or an unfinished fit"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
 _TENSORS = ("normaliser", "constants", "mask", *FEATURES)
@@ -73,7 +74,7 @@ class CheckpointFolder:
             if _read(folder).get("key") != key:
                 raise _other(folder)
         else:
-            refuse_strangers(folder)
+            check_free(folder, WHAT)
         write_json(folder / NAME, {"format": _FORMAT, "version": VERSION, "key": key, "about": about})
         self._folder, self._records, self._now = folder, records.Journal(folder, key), versions(libraries.FIT)
         self._whole: dict[str, records.Record] = {}
@@ -116,9 +117,7 @@ class CheckpointFolder:
                     f"{key} of {name} came out with NaN or infinite values, which no checkpoint may hold: "
                     "check the features' models, the responses, and the decoder's options"
                 )
-        write_tensors(
-            self._folder / name, {key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata
-        )
+        write_tensors(self._folder / name, arrays, metadata)
         self._finished(name)
 
     def write_bytes(self, name: str, data: bytes) -> None:
@@ -140,7 +139,7 @@ class CheckpointFolder:
     def keep(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Keep a piece of a file that is not finished."""
         file = name + _PART
-        write_tensors(self._folder / file, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        write_tensors(self._folder / file, arrays)
         self._finished(file)
 
     def close(self, name: str, content: Mapping[str, Any]) -> None:
@@ -167,17 +166,6 @@ def check_begun(folder: Path, about: str) -> None:
         found = _read(folder).get("about")
         if isinstance(found, str) and found not in ("", about):
             raise _other(folder)
-
-
-def refuse_strangers(folder: Path) -> None:
-    """Refuse a folder without a journal that holds anything.
-
-    Raises
-    ------
-    FileError
-        It is a file, or somebody's folder.
-    """
-    check_free(folder, "checkpoint or an unfinished fit")
 
 
 def _other(folder: Path) -> FileError:

@@ -215,7 +215,7 @@ class Job:
         kept = scores.selection_scores(
             correlations, features["structure"].shape[1:], selection, self.settings.selecting().describe()["fitter"]
         )
-        made = scores.all_scores({name: found[name] for name in features}, kept, selection.n_folds)
+        made = scores.Scores(selection.n_folds, scores.N_SHUFFLED, {name: found[name] for name in features}, kept)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
         self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
+from ..runtime.features import FEATURES
 from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
 _REFUSED = "–"
 _SIMULATED = "simulated subject: its early areas are read-outs of the same CLIP layers that are decoded here"
 # What makes a feature undecodable although others are decoded, most likely.
-_CAUSES = {
-    "context": "are the captions in the order of the pictures?",
-    "latent": "do `stimulus` and the pictures' numbers name what each trial showed?",
-    "structure": "do `stimulus` and the pictures' numbers name what each trial showed?",
-    "semantic": "do `stimulus` and the pictures' numbers name what each trial showed?",
-}
+_CAUSES = dict.fromkeys(FEATURES, "do `stimulus` and the pictures' numbers name what each trial showed?")
+_CAUSES["context"] = "are the captions in the order of the pictures?"
 
 
 def remark(provenance: object) -> str:

@@ -111,8 +111,7 @@ def _manifest(out: Path) -> dict[str, Any]:
 
 def _with_built(out: Path) -> str:
     old = _described(out)
-    variants = [v for g in old.graphs.values() for v in g.variants] if isinstance(old, Bundle) else []
-    built = sorted({v.target for v in variants if v.target != "onnx"})
+    built = sorted({v.target for v in old.variants if v.target != "onnx"}) if isinstance(old, Bundle) else []
     return f", with engines built for {', '.join(built)} (kept where their graphs stay the same)" if built else ""
 
 
@@ -149,7 +148,6 @@ class Place:
 
     Attributes
     ----------
-    draft : Path
     old : Bundle or None
         As its manifest describes it, whatever its files are.
     unknown : str or None

@@ -65,7 +65,6 @@ def probe(
         A float32 graph with its weights inside.
     batches : iterable of dict of array
         Real inputs; each is run once per session.
-    threads : int
     precisions : sequence of str
         Which of "fp16" and "bf16" to measure losses for.
     per_session : int

@@ -117,7 +117,7 @@ class Bundle(Contents):
         if on_damaged is not None:
             found = _without_damaged(found, on_damaged, hashes=verify)
         check_files(found.folder, found.files, hashes=verify)
-        _check_external(variant for graph in found.graphs.values() for variant in graph.variants)
+        _check_external(found.variants)
         return found
 
     @classmethod
@@ -135,6 +135,11 @@ class Bundle(Contents):
         contents = check_fields(manifest, folder / MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
         return cls(folder=folder, manifest=manifest, hash=digest, version=manifest["version"], **vars(contents))
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every engine, graph by graph."""
+        return [variant for graph in self.graphs.values() for variant in graph.variants]
 
     @property
     def size_bytes(self) -> int:
@@ -229,7 +234,7 @@ def _without_damaged(bundle: B, on_damaged: Callable[[str, str], None], *, hashe
     """The same without the built engines of which a file is missing or damaged."""
     folder, files = bundle.folder, bundle.files
     damaged: set[str] = set()
-    variants = [variant for graph in bundle.graphs.values() for variant in graph.variants]
+    variants = bundle.variants
     for name in sorted({name for variant in variants for name in native_files(variant, folder, files)}):
         try:
             check_files(folder, {name: files[name]}, hashes=hashes)

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     provenance: Mapping[str, Any] | None = None,
     files: Mapping[str, Path | str] | None = None,
     replace: bool = False,
+    held: bool = False,
 ) -> DataFolder:
     """Write a data folder, whole or not at all, and open it.
 
@@ -310,6 +312,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     files : name to path, of the files that the layout's signal chain names; they are copied.
     replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
         else as well, are never touched.
+    held : whether the caller holds the folder by :func:`~.destination.claimed`.
 
     Raises
     ------
@@ -318,25 +321,27 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     FileError
         The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
-    check_target(folder, replace=replace)
-    prepared = _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {})
-    with claimed(folder, replace=replace):
-        return _write(Path(folder), prepared)
+    if not held:
+        check_target(folder, replace=replace)
+    parts = parts_of(splits)
+    layout = layout_of(parts, layout, rois)
+    about = provenance or {}
+    description = description_of(parts, subject=subject, layout=layout, image_size=image_size, provenance=about)
+    try:
+        check_description(description, "the data to write")
+        for name in SPLITS:
+            _check_part(parts[name], name, description, layout)
+        named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
+        stimuli = references_as_json(named) if named else None
+        contents = _contents(files_of(layout.signal), files or {})
+    except FileError as error:
+        raise InputError(str(error)) from None
+    with nullcontext() if held else claimed(folder, replace=replace):
+        return _write(Path(folder), _Prepared(parts, description, stimuli, layout.voxels, contents))
 
 
-def write_claimed(
-    folder: Path | str,
-    splits: Mapping[str, SplitData],
-    *,
-    subject: str,
-    rois: Rois | None = None,
-    layout: ResponseLayout | None = None,
-    image_size: int | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path | str] | None = None,
-) -> DataFolder:
-    """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.destination.claimed`."""
-    return _write(Path(folder), _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {}))
+# What write_data does, in a folder that the caller holds by destination.claimed.
+write_claimed = partial(write_data, held=True)
 
 
 @dataclass(frozen=True)
@@ -348,30 +353,6 @@ class _Prepared:
     stimuli: Mapping[str, Any] | None
     voxels: Voxels | None
     files: Mapping[str, bytes]
-
-
-def _prepared(
-    splits: Mapping[str, SplitData],
-    rois: Rois | None,
-    layout: ResponseLayout | None,
-    subject: str,
-    image_size: int | None,
-    provenance: Mapping[str, Any],
-    files: Mapping[str, Path | str],
-) -> _Prepared:
-    parts = parts_of(splits)
-    layout = layout_of(parts, layout, rois)
-    description = description_of(parts, subject=subject, layout=layout, image_size=image_size, provenance=provenance)
-    try:
-        check_description(description, "the data to write")
-        for name in SPLITS:
-            _check_part(parts[name], name, description, layout)
-        named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
-        stimuli = references_as_json(named) if named else None
-        contents = _contents(files_of(layout.signal), files)
-    except FileError as error:
-        raise InputError(str(error)) from None
-    return _Prepared(parts, description, stimuli, layout.voxels, contents)
 
 
 def _contents(named: Mapping[str, str], files: Mapping[str, Path | str]) -> dict[str, bytes]:

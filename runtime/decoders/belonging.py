@@ -46,7 +46,6 @@ class Belonging(ABC):
     ----------
     what : str
         "checkpoint" or "bundle".
-    folder : Path
     subject, preset, models_name, models_hash : str
     layout : ResponseLayout
         What one trial's responses are: modality, shape, regions or channels, rate.

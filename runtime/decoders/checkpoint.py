@@ -35,7 +35,6 @@ class Checkpoint(Belonging):
     ----------
     description : dict
         checkpoint.json as it is.
-    image_size : int
     mask : (6, n_tokens, d_vision) bool
     score : (6, n_tokens, d_vision) float32
         Cross-validated correlation of each structure dimension.

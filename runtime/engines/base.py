@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ..bundle.graph_specs import Specs, TensorSpec
@@ -50,7 +51,9 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *_error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Runs(Protocol):

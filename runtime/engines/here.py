@@ -243,8 +243,7 @@ def pick(bundle: Bundle, graph: str, backend: str, precision: str, machine: Mach
 
 
 def _holds(bundle: Bundle, target: str, precision: str) -> bool:
-    variants = [variant for graph in bundle.graphs.values() for variant in graph.variants]
-    return any(v.target == target and v.precision == precision for v in variants)
+    return any(v.target == target and v.precision == precision for v in bundle.variants)
 
 
 def lacking(bundle: Bundle, backend: str, graphs: Collection[str]) -> str:
@@ -272,7 +271,7 @@ def why_not_backend(
         What is to run; None: everything that the bundle holds.
     """
     target, needed = BACKENDS[backend], list(bundle.graphs) if graphs is None else list(graphs)
-    if not any(v.target == target for graph in bundle.graphs.values() for v in graph.variants):
+    if not any(v.target == target for v in bundle.variants):
         return ABSENT
     # The cheapest question first; of everything else pick() knows more.
     if backend.startswith("ort") and (reason := why_no_provider(backend)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from .here import (
     why_no_provider,
     why_not_backend,
 )
-from .ort.engine import OrtSettings, open_ort
+from .ort.engine import OrtSettings, SessionSettings, open_ort
 from .trust import Trust
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ PRECISIONS = ("fp16", "bf16", "fp32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """What to run a bundle on.
+class EngineSettings(SessionSettings):
+    """What to run a bundle on; see :class:`~minddiffuser.runtime.engines.ort.engine.SessionSettings` too.
 
     Attributes
     ----------
@@ -49,14 +49,6 @@ class EngineSettings:
         "auto", or a name of `BACKENDS`.
     precision : str
         "auto" takes the narrowest that the bundle holds on a GPU, and float32 on a CPU where there is one.
-    threads : int or None
-        CPU threads.
-    share_threads : bool
-        One pool of threads for all graphs; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
-    memory : str
-        "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
-    memory_limit_bytes : int or None
-        Of the GPU's memory, for each graph; ONNX Runtime only.
     cache : Path or None
         Where TensorRT-RTX keeps what it compiles for this GPU.
     trust : Trust
@@ -70,17 +62,13 @@ class EngineSettings:
 
     backend: str = "auto"
     precision: str = "auto"
-    threads: int | None = None
-    share_threads: bool = False
-    memory: str = "fast"
-    memory_limit_bytes: int | None = None
     cache: Path | None = None
     trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("backend", self.backend, ("auto", *BACKENDS))
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
-        self.ort("cpu")
         if self.trust.everything and self.backend == "auto":
             raise InputError(
                 "--trust-plans runs code that the bundle brings, and needs an explicit backend: give --backend, or "
@@ -89,13 +77,7 @@ class EngineSettings:
 
     def ort(self, provider: str) -> OrtSettings:
         """The same for a session of ONNX Runtime."""
-        return OrtSettings(
-            provider=provider,
-            threads=self.threads,
-            share_threads=self.share_threads,
-            memory=self.memory,
-            memory_limit_bytes=self.memory_limit_bytes,
-        )
+        return OrtSettings(provider=provider, **{f.name: getattr(self, f.name) for f in fields(SessionSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +153,7 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
     """Refuse a backend that was requested by name."""
     if reason is None:
         return
-    held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
+    held = {variant.target for variant in bundle.variants}
     target = BACKENDS[wanted]
     if target not in held:
         raise InputError(
@@ -186,8 +168,6 @@ class EngineSet(Closing):
 
     Parameters
     ----------
-    bundle : Bundle
-    settings : EngineSettings
     graphs : collection of str or None
         What will be used, which the backend must run; None: everything that the bundle holds.
 

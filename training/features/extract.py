@@ -35,6 +35,7 @@ from ...runtime.journal import Journal, Record
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.structure import PRESETS
+from ...runtime.progress import unheard
 from .. import libraries
 from ..datasets.base import Data
 from .captions import Cut, cut_captions, encoded_as
@@ -282,7 +283,7 @@ class _Rows:
 def _fill(rows: _Rows, data: Data, split: str, models: Models, batch_size: int, progress: Progress | None) -> None:
     captions, layers = data.captions(split), tuple(f"block {number + 1}" for number in PRESETS[models.preset])
     first: _First | None = None
-    report, total = progress or (lambda _done, _total: None), len(rows.done)
+    report, total = progress or unheard, len(rows.done)
     report(int(rows.done.sum()), total)
     while not rows.done.all():
         start = int(rows.done.argmin())

@@ -33,7 +33,6 @@ class Device(Protocol):
 
     Attributes
     ----------
-    gpu : Gpu
     name : str
         "cuda:0", …
     stream : int

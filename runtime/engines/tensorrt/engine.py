@@ -39,7 +39,6 @@ def open_trt(
 
     Parameters
     ----------
-    plan : PlanFile
     device : Device
         Engines that feed each other share one: they then run on one stream, in order.
     arena : Arena or None

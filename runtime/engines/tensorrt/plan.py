@@ -28,7 +28,6 @@ class PlanFile:
     ----------
     name, precision : str
         Of the graph.
-    path : Path
     builder : mapping
         The plan's identity, from :func:`~minddiffuser.export.tensorrt.plan.build_plan`.
     inputs, outputs : mapping of name to TensorSpec
@@ -64,7 +63,6 @@ class OpenPlan:
 
     Parameters
     ----------
-    plan : PlanFile
     gpu : Gpu
         The one that it will run on.
     cache_folder : Path or None
