@@ -32,21 +32,29 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        yield draft
-        os.chmod(draft, mode)
-        with open(draft, "r+b") as file:  # Windows cannot flush a handle that was opened for reading
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise cannot_write(path, error) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(draft, "wb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            yield draft
+            os.chmod(draft, mode)
+            with open(draft, "r+b") as file:  # Windows cannot flush a handle that was opened for reading
+                os.fsync(file.fileno())
+            draft.replace(path)
     finally:
         with suppress(OSError):  # the folder may not even be one
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside becomes :func:`cannot_write`'s error; a :class:`FileError` is one already."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> FileError:

@@ -101,8 +101,8 @@ def dynamic(model: ModelProto) -> ModelProto:
         raise NothingToQuantise(
             "the graph has no MatMul or Gemm with a constant weight: int8 would change nothing in it"
         )
-    for node, named in zip(model.graph.node, _names(model), strict=True):
-        node.name = named  # it picks layers by name
+    for node in model.graph.node:
+        node.name = layer_name(node)  # it picks layers by name
     large = sum(map(size_of, model.graph.initializer)) >= IN_MEMORY_BYTES
     with tempfile.TemporaryDirectory(prefix="minddiffuser-") as folder, _quiet():
         output = Path(folder) / "int8.onnx"
@@ -254,10 +254,6 @@ def _exemptions(ranked: Sequence[Layer], count: int, losses: Mapping[str, float]
         )
         for layer in ranked[:count]
     ]
-
-
-def _names(model: ModelProto) -> list[str]:
-    return [layer_name(node) for node in model.graph.node]
 
 
 @contextmanager

@@ -61,18 +61,13 @@ def in_precision(
         converted = to_half(model, HALVES[precision], keep=kept)
         note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by the measured range of their values"
         return Converted([converted], [dict(exception) for exception in exceptions], note)
-    return _int8(model, graph, batches, threads)
-
-
-def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
-    """None where there is nothing to quantise, as in a decoder of a few small rows."""
     try:
-        return _routed(model, graph, batches, threads)
-    except NothingToQuantise:
+        return _int8(model, graph, batches, threads)
+    except NothingToQuantise:  # as in a decoder of a few small rows
         return None
 
 
-def _routed(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
+def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
     route = INT8_ROUTES.get("decode" if graph.startswith(DECODE) else graph)
     if route == "weights":
         return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")

@@ -272,7 +272,8 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         checkpoint.get(name).object()
     for decoder in checkpoint.get("decoders").items(0, len(RANKS), "decoders"):
         decoder.object()
-    files, layout = _files(top.get("files")), _layout(top.get("layout"))
+    files = _files(top.get("files"))
+    layout = ResponseLayout.from_json(top.get("layout").object(), f"{path}, field 'layout'", ADVICE)
     for name, digest in listed_files(layout.signal).items():
         if name not in files or files[name].sha256 != digest:
             top.get("files").refuse(f"{name} with the SHA-256 that the signal chain in 'layout' states")
@@ -290,14 +291,6 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
     )
-
-
-def _layout(field: Field) -> ResponseLayout:
-    content = field.object()
-    try:
-        return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
-    except FileError as error:
-        raise FileError(f"{error}: {ADVICE}") from error
 
 
 def _sampling(field: Field) -> Sampling:

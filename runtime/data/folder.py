@@ -63,7 +63,9 @@ class DataFolder:
         self.folder = folder
         self.splits = tuple(splits)
         self._mark = _mark(folder, self.splits)
-        self.layout = _with_voxels(check_description(description, str(folder / "data.json")), folder)
+        self.layout = check_description(description, str(folder / "data.json"))
+        if self.layout.modality == "fmri":
+            self.layout = replace(self.layout, voxels=read_voxels(folder, self.layout.shape[0]))
         self.subject: str = description["subject"]
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
@@ -442,11 +444,6 @@ def _mark_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:  # between two renames
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _with_voxels(layout: ResponseLayout, folder: Path) -> ResponseLayout:
-    """The layout, and of fMRI where its voxels lie if the folder says so."""
-    return replace(layout, voxels=read_voxels(folder, layout.shape[0])) if layout.modality == "fmri" else layout
 
 
 def _check_files(layout: ResponseLayout, folder: Path) -> None:

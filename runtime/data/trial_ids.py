@@ -72,7 +72,8 @@ def check_trial_ids(ids: object, n_trials: int, where: str) -> tuple[str, ...]:
         raise FileError(f"{where} has {len(ids)} trial ids and there are {n_trials} trials: give one id per trial")
     first: dict[str, int] = {}
     for row, name in enumerate(ids):
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or name != name.strip() or not _is_plain(name):
+        # Printable: no line breaks, nor halves of characters, which UTF-8 cannot hold.
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable() or name != name.strip():
             raise FileError(
                 f"the id of trial {row} in {where} is {name!r:.60}: give a text of 1 to {_LONGEST} printable "
                 "characters, without space at its ends"
@@ -84,10 +85,6 @@ def check_trial_ids(ids: object, n_trials: int, where: str) -> tuple[str, ...]:
             )
         first[name] = row
     return tuple(ids)
-
-
-def _is_plain(name: str) -> bool:
-    return name.isprintable()  # no line breaks, nor halves of characters, which UTF-8 cannot hold
 
 
 def read_trial_ids(path: Path, n_trials: int) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, sha256_of
 from . import KINDS
-from .base import read_arrays
+from .base import ADVICE, read_arrays
 
 KIND = "checkpoint"
 VERSION = 2
@@ -122,10 +122,7 @@ def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
 
 
 def _layout(content: Mapping[str, Any], path: Path) -> ResponseLayout:
-    try:
-        return ResponseLayout.from_json(content.get("layout"), f"{path}, field 'layout'")
-    except FileError as error:
-        raise FileError(f"{error}: fit the checkpoint again") from error
+    return ResponseLayout.from_json(content.get("layout"), f"{path}, field 'layout'", ADVICE)
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:

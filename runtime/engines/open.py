@@ -231,7 +231,9 @@ class EngineSet(Closing):
             try:
                 for graph in graphs:
                     if graph not in self._open:
-                        self._open[graph] = self.open(self.variant(graph), self._backend(graph))
+                        self._open[graph] = self.open(
+                            self.variant(graph), backend_of(self.bundle, graph, self.choice.backend)
+                        )
                 return
             except (MindDiffuserError, MemoryError) as error:
                 self._pass_over(error)
@@ -309,9 +311,6 @@ class EngineSet(Closing):
         """Close every engine."""
         self._open.clear()
         self._stack.close()
-
-    def _backend(self, graph: str) -> str:
-        return backend_of(self.bundle, graph, self.choice.backend)
 
     def open(self, variant: Variant, backend: str | None = None) -> Engine:
         """Open one given engine, whatever the settings would choose (for verification); closed with the set."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import cannot_write, check_format, hash_of_json, read_json, write_json
+from ...runtime.files import check_format, hash_of_json, read_json, write_json, writing
 from ...runtime.images import fit_square, to_float
 from ...runtime.journal import Journal, Record
 from ...runtime.locks import beside, locked
@@ -121,11 +121,9 @@ def extract_features(
         with locked(beside(folder), folder, wait=True, on_wait=say):
             rows = _Rows(folder, key, shapes)  # another process may have made them just now
             if not rows.done.all():
-                try:
+                with writing(folder.parent):
                     rows.begin(ingredients)
                     _fill(rows, data, split, models, batch_size, progress)
-                except OSError as error:
-                    raise error if isinstance(error, FileError) else cannot_write(folder.parent, error) from error
                 progress = None  # it has received the end
         rows = _Rows(folder, key, shapes)
         if not rows.done.all():

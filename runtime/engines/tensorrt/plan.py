@@ -227,13 +227,10 @@ class OpenPlan:
 
 def refuse_unfit(plan: PlanFile, here: Mapping[str, Any]) -> None:
     """Raise FileError with one sentence if a plan cannot run on the machine `here`."""
-    fault = check_plan(plan.builder, here, graph_sha256=_known_graph(plan), data=_known_data(plan))
+    graph = None if plan.onnx is None else plan.hashes.get(plan.onnx.name)
+    fault = check_plan(plan.builder, here, graph_sha256=graph, data=_known_data(plan))
     if fault is not None:
         raise FileError(f"{plan.name!r} ({plan.path.name}): {fault}")
-
-
-def _known_graph(plan: PlanFile) -> str | None:
-    return None if plan.onnx is None else plan.hashes.get(plan.onnx.name)
 
 
 def _known_data(plan: PlanFile) -> dict[str, str] | None:
