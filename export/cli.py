@@ -20,22 +20,9 @@ PROG = "md-export"
 CHECK_FAILED = 1
 BUILD_TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 # Where each is missing, the extra that brings it.
-_EXTRAS = {
-    "torch": "export",
-    "torchvision": "export",
-    "diffusers": "export",
-    "transformers": "export",
-    "open_clip": "export",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnx_ir": "export",
-    "ml_dtypes": "export",
-    "scipy": "export",
-    "onnxruntime": "edge",
-    "tensorrt": "gpu",
-    "cuda": "gpu",
-    "tensorrt_rtx": "rtx",
-}
+_EXTRAS = {"onnxruntime": "edge", "tensorrt": "gpu", "cuda": "gpu", "tensorrt_rtx": "rtx"} | dict.fromkeys(
+    "torch torchvision diffusers transformers open_clip onnx onnxscript onnx_ir ml_dtypes scipy".split(), "export"
+)
 _UNTRUSTED = "the new engines are not in your list of trusted plans, which has no folder: set HOME or XDG_CONFIG_HOME"
 _EXAMPLE = """
 example (offline, on the tiny world that comes with the package):

@@ -86,10 +86,8 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
 
     Parameters
     ----------
-    folder
-        As the user gave it.
-    what
-        The kind of folder in words, such as "run folder".
+    folder, what
+        As of :func:`check_free`.
     marker
         The file that makes a folder one of this kind.
     kind

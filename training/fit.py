@@ -129,7 +129,7 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
     job.write_scores(arrays, positions, correlations)
     if listed_files(job.data.layout.signal):
-        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.path(DESCRIPTION).parent)
+        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
     job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
 
 

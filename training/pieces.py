@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
-from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name
+from ..runtime.decoders.files import KIND, VERSION, file_name
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_tensors
 from . import scores
@@ -184,7 +184,7 @@ class Job:
             parts=self.journal,
         )
         if name in self.journal.files:
-            return read_tensors(self.journal.path(name), "the mask")["mask"], correlations
+            return read_tensors(self.journal.folder / name, "the mask")["mask"], correlations
         score = mean_over_folds(correlations, settings.selection).reshape(structure.shape[1:])
         mask = best_per_layer(score, settings.selection.percent)
         self.journal.write(name, {"mask": mask, "score": score}, {"preset": self.models.preset})
@@ -222,7 +222,7 @@ class Job:
     def _validated(self, name: str) -> scores.FeatureScores:
         part = self.journal.part(scores.validation_name(name))
         if part is None:
-            folder = self.journal.path(DESCRIPTION).parent
+            folder = self.journal.folder
             raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
         return scores.validation_scores(part)
 
