@@ -99,7 +99,8 @@ def warnings(scores: Scores) -> list[str]:
     whole = {name: made.whole for name, made in scores.features.items() if made.n_drawn > 0}
     poor = {name: score for name, score in whole.items() if score is not None and not score.better}
     found = [
-        f"warning: {name} is decoded no better than chance (correlation {_numbers(score)})"
+        f"warning: {name} is decoded no better than chance (correlation {score.correlation:.3f}, 95th percentile of "
+        f"shuffled pairings {score.shuffled_95:.3f})"
         for name, score in poor.items()
     ]
     refused = [
@@ -117,10 +118,6 @@ def warnings(scores: Scores) -> list[str]:
         f"warning: {name} is the same for every training stimulus, so its decoder gives that constant for every trial"
         for name in constant
     ]
-
-
-def _numbers(score: Score) -> str:
-    return f"{score.correlation:.3f}, 95th percentile of shuffled pairings {score.shuffled_95:.3f}"
 
 
 _BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...runtime.bundle.manifest import DECODE
-from . import CalibrationSettings, NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
+from . import NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -74,11 +74,7 @@ def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads:
     if route == "dynamic":
         return Converted([dynamic(model)], note="products with constant weights, quantised as they run")
     if route == "calibrated":
-        settings = CalibrationSettings(threads=threads)
-        found = calibrated(model, list(batches), settings)
-        return Converted(
-            [found.model],
-            [dict(e) for e in found.exemptions],
-            f"calibrated on decoded latents, error {found.error:.3g}",
-        )
+        found = calibrated(model, list(batches), threads=threads)
+        note = f"calibrated on decoded latents, error {found.error:.3g}"
+        return Converted([found.model], [dict(exemption) for exemption in found.exemptions], note)
     return None

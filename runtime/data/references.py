@@ -61,10 +61,12 @@ class Reference:
             )
         if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
             raise InputError(f"sha256 of {shown(self.path)} is {shown(self.sha256)}: give 64 hexadecimal digits")
-        if (self.index is not None) != self._is_array or (self.index is not None and not _is_index(self.index)):
+        given = self.index is not None
+        if given != self._is_array or (given and not (is_whole(self.index) and 0 <= self.index < 1 << 63)):
             expected = "a whole number from 0" if self._is_array else f"it only for {', '.join(NUMPY + HDF5)} files"
             raise InputError(f"index of {shown(self.path)} is {shown(self.index)}: give {expected}")
-        if (self.dataset is not None) != self._is_hdf5 or (self.dataset is not None and not _is_set(self.dataset)):
+        given = self.dataset is not None
+        if given != self._is_hdf5 or (given and not (is_line(self.dataset) and _is_below(self.dataset))):
             expected = "the name of a data set, such as imgBrick" if self._is_hdf5 else "it only for HDF5 files"
             raise InputError(f"dataset of {shown(self.path)} is {shown(self.dataset)}: give {expected}")
 
@@ -230,14 +232,6 @@ def _damaged(place: Path, error: Exception) -> FileError:
 
 def _is_below(path: str) -> bool:
     return all(_PLAIN.fullmatch(part) and part not in (".", "..") and ":" not in part for part in path.split("/"))
-
-
-def _is_index(index: object) -> bool:
-    return is_whole(index) and 0 <= index < 1 << 63
-
-
-def _is_set(dataset: object) -> bool:
-    return is_line(dataset) and _is_below(dataset)
 
 
 def _suffix(path: str) -> str:

@@ -58,6 +58,7 @@ def _specs(bundle: Bundle, graph: str) -> GraphSpecs | None:
         if target not in bundle.shapes:
             return None
         return decode_specs(bundle.layout.shape, target, bundle.shapes[target])
-    sizes = Sizes(**{name: bundle.shapes[name] for name in REQUIRED_FEATURES}, image_size=bundle.image_size)
+    context, latent, structure = (bundle.shapes[name] for name in REQUIRED_FEATURES)
+    sizes = Sizes(context=context, latent=latent, structure=structure, image_size=bundle.image_size)
     semantic = graph in bundle.graphs and "semantic_target" in bundle.graphs[graph].inputs
     return graph_specs(sizes, semantic=semantic).get(graph)

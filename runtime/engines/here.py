@@ -7,16 +7,13 @@ import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..bundle.manifest import DECODE, native_files
+from ..bundle.manifest import DECODE, Graph, Variant, native_files
+from ..bundle.open import Bundle
 from ..errors import MindDiffuserError
+from .cuda.gpu import Gpu
 from .trust import Trust
-
-if TYPE_CHECKING:
-    from ..bundle.manifest import Graph, Variant
-    from ..bundle.open import Bundle
-    from .cuda.gpu import Gpu
 
 # backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
 BACKENDS: dict[str, str] = {
@@ -124,9 +121,9 @@ def _unfit_plan(bundle: Bundle, variant: Variant, machine: Machine) -> str | Non
     from .tensorrt.identity import check_plan
 
     onnx = source_of(bundle, variant)
-    graph = None if onnx is None else hashes_of(bundle, onnx)["sha256"]
-    data = None if onnx is None else hashes_of(bundle, onnx)["data"]
-    return check_plan(variant.builder, machine.identity(variant.target), graph_sha256=graph, data=data)
+    graph = {} if onnx is None else hashes_of(bundle, onnx)
+    here = machine.identity(variant.target)
+    return check_plan(variant.builder, here, graph_sha256=graph.get("sha256"), data=graph.get("data"))
 
 
 def source_of(bundle: Bundle, variant: Variant) -> Variant | None:

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..bundle.manifest import native_files
+from ..bundle.manifest import PRECISIONS, Variant, native_files
+from ..bundle.open import Bundle
 from ..closing import Closing
 from ..errors import FileError, InputError, MindDiffuserError, check_choice
 from ..files import sha256_of
@@ -31,12 +32,6 @@ from .here import (
 )
 from .ort.engine import OrtSettings, SessionSettings, open_ort
 from .trust import Trust
-
-if TYPE_CHECKING:
-    from ..bundle.manifest import Variant
-    from ..bundle.open import Bundle
-
-PRECISIONS = ("fp16", "bf16", "fp32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
