@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from ..runtime.bundle.manifest import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
@@ -27,7 +26,7 @@ from ..runtime.demo import packed
 from ..runtime.demo.full import code_digests
 from ..runtime.demo.quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
-from ..runtime.files import hash_of_json, read_tensors, sha256_of, write_bytes, write_tensors
+from ..runtime.files import hash_of_json, read_metadata, read_tensors, sha256_of, write_bytes, write_tensors
 from ..runtime.locks import beside, locked
 from ..runtime.output import replacing_folder
 from ..training.simulate.subject import GENERATOR_VERSION
@@ -111,8 +110,7 @@ def round_weights(checkpoint: Path, out: Path) -> None:
         shutil.copytree(checkpoint, draft, dirs_exist_ok=True)
         for path in sorted(draft.rglob("*.safetensors")):
             before = sha256_of(path)
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata()
+            metadata = read_metadata(path)
             arrays = {name: _rounded(name, array) for name, array in read_tensors(path, "a decoder").items()}
             write_tensors(path, arrays, metadata)
             text = text.replace(before, sha256_of(path))

@@ -148,6 +148,14 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says besides its arrays."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return dict(file.metadata() or {})
+
+
 def check_arrays(arrays: Mapping[str, Array], path: Path, expected: Expected, advice: str) -> None:
     """Refuse arrays of a file unless all of `expected` are there and hold neither NaN nor infinite values.
 

@@ -92,13 +92,6 @@ class CheckpointFolder:
         """The versions that the pieces were fitted with: "2.3.0, then 2.4.1" where they changed on the way."""
         return libraries.of_all(self._whole.values())
 
-    def metadata(self, name: str) -> dict[str, str]:
-        """What was written with a finished safetensors file besides its arrays."""
-        from safetensors import safe_open
-
-        with safe_open(self.folder / name, framework="np") as file:
-            return dict(file.metadata() or {})
-
     def write(self, name: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
         """Write one safetensors file and note that it is finished.
 

@@ -17,7 +17,7 @@ from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.files import KIND, VERSION, file_name
 from ..runtime.errors import FileError, ShapeError
-from ..runtime.files import read_tensors
+from ..runtime.files import read_metadata, read_tensors
 from . import scores
 from .checkpoint_folder import CheckpointFolder
 from .datasets.base import Data, pictures_shown
@@ -251,7 +251,7 @@ def description_of(
         how = job.settings.decoder(name).describe()
         if "n_selected" in how:
             how["n_selected"] = min(how["n_selected"], data.layout.n_features)
-        decoders.append({**json.loads(job.journal.metadata(file_name(name))[ENTRY]), "fit": how})
+        decoders.append({**json.loads(read_metadata(job.journal.folder / file_name(name))[ENTRY]), "fit": how})
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,

@@ -26,7 +26,7 @@ from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..fields import Field
-from ..files import Array, Expected, check_format, read_json, sha256_of
+from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
 from . import KINDS
 from .base import ADVICE, read_arrays
 
@@ -154,11 +154,8 @@ def read_mask(folder: Path, shape: tuple[int, ...], preset: str) -> dict[str, Ar
     InputError
         The mask was selected on other layers than the checkpoint's decoder.
     """
-    from safetensors import safe_open
-
     arrays = read_part(folder, "mask", {"mask": (np.bool_, shape), "score": (np.float32, shape)})
-    with safe_open(folder / file_name("mask"), framework="np") as file:
-        stored = (file.metadata() or {}).get("preset")
+    stored = read_metadata(folder / file_name("mask")).get("preset")
     if stored != preset:
         raise InputError(
             f"the mask in {folder} was selected on the layer preset {stored!r}, the checkpoint is for {preset!r}: "
