@@ -220,6 +220,7 @@ class _Gate:
         self._entries[graph.name] = {
             "inputs": describe_specs(inputs),
             "outputs": describe_specs(outputs),
+            **({} if graph.flops is None else {"flops": graph.flops}),
             "variants": variants,
         }
         self._keep_parity(graph.name, graph.cases)

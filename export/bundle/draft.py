@@ -17,6 +17,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from ...runtime.backends.flops import without_data
 from ...runtime.backends.reference import TorchEngine
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import DECODE
@@ -39,6 +40,7 @@ from ..verify.material import Feeds, Reference, Trials, random_feeds, reference_
 from ..verify.pictures import SEED
 from ..verify.undecided import undecided
 from .describe import describe_models
+from .flops import graph_flops
 from .reuse import Reused
 
 Progress = Callable[[str, int, int], None]
@@ -59,12 +61,16 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DraftGraph:
-    """A graph in every precision that it takes, and the cases that each is verified on."""
+    """A graph in every precision that it takes, and the cases that each is verified on.
+
+    `flops` are the operations of a network's graph for one trial; None of a decoder's.
+    """
 
     name: str
     specs: tuple[Specs, Specs]
     cases: list[Case]
     written: list[Written]
+    flops: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,6 +208,7 @@ class _Work:
         self._probed: Reference | None = None
         self._graphs = {name: network_graph(name, models, semantic=self._semantic) for name in NETWORK_GRAPHS}
         self._engines = {n: TorchEngine(n, models, g.inputs, g.outputs) for n, g in self._graphs.items()}
+        self._bare = without_data(models)
 
     def run_reference(self, progress: Progress) -> Reference:
         """Both stages over the trials to verify on and, where a precision asks for it, those to calibrate on."""
@@ -245,7 +252,8 @@ class _Work:
             there = self._reused.get(name)
             models = [export_network(graph, self._models) if there is None else there]
         written = self._write(name, models, batches, store)
-        return DraftGraph(name=name, specs=(graph.inputs, graph.outputs), cases=cases, written=written)
+        specs, flops = (graph.inputs, graph.outputs), graph_flops(name, self._bare, semantic=self._semantic)
+        return DraftGraph(name=name, specs=specs, cases=cases, written=written, flops=flops)
 
     def _write(
         self, name: str, models: list[onnx.ModelProto], batches: Sequence[Feeds], store: WeightStore

@@ -9,7 +9,7 @@ stands: exporting it with `torch.export` would trace all of it once more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def trace(graph: NetworkGraph, models: Models) -> torch.export.ExportedProgram:
     example = example_inputs(graph)
     chosen = tuple(example[name] for name in graph.forward_inputs)
     module = _Module(graph.forward, models)
-    with _plain_attention(), torch.no_grad():
+    with as_in_graph(graph), torch.no_grad():
         graph.forward(*(array[:1] if _is_free(graph, name) else array for name, array in _named(graph, chosen)))
         if graph.backward is None:
             shapes = (_free(graph, graph.forward_inputs),)
@@ -73,7 +73,7 @@ def _trace_gradient(
     module.requires_grad_(False)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True, static_shapes=False)
     fake = [_fake(mode, array, free=_is_free(graph, name)) for name, array in example.items()]
-    with _plain_attention(), _functions_of_ours(), mode:
+    with as_in_graph(graph), mode:
         # Positional, since make_fx knows no names.
         table = gradient_decompositions()
         traced = make_fx(graph.function, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*fake)
@@ -175,6 +175,13 @@ def _free(graph: NetworkGraph, names: Sequence[str]) -> tuple[Any, ...]:
 def _fake(mode: FakeTensorMode, array: Tensor, *, free: bool) -> Tensor:
     sizes = [DimDynamic.DUCK if free and axis == 0 else DimDynamic.STATIC for axis in range(array.ndim)]
     return mode.from_tensor(array, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
+
+
+@contextmanager
+def as_in_graph(graph: NetworkGraph) -> Iterator[None]:
+    """Let the graph's function compute as what is exported: attention and, for gradients, enlargement as products."""
+    with _plain_attention(), nullcontext() if graph.backward is None else _functions_of_ours():
+        yield
 
 
 @contextmanager

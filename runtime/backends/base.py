@@ -18,6 +18,7 @@ from ..environment import usable_cores
 from ..errors import InputError, check_choice
 from ..generators.base import A, Float32, Generator, Sampler
 from ..refine.adam import Objective
+from ..refine.costs import Costs
 from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
@@ -307,6 +308,19 @@ class Backend(Protocol[A]):
     @property
     def embeds(self) -> bool:
         """Whether there is :meth:`embedding`, for the metric that compares pictures by CLIP."""
+        ...
+
+    @property
+    def costs(self) -> Costs:
+        """What each call costs, per trial, in UNet forward passes.
+
+        Raises
+        ------
+        InputError
+            The bundle was exported before operations were counted.
+        FileError
+            The bundle lacks a graph of stage 2.
+        """
         ...
 
     def decode(self, responses: Float32, *, semantic: bool = True) -> Decoded:

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.ddim import NoiseTable
 from ..generators.engines import EngineGenerator
+from ..refine.costs import COUNTED_GRAPHS, Costs, engine_costs
 from ..refine.engines import EngineObjective, structural
 from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
@@ -173,6 +174,11 @@ class BundleBackend(Common):
     @property
     def embeds(self) -> bool:
         return "clip_structure" in self._bundle.graphs
+
+    @property
+    def costs(self) -> Costs:
+        """See :attr:`.base.Backend.costs`."""
+        return engine_costs(self._bundle.flops(*COUNTED_GRAPHS))
 
     def generator(
         self,

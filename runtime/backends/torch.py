@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ..models.device import choose_device
 from ..models.models import Models
 from ..models.open import load_models
 from ..refine.autograd import AutogradObjective, structural
+from ..refine.costs import Costs
 from ..refine.settings import RefineSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
 from .common import Common
+from .flops import autograd_costs
 from .libraries import ONNX_RUNTIME, OURS, TORCH_LIBRARIES, notes_of_torch
 
 # Up to this size all 35 steps' activations fit a laptop's memory (3.4 GB measured for 16 trials of the tiny world), and
@@ -150,6 +153,11 @@ class TorchBackend(Common):
     @property
     def embeds(self) -> bool:
         return True
+
+    @cached_property
+    def costs(self) -> Costs:
+        """See :attr:`.base.Backend.costs`; counted at the first use."""
+        return autograd_costs(self.models)
 
     def generator(
         self,

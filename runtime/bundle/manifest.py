@@ -53,6 +53,7 @@ _SEAL = "seal"
 _DEEPEST = 64
 _MOST_FILES, _MOST_GRAPHS, _MOST_TENSORS, _MOST_VARIANTS = 4096, 64, 64, 64
 _LARGEST_FILE = 1 << 50
+_MOST_FLOPS = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,17 @@ def native_files(variant: Variant, folder: Path, files: Collection[str]) -> list
 
 @dataclass(frozen=True)
 class Graph:
-    """Inputs and outputs under one name, and the engines that compute it."""
+    """Inputs and outputs under one name, and the engines that compute it.
+
+    `flops` are the floating-point operations for one trial, in whatever precision; None of decoders, and of networks
+    that were exported before operations were counted.
+    """
 
     name: str
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     variants: tuple[Variant, ...]
+    flops: int | None = None
 
 
 @dataclass(frozen=True)
@@ -336,8 +342,13 @@ def _graphs(field: Field, folder: Path, files: Collection[str]) -> dict[str, Gra
             _specs(graph.get("inputs")),
             _specs(graph.get("outputs")),
             tuple(_variant(variant, name, folder, files) for variant in variants),
+            _flops(graph.get("flops")),
         )
     return graphs
+
+
+def _flops(field: Field) -> int | None:
+    return None if field.value is ABSENT else field.whole(1, _MOST_FLOPS)
 
 
 def _specs(field: Field) -> dict[str, TensorSpec]:

@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
-from ..errors import FileError, shown
+from ..errors import FileError, InputError, shown
 from ..files import Array, check_arrays, hash_of_json, read_tensors, sha256_of
 from .manifest import (
     ADVICE,
@@ -160,6 +160,25 @@ class Bundle(Contents):
                 f"the bundle {self.folder} lacks the graph{'s' * (len(missing) > 1)} {', '.join(missing)}: export it "
                 f"with them (md-export bundle … --graphs {wanted})"
             )
+
+    def flops(self, *graphs: str) -> dict[str, int]:
+        """Floating-point operations of these networks' graphs, by name, each for one trial.
+
+        Raises
+        ------
+        FileError
+            The bundle lacks a graph.
+        InputError
+            It was exported before operations were counted.
+        """
+        self.require(*graphs)
+        found = {name: flops for name in graphs if (flops := self.graphs[name].flops) is not None}
+        if len(found) < len(graphs):
+            raise InputError(
+                f"the bundle {self.folder} was exported before the cost of its graphs was counted: export it again "
+                "with md-export bundle"
+            )
+        return found
 
     def path(self, name: str) -> Path:
         """Where a listed file lies, by its path inside the bundle; :class:`FileError` if the bundle lacks it."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from minddiffuser.export.graphs.base import network_graph
+from minddiffuser.runtime.backends.flops import flops_of
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.errors import MissingExtra
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
@@ -50,9 +51,8 @@ def shapes(load: Load) -> Models:
     return made
 
 
-def test_operations_at_full_size(load: Load, shapes: Models) -> None:
+def test_operations_at_full_size(shapes: Models) -> None:
     """GFLOP of the published architectures, counted apart from this code: 803.3, 2514.5 and 8.82."""
-    flops_of = load("flops").flops_of
     latent, picture = torch.empty(1, 4, 64, 64, device="meta"), torch.empty(1, 3, 224, 224, device="meta")
     text = torch.empty(1, 77, 768, device="meta")
     with torch.no_grad():

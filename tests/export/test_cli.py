@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from minddiffuser.export import cli
 from minddiffuser.export.cli import main, parser
 from minddiffuser.export.verify.check import OK, check_bundle
+from minddiffuser.runtime.backends.flops import flops_of
 from minddiffuser.runtime.bundle.manifest import PRECISIONS, TARGETS, Variant
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.trust import read_trusted
+from minddiffuser.runtime.models.open import load_models
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
 Edit = Callable[..., None]
@@ -182,6 +185,11 @@ def test_a_bundle_with_engines_and_half_precision(
     both = [("onnx", "fp32"), ("onnx", "fp16")]
     built = [("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16")]
     assert held == {"decode_context": both, "vae_decode": both + built}
+    assert bundle.graphs["decode_context"].flops is None
+    models = load_models(str(small_world))
+    with torch.no_grad():  # building has kept what the export has counted
+        decode = flops_of(lambda: models.decode_latent(torch.zeros(1, *models.latent_shape)))
+    assert bundle.graphs["vae_decode"].flops == decode
     assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.lock", "bundle", "config"]
     assert not (out / ".lock").exists()
     trusted = read_trusted(tmp_path / "config" / "minddiffuser" / "trusted_plans.json")

@@ -1,6 +1,8 @@
 """What a run computes with: PyTorch, and the engines of a bundle, behind one interface."""
 
 import importlib
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from minddiffuser.runtime.backends.base import Options, Start
 from minddiffuser.runtime.backends.bundle import BundleBackend
+from minddiffuser.runtime.backends.flops import autograd_costs
 from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
@@ -65,6 +68,27 @@ def test_both_say_what_they_are(checkpoint: Checkpoint, small_models: Any, engin
     assert by_torch.models_hash == small_models.hash
     assert by_torch.description == "PyTorch, cpu, float32"
     assert by_engines.description == "ONNX Runtime, CPUExecutionProvider, fp32"
+
+
+def test_both_know_what_they_cost(checkpoint: Checkpoint, small_models: Any, toy_bundle: Path, tmp_path: Path) -> None:
+    by_torch = on_torch(checkpoint, small_models).costs
+    assert (by_torch.predict, by_torch.engines) == (2.0, False)
+    assert by_torch == autograd_costs(small_models)
+    counted = Path(shutil.copytree(toy_bundle, tmp_path / "counted"))
+    content = json.loads((counted / "manifest.json").read_text())
+    flops = {"denoise": 200, "vae_decode": 300, "structure_gradient": 700, "denoise_gradient": 450}
+    for name, number in flops.items():
+        content["graphs"][name]["flops"] = number
+    (counted / "manifest.json").write_text(json.dumps(content))
+    with EngineSet(Bundle.open(counted), EngineSettings(backend="ort", threads=1)) as opened:
+        by_engines = BundleBackend(opened).costs
+    assert (by_engines.predict, by_engines.pull_back, by_engines.back_only) == (2.0, 4.5, 4.5)
+    assert (by_engines.decode, by_engines.structural, by_engines.reference_flops) == (3.0, 7.0, 100)
+
+
+def test_costs_of_an_older_bundle_are_one_sentence(engines: EngineSet) -> None:
+    with pytest.raises(InputError, match="was exported before the cost of its graphs was counted: export it again"):
+        _ = BundleBackend(engines).costs
 
 
 def test_both_decode_alike(checkpoint: Checkpoint, small_models: Any, engines: EngineSet) -> None:

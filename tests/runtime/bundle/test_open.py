@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.manifest import GRAPHS, NAME, SUFFIXES, TARGETS, Noise, sealed
 from minddiffuser.runtime.bundle.open import Bundle
-from minddiffuser.runtime.errors import FileError, MindDiffuserError
+from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError
 from minddiffuser.runtime.sampling import Sampling
 
 _spec = importlib.util.spec_from_file_location("small_bundle", Path(__file__).parents[2] / "small_bundle.py")
@@ -104,6 +104,31 @@ def test_a_good_bundle(folder: Path) -> None:
     assert plan.parity["tolerance"] == 1e-4
     assert plan.precision_map[0]["rule"] == "range"
     assert plan.builder == {"compute_capability": "8.9"}
+
+
+def test_operations_of_graphs(tmp_path: Path) -> None:
+    def counted(content: dict[str, Any]) -> None:
+        content["graphs"]["denoise"]["flops"] = 1_596_063_744_000  # of Stable Diffusion 1.4
+
+    bundle = Bundle.open(small.write_small_bundle(tmp_path / "bundle", edit=counted))
+    assert bundle.flops("denoise") == {"denoise": 1_596_063_744_000}
+    assert bundle.graphs["decode_context"].flops is None
+    with pytest.raises(FileError, match="lacks the graph vae_decode: export it with them"):
+        bundle.flops("denoise", "vae_decode")
+
+
+def test_a_bundle_from_before_operations_were_counted_still_opens(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert bundle.graphs["denoise"].flops is None
+    with pytest.raises(InputError, match="was exported before the cost of its graphs was counted: export it again"):
+        bundle.flops("denoise")
+
+
+@pytest.mark.parametrize("flops", [0, -1, True, 1.5, "many", None, [1], 1 << 61])
+def test_operations_that_are_no_count(folder: Path, flops: Any) -> None:
+    edit(folder, lambda content: content["graphs"]["denoise"].update(flops=flops))
+    with pytest.raises(FileError, match=r"'graphs.denoise.flops' is .*, expected a whole number from 1 to"):
+        Bundle.open(folder)
 
 
 def test_arrays(folder: Path) -> None:

@@ -1,0 +1,110 @@
+"""What both stages cost in UNet forward passes, for the tiny world and for Stable Diffusion 1.4 with CLIP ViT-B/32.
+
+python benchmarks/costs.py [--json]
+
+Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which
+compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
+it the refiner `adam` with the paper's 60 updates, through all 35 steps (activations kept, or a checkpoint per step) and
+on the final latent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from full_size import random_models
+
+from minddiffuser.export.bundle.flops import all_flops
+from minddiffuser.runtime.backends.flops import autograd_costs, without_data
+from minddiffuser.runtime.models.models import Models
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, stage1_cost
+from minddiffuser.runtime.refine.settings import PRESETS
+from minddiffuser.runtime.sampling import Sampling
+
+TINY, FULL = "tiny world", "SD 1.4"
+AUTOGRAD, ENGINES = "autograd", "engines"
+CALLS = ("predict", "back_only", "pull_back", "decode", "structural", "structural_forward")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Costs of one world computed in one way: of each call, and of whole pictures, in UNet forward passes."""
+
+    world: str
+    way: str
+    calls: Costs
+    pictures: dict[str, float]
+
+
+def rows() -> list[Row]:
+    """Count everything, which takes some seconds."""
+    found = []
+    for world, models in ((TINY, load_models("tiny")), (FULL, random_models("meta"))):
+        for way, costs in ways(models).items():
+            found.append(Row(world, way, costs, pictures(costs)))
+    return found
+
+
+def ways(models: Models) -> dict[str, Costs]:
+    """Costs of these networks by autograd and on engines."""
+    return {
+        AUTOGRAD: autograd_costs(models),
+        ENGINES: engine_costs(all_flops(without_data(models), semantic=False)),
+    }
+
+
+def pictures(costs: Costs) -> dict[str, float]:
+    """Costs of a picture of stage 1, and of what refinement adds to it."""
+    n_reverse, steps = Sampling().n_reverse, PRESETS["paper"].steps
+    return {
+        "stage 1": stage1_cost(costs, n_reverse),
+        "adam, activations kept": adam_cost(costs, steps=steps, n_reverse=n_reverse),
+        "adam, checkpoints": adam_cost(costs, steps=steps, n_reverse=n_reverse, checkpointing=True),
+        "adam, final latent": adam_cost(costs, steps=steps, n_reverse=n_reverse, backprop_steps=0),
+    }
+
+
+def table(found: Sequence[Row]) -> str:
+    """Two tables as text: one of calls, one of pictures."""
+    calls = [[row.world, row.way, *(f"{getattr(row.calls, name):.3f}" for name in CALLS), _unit(row)] for row in found]
+    whole = [[row.world, row.way, *(f"{cost:,.1f}" for cost in row.pictures.values())] for row in found]
+    heads = ["world", "way", *CALLS, "unit, GFLOP"], ["world", "way", *found[0].pictures]
+    return "\n\n".join(_aligned([head, *lines]) for head, lines in zip(heads, (calls, whole), strict=True))
+
+
+def _unit(row: Row) -> str:
+    return f"{row.calls.reference_flops / 1e9:.3f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="numbers for programs")
+    args = parser.parse_args(argv)
+    found = rows()
+    if args.json:
+        json.dump([as_json(row) for row in found], sys.stdout, indent=2)
+        print()
+    else:
+        print(table(found))
+    return 0
+
+
+def as_json(row: Row) -> dict[str, object]:
+    calls = {name: getattr(row.calls, name) for name in CALLS}
+    unit = {"reference_flops": row.calls.reference_flops}
+    return {"world": row.world, "way": row.way, **unit, "calls": calls, "pictures": row.pictures}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

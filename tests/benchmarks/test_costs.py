@@ -1,0 +1,60 @@
+"""The tables of costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.sampling import Sampling
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch, small_world: Path) -> ModuleType:
+    """benchmarks/costs.py, with small networks in both places."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location("costs_table", FOLDER / "costs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "costs_table", module)
+    spec.loader.exec_module(module)
+    models = load_models(str(small_world))
+    monkeypatch.setattr(module, "load_models", lambda _name: models)
+    monkeypatch.setattr(module, "random_models", lambda _device: models)
+    return module
+
+
+def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert costs.main(["--json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert [(row["world"], row["way"]) for row in rows] == [
+        (world, way) for world in ("tiny world", "SD 1.4") for way in ("autograd", "engines")
+    ]
+    n_reverse = Sampling().n_reverse
+    for row in rows:
+        calls, pictures = row["calls"], row["pictures"]
+        assert calls["predict"] == 2.0
+        assert pictures["stage 1"] == pytest.approx(2 * n_reverse + calls["decode"], rel=1e-12)
+        assert pictures["adam, final latent"] < pictures["adam, activations kept"] <= pictures["adam, checkpoints"]
+    autograd, engines = rows[:2]
+    assert autograd["pictures"]["adam, activations kept"] < engines["pictures"]["adam, activations kept"]
+    assert autograd["reference_flops"] == engines["reference_flops"] > 0
+
+
+def test_the_tables_are_aligned(costs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert costs.main([]) == 0
+    calls, pictures = capsys.readouterr().out.strip("\n").split("\n\n")
+    for table in (calls, pictures):
+        head, *lines = table.split("\n")
+        assert len(lines) == 4
+        assert {len(line) for line in lines} == {len(head)}
+    assert all(name in calls for name in costs.CALLS)
