@@ -70,6 +70,8 @@ class DataFolder:
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
         _check_files(self.layout, folder)
+        self._hashes: dict[str, str] = {}
+        self._picture_ids: dict[str, tuple[str, ...]] = {}
         self._captions = _captions(folder / "captions.json")
         self._pictures = {split: pictures_of(folder, split, self.image_size, stimuli_root) for split in splits}
         n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
@@ -182,14 +184,6 @@ class DataFolder:
         parts = [sha256_of(self.folder / name) for name in names]
         self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
-
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        return {}
-
-    @cached_property
-    def _picture_ids(self) -> dict[str, tuple[str, ...]]:
-        return {}
 
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()

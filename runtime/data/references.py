@@ -92,10 +92,6 @@ class Reference:
         about = {"path": self.path, "dataset": self.dataset, "index": self.index, "sha256": self.sha256}
         return {name: value for name, value in about.items() if value is not None}
 
-    def check_there(self) -> None:
-        """Refuse a file that is missing, or that a link leads out of the root."""
-        self._place()
-
     def read(self) -> ImageU8:
         """Decode the picture, (H, W, 3) uint8 of its own size.
 
@@ -115,7 +111,8 @@ class Reference:
             )
         return image
 
-    def _place(self) -> Path:
+    def place(self) -> Path:
+        """Where the file lies; refuses one that is missing, or that a link leads out of the root."""
         root, place = os.path.realpath(self.root), os.path.realpath(self.root / self.path)
         if not Path(place).is_relative_to(root):
             raise FileError(f"the picture {self} is a link out of its root {self.root}: put the file itself there")
@@ -168,7 +165,7 @@ def read_picture(picture: Path | Reference) -> ImageU8:
 
 
 def _decoded(reference: Reference) -> ImageU8:
-    place = reference._place()
+    place = reference.place()
     if reference.index is None:
         return read_image(place)
     images = _from_hdf5 if reference.dataset is not None else _from_numpy

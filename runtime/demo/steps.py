@@ -225,11 +225,6 @@ def usable_threads(most: int) -> int:
     return min(most, usable_cores())
 
 
-def pictures_in_words(count: int) -> str:
-    """The number with its noun."""
-    return f"{count} {'picture' if count == 1 else 'pictures'}"
-
-
 def _runnable(command: Sequence[str]) -> list[str]:
     # By module, so that it works where the scripts are not on the PATH.
     return [sys.executable, "-m", _MODULES[command[0]], *command[1:]]

@@ -16,7 +16,7 @@ from ..files import write_bytes
 from .cards import card, glance, sort_options
 from .contents import RunContents, is_count, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
-from .words import explanation
+from .words import counted, explanation
 
 MOST_TRIALS = 512
 _DEEPEST = 20
@@ -100,7 +100,7 @@ def _heading(contents: RunContents) -> str:
 
 def _facts(contents: RunContents) -> str:
     data, settings, given = (mapping_or_empty(contents.settings.get(name)) for name in ("data", "settings", "given"))
-    facts = [f"{len(contents.trials)} {'trial' if len(contents.trials) == 1 else 'trials'}"]
+    facts = [counted(len(contents.trials), "trial")]
     if data.get("subject"):
         facts.append(f"subject {data['subject']}")
     if given.get("models"):
