@@ -21,6 +21,7 @@ import numpy as np
 from ..runtime.bundle.manifest import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
 from ..runtime.data.schema import VERSION as DATA_VERSION
+from ..runtime.data.simulated import FIRST_BRAIN
 from ..runtime.decoders import files as checkpoints
 from ..runtime.demo import packed
 from ..runtime.demo.full import code_digests
@@ -84,6 +85,7 @@ def make(work: Path, out: Path, subject: Subject) -> None:
     )
     seed, n_train, n_test = str(subject.seed), str(subject.n_train), str(subject.n_test)
     simulate = ["simulate", "fmri", "--seed", seed, "--n-train", n_train, "--n-test", n_test, "--out", str(data)]
+    simulate += ["--brain", FIRST_BRAIN]  # a Subject that does not name its brain has this one
     fit = ["fit", str(data), "--models", "tiny", "--out", str(fitted), "--cache", str(work / "features")]
     if not (data / "data.json").exists():
         _command("md-train", simulate)

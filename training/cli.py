@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
+from .simulate.brains import BRAINS, DEFAULT_BRAIN
+from .simulate.brains.base import Sources, brain_class
 
 PROG = "md-train"
 _EXTRAS = dict.fromkeys(
@@ -24,6 +27,7 @@ _SIMULATE_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
   md-train simulate fmri --out mine --seed 7 --stimuli my_drawings
+  md-train simulate fmri --out other --seed 7 --brain gabor
 """
 _FIT_EXAMPLE = """
 example (offline):
@@ -83,6 +87,14 @@ def _add_fmri(modalities: Any) -> None:
     fmri.add_argument("--out", type=Path, required=True, metavar="DATA", help="data folder to write")
     fmri.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed of pictures, brain and noise (default: 0)"
+    )
+    kinds = "; ".join(f"{name}: {brain_class(name).made_of}" for name in BRAINS)
+    fmri.add_argument(
+        "--brain",
+        choices=tuple(BRAINS),
+        default=DEFAULT_BRAIN,
+        help=f"what drives the voxels. {kinds} (--models is then used for the labels of --stimuli alone) "
+        "(default: %(default)s)",
     )
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
@@ -210,16 +222,20 @@ def _simulate_fmri(args: argparse.Namespace) -> int:
     settings = FmriSettings(**_without_none(given))
     showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
     # Before the models, which take seconds to load or an hour to download.
-    check_subject(args.out, showing, seed=args.seed, batch_size=args.batch_size, replace=args.force)
-    models = _open_models(args, "reference")
+    check_subject(args.out, showing, seed=args.seed, replace=args.force)
+    sources = Sources(
+        open_models=lambda: _open_models(args, "reference"),
+        model_folder=_model_folder(args.models),
+        batch_size=args.batch_size,
+    )
+    brain = brain_class(args.brain).open(sources, own_pictures=args.stimuli is not None)
     with Phases() as progress:
         data = simulate_subject(
             args.out,
-            models,
+            brain,
             settings,
             showing,
             seed=args.seed,
-            batch_size=args.batch_size,
             replace=args.force,
             progress=progress,
         )
@@ -323,6 +339,14 @@ def _open_models(args: argparse.Namespace, preset: str) -> Any:
     for note in models.notes:
         tell(PROG, note, DONE)
     return models
+
+
+def _model_folder(models: str) -> Path | None:
+    """Where models lie that are not a hub id."""
+    from ..runtime.models.locate import TINY, locate
+
+    # os.path, not Path: a name that is too long, or may not be looked at, is no folder here; opening models says why.
+    return locate(models) if models == TINY or os.path.isdir(models) else None
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

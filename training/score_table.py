@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from html import escape
 
+from ..runtime.data.simulated import simulated_brain
 from ..runtime.features import FEATURES
 from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
 _REFUSED = "–"
-_SIMULATED = "simulated subject: its early areas are read-outs of the same CLIP layers that are decoded here"
+_SIMULATED = {
+    "clip": "simulated subject: its early areas are read-outs of the same CLIP layers that are decoded here",
+    "gabor": "simulated subject: oriented filters, local colour and labels, nothing of the networks decoded here",
+}
 # What makes a feature undecodable although others are decoded, most likely.
 _CAUSES = dict.fromkeys(FEATURES, "do `stimulus` and the pictures' numbers name what each trial showed?")
 _CAUSES["context"] = "are the captions in the order of the pictures?"
@@ -17,8 +21,8 @@ _CAUSES["context"] = "are the captions in the order of the pictures?"
 
 def remark(provenance: object) -> str:
     """A caveat about the scores that follows from the data's provenance: empty, or one sentence."""
-    kind = provenance.get("kind") if isinstance(provenance, dict) else None
-    return _SIMULATED if isinstance(kind, str) and kind.startswith("simulated") else ""
+    brain = simulated_brain(provenance)
+    return "" if brain is None else _SIMULATED.get(brain, "simulated subject")
 
 
 def table(scores: Scores, remark: str = "") -> str:

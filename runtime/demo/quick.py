@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..data.simulated import FIRST_BRAIN
 from ..engines.here import why_no_provider
 from ..errors import FileError, MissingExtra
 from ..locks import inside, locked
@@ -136,7 +137,8 @@ def commands(
     if stimuli is not None:
         data = out / "data"
         simulate = ["md-train", "simulate", "fmri", "--seed", str(subject["seed"])]
-        simulate += ["--n-train", str(subject["n_train"]), "--stimuli", str(stimuli), "--out", str(data)]
+        simulate += ["--brain", subject.get("brain", FIRST_BRAIN), "--n-train", str(subject["n_train"])]
+        simulate += ["--stimuli", str(stimuli), "--out", str(data)]
         steps.append(Step(tuple(simulate), data / "data.json"))
     n_trials = subject["n_test"] if pictures is None else len(pictures)
     run = ["md-reconstruct", "run", str(kept / "bundle"), str(data), "--backend", "ort"]

@@ -15,7 +15,6 @@ from .words import (
     FLOOR,
     FLOOR_MEANING,
     NO_CLAIM,
-    SIMULATED,
     TOO_FEW,
     WORTH,
     WORTH_MEANING,
@@ -70,7 +69,7 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def metrics_section(summary: Mapping[str, Any], *, simulated: bool) -> str:
+def metrics_section(summary: Mapping[str, Any], *, caveat: str) -> str:
     """The section with the table and the drawings; an empty string where nothing was measured."""
     metrics = _entries(summary)
     if not metrics:
@@ -91,7 +90,7 @@ def metrics_section(summary: Mapping[str, Any], *, simulated: bool) -> str:
     drawings = "".join(_drawing(name, entry, controls) for name, entry in metrics.items())
     return (
         '<section id="metrics" aria-labelledby="metrics-title"><h2 id="metrics-title">Metrics</h2>'
-        f'<p class="hint">{_hint(summary, columns, list(controls), simulated=simulated)}</p>'
+        f'<p class="hint">{_hint(summary, columns, list(controls), caveat=caveat)}</p>'
         '<div class="table-box" role="region" aria-labelledby="metrics-title" tabindex="0"><table class="measures">'
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -125,7 +124,7 @@ def _kind(name: str, sign: int) -> str:
     return {1: "better", -1: "worse", 0: "open"}[sign * direction(name)]
 
 
-def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *, simulated: bool) -> str:
+def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *, caveat: str) -> str:
     metrics = _entries(summary)
     words = [_count(summary), _directions(metrics)]
     words.append("The difference is stage 2 minus stage 1, trial by trial; intervals are bootstrapped over pictures.")
@@ -138,7 +137,7 @@ def _hint(summary: Mapping[str, Any], columns: list[str], controls: list[str], *
             words.append("There are too few pictures for intervals, and so for any claim.")
     elif n_pictures is not None and n_pictures < _FEW_PICTURES:
         words.append(f"With {n_pictures:.0f} pictures the intervals are wide: this is a demonstration, not a study.")
-    words += [SIMULATED] if simulated else []
+    words += [caveat] if caveat else []
     return escape(" ".join(words), quote=False)
 
 

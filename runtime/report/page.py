@@ -16,7 +16,7 @@ from ..files import write_bytes
 from .cards import card, glance, sort_options
 from .contents import RunContents, is_count, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
-from .words import counted, explanation
+from .words import caveat_of, counted, explanation
 
 MOST_TRIALS = 512
 _DEEPEST = 20
@@ -43,8 +43,8 @@ def page(contents: RunContents) -> str:
     """The whole page as HTML. Every text that comes from a file is escaped."""
     style, script = _part("page.css"), _part("page.js")
     shown = contents.trials[:MOST_TRIALS]
-    simulated = bool(mapping_or_empty(contents.settings.get("data")).get("simulated"))
-    metrics = metrics_section(contents.summary, simulated=simulated)
+    caveat = caveat_of(mapping_or_empty(contents.settings.get("data")))
+    metrics = metrics_section(contents.summary, caveat=caveat)
     return Template(_part("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(f"{_heading(contents)} · MindDiffuser"),
@@ -54,7 +54,7 @@ def page(contents: RunContents) -> str:
         heading=escape(_heading(contents)),
         facts=_facts(contents),
         explanation=explanation(
-            simulated=simulated,
+            caveat=caveat,
             has_stage2="stage2" in contents.pictures,
         ),
         glance=glance(contents.trials),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
+from ..data.simulated import FIRST_BRAIN
 from ..metrics import METRICS
 
 PICTURE_WORDS = {
@@ -36,11 +39,16 @@ NO_CLAIM = (
     "change every metric. Run it with --controls shuffled."
 )
 TOO_FEW = "No claim about stage 2 is made here: there are too few pictures for intervals."
-# Stands wherever numbers of a simulated subject are shown.
-SIMULATED = (
-    "The early visual areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches, "
-    "which favours stage 2. The numbers show that the method works as designed, not how well it would work on "
-    "recordings of a real brain."
+# Stands wherever numbers of a simulated subject are shown: what its kind of brain is made of, and what follows.
+_MADE_OF = {
+    "clip": "The early visual areas of this simulated subject are simulated from the same CLIP layers that stage 2 "
+    "matches, which favours stage 2.",
+    "gabor": "The early visual areas of this simulated subject are simulated from oriented filters and local colour, "
+    "the higher ones from labels: nothing in them is taken from the networks that are used here.",
+}
+_ANY_BRAIN = "This subject is simulated."
+_DESIGN = (
+    "The numbers show that the method works as designed, not how well it would work on recordings of a real brain."
 )
 
 _STAGES = (
@@ -55,9 +63,16 @@ _SIMULATED_PERSON = (
 )
 
 
-def explanation(*, simulated: bool, has_stage2: bool) -> str:
-    """The explanation for lay readers (HTML)."""
-    words = [_STAGES] + ([_SIMULATED_PERSON, escape(SIMULATED, quote=False)] if simulated else [])
+def caveat_of(data: Mapping[str, Any]) -> str:
+    """What must stand beside a simulated subject's numbers, given a run's "data"; empty for any other subject."""
+    if not data.get("simulated"):
+        return ""
+    return f"{_MADE_OF.get(str(data.get('brain', FIRST_BRAIN)), _ANY_BRAIN)} {_DESIGN}"
+
+
+def explanation(*, caveat: str, has_stage2: bool) -> str:
+    """The explanation for lay readers (HTML); `caveat` is that of a simulated subject, or empty."""
+    words = [_STAGES] + ([_SIMULATED_PERSON, escape(caveat, quote=False)] if caveat else [])
     if not has_stage2:
         words.append("This run stopped after stage 1.")
     return " ".join(words)

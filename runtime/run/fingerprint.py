@@ -38,6 +38,7 @@ def early_identity(
             "subject": decoder.subject,
             "n_trials": len(given.rows),
             "simulated": given.simulated,
+            **({} if given.brain is None else {"brain": given.brain}),
         },
     }
 

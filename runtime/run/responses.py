@@ -21,6 +21,7 @@ from ..data.folder import open_data
 from ..data.layout import ResponseLayout
 from ..data.recognise import NPY, SAFETENSORS, recognise
 from ..data.references import Reference, read_picture
+from ..data.simulated import simulated_brain
 from ..data.stimuli import stimulus_ids
 from ..data.trial_ids import check_trial_ids, ids_worth_showing, read_trial_ids, row_ids
 from ..decoders.screen import Rows
@@ -56,6 +57,8 @@ class Responses:
         Per trial, captions of that picture; empty where there are none.
     simulated
         Whether the data folder says that its subject was simulated.
+    brain
+        The kind of brain that a simulated subject has.
     trial_ids
         One text per trial, all different, which decides the trial's noise; the rows ("0", "1", …) where none is given.
     layout
@@ -70,6 +73,7 @@ class Responses:
     pictures: tuple[Path | Reference, ...] | None = None
     captions: tuple[tuple[str, ...], ...] = ()
     simulated: bool = False
+    brain: str | None = None
     trial_ids: tuple[str, ...] = ()
     layout: ResponseLayout | None = None
     warnings: tuple[str, ...] = ()
@@ -192,13 +196,15 @@ def _data_folder(folder: Path, stimuli_root: Path | str | None) -> Responses:
     data = open_data(folder, splits=("test",), stimuli_root=stimuli_root)
     rows, stimulus = data.responses("test"), data.stimulus("test").tolist()
     pictures, captions = data.pictures("test"), data.captions("test")
+    brain = simulated_brain(data.provenance)
     return Responses(
         rows=rows,
         hash=_hash(rows),
         subject=data.subject,
         pictures=tuple(pictures[index] for index in stimulus),
         captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
-        simulated=str(data.provenance.get("kind", "")).startswith("simulated"),
+        simulated=brain is not None,
+        brain=brain,
         trial_ids=data.trial_ids("test"),
         layout=data.layout,
     )

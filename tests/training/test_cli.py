@@ -54,6 +54,7 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["simulate", "fmri", "--out", "x", "--n-train", "1"], "1 training"),
         (["simulate", "fmri", "--out", "x", "--n-test", "0"], "0 test"),
         (["simulate", "fmri", "--out", "x", "--batch-size", "0"], "'0' is not a whole number from 1 to 1,000,000"),
+        (["simulate", "fmri", "--out", "x", "--brain", "jelly"], "invalid choice: 'jelly'"),
         (["simulate", "fmri", "--out", "x", "--colour", "red"], "unrecognized arguments: --colour"),
         (["fit", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["fit", "nowhere", "--out", "x", "--layers", "mine"], "invalid choice: 'mine'"),

@@ -31,7 +31,17 @@ def test_every_score_has_a_bar_and_a_number() -> None:
 def test_a_simulated_subject_is_called_so() -> None:
     features = {"context": FeatureScores(100, 100, Score(30, 0.5, 0.0, 0.0625), {})}
     scores = Scores(5, 100, features, SelectionScores(0.1, 0.2, 0.1, "ridge"))
-    for provenance, said in (({"kind": "simulated fMRI"}, True), ({"kind": "NSD"}, False), ({}, False), (None, False)):
-        words = "early areas are read-outs of the same CLIP layers"
-        assert (words in table(scores, remark(provenance))) is said
-        assert (words in figure(scores, remark(provenance))) is said
+    circular, own = "early areas are read-outs of the same CLIP layers", "nothing of the networks decoded here"
+    simulated = {"kind": "simulated fMRI"}
+    for provenance, said in (
+        (simulated, circular),
+        ({**simulated, "brain": "clip"}, circular),
+        ({**simulated, "brain": "gabor"}, own),
+        ({"kind": "NSD"}, None),
+        ({}, None),
+        (None, None),
+    ):
+        for words in (circular, own):
+            assert (words in table(scores, remark(provenance))) is (words == said)
+            assert (words in figure(scores, remark(provenance))) is (words == said)
+    assert remark({**simulated, "brain": "jelly"}) == "simulated subject"

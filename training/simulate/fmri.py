@@ -1,10 +1,7 @@
-"""A simulated fMRI subject: eleven visual ROIs that respond to shallow features, deep features, or both.
+"""A simulated fMRI subject: eleven visual ROIs, and what a scanner adds to the drives of their voxels.
 
-The voxels of early areas respond to one shallow CLIP layer each through a localised Gaussian receptive field over the
-patch grid; higher areas mix semantic features; IPS, and a little of LO, mix both. The weights of that brain are
-drawn from a generator of their own, live in memory only, and are never written: decoders see responses.
-
-Functions take arrays, so features of any world do; training/simulate/subject.py makes them from models and pictures.
+What drives a voxel is a kind of brain's business (brains/). Here are the areas, which all kinds have, and what is the
+same for all: signals of variance 1, compression, noise, repetitions, noise ceilings.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import InputError, ShapeError
+from ...runtime.errors import InputError
 
 F32 = NDArray[np.float32]
 
@@ -28,25 +25,29 @@ class Area:
     Parameters
     ----------
     n_voxels : how many.
-    layers : shallow layers (0 to 5, the `reference` preset) that its voxels see, each voxel one of them.
+    layers : shallow CLIP layers (0 to 5, the `reference` preset) that its voxels see, each voxel one of them; of the
+        `clip` brain alone.
+    colour : range of the share of a voxel's structural variance that is local colour; the rest is the energy of
+        orientations and spatial frequencies; of the `gabor` brain alone.
     field_sd : median receptive field, standard deviation as a fraction of the picture's side.
     structural : range of the share of a voxel's variance that is structural; the rest is semantic.
     """
 
     n_voxels: int
     layers: tuple[int, ...] = (4, 5)
+    colour: tuple[float, float] = (0.2, 0.5)
     field_sd: float = 0.25
     structural: tuple[float, float] = (0.0, 0.0)
 
 
 # Two thousand voxels. Early areas take three fifths, as in the retinotopic masks of NSD's subjects; receptive
-# fields widen from V1 to hV4 about threefold, as pRF maps find.
+# fields widen from V1 to hV4 about threefold, as pRF maps find, and hV4 is the area that colour drives most.
 AREAS: dict[str, Area] = {
     "V1": Area(n_voxels=340, layers=(0, 1), field_sd=0.06, structural=(1.0, 1.0)),
     "V2": Area(n_voxels=320, layers=(0, 1, 2), field_sd=0.08, structural=(1.0, 1.0)),
     "V3": Area(n_voxels=260, layers=(2, 3), field_sd=0.10, structural=(1.0, 1.0)),
     "V3ab": Area(n_voxels=160, layers=(3, 4), field_sd=0.13, structural=(1.0, 1.0)),
-    "hV4": Area(n_voxels=160, layers=(4, 5), field_sd=0.17, structural=(1.0, 1.0)),
+    "hV4": Area(n_voxels=160, layers=(4, 5), colour=(0.4, 0.8), field_sd=0.17, structural=(1.0, 1.0)),
     "VO": Area(n_voxels=120),
     "PHC": Area(n_voxels=110),
     "MT": Area(n_voxels=50),
@@ -118,39 +119,6 @@ class FmriSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scales:
-    """Centres and spreads of features over some training pictures, which put all channels on one footing.
-
-    CLIP's MLP outputs have a few channels a hundred times as strong as the rest: unscaled, every voxel would
-    respond to those alone.
-    """
-
-    structure_sd: F32  # (n_layers, d_vision), spread between pictures, pooled over patches
-    semantic_mean: F32  # (d_semantic,)
-    semantic_sd: F32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Brain:
-    """One subject's generative weights. Never written anywhere.
-
-    Parameters
-    ----------
-    layer : (n_voxels,) int64, the shallow layer that a voxel sees.
-    receptive : (n_voxels, n_patches), Gaussian over the patch grid, rows sum to 1.
-    channel : (n_voxels, d_vision), random weighting of that layer's channels.
-    semantic : (n_voxels, d_semantic), sparse.
-    structural : (n_voxels,), share of the signal's variance that is structural.
-    """
-
-    layer: NDArray[np.int64]
-    receptive: F32
-    channel: F32
-    semantic: F32
-    structural: F32
-
-
-@dataclass(frozen=True, kw_only=True)
 class Drives:
     """What drives each voxel before noise: two parts, (n_stimuli, n_voxels) each."""
 
@@ -179,118 +147,8 @@ class Responses:
     averages: bool = False
 
 
-def measure_scales(structure: F32, semantic: F32) -> Scales:
-    """Scales of some hundred training pictures.
-
-    Parameters
-    ----------
-    structure : (n, n_layers, n_tokens, d_vision).
-    semantic : (n, d_semantic).
-    """
-    _check_features(structure, semantic)
-    if len(structure) < 2:
-        raise InputError("scales cannot be computed from one picture: give at least 2")
-    patches = structure[:, :, 1:]
-    return Scales(
-        structure_sd=_safe(np.sqrt(patches.var(axis=0).mean(axis=1))),
-        semantic_mean=semantic.mean(axis=0),
-        semantic_sd=_safe(semantic.std(axis=0)),
-    )
-
-
-def draw_brain(
-    settings: FmriSettings,
-    structure_shape: tuple[int, int, int],
-    semantic_groups: tuple[int, ...],
-    rng: np.random.Generator,
-) -> Brain:
-    """Draw a subject.
-
-    Parameters
-    ----------
-    settings : the areas, and how sparse semantic weights are.
-    structure_shape : (n_layers, n_tokens, d_vision), class token first.
-    semantic_groups : how many semantic features each source has (words, vision), in their order; every group
-        moves a voxel as much as every other, however many features it has.
-    rng : the brain's own generator.
-    """
-    n_layers, n_tokens, d_vision = structure_shape
-    side = round((n_tokens - 1) ** 0.5)
-    if side * side != n_tokens - 1 or side < 1:
-        raise ShapeError(f"structure has {n_tokens} tokens: expected a class token and a square grid of patches")
-    layers, fields, shares = [], [], []
-    for name, area in settings.areas.items():
-        if max(area.layers) >= n_layers:
-            raise InputError(f"{name} sees layer {max(area.layers)}, the structure has {n_layers}: change its layers")
-        layers.append(rng.choice(area.layers, area.n_voxels))
-        spread = area.field_sd * np.exp(0.25 * rng.standard_normal(area.n_voxels))
-        fields.append(receptive_fields(rng.beta(1.3, 1.3, (area.n_voxels, 2)), spread, side))
-        shares.append(rng.uniform(*area.structural, area.n_voxels))
-    n_voxels = settings.n_voxels
-    groups = [_sparse(rng, n_voxels, n_features, settings.sparsity) for n_features in semantic_groups]
-    return Brain(
-        layer=np.concatenate(layers),
-        receptive=np.concatenate(fields),
-        channel=rng.standard_normal((n_voxels, d_vision), dtype=np.float32),
-        semantic=np.concatenate(groups, axis=1),
-        structural=np.concatenate(shares).astype(np.float32),
-    )
-
-
-def _sparse(rng: np.random.Generator, n_voxels: int, n_features: int, sparsity: float) -> F32:
-    drives = rng.random((n_voxels, n_features)) < sparsity
-    drives[np.arange(n_voxels), rng.integers(n_features, size=n_voxels)] = True  # every voxel has at least one
-    weights: F32 = rng.standard_normal((n_voxels, n_features), dtype=np.float32) * drives
-    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return weights
-
-
-def receptive_fields(centre: NDArray[np.float64], spread: NDArray[np.float64], side: int) -> F32:
-    """Gaussians over a `side` x `side` grid of patches, (n_voxels, side * side) row-major, rows sum to 1.
-
-    Parameters
-    ----------
-    centre : (n_voxels, 2), x and y in [0, 1] from the picture's top left corner.
-    spread : (n_voxels,), standard deviation as a fraction of the picture's side.
-    side : patches per side.
-    """
-    middle = (np.arange(side) + 0.5) / side
-    squared = (middle[None, :] - centre[:, :1])[:, None, :] ** 2 + (middle[None, :] - centre[:, 1:])[:, :, None] ** 2
-    # A field narrower than a patch still sees that patch evenly: patches have a width of their own.
-    variance = spread**2 + (1 / side) ** 2 / 12
-    exponent = -0.5 * squared.reshape(len(centre), -1) / variance[:, None]
-    weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    fields: F32 = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    return fields
-
-
-def drive(brain: Brain, scales: Scales, structure: F32, semantic: F32) -> Drives:
-    """What a batch of pictures does to each voxel.
-
-    Parameters
-    ----------
-    brain, scales : of the subject and of its training pictures.
-    structure : (n, n_layers, n_tokens, d_vision), class token first; it has no place, so no field sees it.
-    semantic : (n, d_semantic).
-
-    Returns
-    -------
-    Drives, (n, n_voxels) float32 each.
-    """
-    _check_features(structure, semantic)
-    n_pictures = len(structure)
-    structural = np.zeros((n_pictures, len(brain.layer)), np.float32)
-    for layer in np.unique(brain.layer):
-        voxels = np.flatnonzero((brain.layer == layer) & (brain.structural > 0))
-        weights = brain.channel[voxels] / scales.structure_sd[layer]
-        mixed = structure[:, layer, 1:] @ weights.T  # (n, n_patches, n_voxels)
-        structural[:, voxels] = np.einsum("npv,vp->nv", mixed, brain.receptive[voxels])
-    standardised = (semantic - scales.semantic_mean) / scales.semantic_sd
-    return Drives(structural=structural, semantic=(standardised @ brain.semantic.T).astype(np.float32))
-
-
 def simulate_fmri(
-    brain: Brain, drives: Mapping[str, Drives], settings: FmriSettings, rng: np.random.Generator
+    share: F32, drives: Mapping[str, Drives], settings: FmriSettings, rng: np.random.Generator
 ) -> dict[str, Responses]:
     """Responses of both splits.
 
@@ -301,8 +159,8 @@ def simulate_fmri(
 
     Parameters
     ----------
-    brain : whose shares of structure and meaning are used.
-    drives : "train" and "test", from :func:`drive`.
+    share : (n_voxels,), share of each voxel's variance that is structural; the rest is semantic.
+    drives : "train" and "test", from a kind of brain.
     settings : noise and repetitions.
     rng : of the noise; each split draws from a child of its own, so a longer training split does not change
         the test split's noise.
@@ -312,9 +170,9 @@ def simulate_fmri(
     dict with "train" (one trial per showing, pictures in order, then again) and "test" (one averaged trial
     per picture).
     """
-    signals = _signals(brain, drives, settings.compression)
+    signals = _signals(share, drives, settings.compression)
     noise_rng, train_rng, test_rng = rng.spawn(3)
-    n_voxels = len(brain.layer)
+    n_voxels = len(share)
     noise_sd = np.exp(settings.snr_spread * noise_rng.standard_normal(n_voxels)) / settings.snr
     train = np.tile(signals["train"], (settings.train_repetitions, 1))
     train += _noise(train_rng, train.shape, noise_sd)
@@ -347,20 +205,21 @@ def noise_ceiling(noise_sd: NDArray[np.float64], n_averaged: int) -> F32:
     return (1 / (1 + noise_sd**2 / n_averaged)).astype(np.float32)
 
 
-def _signals(brain: Brain, drives: Mapping[str, Drives], compression: float) -> dict[str, F32]:
+def _signals(share: F32, drives: Mapping[str, Drives], compression: float) -> dict[str, F32]:
     """Mean 0 and variance 1 over the training pictures; all numbers come from those."""
-    structural = _standardise({split: part.structural for split, part in drives.items()})
-    semantic = _standardise({split: part.semantic for split, part in drives.items()})
-    where: F32 = np.sqrt(brain.structural).astype(np.float32)
-    what: F32 = np.sqrt(1 - brain.structural).astype(np.float32)
-    mixed = _standardise({split: where * structural[split] + what * semantic[split] for split in drives})
+    structural = standardise({split: part.structural for split, part in drives.items()})
+    semantic = standardise({split: part.semantic for split, part in drives.items()})
+    where: F32 = np.sqrt(share).astype(np.float32)
+    what: F32 = np.sqrt(1 - share).astype(np.float32)
+    mixed = standardise({split: where * structural[split] + what * semantic[split] for split in drives})
     if compression > 0:
-        mixed = _standardise({split: np.arcsinh(compression * part) for split, part in mixed.items()})
+        mixed = standardise({split: np.arcsinh(compression * part) for split, part in mixed.items()})
     return mixed
 
 
-def _standardise(parts: Mapping[str, F32]) -> dict[str, F32]:
-    mean, sd = parts["train"].mean(axis=0), _safe(parts["train"].std(axis=0))
+def standardise(parts: Mapping[str, F32]) -> dict[str, F32]:
+    """Z-score each column, (n_stimuli, n_voxels), by the mean and standard deviation of "train"."""
+    mean, sd = parts["train"].mean(axis=0), never_zero(parts["train"].std(axis=0))
     return {split: (part - mean) / sd for split, part in parts.items()}
 
 
@@ -368,14 +227,6 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], sd: NDArray[np.floa
     return rng.standard_normal(shape, dtype=np.float32) * sd.astype(np.float32)
 
 
-def _safe(sd: F32) -> F32:
+def never_zero(sd: F32) -> F32:
     """A feature that never changes is divided by 1: it stays without effect instead of becoming NaN."""
     return np.where(sd > 1e-6 * max(float(sd.max(initial=0.0)), 1e-30), sd, np.float32(1)).astype(np.float32)
-
-
-def _check_features(structure: F32, semantic: F32) -> None:
-    if structure.ndim != 4 or semantic.ndim != 2 or len(structure) != len(semantic) or len(structure) == 0:
-        raise ShapeError(
-            f"features are {structure.shape} and {semantic.shape}: expected structure (n, n_layers, n_tokens, "
-            "d_vision) and semantic (n, d_semantic) of the same pictures"
-        )

@@ -81,6 +81,7 @@ def test_own_pictures_are_shown_to_the_shipped_subject(tmp_path: Path) -> None:
     subject = read_index(SHIPPED).about["subject"]
     for option in ("seed", "n_train"):
         assert simulate[simulate.index(f"--{option.replace('_', '-')}") + 1] == str(subject[option])
+    assert simulate[simulate.index("--brain") + 1] == subject.get("brain", "clip")
     assert [command[0] for command in runs] == ["run", "run"]
     assert all(command[2] == str(tmp_path / "demo" / "data") for command in runs)
 

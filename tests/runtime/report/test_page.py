@@ -217,10 +217,17 @@ def test_a_small_difference_keeps_its_sign(full_run: Path) -> None:
 def test_a_simulated_subject_is_reported_beside_its_numbers(full_run: Path) -> None:
     said = "areas of this simulated subject are simulated from the same CLIP layers that stage 2 matches"
     assert words_of(full_run).count(said) == 2  # in the opening and at the table
+    own, any_brain = "simulated from oriented filters and local colour", "This subject is simulated. The numbers"
     settings = json.loads((full_run / "settings.json").read_text())
+    for brain, now in (("clip", said), ("gabor", own), ("<b>", any_brain)):
+        settings["data"]["brain"] = brain
+        (full_run / "settings.json").write_text(json.dumps(settings))
+        assert [words_of(full_run).count(words) for words in (said, own, any_brain)] == [
+            2 * (words == now) for words in (said, own, any_brain)
+        ]
     settings["data"]["simulated"] = False
     (full_run / "settings.json").write_text(json.dumps(settings))
-    assert said not in words_of(full_run)
+    assert not any(words in words_of(full_run) for words in (said, own, any_brain))
 
 
 def test_failed_trials_are_named_with_the_reason(full_run: Path) -> None:

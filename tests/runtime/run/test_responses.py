@@ -37,7 +37,7 @@ def write_png_of(path: Path, level: int) -> None:
 
 def test_a_data_folder_knows_what_each_trial_showed(tmp_path: Path) -> None:
     given = open_responses(write_data(tmp_path))
-    assert (given.subject, given.simulated) == ("someone", True)
+    assert (given.subject, given.simulated, given.brain) == ("someone", True, "clip")
     assert given.captions == (("thing 1",), ("thing 0",), ("thing 1",))
     assert given.pictures is not None
     pictures = read_stimuli(given.pictures, 4)
