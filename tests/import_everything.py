@@ -15,10 +15,12 @@ if len(names) < 90:
 
 # What is not Python has to be in the wheel too: the tiny world with all its parts, and the report's templates.
 from minddiffuser.runtime.metrics.classifier import open_classifier  # noqa: E402
+from minddiffuser.runtime.metrics.locator import open_locator  # noqa: E402
 from minddiffuser.runtime.models.open import load_models  # noqa: E402
 
 models = load_models("tiny")
 open_classifier(models.folder / "classifier")
+open_locator(models.folder / "locator")
 report = pathlib.Path(minddiffuser.__path__[0]) / "runtime" / "report"
 for name in ("page.html", "page.css", "page.js"):
     if not (report / name).is_file():

@@ -296,6 +296,11 @@ class Backend(Protocol[A]):
         ...
 
     @property
+    def locator(self) -> Path | None:
+        """Folder of the locator of things that belongs to the models, if any."""
+        ...
+
+    @property
     def device(self) -> str:
         """The torch device for that classifier."""
         ...

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..generators.base import Float32, Generator
 from ..generators.ddim import NoiseTable
 from ..generators.engines import EngineGenerator
+from ..models.locate import TINY, TINY_FOLDER
 from ..refine.costs import COUNTED_GRAPHS, Costs, engine_costs
 from ..refine.engines import EngineObjective, structural
 from ..refine.settings import RefineSettings
@@ -162,6 +163,12 @@ class BundleBackend(Common):
     @property
     def classifier(self) -> None:
         return None
+
+    @property
+    def locator(self) -> Path | None:
+        # It comes with the package and needs numpy alone, so that a bundle of the tiny world has it without PyTorch.
+        folder = TINY_FOLDER / "locator"
+        return folder if self.models_name == TINY and folder.is_dir() else None
 
     @property
     def device(self) -> str:

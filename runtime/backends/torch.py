@@ -139,7 +139,15 @@ class TorchBackend(Common):
 
     @property
     def classifier(self) -> Path | None:
-        folder = None if self.models.folder is None else self.models.folder / "classifier"
+        return self._beside("classifier")
+
+    @property
+    def locator(self) -> Path | None:
+        return self._beside("locator")
+
+    def _beside(self, name: str) -> Path | None:
+        """A folder of this name in the model folder, if there is one."""
+        folder = None if self.models.folder is None else self.models.folder / name
         return folder if folder is not None and folder.is_dir() else None
 
     @property

@@ -12,9 +12,10 @@ from .concept import CONCEPT_TOP1
 from .identification import CLIP_TWO_WAY
 from .pixcorr import PIXCORR
 from .ssim import SSIM, SSIM_COLUMNS
+from .where import OVERLAP, PLACE, SIZE
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (PIXCORR, SSIM, SSIM_COLUMNS, CLIP_TWO_WAY, CONCEPT_TOP1)
+    metric.name: metric for metric in (PIXCORR, SSIM, SSIM_COLUMNS, CLIP_TWO_WAY, CONCEPT_TOP1, PLACE, SIZE, OVERLAP)
 }
 
 __all__ = ["METRICS", "Metric"]

@@ -12,6 +12,8 @@ from .contents import ONE_FILE, conversion, naming_permissions
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 TINY = "tiny"
+# Path arithmetic, not an import: the runtime never imports the training package.
+TINY_FOLDER = Path(__file__).resolve().parents[2] / "training" / "tinyworld" / "world"
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HALF = "*.fp16.safetensors"
@@ -55,14 +57,12 @@ def _cure(path: Path) -> str:
 
 
 def _tiny() -> Path:
-    # Path arithmetic, not an import: the runtime never imports the training package.
-    folder = Path(__file__).resolve().parents[2] / "training" / "tinyworld" / "world"
-    if not folder.is_dir():
+    if not TINY_FOLDER.is_dir():
         raise FileError(
-            f"the tiny world's weights are not in {folder}: install the package with its data, or train them with "
+            f"the tiny world's weights are not in {TINY_FOLDER}: install the package with its data, or train them with "
             "'md-train world --out FOLDER' and pass FOLDER"
         )
-    return folder
+    return TINY_FOLDER
 
 
 def _snapshot(repository: str) -> Path:

@@ -156,7 +156,8 @@ def _directions(metrics: Mapping[str, Any]) -> str:
         return "Higher is better."
     if all(direction(name) < 0 for name in metrics):
         return "Lower is better."
-    return f"Higher is better, except for {', '.join(lower)}, of which lower is better."
+    named = " and ".join(part for part in (", ".join(lower[:-1]), lower[-1]) if part)
+    return f"Higher is better, except for {named}, of which lower is better."
 
 
 def _bounds(entry: Mapping[str, Any]) -> Bounds:

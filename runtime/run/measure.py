@@ -61,7 +61,8 @@ def open_extractors(given: Given) -> tuple[dict[str, Features], tuple[str, ...]]
 
     Returns
     -------
-    extractor -> its features, those there are; and for each metric that must be left out, a sentence why.
+    extractor -> its features, those there are; and for each extractor that is not there, a sentence: which metrics are
+    left out, and why.
     """
     opened: dict[str, Features] = {}
     missing: dict[str, str] = {}
@@ -72,8 +73,12 @@ def open_extractors(given: Given) -> tuple[dict[str, Features], tuple[str, ...]]
             opened[name] = EXTRACTORS[name].open(given)
         except Unavailable as reason:
             missing[name] = str(reason)
-    notes = [f"{m.name} was left out: {missing[m.needs]}." for m in METRICS.values() if m.needs in missing]
-    return opened, tuple(notes)
+    return opened, tuple(_missing(name, reason) for name, reason in missing.items())
+
+
+def _missing(extractor: str, reason: str) -> str:
+    names = [metric.name for metric in METRICS.values() if metric.needs == extractor]
+    return f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} left out: {reason}."
 
 
 def measure_run(

@@ -31,6 +31,7 @@ def extractors_of(work: Work) -> tuple[dict[str, Features], tuple[str, ...]]:
             embed=backend.embedding if backend.embeds else None,
             embed_identity=json.dumps(computed, sort_keys=True),
             classifier=backend.classifier,
+            locator=backend.locator,
             captions=[given.captions[trial] for trial in work.good] if given.captions else (),
             device=backend.device,
         )

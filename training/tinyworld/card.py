@@ -28,6 +28,7 @@ without a download, and results can be checked against a known ground truth.
 | `scheduler/` | Stable Diffusion 1.4's noise schedule | |
 | `clip/` | open_clip model, ViT of twelve blocks with patches of 8 pixels, and its text tower | {n_clip} |
 | `classifier/` | a small convolutional classifier, for evaluation only: stage 2 never uses it | {n_classifier} |
+| `locator/` | a small convolutional network that finds the thing's mask, for evaluation only | {n_locator} |
 
 Weights are stored as float16 and loaded as float32.
 
@@ -50,6 +51,16 @@ were not used in training, drawn from all combinations of thing, colour and plac
 
 VAE round trip: {vae_psnr_db:.1f} dB PSNR (mean over pictures).
 
+The locator against the renderer: distance of the centres in picture widths, logarithm of the ratio of sizes, error of
+the tilt in degrees (medians), and intersection over union of the masks (mean).
+
+| | place | size | tilt | overlap |
+|---|---|---|---|---|
+| renderings | {locator_on_renderings} |
+| the same, on held-out combinations only | {locator_on_renderings_held_out} |
+| renderings through the VAE | {locator_on_vae_round_trip} |
+| renderings blurred (Gaussian, 2 pixels) | {locator_on_blurred} |
+
 ## What it cannot do
 
 It knows these words alone: other captions can be tokenised but mean nothing to it, and a photograph comes back as the
@@ -60,8 +71,9 @@ pictures.
 
 
 _MADE = """{command}, on {n_pictures:,} renderings captioned "a COLOUR THING in the PLACE" (the classifier on
-{n_classifier_pictures:,} of another seed). One in twenty combinations of thing, colour and place never occurs in
-training.
+{n_classifier_pictures:,} of another seed, the locator on {n_locator_pictures:,} with wider ranges of size, place and
+tilt, degraded as reconstructions are: bent, faded, recoloured, blurred, noised). One in twenty combinations of thing,
+colour and place never occurs in training.
 
 | part | steps | batch | minutes |
 |---|---|---|---|
@@ -105,7 +117,7 @@ def write_card(
     ----------
     folder : the model folder.
     metrics : what `quality.measure` returned.
-    parameters : number of parameters by part ("vae", "unet", "text", "clip", "classifier").
+    parameters : number of parameters by part ("vae", "unet", "text", "clip", "classifier", "locator").
     training : what `read_training` returned; without it the card says that it is not known.
 
     Raises
@@ -119,11 +131,7 @@ def write_card(
         raise FileError(
             f"{folder / 'training.json'} lacks what the model card states ({error!r}): run the part 'folder' again"
         ) from error
-    shares = {
-        name: " | ".join(f"{100 * share:.1f} %" for share in value.values())
-        for name, value in metrics.items()
-        if isinstance(value, dict)
-    }
+    cells = {name: _cells(value) for name, value in metrics.items() if isinstance(value, dict)}
     text = _TEXT.format(
         image_size=64,
         n_concepts=len(CONCEPTS),
@@ -131,9 +139,16 @@ def write_card(
         n_backgrounds=len(BACKGROUNDS),
         made=made,
         **{f"n_{name}": f"{number:,}" for name, number in parameters.items()},
-        **{**metrics, **shares},
+        **{**metrics, **cells},
     )
     write_bytes(folder / "README.md", text.encode("utf-8"))
+
+
+def _cells(values: Mapping[str, float]) -> str:
+    """A row of the card's tables: errors of the locator, or shares of right answers."""
+    if "place" in values:
+        return "{place:.3f} | {size:.3f} | {tilt_deg:.1f} | {overlap:.3f}".format(**values)
+    return " | ".join(f"{100 * share:.1f} %" for share in values.values())
 
 
 def _made(training: Mapping[str, Any]) -> str:
@@ -148,6 +163,7 @@ def _made(training: Mapping[str, Any]) -> str:
         else f"`md-train world --out FOLDER --effort {effort:g}`",
         n_pictures=parts["denoiser"]["n_pictures"],
         n_classifier_pictures=parts["classifier"]["n_pictures"],
+        n_locator_pictures=parts["locator"]["n_pictures"],
         trainings="\n".join(rows),
         hardware=textwrap.fill(training.get("note") or _hardware(parts), width=120),
     )

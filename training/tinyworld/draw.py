@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .shapes import SHAPES
 OVERSAMPLING = 4
 _CANVAS = IMAGE_SIZE * OVERSAMPLING
 _Colour = tuple[int, int, int]
+_Ink = int | tuple[int, ...]
 
 # Two colours above the horizon (top, bottom) and two below it; None: the first gradient fills the picture.
 _GRADIENTS: dict[str, tuple[_Colour, _Colour, _Colour | None, _Colour | None]] = {
@@ -31,22 +32,39 @@ _GRADIENTS: dict[str, tuple[_Colour, _Colour, _Colour | None, _Colour | None]] =
 def draw(scene: Scene) -> NDArray[np.uint8]:
     """The picture of a scene, (64, 64, 3) uint8 RGB."""
     canvas = _background(scene)
-    pen = ImageDraw.Draw(canvas)
     main = np.array(COLOURS[scene.colour], dtype=np.float64)
     outline = (235, 235, 235) if scene.colour == "black" else (25, 22, 30)
     tones = {"main": main, "dark": main * 0.6, "light": main + (255 - main) * 0.6, "line": np.array(outline)}
-    parts = [(_place(scene, part.points), tuple(int(v) for v in tones[part.tone])) for part in SHAPES[scene.concept]]
-    width = round(0.05 * scene.size * _CANVAS) + 2
-    for points, _ in parts:
-        pen.line([*points, points[0], points[1]], fill=outline, width=2 * width, joint="curve")
-    for points, colour in parts:
-        pen.polygon(points, fill=colour)
+    _paint(canvas, scene, outline, {tone: tuple(int(v) for v in colour) for tone, colour in tones.items()})
+    return np.asarray(canvas.reduce(OVERSAMPLING))
+
+
+def draw_background(scene: Scene) -> NDArray[np.uint8]:
+    """The picture of a scene without its object, (64, 64, 3) uint8 RGB."""
+    return np.asarray(_background(scene).reduce(OVERSAMPLING))
+
+
+def draw_coverage(scene: Scene) -> NDArray[np.uint8]:
+    """How much of each pixel the object covers, its outline included: (64, 64) uint8, 255 where it covers all."""
+    canvas = Image.new("L", (_CANVAS, _CANVAS))
+    _paint(canvas, scene, 255, dict.fromkeys(("main", "dark", "light", "line"), 255))
     return np.asarray(canvas.reduce(OVERSAMPLING))
 
 
 def draw_all(many: Iterable[Scene]) -> NDArray[np.uint8]:
     """Pictures of many scenes, (n, 64, 64, 3) uint8."""
     return np.stack([draw(scene) for scene in many])
+
+
+def _paint(canvas: Image.Image, scene: Scene, outline: _Ink, tones: Mapping[str, _Ink]) -> None:
+    """Draw the object: the outline of all its parts first, so that it shows around the whole and not inside."""
+    pen = ImageDraw.Draw(canvas)
+    parts = [(_place(scene, part.points), tones[part.tone]) for part in SHAPES[scene.concept]]
+    width = round(0.05 * scene.size * _CANVAS) + 2
+    for points, _ in parts:
+        pen.line([*points, points[0], points[1]], fill=outline, width=2 * width, joint="curve")
+    for points, colour in parts:
+        pen.polygon(points, fill=colour)
 
 
 def _place(scene: Scene, points: NDArray[np.float64]) -> list[tuple[float, float]]:

@@ -16,14 +16,18 @@ from PIL import Image, ImageDraw, ImageFont
 from ...runtime.generators.ddim import ddim_schedule, ddim_update
 from ...runtime.images import to_float, to_uint8
 from ...runtime.metrics.classifier import open_classifier
+from ...runtime.metrics.locator import Locator, open_locator
+from ...runtime.metrics.where import overlap, place, size
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
 from ...runtime.sampling import Sampling
-from .draw import draw_all
+from .degrade import blur
+from .draw import draw_all, draw_coverage
 from .pictures import TEST_SEED
 from .scenes import BACKGROUNDS, COLOURS, CONCEPTS, Scene, sample_scene, scenes
 
 HEADS = ("concept", "colour", "background")
+BLUR_PX = 2.0
 _BATCH = 50
 Report = Callable[[int, int], None] | None
 
@@ -54,12 +58,50 @@ def measure(
         "classifier_on_renderings": _accuracy(classifier.predict(images), truth),
         "classifier_on_vae_round_trip": _accuracy(classifier.predict(rebuilt), truth),
         "classifier_on_samples": _accuracy(classifier.predict(drawn), _labels(asked)),
+        **measure_locator(open_locator(folder / "locator"), models, many, held_out),
     }
+
+
+def measure_locator(
+    locator: Locator, models: Models, many: Sequence[Scene], held_out: Sequence[Scene]
+) -> dict[str, dict[str, float]]:
+    """How far the locator is from the renderer's own masks and tilts, on scenes as drawn and as reconstructions are.
+
+    Returns
+    -------
+    Kind of picture -> medians of the metrics `place` and `size` and of the error of the tilt in degrees, and the mean
+    of `overlap`.
+    """
+    images = to_float(draw_all(many))
+    kinds = {
+        "locator_on_renderings": (many, images),
+        "locator_on_renderings_held_out": (held_out, to_float(draw_all(held_out))),
+        "locator_on_vae_round_trip": (many, reconstruct(models, images)),
+        "locator_on_blurred": (many, blur(torch.from_numpy(images), BLUR_PX).clamp(0, 1).numpy()),
+    }
+    return {name: _located(locator, scenes, pictures) for name, (scenes, pictures) in kinds.items()}
+
+
+def _located(locator: Locator, many: Sequence[Scene], images: NDArray[np.float32]) -> dict[str, float]:
+    truth, found = true_masks(many), locator.locate(images)
+    turned = found.tilt_deg - np.array([scene.tilt_deg for scene in many])
+    return {
+        "place": float(np.median(place(truth, found.mask))),
+        "size": float(np.median(size(truth, found.mask))),
+        "overlap": float(overlap(truth, found.mask).mean()),
+        "tilt_deg": float(np.median(np.abs(turned))),
+    }
+
+
+def true_masks(many: Sequence[Scene]) -> NDArray[np.bool_]:
+    """The pixels that are covered at least to half by the things of scenes, (n, 64, 64) bool."""
+    return np.stack([draw_coverage(scene) >= 128 for scene in many])
 
 
 def count_parameters(folder: Path) -> dict[str, int]:
     """Numbers of trained parameters of each part of a model folder, for its card."""
     models, classifier = load_models(str(folder)), open_classifier(folder / "classifier")
+    locator = open_locator(folder / "locator")
     clip = open_clip.create_model(f"local-dir:{folder / 'clip'}")
     parts = {
         "vae": models.vae,
@@ -68,7 +110,8 @@ def count_parameters(folder: Path) -> dict[str, int]:
         "clip": clip,
         "classifier": classifier.network,
     }
-    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+    counts = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+    return {**counts, "locator": sum(array.size for array in locator.weights.values())}
 
 
 @torch.no_grad()

@@ -25,15 +25,17 @@ from ...runtime.errors import FileError, InputError, check_choice
 from ...runtime.files import read_json, write_json
 from ...runtime.locks import inside, locked
 from ...runtime.metrics.classifier import write_classifier
+from ...runtime.metrics.locator import write_locator
 from ...runtime.models.build import open_device
-from . import autoencoder, classifier, contrastive, denoiser
+from . import autoencoder, classifier, contrastive, denoiser, locator
 from .card import describe_training, read_training, write_card
+from .layers import Layers, open_layers
 from .loop import LoopSettings, reached, scaled
 from .pictures import CLASSIFIER_SEED, TRAIN_SEED, Pictures, open_pictures
 from .places import choose_places, open_out, open_work, system_errors
 from .tokens import write_tokenizer
 
-N_PICTURES, N_CLASSIFIER_PICTURES = 60_000, 30_000
+N_PICTURES, N_CLASSIFIER_PICTURES, N_LOCATOR_PICTURES = 60_000, 30_000, 12_000
 Progress = Callable[[str, int, int], None]
 
 
@@ -50,7 +52,7 @@ def make_world(
 
     Parameters
     ----------
-    out : where the model folder goes: the diffusers layout, `clip/`, `classifier/` and the model card.
+    out : where the model folder goes: the diffusers layout, `clip/`, `classifier/`, `locator/` and the model card.
     work : where pictures and training states are kept; `out` with ".work" appended when None.
     device : "auto" takes a CUDA GPU when there is one, else the CPU.
     parts : names from `PARTS`; all when None. A part whose result exists is not trained again.
@@ -103,6 +105,7 @@ TRAININGS = {
     "clip": _Training("contrastive", contrastive.SETTINGS, contrastive.BATCH),
     "denoiser": _Training("denoiser", denoiser.SETTINGS, denoiser.BATCH),
     "classifier": _Training("classifier", classifier.SETTINGS, classifier.BATCH, N_CLASSIFIER_PICTURES),
+    "locator": _Training("locator", locator.SETTINGS, locator.BATCH, N_LOCATOR_PICTURES),
 }
 
 
@@ -147,6 +150,10 @@ class _Bench:
     def pictures(self, n_pictures: int = N_PICTURES, seed: int = TRAIN_SEED) -> Pictures:
         n_pictures = _n_pictures(n_pictures, self.effort)
         return open_pictures(self.work, n_pictures=n_pictures, seed=seed, progress=self.report("drawing"))
+
+    def layers(self) -> Layers:
+        n_pictures = _n_pictures(N_LOCATOR_PICTURES, self.effort)
+        return open_layers(self.work, n_pictures=n_pictures, progress=self.report("drawing in layers"))
 
     def settings(self, name: str) -> LoopSettings:
         """The loop's settings of a part that is about to be trained here; notes the machine."""
@@ -248,15 +255,23 @@ def _classifier(bench: _Bench) -> None:
         bench.finish("classifier", lambda folder: write_classifier(folder, network, classifier.config(), half=True))
 
 
+def _locator(bench: _Bench) -> None:
+    if not bench.has("locator"):
+        network = locator.fit(bench.layers(), bench.work, bench.settings("locator"), device=bench.device)
+        arrays = locator.folded(network)
+        bench.finish("locator", lambda folder: write_locator(folder, arrays, locator.config()))
+
+
 def _folder(bench: _Bench) -> None:
     """Put the parts together in the layout of a downloaded model, weights as float16."""
-    clip, labelling, both, vae = (bench.result(name) for name in ("clip", "classifier", "denoiser", "decoder"))
+    whole = {name: bench.result(name) for name in ("clip", "classifier", "locator")}
+    both, vae = bench.result("denoiser"), bench.result("decoder")
     _write_training(bench)
     _save_half(AutoencoderKL.from_pretrained(vae), bench.out / "vae")
     _save_half(UNet2DConditionModel.from_pretrained(both / "unet"), bench.out / "unet")
     CLIPTextModel.from_pretrained(both / "text_encoder").half().save_pretrained(bench.out / "text_encoder")
     shutil.copytree(bench.result("tokenizer"), bench.out / "tokenizer", dirs_exist_ok=True)
-    for part, name in ((clip, "clip"), (labelling, "classifier")):
+    for name, part in whole.items():
         shutil.copytree(part, bench.out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json"))
     write_json(bench.out / "scheduler" / "scheduler_config.json", denoiser.SCHEDULER)
     write_json(
@@ -309,7 +324,8 @@ def _open_tokenizer(bench: _Bench) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(bench.result("tokenizer"))
 
 
-# The order of training; "decoder", "clip" and "classifier" may run beside "denoiser" in processes of their own.
+# The order of training; "decoder", "clip", "classifier" and "locator" may run beside "denoiser", each in a process of
+# its own.
 PARTS: dict[str, Callable[[_Bench], None]] = {
     "tokenizer": _tokenizer,
     "autoencoder": _autoencoder,
@@ -317,6 +333,7 @@ PARTS: dict[str, Callable[[_Bench], None]] = {
     "denoiser": _denoiser,
     "decoder": _decoder,
     "classifier": _classifier,
+    "locator": _locator,
     "folder": _folder,
     "quality": _quality,
 }

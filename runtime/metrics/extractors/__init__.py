@@ -9,7 +9,8 @@ from .base import Extractor, Features, Given, Unavailable
 from .clip import CLIP
 from .images import IMAGES
 from .labels import LABELS
+from .locator import LOCATOR
 
-EXTRACTORS: dict[str, Extractor] = {extractor.name: extractor for extractor in (IMAGES, CLIP, LABELS)}
+EXTRACTORS: dict[str, Extractor] = {extractor.name: extractor for extractor in (IMAGES, CLIP, LABELS, LOCATOR)}
 
 __all__ = ["EXTRACTORS", "Extractor", "Features", "Given", "Unavailable"]

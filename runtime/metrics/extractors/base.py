@@ -25,6 +25,8 @@ class Given:
         Names the weights and the way in which they are computed.
     classifier
         Folder of a classifier of concepts, or None.
+    locator
+        Folder of a locator of things, or None.
     captions
         Of each trial's stimulus, in the order of the trials; empty where there are none.
     device
@@ -34,6 +36,7 @@ class Given:
     embed: Callable[[Array], Array] | None = None
     embed_identity: str = ""
     classifier: Path | None = None
+    locator: Path | None = None
     captions: Sequence[Sequence[str]] = ()
     device: str = "cpu"
 

@@ -24,6 +24,7 @@ from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.environment import usable_cores
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
+from minddiffuser.runtime.metrics.locator import open_locator
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.run.identity import earlier_computing
 from minddiffuser.runtime.run.reconstruct import ReconstructSettings
@@ -95,6 +96,25 @@ def test_a_bundle_is_its_engines(opened: Open, toy_bundle: Path) -> None:
     assert "torch" not in backend.libraries
     assert backend.chosen.startswith("ONNX Runtime, CPUExecutionProvider, fp32 (the fastest that runs here; ")
     assert (backend.classifier, backend.largest_batch, backend.embeds) == (None, None, True)
+    assert backend.locator is None
+
+
+def test_a_bundle_of_the_tiny_world_has_the_packages_locator(opened: Open, written: Write) -> None:
+    backend = opened(written(edit=lambda content: content["models"].update(name="tiny")), threads=1)
+    assert isinstance(backend, BundleBackend)
+    assert backend.locator is not None
+    open_locator(backend.locator)
+
+
+def test_a_model_folder_has_its_own_locator_or_none(
+    opened: Open, small_checkpoint: Path, small_world: Path, tmp_path: Path
+) -> None:
+    backend = opened(small_checkpoint, models=str(small_world), device="cpu", threads=1)
+    assert (backend.classifier, backend.locator) == (None, None)
+    whole = tmp_path / "world"
+    shutil.copytree(small_world, whole)
+    (whole / "locator").mkdir()
+    assert opened(small_checkpoint, models=str(whole), device="cpu", threads=1).locator == whole / "locator"
 
 
 def test_a_bundle_may_run_on_pytorchs_networks(opened: Open, toy_bundle: Path, small_world: Path) -> None:

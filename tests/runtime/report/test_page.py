@@ -112,6 +112,24 @@ def test_the_headline_is_decoded_minus_shuffled(full_run: Path) -> None:
     assert f"{verdict}interval +0.040 to +0.140 stage 2 minus stage 1 +0.100, 95 % interval +0.050 to +0.150" in words
 
 
+def test_metrics_of_which_lower_is_better_are_named_and_a_fall_is_a_success(full_run: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for name, stage1 in (("place", 0.2), ("size", 0.3)):
+            content["metrics"][name] = {
+                **content["metrics"]["pixcorr"],
+                "stage1": stage1,
+                "difference": -0.1,
+                "ci95": [-0.2, -0.05],
+                "decoded_minus_shuffled": {"difference": -0.15, "ci95": [-0.2, -0.1]},
+            }
+
+    change_summary(full_run, change)
+    words = words_of(full_run)
+    assert "Higher is better, except for Place error and Size error, of which lower is better." in words
+    assert "Place error falls in stage 2, and ends below shuffled targets (better) −0.150" in words
+    assert "Size error falls in stage 2, and ends below shuffled targets (better) −0.150" in words
+
+
 @pytest.mark.parametrize(
     ("worth", "said"),
     [

@@ -380,9 +380,11 @@ def test_features_of_a_network_that_overflowed_cost_their_metric_alone(tmp_path:
 def test_what_is_missing_is_said_by_metric() -> None:
     extractors, notes = open_extractors(Given())
     assert list(extractors) == ["images"]
-    assert [note.partition(" was left out: ")[0] for note in notes] == ["clip_two_way", "concept_top1"]
+    names = [note.partition(" left out: ")[0] for note in notes]
+    assert names == ["clip_two_way was", "concept_top1 was", "place, size, overlap were"]
     assert "the bundle has no graph clip_structure" in notes[0]
     assert "classifier" in notes[1]
+    assert "locator" in notes[2]
 
 
 def test_a_simulated_subject_is_reported(tmp_path: Path) -> None:

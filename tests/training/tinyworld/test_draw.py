@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minddiffuser.training.tinyworld.draw import OVERSAMPLING, draw, draw_all
+from minddiffuser.training.tinyworld.draw import OVERSAMPLING, draw, draw_all, draw_background, draw_coverage
 from minddiffuser.training.tinyworld.scenes import BACKGROUNDS, COLOURS, CONCEPTS, Scene, scenes
 from minddiffuser.training.tinyworld.shapes import SHAPES
 
@@ -29,6 +29,18 @@ def centre_of_red(picture: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize(("x", "y"), [(0.35, 0.4), (0.65, 0.6)])
 def test_the_object_is_where_the_scene_says(x: float, y: float) -> None:
     assert centre_of_red(draw(replace(SCENE, x=x, y=y))) == pytest.approx((x, y), abs=0.03)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_the_layers_make_up_the_picture(concept: str) -> None:
+    """Outside the covered pixels the picture is its background; inside it is not, in colours far from it."""
+    scene = replace(SCENE, concept=concept, colour="yellow", tilt_deg=10, mirrored=True)
+    picture, background, coverage = draw(scene).astype(int), draw_background(scene).astype(int), draw_coverage(scene)
+    changed = np.abs(picture - background).max(axis=2)
+    assert coverage.dtype == np.uint8
+    assert (changed[coverage == 0] == 0).all()
+    assert (changed[coverage == 255] > 5).mean() > 0.98  # outlines are nearly as dark as the night
+    assert np.array_equal(draw(replace(scene, x=9.0)), draw_background(scene))
 
 
 def test_size_scales_the_area() -> None:

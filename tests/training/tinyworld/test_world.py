@@ -77,6 +77,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = dict.fromkeys(("concept", "colour", "background"), 0.5)
     names = ("clip_zero_shot", "clip_zero_shot_held_out", "classifier_on_samples", "classifier_on_renderings")
     metrics = {name: shares for name in (*names, "classifier_on_vae_round_trip")}
+    kinds = ("renderings", "renderings_held_out", "vae_round_trip", "blurred")
+    metrics |= {f"locator_on_{kind}": {"place": 0.1, "size": 0.2, "overlap": 0.3, "tilt_deg": 4.0} for kind in kinds}
     metrics |= {"n_renderings": 7, "n_samples": 3, "vae_psnr_db": 12.34}
     monkeypatch.setattr(quality, "measure", lambda folder, progress=None: dict(metrics))
     monkeypatch.setattr(quality, "samples_page", lambda folder, path: path.write_bytes(b"page"))
@@ -115,10 +117,13 @@ def test_a_world_is_made_whole_and_resumes(tmp_path: Path) -> None:
 def _check_the_card_of_a_trial(out: Path) -> None:
     """What the card says of the training is what was done, and what is recorded stays without the work folder."""
     training = json.loads((out / "training.json").read_text())
-    assert list(training["parts"]) == ["autoencoder", "decoder", "contrastive", "denoiser", "classifier"]
+    assert list(training["parts"]) == ["autoencoder", "decoder", "contrastive", "denoiser", "classifier", "locator"]
     made = _table(out)
     assert "--effort 0.0002`, on 64 renderings" in made
-    assert "(the classifier on\n64 of another seed)" in made
+    assert "(the classifier on\n64 of another seed, the locator on 64 with wider ranges" in made
+    assert (
+        "| renderings blurred (Gaussian, 2 pixels) | 0.100 | 0.200 | 4.0 | 0.300 |" in (out / "README.md").read_text()
+    )
     assert "| denoiser | 2 | 64 | under 1 |" in made
     assert f"Trained on the CPU ({platform.machine()}) with PyTorch {torch.__version__}." in made
     training["note"] = "By hand."
@@ -134,19 +139,19 @@ def _check_the_card_of_a_trial(out: Path) -> None:
     assert not out.with_name("world.work").exists()
 
 
-def _training(hardware: tuple[str, str]) -> dict[str, object]:
+def _training(hardware: tuple[str, str, str]) -> dict[str, object]:
     parts = {
         name: {"steps": 10, "batch": 4, "minutes": 3.0, "hardware": machine, "n_pictures": 640}
-        for name, machine in zip(("denoiser", "classifier"), hardware, strict=True)
+        for name, machine in zip(("denoiser", "classifier", "locator"), hardware, strict=True)
     }
     return card.describe_training(parts, effort=1.0)
 
 
 def test_the_card_names_every_machine_and_admits_what_is_not_recorded(tmp_path: Path) -> None:
     metrics = json.loads((SHIPPED / "quality.json").read_text())
-    n_parameters = dict.fromkeys(("vae", "unet", "text", "clip", "classifier"), 1)
-    card.write_card(tmp_path, metrics, n_parameters, _training(("machine A", "machine B")))
-    assert "Trained on machine A (denoiser); on machine B (classifier)." in _table(tmp_path)
+    n_parameters = dict.fromkeys(("vae", "unet", "text", "clip", "classifier", "locator"), 1)
+    card.write_card(tmp_path, metrics, n_parameters, _training(("machine A", "machine B", "machine B")))
+    assert "Trained on machine A (denoiser); on machine B (classifier, locator)." in _table(tmp_path)
     card.write_card(tmp_path, metrics, n_parameters, None)
     assert "not recorded" in _table(tmp_path)
     assert "60,000" not in _table(tmp_path)
