@@ -70,7 +70,7 @@ def dense(checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.
     matrix, constant = torch.from_numpy(np.concatenate(weights).T.copy()), torch.from_numpy(np.concatenate(offsets))
 
     def product(responses: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = checkpoint.z_scores(responses).reshape(len(responses), -1)
+        rows = checkpoint.training.scores(responses).reshape(len(responses), -1)
         found: NDArray[np.float32] = torch.addmm(constant, torch.from_numpy(rows), matrix).numpy()
         return found
 

@@ -20,22 +20,9 @@ PROG = "md-export"
 CHECK_FAILED = 1
 BUILD_TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 # Where each is missing, the extra that brings it.
-_EXTRAS = {
-    "torch": "export",
-    "torchvision": "export",
-    "diffusers": "export",
-    "transformers": "export",
-    "open_clip": "export",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnx_ir": "export",
-    "ml_dtypes": "export",
-    "scipy": "export",
-    "onnxruntime": "edge",
-    "tensorrt": "gpu",
-    "cuda": "gpu",
-    "tensorrt_rtx": "rtx",
-}
+_EXTRAS = {"onnxruntime": "edge", "tensorrt": "gpu", "cuda": "gpu", "tensorrt_rtx": "rtx"} | dict.fromkeys(
+    "torch torchvision diffusers transformers open_clip onnx onnxscript onnx_ir ml_dtypes scipy".split(), "export"
+)
 _UNTRUSTED = "the new engines are not in your list of trusted plans, which has no folder: set HOME or XDG_CONFIG_HOME"
 _EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
@@ -255,7 +242,7 @@ def _bundle(args: argparse.Namespace) -> int:
 
         def finish(draft: Path) -> None:
             for target in targets:
-                add_engines(draft, target, settings[target], trust_list=trusted, progress=phases)
+                add_engines(draft, target, settings[target], trusted, phases)
 
         export_bundle(
             args.checkpoint,
@@ -327,7 +314,7 @@ def _trust(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     found: dict[str, str] = {}
-    for variant in (variant for graph in bundle.graphs.values() for variant in graph.variants):
+    for variant in bundle.variants:
         for name in native_files(variant, bundle.folder, bundle.files):
             found[bundle.files[name].sha256] = f"{name} of {bundle.folder}"
             _say(f"{variant.graph} {variant.target} {variant.precision} {name} {bundle.files[name].sha256}")

@@ -9,8 +9,6 @@ change of the tiny world or of a format: a test says when.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from ..runtime.bundle.manifest import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
@@ -30,7 +27,7 @@ from ..runtime.demo import packed
 from ..runtime.demo.full import code_digests
 from ..runtime.demo.quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
-from ..runtime.files import read_tensors, sha256_of, write_bytes, write_tensors
+from ..runtime.files import hash_of_json, read_metadata, read_tensors, sha256_of, write_bytes, write_tensors
 from ..runtime.locks import beside, locked
 from ..runtime.output import replacing_folder
 from ..training.simulate.subject import GENERATOR_VERSION
@@ -56,7 +53,7 @@ def key(subject: Subject) -> str:
     paths = [path for part in _PARTS for path in sorted((WORLD / part).rglob("*")) if path.is_file()]
     world = {path.relative_to(WORLD).as_posix(): sha256_of(path) for path in paths}
     formats = [GENERATOR_VERSION, DATA_VERSION, checkpoints.VERSION, BUNDLE_VERSION, packed.VERSION]
-    return hashlib.sha256(json.dumps([world, asdict(subject), formats], sort_keys=True).encode()).hexdigest()
+    return hash_of_json([world, asdict(subject), formats])
 
 
 def work_name(subject: Subject) -> str:
@@ -65,8 +62,7 @@ def work_name(subject: Subject) -> str:
     It knows all code as well, so that nothing of older code is taken for finished. The shipped files' own key does not:
     what they hold stays right when a sentence changes.
     """
-    digest = hashlib.sha256(json.dumps([key(subject), code_digests()], sort_keys=True).encode()).hexdigest()
-    return f"demo-files-{digest[:16]}"
+    return f"demo-files-{hash_of_json([key(subject), code_digests()])[:16]}"
 
 
 def make(work: Path, out: Path, subject: Subject) -> None:
@@ -116,8 +112,7 @@ def round_weights(checkpoint: Path, out: Path) -> None:
         shutil.copytree(checkpoint, draft, dirs_exist_ok=True)
         for path in sorted(draft.rglob("*.safetensors")):
             before = sha256_of(path)
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata()
+            metadata = read_metadata(path)
             arrays = {name: _rounded(name, array) for name, array in read_tensors(path, "a decoder").items()}
             write_tensors(path, arrays, metadata)
             text = text.replace(before, sha256_of(path))

@@ -26,7 +26,6 @@ class ExportSettings:
         None: all.
     n_verify, n_calibrate : int or None
         Trials that engines are verified and calibrated on; None: 4 of small pictures, 1 of large ones.
-    threads : int
     graphs_from : Path or None
         A bundle whose graphs of networks are taken where it was made for the same models; see :mod:`.bundle.reuse`.
     keep_failed : Path or None

@@ -12,6 +12,7 @@ from .data.json_types import is_number
 from .errors import FileError, shown
 
 ABSENT = object()
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_SIZE = (1 << 31) - 1
 
 
@@ -80,6 +81,9 @@ class Field:
             self.refuse(expected)
         value: str = self.value
         return value
+
+    def sha256(self) -> str:
+        return self.match(SHA256, "a SHA-256 of 64 hexadecimal digits")
 
     def choice(self, allowed: Collection[str]) -> str:
         if not isinstance(self.value, str) or self.value not in allowed:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from .errors import FileError
 
 Array = NDArray[Any]
+# Name -> (dtype, shape), where -1 in a shape stands for any size.
+Expected = Mapping[str, tuple[type, tuple[int, ...]]]
 
 
 @contextmanager
@@ -30,21 +32,29 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        yield draft
-        os.chmod(draft, mode)
-        with open(draft, "r+b") as file:  # Windows cannot flush a handle that was opened for reading
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise cannot_write(path, error) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(draft, "wb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            yield draft
+            os.chmod(draft, mode)
+            with open(draft, "r+b") as file:  # Windows cannot flush a handle that was opened for reading
+                os.fsync(file.fileno())
+            draft.replace(path)
     finally:
         with suppress(OSError):  # the folder may not even be one
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside becomes :func:`cannot_write`'s error; a :class:`FileError` is one already."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> FileError:
@@ -71,15 +81,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON that a person can read; NaN is refused, and so is text that UTF-8 cannot hold."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        data = text.encode()
+        data = json_bytes(content)
     except UnicodeEncodeError as error:  # a lone surrogate: bytes from the command line that are no UTF-8
-        shown = ascii(text[max(error.start - 20, 0) : error.end])
+        shown = ascii(error.object[max(error.start - 20, 0) : error.end])
         raise FileError(
             f"{path} cannot be written: a text in it is not Unicode (near {shown}): give names and notes in UTF-8"
         ) from error
     write_bytes(path, data)
+
+
+def json_bytes(content: object) -> bytes:
+    """What :func:`write_json` writes."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -134,6 +148,36 @@ def read_tensors(path: Path, what: str) -> dict[str, Array]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says besides its arrays."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return dict(file.metadata() or {})
+
+
+def check_arrays(arrays: Mapping[str, Array], path: Path, expected: Expected, advice: str) -> None:
+    """Refuse arrays of a file unless all of `expected` are there and hold neither NaN nor infinite values.
+
+    Raises
+    ------
+    FileError
+        One is missing, of another dtype or shape, or not finite.
+    """
+    for name, (dtype, shape) in expected.items():
+        array = arrays.get(name)
+        if array is None or array.dtype != dtype or not _matches(array.shape, shape):
+            got = "missing" if array is None else f"{array.dtype} {array.shape}"
+            wanted = f"{np.dtype(dtype)} {str(shape).replace('-1', 'any')}"
+            raise FileError(f"{path}: array {name!r} is {got}, expected {wanted}: {advice}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FileError(f"{path}: array {name!r} holds NaN or infinite values: {advice}")
+
+
+def _matches(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(got) == len(wanted) and all(want in (-1, size) for size, want in zip(got, wanted, strict=True))
+
+
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes.
 
@@ -149,6 +193,11 @@ def sha256_of(path: Path) -> str:
         raise FileError(
             f"{path} cannot be read ({error.strerror}): check that it is there, and its permissions"
         ) from error
+
+
+def hash_of_json(content: object, separators: tuple[str, str] | None = None) -> str:
+    """The hexadecimal SHA-256 of JSON, whatever the order of its names; `separators` as of :func:`json.dumps`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=separators).encode()).hexdigest()
 
 
 def natural(name: str) -> tuple[Any, ...]:

@@ -5,8 +5,6 @@ Whatever a kill left behind without its record is made again, and so is what was
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FileError
-from .files import check_format, read_json, sha256_of, write_json
+from .files import check_format, hash_of_json, read_json, sha256_of, write_json
 
 VERSION = 3
 FOLDER = "journal"
-_SEAL = "seal"
+_SEAL = "seal"  # a hash over the record, by which an edit of any field is found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ class Journal:
             "files": hashes,
             "content": content,
         }
-        write_json(self._path(name), {**whole, _SEAL: _seal(whole)})
+        write_json(self._path(name), {**whole, _SEAL: hash_of_json(whole)})
         return Record(name=name, order=self._order, files=hashes, content=content)
 
     def finished(self, name: str, **expected: Any) -> Record | None:
@@ -89,7 +87,7 @@ class Journal:
             check_format(whole, path, "journal", VERSION)
         seal = whole.pop(_SEAL, None)
         # A record with its seal is what finish wrote: no field needs a second look.
-        if version != VERSION or seal != _seal(whole) or (whole["key"], whole["name"]) != (self._key, name):
+        if version != VERSION or seal != hash_of_json(whole) or (whole["key"], whole["name"]) != (self._key, name):
             return None
         content, files = whole["content"], whole["files"]
         if any(content.get(field) != value for field, value in expected.items()):
@@ -115,8 +113,3 @@ class Journal:
 
     def _path(self, name: str) -> Path:
         return self._folder / FOLDER / f"{name}.json"
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    """A hash over a record, by which an edit of any field is found."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FileError
-from .files import cannot_write, read_json
+from .files import read_json, writing
 
 # Desktops and network drives leave these in every folder that somebody looks at.
 _SYNOLOGY = "@eaDir"  # the one folder among them
@@ -86,10 +86,8 @@ def check_output(folder: Path, *, what: str, marker: str, kind: str) -> bool:
 
     Parameters
     ----------
-    folder
-        As the user gave it.
-    what
-        The kind of folder in words, such as "run folder".
+    folder, what
+        As of :func:`check_free`.
     marker
         The file that makes a folder one of this kind.
     kind
@@ -135,7 +133,7 @@ def check_place(folder: Path | str, *names: str, beside: bool = False) -> None:
     while not os.path.lexists(existing) and existing != existing.parent:
         missing.append(existing.name)
         existing = existing.parent
-    try:
+    with writing(shown):
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
         for name in missing:  # one by one: below a folder that is not there yet, no name is too long
@@ -143,8 +141,6 @@ def check_place(folder: Path | str, *names: str, beside: bool = False) -> None:
                 (existing / name).lstat()
         if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"no permission to write to {existing}")
-    except OSError as error:
-        raise cannot_write(shown, error) from error
 
 
 def real(folder: Path | str) -> Path:
@@ -177,15 +173,14 @@ def replacing_folder(folder: Path | str, marker: str, *, check: Callable[[], obj
     shown, folder = Path(folder), real(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        restore(folder)
-        draft.mkdir()
-        yield draft
-        if check is not None:
-            check()
-        _exchange(draft, folder, marker)
-    except OSError as error:
-        raise error if isinstance(error, FileError) else cannot_write(shown, error) from error
+        with writing(shown):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            restore(folder)
+            draft.mkdir()
+            yield draft
+            if check is not None:
+                check()
+            _exchange(draft, folder, marker)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

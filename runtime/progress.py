@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TextIO
 
+from .closing import Closing
 from .errors import InputError
 
 Clock = Callable[[], float]
 LIVE_S, PLAIN_S = 0.1, 5.0
 
 
-class Progress:
+def unheard(*_said: object) -> None:
+    """The callback of whoever does not listen."""
+
+
+class Progress(Closing):
     """Progress of one phase, itself a callback: ``progress(done)`` or ``progress(done, total)``.
 
     Parameters
@@ -91,14 +95,6 @@ class Progress:
             self._write("\n")
         self._closed = True
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _show(self, now: float) -> None:
         text = self.line(now)
         self._shown_at, self._shown = now, (self.done, self.total)
@@ -119,7 +115,7 @@ class Progress:
             self._stream = None
 
 
-class Phases:
+class Phases(Closing):
     """Progress of work with several phases: ``phases(label, done, total)``; a new label begins a new phase.
 
     A phase's first report gives what was there before it began (0, unless an earlier run has left something).
@@ -145,14 +141,6 @@ class Phases:
         if self._now is not None:
             self._now.close()
         self._now = None
-
-    def __enter__(self) -> Phases:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def duration(seconds: float) -> str:

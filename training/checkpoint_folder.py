@@ -28,6 +28,7 @@ Array = NDArray[Any]
 
 VERSION = 2
 NAME = "fit.json"
+WHAT = "checkpoint or an unfinished fit"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
 _TENSORS = ("normaliser", "constants", "mask", *FEATURES)
@@ -73,9 +74,9 @@ class CheckpointFolder:
             if _read(folder).get("key") != key:
                 raise _other(folder)
         else:
-            refuse_strangers(folder)
+            check_free(folder, WHAT)
         write_json(folder / NAME, {"format": _FORMAT, "version": VERSION, "key": key, "about": about})
-        self._folder, self._records, self._now = folder, records.Journal(folder, key), versions(libraries.FIT)
+        self.folder, self._records, self._now = folder, records.Journal(folder, key), versions(libraries.FIT)
         self._whole: dict[str, records.Record] = {}
         for record in self._records.records():
             if (_OURS.fullmatch(record.name) or _OUR_PART.fullmatch(record.name)) and [*record.files] == [record.name]:
@@ -91,17 +92,6 @@ class CheckpointFolder:
         """The versions that the pieces were fitted with: "2.3.0, then 2.4.1" where they changed on the way."""
         return libraries.of_all(self._whole.values())
 
-    def metadata(self, name: str) -> dict[str, str]:
-        """What was written with a finished safetensors file besides its arrays."""
-        from safetensors import safe_open
-
-        with safe_open(self._folder / name, framework="np") as file:
-            return dict(file.metadata() or {})
-
-    def path(self, name: str) -> Path:
-        """Where a file of the folder lies."""
-        return self._folder / name
-
     def write(self, name: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
         """Write one safetensors file and note that it is finished.
 
@@ -116,14 +106,12 @@ class CheckpointFolder:
                     f"{key} of {name} came out with NaN or infinite values, which no checkpoint may hold: "
                     "check the features' models, the responses, and the decoder's options"
                 )
-        write_tensors(
-            self._folder / name, {key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata
-        )
+        write_tensors(self.folder / name, arrays, metadata)
         self._finished(name)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write one other file and note that it is finished."""
-        write_bytes(self._folder / name, data)
+        write_bytes(self.folder / name, data)
         self._finished(name)
 
     def _finished(self, name: str) -> None:
@@ -135,24 +123,24 @@ class CheckpointFolder:
 
     def part(self, name: str) -> dict[str, Array] | None:
         """The arrays of a piece that was kept, or None."""
-        return read_tensors(self._folder / (name + _PART), "a part of the unfinished fit") if self.has(name) else None
+        return read_tensors(self.folder / (name + _PART), "a part of the unfinished fit") if self.has(name) else None
 
     def keep(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Keep a piece of a file that is not finished."""
         file = name + _PART
-        write_tensors(self._folder / file, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        write_tensors(self.folder / file, arrays)
         self._finished(file)
 
     def close(self, name: str, content: Mapping[str, Any]) -> None:
         """Write the description that makes the folder whole, and drop the journal, the parts and what a kill left."""
-        write_json(self._folder / name, content)
+        write_json(self.folder / name, content)
         drafts = {name, NAME, *self.files}
-        for path in list(self._folder.iterdir()):
+        for path in list(self.folder.iterdir()):
             of = draft_of(path.name) or ""
             if _OUR_PART.fullmatch(path.name) or _OUR_PART.fullmatch(of) or of in drafts:
                 path.unlink(missing_ok=True)
         self._records.drop()
-        (self._folder / NAME).unlink(missing_ok=True)
+        (self.folder / NAME).unlink(missing_ok=True)
 
 
 def check_begun(folder: Path, about: str) -> None:
@@ -167,17 +155,6 @@ def check_begun(folder: Path, about: str) -> None:
         found = _read(folder).get("about")
         if isinstance(found, str) and found not in ("", about):
             raise _other(folder)
-
-
-def refuse_strangers(folder: Path) -> None:
-    """Refuse a folder without a journal that holds anything.
-
-    Raises
-    ------
-    FileError
-        It is a file, or somebody's folder.
-    """
-    check_free(folder, "checkpoint or an unfinished fit")
 
 
 def _other(folder: Path) -> FileError:

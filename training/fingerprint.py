@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..runtime.decoders.files import VERSION
+from ..runtime.files import hash_of_json
 from .datasets.base import Data, pictures_shown
 from .settings import FitModels, FitSettings
-
-
-def hash_of(content: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON, whatever the order of its names."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def ingredients_of(data: Data, models: FitModels, settings: FitSettings) -> dict[str, Any]:
@@ -26,7 +20,7 @@ def ingredients_of(data: Data, models: FitModels, settings: FitSettings) -> dict
 
 def early_key(data: Data, settings: FitSettings) -> str:
     """A hash of what decides the numbers and is known before models are opened."""
-    return hash_of(_own_ingredients(data, settings))
+    return hash_of_json(_own_ingredients(data, settings))
 
 
 def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:

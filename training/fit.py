@@ -21,12 +21,14 @@ from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
+from ..runtime.files import hash_of_json
 from ..runtime.locks import inside, locked
-from ..runtime.output import check_place
+from ..runtime.output import check_free, check_place
+from ..runtime.progress import unheard
 from .checkpoint_folder import NAME as JOURNAL
-from .checkpoint_folder import CheckpointFolder, advice, check_begun, refuse_strangers
+from .checkpoint_folder import WHAT, CheckpointFolder, advice, check_begun
 from .datasets.base import Data, pictures_shown
-from .fingerprint import early_key, hash_of, ingredients_of
+from .fingerprint import early_key, ingredients_of
 from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
 from .selection import folds_of
@@ -58,7 +60,6 @@ def fit(
     out : Path
         Absent, empty, or begun by the same fit: then what is finished is kept. A finished checkpoint of the same
         data, models and settings is returned as it is.
-    settings : FitSettings
     progress : callable, optional
         Receives (phase, done, total).
     say : callable, optional
@@ -81,14 +82,14 @@ def fit(
     data = cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
-    key = hash_of(ingredients)
+    key = hash_of_json(ingredients)
     if (out / DESCRIPTION).exists():
         return _finished(out, key, data)
     with locked(inside(out), out):
         if (out / DESCRIPTION).exists():  # by another process, since
             return _finished(out, key, data)
         journal = CheckpointFolder(out, key, early_key(data, settings))
-        job = Job(data, models, settings, journal, normaliser, progress or _silent, say or _unsaid)
+        job = Job(data, models, settings, journal, normaliser, progress or unheard, say or unheard)
         _write(job, job.features(out), key, ingredients)
     return out
 
@@ -128,7 +129,7 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
     job.write_scores(arrays, positions, correlations)
     if listed_files(job.data.layout.signal):
-        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.path(DESCRIPTION).parent)
+        copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
     job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
 
 
@@ -181,15 +182,7 @@ def check_out(out: Path, settings: FitSettings) -> None:
     check_place(out, f".{DESCRIPTION}.{os.getpid()}.draft", f".{file_name('normaliser')}.{os.getpid()}.draft")
     check_place(cache_folder(out, settings))
     if out.is_dir() and not any((out / name).exists() for name in (DESCRIPTION, JOURNAL)):
-        refuse_strangers(out)
-
-
-def _silent(_phase: str, _done: int, _total: int) -> None:
-    pass
-
-
-def _unsaid(_line: str) -> None:
-    pass
+        check_free(out, WHAT)
 
 
 def _finished(out: Path, key: str, data: Data) -> Path:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
-from ..runtime.decoders.files import DESCRIPTION, KIND, VERSION, file_name
+from ..runtime.decoders.files import KIND, VERSION, file_name
 from ..runtime.errors import FileError, ShapeError
-from ..runtime.files import read_tensors
+from ..runtime.files import read_metadata, read_tensors
 from . import scores
 from .checkpoint_folder import CheckpointFolder
 from .datasets.base import Data, pictures_shown
@@ -184,7 +184,7 @@ class Job:
             parts=self.journal,
         )
         if name in self.journal.files:
-            return read_tensors(self.journal.path(name), "the mask")["mask"], correlations
+            return read_tensors(self.journal.folder / name, "the mask")["mask"], correlations
         score = mean_over_folds(correlations, settings.selection).reshape(structure.shape[1:])
         mask = best_per_layer(score, settings.selection.percent)
         self.journal.write(name, {"mask": mask, "score": score}, {"preset": self.models.preset})
@@ -215,14 +215,14 @@ class Job:
         kept = scores.selection_scores(
             correlations, features["structure"].shape[1:], selection, self.settings.selecting().describe()["fitter"]
         )
-        made = scores.all_scores({name: found[name] for name in features}, kept, selection.n_folds)
+        made = scores.Scores(selection.n_folds, scores.N_SHUFFLED, {name: found[name] for name in features}, kept)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
         self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 
     def _validated(self, name: str) -> scores.FeatureScores:
         part = self.journal.part(scores.validation_name(name))
         if part is None:
-            folder = self.journal.path(DESCRIPTION).parent
+            folder = self.journal.folder
             raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
         return scores.validation_scores(part)
 
@@ -251,7 +251,7 @@ def description_of(
         how = job.settings.decoder(name).describe()
         if "n_selected" in how:
             how["n_selected"] = min(how["n_selected"], data.layout.n_features)
-        decoders.append({**json.loads(job.journal.metadata(file_name(name))[ENTRY]), "fit": how})
+        decoders.append({**json.loads(read_metadata(job.journal.folder / file_name(name))[ENTRY]), "fit": how})
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..runtime.data.simulated import simulated_brain
+from ..runtime.features import FEATURES
 from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
@@ -14,12 +15,8 @@ _SIMULATED = {
     "gabor": "simulated subject: oriented filters, local colour and labels, nothing of the networks decoded here",
 }
 # What makes a feature undecodable although others are decoded, most likely.
-_CAUSES = {
-    "context": "are the captions in the order of the pictures?",
-    "latent": "do `stimulus` and the pictures' numbers name what each trial showed?",
-    "structure": "do `stimulus` and the pictures' numbers name what each trial showed?",
-    "semantic": "do `stimulus` and the pictures' numbers name what each trial showed?",
-}
+_CAUSES = dict.fromkeys(FEATURES, "do `stimulus` and the pictures' numbers name what each trial showed?")
+_CAUSES["context"] = "are the captions in the order of the pictures?"
 
 
 def remark(provenance: object) -> str:
@@ -106,7 +103,8 @@ def warnings(scores: Scores) -> list[str]:
     whole = {name: made.whole for name, made in scores.features.items() if made.n_drawn > 0}
     poor = {name: score for name, score in whole.items() if score is not None and not score.better}
     found = [
-        f"warning: {name} is decoded no better than chance (correlation {_numbers(score)})"
+        f"warning: {name} is decoded no better than chance (correlation {score.correlation:.3f}, 95th percentile of "
+        f"shuffled pairings {score.shuffled_95:.3f})"
         for name, score in poor.items()
     ]
     refused = [
@@ -124,10 +122,6 @@ def warnings(scores: Scores) -> list[str]:
         f"warning: {name} is the same for every training stimulus, so its decoder gives that constant for every trial"
         for name in constant
     ]
-
-
-def _numbers(score: Score) -> str:
-    return f"{score.correlation:.3f}, 95th percentile of shuffled pairings {score.shuffled_95:.3f}"
 
 
 _BAR, _GAP, _PANEL, _LEFT, _TOP = 14, 6, 190, 110, 70

@@ -16,7 +16,6 @@ so it costs little; a score that does not exceed what 95 % of the shufflings sta
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 from ..runtime.data.layout import Rois, voxels_of
 from ..runtime.errors import FileError, InputError
 from ..runtime.features import FEATURES
-from ..runtime.files import check_format, read_json
+from ..runtime.files import check_format, json_bytes, read_json
+from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
 from .decoders.base import Decoder, FittedDecoder
 from .normalise import TargetColumns
@@ -56,7 +56,7 @@ VERSION = 2
 # Dimensions per feature: the mean over so many of a distribution of width 0.2 is known to 0.013.
 _MOST_DIMENSIONS = 256
 # Shufflings, of which 95 of 100 stay below the bound.
-_N_SHUFFLED, _BOUND = 100, 0.95
+N_SHUFFLED, _BOUND = 100, 0.95
 _SEED = 0
 _FEATURES_AT_ONCE = 1 << 23
 
@@ -134,22 +134,12 @@ class SelectionScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All of ``scores.json``.
-
-    Attributes
-    ----------
-    n_folds, n_shuffled : int
-    features : feature to FeatureScores
-    selection : SelectionScores
-    """
+    """All of ``scores.json``."""
 
     n_folds: int
     n_shuffled: int
     features: dict[str, FeatureScores]
     selection: SelectionScores
-
-    def describe(self) -> dict[str, Any]:
-        return {"format": f"minddiffuser-{KIND}", "version": VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +173,6 @@ def feature_scores(
 
     Parameters
     ----------
-    sources : Sources
     settings : SelectionSettings
         Whose folds are taken.
     progress : callable, optional
@@ -198,12 +187,12 @@ def feature_scores(
     }
     regions = _regions(sources)
     score = np.empty((settings.n_folds, len(drawn), len(regions)))
-    null = np.empty((*score.shape, _N_SHUFFLED))
+    null = np.empty((*score.shape, N_SHUFFLED))
     places = [(number, row) for number in range(settings.n_folds) for row in range(len(drawn))]
     where = np.array([list(hashlib.sha256(values.tobytes()).digest()) for _, values in regions], np.uint8)
     left = [place for place in places if not _restore(score[place], null[place], where, parts, place)]
     total, done = score.size, (len(places) - len(left)) * len(regions)
-    report = progress or (lambda _done, _total: None)
+    report = progress or unheard
     report(done, total)
     now: HeldOut | None = None
     for place in left:
@@ -277,7 +266,7 @@ def _score_fold(
     n_threads: int | None,
 ) -> tuple[Float64, Float64]:
     """Scores (n_regions,) and nulls (n_regions, n_shuffled) of a feature's drawn dimensions; NaN where refused."""
-    score, null = np.zeros(len(regions)), np.zeros((len(regions), _N_SHUFFLED))
+    score, null = np.zeros(len(regions)), np.zeros((len(regions), N_SHUFFLED))
     shuffled = _shufflings(held_out.number, len(np.unique(held_out.pictures)))
     for number, (_, part) in enumerate(regions):
         # Voxels that do not vary say nothing, and make a decoder without penalty fail.
@@ -331,7 +320,7 @@ def validation_part(
     chosen, values = _draw(feature, features, targets.positions, stimulus)
     found = predicted(fitted, responses, 0, len(targets.positions))[:, np.searchsorted(targets.positions, chosen)]
     shown = np.unique(pictures)
-    score, null = 0.0, np.zeros(_N_SHUFFLED)
+    score, null = 0.0, np.zeros(N_SHUFFLED)
     if len(chosen):
         score = float(correlation(found, np.asarray(values[stimulus], np.float64)).mean())
         null = null_scores(found, values, pictures, _shufflings(0, len(shown)))
@@ -348,7 +337,7 @@ def validation_scores(part: Mapping[str, Array]) -> FeatureScores:
 def _shufflings(number: int, n_stimuli: int) -> NDArray[np.intp]:
     """(n_shuffled, n_stimuli): the same orders for every feature and region."""
     rng = np.random.default_rng([_SEED, number])
-    return np.stack([rng.permutation(n_stimuli) for _ in range(_N_SHUFFLED)])
+    return np.stack([rng.permutation(n_stimuli) for _ in range(N_SHUFFLED)])
 
 
 def null_scores(found: Float64, features: Array, shown: Indices, shuffled: NDArray[np.intp]) -> Float64:
@@ -414,11 +403,6 @@ def selection_scores(
     )
 
 
-def all_scores(features: dict[str, FeatureScores], selection: SelectionScores, n_folds: int) -> Scores:
-    """Put together what ``scores.json`` holds."""
-    return Scores(n_folds, _N_SHUFFLED, features, selection)
-
-
 def read_scores(folder: Path) -> Scores | None:
     """Read the scores of a checkpoint, or None where it has none (fitted by an earlier release).
 
@@ -447,4 +431,4 @@ def _read_feature(content: Mapping[str, Any]) -> FeatureScores:
 
 def scores_bytes(scores: Scores) -> bytes:
     """What ``scores.json`` holds, as UTF-8."""
-    return (json.dumps(scores.describe(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json_bytes({"format": f"minddiffuser-{KIND}", "version": VERSION, **asdict(scores)})

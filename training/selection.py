@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError, ShapeError
+from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
 from .decoders.base import Decoder, FittedDecoder
 from .decoders.blocks import block_size, blocks
@@ -46,7 +47,6 @@ class SelectionSettings:
     absolute : bool
         Rank by the absolute correlation of each fold, as the reference does: dimensions that are decoded with
         the wrong sign then count as well decoded. Signed by default.
-    n_folds : int
     n_selected : int, optional
         Voxels (values of a trial) per dimension in the folds' decoders; the decoder's own when not given. As many as
         there are makes the folds share one factorisation, which is many times faster.
@@ -143,7 +143,6 @@ def fold_correlations(
 
     Parameters
     ----------
-    trials : Trials
     features : (n_stimuli, n_dimensions)
         May be mapped from a file; a block of dimensions is read at a time.
     decoder : Decoder
@@ -176,12 +175,9 @@ def fold_correlations(
     left = [span for span in spans if not _restore(scores, parts, span)]
     done = scores.size - sum(stop - start for _, start, stop in left)
 
-    def report(n_done: int) -> None:
-        if progress is not None:
-            progress(n_done, scores.size)
-
+    report = progress or unheard
     if done > 0:
-        report(done)
+        report(done, scores.size)
     work: HeldOut | None = None
     for number, start, stop in left:
         if work is None or work.number != number:
@@ -189,7 +185,7 @@ def fold_correlations(
             work = HeldOut(number, trials, fold == number)
 
         def on_progress(n: int, _of: int, before: int = done) -> None:
-            report(before + n)
+            report(before + n, scores.size)
 
         found = work.score(features[:, start:stop], decoder, n_threads, on_progress)
         scores[number, start:stop] = found

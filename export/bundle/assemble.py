@@ -23,6 +23,7 @@ from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
 from ...runtime.output import check_output
+from ...runtime.progress import unheard
 from ..memory import give_back
 from ..settings import ExportSettings, memory_for
 from ..verify.gate import Case, Verified, end_to_end, verify_file
@@ -98,7 +99,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     _check_kept(settings.keep_failed, out)
     _needs_onnxruntime()
     trials = draft_trials(fitted, settings, data, stimuli_root)
-    say = say or _unsaid
+    say = say or unheard
     for warning in trials[0].warnings:
         say(warning)
     with locked(beside(out), out):  # before the networks, which may be a download
@@ -107,7 +108,7 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
         for note in opened[0].notes:
             say(note)
         with in_place_of(out, force=force) as place:
-            report, folder = progress or _silent, place.draft
+            report, folder = progress or unheard, place.draft
             draft = _drafted(fitted, opened, settings, trials, folder, report, say)
             give_back()
             _Gate(fitted, draft, settings, folder, report).run()
@@ -343,11 +344,3 @@ def _keeping(kept: Path) -> Iterator[None]:
             f"a graph is out of tolerance, and the {KEPT} {kept} cannot be written ({error.strerror or error}): free "
             "some space or give another folder"
         ) from error
-
-
-def _unsaid(_line: str) -> None:
-    return None
-
-
-def _silent(_label: str, _done: int, _total: int) -> None:
-    return None

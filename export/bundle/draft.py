@@ -79,7 +79,6 @@ class Draft:
 
     Attributes
     ----------
-    graphs : list of DraftGraph
     trials : Trials
         That engines are verified on.
     stage1 : (n, 3, H, H) float32 in [0, 1], or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ...runtime.backends.bundle import STAGE_1, STAGE_2
 from ...runtime.bundle.manifest import Variant
 from ...runtime.bundle.open import Bundle
+from ...runtime.data.json_types import number_or_none
 from ...runtime.decoders.screen import sizes
 from ...runtime.engines.here import BACKENDS, Machine, why_not_backend
 from ...runtime.engines.open import choose_backend
@@ -77,31 +77,22 @@ def _most(parity: dict[str, Any], measure: str) -> float | None:
     if not isinstance(inputs, dict):
         return None
     parts = [part for tensors in inputs.values() if isinstance(tensors, dict) for part in tensors.values()]
-    found = [_number(part.get(measure)) for part in parts if isinstance(part, dict)]
+    found = [number_or_none(part.get(measure)) for part in parts if isinstance(part, dict)]
     return max((value for value in found if value is not None), default=None)
 
 
 def _pictures(metrics: Any) -> str:
     if not isinstance(metrics, dict):
         return "not compared"
-    level = _number(metrics.get("psnr_db"))
+    level = number_or_none(metrics.get("psnr_db"))
     parts = [] if level is None else [f"PSNR {level:.1f} dB"]
     differences = metrics.get("differences")
     if isinstance(differences, dict):
-        known = {name: _number(value) for name, value in differences.items()}
+        known = {name: number_or_none(value) for name, value in differences.items()}
         parts += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
     if not parts and isinstance(metrics.get("reason"), str):
         return f"not compared, {_text(metrics['reason'])}"
     return ", ".join(parts) or "not compared"
-
-
-def _number(value: Any) -> float | None:
-    """A finite number from an untrusted manifest, or None."""
-    try:
-        number = float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str:

@@ -35,7 +35,7 @@ def keep_built(
         Targets whose engines are built for the new one anyway.
     """
     new = Bundle.open(draft, verify=False)
-    built = [v for graph in old.graphs.values() for v in graph.variants if v.target != "onnx"]
+    built = [v for v in old.variants if v.target != "onnx"]
     kept = [variant for variant in built if _fits(new, variant) and _is_whole(old, variant)]
     if kept:
         _add(old, new, kept)

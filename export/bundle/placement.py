@@ -28,7 +28,8 @@ _CACHED = frozenset({".engine", ".profile", ".timing"})
 def is_built(folder: Path, path: Path) -> bool:
     """Whether a file in a bundle is one that ``md-export build`` makes: by its place, its name, and as a plain file."""
     parts = path.relative_to(folder).parts
-    if len(parts) < 3 or parts[0] != "engines" or parts[1] not in TARGETS[1:] or not _is_plain(path):
+    plain = path.is_file() and not path.is_symlink()
+    if len(parts) < 3 or parts[0] != "engines" or parts[1] not in TARGETS[1:] or not plain:
         return False
     if len(parts) == 3:
         return _PLAN.fullmatch(parts[2]) is not None or is_leftover(parts[2])
@@ -53,10 +54,6 @@ def take_built(folder: Path, path: Path) -> None:
             inner.unlink(missing_ok=True)
     if not any(path.iterdir()):
         path.rmdir()
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def check_out(out: Path, *, force: bool = False) -> None:
@@ -111,8 +108,7 @@ def _manifest(out: Path) -> dict[str, Any]:
 
 def _with_built(out: Path) -> str:
     old = _described(out)
-    variants = [v for g in old.graphs.values() for v in g.variants] if isinstance(old, Bundle) else []
-    built = sorted({v.target for v in variants if v.target != "onnx"})
+    built = sorted({v.target for v in old.variants if v.target != "onnx"}) if isinstance(old, Bundle) else []
     return f", with engines built for {', '.join(built)} (kept where their graphs stay the same)" if built else ""
 
 
@@ -149,7 +145,6 @@ class Place:
 
     Attributes
     ----------
-    draft : Path
     old : Bundle or None
         As its manifest describes it, whatever its files are.
     unknown : str or None

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -73,7 +72,7 @@ class Reused:
         bundle = Bundle.open(folder)
         wanted = {"models": models_hash, "layers": preset, "semantic term": semantic, **versions(_WRITERS)}
         wanted["code of the exporter"] = exporter_code()
-        held = {name: number for name, number in _libraries(bundle).items() if name in wanted}
+        held = {name: number for name, number in bundle.manifest["versions"].items() if name in wanted}
         held |= {"models": bundle.models_hash, "layers": bundle.preset, "semantic term": "semantic" in bundle.shapes}
         held["code of the exporter"] = bundle.manifest["lineage"].get(EXPORTER)
         differing = [name for name in wanted if held.get(name) != wanted[name]]
@@ -89,8 +88,3 @@ class Reused:
         """The graph with all its weights inside, or None."""
         path = self._graphs.get(name)
         return None if path is None else onnx.load(str(path))
-
-
-def _libraries(bundle: Bundle) -> dict[str, Any]:
-    found = bundle.manifest.get("versions")
-    return found if isinstance(found, dict) else {}

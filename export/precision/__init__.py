@@ -2,13 +2,12 @@
 
 from .emulate import emulate
 from .exemption import Exemption
-from .int8 import CalibrationSettings, NothingToQuantise, Quantised, calibrated, dynamic, weights_only
+from .int8 import NothingToQuantise, Quantised, calibrated, dynamic, weights_only
 from .probe import Range, probe
 from .rules import decide
 from .to_half import to_half
 
 __all__ = [
-    "CalibrationSettings",
     "Exemption",
     "NothingToQuantise",
     "Quantised",

@@ -32,11 +32,8 @@ def peaks_of(
 
     Parameters
     ----------
-    model : ModelProto
     tensors : sequence of str
         Names of float32 activations and inputs.
-    batches : sequence of dict of array
-    threads : int
 
     Raises
     ------

@@ -40,23 +40,6 @@ class NothingToQuantise(InputError):
     """The graph has no layer that int8 would change."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """How to quantise with calibration.
-
-    Attributes
-    ----------
-    tolerance : largest relative error of any output, ``||q - f|| / ||f||`` over all batches; layers are exempted until
-        it holds.
-    budget : share of the layers that may be exempted, 0 to 1.
-    threads : for the runs that measure.
-    """
-
-    tolerance: float = 0.1
-    budget: float = 0.3
-    threads: int = 1
-
-
 @dataclass(frozen=True)
 class Quantised:
     """What :func:`calibrated` made.
@@ -101,8 +84,8 @@ def dynamic(model: ModelProto) -> ModelProto:
         raise NothingToQuantise(
             "the graph has no MatMul or Gemm with a constant weight: int8 would change nothing in it"
         )
-    for node, named in zip(model.graph.node, _names(model), strict=True):
-        node.name = named  # it picks layers by name
+    for node in model.graph.node:
+        node.name = layer_name(node)  # it picks layers by name
     large = sum(map(size_of, model.graph.initializer)) >= IN_MEMORY_BYTES
     with tempfile.TemporaryDirectory(prefix="minddiffuser-") as folder, _quiet():
         output = Path(folder) / "int8.onnx"
@@ -122,7 +105,9 @@ def dynamic(model: ModelProto) -> ModelProto:
     return made
 
 
-def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: CalibrationSettings) -> Quantised:
+def calibrated(
+    model: ModelProto, batches: Iterable[Feeds], *, tolerance: float = 0.1, budget: float = 0.3, threads: int = 1
+) -> Quantised:
     """Conv, MatMul and Gemm with constant weights in int8 (signed, symmetric, one scale per output channel).
 
     If the outputs are further from float32 than the tolerance with all layers in int8, what each layer alone loses in
@@ -135,7 +120,13 @@ def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: Calibratio
         A float32 graph with its weights inside. It is not changed.
     batches : iterable of dict of array
         Real inputs: brain-decoded features and latents.
-    settings : CalibrationSettings
+    tolerance : float
+        Largest relative error of any output, ``||q - f|| / ||f||`` over all batches; layers are exempted until it
+        holds.
+    budget : float
+        Share of the layers that may be exempted, 0 to 1.
+    threads : int
+        Of the runs that measure.
 
     Raises
     ------
@@ -149,28 +140,24 @@ def calibrated(model: ModelProto, batches: Iterable[Feeds], settings: Calibratio
         raise NothingToQuantise(
             "the graph has no Conv, MatMul or Gemm with a constant weight: int8 would change nothing in it"
         )
-    peaks = peaks_of(model, stored_tensors(layers), runs, threads=settings.threads)
-    expected = outputs_of(model, runs, settings.threads)
+    peaks = peaks_of(model, stored_tensors(layers), runs, threads=threads)
+    expected = outputs_of(model, runs, threads)
 
     def attempt(kept: Collection[str]) -> tuple[ModelProto, float]:
         chosen = [layer for layer in layers if layer.name not in kept]
         made = with_qdq(model, chosen, peaks)
-        return made, relative_error(outputs_of(made, runs, settings.threads), expected)
+        return made, relative_error(outputs_of(made, runs, threads), expected)
 
     made, error = attempt(())
-    if error <= settings.tolerance:
+    if error <= tolerance:
         return Quantised(made, [], error, True, tuple(layer.name for layer in layers))
-    losses = losses_of(model, layers, peaks, runs, threads=settings.threads)
+    losses = losses_of(model, layers, peaks, runs, threads=threads)
     ranked = sorted(layers, key=lambda layer: -losses[layer.name])
-    count = _fewest(len(layers), settings, lambda n: attempt({x.name for x in ranked[:n]})[1] <= settings.tolerance)
+    most = int(budget * len(layers))
+    count = _fewest(most, lambda n: attempt({x.name for x in ranked[:n]})[1] <= tolerance)
     made, error = attempt({layer.name for layer in ranked[:count]})
-    return Quantised(
-        made,
-        _exemptions(ranked, count, losses),
-        error,
-        error <= settings.tolerance,
-        tuple(layer.name for layer in layers if layer not in ranked[:count]),
-    )
+    quantised = tuple(layer.name for layer in layers if layer not in ranked[:count])
+    return Quantised(made, _exemptions(ranked, count, losses), error, error <= tolerance, quantised)
 
 
 def weights_only(model: ModelProto, *, smallest: int = 2**16) -> ModelProto:
@@ -225,12 +212,11 @@ def _checked(model: ModelProto) -> ModelProto:
     return with_constants_as_weights(model)
 
 
-def _fewest(n_layers: int, settings: CalibrationSettings, holds: Callable[[int], bool]) -> int:
+def _fewest(most: int, holds: Callable[[int], bool]) -> int:
     """How many of the worst layers to exempt: doubled until the tolerance holds or the budget ends, then halved in on.
 
     Exempting more does not always help, so this finds a small number, not surely the smallest.
     """
-    most = int(settings.budget * n_layers)
     low, high = 0, 1
     while high < most and not holds(high):
         low, high = high, 2 * high
@@ -254,10 +240,6 @@ def _exemptions(ranked: Sequence[Layer], count: int, losses: Mapping[str, float]
         )
         for layer in ranked[:count]
     ]
-
-
-def _names(model: ModelProto) -> list[str]:
-    return [layer_name(node) for node in model.graph.node]
 
 
 @contextmanager

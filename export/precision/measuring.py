@@ -108,10 +108,8 @@ def measure(
     ----------
     model : ModelProto
         Plain (see :func:`onnx_tools.refuse_unusual`).
-    taps : sequence of Tap
     batches : iterable of dict
         Inputs of each run.
-    threads : int
     per_session : int
         How many taps share one session; each further session runs the model once more.
 

@@ -40,7 +40,8 @@ def refuse_unusual(model: ModelProto) -> None:
         The graph has subgraphs, functions of its own, sparse or external weights, or two layers of one name.
     """
     graph = model.graph
-    nested = [layer_name(node) for node in graph.node if any(_is_nested(attribute) for attribute in node.attribute)]
+    subgraphs = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    nested = [layer_name(node) for node in graph.node if any(a.type in subgraphs for a in node.attribute)]
     if nested:
         raise InputError(f"the layer {nested[0]!r} holds a subgraph: export the graph without If, Loop and Scan")
     if model.functions:
@@ -53,10 +54,6 @@ def refuse_unusual(model: ModelProto) -> None:
     twice = [name for name, count in Counter(map(layer_name, graph.node)).items() if count > 1]
     if twice:
         raise InputError(f"two layers are named {twice[0]!r}: give each layer its own name")
-
-
-def _is_nested(attribute: AttributeProto) -> bool:
-    return attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
 def without_weights(model: ModelProto) -> ModelProto:

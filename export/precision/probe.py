@@ -32,7 +32,6 @@ class Range:
     Attributes
     ----------
     peak : largest size of a finite element.
-    rms : root mean square of the finite elements.
     amiss : how many elements were NaN or infinite, already in float32.
     rounding : per precision ("fp16", "bf16"), what storing it costs: ``||x - half(x)|| / ||x||`` over the elements that
         fit into the type (the others are for `peak` to tell).
@@ -42,7 +41,6 @@ class Range:
     """
 
     peak: float
-    rms: float
     amiss: int
     rounding: Mapping[str, float]
     carried: Mapping[str, float]
@@ -67,7 +65,6 @@ def probe(
         A float32 graph with its weights inside.
     batches : iterable of dict of array
         Real inputs; each is run once per session.
-    threads : int
     precisions : sequence of str
         Which of "fp16" and "bf16" to measure losses for.
     per_session : int
@@ -112,14 +109,14 @@ def _empty_tensors(model: ModelProto) -> set[str]:
 
 
 def _tap(name: str, maker: NodeProto | None, types: Mapping[str, int], halves: Sequence[Half]) -> Tap:
-    """The scalars of one tensor: peak, size, amiss, energy; then per precision the losses (see :func:`_range_of`)."""
+    """The scalars of one tensor: peak, amiss, energy; then per precision the losses (see :func:`_range_of`)."""
     computing = maker is not None and maker.op_type not in HANDS_ON and not maker.domain
     again = computing and any(types[given] == FLOAT for given in maker.input if given) if maker else False
 
     def build(bench: Bench) -> list[str]:
         peak, scale = bench.scale(name)
         energy = bench.energy(bench.node("Div", bench.up_to(name, LARGEST), scale))
-        scalars = [peak, bench.node("Size", name), bench.amiss(name), energy]
+        scalars = [peak, bench.amiss(name), energy]
         for half in halves:
             fits = bench.up_to(name, half.maximum)
             scalars.append(bench.energy(bench.node("Div", fits, scale)))
@@ -128,7 +125,7 @@ def _tap(name: str, maker: NodeProto | None, types: Mapping[str, int], halves: S
                 scalars += bench.change(name, _made_from_rounded(bench, maker, name, types, half), scale)
         return scalars
 
-    return Tap(name, build, 4 + len(halves) * (4 if again else 2))
+    return Tap(name, build, 3 + len(halves) * (4 if again else 2))
 
 
 def _rounding(bench: Bench, tensor: str, half: Half) -> str:
@@ -145,9 +142,8 @@ def _made_from_rounded(bench: Bench, node: NodeProto, output: str, types: Mappin
     for given in filter(None, node.input):
         if types[given] == FLOAT and given not in rounded:
             loss = _rounding(bench, bench.up_to(given, half.maximum), half)
-            rounded[given] = bench.node(
-                "Sub", given, loss
-            )  # what does not fit stays: its magnitude has a rule of its own
+            # What does not fit stays: its magnitude has a rule of its own.
+            rounded[given] = bench.node("Sub", given, loss)
     twin.input[:] = [rounded.get(given, given) for given in node.input]
     twin.output[:] = [made and bench.name() for made in node.output]
     bench.nodes.append(twin)
@@ -156,9 +152,9 @@ def _made_from_rounded(bench: Bench, node: NodeProto, output: str, types: Mappin
 
 def _range_of(read: Array, halves: Sequence[Half]) -> Range:
     """Join what each batch (a row) said about one tensor."""
-    peak, size, amiss, energy = read[:, :4].T
+    peak, amiss, energy = read[:, :3].T
     squares = np.maximum(peak, TINY) ** 2
-    per_half = read[:, 4:].reshape(len(read), len(halves), -1) if halves else read[:, :0]
+    per_half = read[:, 3:].reshape(len(read), len(halves), -1) if halves else read[:, :0]
     rounding, carried = {}, {}
     for index, half in enumerate(halves):
         sums = per_half[:, index]
@@ -166,14 +162,7 @@ def _range_of(read: Array, halves: Sequence[Half]) -> Range:
         if sums.shape[1] == 4:
             broken = bool(np.any(sums[:, 3] > amiss))
             carried[half.precision] = np.inf if broken else _ratio(sums[:, 2] @ squares, energy @ squares)
-    finite = max(float((size - amiss).sum()), 1.0)
-    return Range(
-        peak=float(peak.max()),
-        rms=float(np.sqrt(energy @ squares / finite)),
-        amiss=int(amiss.sum()),
-        rounding=rounding,
-        carried=carried,
-    )
+    return Range(float(peak.max()), int(amiss.sum()), rounding, carried)
 
 
 def _ratio(lost: float, whole: float) -> float:
@@ -191,12 +180,4 @@ def _range_of_weight(array: Array, halves: Sequence[Half]) -> Range:
         fits = finite[np.abs(finite) <= half.maximum]
         scaled, lost = fits / max(peak, TINY), (fits - fits.astype(half.numpy).astype(np.float32)) / max(peak, TINY)
         rounding[half.precision] = _ratio(float(np.vdot(lost, lost)), float(np.vdot(scaled, scaled)))
-    unit = finite / max(peak, TINY)
-    count = max(int(np.isfinite(array).sum()), 1)
-    return Range(
-        peak=peak,
-        rms=peak * float(np.sqrt(float(np.vdot(unit, unit)) / count)),
-        amiss=int(array.size - np.isfinite(array).sum()),
-        rounding=rounding,
-        carried={},
-    )
+    return Range(peak, int(array.size - np.isfinite(array).sum()), rounding, carried={})

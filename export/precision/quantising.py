@@ -18,8 +18,6 @@ def in_eight_bits(array: Array, axis: int, *, levels: int = LEVELS) -> tuple[Arr
     Parameters
     ----------
     array : array of float32
-    axis : int
-    levels : int
 
     Returns
     -------

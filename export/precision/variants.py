@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...runtime.bundle.manifest import DECODE
-from . import CalibrationSettings, NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
+from . import NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
 HALVES = {"fp16": "float16", "bf16": "bfloat16"}
@@ -61,29 +61,20 @@ def in_precision(
         converted = to_half(model, HALVES[precision], keep=kept)
         note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by the measured range of their values"
         return Converted([converted], [dict(exception) for exception in exceptions], note)
-    return _int8(model, graph, batches, threads)
-
-
-def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
-    """None where there is nothing to quantise, as in a decoder of a few small rows."""
     try:
-        return _routed(model, graph, batches, threads)
-    except NothingToQuantise:
+        return _int8(model, graph, batches, threads)
+    except NothingToQuantise:  # as in a decoder of a few small rows
         return None
 
 
-def _routed(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
+def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
     route = INT8_ROUTES.get("decode" if graph.startswith(DECODE) else graph)
     if route == "weights":
         return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")
     if route == "dynamic":
         return Converted([dynamic(model)], note="products with constant weights, quantised as they run")
     if route == "calibrated":
-        settings = CalibrationSettings(threads=threads)
-        found = calibrated(model, list(batches), settings)
-        return Converted(
-            [found.model],
-            [dict(e) for e in found.exemptions],
-            f"calibrated on decoded latents, error {found.error:.3g}",
-        )
+        found = calibrated(model, list(batches), threads=threads)
+        note = f"calibrated on decoded latents, error {found.error:.3g}"
+        return Converted([found.model], [dict(exemption) for exemption in found.exemptions], note)
     return None

@@ -20,6 +20,7 @@ from ...runtime.engines.trust import Trust, trust_plans
 from ...runtime.errors import FileError, InputError, MissingExtra
 from ...runtime.files import read_json, read_tensors, sha256_of, write_json
 from ...runtime.locks import beside, locked
+from ...runtime.progress import unheard
 from ..bundle.placement import take_built
 from ..verify.check import backend_for, case_of, fitted, rows_of, running, spread_of
 from ..verify.parity import TOLERANCES, compare, failed
@@ -69,22 +70,14 @@ def build_engines(
         See :func:`~.plan.build_plan`; a plan that runs here and is out of tolerance; another process that is working
         in the bundle, or a folder that cannot be written.
     """
+    wanted = precisions, graphs
     check_target(target, settings)
-    bundle = Bundle.open(folder, verify=False, on_damaged=_silent)  # a lock is made beside bundles alone
-    _chosen(bundle, precisions, graphs)
+    bundle = Bundle.open(folder, verify=False, on_damaged=unheard)  # a lock is made beside bundles alone
+    _chosen(bundle, *wanted)
     if trust_list is not None:
         trust_plans(trust_list, {})  # or the list would turn out to be damaged after an hour of building
     with locked(beside(bundle.folder), bundle.folder):
-        return add_engines(
-            bundle.folder,
-            target,
-            settings,
-            precisions=precisions,
-            graphs=graphs,
-            trust_list=trust_list,
-            progress=progress,
-            say=say,
-        )
+        return add_engines(bundle.folder, target, settings, trust_list, progress or unheard, say or unheard, wanted)
 
 
 def check_target(target: str, settings: TrtSettings | Sizes | None) -> None:
@@ -111,31 +104,27 @@ def add_engines(
     folder: Path,
     target: str,
     settings: TrtSettings | Sizes | None,
-    *,
-    precisions: Sequence[str] | None = None,
-    graphs: Sequence[str] | None = None,
-    trust_list: Path | None = None,
-    progress: Progress | None = None,
-    say: Say | None = None,
+    trust_list: Path | None,
+    progress: Progress,
+    say: Say = unheard,
+    wanted: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
 ) -> Bundle:
-    """Do the work of :func:`build_engines`, for the one who holds the bundle's lock."""
+    """Do the work of :func:`build_engines` with the bundle's lock held; `wanted` are precisions and graphs."""
     damaged: dict[str, str] = {}
     bundle = Bundle.open(folder, on_damaged=damaged.__setitem__)
-    chosen = _chosen(bundle, precisions, graphs)
+    chosen = _chosen(bundle, *wanted)
     for name, reason in damaged.items():
         again = name.startswith(f"engines/{target}/") and any(_is_of(name, variant) for variant in chosen)
         cure = "it is built again" if again else "it is removed from the bundle"
-        (say or _silent)(f"{cure}: {reason.partition(': ')[0]}")
+        say(f"{cure}: {reason.partition(': ')[0]}")
     try:
         (bundle.folder / "engines" / target).mkdir(parents=True, exist_ok=True)
         _tidy(bundle.folder)
         made: list[dict[str, Any]] = []
         for done, variant in enumerate(chosen):
-            if progress is not None:
-                progress(f"building {target} engines", done, len(chosen))
+            progress(f"building {target} engines", done, len(chosen))
             made.append(_built(bundle, variant, target, settings, progress))
-        if progress is not None:
-            progress(f"building {target} engines", len(chosen), len(chosen))
+        progress(f"building {target} engines", len(chosen), len(chosen))
         _publish(bundle, target, chosen, made, trust_list)
         _tidy(bundle.folder)
     except OSError as error:
@@ -146,10 +135,6 @@ def add_engines(
             "free some space, or build in a copy of it"
         ) from error
     return Bundle.open(folder)
-
-
-def _silent(*_told: str) -> None:
-    return None
 
 
 def _is_of(name: str, variant: Variant) -> bool:
@@ -176,7 +161,7 @@ def _built(
     variant: Variant,
     target: str,
     settings: TrtSettings | Sizes | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     if not isinstance(settings, TrtSettings):
         return _cached_by_ort(bundle, variant, settings or BATCH)
@@ -197,17 +182,23 @@ def _built(
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    sizes = settings.profile.get("batch")
+    return _entry(bundle, variant, target, path, settings.profile.get("batch"), identity)
+
+
+def _entry(
+    bundle: Bundle, variant: Variant, target: str, file: Path, batch: Sizes | None, builder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the manifest says of an engine that was built from a variant; a plan has its weights inside."""
     return {
         "target": target,
         "precision": variant.precision,
-        "file": _relative(bundle, path),
-        "data": [],
+        "file": _relative(bundle, file),
+        "data": [_relative(bundle, path) for path in variant.data] if file == variant.file else [],
         "opset": variant.opset,
-        "batch_sizes": None if sizes is None else sorted(set(sizes)),
+        "batch_sizes": None if batch is None else sorted(set(batch)),
         "parity": {"verified": "the graph that it was built from", "graph": variant.parity},
         "precision_map": variant.precision_map,
-        "builder": identity,
+        "builder": dict(builder),
     }
 
 
@@ -238,23 +229,14 @@ def _cached_by_ort(bundle: Bundle, variant: Variant, batch: Sizes) -> dict[str, 
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return {
+    builder = {
         "target": ORT_TENSORRT,
-        "precision": variant.precision,
-        "file": _relative(bundle, variant.file),
-        "data": [_relative(bundle, path) for path in variant.data],
-        "opset": variant.opset,
-        "batch_sizes": sorted(set(batch)),
-        "parity": {"verified": "the graph that it was built from", "graph": variant.parity},
-        "precision_map": variant.precision_map,
-        "builder": {
-            "target": ORT_TENSORRT,
-            "cache": _relative(bundle, folder),
-            "profile": {"batch": list(batch)},
-            "graph": hashes_of(bundle, variant),
-            **ort_identity(cuda_gpu.find_gpu()),
-        },
+        "cache": _relative(bundle, folder),
+        "profile": {"batch": list(batch)},
+        "graph": hashes_of(bundle, variant),
+        **ort_identity(cuda_gpu.find_gpu()),
     }
+    return _entry(bundle, variant, ORT_TENSORRT, variant.file, batch, builder)
 
 
 def _publish(

@@ -18,7 +18,6 @@ def graph_hashes(onnx_path: Path, known: Mapping[str, str]) -> dict[str, Any]:
 
     Parameters
     ----------
-    onnx_path : Path
     known : mapping of file name to SHA-256
         Those that need not be computed.
 

@@ -35,7 +35,6 @@ def build_plan(
         Its data files lie beside it.
     plan_path : Path
         Written under another name first; on any failure what was there stays.
-    settings : TrtSettings
     progress : callable or None
         ``progress(label, done, total)``, such as :class:`~minddiffuser.runtime.progress.Phases`.
     cancelled : callable or None

@@ -95,17 +95,9 @@ class TrtSettings:
 
     def options(self) -> dict[str, Any]:
         """The choices that are part of a plan's identity, as JSON."""
-        return {
-            "optimization_level": self.optimization_level,
-            "workspace_bytes": self.workspace_bytes,
-            "timing_cache": self.timing_cache is not None,
-            "hardware_compatibility": self.hardware_compatibility,
-            "version_compatible": self.version_compatible,
-            "refit": self.refit,
-            "compute_capabilities": list(self.compute_capabilities),
-            "max_aux_streams": self.max_aux_streams,
-            "tf32": self.tf32,
-        }
+        chosen = {name: value for name, value in vars(self).items() if name not in ("target", "profile")}
+        capabilities = list(self.compute_capabilities)
+        return {**chosen, "timing_cache": self.timing_cache is not None, "compute_capabilities": capabilities}
 
     def _check_rtx(self) -> None:
         if self.timing_cache is not None:

@@ -85,20 +85,14 @@ def check_bundle(
 def _lines(
     bundle: Bundle, reference: Mapping[str, NDArray[Any]], threads: int | None, machine: Machine
 ) -> Iterator[Line]:
-    for graph in bundle.graphs.values():
-        for variant in graph.variants:
-            yield _line(bundle, variant, reference, threads, machine)
-    precisions = [p for p in TOLERANCES if any(v.precision == p for v in _variants(bundle, "denoise"))]
+    for variant in bundle.variants:
+        yield _line(bundle, variant, reference, threads, machine)
+    precisions = [p for p in TOLERANCES if any((v.graph, v.precision) == ("denoise", p) for v in bundle.variants)]
     for precision in precisions:
         if "responses" in reference and {"denoise", "vae_decode"} <= bundle.graphs.keys():
             stage1 = ("stage1", engine_pictures, PICTURES[precision])
             yield _pictures_line(bundle, "pictures of stage 1", stage1, precision, reference, threads)
             yield _guided_line(bundle, precision, reference, threads)
-
-
-def _variants(bundle: Bundle, graph: str) -> tuple[Variant, ...]:
-    found = bundle.graphs.get(graph)
-    return () if found is None else found.variants
 
 
 def case_of(

@@ -42,7 +42,6 @@ class Trials:
     Attributes
     ----------
     responses : (n, *response_shape) float32
-    decoded : Decoded
     stimuli : (n, 3, H, H) float32 in [0, 1], or None
     origin : str
         Where they come from, for the manifest.

@@ -98,12 +98,17 @@ class Deviation:
         return {name: value for name, value in asdict(self).items() if value or name not in ("jump", "turn")}
 
 
+def peak_of(array: Array) -> float:
+    """The largest magnitude, never 0: what errors are shares of."""
+    return max(float(np.abs(array.astype(np.float64)).max()), float(np.finfo(np.float32).tiny))
+
+
 def deviation(found: Array, expected: Array) -> Deviation:
     """Compare a tensor with its reference; a NaN, an infinity or another shape in either is an infinite error."""
     if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return Deviation(math.inf, math.inf, -1.0)
     a, b = found.astype(np.float64), expected.astype(np.float64)
-    peak = max(float(np.abs(b).max()), np.finfo(np.float32).tiny)
+    peak = peak_of(b)
     error = np.abs(a - b)
     rows_a, rows_b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     norms = np.linalg.norm(rows_a, axis=1) * np.linalg.norm(rows_b, axis=1)
@@ -121,8 +126,7 @@ def spread_by(bound: Array, expected: Array) -> Spread:
     sizes, lengths = np.linalg.norm(b, axis=1), np.linalg.norm(e, axis=1)
     # A vector that moves by a share s of its length turns by the angle whose sine is s at most.
     share = np.where(sizes < lengths, sizes / np.where(lengths > 0, lengths, 1), (sizes > 0) * 1.0)
-    peak = max(float(np.abs(e).max()), np.finfo(np.float32).tiny)
-    return Spread(float(np.abs(b).max() / peak), float(1 - np.sqrt(1 - share.max() ** 2)))
+    return Spread(float(np.abs(b).max() / peak_of(e)), float(1 - np.sqrt(1 - share.max() ** 2)))
 
 
 def worst_of(parts: list[Deviation]) -> Deviation:

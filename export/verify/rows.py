@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.engines.ort.engine import as_numpy
 from ..memory_probe import available, measured
-from .parity import Spread, Tolerance
+from .parity import Spread, Tolerance, peak_of
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], Mapping[str, Any]]
@@ -51,7 +51,7 @@ def tells_rows_apart(
     """Whether trials that were mixed up would be out of tolerance, in every output that has a row for each."""
     return all(
         len(expected[name]) > 1
-        and _gap(expected[name]) > 2 * (tolerance.worst + _jump(spread, name)) * _peak(expected[name])
+        and _gap(expected[name]) > 2 * (tolerance.worst + _jump(spread, name)) * peak_of(expected[name])
         for name in free
     )
 
@@ -115,7 +115,7 @@ def _compared(alone: Sequence[Arrays], both: Arrays, tolerance: Tolerance, sprea
             return Rows(reason=f"{name} of two trials has shape {found.shape}, expected {wanted.shape}")
         if not np.isfinite(wanted).all():  # of inputs that nobody has: nothing to compare with
             continue
-        gap, peak = _gap(wanted), _peak(wanted)
+        gap, peak = _gap(wanted), peak_of(wanted)
         error = float(np.abs(found.astype(np.float64) - wanted).max()) if np.isfinite(found).all() else np.inf
         worst = max(worst, error / peak)
         if error > max((tolerance.worst + _jump(spread, name)) * peak, _LEAK * gap):
@@ -141,10 +141,6 @@ def _gap(array: NDArray[Any]) -> float:
     """The largest difference of any row to the first."""
     rows = array.astype(np.float64)
     return float(np.abs(rows - rows[:1]).max())
-
-
-def _peak(array: NDArray[Any]) -> float:
-    return max(float(np.abs(array.astype(np.float64)).max()), float(np.finfo(np.float32).tiny))
 
 
 def _gib(size: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from ..data.layout import ResponseLayout
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
 from ..fields import ABSENT, Field
+from ..files import hash_of_json
 from ..sampling import Sampling
 from .graph_specs import TensorSpec
 
@@ -49,7 +49,6 @@ ORT_CACHE = "engines/ort-tensorrt/"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _PATH = re.compile(rf"(?:{FILE_NAME.pattern}/){{0,7}}{FILE_NAME.pattern}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 _SEAL = "seal"
 _DEEPEST = 64
 _MOST_FILES, _MOST_GRAPHS, _MOST_TENSORS, _MOST_VARIANTS = 4096, 64, 64, 64
@@ -207,7 +206,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(content: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in content.items() if key != _SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hash_of_json(rest, (",", ":"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -279,14 +278,15 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         checkpoint.get(name).object()
     for decoder in checkpoint.get("decoders").items(0, len(RANKS), "decoders"):
         decoder.object()
-    files, layout = _files(top.get("files")), _layout(top.get("layout"))
+    files = _files(top.get("files"))
+    layout = ResponseLayout.from_json(top.get("layout").object(), f"{path}, field 'layout'", ADVICE)
     for name, digest in listed_files(layout.signal).items():
         if name not in files or files[name].sha256 != digest:
             top.get("files").refuse(f"{name} with the SHA-256 that the signal chain in 'layout' states")
     return Contents(
         models_name=models.get("name").text(),
-        models_hash=_hash(models.get("hash")),
-        checkpoint_hash=_hash(checkpoint.get("hash")),
+        models_hash=models.get("hash").sha256(),
+        checkpoint_hash=checkpoint.get("hash").sha256(),
         subject=checkpoint.get("subject").text(),
         layout=layout,
         preset=top.get("preset").text(),
@@ -297,14 +297,6 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
     )
-
-
-def _layout(field: Field) -> ResponseLayout:
-    content = field.object()
-    try:
-        return ResponseLayout.from_json(content, f"{field.path}, field {field.name!r}")
-    except FileError as error:
-        raise FileError(f"{error}: {ADVICE}") from error
 
 
 def _sampling(field: Field) -> Sampling:
@@ -326,10 +318,6 @@ def _noise(field: Field) -> Noise:
     return Noise(field.get("steps_offset").whole(0), field.get("set_alpha_to_one").value)
 
 
-def _hash(field: Field) -> str:
-    return field.match(_HASH, "a SHA-256 of 64 hexadecimal digits")
-
-
 def _shapes(field: Field) -> dict[str, tuple[int, ...]]:
     needed = [name for name in RANKS if name in REQUIRED_FEATURES or name in field.object()]
     return {name: field.get(name).wholes(RANKS[name], RANKS[name]) for name in needed}
@@ -337,7 +325,7 @@ def _shapes(field: Field) -> dict[str, tuple[int, ...]]:
 
 def _files(field: Field) -> dict[str, Listed]:
     listed = {
-        name: Listed(_hash(file.get("sha256")), file.get("size").whole(0, _LARGEST_FILE))
+        name: Listed(file.get("sha256").sha256(), file.get("size").whole(0, _LARGEST_FILE))
         for name, file in field.members(_PATH, _MOST_FILES, "files, each by a plain path inside the bundle").items()
     }
     if ARRAYS not in listed or MANIFEST in listed:

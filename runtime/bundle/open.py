@@ -14,7 +14,6 @@ which are code for the machine, is not decided here: see :mod:`..engines.trust`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -24,11 +23,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..errors import FileError, InputError, shown
-from ..files import read_tensors, sha256_of
+from ..files import Array, check_arrays, hash_of_json, read_tensors, sha256_of
 from .manifest import (
     ADVICE,
     ARRAYS,
@@ -43,7 +41,6 @@ from .manifest import (
 )
 from .onnx_safety import scan_onnx_external
 
-Array = NDArray[Any]
 B = TypeVar("B", bound="Bundle")
 
 _MANIFEST_LIMIT = 1 << 24  # bytes
@@ -120,7 +117,7 @@ class Bundle(Contents):
         if on_damaged is not None:
             found = _without_damaged(found, on_damaged, hashes=verify)
         check_files(found.folder, found.files, hashes=verify)
-        _check_external(variant for graph in found.graphs.values() for variant in graph.variants)
+        _check_external(found.variants)
         return found
 
     @classmethod
@@ -138,6 +135,11 @@ class Bundle(Contents):
         contents = check_fields(manifest, folder / MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
         return cls(folder=folder, manifest=manifest, hash=digest, version=manifest["version"], **vars(contents))
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every engine, graph by graph."""
+        return [variant for graph in self.graphs.values() for variant in graph.variants]
 
     @property
     def size_bytes(self) -> int:
@@ -194,8 +196,7 @@ class Bundle(Contents):
         """
         taken = {name: content for name, content in self.manifest.items() if name not in _NOT_RUN}
         hashes = {name: self.files[name].sha256 for name in {*files, ARRAYS}}
-        text = json.dumps([taken, hashes], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hash_of_json([taken, hashes], (",", ":"))
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
@@ -214,19 +215,22 @@ class Bundle(Contents):
         _plain_size(self.folder, ARRAYS)
         arrays = read_tensors(path, "the bundle's arrays")
         context, structure = self.shapes["context"], self.shapes["structure"]
-        return _check_arrays(
-            arrays,
-            path,
-            {
-                "uncond_context": (np.float32, context),
-                "context_bos": (np.float32, context[1:]),
-                "mask": (np.bool_, structure),
-                "score": (np.float32, structure),
-                "alphas_cumprod": (np.float64, None),
-                "mean": (np.float32, self.layout.shape),
-                "std": (np.float32, self.layout.shape),
-            },
-        )
+        expected = {
+            "uncond_context": (np.float32, context),
+            "context_bos": (np.float32, context[1:]),
+            "mask": (np.bool_, structure),
+            "score": (np.float32, structure),
+            "alphas_cumprod": (np.float64, (-1,)),
+            "mean": (np.float32, self.layout.shape),
+            "std": (np.float32, self.layout.shape),
+        }
+        check_arrays(arrays, path, expected, ADVICE)
+        alphas = arrays["alphas_cumprod"]
+        if not (alphas.size and 0 < alphas[-1] and alphas[0] <= 1 and (np.diff(alphas) < 0).all()):
+            raise FileError(f"{path}: array 'alphas_cumprod' does not fall within (0, 1]: {ADVICE}")
+        if (arrays["std"] < 0).any():
+            raise FileError(f"{path}: array 'std' holds negative values: {ADVICE}")
+        return {name: arrays[name] for name in expected}
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -249,7 +253,7 @@ def _without_damaged(bundle: B, on_damaged: Callable[[str, str], None], *, hashe
     """The same without the built engines of which a file is missing or damaged."""
     folder, files = bundle.folder, bundle.files
     damaged: set[str] = set()
-    variants = [variant for graph in bundle.graphs.values() for variant in graph.variants]
+    variants = bundle.variants
     for name in sorted({name for variant in variants for name in native_files(variant, folder, files)}):
         try:
             check_files(folder, {name: files[name]}, hashes=hashes)
@@ -335,22 +339,3 @@ def _check_external(variants: Iterable[Variant]) -> None:
                 f"{variant.file} takes weights from {shown(name)}, expected only files beside it that the manifest "
                 f"names for it: it is damaged, or made to read other files of yours; {ADVICE}"
             )
-
-
-def _check_arrays(
-    arrays: Mapping[str, Array], path: Path, expected: Mapping[str, tuple[type, tuple[int, ...] | None]]
-) -> dict[str, Array]:
-    for name, (dtype, shape) in expected.items():
-        array = arrays.get(name)
-        if array is None or array.dtype != dtype or (array.ndim != 1 if shape is None else array.shape != shape):
-            got = "missing" if array is None else f"{array.dtype} {array.shape}"
-            wanted = f"{np.dtype(dtype)} {'of one dimension' if shape is None else shape}"
-            raise FileError(f"{path}: array {name!r} is {got}, expected {wanted}: {ADVICE}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise FileError(f"{path}: array {name!r} holds NaN or infinite values: {ADVICE}")
-    alphas = arrays["alphas_cumprod"]
-    if not (alphas.size and 0 < alphas[-1] and alphas[0] <= 1 and (np.diff(alphas) < 0).all()):
-        raise FileError(f"{path}: array 'alphas_cumprod' does not fall within (0, 1]: {ADVICE}")
-    if (arrays["std"] < 0).any():
-        raise FileError(f"{path}: array 'std' holds negative values: {ADVICE}")
-    return {name: arrays[name] for name in expected}

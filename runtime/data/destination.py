@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, InputError
-from ..files import cannot_write, read_json
+from ..files import read_json, writing
 from ..locks import beside as lock_of
 from ..locks import locked
 from ..output import check_place, contents, is_desktop, real, restore
@@ -61,15 +61,13 @@ def claimed(folder: Path | str, *, replace: bool = False) -> Iterator[None]:
 
 
 def _check_free(folder: Path, shown: Path, replace: bool) -> None:
-    try:
+    with writing(shown):
         if not os.path.lexists(folder):
             return
         if not folder.is_dir():
             raise FileError(f"{shown} is a file: choose another name for the data folder")
         if contents(folder):
             _check_replaceable(folder, str(shown), replace)
-    except OSError as error:
-        raise error if isinstance(error, FileError) else cannot_write(shown, error) from error
 
 
 def _check_replaceable(folder: Path, shown: str, replace: bool) -> None:

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,15 @@ class DataFolder:
         self.folder = folder
         self.splits = tuple(splits)
         self._mark = _mark(folder, self.splits)
-        self.layout = _with_voxels(check_description(description, str(folder / "data.json")), folder)
+        self.layout = check_description(description, str(folder / "data.json"))
+        if self.layout.modality == "fmri":
+            self.layout = replace(self.layout, voxels=read_voxels(folder, self.layout.shape[0]))
         self.subject: str = description["subject"]
         self.image_size: int = description["image_size"]
         self.provenance: dict[str, Any] = description["provenance"]
         _check_files(self.layout, folder)
+        self._hashes: dict[str, str] = {}
+        self._picture_ids: dict[str, tuple[str, ...]] = {}
         self._captions = _captions(folder / "captions.json")
         self._pictures = {split: pictures_of(folder, split, self.image_size, stimuli_root) for split in splits}
         n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
@@ -76,10 +81,6 @@ class DataFolder:
         for split in (split for split in SPLITS if split not in splits):
             self._check_unread(split, n_trials[split])
         self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
-
-    @property
-    def modality(self) -> str:
-        return self.layout.modality
 
     @property
     def signal_folder(self) -> Path:
@@ -183,14 +184,6 @@ class DataFolder:
         parts = [sha256_of(self.folder / name) for name in names]
         self._check_same()
         return hashlib.sha256("\n".join([*parts, self.hash("train"), self.hash("test")]).encode()).hexdigest()
-
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        return {}
-
-    @cached_property
-    def _picture_ids(self) -> dict[str, tuple[str, ...]]:
-        return {}
 
     def _hash(self, split: str) -> str:
         digest = hashlib.sha256()
@@ -296,6 +289,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     provenance: Mapping[str, Any] | None = None,
     files: Mapping[str, Path | str] | None = None,
     replace: bool = False,
+    held: bool = False,
 ) -> DataFolder:
     """Write a data folder, whole or not at all, and open it.
 
@@ -314,6 +308,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     files : name to path, of the files that the layout's signal chain names; they are copied.
     replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
         else as well, are never touched.
+    held : whether the caller holds the folder by :func:`~.destination.claimed`.
 
     Raises
     ------
@@ -322,25 +317,27 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     FileError
         The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
-    check_target(folder, replace=replace)
-    prepared = _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {})
-    with claimed(folder, replace=replace):
-        return _write(Path(folder), prepared)
+    if not held:
+        check_target(folder, replace=replace)
+    parts = parts_of(splits)
+    layout = layout_of(parts, layout, rois)
+    about = provenance or {}
+    description = description_of(parts, subject=subject, layout=layout, image_size=image_size, provenance=about)
+    try:
+        check_description(description, "the data to write")
+        for name in SPLITS:
+            _check_part(parts[name], name, description, layout)
+        named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
+        stimuli = references_as_json(named) if named else None
+        contents = _contents(files_of(layout.signal), files or {})
+    except FileError as error:
+        raise InputError(str(error)) from None
+    with nullcontext() if held else claimed(folder, replace=replace):
+        return _write(Path(folder), _Prepared(parts, description, stimuli, layout.voxels, contents))
 
 
-def write_claimed(
-    folder: Path | str,
-    splits: Mapping[str, SplitData],
-    *,
-    subject: str,
-    rois: Rois | None = None,
-    layout: ResponseLayout | None = None,
-    image_size: int | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path | str] | None = None,
-) -> DataFolder:
-    """Do what :func:`write_data` does in a folder that the caller holds by :func:`~.destination.claimed`."""
-    return _write(Path(folder), _prepared(splits, rois, layout, subject, image_size, provenance or {}, files or {}))
+# What write_data does, in a folder that the caller holds by destination.claimed.
+write_claimed = partial(write_data, held=True)
 
 
 @dataclass(frozen=True)
@@ -352,30 +349,6 @@ class _Prepared:
     stimuli: Mapping[str, Any] | None
     voxels: Voxels | None
     files: Mapping[str, bytes]
-
-
-def _prepared(
-    splits: Mapping[str, SplitData],
-    rois: Rois | None,
-    layout: ResponseLayout | None,
-    subject: str,
-    image_size: int | None,
-    provenance: Mapping[str, Any],
-    files: Mapping[str, Path | str],
-) -> _Prepared:
-    parts = parts_of(splits)
-    layout = layout_of(parts, layout, rois)
-    description = description_of(parts, subject=subject, layout=layout, image_size=image_size, provenance=provenance)
-    try:
-        check_description(description, "the data to write")
-        for name in SPLITS:
-            _check_part(parts[name], name, description, layout)
-        named = {name: references for name in SPLITS if (references := parts[name].references) is not None}
-        stimuli = references_as_json(named) if named else None
-        contents = _contents(files_of(layout.signal), files)
-    except FileError as error:
-        raise InputError(str(error)) from None
-    return _Prepared(parts, description, stimuli, layout.voxels, contents)
 
 
 def _contents(named: Mapping[str, str], files: Mapping[str, Path | str]) -> dict[str, bytes]:
@@ -465,11 +438,6 @@ def _mark_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:  # between two renames
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _with_voxels(layout: ResponseLayout, folder: Path) -> ResponseLayout:
-    """The layout, and of fMRI where its voxels lie if the folder says so."""
-    return replace(layout, voxels=read_voxels(folder, layout.shape[0])) if layout.modality == "fmri" else layout
 
 
 def _check_files(layout: ResponseLayout, folder: Path) -> None:

@@ -48,6 +48,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return abs(value) <= sys.float_info.max  # False for NaN
 
 
+def number_or_none(value: object) -> float | None:
+    """A finite float, or None for anything else that a JSON file may hold."""
+    return float(value) if is_number(value) else None
+
+
 def plain_json(value: Any, name: str, *, _depth: int = 0) -> Any:
     """Convert to dict, list, str, int, float, bool and None.
 

@@ -169,14 +169,15 @@ class ResponseLayout:
         """The layout as a JSON object, without `voxels`; what is not known is left out."""
         about: dict[str, Any] = {"modality": self.modality, "response_shape": list(self.shape)}
         if self.rois is not None:
-            about["rois"] = {name: _roi_as_json(roi) for name, roi in self.rois.items()}
+            rois = self.rois.items()
+            about["rois"] = {k: list(roi) if isinstance(roi, tuple) else {"indices": sorted(roi)} for k, roi in rois}
         if self.channels is not None:
             about["channels"] = [channel.as_json() for channel in self.channels]
         known = {name: getattr(self, name) for name in ("sfreq", "tmin", "unit", "signal")}
         return {**about, **{name: value for name, value in known.items() if value is not None}}
 
     @staticmethod
-    def from_json(content: object, where: str) -> ResponseLayout:
+    def from_json(content: object, where: str, advice: str = "") -> ResponseLayout:
         """Read what :meth:`as_json` gives; fields of other names are left alone.
 
         Parameters
@@ -185,14 +186,17 @@ class ResponseLayout:
             From a file.
         where
             The file's name, for messages.
+        advice
+            What to do where it cannot be used, to end the message.
 
         Raises
         ------
         FileError
             It is no object, or a field is missing, wrong, or of another modality.
         """
+        end = advice and f": {advice}"
         if not isinstance(content, Mapping):
-            raise FileError(f"the layout of the responses in {where} is {shown(content)}: expected an object")
+            raise FileError(f"the layout of the responses in {where} is {shown(content)}: expected an object{end}")
         try:
             return ResponseLayout(
                 modality=content.get("modality"),  # type: ignore[arg-type]
@@ -202,7 +206,7 @@ class ResponseLayout:
                 **{name: content.get(name) for name in ("sfreq", "tmin", "unit", "signal")},
             )
         except InputError as error:
-            raise FileError(f"{where}: {error}") from None
+            raise FileError(f"{where}: {error}{end}") from None
 
     def require_same(self, other: ResponseLayout, what: str) -> None:
         """Refuse responses that are not laid out as those of training, which this layout describes.
@@ -286,10 +290,6 @@ def _checked_roi(name: Any, roi: Any, n_voxels: int) -> Roi:
         )
     whole = isinstance(roi, list | tuple) or len(roi) == stop - start
     return (start, stop) if whole else frozenset(roi)
-
-
-def _roi_as_json(roi: Roi) -> Any:
-    return list(roi) if isinstance(roi, tuple) else {"indices": sorted(roi)}
 
 
 def _rois_from_json(rois: Any) -> Any:

@@ -80,14 +80,14 @@ def _named(folder: Path, split: str, root: Path | None) -> tuple[Reference, ...]
         reference_from_json(entry, place, f"{split} picture {index} in {path}") for index, entry in enumerate(entries)
     )
     for first in {reference.path: reference for reference in named}.values():  # an array file is looked at once
-        first.check_there()
+        first.place()
     return named
 
 
 def _numbered(place: Path, split: str, image_size: int) -> tuple[Path, ...]:
     """The PNG files of one split after looking at each one's name, kind, size and end."""
     try:
-        names = sorted(path.name for path in place.iterdir() if not _is_hidden(path.name))
+        names = sorted(p.name for p in place.iterdir() if not p.name.startswith(".") and not is_desktop(p.name))
     except OSError as error:
         raise FileError(f"the {split} stimuli are missing: {place} cannot be read ({error.strerror})") from error
     if not names:
@@ -100,10 +100,6 @@ def _numbered(place: Path, split: str, image_size: int) -> tuple[Path, ...]:
             )
         _check_png(place / name, image_size)
     return tuple(place / name for name in names)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or is_desktop(name)
 
 
 def _check_png(path: Path, image_size: int) -> None:

@@ -61,10 +61,12 @@ class Reference:
             )
         if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
             raise InputError(f"sha256 of {shown(self.path)} is {shown(self.sha256)}: give 64 hexadecimal digits")
-        if (self.index is not None) != self._is_array or (self.index is not None and not _is_index(self.index)):
+        given = self.index is not None
+        if given != self._is_array or (given and not (is_whole(self.index) and 0 <= self.index < 1 << 63)):
             expected = "a whole number from 0" if self._is_array else f"it only for {', '.join(NUMPY + HDF5)} files"
             raise InputError(f"index of {shown(self.path)} is {shown(self.index)}: give {expected}")
-        if (self.dataset is not None) != self._is_hdf5 or (self.dataset is not None and not _is_set(self.dataset)):
+        given = self.dataset is not None
+        if given != self._is_hdf5 or (given and not (is_line(self.dataset) and _is_below(self.dataset))):
             expected = "the name of a data set, such as imgBrick" if self._is_hdf5 else "it only for HDF5 files"
             raise InputError(f"dataset of {shown(self.path)} is {shown(self.dataset)}: give {expected}")
 
@@ -90,10 +92,6 @@ class Reference:
         about = {"path": self.path, "dataset": self.dataset, "index": self.index, "sha256": self.sha256}
         return {name: value for name, value in about.items() if value is not None}
 
-    def check_there(self) -> None:
-        """Refuse a file that is missing, or that a link leads out of the root."""
-        self._place()
-
     def read(self) -> ImageU8:
         """Decode the picture, (H, W, 3) uint8 of its own size.
 
@@ -113,7 +111,8 @@ class Reference:
             )
         return image
 
-    def _place(self) -> Path:
+    def place(self) -> Path:
+        """Where the file lies; refuses one that is missing, or that a link leads out of the root."""
         root, place = os.path.realpath(self.root), os.path.realpath(self.root / self.path)
         if not Path(place).is_relative_to(root):
             raise FileError(f"the picture {self} is a link out of its root {self.root}: put the file itself there")
@@ -166,7 +165,7 @@ def read_picture(picture: Path | Reference) -> ImageU8:
 
 
 def _decoded(reference: Reference) -> ImageU8:
-    place = reference._place()
+    place = reference.place()
     if reference.index is None:
         return read_image(place)
     images = _from_hdf5 if reference.dataset is not None else _from_numpy
@@ -230,14 +229,6 @@ def _damaged(place: Path, error: Exception) -> FileError:
 
 def _is_below(path: str) -> bool:
     return all(_PLAIN.fullmatch(part) and part not in (".", "..") and ":" not in part for part in path.split("/"))
-
-
-def _is_index(index: object) -> bool:
-    return is_whole(index) and 0 <= index < 1 << 63
-
-
-def _is_set(dataset: object) -> bool:
-    return is_line(dataset) and _is_below(dataset)
 
 
 def _suffix(path: str) -> str:

@@ -7,7 +7,6 @@ same pictures start from the same noise.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import FileError
-from ..files import read_json
+from ..files import hash_of_json, read_json
 
 TRIAL_IDS = "trial_ids.json"
 MEAN = "mean"
@@ -73,7 +72,8 @@ def check_trial_ids(ids: object, n_trials: int, where: str) -> tuple[str, ...]:
         raise FileError(f"{where} has {len(ids)} trial ids and there are {n_trials} trials: give one id per trial")
     first: dict[str, int] = {}
     for row, name in enumerate(ids):
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or name != name.strip() or not _is_plain(name):
+        # Printable: no line breaks, nor halves of characters, which UTF-8 cannot hold.
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable() or name != name.strip():
             raise FileError(
                 f"the id of trial {row} in {where} is {name!r:.60}: give a text of 1 to {_LONGEST} printable "
                 "characters, without space at its ends"
@@ -85,10 +85,6 @@ def check_trial_ids(ids: object, n_trials: int, where: str) -> tuple[str, ...]:
             )
         first[name] = row
     return tuple(ids)
-
-
-def _is_plain(name: str) -> bool:
-    return name.isprintable()  # no line breaks, nor halves of characters, which UTF-8 cannot hold
 
 
 def read_trial_ids(path: Path, n_trials: int) -> tuple[str, ...]:
@@ -133,7 +129,7 @@ def folder_trial_ids(folder: Path, split: str, stimulus: NDArray[Any]) -> tuple[
 
 def hash_of_ids(ids: Sequence[str]) -> str:
     """SHA-256 over the ids in their order."""
-    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+    return hash_of_json(list(ids))
 
 
 def ids_worth_showing(ids: Sequence[str]) -> dict[int, str]:

@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, check_choice
-from ..files import read_tensors
+from ..files import Array, Expected, check_arrays, read_tensors
 from . import KINDS
 
-Array = NDArray[Any]
 Float32 = NDArray[np.float32]
-# Name -> (dtype, shape), where -1 in a shape stands for any size.
-Expected = Mapping[str, tuple[type, tuple[int, ...]]]
-
-
+ADVICE = "fit the checkpoint again"
 # What a decoder's file holds of each of its features, each name after "<feature>.", whatever its kind.
 PLACEMENT = ("position", "mean", "std")
 
@@ -107,7 +103,7 @@ class Stored:
 
     def refuse(self, what: str) -> FileError:
         """The error for arrays or settings that do not fit."""
-        return FileError(f"{self.path}: {what}: fit the checkpoint again")
+        return FileError(f"{self.path}: {what}: {ADVICE}")
 
     def placement(self, arrays: Mapping[str, Array], feature: str) -> Placement:
         """Check "<feature>.position", "<feature>.mean" and "<feature>.std" against the feature's shape.
@@ -120,7 +116,7 @@ class Stored:
         shape = self.shapes[feature]
         size, names = math.prod(shape), [f"{feature}.{name}" for name in PLACEMENT]
         wanted = ((np.int32, (-1,)), (np.float32, (size,)), (np.float32, (size,)))
-        check_arrays(arrays, self.path, dict(zip(names, wanted, strict=True)))
+        check_arrays(arrays, self.path, dict(zip(names, wanted, strict=True)), ADVICE)
         position, mean, std = (arrays[name] for name in names)
         if not inside(position, size) or len(np.unique(position)) != len(position):
             raise self.refuse(f"{names[0]} does not name dimensions of a {feature} of size {size}, each once")
@@ -160,23 +156,8 @@ def read_arrays(path: Path, what: str, expected: Expected) -> dict[str, Array]:
         It is missing or damaged, or an array is missing, of another dtype or shape, or holds NaN or infinite values.
     """
     arrays = read_tensors(path, what)
-    check_arrays(arrays, path, expected)
+    check_arrays(arrays, path, expected, ADVICE)
     return arrays
-
-
-def check_arrays(arrays: Mapping[str, Array], path: Path, expected: Expected) -> None:
-    """Raise :class:`FileError` unless these arrays are there and can be used; see :func:`read_arrays`."""
-    for name, (dtype, shape) in expected.items():
-        array = arrays.get(name)
-        if array is None or array.dtype != dtype or not _matches(array.shape, shape):
-            got = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise FileError(f"{path}: {name} is {got}, expected {np.dtype(dtype)} {shape}: fit the checkpoint again")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise FileError(f"{path}: {name} holds NaN or infinite values: fit the checkpoint again")
-
-
-def _matches(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(got) == len(wanted) and all(want in (-1, size) for size, want in zip(got, wanted, strict=True))
 
 
 def inside(values: Array, size: int) -> bool:

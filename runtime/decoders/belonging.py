@@ -1,24 +1,58 @@
-"""What decoders belong to: one subject, the models and layers that they were fitted for, one layout of responses."""
+"""What decodes: what it belongs to (a subject, models, layers, a layout of responses), and what it gives."""
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..data.layout import ResponseLayout
-from ..errors import InputError
+from ..errors import InputError, ShapeError
+from ..files import Array
+from .base import Float32
+from .scale import TrainingStatistics
+from .screen import screen, sizes
 
 
-class Belonging:
-    """The refusals of a checkpoint and of a bundle alike, by name.
+@dataclass(frozen=True)
+class Decoded:
+    """What was decoded from n trials, float32 in the models' own units.
+
+    Attributes
+    ----------
+    context : (n, 15, d_text)
+        Token 0 (BOS) is the constant of the training captions.
+    latent : (n, 4, h, w)
+    structure : (n, 6, n_tokens, d_vision)
+        Dimensions outside the mask hold their training mean.
+    semantic : (n, d_vision) or None
+        The feature of eq. 6, when the checkpoint has it.
+    """
+
+    context: Float32
+    latent: Float32
+    structure: Float32
+    semantic: Float32 | None = None
+
+
+class Belonging(ABC):
+    """What a checkpoint and a bundle have in common: decoding of good trials, and refusals by name.
 
     Attributes
     ----------
     what : str
         "checkpoint" or "bundle".
-    folder : Path
     subject, preset, models_name, models_hash : str
     layout : ResponseLayout
         What one trial's responses are: modality, shape, regions or channels, rate.
+    shapes : name to shape
+        "context", "latent", "structure" and, when there, "semantic".
+    training : TrainingStatistics
+        Of the responses that the decoders were fitted on.
     """
 
     what: str
@@ -28,6 +62,17 @@ class Belonging:
     models_name: str
     models_hash: str
     layout: ResponseLayout
+    shapes: dict[str, tuple[int, ...]]
+    training: TrainingStatistics
+
+    @abstractmethod
+    def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
+        """Some of the features of good trials (n, *response_shape) float32, each trial as if it came alone."""
+
+    @property
+    def given(self) -> Collection[str]:
+        """The features that there are decoders of."""
+        return self.shapes
 
     def require_models(self, models_hash: str, name: str) -> None:
         """Raise :class:`InputError` unless it was made for these models."""
@@ -57,3 +102,76 @@ class Belonging:
                 f"the {self.what} {self.folder} is for the layer preset {self.preset!r}, but {preset!r} was requested: "
                 f"load models with preset={self.preset!r}, or fit a checkpoint with md-train fit --layers {preset}"
             )
+
+    def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
+        """Decode good trials.
+
+        Parameters
+        ----------
+        responses : (n_trials, *response_shape)
+            As recorded; the training statistics are applied here.
+        screened
+            Whether :func:`~minddiffuser.runtime.decoders.screen.screen` has looked at the whole set that they belong
+            to; then they are taken as they are.
+        semantic
+            Whether the feature of eq. 6 is wanted, where there is a decoder of it.
+
+        Returns
+        -------
+        Decoded
+            Each trial's rows are the same, bit by bit, whatever it is decoded together with.
+
+        Raises
+        ------
+        ShapeError
+            Wrong rank, width or dtype.
+        InputError
+            A trial is bad, or the responses are not on the scale of training: see the same function, whose warnings
+            come through :func:`warnings.warn`.
+        """
+        rows = good_responses(responses, self.training, screened=screened)
+        return Decoded(**self.decoded(rows, [name for name in self.given if semantic or name != "semantic"]))
+
+    def decode_start(self, responses: Array, *, screened: bool = False) -> tuple[Float32, Float32]:
+        """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
+        decoded = self.decoded(good_responses(responses, self.training, screened=screened), ("context", "latent"))
+        return decoded["context"], decoded["latent"]
+
+
+def good_responses(responses: Array, training: TrainingStatistics, *, screened: bool) -> Float32:
+    """Responses that may be decoded, float32; see :meth:`Checkpoint.decode`."""
+    rows = checked(responses, training.mean.shape)
+    if screened:
+        return rows
+    found = screen(rows, training)
+    for trial, reason in found.skipped.items():
+        raise InputError(f"trial {trial} cannot be decoded ({reason}): leave such trials out")
+    for warning in found.warnings:
+        warnings.warn(warning, stacklevel=3)  # the line that called decode
+    return found.responses
+
+
+def checked(responses: Array, response_shape: tuple[int, ...]) -> Float32:
+    """The responses as float32, of the right shape and kind.
+
+    Raises
+    ------
+    ShapeError
+        They are not.
+    """
+    if not isinstance(responses, np.ndarray) or responses.dtype.kind not in "fiu":
+        given = getattr(responses, "dtype", type(responses).__name__)
+        raise ShapeError(f"responses are {given}, expected float32 numbers: convert them with astype('float32')")
+    if responses.ndim != 1 + len(response_shape) or len(responses) == 0:
+        wanted = ", ".join(map(str, ("n_trials", *response_shape)))
+        raise ShapeError(
+            f"responses have shape {responses.shape}, expected ({wanted}) with 1 trial or more: "
+            "a single trial is responses[None]"
+        )
+    if responses.shape[1:] != response_shape:
+        raise ShapeError(
+            f"responses have {sizes(responses.shape[1:])}, the decoders were fitted on {sizes(response_shape)}: "
+            "give the same as in training, in the same order"
+        )
+    with np.errstate(over="ignore"):
+        return responses.astype(np.float32)

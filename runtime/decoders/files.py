@@ -26,9 +26,9 @@ from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
 from ..features import FEATURES, RANKS, REQUIRED_FEATURES
 from ..fields import Field
-from ..files import check_format, read_json, sha256_of
+from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
 from . import KINDS
-from .base import Array, Expected, read_arrays
+from .base import ADVICE, read_arrays
 
 KIND = "checkpoint"
 VERSION = 2
@@ -122,10 +122,7 @@ def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:
 
 
 def _layout(content: Mapping[str, Any], path: Path) -> ResponseLayout:
-    try:
-        return ResponseLayout.from_json(content.get("layout"), f"{path}, field 'layout'")
-    except FileError as error:
-        raise FileError(f"{error}: fit the checkpoint again") from error
+    return ResponseLayout.from_json(content.get("layout"), f"{path}, field 'layout'", ADVICE)
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:
@@ -157,11 +154,8 @@ def read_mask(folder: Path, shape: tuple[int, ...], preset: str) -> dict[str, Ar
     InputError
         The mask was selected on other layers than the checkpoint's decoder.
     """
-    from safetensors import safe_open
-
     arrays = read_part(folder, "mask", {"mask": (np.bool_, shape), "score": (np.float32, shape)})
-    with safe_open(folder / file_name("mask"), framework="np") as file:
-        stored = (file.metadata() or {}).get("preset")
+    stored = read_metadata(folder / file_name("mask")).get("preset")
     if stored != preset:
         raise InputError(
             f"the mask in {folder} was selected on the layer preset {stored!r}, the checkpoint is for {preset!r}: "

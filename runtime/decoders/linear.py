@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
-from .base import Array, Expected, Float32, Placement, Stored, inside, read_arrays
+from ..files import Array, Expected
+from .base import Float32, Placement, Stored, inside, read_arrays
 
 ARRAYS: Expected = {"index": (np.int32, (-1, -1)), "weight": (np.float32, (-1, -1)), "bias": (np.float32, (-1,))}
 # Weights looked at together: 16 MB of weights, 32 MB of indices.

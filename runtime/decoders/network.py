@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FileError, InputError, MissingExtra, ShapeError
-from ..files import read_tensors
-from .base import Array, Float32, Placement, Stored, check_arrays
+from ..files import Array, check_arrays, read_tensors
+from .base import ADVICE, Float32, Placement, Stored
 from .networks import architecture_module
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Network:
         if wanted.keys() != self.weights.keys():
             strange = ", ".join(sorted(wanted.keys() ^ self.weights.keys())[:4])
             raise self.stored.refuse(f"its weights are not those of the network {self.architecture!r} ({strange})")
-        check_arrays(self.weights, self.stored.path, wanted)
+        check_arrays(self.weights, self.stored.path, wanted, ADVICE)
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in self.weights.items()}
         module.load_state_dict(tensors, assign=True)
         return module.eval().requires_grad_(False)

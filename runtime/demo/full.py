@@ -6,8 +6,6 @@ one place and used by every demonstration: a second one, of the user's own drawi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +15,10 @@ from typing import TextIO
 
 from ..command import version
 from ..errors import FileError, InputError
-from ..files import read_json, sha256_of, write_json
+from ..files import hash_of_json, read_json, sha256_of, write_json
 from ..locks import inside, locked
 from ..output import check_output
+from ..report.words import counted
 from ..run.controls import CONTROLS
 from ..sampling import Sampling
 from .quick import open_shipped
@@ -35,7 +34,6 @@ from .steps import (
     in_subprocess,
     is_lone,
     kept_in,
-    pictures_in_words,
     usable_threads,
 )
 
@@ -83,7 +81,7 @@ class DemoSettings(Sizes):
     def note(self) -> str:
         """What the page says about these choices."""
         return (
-            f"A demonstration, sized for a few minutes on a laptop: {pictures_in_words(self.n_trials)}, decoders "
+            f"A demonstration, sized for a few minutes on a laptop: {counted(self.n_trials, 'picture')}, decoders "
             f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
             f"dimension, and {self.steps} iterations of stage 2 at learning rate {self.learning_rate:g} with gradients "
             f"through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: 60 iterations "
@@ -176,9 +174,7 @@ def subject_key(settings: DemoSettings) -> str:
     decides = {
         name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
     }
-    return hashlib.sha256(
-        json.dumps([VERSION, version(), decides, code_digests()], sort_keys=True).encode()
-    ).hexdigest()
+    return hash_of_json([VERSION, version(), decides, code_digests()])
 
 
 def code_digests() -> dict[str, str]:

@@ -31,6 +31,7 @@ import numpy as np
 
 from ..bundle.manifest import MANIFEST, sealed
 from ..errors import FileError
+from ..fields import Field
 from ..files import check_format, read_json, read_tensors, replacing, sha256_of, write_json
 from ..locks import beside, locked
 from ..output import check_output, is_left, real, replacing_folder
@@ -40,7 +41,7 @@ INDEX, BLOB = "packed.json", "packed.bin"
 MARKER, MARKER_KIND, WHAT = "shipped.json", "shipped", "folder of the shipped files"
 ADVICE = "install the package again, or in a checkout: python -m minddiffuser.export.demo_files"
 _WIDENED = {"float16": ("<f2", "<f4"), "uint16": ("<u2", "<i4")}
-_HASH = re.compile(r"[0-9a-f]{64}")
+_MOST_PIECES = 1 << 20
 _UNUSED_S = 24 * 3600  # a demonstration of another release that is under way opens its folder again and again
 
 
@@ -86,31 +87,15 @@ def read_index(packed: Path) -> Index:
     path = packed / INDEX
     content = read_json(path, "the index of the shipped files")
     check_format(content, path, KIND, VERSION)
-    try:
-        blob = _whole(content["blob"]["size"]), _hash(content["blob"]["sha256"])
-        files = {_inside(name): _file(entry) for name, entry in content["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(f"the index of the shipped files {path} is damaged ({error!r:.80}): {ADVICE}") from error
-    return Index(sha256_of(path), blob, files, content)
+    top = Field(path, "", content, ADVICE)
+    blob, listed = top.get("blob"), top.get("files")
+    files = {_inside(name): _file(listed.get(name)) for name in listed.object()}
+    return Index(sha256_of(path), (blob.get("size").whole(0), blob.get("sha256").sha256()), files, content)
 
 
-def _file(entry: Any) -> PackedFile:
-    pieces = entry["pieces"]
-    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise TypeError("pieces are a list of texts")
-    return PackedFile(_whole(entry["size"]), _hash(entry["sha256"]), tuple(pieces))
-
-
-def _whole(number: Any) -> int:
-    if not isinstance(number, int) or number < 0:
-        raise TypeError(f"{number!r:.20} is no size")
-    return number
-
-
-def _hash(text: Any) -> str:
-    if not isinstance(text, str) or not _HASH.fullmatch(text):
-        raise TypeError(f"{text!r:.20} is no SHA-256")
-    return text
+def _file(entry: Field) -> PackedFile:
+    pieces = entry.get("pieces").items(0, _MOST_PIECES, "pieces")
+    return PackedFile(entry.get("size").whole(0), entry.get("sha256").sha256(), tuple(piece.text() for piece in pieces))
 
 
 def _inside(name: str) -> str:

@@ -19,6 +19,7 @@ from ..data.simulated import FIRST_BRAIN
 from ..engines.here import why_no_provider
 from ..errors import FileError, MissingExtra
 from ..locks import inside, locked
+from ..report.words import counted
 from ..sampling import Sampling
 from .packed import ADVICE, Index, drop_older, read_index, unpack
 from .steps import (
@@ -32,7 +33,6 @@ from .steps import (
     in_subprocess,
     is_lone,
     kept_in,
-    pictures_in_words,
     usable_threads,
 )
 
@@ -51,7 +51,7 @@ SIZES = Sizes(steps=10, learning_rate=0.05, backprop_steps=2)
 def note(n_trials: int, subject: dict[str, Any]) -> str:
     """What the page says about these choices."""
     return (
-        f"A one-minute demonstration: {pictures_in_words(n_trials)}, and {SIZES.steps} iterations of stage 2 with "
+        f"A one-minute demonstration: {counted(n_trials, 'picture')}, and {SIZES.steps} iterations of stage 2 with "
         f"gradients through the last {SIZES.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
         f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
         f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "

@@ -176,7 +176,10 @@ def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | Non
         The folder is of other settings or pictures.
     """
     path = out / MARKER
-    shown = None if pictures is None else _hash(pictures)
+    shown = None
+    if pictures is not None:
+        names = "\n".join(f"{path.name} {sha256_of(path)}" for path in pictures)
+        shown = hashlib.sha256(names.encode()).hexdigest()
     content = {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,
@@ -197,10 +200,6 @@ def claim(out: Path, settings: Mapping[str, Any], pictures: Sequence[Path] | Non
         f"{out} holds a demonstration with other settings ({differing}): give another folder with --out FOLDER (with "
         "make: RUN=FOLDER)"
     )
-
-
-def _hash(pictures: Sequence[Path]) -> str:
-    return hashlib.sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in pictures).encode()).hexdigest()
 
 
 def kept_in(name: str, instead: Callable[[], Path], say: Callable[[str], None]) -> Path:
@@ -224,11 +223,6 @@ def kept_in(name: str, instead: Callable[[], Path], say: Callable[[str], None]) 
 def usable_threads(most: int) -> int:
     """So many, or as many as there are cores."""
     return min(most, usable_cores())
-
-
-def pictures_in_words(count: int) -> str:
-    """The number with its noun."""
-    return f"{count} {'picture' if count == 1 else 'pictures'}"
 
 
 def _runnable(command: Sequence[str]) -> list[str]:

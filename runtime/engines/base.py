@@ -10,26 +10,11 @@ from ..bundle.graph_specs import Specs, TensorSpec
 from ..errors import InputError, ShapeError
 
 
-class Engine(Protocol):
-    """A graph that is ready to run, on one device; a context manager that frees it.
-
-    Arrays are the engine's native kind: numpy on the CPU, torch CUDA tensors (or anything that speaks DLPack) on a
-    GPU. They are not kept: outputs are the caller's, and the next call writes to others.
-    """
-
-    name: str
-    inputs: Specs
-    outputs: Specs
+class Runs(Protocol):
+    """What a sampling loop asks of an engine."""
 
     @property
-    def device(self) -> str:
-        """Where it runs, as the backend itself reports it: "cpu", "cuda:0", …."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """Backend, provider and precision in a few words, for display."""
-        ...
+    def inputs(self) -> Specs: ...
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Compute every output from every input.
@@ -47,6 +32,27 @@ class Engine(Protocol):
         """An array where the engine keeps its own, to be an input of many runs without a copy at each."""
         ...
 
+
+class Engine(Runs, Protocol):
+    """A graph that is ready to run, on one device; a context manager that frees it.
+
+    Arrays are the engine's native kind: numpy on the CPU, torch CUDA tensors (or anything that speaks DLPack) on a
+    GPU. They are not kept: outputs are the caller's, and the next call writes to others.
+    """
+
+    name: str
+    outputs: Specs
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as the backend itself reports it: "cpu", "cuda:0", …."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Backend, provider and precision in a few words, for display."""
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -54,21 +60,6 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-class Runs(Protocol):
-    """What a sampling loop asks of an engine."""
-
-    @property
-    def inputs(self) -> Specs: ...
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """See :meth:`Engine.run`."""
-        ...
-
-    def place(self, array: Any) -> Any:
-        """See :meth:`Engine.place`."""
-        ...
 
 
 class Engines(Protocol):
@@ -88,7 +79,7 @@ def check_feeds(name: str, inputs: Specs, feeds: Mapping[str, Any]) -> dict[str,
     Raises
     ------
     InputError, ShapeError
-        See :meth:`Engine.run`.
+        See :meth:`Runs.run`.
     """
     if feeds.keys() != inputs.keys():
         missing, unknown = sorted(inputs.keys() - feeds.keys()), sorted(feeds.keys() - inputs.keys())

@@ -6,6 +6,7 @@ from ..bundle.graph_specs import FREE, GraphSpecs, Sizes, TensorSpec, decode_spe
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
 from ..errors import FileError
+from ..features import REQUIRED_FEATURES
 
 
 def check_contract(bundle: Bundle, graph: str) -> None:
@@ -57,12 +58,7 @@ def _specs(bundle: Bundle, graph: str) -> GraphSpecs | None:
         if target not in bundle.shapes:
             return None
         return decode_specs(bundle.layout.shape, target, bundle.shapes[target])
-    shapes = bundle.shapes
-    sizes = Sizes(
-        latent=shapes["latent"],
-        context=shapes["context"],
-        structure=shapes["structure"],
-        image_size=bundle.image_size,
-    )
+    context, latent, structure = (bundle.shapes[name] for name in REQUIRED_FEATURES)
+    sizes = Sizes(context=context, latent=latent, structure=structure, image_size=bundle.image_size)
     semantic = graph in bundle.graphs and "semantic_target" in bundle.graphs[graph].inputs
     return graph_specs(sizes, semantic=semantic).get(graph)

@@ -7,16 +7,13 @@ import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..bundle.manifest import DECODE, native_files
+from ..bundle.manifest import DECODE, Graph, Variant, native_files
+from ..bundle.open import Bundle
 from ..errors import MindDiffuserError
+from .cuda.gpu import Gpu
 from .trust import Trust
-
-if TYPE_CHECKING:
-    from ..bundle.manifest import Graph, Variant
-    from ..bundle.open import Bundle
-    from .cuda.gpu import Gpu
 
 # backend -> the target of the files that it runs, fastest first: the order in which "auto" looks.
 BACKENDS: dict[str, str] = {
@@ -124,9 +121,9 @@ def _unfit_plan(bundle: Bundle, variant: Variant, machine: Machine) -> str | Non
     from .tensorrt.identity import check_plan
 
     onnx = source_of(bundle, variant)
-    graph = None if onnx is None else hashes_of(bundle, onnx)["sha256"]
-    data = None if onnx is None else hashes_of(bundle, onnx)["data"]
-    return check_plan(variant.builder, machine.identity(variant.target), graph_sha256=graph, data=data)
+    graph = {} if onnx is None else hashes_of(bundle, onnx)
+    here = machine.identity(variant.target)
+    return check_plan(variant.builder, here, graph_sha256=graph.get("sha256"), data=graph.get("data"))
 
 
 def source_of(bundle: Bundle, variant: Variant) -> Variant | None:
@@ -243,8 +240,7 @@ def pick(bundle: Bundle, graph: str, backend: str, precision: str, machine: Mach
 
 
 def _holds(bundle: Bundle, target: str, precision: str) -> bool:
-    variants = [variant for graph in bundle.graphs.values() for variant in graph.variants]
-    return any(v.target == target and v.precision == precision for v in variants)
+    return any(v.target == target and v.precision == precision for v in bundle.variants)
 
 
 def lacking(bundle: Bundle, backend: str, graphs: Collection[str]) -> str:
@@ -272,7 +268,7 @@ def why_not_backend(
         What is to run; None: everything that the bundle holds.
     """
     target, needed = BACKENDS[backend], list(bundle.graphs) if graphs is None else list(graphs)
-    if not any(v.target == target for graph in bundle.graphs.values() for v in graph.variants):
+    if not any(v.target == target for v in bundle.variants):
         return ABSENT
     # The cheapest question first; of everything else pick() knows more.
     if backend.startswith("ort") and (reason := why_no_provider(backend)) is not None:

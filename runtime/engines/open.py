@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-from ..bundle.manifest import native_files
+from ..bundle.manifest import PRECISIONS, Variant, native_files
+from ..bundle.open import Bundle
+from ..closing import Closing
 from ..errors import FileError, InputError, MindDiffuserError, check_choice
 from ..files import sha256_of
 from .base import Engine
@@ -29,19 +30,13 @@ from .here import (
     why_no_provider,
     why_not_backend,
 )
-from .ort.engine import OrtSettings, open_ort
+from .ort.engine import OrtSettings, SessionSettings, open_ort
 from .trust import Trust
-
-if TYPE_CHECKING:
-    from ..bundle.manifest import Variant
-    from ..bundle.open import Bundle
-
-PRECISIONS = ("fp16", "bf16", "fp32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """What to run a bundle on.
+class EngineSettings(SessionSettings):
+    """What to run a bundle on; see :class:`~minddiffuser.runtime.engines.ort.engine.SessionSettings` too.
 
     Attributes
     ----------
@@ -49,14 +44,6 @@ class EngineSettings:
         "auto", or a name of `BACKENDS`.
     precision : str
         "auto" takes the narrowest that the bundle holds on a GPU, and float32 on a CPU where there is one.
-    threads : int or None
-        CPU threads.
-    share_threads : bool
-        One pool of threads for all graphs; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
-    memory : str
-        "fast" or "low"; see :class:`~minddiffuser.runtime.engines.ort.engine.OrtSettings`.
-    memory_limit_bytes : int or None
-        Of the GPU's memory, for each graph; ONNX Runtime only.
     cache : Path or None
         Where TensorRT-RTX keeps what it compiles for this GPU.
     trust : Trust
@@ -70,17 +57,13 @@ class EngineSettings:
 
     backend: str = "auto"
     precision: str = "auto"
-    threads: int | None = None
-    share_threads: bool = False
-    memory: str = "fast"
-    memory_limit_bytes: int | None = None
     cache: Path | None = None
     trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("backend", self.backend, ("auto", *BACKENDS))
         check_choice("precision", self.precision, ("auto", *PRECISIONS))
-        self.ort("cpu")
         if self.trust.everything and self.backend == "auto":
             raise InputError(
                 "--trust-plans runs code that the bundle brings, and needs an explicit backend: give --backend, or "
@@ -89,13 +72,7 @@ class EngineSettings:
 
     def ort(self, provider: str) -> OrtSettings:
         """The same for a session of ONNX Runtime."""
-        return OrtSettings(
-            provider=provider,
-            threads=self.threads,
-            share_threads=self.share_threads,
-            memory=self.memory,
-            memory_limit_bytes=self.memory_limit_bytes,
-        )
+        return OrtSettings(provider=provider, **{f.name: getattr(self, f.name) for f in fields(SessionSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +148,7 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
     """Refuse a backend that was requested by name."""
     if reason is None:
         return
-    held = {variant.target for graph in bundle.graphs.values() for variant in graph.variants}
+    held = {variant.target for variant in bundle.variants}
     target = BACKENDS[wanted]
     if target not in held:
         raise InputError(
@@ -181,13 +158,11 @@ def _refuse(bundle: Bundle, wanted: str, reason: str | None) -> None:
     raise InputError(f"the backend {wanted!r} does not run here: {reason}")
 
 
-class EngineSet:
+class EngineSet(Closing):
     """The engines of a bundle, opened at their first use, on one device with shared threads and scratch memory.
 
     Parameters
     ----------
-    bundle : Bundle
-    settings : EngineSettings
     graphs : collection of str or None
         What will be used, which the backend must run; None: everything that the bundle holds.
 
@@ -251,7 +226,9 @@ class EngineSet:
             try:
                 for graph in graphs:
                     if graph not in self._open:
-                        self._open[graph] = self.open(self.variant(graph), self._backend(graph))
+                        self._open[graph] = self.open(
+                            self.variant(graph), backend_of(self.bundle, graph, self.choice.backend)
+                        )
                 return
             except (MindDiffuserError, MemoryError) as error:
                 self._pass_over(error)
@@ -329,17 +306,6 @@ class EngineSet:
         """Close every engine."""
         self._open.clear()
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _backend(self, graph: str) -> str:
-        return backend_of(self.bundle, graph, self.choice.backend)
 
     def open(self, variant: Variant, backend: str | None = None) -> Engine:
         """Open one given engine, whatever the settings would choose (for verification); closed with the set."""

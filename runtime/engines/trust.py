@@ -7,18 +7,17 @@ of the user's, filled by ``md-export build`` and ``md-export trust``.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError
+from ..fields import SHA256, Field
 from ..files import check_format, read_json, write_json
 from ..locks import beside, locked
 
 KIND, VERSION = "trusted-plans", 1
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def trust_list(environment: Mapping[str, str], platform: str = sys.platform) -> Path | None:
@@ -78,18 +77,13 @@ def read_trusted(file: Path) -> dict[str, str]:
     """
     if not file.exists():
         return {}
-    what = "the list of trusted plans"
-    content = read_json(file, what)
+    content = read_json(file, "the list of trusted plans")
     check_format(content, file, KIND, VERSION)
-    plans = content.get("plans")
-    if not isinstance(plans, dict):
-        raise FileError(f"{what} at {file} has no usable field 'plans': remove the file, and run md-export trust again")
-    for name, label in plans.items():
-        if not _HASH.fullmatch(name) or not isinstance(label, str):
-            raise FileError(
-                f"{what} at {file} has the entry {ascii(name)[:80]}, expected a SHA-256 and a text: remove the entry"
-            )
-    return plans
+    field = Field(file, "plans", content.get("plans"), "remove the file, and run md-export trust again")
+    for plan in field.members(SHA256, 1 << 20, "plans, each by its SHA-256").values():
+        if not isinstance(plan.value, str):
+            plan.refuse("a text")
+    return field.object()
 
 
 def trust_plans(file: Path | None, plans: Mapping[str, str]) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.json_types import number_or_none
 from ..images import fit_square, png_bytes, read_image
 from . import charts
-from .contents import PICTURE_FOLDERS, Trial, number_or_none
+from .contents import PICTURE_FOLDERS, Trial
 from .words import PICTURE_ALTS, PICTURE_WORDS, direction, metric_words, number_text
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ..data.json_types import is_whole, number_or_none
 from ..errors import FileError
 from ..files import read_json
 
@@ -75,20 +75,9 @@ def read_run(run: Path) -> RunContents:
     )
 
 
-def number_or_none(value: object) -> float | None:
-    """A finite float, or None for anything else that a JSON file may hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        return None
-    return number if math.isfinite(number) else None
-
-
 def is_count(value: object) -> TypeGuard[int]:
     """Whether a JSON value is a whole number from 0 on, and not true or false."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_whole(value) and value >= 0
 
 
 def mapping_or_empty(value: object) -> Mapping[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ..data.json_types import number_or_none
 from ..metrics import METRICS
 from . import charts
-from .contents import mapping_or_empty, number_or_none
+from .contents import mapping_or_empty
 from .words import (
     CONTROL_WORDS,
     FLOOR,
@@ -17,6 +18,7 @@ from .words import (
     TOO_FEW,
     WORTH,
     WORTH_MEANING,
+    counted,
     direction,
     interval,
     metric_label,
@@ -144,12 +146,8 @@ def _count(summary: Mapping[str, Any]) -> str:
     n_pictures = number_or_none(summary.get("n_pictures"))
     if n_trials is None or n_pictures is None:
         return "Means over pictures."
-    said = f"Means over {_of(n_pictures, 'picture')} of {_of(n_trials, 'trial')}"
+    said = f"Means over {counted(n_pictures, 'picture')} of {counted(n_trials, 'trial')}"
     return f"{said}." if n_pictures >= n_trials else f"{said}: a picture counts once, with the mean of its trials."
-
-
-def _of(count: float, noun: str) -> str:
-    return f"{count:.0f} {noun}" + ("" if count == 1 else "s")
 
 
 def _directions(metrics: Mapping[str, Any]) -> str:

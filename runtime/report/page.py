@@ -11,11 +11,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ..data.json_types import number_or_none
 from ..files import write_bytes
 from .cards import card, glance, sort_options
-from .contents import RunContents, is_count, mapping_or_empty, number_or_none, read_run
+from .contents import RunContents, is_count, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
-from .words import caveat_of, explanation
+from .words import caveat_of, counted, explanation
 
 MOST_TRIALS = 512
 _DEEPEST = 20
@@ -99,7 +100,7 @@ def _heading(contents: RunContents) -> str:
 
 def _facts(contents: RunContents) -> str:
     data, settings, given = (mapping_or_empty(contents.settings.get(name)) for name in ("data", "settings", "given"))
-    facts = [f"{len(contents.trials)} {'trial' if len(contents.trials) == 1 else 'trials'}"]
+    facts = [counted(len(contents.trials), "trial")]
     if data.get("subject"):
         facts.append(f"subject {data['subject']}")
     if given.get("models"):

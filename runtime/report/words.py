@@ -117,6 +117,11 @@ def number_text(value: float | None, *, signed: bool = False) -> str:
 _LONG = 1e6
 
 
+def counted(count: float, noun: str) -> str:
+    """A whole number with its noun."""
+    return f"{count:.0f} {noun}" + ("" if count == 1 else "s")
+
+
 def interval(bounds: tuple[float | None, float | None]) -> str:
     """A 95 % interval in words, or nothing."""
     low, high = bounds

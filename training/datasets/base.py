@@ -24,8 +24,6 @@ class Data(Protocol):
     @property
     def subject(self) -> str: ...
     @property
-    def modality(self) -> str: ...
-    @property
     def layout(self) -> ResponseLayout:
         """What one trial's responses are."""
         ...
@@ -36,18 +34,8 @@ class Data(Protocol):
         ...
 
     @property
-    def image_size(self) -> int:
-        """Side of the square stimuli in px."""
-        ...
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, as JSON; copied into checkpoints."""
-        ...
-
-    @property
-    def data_hash(self) -> str:
-        """SHA-256 over everything."""
         ...
 
     def responses(self, split: str) -> NDArray[np.float32]:

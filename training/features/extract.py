@@ -12,7 +12,6 @@ recorded, compared, and any difference is reported.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from functools import reduce
 from math import prod
 from operator import add
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +29,15 @@ from numpy.typing import NDArray
 
 from ...runtime.environment import versions
 from ...runtime.errors import FileError, InputError, check_choice
-from ...runtime.files import cannot_write, check_format, read_json, write_json
+from ...runtime.files import check_format, hash_of_json, read_json, write_json, writing
 from ...runtime.images import fit_square, to_float
 from ...runtime.journal import Journal, Record
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.structure import PRESETS
+from ...runtime.progress import unheard
 from .. import libraries
+from ..datasets.base import Data
 from .captions import Cut, cut_captions, encoded_as
 from .checks import check_finite, check_varies
 
@@ -49,15 +50,6 @@ Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 _HASHED_AT_ONCE = 1 << 24
-
-
-class Stimuli(Protocol):
-    """What is needed of a data folder."""
-
-    def n_stimuli(self, split: str) -> int: ...
-    def images(self, split: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]: ...
-    def captions(self, split: str) -> Sequence[Sequence[str]]: ...
-    def hash(self, split: str) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +71,7 @@ class Features:
 
 
 def extract_features(
-    data: Stimuli,
+    data: Data,
     split: str,
     models: Models,
     *,
@@ -120,7 +112,7 @@ def extract_features(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected at least 1: pass --batch-size 32")
     ingredients = _ingredients(data, split, models)
-    key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    key = hash_of_json(ingredients)
     folder = Path(cache_dir) / key[:32]
     total = data.n_stimuli(split)
     shapes = _shapes(data.captions(split), models, total)
@@ -129,11 +121,9 @@ def extract_features(
         with locked(beside(folder), folder, wait=True, on_wait=say):
             rows = _Rows(folder, key, shapes)  # another process may have made them just now
             if not rows.done.all():
-                try:
+                with writing(folder.parent):
                     rows.begin(ingredients)
                     _fill(rows, data, split, models, batch_size, progress)
-                except OSError as error:
-                    raise error if isinstance(error, FileError) else cannot_write(folder.parent, error) from error
                 progress = None  # it has received the end
         rows = _Rows(folder, key, shapes)
         if not rows.done.all():
@@ -158,7 +148,7 @@ def _notes(features: Features, cut: Cut) -> list[str]:
     return [note for note in notes if note]
 
 
-def _ingredients(data: Stimuli, split: str, models: Models) -> dict[str, Any]:
+def _ingredients(data: Data, split: str, models: Models) -> dict[str, Any]:
     """Everything that decides the numbers; the device and the batch size do not."""
     return {
         "version": VERSION,
@@ -288,10 +278,10 @@ class _Rows:
         return digest.hexdigest()
 
 
-def _fill(rows: _Rows, data: Stimuli, split: str, models: Models, batch_size: int, progress: Progress | None) -> None:
+def _fill(rows: _Rows, data: Data, split: str, models: Models, batch_size: int, progress: Progress | None) -> None:
     captions, layers = data.captions(split), tuple(f"block {number + 1}" for number in PRESETS[models.preset])
     first: _First | None = None
-    report, total = progress or (lambda _done, _total: None), len(rows.done)
+    report, total = progress or unheard, len(rows.done)
     report(int(rows.done.sum()), total)
     while not rows.done.all():
         start = int(rows.done.argmin())

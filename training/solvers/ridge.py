@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ...runtime.environment import usable_cores
 from ...runtime.errors import InputError, ShapeError
+from ...runtime.progress import unheard
 from .columns import Columns
 from .spd import SubmatrixSolver, factorise, solve_factorised
 from .workers import run_jobs, shared_array, single_threaded_blas
@@ -48,7 +49,6 @@ class SparseRidge:
     index : (n_targets, n_selected) int32, ascending in each row
     weight : (n_targets, n_selected)
     bias : (n_targets,)
-    n_voxels : int
     """
 
     index: NDArray[np.int32]
@@ -131,8 +131,7 @@ def fit_ridge(
     def report(n_new: int) -> None:
         nonlocal done
         done += n_new
-        if progress is not None:
-            progress(done, n_targets)
+        (progress or unheard)(done, n_targets)
 
     if n_selected == n_voxels:
         run_jobs(_shared(x, source, alpha, result), jobs, 1, report)

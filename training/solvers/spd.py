@@ -63,17 +63,15 @@ class SubmatrixSolver:
     matrix : (N, N) float64, C-ordered, symmetric positive definite
     size : int
         How many rows each system takes.
-    mixed : bool
-        Whether float32 factors with refinement may be used.
     """
 
-    def __init__(self, matrix: Float64, size: int, *, mixed: bool = True) -> None:
+    def __init__(self, matrix: Float64, size: int) -> None:
         self._source = matrix
         self._strip = max(1, min(-(-size // _GATHER_STRIPS), _GATHER_ELEMENTS // matrix.shape[1]))
         self._values = np.empty(self._strip * size)
         # Only the upper triangle (in C order; LAPACK's lower one) is ever filled and read.
         self._matrix = np.zeros((size, size))
-        self._mixed = mixed and size >= _MIN_MIXED
+        self._mixed = size >= _MIN_MIXED
         self._single = np.zeros((size, size) if self._mixed else (0, 0), np.float32)
 
     def solve(self, rows: Indices, right: Float64) -> Float64:

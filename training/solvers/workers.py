@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...runtime.errors import InputError, MindDiffuserError
+from ...runtime.progress import unheard
 
 Job = TypeVar("Job")
 OnDone = Callable[[int], None]
@@ -74,7 +75,7 @@ def run_jobs(work: Callable[[Job], int], jobs: Sequence[Job], n_workers: int, on
     Any exception, of a job or of `on_done`, ends all workers before it is raised; threads end with the job that they
     are at.
     """
-    on_done = on_done or _ignore
+    on_done = on_done or unheard
     n_workers = min(n_workers, len(jobs) // 2)
     if n_workers <= 1:
         for job in jobs:
@@ -99,10 +100,6 @@ def run_jobs(work: Callable[[Job], int], jobs: Sequence[Job], n_workers: int, on
         if isinstance(error, MemoryError):
             raise InputError("memory ran out: use fewer threads, or close other programs") from None
         raise
-
-
-def _ignore(_result: int) -> None:
-    pass
 
 
 def _pool(work: Callable[[Any], int], n_workers: int) -> Executor:

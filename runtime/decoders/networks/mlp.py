@@ -42,17 +42,7 @@ class Config:
 
 
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
-    """Make the network with fresh weights, from PyTorch's own random numbers.
-
-    Parameters
-    ----------
-    n_outputs
-        feature -> how many of its dimensions are predicted.
-
-    Returns
-    -------
-    A module from (n_trials, *response_shape) to a tuple with (n_trials, n_outputs) for each feature, in that order.
-    """
+    """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`."""
     import torch
     from torch import nn
 

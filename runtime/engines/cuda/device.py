@@ -8,21 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.manifest import DTYPES
 from ...errors import InputError, check_choice
 from .gpu import Gpu
 
 # Bytes of one number, for every dtype that an input or output may have.
-ITEM_BYTES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "float16": 2,
-    "bfloat16": 2,
-    "int32": 4,
-    "float32": 4,
-    "int64": 8,
-    "float64": 8,
-}
+ITEM_BYTES = {name: 2 if name == "bfloat16" else np.dtype(name).itemsize for name in DTYPES}
 
 
 class Device(Protocol):
@@ -33,7 +24,6 @@ class Device(Protocol):
 
     Attributes
     ----------
-    gpu : Gpu
     name : str
         "cuda:0", …
     stream : int

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.graph_specs import Specs, TensorSpec
+from ...closing import Closing
 from ...command import is_out_of_memory
 from ...errors import FileError, InputError, MissingExtra, check_choice
 from ..base import check_feeds
@@ -24,13 +24,11 @@ MEMORY = ("fast", "low")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrtSettings:
-    """How sessions run.
+class SessionSettings:
+    """How sessions run, whatever runs them.
 
     Attributes
     ----------
-    provider : str
-        "cpu", "cuda" or "tensorrt": the one that is used, never only the one that is asked for first.
     threads : int or None
         CPU threads of each session; None: one per physical core.
     share_threads : bool
@@ -41,12 +39,7 @@ class OrtSettings:
         next run. "low", on the CPU, does neither: weights of all sessions are the mapped file, none is transposed or
         fused into another when a graph is opened, and a run gives back what it took.
     memory_limit_bytes : int or None
-        Of the GPU's memory, for each session.
-    cache : Path or None
-        Folder of the TensorRT provider's engines, of one graph in one precision.
-    profile : (int, int, int) or None
-        The smallest, usual and largest batch that the TensorRT provider builds an engine for, and finds again in the
-        cache. None builds one for the first batch, and another one for every batch that it does not cover.
+        Of the GPU's memory, for each session; ONNX Runtime only.
 
     Raises
     ------
@@ -54,21 +47,41 @@ class OrtSettings:
         A value outside its range.
     """
 
-    provider: str = "cpu"
     threads: int | None = None
     share_threads: bool = False
     memory: str = "fast"
     memory_limit_bytes: int | None = None
-    cache: Path | None = None
-    profile: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        check_choice("provider", self.provider, PROVIDERS)
         check_choice("memory", self.memory, MEMORY)
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads is {self.threads}: give 1 or more, or leave it out")
         if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
             raise InputError(f"memory_limit_bytes is {self.memory_limit_bytes}: give a positive number of bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrtSettings(SessionSettings):
+    """How sessions of ONNX Runtime run; see :class:`SessionSettings` too.
+
+    Attributes
+    ----------
+    provider : str
+        "cpu", "cuda" or "tensorrt": the one that is used, never only the one that is asked for first.
+    cache : Path or None
+        Folder of the TensorRT provider's engines, of one graph in one precision.
+    profile : (int, int, int) or None
+        The smallest, usual and largest batch that the TensorRT provider builds an engine for, and finds again in the
+        cache. None builds one for the first batch, and another one for every batch that it does not cover.
+    """
+
+    provider: str = "cpu"
+    cache: Path | None = None
+    profile: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("provider", self.provider, PROVIDERS)
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1] <= self.profile[2]:
             raise InputError(f"the profile is {self.profile}: give (min, opt, max) from 1 in rising order")
 
@@ -141,7 +154,7 @@ def open_ort(
     return OrtEngine(session, name, inputs, outputs, settings, precision)
 
 
-class OrtEngine:
+class OrtEngine(Closing):
     """A session that is ready to run; see :class:`..base.Engine`. Made by :func:`open_ort`.
 
     On the CPU arrays are numpy's. On a GPU outputs are :class:`~.array.OrtArray`, which stay there; inputs may be
@@ -184,14 +197,6 @@ class OrtEngine:
         """Free the session. Twice is once."""
         self._session = None
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self) -> Any:
         if self._session is None:

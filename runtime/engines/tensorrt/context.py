@@ -18,7 +18,6 @@ class Session:
 
     Parameters
     ----------
-    plan : OpenPlan
     device, arena
         Where it runs; the arena belongs to the device.
     """
@@ -39,16 +38,15 @@ class Session:
         TrtFailure
             TensorRT refuses one: it lies outside the plan's profile.
         """
-        context = self._context
         changed = {name: shape for name, shape in shapes.items() if self._shapes.get(name) != shape}
         if not changed:
             return
         known, self._shapes = self._shapes, {}  # if this fails, all are set again next time
         for name, shape in changed.items():
-            if not context.set_input_shape(name, shape):
+            if not self._context.set_input_shape(name, shape):
                 raise self.plan.failure(f"take an input {name!r} of shape {shape} in")
         try:
-            lacking = context.infer_shapes()
+            lacking = self._context.infer_shapes()
         except RuntimeError as error:  # for any other reason than shapes that were not set
             raise self.plan.failure("find the shapes in") from error
         if lacking:
@@ -57,34 +55,30 @@ class Session:
 
     def shape_of(self, name: str) -> Shape:
         """The shape of an output for the inputs' present shapes."""
-        context = self._context
-        return tuple(int(size) for size in context.get_tensor_shape(name))
+        return tuple(int(size) for size in self._context.get_tensor_shape(name))
 
     def set_addresses(self, addresses: Mapping[str, int]) -> None:
         """Set where inputs and outputs are; only what moved is set again."""
-        context = self._context
         for name, address in addresses.items():
             if self._addresses.get(name) != address:
-                if not context.set_tensor_address(name, address):
+                if not self._context.set_tensor_address(name, address):
                     raise self.plan.failure(f"use the memory of {name!r} in")
                 self._addresses[name] = address
 
     def enqueue(self) -> None:
         """Queue one run on the device's stream; nothing waits."""
-        context = self._context
         scratch = (self.arena.pointer, self.arena.size)
         if scratch != self._scratch:
-            context.set_device_memory(*scratch)
+            self._context.set_device_memory(*scratch)
             self._scratch = scratch
-        if not context.execute_async_v3(self.device.stream):
+        if not self._context.execute_async_v3(self.device.stream):
             raise self.plan.failure("run")
 
     def is_recordable(self) -> bool:
         """Whether runs can be recorded in a CUDA graph; TensorRT cannot report it, so its plans are assumed to be."""
-        context = self._context
-        if not hasattr(context, "is_stream_capturable"):
+        if not hasattr(self._context, "is_stream_capturable"):
             return True
-        return bool(context.is_stream_capturable(self.device.stream))
+        return bool(self._context.is_stream_capturable(self.device.stream))
 
     def close(self) -> None:
         self._context = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...closing import Closing
 from ...errors import InputError, ShapeError
 from ..cuda.device import size_bytes
 from .context import Session, Shape
@@ -34,7 +34,7 @@ class _Recording:
     addresses: tuple[int, ...]
 
 
-class DenoiseLoop:
+class DenoiseLoop(Closing):
     """Guided DDIM over a `denoise` engine, all steps in one CUDA graph.
 
     The graph is recorded once for each batch size and number of steps, after one run outside of it, and replayed as
@@ -104,14 +104,6 @@ class DenoiseLoop:
         for recording in self._recordings.values():
             recording.session.close()
         self._recordings.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _replay(self, recording: _Recording, table: NDArray[np.float32], given: Mapping[str, Any]) -> Any:
         cuda, buffers = self._cuda, recording.buffers

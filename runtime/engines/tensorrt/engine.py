@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ...bundle.graph_specs import TensorSpec
+from ...closing import Closing
 from ...errors import FileError, InputError, ShapeError
 from ..base import check_feeds
 from ..cuda.device import Device
@@ -39,7 +39,6 @@ def open_trt(
 
     Parameters
     ----------
-    plan : PlanFile
     device : Device
         Engines that feed each other share one: they then run on one stream, in order.
     arena : Arena or None
@@ -61,7 +60,7 @@ def open_trt(
     return TrtEngine(OpenPlan(plan, device.gpu, cache_folder), device, arena)
 
 
-class TrtEngine:
+class TrtEngine(Closing):
     """A plan that is ready to run; see :class:`..base.Engine`. Made by :func:`open_trt`.
 
     Inputs are torch CUDA tensors, anything that speaks DLPack or ``__cuda_array_interface__``, or numpy arrays, which
@@ -135,14 +134,6 @@ class TrtEngine:
         self.plan.close()
         if self._owns_arena:
             self.arena.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _targets(self) -> dict[str, Any]:
         """Arrays for the outputs at the present shapes."""

@@ -28,7 +28,6 @@ class PlanFile:
     ----------
     name, precision : str
         Of the graph.
-    path : Path
     builder : mapping
         The plan's identity, from :func:`~minddiffuser.export.tensorrt.plan.build_plan`.
     inputs, outputs : mapping of name to TensorSpec
@@ -64,7 +63,6 @@ class OpenPlan:
 
     Parameters
     ----------
-    plan : PlanFile
     gpu : Gpu
         The one that it will run on.
     cache_folder : Path or None
@@ -229,13 +227,10 @@ class OpenPlan:
 
 def refuse_unfit(plan: PlanFile, here: Mapping[str, Any]) -> None:
     """Raise FileError with one sentence if a plan cannot run on the machine `here`."""
-    fault = check_plan(plan.builder, here, graph_sha256=_known_graph(plan), data=_known_data(plan))
+    graph = None if plan.onnx is None else plan.hashes.get(plan.onnx.name)
+    fault = check_plan(plan.builder, here, graph_sha256=graph, data=_known_data(plan))
     if fault is not None:
         raise FileError(f"{plan.name!r} ({plan.path.name}): {fault}")
-
-
-def _known_graph(plan: PlanFile) -> str | None:
-    return None if plan.onnx is None else plan.hashes.get(plan.onnx.name)
 
 
 def _known_data(plan: PlanFile) -> dict[str, str] | None:

@@ -10,14 +10,13 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from minddiffuser.export.precision import CalibrationSettings, calibrated, dynamic, onnx_tools, weights_only
+from minddiffuser.export.precision import calibrated, dynamic, onnx_tools, weights_only
 from minddiffuser.runtime.errors import InputError
 
 Build = Callable[..., ModelProto]
 Run = Callable[..., list[np.ndarray]]
 Error = Callable[..., float]
 Batches = list[dict[str, np.ndarray]]
-SETTINGS = CalibrationSettings()
 LAYERS = {"conv1", "conv2", "query", "key", "value", "out"}
 
 
@@ -40,7 +39,7 @@ def scaled(model: ModelProto, name: str, factor: float) -> ModelProto:
 
 
 def all_in_int8(model: ModelProto, batches: Batches) -> ModelProto:
-    made = calibrated(model, batches, CalibrationSettings(tolerance=1e9))
+    made = calibrated(model, batches, tolerance=1e9)
     assert made.held
     assert not made.exemptions
     return made.model
@@ -173,7 +172,7 @@ def test_the_layer_that_loses_most_is_exempted(
 ) -> None:
     model = with_a_fragile_layer
     batches = [{"x": rng.standard_normal((32, 16)).astype(np.float32)} for _ in range(2)]
-    made = calibrated(model, batches, CalibrationSettings(tolerance=0.05, budget=0.5))
+    made = calibrated(model, batches, tolerance=0.05, budget=0.5)
     assert made.held
     assert [(entry["layer"], entry["rule"], entry["tensor"]) for entry in made.exemptions] == [
         ("fragile", "quantisation", "d")
@@ -194,7 +193,7 @@ def test_the_layer_that_loses_most_is_exempted(
 
 def test_a_budget_ends_the_exemptions(network: ModelProto, pictures: Batches) -> None:
     for budget, count in ((0.0, 0), (0.5, 3), (1.0, 6)):
-        made = calibrated(network, pictures, CalibrationSettings(tolerance=1e-12, budget=budget))
+        made = calibrated(network, pictures, tolerance=1e-12, budget=budget)
         assert len(made.exemptions) == count
         measured = [entry["measured"] for entry in made.exemptions]
         assert measured == sorted(measured, reverse=True)
@@ -204,12 +203,10 @@ def test_a_budget_ends_the_exemptions(network: ModelProto, pictures: Batches) ->
 
 def test_calibration_refuses(network: ModelProto, pictures: Batches, build: Build) -> None:
     with pytest.raises(InputError, match="no batch"):
-        calibrated(network, [], SETTINGS)
+        calibrated(network, [])
     with pytest.raises(InputError, match=r"'x' is NaN or infinite 1 times.*check these inputs"):
-        calibrated(
-            network, [{"x": np.where(np.arange(192).reshape(1, 3, 8, 8) == 5, np.nan, 1).astype(np.float32)}], SETTINGS
-        )
-    for refused in (dynamic, weights_only, lambda model: calibrated(model, pictures, SETTINGS)):
+        calibrated(network, [{"x": np.where(np.arange(192).reshape(1, 3, 8, 8) == 5, np.nan, 1).astype(np.float32)}])
+    for refused in (dynamic, weights_only, lambda model: calibrated(model, pictures)):
         with pytest.raises(InputError, match="would change nothing"):
             refused(build([("n", "Neg", "x", "y")], {"x": ["n"]}, ["y"]))
         with pytest.raises(InputError, match="int8 needs 13"):
@@ -253,10 +250,10 @@ def test_weights_only_are_within_half_a_step(build: Build, run: Run, rng: np.ran
 
 SCRIPT = """
 import hashlib, sys, numpy as np, onnx
-from minddiffuser.export.precision import CalibrationSettings, calibrated, dynamic
+from minddiffuser.export.precision import calibrated, dynamic
 model = onnx.load(sys.argv[1])
 batches = [{"x": np.random.default_rng(3).standard_normal((2, 3, 8, 8)).astype(np.float32)}]
-made = [dynamic(model), calibrated(model, batches, CalibrationSettings(tolerance=0.02)).model]
+made = [dynamic(model), calibrated(model, batches, tolerance=0.02).model]
 print(*(hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in made))
 """
 

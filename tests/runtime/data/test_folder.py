@@ -63,7 +63,12 @@ def test_round_trip(folder: Path) -> None:
         assert data.captions(name) == part.captions
         assert data.n_stimuli(name) == len(part.images)
         assert data.responses(name).dtype == np.float32
-    assert (data.subject, data.modality, data.layout.shape, data.layout.rois) == ("sub-01", "fmri", (N_VOXELS,), ROIS)
+    assert (data.subject, data.layout.modality, data.layout.shape, data.layout.rois) == (
+        "sub-01",
+        "fmri",
+        (N_VOXELS,),
+        ROIS,
+    )
     assert (data.image_size, data.provenance) == (SIZE, {"scanner": "7 T"})
     np.testing.assert_array_equal(data.noise_ceiling("train"), split(0, 4, 6).noise_ceiling)
     assert data.noise_ceiling("test") is None

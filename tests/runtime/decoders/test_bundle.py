@@ -75,12 +75,12 @@ def test_the_semantic_target_may_be_left_out(
         return np.zeros((3, 5), np.float32)
 
     if kind == "bundle":
-        only = decoder.decode_only
+        only = decoder.decoded
 
-        def decode_only(rows: np.ndarray, names: list[str]) -> list[np.ndarray]:
-            return [latent() if name == "semantic" else only(rows, [name])[0] for name in names]
+        def decoded(rows: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+            return {name: latent() if name == "semantic" else only(rows, [name])[name] for name in names}
 
-        monkeypatch.setattr(decoder, "decode_only", decode_only)
+        monkeypatch.setattr(decoder, "decoded", decoded)
         monkeypatch.setattr(decoder, "shapes", {**decoder.shapes, "semantic": (5,)})
         graphs: dict[str, Any] = {**decoder._bundle.graphs, "decode_semantic": None}
         monkeypatch.setattr(decoder, "_bundle", replace(decoder._bundle, graphs=graphs))

@@ -202,7 +202,7 @@ def test_scores_are_those_of_the_training_statistics(
 ) -> None:
     mean, std = arrays["normaliser"]["mean"], arrays["normaliser"]["std"]
     expected = np.where(std > 0, 2, 0)
-    np.testing.assert_allclose(checkpoint.z_scores((mean + 2 * std)[None])[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(checkpoint.training.scores((mean + 2 * std)[None])[0], expected, rtol=1e-4)
 
 
 def _edit(folder: Path, **changes: Any) -> None:

@@ -359,7 +359,7 @@ def test_decoders_of_a_bundle_of_plans_run_on_the_cpu(
     monkeypatch.setattr(EngineSet, "_plan", lambda self, graph, variant: opened.append((graph, variant.file.name)))
     engines = set_of(everywhere(("tensorrt", "fp16")), backend="tensorrt")
     for name in ("decode_latent", "denoise"):
-        engines._engine(engines.variant(name), engines._backend(name))
+        engines._engine(engines.variant(name), opening.backend_of(engines.bundle, name, "tensorrt"))
     assert opened == [("decode_latent", "decode_latent.onnx.fp32"), ("denoise", "denoise.tensorrt.fp16")]
 
 
