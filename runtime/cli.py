@@ -15,7 +15,7 @@ from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
 from .refine import REFINERS
-from .refine.choose import DEFAULT, chosen, owners
+from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
@@ -36,64 +36,54 @@ def _params(text: str) -> tuple[str, ...]:
     return _PARAMS[text]
 
 
-# Options of stage 2: the setting that each gives, and what argparse needs; whose setting it is decides its group.
-_REFINEMENT: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "--semantic-weight": (
-        "semantic_weight",
-        {"type": float, "metavar": "X", "help": "weight of the semantic loss (lambda of eq. 6)"},
-    ),
-    "--seed": ("seed", {"type": int, "metavar": "S", "help": "seed of the start noise and the controls"}),
-    "--candidates": (
-        "candidates",
-        {"type": int, "metavar": "N", "help": "start noises per trial; the picture with the lowest loss is kept"},
-    ),
-    "--budget": (
-        "budget",
-        {"type": float, "metavar": "N", "help": "as many candidates as so many UNet forward passes per trial allow"},
-    ),
-    "--deadline": (
-        "deadline",
-        {
-            "type": float,
-            "metavar": "SECONDS",
-            "help": "as many candidates as a trial's share of the time allows: measured once, then kept in the run "
-            "folder",
-        },
-    ),
-    "--step-size": (
-        "step_size",
-        {"type": float, "metavar": "X", "help": "how far each guided step goes, in units of the noise that is left"},
-    ),
-    "--guided-share": (
-        "guided_share",
-        {"type": float, "metavar": "X", "help": "share of the denoising steps that is guided, from the first one on"},
-    ),
-    "--n-steps": (
-        "n_steps",
-        {"type": int, "metavar": "N", "help": "steps of the sampler's grid, of which --strength is taken"},
-    ),
-    "--strength": (
-        "strength",
-        {"type": float, "metavar": "X", "help": "share of the grid's steps that the decoded latent goes through"},
-    ),
-    "--no-jacobian": (
-        "jacobian",
-        {
-            "action": "store_const",
-            "const": False,
-            "help": "leave out the way back through the UNet: cheaper, and much less effect",
-        },
-    ),
-    "--steps": ("steps", {"type": int, "metavar": "N", "help": "iterations"}),
-    "--learning-rate": ("learning_rate", {"type": float, "metavar": "X", "help": "learning rate"}),
-    "--backprop-steps": (
-        "backprop_steps",
-        {"type": _steps, "metavar": "K", "help": "gradients through the last K denoising steps, or 'all'"},
-    ),
-    "--params": (
-        "params",
-        {"type": _params, "metavar": f"{{{','.join(_PARAMS)}}}", "help": "parameters to optimise"},
-    ),
+# What argparse needs for each setting of stage 2 that has an option; whose setting it is decides the option's group.
+_REFINEMENT: dict[str, Mapping[str, Any]] = {
+    "semantic_weight": {"type": float, "metavar": "X", "help": "weight of the semantic loss (lambda of eq. 6)"},
+    "seed": {"type": int, "metavar": "S", "help": "seed of the start noise and the controls"},
+    "candidates": {
+        "type": int,
+        "metavar": "N",
+        "help": "start noises per trial; the picture with the lowest loss is kept",
+    },
+    "budget": {
+        "type": float,
+        "metavar": "N",
+        "help": "as many candidates as so many UNet forward passes per trial allow",
+    },
+    "deadline": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "as many candidates as so many seconds per trial allow: measured once, then kept in the run folder",
+    },
+    "step_size": {
+        "type": float,
+        "metavar": "X",
+        "help": "how far each guided step goes, in units of the noise that is left",
+    },
+    "guided_share": {
+        "type": float,
+        "metavar": "X",
+        "help": "share of the denoising steps that is guided, from the first one on",
+    },
+    "n_steps": {"type": int, "metavar": "N", "help": "steps of the sampler's grid, of which --strength is taken"},
+    "strength": {
+        "type": float,
+        "metavar": "X",
+        "help": "share of the grid's steps that the decoded latent goes through, after as much noise",
+    },
+    "jacobian": {
+        "action": "store_const",
+        "const": False,
+        "help": "leave out the way back through the UNet: cheaper, and much less effect",
+    },
+    "steps": {"type": int, "metavar": "N", "help": "iterations"},
+    "learning_rate": {"type": float, "metavar": "X", "help": "learning rate"},
+    "backprop_steps": {
+        "type": _steps,
+        "metavar": "K",
+        "help": "gradients through the last K denoising steps, or 'all'",
+    },
+    "params": {"type": _params, "metavar": f"{{{','.join(_PARAMS)}}}", "help": "parameters to optimise"},
 }
 _RUN_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
@@ -242,10 +232,10 @@ def _add_refinement(run: Any) -> None:
     )
     groups = {refiner: run.add_argument_group(f"refiner {refiner}") for refiner in REFINERS}
     belongs = owners()
-    for option, (name, choices) in _REFINEMENT.items():
+    for name, choices in _REFINEMENT.items():
         group = stage2 if len(belongs[name]) == len(REFINERS) else groups[belongs[name][0]]
         # What is left out is no attribute at all: None is a value of some.
-        group.add_argument(option, dest=name, default=argparse.SUPPRESS, **choices)
+        group.add_argument(option(name), dest=name, default=argparse.SUPPRESS, **choices)
     groups["adam"].add_argument(
         "--checkpointing",
         choices=("auto", "on", "off"),
@@ -338,7 +328,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _refinement(args: argparse.Namespace) -> Any:
-    changes = {name: getattr(args, name) for name, _ in _REFINEMENT.values() if hasattr(args, name)}
+    changes = {name: getattr(args, name) for name in _REFINEMENT if hasattr(args, name)}
     return chosen(args.preset, args.refiner, changes, command=True)
 
 

@@ -23,6 +23,11 @@ def owners() -> dict[str, tuple[str, ...]]:
     return found
 
 
+def option(name: str) -> str:
+    """The option of the command line that gives a setting."""
+    return "--no-jacobian" if name == "jacobian" else f"--{name.replace('_', '-')}"
+
+
 def chosen(preset: str, refiner: str | None, changes: Mapping[str, Any], *, command: bool = False) -> RefineSettings:
     """Start from a preset or a refiner's own defaults, and change what was given.
 
@@ -53,15 +58,15 @@ def chosen(preset: str, refiner: str | None, changes: Mapping[str, Any], *, comm
                 "one of the two out"
             )
         base = base if refiner == base.refiner else REFINERS[refiner][0]()
-    belongs = owners()
+    belongs, spelt = owners(), option if command else str
     for name in changes:
         if base.refiner not in belongs[name]:
             other = belongs[name][0]
             raise InputError(
-                f"{_spelt(name, command)} belongs to the refiner {other}, and this run's is {base.refiner}: leave it "
+                f"{spelt(name)} belongs to the refiner {other}, and this run's is {base.refiner}: leave it "
                 f"out, or {_way_to(other, preset, command)}"
             )
-    given = [_spelt(name, command) for name in _SETS_CANDIDATES if changes.get(name) is not None]
+    given = [spelt(name) for name in _SETS_CANDIDATES if changes.get(name) is not None]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} each say how many candidates there are: give one of them")
     cleared = dict.fromkeys(_SETS_CANDIDATES) if given else {}
@@ -74,7 +79,3 @@ def _way_to(refiner: str, preset: str, command: bool) -> str:
         return f"give --refiner {refiner}" if command else f"give refiner={refiner!r}"
     names = [name for name, settings in PRESETS.items() if settings.refiner == refiner]
     return f"give a preset of {refiner} ({', '.join(names)})"
-
-
-def _spelt(name: str, command: bool) -> str:
-    return {"jacobian": "--no-jacobian"}.get(name, f"--{name.replace('_', '-')}") if command else name
