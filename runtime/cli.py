@@ -41,7 +41,7 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
     "semantic_weight": {"type": float, "metavar": "X", "help": "weight of the semantic loss (lambda of eq. 6)"},
     "seed": {"type": int, "metavar": "S", "help": "seed of the start noise and the controls"},
     "candidates": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "start noises per trial; the picture with the lowest loss is kept",
     },
