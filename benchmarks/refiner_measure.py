@@ -59,26 +59,28 @@ class Measure:
         }
 
 
-def results(subjects: Sequence[Subject], plan: Plan, n_trials: int) -> list[Result]:
-    """Every refiner of which the first `n_trials` trials of every subject are there, the subjects pooled."""
-    measures = [Measure(subject) for subject in subjects]
+def results(
+    subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan, sizes: Sequence[int]
+) -> dict[int, list[Result]]:
+    """Every refiner whose pictures are there, the subjects pooled, by the number of first trials of each subject.
+
+    A refiner of which some batch is missing is left out, and a heavy one from the sizes that it does not reach.
+    """
     folders = [Folder(subject.place) for subject in subjects]
     costs, sampling = subjects[0].backend.costs, subjects[0].sampling
-    found = []
+    found: dict[int, list[Result]] = {n: [] for n in sizes}
     for contestant in plan.contestants:
-        if contestant.heavy and n_trials > plan.n_heavy:
-            continue
         for condition in plan.conditions_of(contestant):
             read = [folder.read(plan, contestant, condition) for folder in folders]
             made = [batches for batches in read if batches is not None]
             if len(made) < len(subjects):
                 continue
-            values = [
-                measure.values(measure.features(pictures[:n_trials]), n_trials)
-                for measure, (pictures, _) in zip(measures, made, strict=True)
-            ]
-            found.append(
-                Result(
+            features = [measure.features(pictures) for measure, (pictures, _) in zip(measures, made, strict=True)]
+            for n in sizes:
+                if n > len(made[0][0]):
+                    continue
+                values = [measure.values(rows, n) for measure, rows in zip(measures, features, strict=True)]
+                result = Result(
                     name=contestant.name,
                     label=contestant.label,
                     condition=condition,
@@ -86,7 +88,7 @@ def results(subjects: Sequence[Subject], plan: Plan, n_trials: int) -> list[Resu
                     cost=contestant.cost(costs, sampling),
                     seconds=[seconds for _, batches in made for seconds in batches],
                 )
-            )
+                found[n].append(result)
     return found
 
 

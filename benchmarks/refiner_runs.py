@@ -121,6 +121,9 @@ def open_subject(place: Place, n_trials: int, *, models: str, threads: int) -> S
     needs = Needs(refine=True, steps_back=True, features=True)
     backend = backends.open(place.checkpoint, Options(models=models, threads=threads, needs=needs))
     there = open_responses(place.data)
+    if there.subject is not None:
+        backend.decoder.require_subject(there.subject)
+    backend.decoder.require_layout(there.layout)
     screened = screen(there.rows, backend.decoder.training)
     n_there = len(there.rows)
     if not 2 <= n_trials <= n_there or screened.skipped or there.pictures is None or there.stimulus_ids is None:
@@ -168,16 +171,13 @@ class Batch:
 
     def target(self, condition: str) -> NDArray[np.float32]:
         """Structure (n, 6, n_tokens, d_vision) to refine toward."""
-        if condition == SHUFFLED:
-            shuffled: NDArray[np.float32] = self._decode(
-                [self._subject.partner[trial] for trial in self.trials]
-            ).structure
-            return shuffled
+        subject = self._subject
         if condition == ORACLE:
-            stimuli = to_float(self._subject.stimuli[list(self.trials)])
-            return self._subject.backend.features(stimuli, semantic=False)[0]
-        decoded: NDArray[np.float32] = self.decoded.structure
-        return decoded
+            return subject.backend.features(to_float(subject.stimuli[list(self.trials)]), semantic=False)[0]
+        shuffled = [subject.partner[trial] for trial in self.trials]
+        decoded = self._decode(shuffled) if condition == SHUFFLED else self.decoded
+        structure: NDArray[np.float32] = decoded.structure
+        return structure
 
     def problem(self, condition: str, contestant: Contestant) -> Problem[Any]:
         """Stage 2 of these trials, as a run poses it."""

@@ -49,9 +49,8 @@ def time_refiners(subject: Subject, *, repeats: int, say: Say) -> dict[str, Any]
         for name, asked in COSTS_ASKED.items()
     ]
     for one in verdicts:
-        print(
-            f"{'met' if one['met'] else 'MISSED':<8}{one['times_less']:7.1f} x less, asked {one['asked']:g}: {one['goal']}"
-        )
+        word = "met" if one["met"] else "MISSED"
+        print(f"{word:<8}{one['times_less']:7.1f} x less, asked {one['asked']:g}: {one['goal']}")
     return {"seconds per trial": per_trial, "verdicts": verdicts}
 
 

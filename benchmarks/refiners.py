@@ -20,7 +20,6 @@ TUNED
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +29,16 @@ import torch
 from refiner_contestants import STAGE1, chosen, contestants
 from refiner_front import Mark, front
 from refiner_measure import Measure, pooled_ids, results
-from refiner_runs import CONDITIONS, DECODED, SHUFFLED, Place, Plan, Subject, given, make, open_subject, simulated
+from refiner_runs import CONDITIONS, DECODED, NONE, SHUFFLED, Place, Plan, Subject, given, make, open_subject, simulated
 from refiner_table import Row, as_json, rows_of, text
 from refiner_times import time_refiners
 
 from minddiffuser.runtime.errors import InputError, MindDiffuserError
 from minddiffuser.runtime.files import write_bytes, write_json
 from minddiffuser.training.simulate.brains import BRAINS, DEFAULT_BRAIN
+
+# Of the figure: structure across, meaning upwards.
+AXES = ("pixcorr", "concept_top1")
 
 
 def say(line: str) -> None:
@@ -92,16 +94,16 @@ def plan_of(args: argparse.Namespace, subject: Subject) -> Plan:
     )
 
 
-def tables(subjects: Sequence[Subject], plan: Plan) -> dict[int, list[Row]]:
+def tables(subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan) -> dict[int, list[Row]]:
     """Rows by the number of trials: all of them, and as many as the heavy refiners have."""
     sizes = [plan.n_trials]
     if any(contestant.heavy for contestant in plan.contestants) and plan.n_heavy < plan.n_trials:
         sizes.append(plan.n_heavy)
     found = {}
-    for n in sizes:
-        each, ids = results(subjects, plan, n), pooled_ids(subjects, n)
+    for n, each in results(subjects, measures, plan, sizes).items():
         if not any(result.name == STAGE1 for result in each):
             raise InputError("the pictures of stage 1 are not there yet: run the same command without --table-only")
+        ids = pooled_ids(subjects, n)
         found[n] = rows_of(each, ids, reference=STAGE1, decoded=DECODED, shuffled=SHUFFLED)
     return found
 
@@ -109,12 +111,17 @@ def tables(subjects: Sequence[Subject], plan: Plan) -> dict[int, list[Row]]:
 def figure(rows: Sequence[Row], plan: Plan) -> str:
     """Structure against meaning for decoded targets; guided passes that differ in one setting are joined."""
     settings = {contestant.name: contestant.settings for contestant in plan.contestants}
-    shown = [row for row in rows if row.condition in (DECODED, "none") and row.name != STAGE1]
+    shown = [row for row in rows if row.condition in (DECODED, NONE) and row.name != STAGE1]
+    if not shown or any(metric not in row.means for row in shown for metric in AXES):
+        raise InputError(
+            f"the figure needs {' and '.join(AXES)} of decoded targets, and these pictures have not both: leave "
+            "--figure out, or give --conditions decoded and models with a classifier"
+        )
     marks = [
         Mark(
             label=row.label,
-            x=_with_interval(row, "pixcorr"),
-            y=_with_interval(row, "concept_top1"),
+            x=_with_interval(row, AXES[0]),
+            y=_with_interval(row, AXES[1]),
             settings=getattr(settings[row.name], "as_dict", dict)(),
         )
         for row in shown
@@ -130,12 +137,13 @@ def _with_interval(row: Row, metric: str) -> tuple[float, float, float]:
 
 def report(args: argparse.Namespace, subjects: Sequence[Subject], plan: Plan) -> dict[str, Any]:
     """Print the tables, write the figure, and give everything as JSON."""
-    found = tables(subjects, plan)
+    measures = [Measure(subject) for subject in subjects]
+    found = tables(subjects, measures, plan)
     names = ", ".join(subject.place.name for subject in subjects)
     for n, rows in found.items():
         each = f"the first {n} trials" if n < plan.n_trials else f"{n} trials"
         print(text(rows, f"{names}: {each} each", reference=STAGE1), end="\n\n")
-    for note in Measure(subjects[0]).notes:
+    for note in dict.fromkeys(note for measure in measures for note in measure.notes):
         print(note)
     if args.figure is not None:
         write_bytes(args.figure, figure(next(reversed(found.values())), plan).encode())
