@@ -58,13 +58,7 @@ class Contestant:
                 costs, steps=settings.steps, n_reverse=sampling.n_reverse, backprop_steps=settings.backprop_steps
             )
         if isinstance(settings, GuidedSettings):
-            return guided_cost(
-                costs,
-                n_reverse=settings.sampling(sampling).n_reverse,
-                n_guided=settings.n_guided(sampling),
-                candidates=settings.candidates or 1,
-                jacobian=settings.jacobian,
-            )
+            return guided_cost(costs, settings, sampling)
         assert isinstance(settings, RawScaleSettings | StartNoiseSettings)
         return settings.cost(costs, sampling)
 
@@ -77,7 +71,12 @@ def contestants(costs: Costs, sampling: Sampling) -> dict[str, Contestant]:
     noise = replace(noise, evaluations=max(2, round(default.cost(costs, sampling) / evaluation)))
     found = (
         Contestant(name=STAGE1, label="stage 1", settings=None, targeted=False),
-        Contestant(name="start", label="guided's start alone", settings=replace(SINGLE, step_size=0.0), targeted=False),
+        Contestant(
+            name="start",
+            label="guided's start alone",
+            settings=replace(SINGLE, step_size=0.0, start_steps=0),
+            targeted=False,
+        ),
         Contestant(name="single", label="guided, single", settings=SINGLE),
         default,
         Contestant(name="no-jacobian", label="guided, no Jacobian (MPGD)", settings=replace(SINGLE, jacobian=False)),

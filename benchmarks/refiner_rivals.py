@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minddiffuser.runtime.generators.ddim import ddim_update
 from minddiffuser.runtime.refine.arrays import as_float64, assign, copied
 from minddiffuser.runtime.refine.base import OnStep, Problem, Refined, Step
-from minddiffuser.runtime.refine.costs import Costs, guided_cost
+from minddiffuser.runtime.refine.costs import Costs
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
@@ -41,7 +41,9 @@ class RawScaleSettings(RefineSettings):
         return int(self.guided_share * sampling.n_reverse)
 
     def cost(self, costs: Costs, sampling: Sampling) -> float:
-        return guided_cost(costs, n_reverse=sampling.n_reverse, n_guided=self.n_guided(sampling))
+        at = costs.at_guidance(sampling.guidance_scale)
+        guided = self.n_guided(sampling) * (at.back_only + at.structural)
+        return sampling.n_reverse * at.predict + guided + at.structural
 
 
 def raw_scale(problem: Problem[Any], settings: RawScaleSettings, on_step: OnStep) -> Refined[Any]:

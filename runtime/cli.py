@@ -55,6 +55,16 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
         "metavar": "SECONDS",
         "help": "as many candidates as so many seconds per trial allow: measured once, then kept in the run folder",
     },
+    "start_steps": {
+        "type": int,
+        "metavar": "N",
+        "help": "steps of the decoded latent itself down the loss before it is noised",
+    },
+    "start_step_size": {
+        "type": float,
+        "metavar": "X",
+        "help": "how far the first of them goes, in units of the latent",
+    },
     "step_size": {
         "type": float,
         "metavar": "X",

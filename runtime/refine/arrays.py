@@ -31,6 +31,11 @@ def assign(kept: Any, new: Any, rows: NDArray[np.bool_]) -> None:
         kept[chosen] = new[chosen].detach() if _is_torch(new) else new[chosen]
 
 
+def on_host(array: Any) -> NDArray[np.float32]:
+    """As float32 in numpy."""
+    return np.asarray(array.detach().cpu().float() if _is_torch(array) else array, dtype=np.float32)
+
+
 def as_float64(array: Any) -> NDArray[np.float64]:
     """On the host, in float64."""
     return np.asarray(array.detach().cpu().double() if _is_torch(array) else array, dtype=np.float64)

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..sampling import Sampling
+from .settings import GuidedSettings
+
 COUNTED_GRAPHS = ("denoise", "vae_decode", "structure_gradient", "denoise_gradient")
 """Graphs of a bundle that :func:`engine_costs` takes."""
 
@@ -106,20 +109,16 @@ def adam_cost(
     return (n_reverse - through) * costs.predict + (steps + 1) * evaluation
 
 
-def guided_cost(costs: Costs, *, n_reverse: int, n_guided: int, candidates: int = 1, jacobian: bool = True) -> float:
-    """Cost of a picture of the `guided` refiner, beside that of stage 1.
+def guided_cost(costs: Costs, settings: GuidedSettings, stage1: Sampling) -> float:
+    """Cost of a picture of the `guided` refiner, beside that of stage 1, which samples as given."""
+    before, candidate = guided_costs(costs, settings, stage1)
+    return before + (settings.candidates or 1) * candidate
 
-    Parameters
-    ----------
-    costs : Costs
-    n_reverse : int
-        Denoising steps of a pass.
-    n_guided : int
-        How many of them are guided.
-    candidates : int
-        Passes; each ends with the loss of its picture.
-    jacobian : bool
-        Whether the gradient goes back through the UNet.
-    """
-    guided = costs.structural + (costs.back_only if jacobian else 0.0)
-    return candidates * (n_reverse * costs.predict + n_guided * guided + costs.structural)
+
+def guided_costs(costs: Costs, settings: GuidedSettings, stage1: Sampling) -> tuple[float, float]:
+    """What is done once for a picture, and what each candidate costs: its pass, and the loss of its picture."""
+    sampling = settings.sampling(stage1)
+    at = costs.at_guidance(sampling.guidance_scale)
+    guided = at.structural + (at.back_only if settings.jacobian else 0.0)
+    candidate = sampling.n_reverse * at.predict + settings.n_guided(stage1) * guided + at.structural
+    return settings.start_steps * at.structural, candidate

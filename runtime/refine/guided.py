@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..generators.base import A, Sampler
 from ..generators.ddim import ddim_update
-from .arrays import as_float64, unit
+from .arrays import as_float64, on_host, unit
 
 Loss = Callable[[Any], tuple[Any, Any, Any]]
 """Clean latents (n, 4, h, w) -> loss (n,), its gradient at the latents, pictures (n, 3, H, W)."""
@@ -40,6 +40,40 @@ class Guided(Generic[A]):
     latent: A
     image: A
     curve: NDArray[np.float64]
+
+
+def descended(
+    latent: NDArray[np.float32],
+    loss: Loss,
+    *,
+    steps: int,
+    step_size: float,
+    on_step: Callable[[int, Any], None] | None = None,
+) -> NDArray[np.float32]:
+    """Move clean latents down the loss by themselves, before they are noised.
+
+    What comes out has much of the structure and little meaning: its picture's shallow features are right, and it is a
+    picture of nothing. Sampling from it, with noise that leaves the structure, brings the meaning back. Step i of I is
+    ``latent - step_size * (1 - i / I) * sqrt(d) * g / |g|``, sqrt(d) the length of a latent of unit scale.
+
+    Parameters
+    ----------
+    latent : (n, 4, h, w)
+    loss
+        See `Loss`.
+    steps : int
+    step_size : float
+        Of the first step, in units of the latent's scale.
+    on_step : callable, optional
+        Called with i = 1 ... steps and the pictures before that step.
+    """
+    for i in range(steps):
+        _, gradient, image = loss(latent)
+        length = step_size * (1 - i / steps) * float(np.prod(latent.shape[1:])) ** 0.5
+        latent = latent - np.float32(length) * on_host(unit(gradient))
+        if on_step is not None:
+            on_step(i + 1, image)
+    return latent
 
 
 def guided_pass(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,18 @@ from ..errors import InputError
 from ..generators.base import A, Sampler
 from .arrays import copied, filled
 from .base import OnStep, Problem, Refined, Step
-from .guided import Guided, guided_pass
+from .guided import Guided, Loss, descended, guided_pass
 from .settings import GuidedSettings
 from .target import check_semantic_target
 from .weights import StructuralWeights
 
+T = TypeVar("T")
+
 
 def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Refined[A]:
     """Guide every trial from each candidate's noise, and keep the picture with the lowest structural loss.
+
+    Every candidate begins at the same latent, the decoded one after `start_steps` down the loss, with its own noise.
 
     The loss that chooses is that of the finished picture against the decoded target; nothing looks at the stimulus.
     Candidates of all trials go through the sampler together, `rows_at_once` of them. A trial all of whose candidates
@@ -38,14 +43,14 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
         )
     n, n_candidates = len(problem.target), settings.candidates or 1
     rows = [(candidate, trial) for candidate in range(n_candidates) for trial in range(n)]
-    passes = _Passes(problem, settings, on_step, n_rows=len(rows))
+    passes = _Passes(problem, settings, on_step)
+    start = passes.start()
     losses = np.full((n_candidates, n), np.nan)
     best = np.full(n, np.inf)
     curve = np.full((passes.n_guided + 1, n), np.nan)
     image, latent = copied(problem.stage1), None
-    for at in range(0, len(rows), problem.rows_at_once):
-        some = rows[at : at + problem.rows_at_once]
-        found = passes.run(some)
+    for some in _by(problem.rows_at_once, rows):
+        found = passes.run(some, start)
         latent = filled(found.latent, n, np.nan) if latent is None else latent
         for row, (candidate, trial) in enumerate(some):
             losses[candidate, trial] = loss = found.curve[-1, row]
@@ -61,7 +66,7 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
 class _Passes:
     """Guided passes of any rows (candidate, trial)."""
 
-    def __init__(self, problem: Problem[Any], settings: GuidedSettings, on_step: OnStep, *, n_rows: int) -> None:
+    def __init__(self, problem: Problem[Any], settings: GuidedSettings, on_step: OnStep) -> None:
         self._problem, self._settings, self._on_step = problem, settings, on_step
         self._sampling = settings.sampling(problem.sampling)
         self.n_guided = settings.n_guided(problem.sampling)
@@ -69,35 +74,62 @@ class _Passes:
         self._semantic: NDArray[np.float32] | None = None
         if settings.semantic_weight > 0:
             self._semantic = check_semantic_target(problem.semantic, len(problem.target), settings)
-        self._done, self._n_rows = 0, n_rows
         self._noises: dict[int, NDArray[np.float32]] = {}
+        self._done = 0  # steps of single rows
 
-    def run(self, rows: Sequence[tuple[int, int]]) -> Guided[Any]:
+    def start(self) -> NDArray[np.float32]:
+        """The clean latents (n, 4, h, w) that every candidate is noised from."""
+        latents = [self._descended(some) for some in _by(self._problem.rows_at_once, range(len(self._problem.target)))]
+        return np.concatenate(latents)
+
+    def run(self, rows: Sequence[tuple[int, int]], latents: NDArray[np.float32]) -> Guided[Any]:
         """Sample these rows together."""
-        problem, settings = self._problem, self._settings
         trials, noise = [trial for _, trial in rows], self._noise(rows)
-        sampler = problem.backend.generator(problem.start(trials), noise, self._sampling)
-        target, weights = problem.target[trials], self._weights.rows(trials)
-        semantic = None if self._semantic is None else (self._semantic[trials], settings.semantic_weight)
-        n_steps, n_trials = len(sampler.schedule), len(problem.target)
-
-        def report(k: int, image: Any) -> None:
-            done = (self._done * n_steps + k * len(rows)) // n_trials  # in steps of each trial's candidates
-            self._on_step(Step(step=done, steps=self._n_rows * n_steps // n_trials, rows=trials, image=image))
-
+        start = replace(self._problem.start(trials), latent=latents[trials])
+        sampler = self._problem.backend.generator(start, noise, self._sampling)
         found = guided_pass(
             sampler,
             sampler.start(noise),
-            lambda x0: problem.backend.structural(x0, target, weights, semantic),
-            step_size=settings.step_size,
+            self._loss(trials),
+            step_size=self._settings.step_size,
             n_guided=self.n_guided,
-            jacobian=settings.jacobian,
-            on_step=report,
+            jacobian=self._settings.jacobian,
+            on_step=self._report(trials),
         )
-        self._done += len(rows)
+        self._done += len(rows) * len(sampler.schedule)
         return found
+
+    def _descended(self, trials: Sequence[int]) -> NDArray[np.float32]:
+        settings, latent = self._settings, np.asarray(self._problem.start(trials).latent)
+        found = descended(
+            latent,
+            self._loss(trials),
+            steps=settings.start_steps,
+            step_size=settings.start_step_size,
+            on_step=self._report(trials),
+        )
+        self._done += len(trials) * settings.start_steps
+        return found
+
+    def _loss(self, trials: Sequence[int]) -> Loss:
+        target, weights = self._problem.target[list(trials)], self._weights.rows(list(trials))
+        semantic = None if self._semantic is None else (self._semantic[list(trials)], self._settings.semantic_weight)
+        return lambda x0: self._problem.backend.structural(x0, target, weights, semantic)
+
+    def _report(self, trials: Sequence[int]) -> Callable[[int, Any], None]:
+        n, steps = len(self._problem.target), self._settings.n_reports(self._problem.sampling)
+
+        def report(k: int, image: Any) -> None:
+            done = (self._done + k * len(trials)) // n
+            self._on_step(Step(step=done, steps=steps, rows=trials, image=image))
+
+        return report
 
     def _noise(self, rows: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         wanted = {candidate for candidate, _ in rows}
         self._noises = {c: self._noises[c] if c in self._noises else self._problem.noise(c) for c in sorted(wanted)}
         return np.stack([self._noises[candidate][trial] for candidate, trial in rows])
+
+
+def _by(size: int, rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (rows[at : at + size] for at in range(0, len(rows), size))

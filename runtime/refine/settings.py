@@ -197,6 +197,9 @@ class GuidedSettings(RefineSettings):
 
     Parameters
     ----------
+    start_steps, start_step_size : int and float
+        So many steps the decoded latent itself goes down the loss before it is noised, once for all candidates, the
+        first of them by `start_step_size` in units of the latent's scale, later ones less.
     step_size : float
         How far each guided step goes, in units of the noise that is left in the latent.
     guided_share : float
@@ -223,6 +226,8 @@ class GuidedSettings(RefineSettings):
 
     refiner: ClassVar[str] = "guided"
 
+    start_steps: int = 20
+    start_step_size: float = 0.1
     step_size: float = 0.25
     guided_share: float = 0.7
     candidates: int | None = 6
@@ -234,8 +239,11 @@ class GuidedSettings(RefineSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("step_size", self.step_size)
-        _check(self.step_size >= 0, "step_size", self.step_size, "0 or a positive number; 0 samples without guidance")
+        _check_whole("start_steps", self.start_steps)
+        _check(self.start_steps >= 0, "start_steps", self.start_steps, "0 or more steps")
+        for name in ("start_step_size", "step_size"):
+            _check_number(name, getattr(self, name))
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive number; 0 does not guide")
         _check_number("guided_share", self.guided_share)
         _check(0 <= self.guided_share <= 1, "guided_share", self.guided_share, "a share of the steps, 0 to 1")
         _check(isinstance(self.jacobian, bool), "jacobian", self.jacobian, "True or False")
@@ -263,7 +271,7 @@ class GuidedSettings(RefineSettings):
         return self.jacobian and self.step_size > 0 and self.guided_share > 0
 
     def n_reports(self, sampling: Sampling) -> int:
-        return (self.candidates or 1) * self.sampling(sampling).n_reverse
+        return self.start_steps + (self.candidates or 1) * self.sampling(sampling).n_reverse
 
     def sampling(self, stage1: Sampling) -> Sampling:
         """How to sample, where stage 1 samples as given."""

@@ -16,7 +16,7 @@ from ..backends.base import Backend
 from ..errors import InputError
 from ..files import read_json
 from ..generators.noise import trial_noise
-from ..refine.costs import guided_cost
+from ..refine.costs import guided_costs
 from ..refine.settings import GuidedSettings
 from ..refine.weights import StructuralWeights
 from .identity import SETTINGS
@@ -67,34 +67,22 @@ def settle(
     refine = settings.refine
     if settings.stage == 1 or not isinstance(refine, GuidedSettings) or refine.candidates is not None:
         return settings
-    one, given = cost_of_pass(settings, backend), refine.budget or 0.0
+    before, one = guided_costs(backend.costs, refine, settings.sampling)
+    given = refine.budget or 0.0
     if refine.deadline is not None:
         rate = seconds_per_unit(settings, backend, responses, rows_at_once=rows_at_once)
         given = round(refine.deadline / rate, 1)
-    if given < one:
+    if given < before + one:
         asked = (
             f"the budget is {given:g}"
             if refine.deadline is None
             else f"the deadline of {refine.deadline:g} s is worth {given:g} UNet forward passes here"
         )
         raise InputError(
-            f"{asked}, and one candidate of a trial costs {one:.1f}: give more, or fewer --n-steps or a smaller "
-            "--guided-share"
+            f"{asked}, and one candidate of a trial costs {before + one:.1f}: give more, or fewer --n-steps, "
+            "--start-steps or a smaller --guided-share"
         )
-    return replace(settings, refine=replace(refine, candidates=int(given / one), budget=given))
-
-
-def cost_of_pass(settings: ReconstructSettings, backend: Backend[Any]) -> float:
-    """What one candidate of a trial costs, in UNet forward passes."""
-    refine = settings.refine
-    assert isinstance(refine, GuidedSettings)
-    sampling = refine.sampling(settings.sampling)
-    return guided_cost(
-        backend.costs.at_guidance(sampling.guidance_scale),
-        n_reverse=sampling.n_reverse,
-        n_guided=refine.n_guided(settings.sampling),
-        jacobian=refine.jacobian,
-    )
+    return replace(settings, refine=replace(refine, candidates=int((given - before) / one), budget=given))
 
 
 def seconds_per_unit(

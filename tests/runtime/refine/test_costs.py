@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, guided_cost, stage1_cost
+from minddiffuser.runtime.refine.settings import GuidedSettings
+from minddiffuser.runtime.sampling import Sampling
 
+# Ten of fourteen steps are guided.
+GRID: dict[str, Any] = {"candidates": 1, "n_steps": 25, "strength": 0.56, "guided_share": 0.7, "start_steps": 0}
 TORCH = Costs(
     predict=2.0,
     pull_back=5.0,
@@ -66,21 +72,24 @@ def test_adam(costs: Costs, backprop_steps: int | None, checkpointing: bool, exp
 
 
 @pytest.mark.parametrize(
-    ("costs", "candidates", "jacobian", "expected"),
+    ("costs", "choices", "expected"),
     [
-        (TORCH, 1, True, 14 * 2 + 10 * (9 + 3) + 9),
-        (TORCH, 6, True, 6 * (14 * 2 + 10 * (9 + 3) + 9)),
-        (TORCH, 1, False, 14 * 2 + 10 * 9 + 9),
-        (ENGINES, 2, True, 2 * (14 * 2 + 10 * (9 + 5.5) + 9)),  # the way back of engines holds the forward pass
-        (ENGINES, 2, False, 2 * (14 * 2 + 10 * 9 + 9)),
+        (TORCH, {}, 14 * 2 + 10 * (9 + 3) + 9),
+        (TORCH, {"candidates": 6}, 6 * (14 * 2 + 10 * (9 + 3) + 9)),
+        (TORCH, {"jacobian": False}, 14 * 2 + 10 * 9 + 9),
+        (TORCH, {"candidates": 2, "start_steps": 7}, 7 * 9 + 2 * (14 * 2 + 10 * (9 + 3) + 9)),
+        # The way back of engines holds the forward pass.
+        (ENGINES, {"candidates": 2}, 2 * (14 * 2 + 10 * (9 + 5.5) + 9)),
+        (ENGINES, {"candidates": 2, "jacobian": False}, 2 * (14 * 2 + 10 * 9 + 9)),
     ],
 )
-def test_guided(costs: Costs, candidates: int, jacobian: bool, expected: float) -> None:
+def test_guided(costs: Costs, choices: dict[str, Any], expected: float) -> None:
     """Every step predicts, a guided one goes back too, and each pass ends with the loss of its picture."""
-    found = guided_cost(costs, n_reverse=14, n_guided=10, candidates=candidates, jacobian=jacobian)
-    assert found == pytest.approx(expected, rel=1e-12)
+    settings = GuidedSettings(**{**GRID, **choices})
+    assert guided_cost(costs, settings, Sampling()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_unguided_pass_is_stage_1_and_a_loss() -> None:
+    settings = GuidedSettings(**{**GRID, "n_steps": None, "strength": None, "step_size": 0.0})
     expected = stage1_cost(TORCH, 35) - TORCH.decode + TORCH.structural
-    assert guided_cost(TORCH, n_reverse=35, n_guided=0) == expected
+    assert guided_cost(TORCH, settings, Sampling()) == expected
