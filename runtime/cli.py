@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,82 @@ from .command import DONE, SOME_SKIPPED, Parser, add_command, count, program, ru
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .refine import REFINERS
+from .refine.choose import DEFAULT, chosen, option, owners
+from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
 
 PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
+
+
+def _steps(text: str) -> int | None:
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'all' nor a whole number")
+    return None if text == "all" else int(text)
+
+
+def _params(text: str) -> tuple[str, ...]:
+    if text not in _PARAMS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_PARAMS)}")
+    return _PARAMS[text]
+
+
+# What argparse needs for each setting of stage 2 that has an option; whose setting it is decides the option's group.
+_REFINEMENT: dict[str, Mapping[str, Any]] = {
+    "semantic_weight": {"type": float, "metavar": "X", "help": "weight of the semantic loss (lambda of eq. 6)"},
+    "seed": {"type": int, "metavar": "S", "help": "seed of the start noise and the controls"},
+    "candidates": {
+        "type": count,
+        "metavar": "N",
+        "help": "start noises per trial; the picture with the lowest loss is kept",
+    },
+    "budget": {
+        "type": float,
+        "metavar": "N",
+        "help": "as many candidates as so many UNet forward passes per trial allow",
+    },
+    "deadline": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "as many candidates as so many seconds per trial allow: measured once, then kept in the run folder",
+    },
+    "step_size": {
+        "type": float,
+        "metavar": "X",
+        "help": "how far each guided step goes, in units of the noise that is left",
+    },
+    "guided_share": {
+        "type": float,
+        "metavar": "X",
+        "help": "share of the denoising steps that is guided, from the first one on",
+    },
+    "n_steps": {"type": int, "metavar": "N", "help": "steps of the sampler's grid, of which --strength is taken"},
+    "strength": {
+        "type": float,
+        "metavar": "X",
+        "help": "share of the grid's steps that the decoded latent goes through, after as much noise",
+    },
+    "jacobian": {
+        "action": "store_const",
+        "const": False,
+        "help": "leave out the way back through the UNet: cheaper, and much less effect",
+    },
+    "steps": {"type": int, "metavar": "N", "help": "iterations"},
+    "learning_rate": {"type": float, "metavar": "X", "help": "learning rate"},
+    "backprop_steps": {
+        "type": _steps,
+        "metavar": "K",
+        "help": "gradients through the last K denoising steps, or 'all'",
+    },
+    "params": {"type": _params, "metavar": f"{{{','.join(_PARAMS)}}}", "help": "parameters to optimise"},
+}
 _RUN_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
   md-train fit data --models tiny --out checkpoint
-  md-reconstruct run checkpoint data --models tiny --out run --backprop-steps 4
+  md-reconstruct run checkpoint data --models tiny --out run
 
 a run that was stopped goes on when the same command is given again.
 exit codes: 0 done, 1 done but some trials were skipped or failed (the report names them), 2 an error that you can
@@ -49,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser,
         argv,
         interrupted="the same command resumes where it stopped",
-        out_of_memory="give a smaller --batch-size, or --backprop-steps with a small number",
+        out_of_memory="give a smaller --batch-size, or with --refiner adam --backprop-steps with a small number",
     )
 
 
@@ -153,17 +219,24 @@ def _add_refinement(run: Any) -> None:
     stage2 = run.add_argument_group("stage 2 (options that are left out come from the preset)")
     stage2.add_argument(
         "--preset",
-        choices=("default", "paper", "reference"),
-        default="default",
-        help="settings of stage 2 to start from: this package's, the paper's, or the published code's; the layers come "
-        "from the checkpoint (md-train fit --layers) (default: %(default)s)",
-    )
-    stage2.add_argument("--steps", type=int, metavar="N", help="iterations of stage 2")
-    stage2.add_argument("--learning-rate", type=float, metavar="X", help="learning rate of Adam")
-    stage2.add_argument(
-        "--backprop-steps", type=_steps, metavar="K", help="gradients through the last K denoising steps, or 'all'"
+        choices=tuple(PRESETS),
+        default=DEFAULT,
+        help="settings to start from: this package's, the same with one start noise per trial, the paper's, or the "
+        "published code's; the layers come from the checkpoint (md-train fit --layers) (default: %(default)s)",
     )
     stage2.add_argument(
+        "--refiner",
+        choices=tuple(REFINERS),
+        help="guided: the structural gradient inside the sampler; adam: the paper's, on the latent and the context "
+        "that sampling begins with (default: the preset's)",
+    )
+    groups = {refiner: run.add_argument_group(f"refiner {refiner}") for refiner in REFINERS}
+    belongs = owners()
+    for name, choices in _REFINEMENT.items():
+        group = stage2 if len(belongs[name]) == len(REFINERS) else groups[belongs[name][0]]
+        # What is left out is no attribute at all: None is a value of some.
+        group.add_argument(option(name), dest=name, default=argparse.SUPPRESS, **choices)
+    groups["adam"].add_argument(
         "--checkpointing",
         choices=("auto", "on", "off"),
         default="auto",
@@ -171,11 +244,6 @@ def _add_refinement(run: Any) -> None:
         "them, and memory grows with K and the batch (3.4 GB measured for 16 pictures of 64 px, all 35 steps); auto "
         "is off for pictures up to 128 px (default: %(default)s)",
     )
-    stage2.add_argument("--params", choices=tuple(_PARAMS), help="parameters to optimise")
-    stage2.add_argument(
-        "--semantic-weight", type=float, metavar="X", help="weight of the semantic loss (lambda of eq. 6)"
-    )
-    stage2.add_argument("--seed", type=int, metavar="S", help="seed of the start noise and the controls")
 
 
 def _add_demo(commands: Any) -> None:
@@ -260,15 +328,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _refinement(args: argparse.Namespace) -> Any:
-    from .refine.settings import PRESETS
-
-    given = {name: getattr(args, name) for name in ("steps", "learning_rate", "semantic_weight", "seed")}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if args.params is not None:
-        changes["params"] = _PARAMS[args.params]
-    if args.backprop_steps is not None:
-        changes["backprop_steps"] = None if args.backprop_steps == "all" else args.backprop_steps
-    return replace(PRESETS[args.preset], **changes)
+    changes = {name: getattr(args, name) for name in _REFINEMENT if hasattr(args, name)}
+    return chosen(args.preset, args.refiner, changes, command=True)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -314,12 +375,6 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of trials: give such as 3,7")
     return names
-
-
-def _steps(text: str) -> int | str:
-    if text != "all" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'all' nor a whole number")
-    return "all" if text == "all" else int(text)
 
 
 if __name__ == "__main__":

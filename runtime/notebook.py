@@ -3,7 +3,7 @@
     import minddiffuser as md
 
     subject = md.demo()  # it ships with the package; or md.open("checkpoint"), md.open("bundle")
-    pictures = subject.reconstruct(steps=10, backprop_steps=4)
+    pictures = subject.reconstruct()
     pictures.save("pictures")
     pictures.grid()
 
@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from .refine.settings import RefineSettings
     from .run.job import Job
+    from .run.reconstruct import OnFrame
 
 Pictures8 = NDArray[np.uint8]
 _KINDS = ("stage1", "stage2", "shuffled", "oracle")
@@ -123,6 +125,7 @@ class Opened:
         stage: int = 2,
         controls: str = "none",
         progress: bool = True,
+        on_frame: OnFrame | None = None,
         **choices: Any,
     ) -> Reconstructed:
         """Reconstruct a picture from each trial.
@@ -142,11 +145,18 @@ class Opened:
             "none", "shuffled", "oracle" or "both".
         progress
             Whether to show how far it is, on standard error.
+        on_frame
+            Called as ``on_frame(phase, trials, pictures)`` at the steps of stage 2, so that a live view can show the
+            picture growing: the phase ("stage 2", or a control's name), the numbers of k trials, and (k, H, W, 3)
+            uint8. Of the refiner "guided" these are clean estimates at the guided steps, of each candidate in turn; of
+            "adam" the pictures at each iteration. It is called between the computations, which wait for it.
         choices
-            ``preset``, a name of :data:`~minddiffuser.runtime.refine.settings.PRESETS` that stage 2 starts from; fields
-            of :class:`~minddiffuser.runtime.refine.settings.RefineSettings`, such as ``steps`` and
-            ``backprop_steps``, of :class:`~minddiffuser.runtime.backends.base.Options`, such as ``models``, ``device``,
-            ``threads`` and ``backend``, and of :class:`~minddiffuser.runtime.run.job.Job`, such as ``batch_size``.
+            ``preset``, a name of :data:`~minddiffuser.runtime.refine.settings.PRESETS` that stage 2 starts from, and
+            ``refiner``, "guided" or "adam" where it is not the preset's; settings of stage 2, which are fields of
+            :class:`~minddiffuser.runtime.refine.settings.GuidedSettings`, such as ``candidates``, or of
+            :class:`~minddiffuser.runtime.refine.settings.AdamSettings`, such as ``steps``; fields of
+            :class:`~minddiffuser.runtime.backends.base.Options`, such as ``models``, ``device``, ``threads`` and
+            ``backend``, and of :class:`~minddiffuser.runtime.run.job.Job`, such as ``batch_size``.
 
         Raises
         ------
@@ -154,15 +164,16 @@ class Opened:
             As ``md-reconstruct run``; its message says what to do.
         """
         from .run.execute import run_job
+        from .run.reconstruct import ReconstructSettings
 
-        settings, job_choices = _settings(stage, controls, choices)
-        _check_names(job_choices)
+        refine, job_choices = _stage2(choices)
+        settings = ReconstructSettings(stage=stage, controls=controls, refine=refine)
         with _temporary_folder() as made:
             given, ids = _on_disk(self.trials if responses is None else responses, trial_ids, Path(made))
             run = Path(made) / "run" if out is None else Path(out)
             job: Job = _job(self.folder, given, run, {**job_choices, "settings": settings, "trial_ids": ids})
             with _stream(progress) as stream:
-                outcome, _ = run_job(job, stream)
+                outcome, _ = run_job(job, stream, on_frame)
             return _read(run, outcome.trials, {**outcome.skipped, **outcome.lost})
 
 
@@ -253,35 +264,26 @@ def _block(rows: Sequence[Pictures8]) -> Pictures8:
     return block
 
 
-def _settings(stage: int, controls: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """ReconstructSettings, and what is left for the job."""
-    from .errors import check_choice
-    from .refine.settings import PRESETS, RefineSettings
-    from .run.reconstruct import ReconstructSettings
-
-    names = {field.name for field in fields(RefineSettings)}
-    preset = choices.get("preset", "default")
-    check_choice("preset", preset, tuple(PRESETS))
-    refine = replace(PRESETS[preset], **{name: value for name, value in choices.items() if name in names})
-    rest = {name: value for name, value in choices.items() if name not in names and name != "preset"}
-    return ReconstructSettings(stage=stage, controls=controls, refine=refine), rest
-
-
 # What a run fills in by itself, and what the arguments of Opened.reconstruct stand for.
 _FILLED_IN = {"needs", "earlier_backend", "earlier_threads"}
 _ARGUMENTS = {"checkpoint", "responses", "out", "options", "settings", "trial_ids"}
 
 
-def _check_names(choices: Mapping[str, Any]) -> None:
+def _stage2(choices: Mapping[str, Any]) -> tuple[RefineSettings, dict[str, Any]]:
+    """The settings of stage 2, and what is left for the job."""
     from .backends.base import Options
-    from .refine.settings import RefineSettings
+    from .refine.choose import DEFAULT, chosen, owners
     from .run.job import Job
 
-    names = {field.name for kind in (Options, Job) for field in fields(kind)} - _FILLED_IN - _ARGUMENTS
-    unknown = sorted(set(choices) - names)
+    of_stage2 = owners()
+    of_the_job = {field.name for kind in (Options, Job) for field in fields(kind)} - _FILLED_IN - _ARGUMENTS
+    known = {*of_the_job, *of_stage2, "preset", "refiner"}
+    unknown = sorted(set(choices) - known)
     if unknown:
-        known = sorted({*names, "preset", *(field.name for field in fields(RefineSettings))})
-        raise InputError(f"unknown option {', '.join(unknown)}: there are {', '.join(known)}")
+        raise InputError(f"unknown option {', '.join(unknown)}: there are {', '.join(sorted(known))}")
+    changes = {name: value for name, value in choices.items() if name in of_stage2}
+    refine = chosen(choices.get("preset", DEFAULT), choices.get("refiner"), changes)
+    return refine, {name: value for name, value in choices.items() if name in of_the_job}
 
 
 def _job(checkpoint: Path, responses: Path, out: Path, choices: Mapping[str, Any]) -> Job:

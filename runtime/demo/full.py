@@ -20,9 +20,9 @@ from ..locks import inside, locked
 from ..output import check_output
 from ..report.words import counted
 from ..run.controls import CONTROLS
-from ..sampling import Sampling
 from .quick import open_shipped
 from .steps import (
+    DEFAULT_CANDIDATES,
     VERSION,
     Ended,
     Execute,
@@ -60,8 +60,6 @@ class DemoSettings(Sizes):
         Of the first of the two runs.
     """
 
-    steps: int = 30
-    learning_rate: float = 0.02
     models: str = "tiny"
     n_trials: int = KEPT_TRIALS
     n_train: int = 1200
@@ -80,12 +78,12 @@ class DemoSettings(Sizes):
 
     def note(self) -> str:
         """What the page says about these choices."""
+        n_candidates = self.candidates or DEFAULT_CANDIDATES
         return (
             f"A demonstration, sized for a few minutes on a laptop: {counted(self.n_trials, 'picture')}, decoders "
             f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
-            f"dimension, and {self.steps} iterations of stage 2 at learning rate {self.learning_rate:g} with gradients "
-            f"through the last {self.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: 60 iterations "
-            "at 0.01 through all of them, 350 voxels)."
+            f"dimension (the paper: 350), and stage 2 as it is by default: guided, the best of {n_candidates} start "
+            "noises per picture by the structural loss."
         )
 
 

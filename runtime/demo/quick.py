@@ -20,9 +20,9 @@ from ..engines.here import why_no_provider
 from ..errors import FileError, MissingExtra
 from ..locks import inside, locked
 from ..report.words import counted
-from ..sampling import Sampling
 from .packed import ADVICE, Index, drop_older, read_index, unpack
 from .steps import (
+    DEFAULT_CANDIDATES,
     Ended,
     Execute,
     Shell,
@@ -39,23 +39,21 @@ from .steps import (
 _PACKAGE = Path(__file__).resolve().parents[2]
 SHIPPED = _PACKAGE / "runtime" / "demo_files"
 WORLD = _PACKAGE / "training" / "tinyworld" / "world"
-FULL_STEPS = Sizes().steps
 _KEPT = re.compile(r"shipped-[0-9a-f]{16}")
 
 
-# They end within half a minute on two cores: fewer iterations than the paper's, larger ones, through fewer denoising
-# steps.
-SIZES = Sizes(steps=10, learning_rate=0.05, backprop_steps=2)
+# It ends within half a minute on two cores: two candidates for each picture are all that fits.
+SIZES = Sizes(candidates=2)
 
 
 def note(n_trials: int, subject: dict[str, Any]) -> str:
     """What the page says about these choices."""
     return (
-        f"A one-minute demonstration: {counted(n_trials, 'picture')}, and {SIZES.steps} iterations of stage 2 with "
-        f"gradients through the last {SIZES.backprop_steps} of {Sampling.n_reverse} denoising steps (the paper: "
-        f"{FULL_STEPS} through all of them). The decoders come with the package: fitted on {subject['n_train']:,} "
-        f"simulated trials with at most {subject['n_structure']} voxels per structural dimension (the paper: 350), "
-        "their weights rounded to float16. The networks are the tiny world's."
+        f"A one-minute demonstration: {counted(n_trials, 'picture')}, and in stage 2 the better of {SIZES.candidates} "
+        f"start noises per picture, by the structural loss (the default: the best of {DEFAULT_CANDIDATES}). The "
+        f"decoders come with the package: fitted on {subject['n_train']:,} simulated trials with at most "
+        f"{subject['n_structure']} voxels per structural dimension (the paper: 350), their weights rounded to float16. "
+        "The networks are the tiny world's."
     )
 
 
@@ -93,9 +91,8 @@ def run_quick(out: Path, *, stimuli: Path | None, stream: TextIO, execute: Execu
         except Ended as ended:
             return int(ended.args[0])
     shell.say(
-        f"shortened: {SIZES.steps} of {FULL_STEPS} iterations of stage 2, through {SIZES.backprop_steps} of "
-        f"{Sampling.n_reverse} denoising steps, decoders from the package; the whole path: md-reconstruct demo --full "
-        "(make demo-full)"
+        f"shortened: {SIZES.candidates} candidates per picture in stage 2 (the default: {DEFAULT_CANDIDATES}), "
+        "decoders from the package; the whole path: md-reconstruct demo --full (make demo-full)"
     )
     return max(codes)
 

@@ -22,10 +22,13 @@ from ..files import read_json, sha256_of, write_json
 from ..images import list_pictures, read_image
 from ..output import check_output
 from ..progress import duration
+from ..refine.choose import DEFAULT
+from ..refine.settings import PRESETS
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 MARKER, KIND = "demo.json", "demo"
 VERSION = 1
+DEFAULT_CANDIDATES = PRESETS[DEFAULT].as_dict()["candidates"]
 _MODULES = {
     "md-train": "minddiffuser.training.cli",
     "md-export": "minddiffuser.export.cli",
@@ -51,22 +54,21 @@ class Sizes:
 
     Attributes
     ----------
-    steps, learning_rate, backprop_steps, batch_size
-        Stage 2; the paper's gradients go through all denoising steps.
+    candidates
+        Start noises per picture in stage 2; None: the default's.
+    batch_size
+        Pictures computed together.
     threads
         CPU threads, at most as many as there are cores.
     """
 
-    steps: int = 60
-    learning_rate: float = 0.01
-    backprop_steps: int = 4
+    candidates: int | None = None
     batch_size: int = 16
     threads: int = 2
 
     def refinement(self) -> list[str]:
         """The options of stage 2."""
-        settings = {"steps": self.steps, "learning-rate": self.learning_rate, "backprop-steps": self.backprop_steps}
-        return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+        return [] if self.candidates is None else ["--candidates", str(self.candidates)]
 
     def computing(self) -> list[str]:
         """The options of a run that say nothing of its pictures."""

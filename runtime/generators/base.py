@@ -45,6 +45,7 @@ class Projecting(Protocol[A]):
         ...
 
 
+@runtime_checkable
 class Sampler(Generator[A], Protocol[A]):
     """A generator that samples in steps, as a refiner inside the sampler sees it.
 

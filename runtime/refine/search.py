@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..generators.base import A
+from ..errors import InputError
+from ..generators.base import A, Sampler
 from .arrays import copied, filled
 from .base import OnStep, Problem, Refined, Step
 from .guided import Guided, guided_pass
@@ -27,8 +28,14 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
     Raises
     ------
     InputError
-        A semantic weight without a semantic target, or a target that is not finite where it counts.
+        A generator that does not sample in steps; a semantic weight without a semantic target, or a target that is not
+        finite where it counts.
     """
+    if not isinstance(problem.generator, Sampler):
+        raise InputError(
+            f"a {type(problem.generator).__name__} was given, which does not sample in steps, and the refiner guided "
+            "works inside the sampler: refine with adam"
+        )
     n, n_candidates = len(problem.target), settings.candidates or 1
     rows = [(candidate, trial) for candidate in range(n_candidates) for trial in range(n)]
     passes = _Passes(problem, settings, on_step, n_rows=len(rows))

@@ -204,7 +204,7 @@ class GuidedSettings(RefineSettings):
         model alone, clean the picture up.
     candidates : int or None
         Start noises per trial, of which the picture with the lowest loss is kept. None: as many as `budget` or
-        `deadline` allow.
+        `deadline` allow, which a run settles once and keeps beside them.
     n_steps, strength : int and float, or both None
         The sampler's own grid: `strength` of its `n_steps` steps are taken, from the decoded latent with just the noise
         that belongs there (diffusers' words for image to image). None: sampling as in stage 1, from the same noise.
@@ -251,12 +251,11 @@ class GuidedSettings(RefineSettings):
             good = is_number(self.strength) and 0 < self.strength <= 1
             _check(good, "strength", self.strength, "a share of the grid's steps, above 0 and at most 1")
         limits = [name for name in ("budget", "deadline") if getattr(self, name) is not None]
-        _check(len(limits) < 2, "deadline", self.deadline, "either a deadline or a budget")
         _check(
             self.candidates is not None or len(limits) == 1,
             "candidates",
             self.candidates,
-            "a whole number, or a budget or a deadline",
+            "a whole number, or either a budget or a deadline",
         )
 
     @property

@@ -13,6 +13,7 @@ from ..data.json_types import number_or_none
 from ..images import fit_square, png_bytes, read_image
 from . import charts
 from .contents import PICTURE_FOLDERS, Trial
+from .refiners import RefinerWords
 from .words import PICTURE_ALTS, PICTURE_WORDS, direction, metric_words, number_text
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
@@ -61,8 +62,8 @@ def loss_fall(trial: Trial) -> float | None:
     return fall if abs(fall) < _ABSURD else None
 
 
-def card(trial: Trial) -> str:
-    """One trial's <article>."""
+def card(trial: Trial, words: RefinerWords) -> str:
+    """One trial's <article>; `words` are the refiner's."""
     data = {"trial": str(trial.number)}
     data |= {gain_key(name): f"{value:.9g}" for name in trial.metrics if (value := gain(trial, name)) is not None}
     fall = loss_fall(trial)
@@ -74,11 +75,24 @@ def card(trial: Trial) -> str:
     tags += ["refinement diverged"] if trial.failed else []
     tag = f'<span class="tag">{" · ".join(tags)}</span>' if tags else ""
     named = "" if trial.name is None else f' <span class="tag">{escape(trial.name)}</span>'
-    said = f"Loss of trial {trial.number} over {len(trial.loss) - 1} iterations"
+    said = f"Loss of trial {trial.number} over {words.length(len(trial.loss))}"
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
         f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>{_metrics(trial)}'
-        f"{charts.loss_curve(trial.loss, trial.best_step, said)}</article>"
+        f"{charts.loss_curve(trial.loss, trial.best_step, said, words)}{_candidates(trial)}</article>"
+    )
+
+
+def _candidates(trial: Trial) -> str:
+    """Among which losses the picture's is the lowest, where there were several."""
+    losses = [loss for loss in trial.candidates if loss is not None]
+    if len(trial.candidates) < 2 or not losses:
+        return ""
+    lost = len(trial.candidates) - len(losses)
+    without = f", {lost} without a finite loss" if lost else ""
+    return (
+        f'<p class="candidates">loss of the picture: lowest of {len(trial.candidates)}, '
+        f"{charts.short(min(losses))} to {charts.short(max(losses))}{without}</p>"
     )
 
 

@@ -6,22 +6,25 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from .refiners import RefinerWords
 from .words import number_text
 
 Row = tuple[str, float, float | None, float | None]
 
 
-def loss_curve(loss: Sequence[float], best_step: int | None, title: str) -> str:
-    """The loss over iterations as a line, with the kept iterate marked by a dot.
+def loss_curve(loss: Sequence[float], best_step: int | None, title: str, words: RefinerWords) -> str:
+    """The loss over a refinement as a line, with a dot at the picture that was kept.
 
     Parameters
     ----------
     loss
-        Finite values, `loss[k]` after k updates; an empty string is drawn for fewer than two.
+        Finite values; an empty string is drawn for fewer than two.
     best_step
-        Number of updates after which the picture was kept.
+        Index of the loss of the picture that was kept.
     title
         Plain text that a screen reader says instead of the drawing.
+    words
+        Of the refiner.
     """
     if len(loss) < 2:
         return ""
@@ -40,14 +43,14 @@ def loss_curve(loss: Sequence[float], best_step: int | None, title: str) -> str:
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">',
         f'<line class="axis" x1="{left}" y1="{height - bottom}" x2="{width - left}" y2="{height - bottom}"/>',
         f'<polyline class="line" points="{points}"/>',
-        f'<text x="{left}" y="11">loss {_short(loss[0])}</text>',
+        f'<text x="{left}" y="11">loss {short(loss[0])}</text>',
         f'<text x="{left}" y="{height - 3}">0</text>',
-        f'<text x="{width - left}" y="{height - 3}" text-anchor="end">{len(loss) - 1} iterations</text>',
+        f'<text x="{width - left}" y="{height - 3}" text-anchor="end">{words.length(len(loss))}</text>',
     ]
     if best_step is not None:
         x, y = place(best_step)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        text = f"kept {_short(loss[best_step])}, iteration {best_step}"
+        text = f"kept {short(loss[best_step])}, {words.place(best_step, len(loss))}"
         parts.append(f'<text class="value" x="{width - left}" y="11" text-anchor="end">{text}</text>')
     return "".join(parts) + "</svg>"
 
@@ -95,5 +98,6 @@ def intervals(rows: Sequence[Row], title: str) -> str:
     return "".join(parts) + "</svg>"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number with three digits and a true minus sign."""
     return f"{value:.3g}".replace("-", "−")

@@ -14,8 +14,9 @@ from typing import Any
 from ..data.json_types import number_or_none
 from ..files import write_bytes
 from .cards import card, glance, sort_options
-from .contents import RunContents, is_count, mapping_or_empty, read_run
+from .contents import RunContents, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
+from .refiners import refiner_words
 from .words import caveat_of, counted, explanation
 
 MOST_TRIALS = 512
@@ -55,6 +56,7 @@ def page(contents: RunContents) -> str:
         facts=_facts(contents),
         explanation=explanation(
             caveat=caveat,
+            stage2=refiner_words(contents.settings).does,
             has_stage2="stage2" in contents.pictures,
         ),
         glance=glance(contents.trials),
@@ -63,7 +65,7 @@ def page(contents: RunContents) -> str:
         metrics=metrics,
         trials_hint=_trials_hint(contents, len(shown)),
         sort_options=sort_options(shown),
-        cards="\n".join(card(trial) for trial in shown),
+        cards="\n".join(card(trial, refiner_words(contents.settings)) for trial in shown),
         failed=_listed(contents.summary, "failed", "Failed trials"),
         skipped=_listed(contents.summary, "skipped", "Skipped trials"),
         settings=_settings(contents),
@@ -105,9 +107,9 @@ def _facts(contents: RunContents) -> str:
         facts.append(f"subject {data['subject']}")
     if given.get("models"):
         facts.append(f"models {given['models']}")
-    steps = mapping_or_empty(settings.get("refine")).get("steps")
-    if is_count(steps) and "stage2" in contents.pictures:
-        facts.append(f"{steps} iterations of stage 2")
+    refined = refiner_words(contents.settings).fact(mapping_or_empty(settings.get("refine")))
+    if refined is not None and "stage2" in contents.pictures:
+        facts.append(refined)
     seconds = [number_or_none(value) for value in mapping_or_empty(contents.summary.get("seconds")).values()]
     total = sum(value for value in seconds if value is not None)
     if total > 0:
@@ -133,10 +135,7 @@ def _trials_hint(contents: RunContents, n_shown: int) -> str:
     if n_shown < len(contents.trials):
         words.append(f"The first {n_shown} of {len(contents.trials)} trials; all pictures are in the run folder.")
     if any(trial.loss for trial in contents.trials):
-        words.append(
-            "The curve under each trial is the structural loss of stage 2 over its iterations; "
-            "the dot marks the iterate that was kept."
-        )
+        words.append(refiner_words(contents.settings).curve)
     if any(trial.metrics for trial in contents.trials):
         words.append("Metrics are those of stage 2, with the change from stage 1.")
     return escape(" ".join(words))

@@ -53,9 +53,8 @@ _DESIGN = (
 
 _STAGES = (
     "A person looks at a picture while their brain activity is recorded. From that recording alone, decoders "
-    "estimate what was shown and a diffusion model draws it: that is stage 1, the <em>what</em>. Stage 2 then "
-    "adjusts the drawing until a vision model's early features, decoded from the same recording, agree with it: "
-    "the <em>where</em>, meaning position, size and outline."
+    "estimate what was shown and a diffusion model draws it: that is stage 1, the <em>what</em>. {stage2}: the "
+    "<em>where</em>, meaning position, size and outline."
 )
 _SIMULATED_PERSON = (
     "The person here is simulated, so that anyone can run this without a scanner: responses are computed from the "
@@ -70,9 +69,14 @@ def caveat_of(data: Mapping[str, Any]) -> str:
     return f"{_MADE_OF.get(str(data.get('brain', FIRST_BRAIN)), _ANY_BRAIN)} {_DESIGN}"
 
 
-def explanation(*, caveat: str, has_stage2: bool) -> str:
-    """The explanation for lay readers (HTML); `caveat` is that of a simulated subject, or empty."""
-    words = [_STAGES] + ([_SIMULATED_PERSON, escape(caveat, quote=False)] if caveat else [])
+def explanation(*, caveat: str, stage2: str, has_stage2: bool) -> str:
+    """The explanation for lay readers (HTML).
+
+    `caveat` is that of a simulated subject, or empty; `stage2` says what stage 2 does.
+    """
+    words = [_STAGES.format(stage2=escape(stage2, quote=False))] + (
+        [_SIMULATED_PERSON, escape(caveat, quote=False)] if caveat else []
+    )
     if not has_stage2:
         words.append("This run stopped after stage 1.")
     return " ".join(words)

@@ -67,21 +67,21 @@ def settle(
     refine = settings.refine
     if settings.stage == 1 or not isinstance(refine, GuidedSettings) or refine.candidates is not None:
         return settings
+    one, given = cost_of_pass(settings, backend), refine.budget or 0.0
     if refine.deadline is not None:
         rate = seconds_per_unit(settings, backend, responses, rows_at_once=rows_at_once)
-        refine = replace(refine, budget=round(refine.deadline / rate, 1))
-    one, given = cost_of_pass(settings, backend), refine.budget or 0.0
+        given = round(refine.deadline / rate, 1)
     if given < one:
         asked = (
             f"the budget is {given:g}"
             if refine.deadline is None
-            else (f"the deadline of {refine.deadline:g} s is worth {given:g} UNet forward passes here")
+            else f"the deadline of {refine.deadline:g} s is worth {given:g} UNet forward passes here"
         )
         raise InputError(
             f"{asked}, and one candidate of a trial costs {one:.1f}: give more, or fewer --n-steps or a smaller "
             "--guided-share"
         )
-    return replace(settings, refine=replace(refine, candidates=int(given / one)))
+    return replace(settings, refine=replace(refine, candidates=int(given / one), budget=given))
 
 
 def cost_of_pass(settings: ReconstructSettings, backend: Backend[Any]) -> float:

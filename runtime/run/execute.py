@@ -21,13 +21,13 @@ from .identity import check_run_folder, claim_folder
 from .job import Job
 from .places import check_places, places_of_models
 from .prepare import Work, prepared
-from .reconstruct import phases
+from .reconstruct import OnFrame, phases
 from .responses import read_stimuli
 from .results import extractors_of, write_results
 from .ticker import Ticker
 
 
-def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
+def run_job(job: Job, stream: TextIO, on_frame: OnFrame | None = None) -> tuple[Outcome, Path]:
     """Reconstruct, measure and report; the same call resumes a run that was stopped.
 
     Everything is opened, decoded and checked before the run folder is touched: a mistake leaves nothing behind. What
@@ -40,6 +40,9 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
         What to do.
     stream
         Where progress and skipped trials are reported.
+    on_frame
+        Called with ``(phase, trials, pictures (k, H, W, 3) uint8)`` as pictures grow; see
+        :data:`~minddiffuser.runtime.run.reconstruct.OnFrame`.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def run_job(job: Job, stream: TextIO) -> tuple[Outcome, Path]:
     )
     check_run_folder(job.out)
     with ExitStack() as stack:
-        work = prepared(job, stream, stack)
+        work = prepared(job, stream, stack, on_frame)
         extractors, missing = extractors_of(work)
         if not work.holds_lock:
             stack.enter_context(locked(inside(job.out), job.out))

@@ -23,7 +23,7 @@ from .choose import called, left_out, skip_option
 from .fingerprint import early_identity, whole_identity
 from .identity import check_run_folder, check_same_run, earlier_computing
 from .job import Job
-from .reconstruct import Reconstructor, ReconstructSettings, Trials, check_request
+from .reconstruct import OnFrame, Reconstructor, ReconstructSettings, Trials, check_request
 from .responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
@@ -61,7 +61,7 @@ class Relay:
             self.to(phase, step, steps)
 
 
-def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
+def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | None = None) -> Work:
     job = replace(job, settings=settled_before(job.settings, job.out))
     earlier_backend, earlier_threads = earlier_computing(job.out)
     options = replace(
@@ -110,6 +110,7 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack) -> Work:
         stimuli=None if pictures is None else look,
         rows_at_once=batch_size,
         on_step=on_step,
+        on_frame=on_frame,
     )
     return Work(
         settings=settings,

@@ -18,7 +18,7 @@ from ..generators.noise import fresh_noise, trial_noise
 from ..images import to_float, to_uint8
 from ..refine import refine
 from ..refine.base import Problem, Refined, Step
-from ..refine.settings import PRESETS, AdamSettings, RefineSettings
+from ..refine.settings import PRESETS, AdamSettings, GuidedSettings, RefineSettings
 from ..sampling import Sampling
 from .batches import BatchResult
 from .controls import CONTROLS, partners
@@ -28,7 +28,9 @@ ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
 # (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each step of a refinement, up to
 # steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
-# (phase, trials, pictures (k, H, W, 3) uint8): what some trials look like on the way
+# (phase, trials, pictures (k, H, W, 3) uint8): what k trials look like after a step of a refinement, so that a live
+# view can show a picture growing. Of the refiner guided, the clean estimate at each guided step; with several
+# candidates each trial comes once for each
 OnFrame = Callable[[str, Sequence[int], NDArray[np.uint8]], None]
 
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
@@ -138,12 +140,14 @@ class Reconstructor:
     rows_at_once : int, optional
         The most pictures that a refiner computes together; None: as many as there are trials in a batch.
     on_step, on_frame : callable, optional
+        See `OnStep` and `OnFrame`.
 
     Raises
     ------
     InputError
         The checkpoint was fitted for other models or layers; the "oracle" control without stimuli, or the "shuffled"
-        one with a single picture; a semantic term without a decoder for its target; an empty mask.
+        one with a single picture; a semantic term without a decoder for its target; an empty mask; more steps of a
+        refiner's own grid than the networks were trained on.
     """
 
     def __init__(
@@ -162,6 +166,8 @@ class Reconstructor:
         self._on_step, self._on_frame = on_step, on_frame
         check_request(backend.decoder, trials, settings, has_stimuli=stimuli is not None)
         backend.start()
+        if settings.stage == 2 and isinstance(settings.refine, GuidedSettings):
+            _check_grid(backend, settings.refine.sampling(settings.sampling))
         shuffles = "shuffled" in CONTROLS[settings.controls]
         self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
@@ -306,6 +312,15 @@ def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
             f"the mask of {decoder.folder} keeps no structure dimension: fit it with a larger "
             "--percent, or ask for stage 1 alone"
         )
+
+
+def _check_grid(backend: Backend[Any], sampling: Sampling) -> None:
+    """Refuse a grid that the networks do not have, before stage 1 is computed: a generator's table is made at once."""
+    start = Start(
+        context=np.zeros((1, *backend.decoder.shapes["context"]), np.float32),
+        latent=np.zeros((1, *backend.latent_shape), np.float32),
+    )
+    backend.generator(start, start.latent, sampling)
 
 
 def _pictures(images: Any, trials: Sequence[int], what: str, lost: dict[int, str]) -> NDArray[np.uint8]:

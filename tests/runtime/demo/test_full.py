@@ -22,6 +22,7 @@ from minddiffuser.runtime.demo.full import KEPT_TRIALS, DemoSettings, commands, 
 from minddiffuser.runtime.demo.steps import in_subprocess, kept_in
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.refine.settings import PRESETS
 
 SETTINGS = DemoSettings(n_trials=3, n_train=40)
 
@@ -102,7 +103,7 @@ def test_another_demonstration_uses_the_kept_subject(tmp_path: Path, cache: Path
 def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cache: Path) -> None:
     key = subject_key(SETTINGS)
     assert subject_key(replace(SETTINGS, **change)) != key
-    assert subject_key(replace(SETTINGS, steps=1)) == key
+    assert subject_key(replace(SETTINGS, candidates=1)) == key
     assert kept_in(f"demo-{key[:16]}", lambda: Path("x"), print) == cache / f"demo-{key[:16]}"
 
 
@@ -165,13 +166,14 @@ def test_without_the_shipped_files_every_graph_is_traced(
 
 def test_the_bundle_is_refined_as_the_checkpoint_is(tmp_path: Path) -> None:
     """The same stage 2, on engines that need no PyTorch, into a folder of its own."""
+    fewer = replace(SETTINGS, candidates=2)
     made = {
         name: step.command
-        for name, step in commands(tmp_path, tmp_path / "kept", SETTINGS, None, tmp_path / "shipped").items()
+        for name, step in commands(tmp_path, tmp_path / "kept", fewer, None, tmp_path / "shipped").items()
     }
     assert made["bundle"][made["bundle"].index("--out") + 1] == made["engines"][2]
     assert made["engines"][made["engines"].index("--backend") + 1] == "ort"
-    for option in ("--steps", "--learning-rate", "--backprop-steps", "--batch-size", "--threads"):
+    for option in ("--candidates", "--batch-size", "--threads"):
         values = [made[name][made[name].index(option) + 1] for name in ("run", "engines")]
         assert values[0] == values[1], option
     assert "--models" not in made["engines"]
@@ -254,8 +256,8 @@ except KeyboardInterrupt:
 
 def test_other_choices_want_another_folder(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(FileError, match="seed, steps|steps, seed"):
-        run(tmp_path, replace(SETTINGS, seed=8, steps=9))
+    with pytest.raises(FileError, match="candidates, seed|seed, candidates"):
+        run(tmp_path, replace(SETTINGS, seed=8, candidates=9))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -385,5 +387,7 @@ def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: 
 
 
 def test_the_page_says_what_was_chosen() -> None:
-    note = DemoSettings(n_trials=5, steps=11, backprop_steps=3).note()
-    assert all(part in note for part in ("5 pictures", "11 iterations", "last 3 of 35"))
+    assert all(part in DemoSettings(n_trials=5, candidates=4).note() for part in ("5 pictures", "the best of 4 start"))
+    default = PRESETS["default"].as_dict()["candidates"]
+    assert f"the best of {default} start noises" in DemoSettings().note()
+    assert DemoSettings().refinement() == []

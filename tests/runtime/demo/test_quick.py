@@ -16,6 +16,7 @@ from minddiffuser.runtime.demo.packed import read_index
 from minddiffuser.runtime.demo.quick import SHIPPED, SIZES, commands, open_shipped, run_quick
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.refine.settings import PRESETS
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +55,13 @@ def test_pictures_of_stage_1_come_first(tmp_path: Path) -> None:
     assert first[first.index("--stage") + 1] == "1"
     assert "--stage" not in second
     assert second[second.index("--controls") + 1] == "shuffled"
+    assert second[second.index("--candidates") + 1] == str(SIZES.candidates)
     assert first[1:3] == second[1:3]
     assert all(Path(place).is_dir() for place in first[1:3])
     lines = [line for line in said.splitlines() if not line.startswith("$")]
     assert lines[0] == f"the first pictures are there, stage 1 of 2: {tmp_path / 'demo' / 'stage1' / 'report.html'}"
-    expected = f"shortened: {SIZES.steps} of 60 iterations of stage 2, through {SIZES.backprop_steps} of 35 denoising"
+    default = PRESETS["default"].as_dict()["candidates"]
+    expected = f"shortened: {SIZES.candidates} candidates per picture in stage 2 (the default: {default}), decoders"
     assert lines[1].startswith(expected)
 
 
@@ -175,7 +178,7 @@ def test_the_shipped_subject_is_reconstructed(tmp_path: Path) -> None:
     """Both stages on the engines: the pictures resemble their stimuli, and those of other trials less."""
     kept = open_shipped(lambda: tmp_path / "shipped", print)
     command = ["run", str(kept / "bundle"), str(kept / "data"), "--out", str(tmp_path / "run"), "--threads", "1"]
-    steps = ["--steps", "1", "--backprop-steps", "1", "--controls", "shuffled"]
+    steps = ["--candidates", "1", "--n-steps", "6", "--strength", "0.5", "--controls", "shuffled"]
     assert cli.main([*command, *steps]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     correlation = summary["metrics"]["pixcorr"]

@@ -109,6 +109,20 @@ def test_nothing_overflows_sideways(page: webdriver.Chrome, width: int) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_a_guided_run_fits_a_phone(browser: webdriver.Chrome, guided_run: Path) -> None:
+    browser.get_log("browser")
+    browser.get(write_report(guided_run).as_uri())
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
+        assert [line.text for line in browser.find_elements("class name", "candidates")][0].endswith("1 to 1.5")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert browser.get_log("browser") == []
+
+
 def test_text_stands_out_from_its_ground_in_both_schemes(page: webdriver.Chrome) -> None:
     measure = """
       const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255)

@@ -267,6 +267,49 @@ def test_a_broken_refinement_is_marked_and_a_missing_metric_explained(full_run: 
     assert "concept_top1 was left out: no captions." in page.text
 
 
+def test_a_run_from_before_there_were_refiners_is_adams(full_run: Path) -> None:
+    words, text = words_of(full_run), (full_run / "report.html").read_text()
+    assert "3 trials" in words
+    assert " · stage 2: adam, 2 iterations · " in words
+    assert "over its iterations; the dot marks the iterate that was kept" in words
+    assert "kept 1, iteration 2" in words
+    assert 'aria-label="Loss of trial 3 over 2 iterations"' in text
+    assert not any(word in words for word in ("candidate", "guided"))
+
+
+def test_a_guided_run_speaks_of_its_candidates(guided_run: Path) -> None:
+    words, text = words_of(guided_run), (guided_run / "report.html").read_text()
+    assert " · stage 2: guided, 3 candidates · " in words
+    assert "keeps the picture with the lowest structural loss; nothing looks at the stimulus." in words
+    assert "Stage 2 draws it again, and while the drawing emerges pulls it, step by step, toward" in words
+    assert "kept 1, the picture" in words
+    assert "2 guided steps, then the picture" in words
+    assert "iteration" not in words
+    shown = re.findall(r'<p class="candidates">(.*?)</p>', text)
+    assert shown == [
+        "loss of the picture: lowest of 3, 1 to 1.5",
+        "loss of the picture: lowest of 3, 1.8 to 2.5, 1 without a finite loss",
+    ]
+    assert [line for line in Page(text).text if "diverged" in line] == ["refinement diverged"]
+
+
+@pytest.mark.parametrize("candidates", [[0.5], [], "three", None, [None], {"a": 1}, 3])
+def test_without_several_candidates_none_is_spoken_of(guided_run: Path, candidates: object) -> None:
+    path = guided_run / "curves" / "000000.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "candidates": candidates}))
+    assert "lowest of 3, 1 to 1.5" not in words_of(guided_run)
+    assert "lowest of 3, 1.8 to 2.5" in words_of(guided_run)
+
+
+@pytest.mark.parametrize("refiner", [None, 3, ["guided"], {"guided": 1}, "later"])
+def test_a_refiner_that_is_not_known_is_described_as_adam_was(guided_run: Path, refiner: object) -> None:
+    path = guided_run / "settings.json"
+    settings = json.loads(path.read_text())
+    settings["settings"]["refine"]["refiner"] = refiner
+    path.write_text(json.dumps(settings))
+    assert "over its iterations" in words_of(guided_run)
+
+
 def test_hostile_strings_stay_text(full_run: Path) -> None:
     page = page_of(full_run)
     assert len(page.all("script")) == len(page.all("style")) == 1
