@@ -20,7 +20,20 @@ from minddiffuser.runtime.images import write_png
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
-FAST = ["--steps", "1", "--backprop-steps", "1", "--batch-size", "2", "--threads", "1", "--device", "cpu"]
+FAST = [
+    "--refiner",
+    "adam",
+    "--steps",
+    "1",
+    "--backprop-steps",
+    "1",
+    "--batch-size",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 Go = Callable[..., int]
 
 
