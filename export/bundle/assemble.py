@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,17 @@ from ..memory import give_back
 from ..settings import ExportSettings, memory_for
 from ..verify.gate import Case, Verified, end_to_end, verify_file
 from ..verify.material import Trials
-from ..verify.parity import GateFailure, failed
-from ..verify.pictures import engine_pictures
+from ..verify.parity import GUIDED_PICTURES, PICTURES, GateFailure, PictureTolerance, failed
+from ..verify.pictures import GUIDED, engine_guided_pictures, engine_pictures, lacks_for_guidance
 from .describe import describe_checkpoint, describe_format, describe_specs, list_files
 from .draft import Draft, DraftGraph, Progress, Written, draft_graphs, draft_trials, graph_names
 from .keeping import keep_built
 from .placement import check_out, in_place_of
 from .reuse import EXPORTER, exporter_code
 
+# (bundle, responses, precision, threads) -> pictures, or None where the precision does not run here
+PicturesOf = Callable[[Path, NDArray[np.float32], str, int | None], NDArray[np.float32] | None]
+PICTURE_KINDS = {"stage1": "pictures of stage 1", "guided": "pictures of a guided pass"}
 # The folder of failed graphs: its marker says that an export may write there.
 KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
 
@@ -185,8 +188,19 @@ class _Gate:
         if stage1 is None or not needed <= self._entries.keys():
             return self._write_manifest({})
         self._parity |= {"responses": self._draft.trials.responses, "stage1": stage1}
+        guided = self._draft.guided
+        if guided is not None:
+            self._parity["guided"] = guided
         self._write_manifest({})  # pictures are made from the bundle as a reader would open it
-        self._write_manifest(self._pictures(stage1))
+        pictures = self._pictures("stage1", engine_pictures, stage1, PICTURES)
+        if guided is not None:
+            settings = GUIDED.as_dict()
+            for precision, found in self._pictures("guided", engine_guided_pictures, guided, GUIDED_PICTURES).items():
+                pictures[precision]["guided"] = {**found, "settings": settings}
+        else:
+            for found in pictures.values():
+                found["guided"] = {"reason": lacks_for_guidance(self._entries)}
+        self._write_manifest(pictures)
 
     def _graph(self, graph: DraftGraph) -> None:
         variants = []
@@ -257,23 +271,30 @@ class _Gate:
                 most = np.array([spread.jump, spread.turn], np.float32)
                 self._parity[f"{name}/spread/{precision}/{key}"] = most.clip(0, 1)
 
-    def _pictures(self, expected: NDArray[np.float32]) -> dict[str, Any]:
-        """Compare whole pictures of stage 1, engine by engine, with PyTorch's."""
-        trials, pictures = self._draft.trials, dict[str, Any]()
+    def _pictures(
+        self,
+        kind: str,
+        by_engines: PicturesOf,
+        expected: NDArray[np.float32],
+        tolerances: Mapping[str, PictureTolerance],
+    ) -> dict[str, Any]:
+        """Compare whole pictures of one kind, in each precision, with PyTorch's."""
+        trials, pictures, what = self._draft.trials, dict[str, Any](), PICTURE_KINDS[kind]
         for precision in self._settings.all_precisions:
-            self._progress(f"comparing pictures in {precision}", 0, 1)
-            found = engine_pictures(self._folder, trials.responses, precision, self._settings.threads)
+            self._progress(f"comparing {what} in {precision}", 0, 1)
+            found = by_engines(self._folder, trials.responses, precision, self._settings.threads)
             if found is None:
                 continue
-            compared = end_to_end(found, expected, trials.stimuli, self._draft.embed, precision)
-            self._progress(f"comparing pictures in {precision}", 1, 1)
+            tolerance = tolerances[precision]
+            compared = end_to_end(found, expected, trials.stimuli, self._draft.embed, tolerance, what=what)
+            self._progress(f"comparing {what} in {precision}", 1, 1)
             if compared.reason is not None:
-                self._keep_pictures(precision, found)
-                raise failed("pictures of stage 1", precision, compared.reason)
+                self._keep_pictures(kind, precision, found)
+                raise failed(what, precision, compared.reason)
             pictures[precision] = compared.metrics
         return pictures
 
-    def _keep_pictures(self, precision: str, found: Any) -> None:
+    def _keep_pictures(self, kind: str, precision: str, found: Any) -> None:
         """Put the graphs of a precision and the pictures that they made where they can be looked at."""
         kept = self._settings.keep_failed
         if kept is None:
@@ -281,7 +302,7 @@ class _Gate:
         with _keeping(kept):
             for path in (self._folder / "engines").glob(f"*.{precision}.onnx"):
                 self._keep_graph(path)
-            write_tensors(kept / f"stage1.{precision}.safetensors", {"image": found})
+            write_tensors(kept / f"{kind}.{precision}.safetensors", {"image": found})
 
     def _write_manifest(self, pictures: dict[str, Any]) -> None:
         write_tensors(self._folder / PARITY, self._parity)

@@ -36,8 +36,8 @@ from ..onnx.weights import WeightStore
 from ..precision.variants import HALVES, in_precision
 from ..settings import SMALL_PICTURE_PX, ExportSettings
 from ..verify.gate import Case, expected_cases
-from ..verify.material import Feeds, Reference, Trials, random_feeds, reference_run, trials_for
-from ..verify.pictures import SEED
+from ..verify.material import Feeds, Reference, Trials, random_feeds, reference_guided, reference_run, trials_for
+from ..verify.pictures import SEED, lacks_for_guidance
 from ..verify.undecided import undecided
 from .describe import describe_models
 from .flops import graph_flops
@@ -83,6 +83,8 @@ class Draft:
         That engines are verified on.
     stage1 : (n, 3, H, H) float32 in [0, 1], or None
         PyTorch's pictures of them; None where no network graph was asked for.
+    guided : (n, 3, H, H) float32 in [0, 1], or None
+        Those of a guided pass; None where graphs that it needs were not asked for.
     alphas_cumprod : (n_train_steps,) float64
     described : dict
         Of the networks, for the manifest.
@@ -93,6 +95,7 @@ class Draft:
     graphs: list[DraftGraph]
     trials: Trials
     stage1: Array | None
+    guided: Array | None
     alphas_cumprod: NDArray[np.float64]
     described: dict[str, Any]
     embed: Callable[[Array], Array]
@@ -140,6 +143,7 @@ def draft_graphs(
     work = _Work(checkpoint, models, settings, trials, reused)
     networks = [name for name in names if name in NETWORK_GRAPHS]  # decoders are compared with the checkpoint alone
     reference = work.run_reference(progress) if networks else Reference(stage1=np.zeros(0, np.float32))
+    guided = None if lacks_for_guidance(names) else work.run_guided(progress)
     graphs = []
     with WeightStore(folder) as store:
         for done, name in enumerate(names):
@@ -150,6 +154,7 @@ def draft_graphs(
         graphs=graphs,
         trials=work.verify,
         stage1=reference.stage1 if networks else None,
+        guided=guided,
         alphas_cumprod=np.array(models.alphas_cumprod),
         described=describe_models(models, Sampling()),
         embed=embed,
@@ -220,6 +225,14 @@ class _Work:
             self._probed = self._run(self._calibrate)
             progress(label, 2, runs)
         return reference
+
+    def run_guided(self, progress: Progress) -> Array:
+        """A guided pass over the trials to verify on."""
+        label = "running a guided pass in PyTorch"
+        progress(label, 0, 1)
+        pictures = reference_guided(self._checkpoint, self._models, self.verify)
+        progress(label, 1, 1)
+        return pictures
 
     def _run(self, trials: Trials) -> Reference:
         # Of large networks two steps back are enough to see whether gradients agree; all 35 take a quarter of an hour.

@@ -52,6 +52,8 @@ def describe(folder: Path, trust: Trust | None = None) -> Iterator[str]:
     yield "pictures against PyTorch"
     for precision, metrics in bundle.manifest["end_to_end"].items():
         yield f"  {_text(precision)}: {_pictures(metrics)}"
+        if isinstance(metrics, dict) and "guided" in metrics:
+            yield f"  {_text(precision)}, a guided pass: {_pictures(metrics['guided'])}"
     yield "runs on"
     yield from (f"  {line}" for line in _here(bundle, Machine(trust)))
 
@@ -88,6 +90,8 @@ def _pictures(metrics: Any) -> str:
     if isinstance(differences, dict):
         known = {name: number_or_none(value) for name, value in differences.items()}
         parts += [f"{_text(name)} {value:+.4f}" for name, value in known.items() if value is not None]
+    if not parts and isinstance(metrics.get("reason"), str):
+        return f"not compared, {_text(metrics['reason'])}"
     return ", ".join(parts) or "not compared"
 
 

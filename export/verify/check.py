@@ -22,8 +22,8 @@ from ...runtime.engines.trust import Trust
 from ...runtime.errors import FileError, MindDiffuserError, MissingExtra
 from ...runtime.files import read_tensors
 from ..settings import memory_for
-from .parity import PICTURES, TOLERANCES, Spread, compare, psnr
-from .pictures import engine_pictures
+from .parity import GUIDED_PICTURES, PICTURES, TOLERANCES, PictureTolerance, Spread, compare, psnr
+from .pictures import engine_guided_pictures, engine_pictures, lacks_for_guidance
 from .rows import Rows, compare_rows, free_of, tells_rows_apart
 
 OK, BAD, NOT_RUN = "ok", "FAILED", "not run"
@@ -90,7 +90,9 @@ def _lines(
     precisions = [p for p in TOLERANCES if any((v.graph, v.precision) == ("denoise", p) for v in bundle.variants)]
     for precision in precisions:
         if "responses" in reference and {"denoise", "vae_decode"} <= bundle.graphs.keys():
-            yield _pictures_line(bundle, precision, reference, threads)
+            stage1 = ("stage1", engine_pictures, PICTURES[precision])
+            yield _pictures_line(bundle, "pictures of stage 1", stage1, precision, reference, threads)
+            yield _guided_line(bundle, precision, reference, threads)
 
 
 def case_of(
@@ -255,23 +257,46 @@ def running(
         yield lambda feeds: {name: as_numpy(array) for name, array in engine.run(feeds).items()}
 
 
-def _pictures_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Line:
-    named: dict[str, Any] = {"graph": "pictures of stage 1", "target": "onnx", "precision": precision}
+Kind = tuple[str, Callable[[Path, Any, str, int | None], NDArray[np.float32] | None], PictureTolerance]
+"""The reference's name of pictures, what makes them on engines, and how far they may be apart."""
+
+
+def _guided_line(bundle: Bundle, precision: str, reference: Mapping[str, NDArray[Any]], threads: int | None) -> Line:
+    name = "pictures of a guided pass"
+    reason = lacks_for_guidance(bundle.graphs.keys())
+    if reason is None and "guided" not in reference:
+        reason = "the bundle holds no reference pictures of one: export it again"
+    if reason is not None:
+        return Line(graph=name, target="onnx", precision=precision, verdict=NOT_RUN, detail=reason)
+    kind = ("guided", engine_guided_pictures, GUIDED_PICTURES[precision])
+    return _pictures_line(bundle, name, kind, precision, reference, threads)
+
+
+def _pictures_line(
+    bundle: Bundle,
+    name: str,
+    kind: Kind,
+    precision: str,
+    reference: Mapping[str, NDArray[Any]],
+    threads: int | None,
+) -> Line:
+    of_reference, by_engines, tolerance = kind
+    named: dict[str, Any] = {"graph": name, "target": "onnx", "precision": precision}
     responses = reference["responses"]
     if responses.ndim != 2 or len(responses) == 0:
         return Line(**named, verdict=BAD, detail=f"the reference's responses have shape {responses.shape}")
     try:
-        found = engine_pictures(bundle.folder, reference["responses"], precision, threads)
+        found = by_engines(bundle.folder, responses, precision, threads)
     except MissingExtra:
         raise
     except MindDiffuserError as error:
         return Line(**named, verdict=BAD, detail=str(error))
     if found is None:
         return Line(**named, verdict=NOT_RUN, detail=NO_BF16)
-    expected = reference.get("stage1", np.zeros(0, np.float32))
+    expected = reference.get(of_reference, np.zeros(0, np.float32))
     if found.shape != expected.shape:
         reason = f"the reference's pictures have shape {expected.shape}, expected {found.shape}: export it again"
         return Line(**named, verdict=BAD, detail=reason)
-    lowest, least = psnr(found, expected), PICTURES[precision].psnr
+    lowest, least = psnr(found, expected), tolerance.psnr
     verdict = OK if lowest >= least else BAD
     return Line(**named, verdict=verdict, detail=f"{lowest:.1f} dB PSNR to PyTorch's, at least {least:g}")

@@ -19,7 +19,7 @@ from ...runtime.metrics.pixcorr import pixcorr
 from ...runtime.metrics.ssim import ssim
 from ..precision import emulate
 from ..precision.onnx_tools import session_of
-from .parity import PICTURES, TOLERANCES, Deviation, Spread, Tolerance, compare, psnr, spread_by, worst_of
+from .parity import TOLERANCES, Deviation, PictureTolerance, Spread, Tolerance, compare, psnr, spread_by, worst_of
 from .rows import Rows, compare_rows, free_of, tells_rows_apart
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -172,7 +172,7 @@ def verify_file(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EndToEnd:
-    """Stage-1 pictures of engines against PyTorch's."""
+    """Pictures of engines against PyTorch's."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
@@ -183,7 +183,9 @@ def end_to_end(
     expected: NDArray[np.float32],
     stimuli: NDArray[np.float32] | None,
     embed: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    precision: str,
+    tolerance: PictureTolerance,
+    *,
+    what: str = "pictures of stage 1",
 ) -> EndToEnd:
     """Compare pictures, and what the metrics say of them.
 
@@ -195,8 +197,11 @@ def end_to_end(
         What the metrics compare with; None: PyTorch's pictures.
     embed
         Pictures -> CLIP embeddings, PyTorch's, for identification.
+    tolerance
+        Of their kind and precision.
+    what
+        What they are, for the reason.
     """
-    tolerance = PICTURES[precision]
     if not np.isfinite(found).all():
         return EndToEnd(reason="the pictures hold NaN or infinite values")
     truth = expected if stimuli is None else stimuli
@@ -218,7 +223,7 @@ def end_to_end(
     }
     reason = None
     if lowest < tolerance.psnr:
-        reason = f"stage-1 pictures have {lowest:.1f} dB PSNR to PyTorch's, at least {tolerance.psnr:g} are needed"
+        reason = f"{what} have {lowest:.1f} dB PSNR to PyTorch's, at least {tolerance.psnr:g} are needed"
     for name, difference in differences.items():
         allowed = tolerance.metric
         if name == "identification":  # it counts pairs: among few trials, one more or less is beyond any tolerance

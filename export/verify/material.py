@@ -16,13 +16,17 @@ from ...runtime.decoders.screen import screen
 from ...runtime.engines.base import Engine
 from ...runtime.engines.ort.engine import as_numpy
 from ...runtime.errors import InputError
+from ...runtime.generators.diffusion import DiffusionGenerator
 from ...runtime.generators.engines import EngineGenerator
 from ...runtime.images import to_float
 from ...runtime.models.models import Models
+from ...runtime.refine import autograd
 from ...runtime.refine.engines import EngineObjective
 from ...runtime.refine.settings import AdamSettings
+from ...runtime.refine.weights import StructuralWeights
+from ...runtime.sampling import Sampling
 from ..onnx.network_graph import NetworkGraph
-from .pictures import SEED, parity_noise
+from .pictures import GUIDED, SEED, guided_pictures, parity_noise
 
 Feeds = dict[str, NDArray[np.float32]]
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
@@ -187,6 +191,18 @@ def reference_run(
         count = len(recorded[name])
         recorded[name] = [recorded[name][step] for step in sorted({min(step, count - 1) for step in STEPS})]
     return Reference(stage1=image, feeds=recorded)
+
+
+def reference_guided(checkpoint: Checkpoint, models: Models, trials: Trials) -> NDArray[np.float32]:
+    """Pictures (n, 3, H, H) of a guided pass by autograd, with nothing of what computes on engines."""
+    decoded, noise = trials.decoded, parity_noise(len(trials), models.latent_shape)
+    start = (decoded.latent, decoded.context, checkpoint.uncond_context, noise)
+    sampler = DiffusionGenerator(models, *start, sampling=GUIDED.sampling(Sampling()))
+
+    def structural(x0: Any, target: NDArray[np.float32], weights: StructuralWeights) -> Any:
+        return autograd.structural(models, x0, target, weights)
+
+    return as_numpy(guided_pictures(sampler, structural, noise, decoded.structure, checkpoint.mask))
 
 
 class _Watched:

@@ -62,6 +62,13 @@ PICTURES: dict[str, PictureTolerance] = {
     "bf16": PictureTolerance(22.0, 0.03, "eight times coarser than float16; small shifts can be seen"),
     "int8": PictureTolerance(25.0, 0.02, "quantised weights give slightly different pictures of the same thing"),
 }
+# Of a guided pass no more than 40 dB is asked.
+GUIDED_PICTURES: dict[str, PictureTolerance] = {
+    precision: replace(
+        tolerance, psnr=min(40.0, tolerance.psnr), reason=f"gradient steps enlarge rounding; {tolerance.reason}"
+    )
+    for precision, tolerance in PICTURES.items()
+}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 
 from minddiffuser.export.graphs import NETWORK_GRAPHS
 from minddiffuser.export.memory import give_back
-from minddiffuser.export.verify.parity import PICTURES, TOLERANCES
+from minddiffuser.export.verify.parity import GUIDED_PICTURES, PICTURES, TOLERANCES
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.models.open import load_models
 
@@ -83,11 +83,12 @@ def test_the_whole_of_stable_diffusion(
     pictures = bundle.manifest["end_to_end"]["fp32"]
     assert pictures["psnr_db"] >= PICTURES["fp32"].psnr
     assert all(abs(value) <= PICTURES["fp32"].metric for value in pictures["differences"].values())
+    assert pictures["guided"]["psnr_db"] >= GUIDED_PICTURES["fp32"].psnr
     # The UNet is in two graphs, the VAE and CLIP in two each: on the disk they are there once.
     assert (out / "engines" / "weights.bin").stat().st_size < 1.1 * weights
 
     lines = md_export("check", out)
-    assert lines[-1] == f"{len(bundle.graphs) + 1} ok"
+    assert lines[-1] == f"{len(bundle.graphs) + 2} ok"
 
     md_export("build", out, "--target", "tensorrt-rtx", "--batch", 1, 1, 1)
     built = Bundle.open(out)

@@ -24,6 +24,7 @@ from minddiffuser.runtime.engines.cuda import gpu as cuda_gpu
 from minddiffuser.runtime.engines.cuda.gpu import Gpu
 from minddiffuser.runtime.engines.tensorrt import identity as trt_identity
 from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
+from minddiffuser.runtime.generators.engines import EngineGenerator
 
 Command = Callable[..., tuple[int, list[str], list[str]]]
 Edit = Callable[..., None]
@@ -50,7 +51,7 @@ def expect_refusal(reported: tuple[int, list[str], list[str]], *words: str) -> N
         assert word in err[0]
 
 
-def test_a_good_bundle_has_one_line_for_each_graph_and_one_for_pictures(tiny_bundle: Path, command: Command) -> None:
+def test_a_good_bundle_has_one_line_for_each_graph_and_kind_of_pictures(tiny_bundle: Path, command: Command) -> None:
     code, out, err = command("check", tiny_bundle, "--threads", "1")
     assert (code, err) == (0, [])
     graphs = list(Bundle.open(tiny_bundle).graphs)
@@ -58,36 +59,77 @@ def test_a_good_bundle_has_one_line_for_each_graph_and_one_for_pictures(tiny_bun
     assert [line.split()[:4] for line in out[:9]] == [[name, "onnx", "fp32", "ok"] for name in graphs]
     assert all("worst error" in line for line in out[:9])
     assert all("tolerance 0.0001" in line for line in out[:9] if "structure_gradient" not in line)  # clamped pixels
-    assert "pictures of stage 1" in out[9]
-    assert "dB PSNR to PyTorch's" in out[9]
-    assert out[10:] == ["10 ok"]
+    for line, name in zip(out[9:11], ("pictures of stage 1", "pictures of a guided pass"), strict=True):
+        assert line.startswith(name)
+        assert "dB PSNR to PyTorch's" in line
+    assert out[11:] == ["11 ok"]
 
 
+@pytest.mark.parametrize(("kind", "row", "least"), [("stage1", -2, 45), ("guided", -1, 40)])
 def test_pictures_that_are_not_the_references_fail(
-    tiny_bundle: Path, tmp_path: Path, edit_parity: Edit, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path,
+    tmp_path: Path,
+    edit_parity: Edit,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    row: int,
+    least: int,
 ) -> None:
-    """The graphs are left out here: each has its own test below, on less."""
+    """The graphs are left out here: each has its own test below, on less. And so is the other kind of pictures."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
+    other = {"stage1": "engine_guided_pictures", "guided": "engine_pictures"}[kind]
+    monkeypatch.setattr(check, other, lambda *_: None)
 
-    def last_line() -> Line:
-        return check_bundle(folder, threads=1)[-1]
+    def line() -> Line:
+        return check_bundle(folder, threads=1)[row]
 
-    assert last_line().verdict == OK
-    edit_parity(folder, lambda arrays: arrays.update(stage1=np.roll(arrays["stage1"], 3, axis=-1)))
-    assert last_line().verdict == BAD
-    assert "dB PSNR to PyTorch's, at least 45" in last_line().detail
-    edit_parity(folder, lambda arrays: arrays.update(stage1=arrays["stage1"][:1]))
-    assert "the reference's pictures have shape (1, 3, 64, 64), expected (2, 3, 64, 64)" in last_line().detail
-    edit_parity(folder, lambda arrays: arrays.pop("stage1"))
-    assert last_line().verdict == BAD
+    assert line().verdict == OK
+    edit_parity(folder, lambda arrays: arrays.update({kind: np.roll(arrays[kind], 3, axis=-1)}))
+    assert line().verdict == BAD
+    assert f"dB PSNR to PyTorch's, at least {least}" in line().detail
+    edit_parity(folder, lambda arrays: arrays.update({kind: arrays[kind][:1]}))
+    assert "the reference's pictures have shape (1, 3, 64, 64), expected (2, 3, 64, 64)" in line().detail
+    edit_parity(folder, lambda arrays: arrays.pop(kind))
+    assert line().verdict == {"stage1": BAD, "guided": NOT_RUN}[kind]  # older bundles have no guided ones
+    edit_parity(folder, lambda arrays: arrays.update({kind: np.zeros((2, 3, 64, 64), np.float32)}))
     edit_parity(folder, lambda arrays: arrays.update(responses=arrays["responses"][:, :5]))
-    assert last_line().verdict == BAD
-    assert "responses have 5 voxels, the decoders were fitted on 2000 voxels" in last_line().detail
+    assert line().verdict == BAD
+    assert "responses have 5 voxels, the decoders were fitted on 2000 voxels" in line().detail
     edit_parity(folder, lambda arrays: arrays.update(responses=np.ones(5, np.float32)))
-    assert "the reference's responses have shape (5,)" in last_line().detail
+    assert "the reference's responses have shape (5,)" in line().detail
     edit_parity(folder, lambda arrays: arrays.pop("responses"))
-    assert last_line().graph == ""
+    assert line().graph == ""
+
+
+@pytest.mark.parametrize("missing", ["denoise_gradient", "structure_gradient", "decode_structure"])
+def test_a_guided_pass_needs_gradients(
+    tiny_bundle: Path, tmp_path: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
+    monkeypatch.setattr(check, "engine_pictures", lambda *_: None)
+    reseal(folder, lambda content: content["graphs"].pop(missing))
+    line = check_bundle(folder, threads=1)[-1]
+    assert (line.graph, line.verdict) == ("pictures of a guided pass", NOT_RUN)
+    assert line.detail == f"the bundle lacks {missing}"
+
+
+@pytest.mark.parametrize("mistake", ["wrong way", "without the UNet"])
+def test_a_guided_pass_that_is_put_together_wrongly_fails(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    """The graphs may all be right, and the gradient in the wrong place."""
+    monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
+    monkeypatch.setattr(check, "engine_pictures", lambda *_: None)
+    real = EngineGenerator.linearise
+
+    def linearise(self: Any, x: Any, k: int) -> Any:
+        clean, noise, pull_back = real(self, x, k)
+        return clean, noise, (lambda v: -pull_back(v)) if mistake == "wrong way" else (lambda v: v)
+
+    monkeypatch.setattr(EngineGenerator, "linearise", linearise)
+    assert check_bundle(tiny_bundle, threads=1)[-1].verdict == BAD
 
 
 def test_a_flipped_byte_in_any_file(tiny_bundle: Path, tmp_path: Path, command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from onnx import ModelProto, TensorProto
 
 from minddiffuser.export.verify import gate, rows
 from minddiffuser.export.verify.gate import Case, end_to_end, expected_cases, verify, verify_file
-from minddiffuser.export.verify.parity import PICTURES, TOLERANCES, GateFailure, Spread, failed
+from minddiffuser.export.verify.parity import GUIDED_PICTURES, PICTURES, TOLERANCES, GateFailure, Spread, failed
 from minddiffuser.runtime.bundle.graph_specs import TensorSpec
 from minddiffuser.runtime.bundle.manifest import PRECISIONS
 
@@ -294,7 +295,7 @@ def embed(images: np.ndarray) -> np.ndarray:
 
 def test_equal_pictures_pass() -> None:
     expected = pictures()
-    found = end_to_end(expected.copy(), expected, pictures() * 0.9, embed, "fp32")
+    found = end_to_end(expected.copy(), expected, pictures() * 0.9, embed, PICTURES["fp32"])
     assert found.reason is None
     metrics = json.loads(json.dumps(found.metrics, allow_nan=False))
     assert metrics["psnr_db"] == 120
@@ -305,7 +306,7 @@ def test_equal_pictures_pass() -> None:
 
 def test_one_trial_has_no_identification() -> None:
     expected = pictures(1)
-    found = end_to_end(expected, expected, None, embed, "fp32")
+    found = end_to_end(expected, expected, None, embed, PICTURES["fp32"])
     assert set(found.metrics["differences"]) == {"pixcorr", "ssim"}
     assert found.metrics["compared_with"] == "PyTorch's pictures"
 
@@ -313,15 +314,36 @@ def test_one_trial_has_no_identification() -> None:
 def test_pictures_that_are_no_numbers_are_reported() -> None:
     found = pictures()
     found[1, 0, 0, 0] = np.nan
-    assert end_to_end(found, pictures(), None, embed, "fp32").reason == "the pictures hold NaN or infinite values"
+    assert (
+        end_to_end(found, pictures(), None, embed, PICTURES["fp32"]).reason
+        == "the pictures hold NaN or infinite values"
+    )
 
 
 def test_pictures_of_another_trial_are_reported_in_decibels() -> None:
     expected = pictures()
-    reason = str(end_to_end(expected[[1, 0, 2]], expected, expected, embed, "fp32").reason)
+    reason = str(end_to_end(expected[[1, 0, 2]], expected, expected, embed, PICTURES["fp32"]).reason)
     assert "dB PSNR to PyTorch's, at least 45 are needed" in reason
-    flat = end_to_end(np.full_like(expected, 0.5), expected, expected, embed, "bf16")
+    flat = end_to_end(np.full_like(expected, 0.5), expected, expected, embed, PICTURES["bf16"])
     assert "dB PSNR" in str(flat.reason)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_of_a_guided_pass_at_most_40_decibels_are_asked(precision: str) -> None:
+    expected, asked = pictures(), GUIDED_PICTURES[precision]
+    assert asked.psnr == min(40, PICTURES[precision].psnr)
+    assert asked.metric == PICTURES[precision].metric
+    rng = np.random.default_rng(1)
+    for decibels, good in ((asked.psnr + 0.5, True), (asked.psnr - 0.5, False)):
+        noise = rng.standard_normal(expected.shape)
+        noise *= 10 ** (-decibels / 20) / np.sqrt((noise**2).mean((1, 2, 3), keepdims=True))
+        found = end_to_end(
+            np.float32(expected + noise), expected, None, embed, replace(asked, metric=1.0), what="guided ones"
+        )
+        assert (found.reason is None) == good
+        if not good:
+            assert str(found.reason).startswith("guided ones have ")
+            assert f"at least {asked.psnr:g} are needed" in str(found.reason)
 
 
 @pytest.mark.parametrize("name", ["pixcorr", "ssim", "identification"])
@@ -338,7 +360,7 @@ def test_a_metric_that_differs_is_reported_by_name(name: str, by: float, monkeyp
         return real(first, second) + (by if second.shape == own.shape and np.array_equal(second, own) else 0)
 
     monkeypatch.setattr(gate, metric, biased)
-    reason = str(end_to_end(found, expected, expected, embed, "fp32").reason)
+    reason = str(end_to_end(found, expected, expected, embed, PICTURES["fp32"]).reason)
     assert reason.startswith(f"{name} differs by ")
     # Of three trials there are six pairs: one of them more or less is no difference.
     allowed = 1 / 6 if name == "identification" else PICTURES["fp32"].metric

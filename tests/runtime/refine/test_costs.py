@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, stage1_cost
+from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, guided_cost, stage1_cost
 
 TORCH = Costs(
     predict=2.0,
@@ -63,3 +63,24 @@ def test_stage_1() -> None:
 def test_adam(costs: Costs, backprop_steps: int | None, checkpointing: bool, expected: float) -> None:
     found = adam_cost(costs, steps=60, n_reverse=35, backprop_steps=backprop_steps, checkpointing=checkpointing)
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("costs", "candidates", "jacobian", "expected"),
+    [
+        (TORCH, 1, True, 14 * 2 + 10 * (9 + 3) + 9),
+        (TORCH, 6, True, 6 * (14 * 2 + 10 * (9 + 3) + 9)),
+        (TORCH, 1, False, 14 * 2 + 10 * 9 + 9),
+        (ENGINES, 2, True, 2 * (14 * 2 + 10 * (9 + 5.5) + 9)),  # the way back of engines holds the forward pass
+        (ENGINES, 2, False, 2 * (14 * 2 + 10 * 9 + 9)),
+    ],
+)
+def test_guided(costs: Costs, candidates: int, jacobian: bool, expected: float) -> None:
+    """Every step predicts, a guided one goes back too, and each pass ends with the loss of its picture."""
+    found = guided_cost(costs, n_reverse=14, n_guided=10, candidates=candidates, jacobian=jacobian)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_unguided_pass_is_stage_1_and_a_loss() -> None:
+    expected = stage1_cost(TORCH, 35) - TORCH.decode + TORCH.structural
+    assert guided_cost(TORCH, n_reverse=35, n_guided=0) == expected
