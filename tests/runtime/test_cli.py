@@ -116,9 +116,7 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert all(len(value) == 64 for value in settings["hashes"].values())
 
 
-def test_stage_2_is_guided_where_nothing_else_is_asked_for(
-    arguments: list[str], stimuli: Path, tmp_path: Path
-) -> None:
+def test_stage_2_is_guided_where_nothing_else_is_asked_for(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
     assert cli.main([*guided(arguments), "--stimuli", str(stimuli), "--controls", "both"]) == 0
     run = tmp_path / "run"
     kinds = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli")
@@ -405,7 +403,7 @@ def folder_of_other_candidates(args: list[str], tmp: Path) -> None:
     args += ["--candidates", "3"]
 
 
-@mistake("settings.refine.refiner: \"guided\" there, \"adam\" now")
+@mistake('settings.refine.refiner: "guided" there, "adam" now')
 def folder_of_another_refiner(args: list[str], tmp: Path) -> None:
     assert cli.main([*guided([*args]), "--stage", "1"]) == 0
     args += ["--stage", "1"]

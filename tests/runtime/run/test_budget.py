@@ -111,13 +111,16 @@ def test_a_deadline_too_short_for_one_candidate_is_one_sentence(
 ) -> None:
     pace += [0.5]
     assert run("--deadline", "5") == 2
-    said = "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 29.0: give more"
+    said = (
+        "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 29.0: give more"
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    "there", [None, 3, {}, {"refine": 3}, {"refine": {"deadline": 5.0}}, {"refine": {"deadline": 5.0, "candidates": "2"}}]
+    "there",
+    [None, 3, {}, {"refine": 3}, {"refine": {"deadline": 5.0}}, {"refine": {"deadline": 5.0, "candidates": "2"}}],
 )
 def test_what_a_damaged_folder_says_is_not_taken_over(there: Any, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps({"settings": there}))
