@@ -267,7 +267,7 @@ code = main(sys.argv[1:])
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 sys.exit(code)
 """
-FAST = ["--steps", "2", "--backprop-steps", "2", "--learning-rate", "0.05", "--threads", "1"]
+FAST = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2", "--learning-rate", "0.05", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
