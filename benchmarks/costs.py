@@ -4,8 +4,8 @@ python benchmarks/costs.py [--json]
 
 Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which
 compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
-it the refiner `adam` with the paper's 60 updates, through all 35 steps (activations kept, or a checkpoint per step) and
-on the final latent.
+it a pass of the refiner `guided` (14 steps, 10 of them guided), and the refiner `adam` with the paper's 60 updates,
+through all 35 steps (activations kept, or a checkpoint per step) and on the final latent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minddiffuser.export.bundle.flops import all_flops
 from minddiffuser.runtime.backends.flops import autograd_costs, without_data
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, stage1_cost
+from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, guided_cost, stage1_cost
 from minddiffuser.runtime.refine.settings import PRESETS
 from minddiffuser.runtime.sampling import Sampling
 
@@ -63,6 +63,7 @@ def pictures(costs: Costs) -> dict[str, float]:
     n_reverse, steps = Sampling().n_reverse, PRESETS["paper"].steps
     return {
         "stage 1": stage1_cost(costs, n_reverse),
+        "guided, a pass": guided_cost(costs, n_reverse=14, n_guided=10),
         "adam, activations kept": adam_cost(costs, steps=steps, n_reverse=n_reverse),
         "adam, checkpoints": adam_cost(costs, steps=steps, n_reverse=n_reverse, checkpointing=True),
         "adam, final latent": adam_cost(costs, steps=steps, n_reverse=n_reverse, backprop_steps=0),

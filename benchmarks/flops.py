@@ -26,12 +26,15 @@ class Counts:
         One guided denoising step (the UNet twice), and the VAE's decoder.
     step_gradient, head_gradient : int
         A step with its derivative; decoder, CLIP and loss with theirs.
+    step_back : int
+        The derivative of a step with respect to the latent alone.
     """
 
     step: int
     decode: int
     step_gradient: int
     head_gradient: int
+    step_back: int
 
     def picture(self, n_steps: int) -> int:
         return n_steps * self.step + self.decode
@@ -40,12 +43,16 @@ class Counts:
         """Stage 2 through the last `n_steps` steps."""
         return n_steps * self.step_gradient + self.head_gradient
 
+    def guided(self, n_steps: int, n_guided: int) -> int:
+        """A pass of `n_steps` steps, guided in the first `n_guided`, and the loss of its picture."""
+        return n_steps * self.step + n_guided * (self.step_back + self.head_gradient) + self.head_gradient
+
 
 def count(models: Models) -> Counts:
     """Count both stages of these models."""
     costs = autograd_costs(models)
     step, back = costs.predict, costs.back_with_context
-    counted = (step, costs.decode, step + back, costs.structural)
+    counted = (step, costs.decode, step + back, costs.structural, costs.back_only)
     return Counts(*(round(cost * costs.reference_flops) for cost in counted))
 
 

@@ -25,7 +25,7 @@ SMALLER = {
         *("--n-structure", "20", "--n-selection", "20", "--percent", "5", "--n-folds", "2"),
         *("--threads", "1", "--device", "cpu"),
     ],
-    "run": ["--steps", "2", "--threads", "1"],  # a bundle takes no --device
+    "run": ["--candidates", "1", "--n-steps", "4", "--strength", "0.5", "--threads", "1"],  # a bundle takes no --device
     "bundle": ["--verify-trials", "2", "--threads", "1"],
     "check": ["--threads", "1"],
 }

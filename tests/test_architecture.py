@@ -108,6 +108,7 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "export.settings",
         "export.tensorrt.build",
         "export.verify.check",
+        "export.verify.pictures",
         "runtime",
         "runtime.backends",
         "runtime.backends.bundle",
@@ -129,6 +130,9 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.notebook",
         "runtime.refine.engines",
         "runtime.refine.adam",
+        "runtime.refine.guided",
+        "runtime.refine.search",
+        "runtime.run.budget",
         "runtime.run.execute",
     ],
 )

@@ -23,7 +23,17 @@ SEED = 42
 # Three guided steps and a plain one. Guidance enlarges any difference from step to step, more so with larger steps, so
 # that at a run's settings even float32 and float64 part in some trials; what is compared is whether the parts are put
 # together rightly, and that these few steps show. As `SEED`, they must stay as they are.
-GUIDED = GuidedSettings(candidates=1, start_steps=0, n_steps=8, strength=0.5, guided_share=0.75, step_size=0.1)
+GUIDED = GuidedSettings(
+    candidates=1, start_steps=0,
+    n_steps=8,
+    strength=0.5,
+    guided_share=0.75,
+    step_size=0.1,
+    jacobian=True,
+    layer_weights="uniform",
+    loss_mean="kept",
+    semantic_weight=0.0,
+)
 
 
 def parity_noise(n_trials: int, latent_shape: tuple[int, ...]) -> NDArray[np.float32]:

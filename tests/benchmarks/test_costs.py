@@ -44,6 +44,9 @@ def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixt
         calls, pictures = row["calls"], row["pictures"]
         assert calls["predict"] == 2.0
         assert pictures["stage 1"] == pytest.approx(2 * n_reverse + calls["decode"], rel=1e-12)
+        back = calls["back_only"]
+        expected = 14 * 2 + 10 * (back + calls["structural"]) + calls["structural"]
+        assert pictures["guided, a pass"] == pytest.approx(expected, rel=1e-12)
         assert pictures["adam, final latent"] < pictures["adam, activations kept"] <= pictures["adam, checkpoints"]
     autograd, engines = rows[:2]
     assert autograd["pictures"]["adam, activations kept"] < engines["pictures"]["adam, activations kept"]

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.export.graphs.base import network_graph
+from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
@@ -95,6 +97,10 @@ def test_both_stages_are_counted(load: Load, models: Models) -> None:
     # A derivative with frozen weights costs what the pass itself does; in attention, where both factors move, twice.
     assert 1.9 * counts.step < counts.step_gradient < 2.2 * counts.step
     assert counts.head_gradient > 1.9 * counts.decode
+    # Back to the latent alone is less than back to the context too.
+    assert 0.8 * counts.step < counts.step_back < counts.step_gradient - counts.step
+    assert counts.guided(14, 0) == 14 * counts.step + counts.head_gradient
+    assert counts.guided(14, 10) - counts.guided(14, 9) == counts.step_back + counts.head_gradient
 
 
 def test_peak_rate_is_that_of_a_product(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +131,21 @@ def test_a_timestep_as_a_tensor_changes_nothing(load: Load, models: Models) -> N
     assert torch.equal(plain["picture"], timed["picture"])
     assert torch.equal(plain["gradient"], timed["gradient"])
     assert plain["gradient"].abs().amax((1, 2, 3)).min() > 0
+
+
+def test_a_guided_pass_is_the_same_work_for_both(load: Load, models: Models) -> None:
+    jobs, trials = load("jobs"), load("trials").draw(models, 2)
+    graphs = [network_graph(name, models, semantic=False) for name in load("engines").GRAPHS]
+    engines = {graph.name: TorchEngine(graph.name, models, graph.inputs, graph.outputs) for graph in graphs}
+    counts = load("flops").count(models)
+    job = jobs.guided_job(jobs.Sources(models, None, engines), trials, counts)
+    assert list(job.contestants) == [jobs.AUTOGRAD, jobs.ENGINES]
+    assert job.flops == 2 * counts.guided(14, 10)
+    first, second = (work() for work in job.contestants.values())
+    assert first["loss"].shape == (10 + 1, 2)
+    np.testing.assert_allclose(second["loss"], first["loss"], rtol=1e-3)
+    np.testing.assert_allclose(second["picture"], np.asarray(first["picture"]), atol=2e-3)
+    assert np.array_equal(job.contestants[jobs.ENGINES]()["picture"], second["picture"])
 
 
 def test_rows_compare_with_the_first(load: Load) -> None:

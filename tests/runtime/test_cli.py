@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ from small_data import write_small_data
 
 from minddiffuser.runtime import cli, files
 from minddiffuser.runtime.images import write_png
+from minddiffuser.runtime.refine import REFINERS
+from minddiffuser.runtime.refine.settings import PRESETS, RefineSettings
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
-FAST = ["--steps", "1", "--backprop-steps", "1", "--batch-size", "2", "--threads", "1", "--device", "cpu"]
+ADAM = ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"]
+GUIDED = ["--candidates", "2", "--n-steps", "4", "--strength", "0.5"]
+FAST = [*ADAM, "--batch-size", "2", "--threads", "1", "--device", "cpu"]
 Go = Callable[..., int]
 
 
@@ -51,6 +57,13 @@ def arguments(small_checkpoint: Path, small_world: Path, responses: Path, tmp_pa
         str(tmp_path / "run"),
         *FAST,
     ]
+
+
+def guided(args: list[str], *options: str) -> list[str]:
+    """The same run by the refiner guided, which nobody has to name."""
+    at = args.index("--refiner")
+    args[at : at + len(ADAM)] = options or GUIDED
+    return args
 
 
 def a_run_folder(folder: Path) -> Path:
@@ -101,6 +114,42 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     assert settings["settings"]["refine"]["backprop_steps"] == 1
     assert settings["notes"] == ["by hand"]
     assert all(len(value) == 64 for value in settings["hashes"].values())
+
+
+def test_stage_2_is_guided_where_nothing_else_is_asked_for(arguments: list[str], stimuli: Path, tmp_path: Path) -> None:
+    assert cli.main([*guided(arguments), "--stimuli", str(stimuli), "--controls", "both"]) == 0
+    run = tmp_path / "run"
+    kinds = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli")
+    assert set(pictures(run)) == {f"{kind}/{t:06d}.png" for kind in kinds for t in range(N_TRIALS)}
+    refine = json.loads((run / "settings.json").read_text())["settings"]["refine"]
+    assert (refine["refiner"], refine["candidates"], refine["n_steps"], refine["strength"]) == ("guided", 2, 4, 0.5)
+    for trial in range(N_TRIALS):
+        curve = json.loads((run / "curves" / f"{trial:06d}.json").read_text())
+        assert curve["loss"][-1] == min(curve["candidates"])
+        assert curve["best_step"] == len(curve["loss"]) - 1
+    assert "stage 2: guided, 2 candidates" in (run / "report.html").read_text()
+
+
+def test_the_number_of_steps_alone_leaves_the_presets_strength(arguments: list[str], tmp_path: Path) -> None:
+    assert cli.main([*guided(arguments, "--preset", "single", "--n-steps", "6"), "--stage", "1"]) == 0
+    refine = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["refine"]
+    expected = {**PRESETS["single"].as_dict(), "n_steps": 6}
+    assert refine == expected
+
+
+def test_every_option_of_stage_2_is_a_setting_under_its_refiner(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    text = capsys.readouterr().out
+    shared, *rest = text[text.index("\nstage 2 (") :].split("\nrefiner ")
+    parts = {part.partition(":")[0]: part.partition("\n\n")[0] for part in rest}
+    assert set(parts) == {"adam", "guided"}
+    assert all(option in shared for option in ("--preset", "--refiner", "--semantic-weight", "--seed"))
+    for refiner, (kind, _) in REFINERS.items():
+        listed = set(re.findall(r"^  (--[a-z-]+)", parts[refiner], flags=re.MULTILINE)) - {"--checkpointing"}
+        own = {field.name for field in fields(kind)} - {field.name for field in fields(RefineSettings)}
+        assert listed <= {"--no-jacobian" if name == "jacobian" else f"--{name.replace('_', '-')}" for name in own}
+        assert listed
 
 
 def test_repeated_pictures_and_no_second_measuring(
@@ -185,20 +234,24 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("refiner", ["adam", "guided"])
 def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
-    arguments: list[str], tmp_path: Path
+    refiner: str, arguments: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-c", KILLED, "000000.json", *arguments, "--steps", "2"]
+    arguments = [*arguments, "--steps", "2"] if refiner == "adam" else guided(arguments)
+    command = [sys.executable, "-c", KILLED, "000000.json", *arguments]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     finished = {p: p.stat().st_mtime_ns for p in run.glob("images/*/*.png")}
     assert len(finished) == 4
     assert [path.name for path in (run / "journal").iterdir()] == ["000000.json"]
-    assert cli.main([*arguments, "--steps", "2"]) == 0
+    assert cli.main(arguments) == 0
     assert {p: p.stat().st_mtime_ns for p in finished} == finished, "finished trials were made again"
     arguments[arguments.index("--out") + 1] = str(tmp_path / "whole")
-    assert cli.main([*arguments, "--steps", "2"]) == 0
+    assert cli.main(arguments) == 0
     assert pictures(run) == pictures(tmp_path / "whole")
+    for curve in (run / "curves").iterdir():
+        assert curve.read_bytes() == (tmp_path / "whole" / "curves" / curve.name).read_bytes()
     assert len(pictures(run)) == 2 * N_TRIALS
 
 
@@ -246,6 +299,114 @@ def half_a_step(args: list[str], tmp: Path) -> None:
 @mistake("learning_rate is -1.0")
 def backward(args: list[str], tmp: Path) -> None:
     args += ["--learning-rate", "-1"]
+
+
+@mistake("--learning-rate belongs to the refiner adam, and this run's is guided: leave it out, or give --refiner adam")
+def a_setting_of_adam(args: list[str], tmp: Path) -> None:
+    guided(args, "--learning-rate", "0.1")
+
+
+@mistake("--no-jacobian belongs to the refiner guided, and this run's is adam: leave it out, or give --refiner guided")
+def a_setting_of_guided(args: list[str], tmp: Path) -> None:
+    args += ["--no-jacobian"]
+
+
+@mistake("this run's is adam: leave it out, or give a preset of guided (default, single)")
+def a_setting_of_guided_with_the_papers(args: list[str], tmp: Path) -> None:
+    guided(args, "--preset", "paper", "--candidates", "3")
+
+
+@mistake("the preset paper is of the refiner adam, and the refiner guided was asked for: leave one of the two out")
+def a_preset_of_another_refiner(args: list[str], tmp: Path) -> None:
+    guided(args, "--preset", "paper", "--refiner", "guided")
+
+
+@mistake("argument --refiner: invalid choice: 'sgd'")
+def a_refiner_that_is_not_there(args: list[str], tmp: Path) -> None:
+    args += ["--refiner", "sgd"]
+
+
+@mistake("--candidates and --deadline each say how many candidates there are: give one of them")
+def two_ways_to_say_how_many(args: list[str], tmp: Path) -> None:
+    guided(args, "--candidates", "3", "--deadline", "5")
+
+
+@mistake("--budget and --deadline each say how many candidates there are: give one of them")
+def two_limits(args: list[str], tmp: Path) -> None:
+    guided(args, "--budget", "3", "--deadline", "5")
+
+
+@mistake("refine setting n_steps is 0: give a whole number of 1 or more")
+def no_step(args: list[str], tmp: Path) -> None:
+    guided(args, "--n-steps", "0")
+
+
+@mistake("n_steps is 1001: choose 1 to 1000, the timesteps that the model was trained on")
+def more_steps_than_the_networks_know(args: list[str], tmp: Path) -> None:
+    guided(args, "--n-steps", "1001")
+
+
+@mistake("refine setting strength is 1.5: give a share of the grid's steps, above 0 and at most 1")
+def too_strong(args: list[str], tmp: Path) -> None:
+    guided(args, "--strength", "1.5")
+
+
+@mistake("refine setting step_size is -0.1: give 0 or a positive number")
+def a_step_backward(args: list[str], tmp: Path) -> None:
+    guided(args, "--step-size", "-0.1")
+
+
+@mistake("refine setting step_size is nan: give a finite number")
+def a_step_of_no_size(args: list[str], tmp: Path) -> None:
+    guided(args, "--step-size", "nan")
+
+
+@mistake("refine setting guided_share is 1.1: give a share of the steps, 0 to 1")
+def more_than_all_guided(args: list[str], tmp: Path) -> None:
+    guided(args, "--guided-share", "1.1")
+
+
+@mistake("argument --candidates: '0' is not a whole number")
+def no_candidate(args: list[str], tmp: Path) -> None:
+    guided(args, "--candidates", "0")
+
+
+@mistake("refine setting budget is -5.0: give a positive number")
+def a_budget_below_nothing(args: list[str], tmp: Path) -> None:
+    guided(args, "--budget", "-5")
+
+
+@mistake("the budget is 1, and one candidate of a trial costs")
+def a_budget_for_nothing(args: list[str], tmp: Path) -> None:
+    guided(args, "--budget", "1")
+
+
+@mistake("s is worth 0 UNet forward passes here, and one candidate of a trial costs")
+def a_deadline_for_nothing(args: list[str], tmp: Path) -> None:
+    guided(args, "--deadline", "1e-9")
+
+
+@mistake("needs the stimuli")
+def guided_oracle_without_stimuli(args: list[str], tmp: Path) -> None:
+    guided(args, *GUIDED, "--controls", "oracle")
+
+
+@mistake("no decoder of the semantic feature")
+def guided_semantic_term_without_a_target(args: list[str], tmp: Path) -> None:
+    guided(args, "--semantic-weight", "0.1")
+
+
+@mistake("settings.refine.candidates: 2 there, 3 now")
+def folder_of_other_candidates(args: list[str], tmp: Path) -> None:
+    guided(args, *GUIDED, "--stage", "1")
+    assert cli.main(args) == 0
+    args += ["--candidates", "3"]
+
+
+@mistake('settings.refine.refiner: "guided" there, "adam" now')
+def folder_of_another_refiner(args: list[str], tmp: Path) -> None:
+    assert cli.main([*guided([*args]), "--stage", "1"]) == 0
+    args += ["--stage", "1"]
 
 
 @mistake("argument --stage: invalid choice")

@@ -18,7 +18,9 @@ from minddiffuser.runtime.images import read_image, write_png
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
-FAST = ["--steps", "2", "--backprop-steps", "2", "--batch-size", "2", "--threads", "1"]
+ADAM = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2"]
+GUIDED = ["--candidates", "2", "--n-steps", "4", "--strength", "0.5"]
+FAST = [*ADAM, "--batch-size", "2", "--threads", "1"]
 
 
 @pytest.fixture
@@ -35,6 +37,13 @@ def arguments(toy_bundle: Path, tmp_path: Path) -> list[str]:
     shutil.copytree(toy_bundle, tmp_path / "bundle")
     np.save(tmp_path / "responses.npy", ROWS)
     return ["run", str(tmp_path / "bundle"), str(tmp_path / "responses.npy"), "--out", str(tmp_path / "run"), *FAST]
+
+
+def guided(args: list[str], *options: str) -> list[str]:
+    """The same run by the refiner guided."""
+    at = args.index("--refiner")
+    args[at : at + len(ADAM)] = [*GUIDED, *options]
+    return args
 
 
 def pictures(run: Path) -> dict[str, bytes]:
@@ -62,6 +71,23 @@ def test_a_whole_run(arguments: list[str], stimuli: Path, tmp_path: Path, capsys
     first, second = (read_image(run / "images" / "stage1" / f"00000{trial}.png") for trial in (0, 1))
     assert (first != second).any()
     assert pictures(run)["images/stage2/000000.png"] != pictures(run)["images/stage1/000000.png"]
+
+
+def without(tmp: Path, graph: str) -> None:
+    graphs = read(tmp / "bundle" / "manifest.json")["graphs"]
+    del graphs[graph]
+    edit(tmp, graphs=graphs)
+
+
+def test_a_guided_run_without_the_unets_gradient(arguments: list[str], tmp_path: Path) -> None:
+    """Where it is not asked for, its graph may be missing."""
+    assert cli.main([*guided([*arguments]), "--stage", "1"]) == 0
+    without(tmp_path, "denoise_gradient")
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "cheap")
+    assert cli.main(guided(arguments, "--no-jacobian")) == 0
+    cheap = pictures(tmp_path / "cheap")
+    assert set(cheap) == {f"images/{kind}/{t:06d}.png" for kind in ("stage1", "stage2") for t in range(N_TRIALS)}
+    assert {name: cheap[name] for name in pictures(tmp_path / "run")} == pictures(tmp_path / "run")
 
 
 def test_the_same_command_does_nothing_again(arguments: list[str], tmp_path: Path) -> None:
@@ -240,9 +266,34 @@ def a_missing_engine(args: list[str], tmp: Path) -> None:
 
 @mistake("lacks the graph denoise_gradient")
 def gradients_that_were_not_exported(args: list[str], tmp: Path) -> None:
-    graphs = read(tmp / "bundle" / "manifest.json")["graphs"]
-    del graphs["denoise_gradient"]
-    edit(tmp, graphs=graphs)
+    without(tmp, "denoise_gradient")
+
+
+@mistake("lacks the graph denoise_gradient")
+def guided_without_the_unets_gradient(args: list[str], tmp: Path) -> None:
+    without(tmp, "denoise_gradient")
+    guided(args)
+
+
+@mistake("lacks the graph structure_gradient")
+def guided_without_the_losss_gradient(args: list[str], tmp: Path) -> None:
+    without(tmp, "structure_gradient")
+    guided(args)
+
+
+@mistake("was exported before the cost of its graphs was counted: export it again with md-export bundle")
+def a_budget_for_a_bundle_of_unknown_cost(args: list[str], tmp: Path) -> None:
+    args[:] = [*guided(args)[: args.index("--candidates")], "--budget", "1000"]
+
+
+@mistake("was exported before the cost of its graphs was counted: export it again with md-export bundle")
+def a_deadline_for_a_bundle_of_unknown_cost(args: list[str], tmp: Path) -> None:
+    args[:] = [*guided(args)[: args.index("--candidates")], "--deadline", "1000"]
+
+
+@mistake("n_steps is 1001: choose 1 to 1000")
+def more_steps_than_the_networks_know(args: list[str], tmp: Path) -> None:
+    guided(args, "--n-steps", "1001")
 
 
 @mistake("latent of the graph vae_decode")

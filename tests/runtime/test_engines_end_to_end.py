@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.export.verify.parity import psnr
 from minddiffuser.runtime import cli
-from minddiffuser.runtime.backends.base import Backend, Options
+from minddiffuser.runtime.backends.base import Backend, Options, Start
 from minddiffuser.runtime.backends.bundle import BundleBackend
 from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle.open import Bundle
@@ -22,14 +23,17 @@ from minddiffuser.runtime.data.trial_ids import row_ids
 from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import Decoded, open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
+from minddiffuser.runtime.generators.ddim import ddim_update
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.refine import refine
 from minddiffuser.runtime.refine.adam import minimise
-from minddiffuser.runtime.refine.base import Refined
-from minddiffuser.runtime.refine.settings import AdamSettings
+from minddiffuser.runtime.refine.base import Problem, Refined
+from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
+from minddiffuser.runtime.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,13 @@ def as_numpy(array: Any) -> np.ndarray:
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
+def row_errors(found: Any, expected: Any) -> np.ndarray:
+    """Each row's distance to the reference, as a share of its length."""
+    reference = as_numpy(expected).astype(np.float64).reshape(len(expected), -1)
+    error = np.linalg.norm(as_numpy(found).reshape(len(reference), -1) - reference, axis=1)
+    return np.asarray(error / np.linalg.norm(reference, axis=1))
+
+
 def test_features_are_those_of_the_checkpoint(decoded: Decoded, fitted_checkpoint: Path, rows: np.ndarray) -> None:
     expected = open_checkpoint(fitted_checkpoint).decode(rows)
     for field in fields(expected):
@@ -105,10 +116,7 @@ def test_the_steps_are_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded,
         x = as_numpy(sampler.start(noise))
         found[name] = [*sampler.predict(kind(x), k), sampler.linearise(kind(x), k)[2](kind(v))]
     for ours, theirs in zip(found["engines"], found["pytorch"], strict=True):
-        expected = as_numpy(theirs).reshape(len(x), -1)
-        error = np.linalg.norm(as_numpy(ours).reshape(len(x), -1) - expected, axis=1)
-        # As the gate's: float32 sums taken in another order.
-        assert (error / np.linalg.norm(expected, axis=1)).max() < 1e-4
+        assert row_errors(ours, theirs).max() < 1e-4  # as the gate's: float32 sums taken in another order
 
 
 def test_the_structural_gradient_is_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
@@ -117,9 +125,7 @@ def test_the_structural_gradient_is_pytorchs(both: dict[str, Backend[Any]], deco
     found = both["engines"].structural(decoded.latent, decoded.structure, weights)
     expected = both["pytorch"].structural(torch.from_numpy(decoded.latent), decoded.structure, weights)
     for ours, theirs in zip(found, expected, strict=True):
-        reference = as_numpy(theirs).reshape(len(ours), -1)
-        error = np.linalg.norm(ours.reshape(len(ours), -1) - reference, axis=1)
-        assert (error / np.linalg.norm(reference, axis=1)).max() < 1e-4
+        assert row_errors(ours, theirs).max() < 1e-4
 
 
 FORMS = {
@@ -161,6 +167,89 @@ def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any
     np.testing.assert_allclose(found["engines"].image, image, atol=1e-3)
 
 
+# Of a size at which guidance enlarges differences some hundred times from the first step to the last, so that float32
+# comes out as float32 by PyTorch does; with steps of 0.25 it is a million times, and PyTorch's own float32 and float64
+# part in some trials.
+PASS = GuidedSettings(candidates=1, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.1)
+SEVERAL = replace(PASS, candidates=3, n_steps=12, strength=0.5, semantic_weight=0.1)
+
+
+def guided(backend: Backend[Any], decoded: Decoded, settings: GuidedSettings, at: Any = None) -> Refined:
+    """Stage 2 by the guided refiner; `at` is called with the sampler, x and step whenever one is guided."""
+
+    def noise(candidate: int) -> np.ndarray:
+        return trial_noise(42, row_ids(len(decoded.latent)), backend.latent_shape, candidate)
+
+    class Computing:
+        structural = staticmethod(backend.structural)
+
+        @staticmethod
+        def generator(*given: Any) -> Any:
+            sampler = backend.generator(*given)
+            real = sampler.linearise
+
+            def linearise(x: Any, k: int) -> Any:
+                if at is not None:
+                    at(x, k)
+                return real(x, k)
+
+            sampler.linearise = linearise
+            return sampler
+
+    generator = backend.generator(decoded, noise(0))
+    problem = Problem(
+        backend=Computing(),
+        start=lambda rows: Start(context=decoded.context[list(rows)], latent=decoded.latent[list(rows)]),
+        noise=noise,
+        generator=generator,
+        stage1=generator.stage1(),
+        sampling=Sampling(),
+        target=decoded.structure,
+        mask=backend.decoder.mask,
+        semantic=decoded.semantic,
+        rows_at_once=4,
+    )
+    return refine(problem, settings, lambda _step: None)
+
+
+def test_each_guided_step_is_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
+    """From the same x: what is guided, and where it leads. x is that of PyTorch's own pass."""
+    seen: dict[int, np.ndarray] = {}
+    guided(both["pytorch"], decoded, PASS, at=lambda x, k: seen.update({k: as_numpy(x)}))
+    assert list(seen) == list(range(10))
+    weights = StructuralWeights.of_settings(PASS, decoded.structure, both["pytorch"].decoder.mask)
+    for k, x in seen.items():
+        after: dict[str, Any] = {}
+        for name, backend in both.items():
+            sampler = backend.generator(decoded, x, PASS.sampling(Sampling()))
+            kind: Any = torch.from_numpy if name == "pytorch" else np.asarray
+            (_, keep, keep_next) = list(sampler.schedule)[k]
+            clean, noise, pull_back = sampler.linearise(kind(x), k)
+            gradient = as_numpy(pull_back(backend.structural(clean, decoded.structure, weights)[1]))
+            lengths = np.linalg.norm(gradient.reshape(len(x), -1).astype(np.float64), axis=1)[:, None, None, None]
+            step = PASS.step_size * ((1 - keep) * x[0].size) ** 0.5 * gradient / lengths
+            after[name] = ddim_update(x, as_numpy(noise), keep, keep_next) - step
+            assert (lengths > 0).all()
+        # As the gate's: float32 sums taken in another order.
+        assert row_errors(after["engines"], after["pytorch"]).max() < 1e-4, k
+
+
+def test_a_guided_pass_reaches_pytorchs_picture(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
+    found = {name: guided(backend, decoded, PASS) for name, backend in both.items()}
+    image, expected = (as_numpy(found[name].image) for name in ("engines", "pytorch"))
+    plain = as_numpy(guided(both["pytorch"], decoded, replace(PASS, step_size=0.0)).image)
+    assert psnr(plain, expected) < 30, "guidance changes the pictures"
+    assert psnr(image, expected) >= 40
+
+
+def test_a_search_keeps_pytorchs_candidates(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
+    found = {name: guided(backend, decoded, SEVERAL) for name, backend in both.items()}
+    losses, expected = (found[name].candidate_losses for name in ("engines", "pytorch"))
+    assert losses.shape == (3, len(decoded.latent))
+    np.testing.assert_allclose(losses, expected, rtol=1e-2)
+    assert psnr(as_numpy(found["engines"].image), as_numpy(found["pytorch"].image)) >= 40
+
+
 # Put before a program: the libraries that an edge box has not.
 BARE = """
 import sys
@@ -178,7 +267,7 @@ code = main(sys.argv[1:])
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 sys.exit(code)
 """
-FAST = ["--steps", "2", "--backprop-steps", "2", "--learning-rate", "0.05", "--threads", "1"]
+FAST = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2", "--learning-rate", "0.05", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")

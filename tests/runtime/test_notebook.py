@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from minddiffuser.runtime.engines.trust import trust_list
 from minddiffuser.runtime.errors import FileError, InputError, MindDiffuserError, ShapeError
 from minddiffuser.runtime.images import read_image
 from minddiffuser.runtime.notebook import Reconstructed
-from minddiffuser.runtime.refine.settings import PRESETS
+from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 from minddiffuser.runtime.run.job import Job
 
-CHOICES = {"steps": 2, "backprop_steps": 1, "threads": 1, "progress": False}
+CHOICES = {"candidates": 2, "n_steps": 4, "strength": 0.5, "threads": 1, "progress": False}
 
 
 def responses_of(subject: md.Opened, rng: np.random.Generator) -> np.ndarray:
@@ -126,8 +127,14 @@ def test_mistakes_are_one_sentence(toy_bundle: Path, tmp_path: Path) -> None:
         assert f" {internal}," not in str(caught.value)
         with pytest.raises(InputError, match=f"unknown option {internal}"):
             subject.reconstruct(rows, **{internal: None})
-    with pytest.raises(InputError, match="preset"):
-        subject.reconstruct(rows, preset="papre")
+    for name in ("preset", "refiner"):
+        for wrong in ("papre", 3, None if name == "preset" else ["adam"]):
+            with pytest.raises(InputError, match=name):
+                subject.reconstruct(rows, **{name: wrong})
+    with pytest.raises(InputError, match=r"steps belongs to the refiner adam, .* give refiner='adam'"):
+        subject.reconstruct(rows, steps=3)
+    with pytest.raises(InputError, match="candidates and budget each say how many candidates there are"):
+        subject.reconstruct(rows, candidates=3, budget=100)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +171,49 @@ def test_any_sequence_of_ids_will_do(ids: Any, tmp_path: Path) -> None:
 
 
 def test_a_preset_is_where_stage_2_starts_from() -> None:
-    settings, rest = notebook._settings(2, "none", {"preset": "reference", "steps": 3, "threads": 1})
-    assert settings.refine == replace(PRESETS["reference"], steps=3)
+    settings, rest = notebook._stage2({"preset": "reference", "steps": 3, "threads": 1})
+    assert settings == replace(PRESETS["reference"], steps=3)
     assert rest == {"threads": 1}
+    settings, _ = notebook._stage2({"refiner": "adam", "backprop_steps": None})
+    assert settings == AdamSettings()
+
+
+def test_the_refiner_is_the_presets_and_adam_by_name(
+    toy_bundle: Path, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    subject, some = md.open(toy_bundle), {"threads": 1, "progress": False}
+    rows = responses_of(subject, rng)
+    subject.reconstruct(rows, out=tmp_path / "a", refiner="adam", steps=1, backprop_steps=1, **some)
+    subject.reconstruct(rows, out=tmp_path / "b", **CHOICES)
+    written = [json.loads((tmp_path / run / "settings.json").read_text())["settings"]["refine"] for run in "ab"]
+    assert [refine["refiner"] for refine in written] == ["adam", "guided"]
+    assert (written[0]["steps"], written[1]["candidates"]) == (1, 2)
+
+
+def test_a_live_view_is_given_the_pictures_as_they_grow(
+    toy_bundle: Path, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Two guided steps of two candidates for each trial of the shuffled control too, and the run is the same run."""
+    subject, frames = md.open(toy_bundle), []
+
+    def on_frame(phase: str, trials: Sequence[int], pictures: np.ndarray) -> None:
+        assert pictures.dtype == np.uint8
+        assert pictures.shape == (len(trials), 32, 32, 3)
+        frames.append((phase, tuple(trials), pictures.copy()))
+
+    choices = {**CHOICES, "guided_share": 1.0, "controls": "shuffled"}
+    rows = responses_of(subject, rng)
+    watched = subject.reconstruct(rows, out=tmp_path / "run", on_frame=on_frame, **choices)
+    alone = subject.reconstruct(rows, **choices)
+    np.testing.assert_array_equal(watched.final, alone.final)
+    for phase in ("stage 2", "shuffled"):
+        shown = [trial for name, trials, _ in frames if name == phase for trial in trials]
+        assert sorted(shown) == sorted(2 * 2 * [0, 1, 2])
+    first, last = frames[0][2], frames[1][2]
+    assert (first != last).any()
+    frames.clear()
+    subject.reconstruct(rows, out=tmp_path / "run", on_frame=on_frame, **choices)
+    assert frames == [], "what is finished is not drawn again"
 
 
 def test_plans_are_trusted_as_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,23 @@ def test_what_clamped_pixels_may_do_is_reported(copied: Path, reseal: Edit) -> N
     assert line.endswith("worst error 0.0085, of which clamped pixels may account for 0.013")
 
 
+@pytest.mark.parametrize(
+    ("guided", "line"),
+    [
+        ({"psnr_db": 61.04, "differences": {"ssim": 0.001}}, "PSNR 61.0 dB, ssim +0.0010"),
+        ({"reason": "the bundle lacks denoise_gradient"}, "not compared, the bundle lacks denoise_gradient"),
+        ({"reason": "\x1b[2J"}, "not compared, \\x1b[2J"),
+        ({"reason": 7}, "not compared"),
+        (None, "not compared"),
+    ],
+)
+def test_pictures_of_a_guided_pass_or_why_there_are_none(copied: Path, reseal: Edit, guided: Any, line: str) -> None:
+    reseal(copied, lambda content: content.update(end_to_end={"fp32": {"psnr_db": 70.0, "guided": guided}}))
+    lines = list(describe(copied))
+    start = lines.index("pictures against PyTorch")
+    assert lines[start + 1 : start + 3] == ["  fp32: PSNR 70.0 dB", f"  fp32, a guided pass: {line}"]
+
+
 @pytest.mark.parametrize("metrics", [{}, None, 3, {"psnr_db": "x", "differences": [1]}, {"differences": {"ssim": "?"}}])
 def test_metrics_of_a_stranger_are_shown_or_left_out(copied: Path, reseal: Edit, metrics: Any) -> None:
     def edit(content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from safetensors.numpy import load_file
 
 from minddiffuser.export.verify import check
 from minddiffuser.export.verify import rows as rows_module
@@ -65,70 +66,81 @@ def test_a_good_bundle_has_one_line_for_each_graph_and_kind_of_pictures(tiny_bun
     assert out[11:] == ["11 ok"]
 
 
-@pytest.mark.parametrize(("kind", "row", "least"), [("stage1", -2, 45), ("guided", -1, 40)])
-def test_pictures_that_are_not_the_references_fail(
-    tiny_bundle: Path,
-    tmp_path: Path,
-    edit_parity: Edit,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    row: int,
-    least: int,
-) -> None:
-    """The graphs are left out here: each has its own test below, on less. And so is the other kind of pictures."""
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+@pytest.fixture
+def pictures_alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The graphs are left out: each has its own test below, on less."""
     monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
-    other = {"stage1": "engine_guided_pictures", "guided": "engine_pictures"}[kind]
-    monkeypatch.setattr(check, other, lambda *_: None)
+    return monkeypatch
+
+
+def test_pictures_that_are_not_the_references_fail(
+    tiny_bundle: Path, tmp_path: Path, edit_parity: Edit, pictures_alone: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    pictures_alone.setattr(check, "engine_guided_pictures", lambda *_: None)
 
     def line() -> Line:
-        return check_bundle(folder, threads=1)[row]
+        return check_bundle(folder, threads=1)[-2]
 
     assert line().verdict == OK
-    edit_parity(folder, lambda arrays: arrays.update({kind: np.roll(arrays[kind], 3, axis=-1)}))
+    edit_parity(folder, lambda arrays: arrays.update(stage1=np.roll(arrays["stage1"], 3, axis=-1)))
     assert line().verdict == BAD
-    assert f"dB PSNR to PyTorch's, at least {least}" in line().detail
-    edit_parity(folder, lambda arrays: arrays.update({kind: arrays[kind][:1]}))
+    assert "dB PSNR to PyTorch's, at least 45" in line().detail
+    edit_parity(folder, lambda arrays: arrays.update(stage1=arrays["stage1"][:1]))
     assert "the reference's pictures have shape (1, 3, 64, 64), expected (2, 3, 64, 64)" in line().detail
-    edit_parity(folder, lambda arrays: arrays.pop(kind))
-    assert line().verdict == {"stage1": BAD, "guided": NOT_RUN}[kind]  # older bundles have no guided ones
-    edit_parity(folder, lambda arrays: arrays.update({kind: np.zeros((2, 3, 64, 64), np.float32)}))
+    edit_parity(folder, lambda arrays: arrays.pop("stage1"))
+    assert line().verdict == BAD
     edit_parity(folder, lambda arrays: arrays.update(responses=arrays["responses"][:, :5]))
     assert line().verdict == BAD
     assert "responses have 5 voxels, the decoders were fitted on 2000 voxels" in line().detail
     edit_parity(folder, lambda arrays: arrays.update(responses=np.ones(5, np.float32)))
     assert "the reference's responses have shape (5,)" in line().detail
     edit_parity(folder, lambda arrays: arrays.pop("responses"))
-    assert line().graph == ""
+    assert check_bundle(folder, threads=1)[-1].graph == ""
+
+
+def test_guided_pictures_that_are_not_the_references_fail(
+    tiny_bundle: Path, tmp_path: Path, edit_parity: Edit, pictures_alone: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    pictures_alone.setattr(check, "engine_pictures", lambda *_: None)
+    responses = load_file(folder / "parity.safetensors")["responses"]
+    found = check.engine_guided_pictures(folder, responses, "fp32", 1)  # once for all
+    pictures_alone.setattr(check, "engine_guided_pictures", lambda *_: found)
+
+    def line() -> Line:
+        return check_bundle(folder, threads=1)[-1]
+
+    assert (line().graph, line().verdict) == ("pictures of a guided pass", OK)
+    edit_parity(folder, lambda arrays: arrays.update(guided=np.roll(arrays["guided"], 3, axis=-1)))
+    assert line().verdict == BAD
+    assert "dB PSNR to PyTorch's, at least 40" in line().detail
+    edit_parity(folder, lambda arrays: arrays.update(guided=arrays["guided"][:1]))
+    assert "the reference's pictures have shape (1, 3, 64, 64), expected (2, 3, 64, 64)" in line().detail
+    edit_parity(folder, lambda arrays: arrays.pop("guided"))  # as in bundles of earlier releases
+    assert line().verdict == NOT_RUN
+    assert line().detail == "the bundle holds no reference pictures of one: export it again"
 
 
 @pytest.mark.parametrize("missing", ["denoise_gradient", "structure_gradient", "decode_structure"])
 def test_a_guided_pass_needs_gradients(
-    tiny_bundle: Path, tmp_path: Path, reseal: Edit, monkeypatch: pytest.MonkeyPatch, missing: str
+    tiny_bundle: Path, tmp_path: Path, reseal: Edit, pictures_alone: pytest.MonkeyPatch, missing: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
-    monkeypatch.setattr(check, "engine_pictures", lambda *_: None)
+    pictures_alone.setattr(check, "engine_pictures", lambda *_: None)
     reseal(folder, lambda content: content["graphs"].pop(missing))
     line = check_bundle(folder, threads=1)[-1]
     assert (line.graph, line.verdict) == ("pictures of a guided pass", NOT_RUN)
     assert line.detail == f"the bundle lacks {missing}"
 
 
-@pytest.mark.parametrize("mistake", ["wrong way", "without the UNet"])
-def test_a_guided_pass_that_is_put_together_wrongly_fails(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+def test_a_guided_pass_that_leaves_out_the_way_back_through_the_unet_fails(
+    tiny_bundle: Path, pictures_alone: pytest.MonkeyPatch
 ) -> None:
     """The graphs may all be right, and the gradient in the wrong place."""
-    monkeypatch.setattr(check, "_line", lambda *_: Line(graph="", target="", precision="", verdict=OK))
-    monkeypatch.setattr(check, "engine_pictures", lambda *_: None)
+    pictures_alone.setattr(check, "engine_pictures", lambda *_: None)
     real = EngineGenerator.linearise
-
-    def linearise(self: Any, x: Any, k: int) -> Any:
-        clean, noise, pull_back = real(self, x, k)
-        return clean, noise, (lambda v: -pull_back(v)) if mistake == "wrong way" else (lambda v: v)
-
-    monkeypatch.setattr(EngineGenerator, "linearise", linearise)
+    pictures_alone.setattr(EngineGenerator, "linearise", lambda *given: (*real(*given)[:2], lambda v: v))
     assert check_bundle(tiny_bundle, threads=1)[-1].verdict == BAD
 
 

@@ -14,7 +14,8 @@ import torch
 from minddiffuser.export.graphs import NETWORK_GRAPHS
 from minddiffuser.export.graphs.base import network_graph
 from minddiffuser.export.verify import material
-from minddiffuser.export.verify.material import STEPS, random_feeds, reference_run, trials_for
+from minddiffuser.export.verify.material import STEPS, random_feeds, reference_guided, reference_run, trials_for
+from minddiffuser.export.verify.pictures import GUIDED, guided_pictures
 from minddiffuser.runtime.backends.reference import TorchEngine
 from minddiffuser.runtime.bundle.graph_specs import BATCH
 from minddiffuser.runtime.data.folder import SplitData, open_data, write_data
@@ -24,8 +25,11 @@ from minddiffuser.runtime.decoders.screen import screen
 from minddiffuser.runtime.engines.base import check_feeds
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
+from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.refine.engines import structural
+from minddiffuser.runtime.sampling import Sampling
 
 N_VOXELS, N_TRAIN = 24, 12
 
@@ -174,6 +178,43 @@ def test_the_reference_is_stage_1_and_what_each_graph_was_given(
     )
     for feeds in found.feeds["denoise_gradient"]:
         assert np.abs(feeds["next_gradient"]).max() > 0
+
+
+def test_the_guided_reference_is_what_engines_without_any_export_give(models: Any, checkpoint: Checkpoint) -> None:
+    """By autograd, and by the engines' way over the same networks; guidance is seen, and so is a trial's own target."""
+    (trials,) = trials_for(checkpoint, None, (2,))
+    graphs = [network_graph(name, models, semantic=False) for name in NETWORK_GRAPHS]
+    engines: Any = {graph.name: TorchEngine(graph.name, models, graph.inputs, graph.outputs) for graph in graphs}
+    decoded, noise = trials.decoded, np.stack([noise_of_row(row, models.latent_shape) for row in range(2)])
+    start = (decoded.latent, decoded.context, checkpoint.uncond_context, noise)
+    sampler = EngineGenerator(engines, models, *start, sampling=GUIDED.sampling(Sampling()))
+
+    def loss(x0: Any, target: Any, weights: Any) -> Any:
+        return structural(engines["structure_gradient"], x0, target, weights, largest_batch=None)
+
+    found = reference_guided(checkpoint, models, trials)
+    by_engines = guided_pictures(sampler, loss, noise, decoded.structure, checkpoint.mask)
+    np.testing.assert_allclose(by_engines, found, rtol=0, atol=1e-4)
+    other = guided_pictures(sampler, loss, noise, decoded.structure[::-1], checkpoint.mask)
+    assert np.abs(other - found).max((1, 2, 3)).min() > 1e-2
+
+
+def test_the_guided_pass_is_that_of_every_release() -> None:
+    """A bundle keeps its pictures alone: other settings, also from a default, would make every older one fail."""
+    acts = {
+        "layer_weights": "uniform",
+        "loss_mean": "kept",
+        "semantic_weight": 0.0,
+        "step_size": 0.1,
+        "guided_share": 0.75,
+        "candidates": 1,
+        "n_steps": 8,
+        "strength": 0.5,
+        "jacobian": True,
+    }
+    assert acts.items() <= GUIDED.as_dict().items()
+    grid = GUIDED.sampling(Sampling())
+    assert (grid.n_reverse, grid.guidance_scale, GUIDED.n_guided(Sampling())) == (4, 5.0, 3)
 
 
 def test_a_folder_of_another_subject_order_or_unit_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:

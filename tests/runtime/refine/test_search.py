@@ -18,7 +18,13 @@ from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
 
 SAMPLING = Sampling(guidance_scale=3.0, n_steps=10, n_noise=None, n_reverse=5)
-AS_STAGE_1: dict[str, Any] = {"start_steps": 0, "n_steps": None, "strength": None, "step_size": 0.2, "guided_share": 0.6}
+AS_STAGE_1: dict[str, Any] = {
+    "start_steps": 0,
+    "n_steps": None,
+    "strength": None,
+    "step_size": 0.2,
+    "guided_share": 0.6,
+}
 TRIALS = ("a", "b", "c", "d")
 Make = Callable[..., Problem[Any]]
 

@@ -31,7 +31,7 @@ from minddiffuser.runtime.run.job import Job
 
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
-FAST = ["--steps", "2", "--backprop-steps", "2", "--batch-size", "2", "--threads", "1"]
+FAST = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2", "--batch-size", "2", "--threads", "1"]
 
 
 @pytest.fixture(autouse=True)

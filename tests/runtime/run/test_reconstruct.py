@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_c
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
+from minddiffuser.runtime.generators.pixels import PixelGenerator
 from minddiffuser.runtime.images import to_uint8
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.settings import AdamSettings
+from minddiffuser.runtime.refine import refine
+from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
 from minddiffuser.runtime.run.reconstruct import Reconstructor, ReconstructSettings, Trials, phases
 from minddiffuser.runtime.sampling import Sampling
 
@@ -102,7 +105,7 @@ def test_the_semantic_target_is_decoded_only_where_it_counts(
 
     def decode(self: Checkpoint, rows: np.ndarray, *, screened: bool = False, semantic: bool = True) -> Decoded:
         found.add(semantic)
-        decoded = real(self, rows, screened=screened, semantic=semantic)
+        decoded = real(self, rows, screened=screened, semantic=False)
         return replace(decoded, semantic=np.ones((len(rows), 32), np.float32)) if semantic else decoded
 
     monkeypatch.setattr(Checkpoint, "decode", decode)
@@ -279,3 +282,107 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
         originals = [rows[trial] for trial in trials]
         for name in ("noise", "latent", "context"):
             np.testing.assert_array_equal(part[name], whole[name][originals])
+
+
+GUIDED = GuidedSettings(candidates=2, n_steps=4, strength=0.5, guided_share=1.0, seed=3)
+
+
+def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
+    reports: list[tuple[str, int, int]] = []
+    settings = ReconstructSettings(refine=GUIDED, controls="both", sampling=SHORT)
+    result = Reconstructor(
+        on_torch(checkpoint, models),
+        Trials(responses=RESPONSES, good=[0, 1, 3]),
+        settings,
+        stimuli=lambda trials: STIMULI[list(trials)],
+        on_step=lambda *step: reports.append(step),
+    )((0, 1), RESPONSES[:2])
+    pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"], result.stage1]
+    assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
+    # Two guided steps and the picture; of two candidates, the one with the lower loss is kept.
+    assert result.loss_curve.shape == (3, 2)
+    assert result.candidate_losses.shape == (2, 2)
+    np.testing.assert_array_equal(result.loss_curve[-1], result.candidate_losses.min(axis=0))
+    assert result.best_step.tolist() == [2, 2]
+    refined = [(phase, k, 4) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 5)]
+    assert reports == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
+    assert {phase: sum(name == phase for name, *_ in reports) for phase in phases(settings)} == phases(settings)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 6])
+def test_a_guided_trial_is_the_same_in_any_company(checkpoint: Checkpoint, models: Models, rows_at_once: int) -> None:
+    """Networks round differently in batches of another size, and pictures differ by a unit at most."""
+    whole = made(checkpoint, models, refine=GUIDED)((0, 1, 3), RESPONSES[[0, 1, 3]])
+    settings = ReconstructSettings(refine=GUIDED, sampling=SHORT)
+    trials = Trials(responses=RESPONSES, good=[0, 1, 3])
+    run = Reconstructor(on_torch(checkpoint, models), trials, settings, rows_at_once=rows_at_once)
+    for some in ((3,), (3, 0)):
+        part, places = run(some, RESPONSES[list(some)]), [(0, 1, 3).index(trial) for trial in some]
+        assert np.abs(part.stage2.astype(int) - whole.stage2[places]).max() <= 1
+        np.testing.assert_allclose(part.loss_curve, whole.loss_curve[:, places], rtol=1e-4)
+        np.testing.assert_allclose(part.candidate_losses, whole.candidate_losses[:, places], rtol=1e-4)
+
+
+def test_without_a_step_the_guided_picture_is_that_of_stage_1(checkpoint: Checkpoint, models: Models) -> None:
+    refine = GuidedSettings(candidates=1, step_size=0.0, n_steps=None, strength=None, seed=3)
+    result = made(checkpoint, models, refine=refine)((0, 1), RESPONSES[:2])
+    assert (result.stage2 == result.stage1).all()
+
+
+def test_frames_show_the_picture_growing(checkpoint: Checkpoint, models: Models) -> None:
+    frames: list[tuple[str, list[int], np.ndarray]] = []
+    settings = ReconstructSettings(refine=replace(GUIDED, n_steps=8), controls="shuffled", sampling=SHORT)
+    trials = Trials(responses=RESPONSES, good=[0, 1, 3])
+    run = Reconstructor(
+        on_torch(checkpoint, models),
+        trials,
+        settings,
+        on_frame=lambda phase, shown, pictures: frames.append((phase, list(shown), pictures)),
+    )
+    result = run((3, 1), RESPONSES[[3, 1]])
+    # Four guided steps of each of two candidates, for the target and for another trial's.
+    assert [(phase, shown) for phase, shown, _ in frames] == [
+        (phase, [3, 1]) for phase in ("stage 2", "shuffled") for _ in range(2 * 4)
+    ]
+    assert all(pictures.shape == (2, 32, 32, 3) and pictures.dtype == np.uint8 for *_, pictures in frames)
+
+    def distance(row: int, step: int) -> float:
+        kept = int(result.candidate_losses[:, row].argmin())
+        return float(np.abs(frames[4 * kept + step][2][row] - result.stage2[row].astype(float)).mean())
+
+    for row in range(2):
+        assert distance(row, 3) < distance(row, 0)
+
+
+@pytest.mark.parametrize("which", [(0,), (0, 1)])
+def test_candidates_without_a_finite_loss_are_never_kept(
+    checkpoint: Checkpoint, models: Models, monkeypatch: pytest.MonkeyPatch, which: tuple[int, ...]
+) -> None:
+    """Of trial 3 one candidate breaks off, or all of them do: then the trial keeps its picture of stage 1."""
+    real, passes = TorchBackend.structural, []
+
+    def structural(self: TorchBackend, x0: torch.Tensor, *rest: Any) -> Any:
+        loss, gradient, image = real(self, x0, *rest)
+        passes.append(len(loss))
+        if (len(passes) - 1) // 3 in which:  # two guided steps and the picture
+            loss = loss.clone()
+            loss[1] = torch.nan
+        return loss, gradient, image
+
+    whole = made(checkpoint, models, refine=GUIDED)((0, 3), RESPONSES[[0, 3]])
+    monkeypatch.setattr(TorchBackend, "structural", structural)
+    result = made(checkpoint, models, refine=GUIDED)((0, 3), RESPONSES[[0, 3]])
+    assert result.failed.tolist() == [False, len(which) == 2]
+    assert np.isnan(result.candidate_losses[:, 1]).tolist() == [k in which for k in range(2)]
+    assert (result.stage2[0] == whole.stage2[0]).all()
+    if len(which) == 2:
+        assert (result.stage2[1] == result.stage1[1]).all()
+    else:
+        assert result.loss_curve[-1, 1] == whole.candidate_losses[1, 1]
+    assert result.lost == {}
+
+
+def test_guided_needs_a_generator_that_samples_in_steps() -> None:
+    problem: Any = SimpleNamespace(generator=PixelGenerator.__new__(PixelGenerator))
+    with pytest.raises(InputError, match="a PixelGenerator was given, which does not sample in steps, .* with adam"):
+        refine(problem, GUIDED, lambda step: None)

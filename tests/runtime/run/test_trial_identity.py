@@ -18,7 +18,10 @@ from minddiffuser.runtime.run.responses import open_responses
 
 IDS = ("cat", "dog", "elk", "fox", "gnu")
 ROWS = np.random.default_rng(1).standard_normal((len(IDS), 24)).astype(np.float32)
-FAST = ["--steps", "1", "--backprop-steps", "1", "--threads", "1", "--batch-size", "1"]
+FAST = {
+    "adam": ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"],
+    "guided": ["--refiner", "guided", "--candidates", "2", "--n-steps", "4", "--strength", "0.5"],
+}
 Run = Callable[..., dict[str, bytes]]
 
 
@@ -32,18 +35,21 @@ def run(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     monkeypatch.setattr(ort, "uses_pool", lambda *_given, **_named: False)
     count = 0
 
-    def go(responses: Path, *options: str, source: Path = toy_bundle, code: int = 0) -> dict[str, bytes]:
+    def go(
+        responses: Path, *options: str, source: Path = toy_bundle, code: int = 0, refiner: str = "adam"
+    ) -> dict[str, bytes]:
         nonlocal count
         count += 1
         out = tmp_path / f"run{count}"
-        assert cli.main(["run", str(source), str(responses), "--out", str(out), *FAST, *options]) == code
+        fast = [*FAST[refiner], "--threads", "1", "--batch-size", "1"]
+        assert cli.main(["run", str(source), str(responses), "--out", str(out), *fast, *options]) == code
         return {f"{path.parent.name}/{path.stem}": path.read_bytes() for path in sorted(out.glob("images/*/*.png"))}
 
     return go
 
 
-def with_options(run: Run, *always: str, source: Path) -> Run:
-    return lambda responses, *options: run(responses, *options, *always, source=source)
+def with_options(run: Run, *always: str, **choices: Any) -> Run:
+    return lambda responses, *options, **more: run(responses, *options, *always, **choices, **more)
 
 
 def saved(path: Path, rows: np.ndarray) -> Path:
@@ -60,10 +66,12 @@ def of(pictures: dict[str, bytes], row: int) -> tuple[bytes, bytes]:
     return pictures[f"stage1/{row:06d}"], pictures[f"stage2/{row:06d}"]
 
 
+@pytest.mark.parametrize("refiner", FAST)
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
 def test_pictures_go_with_the_ids(
-    kind: str, run: Run, small_checkpoint: Path, small_world: Path, tmp_path: Path
+    kind: str, refiner: str, run: Run, small_checkpoint: Path, small_world: Path, tmp_path: Path
 ) -> None:
+    run = with_options(run, refiner=refiner)
     if kind == "checkpoint":
         run = with_options(run, "--models", str(small_world), "--device", "cpu", source=small_checkpoint)
     whole = run(saved(tmp_path / "a.npy", ROWS[:4]), "--trial-ids", listed(tmp_path / "a.txt", IDS[:4]))

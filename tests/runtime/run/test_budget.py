@@ -1,0 +1,181 @@
+"""A budget or a deadline is candidates before anything is computed, and stays what it was when the run goes on.
+
+The toy bundle's graphs are given costs by hand: a UNet forward pass is 1000 operations.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime import backends, cli
+from minddiffuser.runtime.backends.base import Options
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
+from minddiffuser.runtime.run import budget
+from minddiffuser.runtime.run.reconstruct import ReconstructSettings
+
+ROWS = np.random.default_rng(1).standard_normal((3, 24)).astype(np.float32)
+FLOPS = {"denoise": 2000, "vae_decode": 1000, "structure_gradient": 5000, "denoise_gradient": 3000}
+# Four denoising steps of two passes, two of them guided (5, and 3 for the way back), and the loss of the picture.
+STEPS = ["--n-steps", "8", "--strength", "0.5", "--guided-share", "0.5"]
+ONE_CANDIDATE = 4 * 2 + 2 * (5 + 3) + 5
+
+
+@pytest.fixture
+def bundle(toy_bundle: Path, tmp_path: Path) -> Path:
+    shutil.copytree(toy_bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    content = json.loads(path.read_text())
+    for name, flops in FLOPS.items():
+        content["graphs"][name]["flops"] = flops
+    path.write_text(json.dumps(content))
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def run(bundle: Path, tmp_path: Path) -> Callable[..., int]:
+    np.save(tmp_path / "responses.npy", ROWS)
+    start = ["run", str(bundle), str(tmp_path / "responses.npy"), "--out", str(tmp_path / "run"), *STEPS]
+
+    def go(*options: str) -> int:
+        return cli.main([*start, "--threads", "1", *options])
+
+    return go
+
+
+def settled(tmp_path: Path) -> dict[str, Any]:
+    refine: dict[str, Any] = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["refine"]
+    return refine
+
+
+@pytest.mark.parametrize(
+    ("options", "cost"), [([], ONE_CANDIDATE), (["--no-jacobian"], 4 * 2 + 2 * 5 + 5), (["--step-size", "0"], 13)]
+)
+def test_a_budget_is_as_many_candidates_as_it_pays(
+    options: list[str], cost: float, run: Callable[..., int], tmp_path: Path
+) -> None:
+    assert run("--budget", str(3.9 * cost), *options) == 0
+    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (3, pytest.approx(3.9 * cost))
+    curves = [json.loads(path.read_text()) for path in (tmp_path / "run" / "curves").iterdir()]
+    assert [len(curve["candidates"]) for curve in curves] == [3, 3, 3]
+
+
+def test_the_very_cost_of_one_candidate_pays_it_and_less_does_not(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--budget", str(ONE_CANDIDATE - 0.5)) == 2
+    said = "md-reconstruct: the budget is 28.5, and one candidate of a trial costs 29.0: give more, or fewer --n-steps"
+    assert capsys.readouterr().err.startswith(said)
+    assert not (tmp_path / "run").exists()
+    assert run("--budget", str(ONE_CANDIDATE)) == 0
+    assert settled(tmp_path)["candidates"] == 1
+
+
+@pytest.fixture
+def pace(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of a UNet forward pass, of each measurement to come."""
+    left: list[float] = []
+    monkeypatch.setattr(budget, "seconds_per_unit", lambda *_given, **_named: left.pop(0))
+    return left
+
+
+def test_a_deadline_is_measured_once_and_kept(
+    run: Callable[..., int], pace: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that goes on when the machine has become slower computes what it would have computed."""
+    pace += [0.5, 50.0]
+    options = ["--deadline", str(0.5 * 2.5 * ONE_CANDIDATE)]
+    assert run(*options) == 0
+    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (2, 2.5 * ONE_CANDIDATE)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("images/*/*.png")}
+    shutil.rmtree(tmp_path / "run" / "journal")
+    assert run(*options) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert pace == [50.0], "it was measured again"
+    assert settled(tmp_path)["candidates"] == 2
+    capsys.readouterr()
+    for other in (["--deadline", "1000"], ["--budget", "72.5"], ["--candidates", "2"]):
+        assert run(*other) == 2
+        assert "belongs to a run with other settings" in capsys.readouterr().err
+    assert pace == [50.0]
+
+
+def test_a_deadline_too_short_for_one_candidate_is_one_sentence(
+    run: Callable[..., int], pace: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pace += [0.5]
+    assert run("--deadline", "5") == 2
+    said = (
+        "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 29.0: give more"
+    )
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [None, 3, {}, {"refine": 3}, {"refine": {"deadline": 5.0}}, {"refine": {"deadline": 5.0, "candidates": "2"}}],
+)
+def test_what_a_damaged_folder_says_is_not_taken_over(there: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"settings": there}))
+    settings = ReconstructSettings(refine=GuidedSettings(candidates=None, deadline=5.0))
+    assert budget.settled_before(settings, tmp_path) == settings
+
+
+def test_what_needs_no_candidates_is_left_alone(tmp_path: Path) -> None:
+    nothing: Any = None
+    for settings in (
+        ReconstructSettings(refine=AdamSettings()),
+        ReconstructSettings(refine=GuidedSettings(candidates=3)),
+        ReconstructSettings(stage=1, refine=GuidedSettings(candidates=None, budget=10.0)),
+    ):
+        assert budget.settle(settings, nothing, ROWS, rows_at_once=2) == settings
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
+def test_the_pace_is_the_median_of_guided_steps_per_forward_pass(
+    kind: str,
+    jacobian: bool,
+    bundle: Path,
+    small_checkpoint: Path,
+    small_world: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock on which the first step, which compiles, takes an hour, and the others 4, 2 and 100 seconds."""
+    clock = iter(np.cumsum([0, 3600, 1, 4, 1, 2, 1, 100]).tolist())
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    settings = ReconstructSettings(refine=GuidedSettings(candidates=1, jacobian=jacobian))
+    if kind == "bundle":
+        folder, options = bundle, Options(threads=1)
+    else:
+        folder, options = small_checkpoint, Options(models=str(small_world), device="cpu")
+    with backends.open(folder, options) as backend:
+        backend.start()
+        rate = budget.seconds_per_unit(settings, backend, ROWS[:2], rows_at_once=3)
+        costs = backend.costs
+    units = costs.predict + costs.structural + (costs.back_only if jacobian else 0)
+    assert rate == pytest.approx(4 / (3 * units))
+
+
+def test_pytorchs_networks_have_costs_of_their_own(small_checkpoint: Path, small_world: Path) -> None:
+    refine = GuidedSettings(candidates=None, budget=1e4, n_steps=8, strength=0.5, guided_share=0.5)
+    with backends.open(small_checkpoint, Options(models=str(small_world), device="cpu")) as backend:
+        backend.start()
+        found = budget.settle(ReconstructSettings(refine=refine), backend, ROWS, rows_at_once=2).refine
+        costs = backend.costs
+    one = 4 * costs.predict + 2 * (costs.structural + costs.back_only) + costs.structural
+    assert isinstance(found, GuidedSettings)
+    assert found.candidates == int(1e4 / one) > 1
+
+
+def test_a_limit_and_no_candidates_belong_together() -> None:
+    for wrong in ({"candidates": None}, {"candidates": None, "budget": 3.0, "deadline": 3.0}):
+        with pytest.raises(InputError, match="candidates is None: give a whole number, or either a budget or a dead"):
+            GuidedSettings(**wrong)
