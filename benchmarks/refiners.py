@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +108,34 @@ def tables(subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan)
     return found
 
 
-def figure(rows: Sequence[Row], plan: Plan) -> str:
-    """Structure against meaning for decoded targets; guided passes that differ in one setting are joined."""
+def figure(found: Mapping[int, Sequence[Row]], plan: Plan) -> str:
+    """Structure against meaning for decoded targets, each refiner on as many trials as it has.
+
+    Parameters
+    ----------
+    found
+        Rows by the number of trials, the largest first.
+    """
     settings = {contestant.name: contestant.settings for contestant in plan.contestants}
-    shown = [row for row in rows if row.condition in (DECODED, NONE) and row.name != STAGE1]
-    if not shown or any(metric not in row.means for row in shown for metric in AXES):
+    shown: dict[str, tuple[str, Row]] = {}
+    for n, rows in found.items():
+        for row in rows:
+            if row.condition in (DECODED, NONE) and row.name != STAGE1:
+                label = row.label if n == plan.n_trials else f"{row.label}, {n} trials"
+                shown.setdefault(row.name, (label, row))
+    if not shown or any(metric not in row.means for _, row in shown.values() for metric in AXES):
         raise InputError(
             f"the figure needs {' and '.join(AXES)} of decoded targets, and these pictures have not both: leave "
             "--figure out, or give --conditions decoded and models with a classifier"
         )
     marks = [
         Mark(
-            label=row.label,
+            label=label,
             x=_with_interval(row, AXES[0]),
             y=_with_interval(row, AXES[1]),
-            settings=getattr(settings[row.name], "as_dict", dict)(),
+            settings=getattr(settings[name], "as_dict", dict)(),
         )
-        for row in shown
+        for name, (label, row) in shown.items()
     ]
     return front(marks, x="PixCorr, minus stage 1", y="concept, minus stage 1")
 
@@ -146,7 +157,7 @@ def report(args: argparse.Namespace, subjects: Sequence[Subject], plan: Plan) ->
     for note in dict.fromkeys(note for measure in measures for note in measure.notes):
         print(note)
     if args.figure is not None:
-        write_bytes(args.figure, figure(next(reversed(found.values())), plan).encode())
+        write_bytes(args.figure, figure(found, plan).encode())
     return {
         "subjects": [subject.place.name for subject in subjects],
         "tables": [{"n_trials": n, "rows": [as_json(row) for row in rows]} for n, rows in found.items()],

@@ -517,6 +517,30 @@ def test_the_figure_is_whole_and_for_both_schemes(load: Load) -> None:
         assert 0 < y < height
 
 
+def test_heavy_refiners_are_drawn_from_their_own_trials(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, table = load("refiners"), load("refiner_table")
+
+    def rows(names: list[str], shift: float) -> list[Any]:
+        stage1 = result(load, "stage1", "none", pixcorr=[0.0] * 6, concept_top1=[1.0] * 6)
+        others = [result(load, name, "decoded", pixcorr=[shift] * 6, concept_top1=[1.0 - shift] * 6) for name in names]
+        found: list[Any] = table.rows_of(
+            [stage1, *others], list("abcdef"), reference="stage1", decoded="decoded", shuffled="shuffled"
+        )
+        return found
+
+    known = load("refiner_contestants").contestants(COSTS, Sampling())
+    plan = SimpleNamespace(contestants=[known[name] for name in ("stage1", "single", "paper")], n_trials=9)
+    drawn: list[Any] = []
+    monkeypatch.setattr(module, "front", lambda marks, **_axes: drawn.extend(marks))
+    module.figure({9: rows(["single"], 0.1), 6: rows(["single", "paper"], 0.2)}, plan)
+    assert [(mark.label, round(mark.x[0], 6), round(mark.y[0], 6)) for mark in drawn] == [
+        ("SINGLE", 0.1, -0.1),
+        ("PAPER, 6 trials", 0.2, -0.2),
+    ]
+    assert drawn[0].is_ours
+    assert not drawn[1].is_ours
+
+
 def test_few_evaluations_count_as_all_and_costs_as_ratios(load: Load) -> None:
     times = load("refiner_times")
     assert times.scaled({"paper": [2.0, 4.0], "single": [1.0]}, 30.5) == {"paper": [61.0, 122.0], "single": [1.0]}
