@@ -541,6 +541,44 @@ def test_heavy_refiners_are_drawn_from_their_own_trials(load: Load, monkeypatch:
     assert not drawn[1].is_ours
 
 
+def test_times_are_compared_with_what_was_asked(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times, timed = load("refiner_times"), {}
+
+    def in_turn(work: dict[str, Any], repeats: int) -> dict[str, list[float]]:
+        for name, one in work.items():
+            timed[name] = one()
+        assert repeats == 2
+        return {"paper": [2.0, 4.0], "default": [10.0, 20.0], "single": [4.0, 8.0]}
+
+    batch = SimpleNamespace(trials=range(4), problem=lambda _condition, _contestant: None)
+    monkeypatch.setattr(times, "Batch", lambda _subject, _trials: batch)
+    monkeypatch.setattr(times, "reconstruct", lambda _batch, contestant, _condition: contestant.settings)
+    monkeypatch.setattr(times, "interleaved", in_turn)
+    monkeypatch.setattr(times, "random_models", lambda _device: None)
+    monkeypatch.setattr(times, "ways", lambda _models: {"autograd": COSTS})
+
+    class Four(SimpleNamespace):
+        def __len__(self) -> int:
+            return 4
+
+    subject = Four(backend=SimpleNamespace(costs=COSTS), sampling=Sampling())
+    found = times.time_refiners(subject, repeats=2, say=lambda _line: None)
+    assert timed == {
+        "paper": replace(PRESETS["paper"], steps=1),  # two of its 61 evaluations
+        "default": PRESETS["default"],
+        "single": PRESETS["single"],
+    }
+    assert found["seconds per trial"] == pytest.approx({"paper": 30.5 * 3 / 4, "default": 15 / 4, "single": 6 / 4})
+    seconds = {verdict["goal"]: verdict for verdict in found["verdicts"]}
+    assert seconds["seconds, tiny world, default"]["times_less"] == pytest.approx(6.1)
+    assert seconds["seconds, tiny world, default"]["met"] is True
+    assert seconds["seconds, tiny world, single"]["met"] is False  # 15.25 times, asked 18
+    assert len(found["verdicts"]) == 2 + 2 * 2
+    assert capsys.readouterr().out.count(" x less, asked ") == 6
+
+
 def test_few_evaluations_count_as_all_and_costs_as_ratios(load: Load) -> None:
     times = load("refiner_times")
     assert times.scaled({"paper": [2.0, 4.0], "single": [1.0]}, 30.5) == {"paper": [61.0, 122.0], "single": [1.0]}
