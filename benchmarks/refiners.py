@@ -21,7 +21,9 @@ raw-scale, scale and share of guided steps     10, 0.2: 0.559 / 0.94    30: 0.55
     share 1                                    10: 0.559 / 0.94    30: 0.558 / 0.94    50: 0.559 / 0.94
                                                100: 0.591 / 0.94    200: 0.589 / 0.94    300: 0.539 / 0.88
                                                1000: 0.506 / 0.62 (all steps: no more than half of them, at more cost)
-start-noise, learning rate                     TUNED
+start-noise, learning rate                     0.5: 0.632 / 0.75    1.5: 0.623 / 0.69    5 (ReNO's own): 0.619 / 0.75
+                                               15: 0.603 / 0.88    50: 0.646 / 1.00, taken    100: 0.628 / 0.94
+                                               200: 0.637 / 0.81
 no-jacobian, step size                         0.03: 0.589 / 0.81    0.06: 0.599 / 0.81    0.1: 0.608 / 0.81
                                                0.15: 0.578 / 0.75    0.25: 0.577 / 0.88, taken    0.4: 0.578 / 0.62
                                                0.6: 0.580 / 0.62
