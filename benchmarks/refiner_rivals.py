@@ -34,8 +34,8 @@ class RawScaleSettings(RefineSettings):
 
     refiner: ClassVar[str] = "raw scale"
 
-    scale: float = 300.0
-    guided_share: float = 0.2
+    scale: float = 100.0
+    guided_share: float = 0.5
 
     def n_guided(self, sampling: Sampling) -> int:
         return int(self.guided_share * sampling.n_reverse)
@@ -49,8 +49,8 @@ class RawScaleSettings(RefineSettings):
 def raw_scale(problem: Problem[Any], settings: RawScaleSettings, on_step: OnStep) -> Refined[Any]:
     """One fixed scale on the raw gradient: NeuralDiffuser's form (Li et al. 2024, arXiv 2402.13809).
 
-    ``e <- e + scale * sqrt(1 - keep) * dL/dx`` in the first fifth of the steps, then the ordinary DDIM update, with
-    stage 1's sampling and start noise. Theirs differs where ours has no counterpart: the gradient goes through the
+    ``e <- e + scale * sqrt(1 - keep) * dL/dx`` in the first steps (theirs: a fifth), then the ordinary DDIM update,
+    with stage 1's sampling and start noise. Theirs differs where ours has no counterpart: the gradient goes through the
     conditional half of the guided noise alone, and the picture compared is a blend of x and the clean estimate.
     """
     sampler, loss = problem.generator, _loss_of(problem, settings)
@@ -91,7 +91,7 @@ class StartNoiseSettings(RefineSettings):
     evaluations: int = 12
     n_steps: int = 8
     n_reverse: int = 5
-    learning_rate: float = 5.0
+    learning_rate: float = 50.0
     momentum: float = 0.9
     clip: float = 0.1
     regularisation: float = 0.01

@@ -13,15 +13,27 @@ denoising steps at each update get the first --heavy-trials, on which a second t
 
 Costs are floating-point operations over those of one UNet forward pass, of a refiner beside stage 1.
 
-Rivals were given settings on tuning seed 1, its first 16 test trials:
-TUNED
+Rivals have the settings that did best on the first 16 test trials of tuning seed 1 (--brain clip): most PixCorr among
+those that lose at most one trial of concept against stage 1 (0.532, 0.938). PixCorr / concept there:
+raw-scale, scale and share of guided steps     10, 0.2: 0.559 / 0.94    30: 0.551 / 0.94    100: 0.577 / 0.94
+    (1 and 3 change nothing)                   300: 0.519 / 0.88    1000: 0.483 / 0.62
+    share 0.5                                  50: 0.557 / 0.94    100: 0.586 / 0.94, taken    200: 0.580 / 0.94
+    share 1                                    10: 0.559 / 0.94    30: 0.558 / 0.94    50: 0.559 / 0.94
+                                               100: 0.591 / 0.94    200: 0.589 / 0.94    300: 0.539 / 0.88
+                                               1000: 0.506 / 0.62 (all steps: no more than half of them, at more cost)
+start-noise, learning rate                     0.5: 0.632 / 0.75    1.5: 0.623 / 0.69    5 (ReNO's own): 0.619 / 0.75
+                                               15: 0.603 / 0.88    50: 0.646 / 1.00, taken    100: 0.628 / 0.94
+                                               200: 0.637 / 0.81
+no-jacobian, step size                         0.03: 0.589 / 0.81    0.06: 0.599 / 0.81    0.1: 0.608 / 0.81
+                                               0.15: 0.578 / 0.75    0.25: 0.577 / 0.88, taken    0.4: 0.578 / 0.62
+                                               0.6: 0.580 / 0.62
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +120,34 @@ def tables(subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan)
     return found
 
 
-def figure(rows: Sequence[Row], plan: Plan) -> str:
-    """Structure against meaning for decoded targets; guided passes that differ in one setting are joined."""
+def figure(found: Mapping[int, Sequence[Row]], plan: Plan) -> str:
+    """Structure against meaning for decoded targets, each refiner on as many trials as it has.
+
+    Parameters
+    ----------
+    found
+        Rows by the number of trials, the largest first.
+    """
     settings = {contestant.name: contestant.settings for contestant in plan.contestants}
-    shown = [row for row in rows if row.condition in (DECODED, NONE) and row.name != STAGE1]
-    if not shown or any(metric not in row.means for row in shown for metric in AXES):
+    shown: dict[str, tuple[str, Row]] = {}
+    for n, rows in found.items():
+        for row in rows:
+            if row.condition in (DECODED, NONE) and row.name != STAGE1:
+                label = row.label if n == plan.n_trials else f"{row.label}, {n} trials"
+                shown.setdefault(row.name, (label, row))
+    if not shown or any(metric not in row.means for _, row in shown.values() for metric in AXES):
         raise InputError(
             f"the figure needs {' and '.join(AXES)} of decoded targets, and these pictures have not both: leave "
             "--figure out, or give --conditions decoded and models with a classifier"
         )
     marks = [
         Mark(
-            label=row.label,
+            label=label,
             x=_with_interval(row, AXES[0]),
             y=_with_interval(row, AXES[1]),
-            settings=getattr(settings[row.name], "as_dict", dict)(),
+            settings=getattr(settings[name], "as_dict", dict)(),
         )
-        for row in shown
+        for name, (label, row) in shown.items()
     ]
     return front(marks, x="PixCorr, minus stage 1", y="concept, minus stage 1")
 
@@ -146,7 +169,7 @@ def report(args: argparse.Namespace, subjects: Sequence[Subject], plan: Plan) ->
     for note in dict.fromkeys(note for measure in measures for note in measure.notes):
         print(note)
     if args.figure is not None:
-        write_bytes(args.figure, figure(next(reversed(found.values())), plan).encode())
+        write_bytes(args.figure, figure(found, plan).encode())
     return {
         "subjects": [subject.place.name for subject in subjects],
         "tables": [{"n_trials": n, "rows": [as_json(row) for row in rows]} for n, rows in found.items()],

@@ -24,7 +24,8 @@ SEED = 42
 # that at a run's settings even float32 and float64 part in some trials; what is compared is whether the parts are put
 # together rightly, and that these few steps show. As `SEED`, they must stay as they are.
 GUIDED = GuidedSettings(
-    candidates=1, start_steps=0,
+    candidates=1,
+    start_steps=0,
     n_steps=8,
     strength=0.5,
     guided_share=0.75,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from small_data import write_small_data
 
+from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import read_tensors
 from minddiffuser.runtime.generators.ddim import NoiseTable, add_noise, clean_estimate, ddim_schedule
@@ -324,15 +325,19 @@ def test_subjects_are_pooled_by_the_metrics_of_all(load: Load) -> None:
 def small(
     load: Load, monkeypatch: pytest.MonkeyPatch, small_world: Path, small_checkpoint: Path, tmp_path: Path
 ) -> Any:
-    """The command on six trials of a small subject, two in a batch; the paper's setting with one update."""
+    """The command on trials of a small subject, two in a batch: few steps, and the paper's setting with one update."""
     rows = np.random.default_rng(1).standard_normal((6, 24)).astype(np.float32)
     data = write_small_data(tmp_path / "data", rows).folder
     module, runs, known = load("refiners"), load("refiner_runs"), load("refiner_contestants")
     monkeypatch.setattr(runs, "BATCH", 2)
+    opened, short = module.open_subject, Sampling(n_steps=10, n_noise=None, n_reverse=4)
+    monkeypatch.setattr(module, "open_subject", lambda *a, **more: replace(opened(*a, **more), sampling=short))
     monkeypatch.setattr(known, "PAPER", replace(PRESETS["paper"], steps=1))
+    monkeypatch.setattr(known, "SINGLE", replace(PRESETS["single"], n_steps=6, strength=0.5))
+    monkeypatch.setattr(TorchBackend, "costs", COSTS)  # counting takes longer than everything else here
 
     def run(out: str, *more: str) -> int:
-        names = ["--refiners", "single,paper,raw-scale", "--trials", "5", "--heavy-trials", "2"]
+        names = ["--refiners", "single,paper,raw-scale", "--trials", "3", "--heavy-trials", "2"]
         where = ["--out", str(tmp_path / out), "--models", str(small_world)]
         return int(module.main([*where, "--subject", str(data), str(small_checkpoint), *names, *more]))
 
@@ -349,42 +354,43 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
 def test_a_run_that_was_stopped_goes_on(
     small: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert small.run("whole") == 0
+    kinds = ["--conditions", "decoded,shuffled"]
+    assert small.run("whole", *kinds) == 0
     whole, real, calls = pictures(small.folder / "whole"), small.runs.reconstruct, []
 
     def stopped(*given: Any) -> Any:
-        if len(calls) == 7:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         calls.append(given)
         return real(*given)
 
     monkeypatch.setattr(small.runs, "reconstruct", stopped)
     with pytest.raises(KeyboardInterrupt):
-        small.run("broken")
+        small.run("broken", *kinds)
     first = pictures(small.folder / "broken")
-    assert len(first) == 7
+    assert len(first) == 4
     calls.clear()
     monkeypatch.setattr(small.runs, "reconstruct", lambda *given: (calls.append(given), real(*given))[1])
-    assert small.run("broken") == 0
-    assert len(calls) == len(whole) - 7
+    assert small.run("broken", *kinds) == 0
+    assert len(calls) == len(whole) - 4
     resumed = pictures(small.folder / "broken")
     assert resumed.keys() == whole.keys()
     assert all(np.array_equal(resumed[name], array) for name, array in whole.items())
-    # three batches of 2, 2 and 1 trials: stage 1 once, two refiners for three targets, the heavy one in the first
-    assert len(whole) == 3 * (1 + 2 * 3) + 3
+    # two batches, of 2 trials and of 1: stage 1 once, two refiners toward two targets, the heavy one in the first
+    assert len(whole) == 2 * (1 + 2 * 2) + 2
     toward = [array for name, array in whole.items() if "/single/" in name and name.endswith("0000-0001.safetensors")]
-    assert len(toward) == 3
-    assert not np.array_equal(toward[0], toward[1])
+    assert len(toward) == 2
+    assert not np.array_equal(*toward)
     printed = capsys.readouterr().out
     assert printed.count("first 2 trials") == 2
-    assert printed.count("5 trials each") == 2
+    assert printed.count("3 trials each") == 2
 
 
 def test_heavy_refiners_are_compared_on_the_trials_that_they_have(small: Any) -> None:
     path = small.folder / "found.json"
     assert small.run("out", "--json", str(path), "--conditions", "decoded,shuffled") == 0
     all_trials, few = json.loads(path.read_text())["tables"]
-    assert (all_trials["n_trials"], few["n_trials"]) == (5, 2)
+    assert (all_trials["n_trials"], few["n_trials"]) == (3, 2)
     names = [[(row["name"], row["condition"]) for row in found["rows"]] for found in (all_trials, few)]
     light = [
         ("stage1", "none"),
@@ -412,7 +418,7 @@ def test_pictures_of_other_settings_are_refused(
 ) -> None:
     assert small.run("out", "--conditions", "decoded") == 0
     before = pictures(small.folder / "out")
-    monkeypatch.setattr(small.known, "SINGLE", replace(PRESETS["single"], step_size=0.01))
+    monkeypatch.setattr(small.known, "SINGLE", replace(small.known.SINGLE, step_size=0.01))
     capsys.readouterr()
     assert small.run("out", "--conditions", "decoded") == 2
     assert "pictures of other settings (there is another settings)" in capsys.readouterr().err
@@ -509,6 +515,68 @@ def test_the_figure_is_whole_and_for_both_schemes(load: Load) -> None:
         x, y = (float(shape.attrib[key]) for key in (("cx", "cy") if "cx" in shape.attrib else ("x", "y")))
         assert 0 < x < width
         assert 0 < y < height
+
+
+def test_heavy_refiners_are_drawn_from_their_own_trials(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, table = load("refiners"), load("refiner_table")
+
+    def rows(names: list[str], shift: float) -> list[Any]:
+        stage1 = result(load, "stage1", "none", pixcorr=[0.0] * 6, concept_top1=[1.0] * 6)
+        others = [result(load, name, "decoded", pixcorr=[shift] * 6, concept_top1=[1.0 - shift] * 6) for name in names]
+        found: list[Any] = table.rows_of(
+            [stage1, *others], list("abcdef"), reference="stage1", decoded="decoded", shuffled="shuffled"
+        )
+        return found
+
+    known = load("refiner_contestants").contestants(COSTS, Sampling())
+    plan = SimpleNamespace(contestants=[known[name] for name in ("stage1", "single", "paper")], n_trials=9)
+    drawn: list[Any] = []
+    monkeypatch.setattr(module, "front", lambda marks, **_axes: drawn.extend(marks))
+    module.figure({9: rows(["single"], 0.1), 6: rows(["single", "paper"], 0.2)}, plan)
+    assert [(mark.label, round(mark.x[0], 6), round(mark.y[0], 6)) for mark in drawn] == [
+        ("SINGLE", 0.1, -0.1),
+        ("PAPER, 6 trials", 0.2, -0.2),
+    ]
+    assert drawn[0].is_ours
+    assert not drawn[1].is_ours
+
+
+def test_times_are_compared_with_what_was_asked(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times, timed = load("refiner_times"), {}
+
+    def in_turn(work: dict[str, Any], repeats: int) -> dict[str, list[float]]:
+        for name, one in work.items():
+            timed[name] = one()
+        assert repeats == 2
+        return {"paper": [2.0, 4.0], "default": [10.0, 20.0], "single": [4.0, 8.0]}
+
+    batch = SimpleNamespace(trials=range(4), problem=lambda _condition, _contestant: None)
+    monkeypatch.setattr(times, "Batch", lambda _subject, _trials: batch)
+    monkeypatch.setattr(times, "reconstruct", lambda _batch, contestant, _condition: contestant.settings)
+    monkeypatch.setattr(times, "interleaved", in_turn)
+    monkeypatch.setattr(times, "random_models", lambda _device: None)
+    monkeypatch.setattr(times, "ways", lambda _models: {"autograd": COSTS})
+
+    class Four(SimpleNamespace):
+        def __len__(self) -> int:
+            return 4
+
+    subject = Four(backend=SimpleNamespace(costs=COSTS), sampling=Sampling())
+    found = times.time_refiners(subject, repeats=2, say=lambda _line: None)
+    assert timed == {
+        "paper": replace(PRESETS["paper"], steps=1),  # two of its 61 evaluations
+        "default": PRESETS["default"],
+        "single": PRESETS["single"],
+    }
+    assert found["seconds per trial"] == pytest.approx({"paper": 30.5 * 3 / 4, "default": 15 / 4, "single": 6 / 4})
+    seconds = {verdict["goal"]: verdict for verdict in found["verdicts"]}
+    assert seconds["seconds, tiny world, default"]["times_less"] == pytest.approx(6.1)
+    assert seconds["seconds, tiny world, default"]["met"] is True
+    assert seconds["seconds, tiny world, single"]["met"] is False  # 15.25 times, asked 18
+    assert len(found["verdicts"]) == 2 + 2 * 2
+    assert capsys.readouterr().out.count(" x less, asked ") == 6
 
 
 def test_few_evaluations_count_as_all_and_costs_as_ratios(load: Load) -> None:
