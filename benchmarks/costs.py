@@ -63,7 +63,7 @@ def pictures(costs: Costs) -> dict[str, float]:
     n_reverse, steps = Sampling().n_reverse, PRESETS["paper"].steps
     return {
         "stage 1": stage1_cost(costs, n_reverse),
-        "guided, a pass": guided_cost(costs, n_reverse=14, n_guided=10),
+        **{f"guided, {name}": guided_cost(costs, PRESETS[name], Sampling()) for name in ("default", "single")},
         "adam, activations kept": adam_cost(costs, steps=steps, n_reverse=n_reverse),
         "adam, checkpoints": adam_cost(costs, steps=steps, n_reverse=n_reverse, checkpointing=True),
         "adam, final latent": adam_cost(costs, steps=steps, n_reverse=n_reverse, backprop_steps=0),

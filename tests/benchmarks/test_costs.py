@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.runtime.refine.settings import PRESETS
 from minddiffuser.runtime.sampling import Sampling
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -44,9 +45,12 @@ def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixt
         calls, pictures = row["calls"], row["pictures"]
         assert calls["predict"] == 2.0
         assert pictures["stage 1"] == pytest.approx(2 * n_reverse + calls["decode"], rel=1e-12)
-        back = calls["back_only"]
-        expected = 14 * 2 + 10 * (back + calls["structural"]) + calls["structural"]
-        assert pictures["guided, a pass"] == pytest.approx(expected, rel=1e-12)
+        single = PRESETS["single"]
+        n_steps, n_guided = single.sampling(Sampling()).n_reverse, single.n_guided(Sampling())
+        guided = n_guided * (calls["back_only"] + calls["structural"])
+        expected = n_steps * 2 + guided + (single.start_steps + 1) * calls["structural"]
+        assert pictures["guided, single"] == pytest.approx(expected, rel=1e-12)
+        assert pictures["guided, single"] <= pictures["guided, default"]
         assert pictures["adam, final latent"] < pictures["adam, activations kept"] <= pictures["adam, checkpoints"]
     autograd, engines = rows[:2]
     assert autograd["pictures"]["adam, activations kept"] < engines["pictures"]["adam, activations kept"]

@@ -220,3 +220,20 @@ def test_steps_are_counted_up_to_what_the_settings_announce(
     for step in seen:
         assert step.image is None or len(step.image) == len(step.rows)
     assert {row for step in seen for row in step.rows} == set(range(len(TRIALS)))
+
+
+def test_every_candidate_begins_where_the_latent_came_to(problem: Problem[Any]) -> None:
+    """The descent is made once for a trial, and its own noise is put on what came out."""
+    chosen = settings(3, start_steps=4, start_step_size=0.1)
+    steps: list[Step[Any]] = []
+    found = run(problem, chosen, steps.append)
+    decoded = problem.start(range(len(TRIALS))).latent
+    starts = problem.backend.started[-1][0].latent.reshape(3, *decoded.shape)  # all rows went together
+    for start in starts:
+        np.testing.assert_array_equal(start, starts[0])
+        assert (np.abs(start - decoded).max((1, 2, 3)) > 1e-3).all()
+    before, after = (loss_of(problem, latent, range(len(TRIALS))) for latent in (decoded, starts[0]))
+    assert (after < before).all()
+    assert np.isfinite(found.candidate_losses).all()
+    assert [step.step for step in steps] == list(range(1, chosen.n_reports(SAMPLING) + 1))
+    assert {step.steps for step in steps} == {4 + 3 * SAMPLING.n_reverse}
