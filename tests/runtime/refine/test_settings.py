@@ -112,8 +112,8 @@ def test_a_value_of_guided_outside_its_range_is_refused_by_name(name: str, value
     [
         ({"n_steps": None, "strength": 0.5}, "n_steps and strength both, or neither"),
         ({"n_steps": 20, "strength": None}, "n_steps and strength both, or neither"),
-        ({"candidates": None}, "a whole number, or a budget or a deadline"),
-        ({"budget": 100.0, "deadline": 3.0}, "either a deadline or a budget"),
+        ({"candidates": None}, "a whole number, or either a budget or a deadline"),
+        ({"candidates": None, "budget": 100.0, "deadline": 3.0}, "either a budget or a deadline"),
     ],
 )
 def test_values_of_guided_that_do_not_go_together_are_refused(given: dict[str, object], words: str) -> None:

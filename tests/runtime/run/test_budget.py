@@ -15,7 +15,6 @@ import pytest
 
 from minddiffuser.runtime import backends, cli
 from minddiffuser.runtime.backends.base import Options
-from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
 from minddiffuser.runtime.run import budget
 from minddiffuser.runtime.run.reconstruct import ReconstructSettings
@@ -173,9 +172,3 @@ def test_pytorchs_networks_have_costs_of_their_own(small_checkpoint: Path, small
     one = 4 * costs.predict + 2 * (costs.structural + costs.back_only) + costs.structural
     assert isinstance(found, GuidedSettings)
     assert found.candidates == int(1e4 / one) > 1
-
-
-def test_a_limit_and_no_candidates_belong_together() -> None:
-    for wrong in ({"candidates": None}, {"candidates": None, "budget": 3.0, "deadline": 3.0}):
-        with pytest.raises(InputError, match="candidates is None: give a whole number, or either a budget or a dead"):
-            GuidedSettings(**wrong)
