@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..generators.base import A, Sampler
-from .arrays import copied, filled
+from .arrays import as_float64, copied, filled
 from .base import OnStep, Problem, Refined, Step
 from .guided import Guided, Loss, descended, guided_pass
+from .loss import semantic_loss, structural_loss
 from .settings import GuidedSettings
 from .target import check_semantic_target
 from .weights import StructuralWeights
@@ -112,9 +113,15 @@ class _Passes:
         return found
 
     def _loss(self, trials: Sequence[int]) -> Loss:
-        target, weights = self._problem.target[list(trials)], self._weights.rows(list(trials))
-        semantic = None if self._semantic is None else (self._semantic[list(trials)], self._settings.semantic_weight)
-        return lambda x0: self._problem.backend.structural(x0, target, weights, semantic)
+        rows = list(trials)
+        semantic = None if self._semantic is None else self._semantic[rows]
+        return relative_loss(
+            self._problem.backend.structural,
+            self._problem.target[rows],
+            self._weights.rows(rows),
+            semantic,
+            self._settings.semantic_weight,
+        )
 
     def _report(self, trials: Sequence[int]) -> Callable[[int, Any], None]:
         n, steps = len(self._problem.target), self._settings.n_reports(self._problem.sampling)
@@ -129,6 +136,47 @@ class _Passes:
         wanted = {candidate for candidate, _ in rows}
         self._noises = {c: self._noises[c] if c in self._noises else self._problem.noise(c) for c in sorted(wanted)}
         return np.stack([self._noises[candidate][trial] for candidate, trial in rows])
+
+
+def relative_loss(
+    structural: Callable[..., tuple[Any, Any, Any]],
+    target: NDArray[np.float32],
+    weights: StructuralWeights,
+    semantic: NDArray[np.float32] | None = None,
+    semantic_weight: float = 0.0,
+) -> Loss:
+    """Each term of eq. 6 over what it would be for a picture all of whose features are 0, the second one weighted.
+
+    So neither the layers' units nor their number decide what `semantic_weight` means, and a loss of 1 is that of
+    knowing nothing. Every trial is divided by its own numbers.
+
+    Parameters
+    ----------
+    structural
+        Of a backend.
+    target : (n, 6, n_tokens, d_vision)
+    weights
+    semantic : (n, d), optional
+    semantic_weight : float
+    """
+    size = structural_loss(np.zeros_like(target), weights.counted(target), weights.dimensions, weights.layers)
+    if semantic is None:
+        scaled = replace(weights, layers=weights.layers / _or_one(size)[:, None])
+        return lambda x0: structural(x0, target, scaled)
+    # One weight goes for all trials, layers have their own: the whole is larger by the second term's size.
+    of_semantic = _or_one(semantic_loss(np.zeros_like(semantic), semantic))
+    scaled = replace(weights, layers=weights.layers * (of_semantic / _or_one(size))[:, None])
+
+    def loss(x0: Any) -> tuple[Any, Any, Any]:
+        value, gradient, image = structural(x0, target, scaled, (semantic, semantic_weight))
+        return as_float64(value) / of_semantic, gradient, image
+
+    return loss
+
+
+def _or_one(sizes: NDArray[Any]) -> NDArray[Any]:
+    """Of a target that is 0 the difference itself is what counts."""
+    return np.where(sizes > 0, sizes, 1)
 
 
 def _by(size: int, rows: Sequence[T]) -> Iterator[Sequence[T]]:

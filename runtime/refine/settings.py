@@ -197,6 +197,9 @@ class GuidedSettings(RefineSettings):
 
     Parameters
     ----------
+    semantic_weight : float
+        Lambda of eq. 6, of terms that are relative to their targets' sizes: see
+        :func:`~minddiffuser.runtime.refine.search.relative_loss`. It is what keeps the meaning.
     start_steps, start_step_size : int and float
         So many steps the decoded latent itself goes down the loss before it is noised, once for all candidates, the
         first of them by `start_step_size` in units of the latent's scale, later ones less.
@@ -226,13 +229,14 @@ class GuidedSettings(RefineSettings):
 
     refiner: ClassVar[str] = "guided"
 
+    semantic_weight: float = 0.5
     start_steps: int = 20
     start_step_size: float = 0.1
     step_size: float = 0.25
-    guided_share: float = 0.7
+    guided_share: float = 0.6
     candidates: int | None = 6
     n_steps: int | None = 25
-    strength: float | None = 0.56
+    strength: float | None = 0.32
     jacobian: bool = True
     budget: float | None = None
     deadline: float | None = None

@@ -134,7 +134,7 @@ def test_values_of_guided_that_do_not_go_together_are_refused(given: dict[str, o
 def test_steps_of_guided(
     n_steps: int | None, strength: float | None, share: float, n_reverse: int, n_guided: int
 ) -> None:
-    settings = GuidedSettings(n_steps=n_steps, strength=strength, guided_share=share, candidates=3)
+    settings = GuidedSettings(n_steps=n_steps, strength=strength, guided_share=share, candidates=3, start_steps=7)
     stage1 = Sampling(guidance_scale=2.5)
     found = settings.sampling(stage1)
     assert (found.n_reverse, found.guidance_scale) == (n_reverse, 2.5)
@@ -143,7 +143,7 @@ def test_steps_of_guided(
     else:
         assert (found.n_steps, found.start) == (n_steps, n_reverse - 1)
     assert settings.n_guided(stage1) == n_guided
-    assert settings.n_reports(stage1) == 3 * n_reverse
+    assert settings.n_reports(stage1) == 7 + 3 * n_reverse
     still = GuidedSettings(n_steps=n_steps, strength=strength, step_size=0.0)
     assert still.n_guided(stage1) == 0
 
