@@ -229,7 +229,7 @@ class GuidedSettings(RefineSettings):
 
     refiner: ClassVar[str] = "guided"
 
-    semantic_weight: float = 0.5
+    semantic_weight: float = 1.0
     start_steps: int = 20
     start_step_size: float = 0.1
     step_size: float = 0.25
