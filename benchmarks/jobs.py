@@ -31,7 +31,7 @@ STEP, PICTURE = "stage 1, a guided step", "stage 1, a picture"
 ALL_STEPS = "stage 2, all 35 steps"
 GUIDED_PASS = "stage 2, a guided pass"
 # 10 of 14 steps; the time does not depend on their size, and at this one float32 gives the same pictures everywhere.
-PASS = GuidedSettings(candidates=1, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.05)
+PASS = GuidedSettings(candidates=1, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.01)
 ITERATIONS: dict[str, int | None] = {ALL_STEPS: None, "stage 2, last 4 steps": 4, "stage 2, latent only": 0}
 
 
