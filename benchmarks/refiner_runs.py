@@ -169,20 +169,20 @@ class Batch:
         ids = [self._subject.ids[trial] for trial in self.trials]
         return trial_noise(SEED, ids, self._subject.backend.latent_shape, candidate)
 
-    def target(self, condition: str) -> NDArray[np.float32]:
-        """Structure (n, 6, n_tokens, d_vision) to refine toward."""
+    def target(self, condition: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Structure (n, 6, n_tokens, d_vision) and semantic feature (n, d) to refine toward."""
         subject = self._subject
         if condition == ORACLE:
-            return subject.backend.features(to_float(subject.stimuli[list(self.trials)]), semantic=False)[0]
+            return subject.backend.features(to_float(subject.stimuli[list(self.trials)]), semantic=True)
         shuffled = [subject.partner[trial] for trial in self.trials]
         decoded = self._decode(shuffled) if condition == SHUFFLED else self.decoded
-        structure: NDArray[np.float32] = decoded.structure
-        return structure
+        return decoded.structure, decoded.semantic
 
     def problem(self, condition: str, contestant: Contestant) -> Problem[Any]:
         """Stage 2 of these trials, as a run poses it."""
         subject, decoded = self._subject, self.decoded
         generator, pictures, _ = self.stage1
+        structure, semantic = self.target(condition)
         last = getattr(contestant.settings, "backprop_steps", None)
         if last is not None:
             generator = subject.backend.generator(decoded, self.noise(0), subject.sampling, backprop_steps=last)
@@ -193,14 +193,14 @@ class Batch:
             generator=generator,
             stage1=pictures,
             sampling=subject.sampling,
-            target=self.target(condition),
+            target=structure,
             mask=subject.backend.decoder.mask,
-            semantic=None,
+            semantic=semantic,
             rows_at_once=BATCH,
         )
 
     def _decode(self, trials: Sequence[int]) -> Any:
-        return self._subject.backend.decode(self._subject.responses[list(trials)], semantic=False)
+        return self._subject.backend.decode(self._subject.responses[list(trials)])
 
 
 def reconstruct(batch: Batch, contestant: Contestant, condition: str) -> tuple[Pictures, float]:
