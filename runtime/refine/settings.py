@@ -229,10 +229,10 @@ class GuidedSettings(RefineSettings):
 
     refiner: ClassVar[str] = "guided"
 
-    semantic_weight: float = 1.0
-    start_steps: int = 20
-    start_step_size: float = 0.1
-    step_size: float = 0.25
+    semantic_weight: float = 0.5
+    start_steps: int = 10
+    start_step_size: float = 0.07
+    step_size: float = 0.1
     guided_share: float = 0.6
     candidates: int | None = 6
     n_steps: int | None = 25
