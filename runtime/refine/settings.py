@@ -236,7 +236,7 @@ class GuidedSettings(RefineSettings):
     guided_share: float = 0.6
     candidates: int | None = 6
     n_steps: int | None = 25
-    strength: float | None = 0.32
+    strength: float | None = 0.28
     jacobian: bool = True
     budget: float | None = None
     deadline: float | None = None
