@@ -82,7 +82,8 @@ def settle(
             f"{asked}, and one candidate of a trial costs {before + one:.1f}: give more, or fewer --n-steps, "
             "--start-steps or a smaller --guided-share"
         )
-    return replace(settings, refine=replace(refine, candidates=int((given - before) / one), budget=given))
+    candidates = max(1, int((given - before) / one))  # one fits, however the difference rounds
+    return replace(settings, refine=replace(refine, candidates=candidates, budget=given))
 
 
 def seconds_per_unit(

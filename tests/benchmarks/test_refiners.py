@@ -228,9 +228,10 @@ def test_costs_are_those_of_the_calls(load: Load) -> None:
     cost = {name: contestant.cost(COSTS, sampling) for name, contestant in known.items()}
     assert cost["stage1"] == 35 * 2 + 4
     assert cost["start"] == n * 2 + 10
-    assert cost["single"] == n * 2 + n_guided * 13 + 10
-    assert cost["no-jacobian"] == n * 2 + n_guided * 10 + 10
-    assert cost["default"] == PRESETS["default"].candidates * cost["single"]  # type: ignore[attr-defined]
+    once, one_pass = single.start_steps * 10, n * 2 + n_guided * 13 + 10  # type: ignore[attr-defined]
+    assert cost["single"] == once + one_pass
+    assert cost["no-jacobian"] == once + n * 2 + n_guided * 10 + 10
+    assert cost["default"] == once + PRESETS["default"].candidates * one_pass  # type: ignore[attr-defined]
     assert cost["paper"] == 61 * (35 * 5.5 + 10)
     assert cost["final-latent"] == 35 * 2 + 61 * 10
     evaluations = known["start-noise"].settings.evaluations
@@ -333,7 +334,8 @@ def small(
     opened, short = module.open_subject, Sampling(n_steps=10, n_noise=None, n_reverse=4)
     monkeypatch.setattr(module, "open_subject", lambda *a, **more: replace(opened(*a, **more), sampling=short))
     monkeypatch.setattr(known, "PAPER", replace(PRESETS["paper"], steps=1))
-    monkeypatch.setattr(known, "SINGLE", replace(PRESETS["single"], n_steps=6, strength=0.5))
+    few = {"start_steps": 2, "n_steps": 6, "strength": 0.5}
+    monkeypatch.setattr(known, "SINGLE", replace(PRESETS["single"], **few, semantic_weight=0.0))
     monkeypatch.setattr(TorchBackend, "costs", COSTS)  # counting takes longer than everything else here
 
     def run(out: str, *more: str) -> int:

@@ -25,7 +25,8 @@ from minddiffuser.runtime.refine.settings import PRESETS, RefineSettings
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 ADAM = ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"]
-GUIDED = ["--candidates", "2", "--n-steps", "4", "--strength", "0.5"]
+# The small checkpoint has no decoder of the semantic feature.
+GUIDED = ["--start-steps", "2", "--candidates", "2", "--n-steps", "4", "--strength", "0.5", "--semantic-weight", "0"]
 FAST = [*ADAM, "--batch-size", "2", "--threads", "1", "--device", "cpu"]
 Go = Callable[..., int]
 
@@ -343,7 +344,7 @@ def no_step(args: list[str], tmp: Path) -> None:
 
 @mistake("n_steps is 1001: choose 1 to 1000, the timesteps that the model was trained on")
 def more_steps_than_the_networks_know(args: list[str], tmp: Path) -> None:
-    guided(args, "--n-steps", "1001")
+    guided(args, "--n-steps", "1001", "--semantic-weight", "0")
 
 
 @mistake("refine setting strength is 1.5: give a share of the grid's steps, above 0 and at most 1")
@@ -378,12 +379,12 @@ def a_budget_below_nothing(args: list[str], tmp: Path) -> None:
 
 @mistake("the budget is 1, and one candidate of a trial costs")
 def a_budget_for_nothing(args: list[str], tmp: Path) -> None:
-    guided(args, "--budget", "1")
+    guided(args, "--budget", "1", "--semantic-weight", "0")
 
 
 @mistake("s is worth 0 UNet forward passes here, and one candidate of a trial costs")
 def a_deadline_for_nothing(args: list[str], tmp: Path) -> None:
-    guided(args, "--deadline", "1e-9")
+    guided(args, "--deadline", "1e-9", "--semantic-weight", "0")
 
 
 @mistake("needs the stimuli")

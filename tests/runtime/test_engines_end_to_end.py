@@ -170,8 +170,10 @@ def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any
 # Of a size at which guidance enlarges differences some hundred times from the first step to the last, so that float32
 # comes out as float32 by PyTorch does; with steps of 0.25 it is a million times, and PyTorch's own float32 and float64
 # part in some trials.
-PASS = GuidedSettings(candidates=1, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.1)
-SEVERAL = replace(PASS, candidates=3, n_steps=12, strength=0.5, semantic_weight=0.1)
+PASS = GuidedSettings(
+    candidates=1, start_steps=0, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.1, semantic_weight=0.0
+)
+SEVERAL = replace(PASS, candidates=3, start_steps=4, start_step_size=0.1, n_steps=12, strength=0.5, semantic_weight=0.1)
 
 
 def guided(backend: Backend[Any], decoded: Decoded, settings: GuidedSettings, at: Any = None) -> Refined:

@@ -23,7 +23,9 @@ from minddiffuser.runtime.notebook import Reconstructed
 from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 from minddiffuser.runtime.run.job import Job
 
-CHOICES = {"candidates": 2, "n_steps": 4, "strength": 0.5, "threads": 1, "progress": False}
+# The toy bundle has no decoder of the semantic feature.
+GUIDED = {"start_steps": 1, "candidates": 2, "n_steps": 4, "strength": 0.5, "semantic_weight": 0.0}
+CHOICES = {**GUIDED, "threads": 1, "progress": False}
 
 
 def responses_of(subject: md.Opened, rng: np.random.Generator) -> np.ndarray:
@@ -193,7 +195,10 @@ def test_the_refiner_is_the_presets_and_adam_by_name(
 def test_a_live_view_is_given_the_pictures_as_they_grow(
     toy_bundle: Path, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Two guided steps of two candidates for each trial of the shuffled control too, and the run is the same run."""
+    """One step of the decoded latent and two guided ones of two candidates, for each trial and for the control too.
+
+    And the run is the same run.
+    """
     subject, frames = md.open(toy_bundle), []
 
     def on_frame(phase: str, trials: Sequence[int], pictures: np.ndarray) -> None:
@@ -208,8 +213,8 @@ def test_a_live_view_is_given_the_pictures_as_they_grow(
     np.testing.assert_array_equal(watched.final, alone.final)
     for phase in ("stage 2", "shuffled"):
         shown = [trial for name, trials, _ in frames if name == phase for trial in trials]
-        assert sorted(shown) == sorted(2 * 2 * [0, 1, 2])
-    first, last = frames[0][2], frames[1][2]
+        assert sorted(shown) == sorted((1 + 2 * 2) * [0, 1, 2])
+    first, last = frames[1][2], frames[2][2]
     assert (first != last).any()
     frames.clear()
     subject.reconstruct(rows, out=tmp_path / "run", on_frame=on_frame, **choices)

@@ -21,8 +21,10 @@ from minddiffuser.runtime.run.reconstruct import ReconstructSettings
 
 ROWS = np.random.default_rng(1).standard_normal((3, 24)).astype(np.float32)
 FLOPS = {"denoise": 2000, "vae_decode": 1000, "structure_gradient": 5000, "denoise_gradient": 3000}
-# Four denoising steps of two passes, two of them guided (5, and 3 for the way back), and the loss of the picture.
-STEPS = ["--n-steps", "8", "--strength", "0.5", "--guided-share", "0.5"]
+# Once for a trial, three steps of the decoded latent itself. For each candidate, four denoising steps of two passes,
+# two of them guided (5, and 3 for the way back), and the loss of the picture.
+STEPS = ["--start-steps", "3", "--n-steps", "8", "--strength", "0.5", "--guided-share", "0.5", "--semantic-weight", "0"]
+ONCE = 3 * 5
 ONE_CANDIDATE = 4 * 2 + 2 * (5 + 3) + 5
 
 
@@ -59,8 +61,8 @@ def settled(tmp_path: Path) -> dict[str, Any]:
 def test_a_budget_is_as_many_candidates_as_it_pays(
     options: list[str], cost: float, run: Callable[..., int], tmp_path: Path
 ) -> None:
-    assert run("--budget", str(3.9 * cost), *options) == 0
-    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (3, pytest.approx(3.9 * cost))
+    assert run("--budget", str(ONCE + 3.9 * cost), *options) == 0
+    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (3, pytest.approx(ONCE + 3.9 * cost))
     curves = [json.loads(path.read_text()) for path in (tmp_path / "run" / "curves").iterdir()]
     assert [len(curve["candidates"]) for curve in curves] == [3, 3, 3]
 
@@ -68,11 +70,11 @@ def test_a_budget_is_as_many_candidates_as_it_pays(
 def test_the_very_cost_of_one_candidate_pays_it_and_less_does_not(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--budget", str(ONE_CANDIDATE - 0.5)) == 2
-    said = "md-reconstruct: the budget is 28.5, and one candidate of a trial costs 29.0: give more, or fewer --n-steps"
+    assert run("--budget", str(ONCE + ONE_CANDIDATE - 0.5)) == 2
+    said = "md-reconstruct: the budget is 43.5, and one candidate of a trial costs 44.0: give more, or fewer --n-steps"
     assert capsys.readouterr().err.startswith(said)
     assert not (tmp_path / "run").exists()
-    assert run("--budget", str(ONE_CANDIDATE)) == 0
+    assert run("--budget", str(ONCE + ONE_CANDIDATE)) == 0
     assert settled(tmp_path)["candidates"] == 1
 
 
@@ -89,9 +91,10 @@ def test_a_deadline_is_measured_once_and_kept(
 ) -> None:
     """A run that goes on when the machine has become slower computes what it would have computed."""
     pace += [0.5, 50.0]
-    options = ["--deadline", str(0.5 * 2.5 * ONE_CANDIDATE)]
+    worth = ONCE + 2.5 * ONE_CANDIDATE
+    options = ["--deadline", str(0.5 * worth)]
     assert run(*options) == 0
-    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (2, 2.5 * ONE_CANDIDATE)
+    assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (2, worth)
     before = {path: path.read_bytes() for path in (tmp_path / "run").glob("images/*/*.png")}
     shutil.rmtree(tmp_path / "run" / "journal")
     assert run(*options) == 0
@@ -99,7 +102,7 @@ def test_a_deadline_is_measured_once_and_kept(
     assert pace == [50.0], "it was measured again"
     assert settled(tmp_path)["candidates"] == 2
     capsys.readouterr()
-    for other in (["--deadline", "1000"], ["--budget", "72.5"], ["--candidates", "2"]):
+    for other in (["--deadline", "1000"], ["--budget", str(worth)], ["--candidates", "2"]):
         assert run(*other) == 2
         assert "belongs to a run with other settings" in capsys.readouterr().err
     assert pace == [50.0]
@@ -111,7 +114,7 @@ def test_a_deadline_too_short_for_one_candidate_is_one_sentence(
     pace += [0.5]
     assert run("--deadline", "5") == 2
     said = (
-        "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 29.0: give more"
+        "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 44.0: give more"
     )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -164,11 +167,14 @@ def test_the_pace_is_the_median_of_guided_steps_per_forward_pass(
 
 
 def test_pytorchs_networks_have_costs_of_their_own(small_checkpoint: Path, small_world: Path) -> None:
-    refine = GuidedSettings(candidates=None, budget=1e4, n_steps=8, strength=0.5, guided_share=0.5)
+    refine = GuidedSettings(
+        candidates=None, budget=1e4, start_steps=30, n_steps=8, strength=0.5, guided_share=0.5, semantic_weight=0.0
+    )
     with backends.open(small_checkpoint, Options(models=str(small_world), device="cpu")) as backend:
         backend.start()
         found = budget.settle(ReconstructSettings(refine=refine), backend, ROWS, rows_at_once=2).refine
         costs = backend.costs
+    once = 30 * costs.structural
     one = 4 * costs.predict + 2 * (costs.structural + costs.back_only) + costs.structural
     assert isinstance(found, GuidedSettings)
-    assert found.candidates == int(1e4 / one) > 1
+    assert found.candidates == int((1e4 - once) / one) > 1

@@ -169,7 +169,7 @@ def test_controls_need_what_they_compare_with(checkpoint: Checkpoint, models: Mo
             Reconstructor(
                 on_torch(checkpoint, models),
                 Trials(responses=RESPONSES, good=[0]),
-                ReconstructSettings(controls=controls),
+                ReconstructSettings(refine=REFINE, controls=controls),
             )
 
 
@@ -284,7 +284,18 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
             np.testing.assert_array_equal(part[name], whole[name][originals])
 
 
-GUIDED = GuidedSettings(candidates=2, n_steps=4, strength=0.5, guided_share=1.0, seed=3)
+# The small checkpoint has no decoder of the semantic feature.
+GUIDED = GuidedSettings(
+    start_steps=3,
+    start_step_size=0.1,
+    step_size=0.25,
+    candidates=2,
+    n_steps=4,
+    strength=0.5,
+    guided_share=1.0,
+    semantic_weight=0.0,
+    seed=3,
+)
 
 
 def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models) -> None:
@@ -304,7 +315,8 @@ def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models
     assert result.candidate_losses.shape == (2, 2)
     np.testing.assert_array_equal(result.loss_curve[-1], result.candidate_losses.min(axis=0))
     assert result.best_step.tolist() == [2, 2]
-    refined = [(phase, k, 4) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 5)]
+    # Three steps of the decoded latent itself, then two of each candidate.
+    refined = [(phase, k, 7) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 8)]
     assert reports == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
     assert {phase: sum(name == phase for name, *_ in reports) for phase in phases(settings)} == phases(settings)
 
@@ -324,7 +336,7 @@ def test_a_guided_trial_is_the_same_in_any_company(checkpoint: Checkpoint, model
 
 
 def test_without_a_step_the_guided_picture_is_that_of_stage_1(checkpoint: Checkpoint, models: Models) -> None:
-    refine = GuidedSettings(candidates=1, step_size=0.0, n_steps=None, strength=None, seed=3)
+    refine = replace(GUIDED, candidates=1, start_steps=0, step_size=0.0, n_steps=None, strength=None)
     result = made(checkpoint, models, refine=refine)((0, 1), RESPONSES[:2])
     assert (result.stage2 == result.stage1).all()
 
@@ -340,15 +352,16 @@ def test_frames_show_the_picture_growing(checkpoint: Checkpoint, models: Models)
         on_frame=lambda phase, shown, pictures: frames.append((phase, list(shown), pictures)),
     )
     result = run((3, 1), RESPONSES[[3, 1]])
-    # Four guided steps of each of two candidates, for the target and for another trial's.
+    # Three steps of the decoded latents, and four guided ones of each of two candidates, for the target and for another
+    # trial's.
     assert [(phase, shown) for phase, shown, _ in frames] == [
-        (phase, [3, 1]) for phase in ("stage 2", "shuffled") for _ in range(2 * 4)
+        (phase, [3, 1]) for phase in ("stage 2", "shuffled") for _ in range(3 + 2 * 4)
     ]
     assert all(pictures.shape == (2, 32, 32, 3) and pictures.dtype == np.uint8 for *_, pictures in frames)
 
     def distance(row: int, step: int) -> float:
         kept = int(result.candidate_losses[:, row].argmin())
-        return float(np.abs(frames[4 * kept + step][2][row] - result.stage2[row].astype(float)).mean())
+        return float(np.abs(frames[3 + 4 * kept + step][2][row] - result.stage2[row].astype(float)).mean())
 
     for row in range(2):
         assert distance(row, 3) < distance(row, 0)
@@ -364,7 +377,8 @@ def test_candidates_without_a_finite_loss_are_never_kept(
     def structural(self: TorchBackend, x0: torch.Tensor, *rest: Any) -> Any:
         loss, gradient, image = real(self, x0, *rest)
         passes.append(len(loss))
-        if (len(passes) - 1) // 3 in which:  # two guided steps and the picture
+        # After three steps of the decoded latents: two guided steps and the picture, for each candidate.
+        if (len(passes) - 1 - 3) // 3 in which:
             loss = loss.clone()
             loss[1] = torch.nan
         return loss, gradient, image
