@@ -230,13 +230,13 @@ class GuidedSettings(RefineSettings):
     refiner: ClassVar[str] = "guided"
 
     semantic_weight: float = 0.5
-    start_steps: int = 10
-    start_step_size: float = 0.07
-    step_size: float = 0.1
+    start_steps: int = 20
+    start_step_size: float = 0.1
+    step_size: float = 0.25
     guided_share: float = 0.6
     candidates: int | None = 6
     n_steps: int | None = 25
-    strength: float | None = 0.28
+    strength: float | None = 0.32
     jacobian: bool = True
     budget: float | None = None
     deadline: float | None = None
