@@ -307,7 +307,7 @@ def test_both_stages_run_without_pytorch(runs: dict[str, Path]) -> None:
     settings = json.loads((runs["ort"] / "settings.json").read_text())
     assert (settings["settings"]["backend"], settings["settings"]["dtype"]) == ("ort", "fp32")
     metrics = json.loads((runs["ort"] / "summary.json").read_text())["metrics"]
-    assert set(metrics) == {"pixcorr", "ssim", "ssim_columns", "clip_two_way"}
+    assert set(metrics) == {"pixcorr", "ssim", "ssim_columns", "clip_two_way", "place", "size", "overlap"}
 
 
 def test_pytorch_gives_the_same_pictures_and_figures(runs: dict[str, Path]) -> None:
