@@ -81,6 +81,10 @@ def test_parameters_to_optimise() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("start_steps", -1),
+        ("start_steps", 2.0),
+        ("start_step_size", -0.1),
+        ("start_step_size", float("inf")),
         ("step_size", -0.1),
         ("step_size", float("nan")),
         ("step_size", True),
