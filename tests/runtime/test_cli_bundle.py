@@ -19,7 +19,7 @@ from minddiffuser.runtime.images import read_image, write_png
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 ADAM = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2"]
-GUIDED = ["--candidates", "2", "--n-steps", "4", "--strength", "0.5"]
+GUIDED = ["--candidates", "2", "--n-steps", "4", "--strength", "0.5", "--start-steps", "1", "--semantic-weight", "0"]
 FAST = [*ADAM, "--batch-size", "2", "--threads", "1"]
 
 
@@ -283,12 +283,12 @@ def guided_without_the_losss_gradient(args: list[str], tmp: Path) -> None:
 
 @mistake("was exported before the cost of its graphs was counted: export it again with md-export bundle")
 def a_budget_for_a_bundle_of_unknown_cost(args: list[str], tmp: Path) -> None:
-    args[:] = [*guided(args)[: args.index("--candidates")], "--budget", "1000"]
+    args[:] = [*guided(args)[: args.index("--candidates")], "--semantic-weight", "0", "--budget", "1000"]
 
 
 @mistake("was exported before the cost of its graphs was counted: export it again with md-export bundle")
 def a_deadline_for_a_bundle_of_unknown_cost(args: list[str], tmp: Path) -> None:
-    args[:] = [*guided(args)[: args.index("--candidates")], "--deadline", "1000"]
+    args[:] = [*guided(args)[: args.index("--candidates")], "--semantic-weight", "0", "--deadline", "1000"]
 
 
 @mistake("n_steps is 1001: choose 1 to 1000")

@@ -224,7 +224,7 @@ def test_a_file_is_no_folder(world: Path) -> None:
 
 
 def test_the_tiny_world_without_weights_says_how_to_train_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(locate, "__file__", str(tmp_path / "runtime/models/locate.py"))
+    monkeypatch.setattr(locate, "TINY_FOLDER", tmp_path / "world")
     refused(FileError, "md-train world", "tiny")
 
 
