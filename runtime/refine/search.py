@@ -104,7 +104,7 @@ class _Passes:
         settings, latent = self._settings, np.asarray(self._problem.start(trials).latent)
         found = descended(
             latent,
-            self._loss(trials),
+            self._loss(trials, semantic=False),  # structure first: the meaning comes back in sampling
             steps=settings.start_steps,
             step_size=settings.start_step_size,
             on_step=self._report(trials),
@@ -112,14 +112,14 @@ class _Passes:
         self._done += len(trials) * settings.start_steps
         return found
 
-    def _loss(self, trials: Sequence[int]) -> Loss:
+    def _loss(self, trials: Sequence[int], *, semantic: bool = True) -> Loss:
         rows = list(trials)
-        semantic = None if self._semantic is None else self._semantic[rows]
+        feature = self._semantic[rows] if semantic and self._semantic is not None else None
         return relative_loss(
             self._problem.backend.structural,
             self._problem.target[rows],
             self._weights.rows(rows),
-            semantic,
+            feature,
             self._settings.semantic_weight,
         )
 

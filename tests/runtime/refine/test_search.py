@@ -243,3 +243,12 @@ def test_every_candidate_begins_where_the_latent_came_to(problem: Problem[Any]) 
     # Three candidates' steps at once, after those of the latent.
     assert [step.step for step in steps] == [1, 2, 3, 4, 7, 10, 13, 16, 19]
     assert {step.steps for step in steps} == {4 + 3 * SAMPLING.n_reverse}
+
+
+def test_the_descent_is_by_the_structure_alone(problem: Problem[Any]) -> None:
+    """The semantic term would lead it elsewhere; it acts in sampling."""
+    starts = []
+    for weight in (0.0, 0.5):
+        run(problem, settings(1, start_steps=3, start_step_size=0.1, semantic_weight=weight))
+        starts.append(problem.backend.started[-1][0].latent)
+    np.testing.assert_allclose(starts[1], starts[0], rtol=0, atol=1e-6)
