@@ -4,8 +4,9 @@ python benchmarks/costs.py [--json]
 
 Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which
 compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
-it a pass of the refiner `guided` (14 steps, 10 of them guided), and the refiner `adam` with the paper's 60 updates,
-through all 35 steps (activations kept, or a checkpoint per step) and on the final latent.
+it the refiner `guided` with its default and a single candidate, with the semantic term (engines: of a bundle that has
+it), and the refiner `adam` with the paper's 60 updates, without that term, through all 35 steps (activations kept, or a
+checkpoint per step) and on the final latent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from full_size import random_models
 
@@ -28,7 +29,7 @@ from minddiffuser.runtime.sampling import Sampling
 
 TINY, FULL = "tiny world", "SD 1.4"
 AUTOGRAD, ENGINES = "autograd", "engines"
-CALLS = ("predict", "back_only", "pull_back", "decode", "structural", "structural_forward")
+CALLS = ("predict", "back_only", "pull_back", "decode", "structural", "with_semantic", "structural_forward")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ def ways(models: Models) -> dict[str, Costs]:
     """Costs of these networks by autograd and on engines."""
     return {
         AUTOGRAD: autograd_costs(models),
-        ENGINES: engine_costs(all_flops(without_data(models), semantic=False)),
+        ENGINES: replace(
+            engine_costs(all_flops(without_data(models), semantic=False)),
+            with_semantic=engine_costs(all_flops(without_data(models), semantic=True)).structural,
+        ),
     }
 
 

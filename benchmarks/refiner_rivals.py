@@ -37,6 +37,13 @@ class RawScaleSettings(RefineSettings):
     scale: float = 100.0
     guided_share: float = 0.5
 
+    @property
+    def steps_back(self) -> bool:
+        return True
+
+    def n_reports(self, sampling: Sampling) -> int:
+        return sampling.n_reverse
+
     def n_guided(self, sampling: Sampling) -> int:
         return int(self.guided_share * sampling.n_reverse)
 
@@ -95,6 +102,14 @@ class StartNoiseSettings(RefineSettings):
     momentum: float = 0.9
     clip: float = 0.1
     regularisation: float = 0.01
+
+    @property
+    def steps_back(self) -> bool:
+        return True
+
+    def n_reports(self, sampling: Sampling) -> int:
+        del sampling
+        return self.evaluations
 
     def sampling(self, stage1: Sampling) -> Sampling:
         return Sampling(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Self
-
+from ..closing import Closing
 from ..decoders.checkpoint import Decoded
 from ..generators.base import Float32
 from .base import Decoder, Start
 
 
-class Common(ABC):
+class Common(Closing):
     """Base of the classes behind :class:`.base.Backend`."""
 
     decoder: Decoder
@@ -24,15 +21,3 @@ class Common(ABC):
         """See :meth:`.base.Backend.decode_start`."""
         context, latent = self.decoder.decode_start(responses, screened=True)
         return Start(context=context, latent=latent)
-
-    @abstractmethod
-    def close(self) -> None:
-        """See :meth:`.base.Backend.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..models.models import Models
 from ..refine.costs import Costs
-from ..refine.loss import structural_loss
+from ..refine.loss import semantic_loss, structural_loss
 from .reference import guided_step
 
 
@@ -50,7 +50,8 @@ def autograd_costs(models: Models) -> Costs:
         back_only=(pull_back - predict) / unit,
         back_with_context=(both - predict) / unit,
         decode=decode / unit,
-        structural=flops_of(lambda: _head_with_gradient(bare)) / unit,
+        structural=flops_of(lambda: _head_with_gradient(bare, semantic=False)) / unit,
+        with_semantic=flops_of(lambda: _head_with_gradient(bare, semantic=True)) / unit,
         structural_forward=structural_forward / unit,
         reference_flops=unit,
         engines=False,
@@ -78,17 +79,17 @@ def _step_with_gradient(bare: Models, at: tuple[str, ...]) -> None:
     torch.autograd.grad(out, [given[name] for name in at], torch.empty_like(out))
 
 
-def _head_with_gradient(bare: Models) -> None:
-    """Decoder, CLIP and structural loss, and the gradient at the latent."""
+def _head_with_gradient(bare: Models, *, semantic: bool) -> None:
+    """Decoder, CLIP and loss, and the gradient at the latent."""
     latent = torch.empty(1, *bare.latent_shape, device="meta", requires_grad=True)
-    torch.autograd.grad(_structural(bare, latent).sum(), latent)
+    torch.autograd.grad(_structural(bare, latent, semantic=semantic).sum(), latent)
 
 
-def _structural(bare: Models, latent: Tensor) -> Tensor:
-    structure, _ = bare.structure(bare.decode_latent(latent))
+def _structural(bare: Models, latent: Tensor, *, semantic: bool = False) -> Tensor:
+    structure, token = bare.structure(bare.decode_latent(latent), semantic=semantic)
     layers = torch.empty(structure.shape[1], device="meta")
     loss: Tensor = structural_loss(structure, structure.detach(), torch.empty_like(structure[0]), layers)
-    return loss
+    return loss if token is None else loss + semantic_loss(token, token.detach())
 
 
 def _shapes_of(module: Any) -> Any:

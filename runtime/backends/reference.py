@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..bundle.graph_specs import Specs
+from ..closing import Closing
 from ..engines.base import check_feeds
 from ..models.models import Models
 from ..refine.loss import semantic_loss, structural_loss
@@ -17,7 +17,7 @@ from ..refine.loss import semantic_loss, structural_loss
 Named = dict[str, Tensor]
 
 
-class TorchEngine:
+class TorchEngine(Closing):
     """One graph of a bundle, computed by the networks that it was exported from; gradients by autograd.
 
     Inputs may be numpy arrays or tensors; outputs are tensors on the models' device.
@@ -48,14 +48,6 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing to free: the models are the caller's."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def guided_step(models: Models, given: Mapping[str, Tensor]) -> Tensor:

@@ -35,6 +35,9 @@ class Costs:
         The VAE's decoder.
     structural : float
         Decoder, CLIP, loss, and the gradient at the latent.
+    with_semantic : float
+        The same with the semantic term of eq. 6, for which CLIP is computed further. Engines compute what was exported,
+        whatever its weight: equal to `structural`.
     structural_forward : float
         Decoder, CLIP and loss without the gradient. Engines have no such graph: equal to `structural`.
     reference_flops : int
@@ -49,6 +52,7 @@ class Costs:
     back_with_context: float
     decode: float
     structural: float
+    with_semantic: float
     structural_forward: float
     reference_flops: int
     engines: bool
@@ -75,6 +79,7 @@ def engine_costs(flops: Mapping[str, int]) -> Costs:
         back_with_context=back,
         decode=flops["vae_decode"] / unit,
         structural=head,
+        with_semantic=head,
         structural_forward=head,
         reference_flops=round(unit),
         engines=True,
@@ -119,6 +124,12 @@ def guided_costs(costs: Costs, settings: GuidedSettings, stage1: Sampling) -> tu
     """What is done once for a picture, and what each candidate costs: its pass, and the loss of its picture."""
     sampling = settings.sampling(stage1)
     at = costs.at_guidance(sampling.guidance_scale)
-    guided = at.structural + (at.back_only if settings.jacobian else 0.0)
-    candidate = sampling.n_reverse * at.predict + settings.n_guided(stage1) * guided + at.structural
+    loss = loss_cost(at, settings)
+    guided = loss + (at.back_only if settings.jacobian else 0.0)
+    candidate = sampling.n_reverse * at.predict + settings.n_guided(stage1) * guided + loss
     return settings.start_steps * at.structural, candidate
+
+
+def loss_cost(costs: Costs, settings: GuidedSettings) -> float:
+    """Cost of the loss that guides, with its gradient at the clean latent."""
+    return costs.with_semantic if settings.semantic_weight > 0 else costs.structural

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -16,8 +17,8 @@ LOSS_MEANS = ("kept", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSettings:
-    """What every refiner is told: the loss that it goes down (eq. 5 and 6 of the paper), and the start noise.
+class RefineSettings(ABC):
+    """What every refiner needs: the loss that it goes down (eq. 5 and 6 of the paper), and the start noise.
 
     Parameters
     ----------
@@ -68,13 +69,13 @@ class RefineSettings:
         _check(self.seed >= 0, "seed", self.seed, "0 or a positive whole number")
 
     @property
+    @abstractmethod
     def steps_back(self) -> bool:
         """Whether gradients go through denoising steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def n_reports(self, sampling: Sampling) -> int:
         """How often a refinement says how far it is, at most, where stage 1 samples as given."""
-        raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values, with the refiner's name."""

@@ -16,7 +16,8 @@ from ..backends.base import Backend
 from ..errors import InputError
 from ..files import read_json
 from ..generators.noise import trial_noise
-from ..refine.costs import guided_costs
+from ..refine.costs import guided_costs, loss_cost
+from ..refine.search import relative_loss
 from ..refine.settings import GuidedSettings
 from ..refine.weights import StructuralWeights
 from .identity import SETTINGS
@@ -93,22 +94,25 @@ def seconds_per_unit(
     refine = settings.refine
     assert isinstance(refine, GuidedSettings)
     rows = responses[np.arange(rows_at_once) % len(responses)]
-    decoded = backend.decode(rows)
+    with_semantic = refine.semantic_weight > 0
+    decoded = backend.decode(rows, semantic=with_semantic)
     noise = trial_noise(refine.seed, _names(rows_at_once), backend.latent_shape)
     sampler = backend.generator(decoded, noise, refine.sampling(settings.sampling))
     weights = StructuralWeights.of_settings(refine, decoded.structure, backend.decoder.mask)
+    semantic = decoded.semantic if with_semantic else None
+    loss = relative_loss(backend.structural, decoded.structure, weights, semantic, refine.semantic_weight)
     x, seconds = sampler.start(noise), []
     for _ in range(1 + _TIMES):
         started = time.perf_counter()
         clean, _, pull_back = sampler.linearise(x, 0)
-        _, gradient, image = backend.structural(clean, decoded.structure, weights)
+        _, gradient, image = loss(clean)
         if refine.jacobian:
             gradient = pull_back(gradient)
         np.asarray(image if isinstance(image, np.ndarray) else image.detach().cpu())  # what a GPU still has to do
         np.asarray(gradient if isinstance(gradient, np.ndarray) else gradient.detach().cpu())
         seconds.append(time.perf_counter() - started)
     costs = backend.costs.at_guidance(settings.sampling.guidance_scale)
-    units = costs.predict + costs.structural + (costs.back_only if refine.jacobian else 0.0)
+    units = costs.predict + loss_cost(costs, refine) + (costs.back_only if refine.jacobian else 0.0)
     return median(seconds[1:]) / (units * rows_at_once)
 
 

@@ -47,8 +47,9 @@ def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixt
         assert pictures["stage 1"] == pytest.approx(2 * n_reverse + calls["decode"], rel=1e-12)
         single = PRESETS["single"]
         n_steps, n_guided = single.sampling(Sampling()).n_reverse, single.n_guided(Sampling())
-        guided = n_guided * (calls["back_only"] + calls["structural"])
-        expected = n_steps * 2 + guided + (single.start_steps + 1) * calls["structural"]
+        guided = n_guided * (calls["back_only"] + calls["with_semantic"]) + calls["with_semantic"]
+        expected = n_steps * 2 + guided + single.start_steps * calls["structural"]
+        assert calls["with_semantic"] > calls["structural"]
         assert pictures["guided, single"] == pytest.approx(expected, rel=1e-12)
         assert pictures["guided, single"] <= pictures["guided, default"]
         assert pictures["adam, final latent"] < pictures["adam, activations kept"] <= pictures["adam, checkpoints"]

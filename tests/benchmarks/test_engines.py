@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -22,23 +21,6 @@ from minddiffuser.runtime.models.open import load_models
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Open a file of benchmarks/ as running it would: with its folder on the path."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-    def opened(name: str) -> ModuleType:
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-            assert spec is not None
-            assert spec.loader is not None
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-        return sys.modules[name]
-
-    return opened
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,27 +32,11 @@ COSTS = Costs(
     back_with_context=3.5,
     decode=4.0,
     structural=10.0,
+    with_semantic=11.0,
     structural_forward=6.0,
     reference_flops=1,
     engines=False,
 )
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Open a file of benchmarks/ as running it would: with its folder on the path."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-    def opened(name: str) -> ModuleType:
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-            assert spec is not None
-            assert spec.loader is not None
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-        return sys.modules[name]
-
-    return opened
 
 
 # ---- rivals, on a sampler of one formula whose derivatives are known by hand
@@ -227,10 +209,11 @@ def test_costs_are_those_of_the_calls(load: Load) -> None:
     n, n_guided = single.sampling(sampling).n_reverse, single.n_guided(sampling)  # type: ignore[attr-defined]
     cost = {name: contestant.cost(COSTS, sampling) for name, contestant in known.items()}
     assert cost["stage1"] == 35 * 2 + 4
-    assert cost["start"] == n * 2 + 10
-    once, one_pass = single.start_steps * 10, n * 2 + n_guided * 13 + 10  # type: ignore[attr-defined]
+    loss = 11 if single.semantic_weight > 0 else 10
+    assert cost["start"] == n * 2 + loss
+    once, one_pass = single.start_steps * 10, n * 2 + n_guided * (3 + loss) + loss  # type: ignore[attr-defined]
     assert cost["single"] == once + one_pass
-    assert cost["no-jacobian"] == once + n * 2 + n_guided * 10 + 10
+    assert cost["no-jacobian"] == once + n * 2 + n_guided * loss + loss
     assert cost["default"] == once + PRESETS["default"].candidates * one_pass  # type: ignore[attr-defined]
     assert cost["paper"] == 61 * (35 * 5.5 + 10)
     assert cost["final-latent"] == 35 * 2 + 61 * 10

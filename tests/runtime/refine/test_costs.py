@@ -11,7 +11,14 @@ from minddiffuser.runtime.refine.settings import GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
 
 # Ten of fourteen steps are guided.
-GRID: dict[str, Any] = {"candidates": 1, "n_steps": 25, "strength": 0.56, "guided_share": 0.7, "start_steps": 0}
+GRID: dict[str, Any] = {
+    "candidates": 1,
+    "n_steps": 25,
+    "strength": 0.56,
+    "guided_share": 0.7,
+    "start_steps": 0,
+    "semantic_weight": 0.0,
+}
 TORCH = Costs(
     predict=2.0,
     pull_back=5.0,
@@ -19,6 +26,7 @@ TORCH = Costs(
     back_with_context=3.5,
     decode=4.0,
     structural=9.0,
+    with_semantic=10.0,
     structural_forward=4.5,
     reference_flops=1000,
     engines=False,
@@ -36,6 +44,7 @@ def test_the_unit_on_engines_is_half_a_guided_step() -> None:
         back_with_context=5.5,
         decode=4.0,
         structural=9.0,
+        with_semantic=9.0,
         structural_forward=9.0,
         reference_flops=1000,
         engines=True,
@@ -78,6 +87,9 @@ def test_adam(costs: Costs, backprop_steps: int | None, checkpointing: bool, exp
         (TORCH, {"candidates": 6}, 6 * (14 * 2 + 10 * (9 + 3) + 9)),
         (TORCH, {"jacobian": False}, 14 * 2 + 10 * 9 + 9),
         (TORCH, {"candidates": 2, "start_steps": 7}, 7 * 9 + 2 * (14 * 2 + 10 * (9 + 3) + 9)),
+        # With the semantic term CLIP goes further, but not for the latent before it is noised.
+        (TORCH, {"start_steps": 7, "semantic_weight": 0.1}, 7 * 9 + 14 * 2 + 10 * (10 + 3) + 10),
+        (ENGINES, {"semantic_weight": 0.1}, 14 * 2 + 10 * (9 + 5.5) + 9),
         # The way back of engines holds the forward pass.
         (ENGINES, {"candidates": 2}, 2 * (14 * 2 + 10 * (9 + 5.5) + 9)),
         (ENGINES, {"candidates": 2, "jacobian": False}, 2 * (14 * 2 + 10 * 9 + 9)),

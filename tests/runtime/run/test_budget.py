@@ -153,7 +153,7 @@ def test_the_pace_is_the_median_of_guided_steps_per_forward_pass(
     """By a clock on which the first step, which compiles, takes an hour, and the others 4, 2 and 100 seconds."""
     clock = iter(np.cumsum([0, 3600, 1, 4, 1, 2, 1, 100]).tolist())
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    settings = ReconstructSettings(refine=GuidedSettings(candidates=1, jacobian=jacobian))
+    settings = ReconstructSettings(refine=GuidedSettings(candidates=1, jacobian=jacobian, semantic_weight=0.0))
     if kind == "bundle":
         folder, options = bundle, Options(threads=1)
     else:

@@ -10,7 +10,7 @@ N, SIDE = 64, 64
 
 
 def scenes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A white box on a dark slope of grey."""
+    """A white box on a dark ramp of grey."""
     background = (torch.linspace(0.1, 0.3, SIDE).expand(N, 3, SIDE, SIDE)).clone()
     coverage = torch.zeros(N, 1, SIDE, SIDE)
     coverage[:, :, 20:40, 24:48] = 1
@@ -46,7 +46,7 @@ def test_where_the_thing_is_gone_the_mask_is_empty() -> None:
     gone = Ranges(warped=0, empty=1, blurred=0, coarsened=0, noise=0, blotches=0, recoloured=0)
     bare, covered = degrade(image, background, coverage, np.random.default_rng(0), gone)
     assert covered.sum() == 0
-    assert torch.allclose(bare[:, :, 0], bare[:, :, 30], atol=1e-6)  # the slope alone: all rows alike
+    assert torch.allclose(bare[:, :, 0], bare[:, :, 30], atol=1e-6)  # the ramp alone: all rows alike
 
 
 @pytest.mark.parametrize("sigma_px", [0.7, 2.0])
