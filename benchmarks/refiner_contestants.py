@@ -74,7 +74,7 @@ def contestants(costs: Costs, sampling: Sampling) -> dict[str, Contestant]:
         Contestant(
             name="start",
             label="guided's start alone",
-            settings=replace(SINGLE, step_size=0.0, start_steps=0),
+            settings=replace(SINGLE, step_size=0.0, start_steps=0, finish_steps=0),
             targeted=False,
         ),
         Contestant(name="single", label="guided, single", settings=SINGLE),

@@ -75,6 +75,21 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
         "metavar": "X",
         "help": "share of the denoising steps that is guided, from the first one on",
     },
+    "finish_steps": {
+        "type": int,
+        "metavar": "N",
+        "help": "steps of the kept picture's latent down the loss after sampling",
+    },
+    "finish_step_size": {
+        "type": float,
+        "metavar": "X",
+        "help": "how far the first of them goes, in units of the latent",
+    },
+    "finish_semantic_share": {
+        "type": float,
+        "metavar": "X",
+        "help": "share of the semantic loss's weight that acts in them",
+    },
     "n_steps": {"type": int, "metavar": "N", "help": "steps of the sampler's grid, of which --strength is taken"},
     "strength": {
         "type": float,

@@ -26,6 +26,7 @@ SEED = 42
 GUIDED = GuidedSettings(
     candidates=1,
     start_steps=0,
+    finish_steps=0,
     n_steps=8,
     strength=0.5,
     guided_share=0.75,

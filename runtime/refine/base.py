@@ -91,6 +91,22 @@ class Problem(Generic[A]):
     rows_at_once: int
 
 
+Loss = Callable[[Any], tuple[Any, Any, Any]]
+"""Clean latents (n, 4, h, w) -> loss (n,), its gradient at the latents, pictures (n, 3, H, W)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(Generic[A]):
+    """Where latents came to: clean ones (n, 4, h, w), their pictures (n, 3, H, W), and the losses on the way.
+
+    `curve` is (n_evaluations, n) float64.
+    """
+
+    latent: A
+    image: A
+    curve: NDArray[np.float64]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step(Generic[A]):
     """How far a refinement is.
@@ -127,7 +143,8 @@ class Refined(Generic[A]):
     loss_curve : float64 array of shape (n_evaluations, n)
         Of `adam`, row k is the loss after k updates: row 0 is stage 1, and ``steps`` updates make ``steps + 1`` rows;
         there are fewer when every trial stopped early, and NaN in the rows after a trial's stop. Of `guided`, the loss
-        of the clean estimate at each guided step of the best candidate, and in the last row that of its picture.
+        of the clean estimate at each guided step of the best candidate, then that of its picture, and then that after
+        each of the steps that finish it.
     best_step : int64 array of shape (n,)
         The row of `loss_curve` that belongs to `image`.
     last_step : int64 array of shape (n,)
@@ -135,7 +152,7 @@ class Refined(Generic[A]):
     failed : bool array of shape (n,)
         The loss became NaN or infinite; `image` is the best before that (stage 1, if at once).
     candidate_losses : float64 array of shape (n_candidates, n), optional
-        Of `guided`, the loss of each candidate's picture.
+        Of `guided`, the loss of each candidate's picture before it is finished.
     """
 
     params: dict[str, A]

@@ -124,12 +124,15 @@ def guided_costs(costs: Costs, settings: GuidedSettings, stage1: Sampling) -> tu
     """What is done once for a picture, and what each candidate costs: its pass, and the loss of its picture."""
     sampling = settings.sampling(stage1)
     at = costs.at_guidance(sampling.guidance_scale)
-    loss = loss_cost(at, settings)
+    loss = loss_cost(at, settings.semantic_weight)
     guided = loss + (at.back_only if settings.jacobian else 0.0)
     candidate = sampling.n_reverse * at.predict + settings.n_guided(stage1) * guided + loss
-    return settings.start_steps * at.structural, candidate
+    # Steps that finish begin and end with a loss.
+    n_losses = settings.n_finish + 1 if settings.n_finish else 0
+    finish = n_losses * loss_cost(at, settings.finish_semantic_weight)
+    return settings.start_steps * at.structural + finish, candidate
 
 
-def loss_cost(costs: Costs, settings: GuidedSettings) -> float:
+def loss_cost(costs: Costs, semantic_weight: float) -> float:
     """Cost of the loss that guides, with its gradient at the clean latent."""
-    return costs.with_semantic if settings.semantic_weight > 0 else costs.structural
+    return costs.with_semantic if semantic_weight > 0 else costs.structural

@@ -16,64 +16,14 @@ gradient of MPGD (He et al. 2024). The normalised step is DSG's (Yang et al. 202
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..generators.base import A, Sampler
 from ..generators.ddim import ddim_update
-from .arrays import as_float64, on_host, unit
-
-Loss = Callable[[Any], tuple[Any, Any, Any]]
-"""Clean latents (n, 4, h, w) -> loss (n,), its gradient at the latents, pictures (n, 3, H, W)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Guided(Generic[A]):
-    """One guided pass: clean latents (n, 4, h, w), their pictures (n, 3, H, W), and the loss on the way.
-
-    `curve` is (n_guided + 1, n) float64: the clean estimate's loss at each guided step, then the final picture's.
-    """
-
-    latent: A
-    image: A
-    curve: NDArray[np.float64]
-
-
-def descended(
-    latent: NDArray[np.float32],
-    loss: Loss,
-    *,
-    steps: int,
-    step_size: float,
-    on_step: Callable[[int, Any], None] | None = None,
-) -> NDArray[np.float32]:
-    """Move clean latents down the loss by themselves, before they are noised.
-
-    What comes out has much of the structure and little meaning: its picture's shallow features are right, and it is a
-    picture of nothing. Sampling from it, with noise that leaves the structure, brings the meaning back. Step i of I is
-    ``latent - step_size * (1 - i / I) * sqrt(d) * g / |g|``, sqrt(d) the length of a latent of unit scale.
-
-    Parameters
-    ----------
-    latent : (n, 4, h, w)
-    loss
-        See `Loss`.
-    steps : int
-    step_size : float
-        Of the first step, in units of the latent's scale.
-    on_step : callable, optional
-        Called with i = 1 ... steps and the pictures before that step.
-    """
-    for i in range(steps):
-        _, gradient, image = loss(latent)
-        length = step_size * (1 - i / steps) * float(np.prod(latent.shape[1:])) ** 0.5
-        latent = latent - np.float32(length) * on_host(unit(gradient))
-        if on_step is not None:
-            on_step(i + 1, image)
-    return latent
+from .arrays import as_float64, unit
+from .base import Loss, Trajectory
 
 
 def guided_pass(
@@ -85,7 +35,7 @@ def guided_pass(
     n_guided: int,
     jacobian: bool = True,
     on_step: Callable[[int, A | None], None] | None = None,
-) -> Guided[A]:
+) -> Trajectory[A]:
     """Sample n trials under guidance. Rows never mix.
 
     Parameters
@@ -95,7 +45,7 @@ def guided_pass(
     x : (n, 4, h, w)
         The latent before the first step.
     loss
-        See `Loss`.
+        See :data:`.base.Loss`.
     step_size : float
         In units of the noise that is left; 0 samples without guidance.
     n_guided : int
@@ -104,6 +54,11 @@ def guided_pass(
         False takes the gradient at x0 alone, without the way back through the UNet.
     on_step : callable, optional
         Called after step k = 1 ... n_steps with k and the picture of the clean estimate, None where it is not known.
+
+    Returns
+    -------
+    Trajectory
+        Its curve is (n_guided + 1, n): the clean estimate's loss at each guided step, then the final picture's.
     """
     curve, n_values = [], int(np.prod(x.shape[1:]))  # type: ignore[attr-defined]
     for k, (_, keep, keep_next) in enumerate(sampler.schedule):
@@ -121,7 +76,7 @@ def guided_pass(
         if on_step is not None:
             on_step(k + 1, image)
     value, _, image = loss(x)
-    return Guided(x, image, np.stack([as_float64(one) for one in (*curve, value)]))
+    return Trajectory(x, image, np.stack([as_float64(one) for one in (*curve, value)]))
 
 
 def _as_it_is(gradient: A) -> A:

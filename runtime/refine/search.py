@@ -1,4 +1,4 @@
-"""The `guided` refiner: several start noises for each trial, a guided pass from each, and the lowest loss kept."""
+"""The `guided` refiner: guided passes from several start noises per trial, the lowest loss kept and finished."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..generators.base import A, Sampler
 from .arrays import as_float64, copied, filled
-from .base import OnStep, Problem, Refined, Step
-from .guided import Guided, Loss, descended, guided_pass
+from .base import Loss, OnStep, Problem, Refined, Step, Trajectory
+from .descent import descended, finished
+from .guided import guided_pass
 from .loss import semantic_loss, structural_loss
 from .settings import GuidedSettings
 from .target import check_semantic_target
@@ -23,11 +24,12 @@ T = TypeVar("T")
 
 
 def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Refined[A]:
-    """Guide every trial from each candidate's noise, and keep the picture with the lowest structural loss.
+    """Guide every trial from each candidate's noise, keep the picture with the lowest loss, and finish that one.
 
     Every candidate begins at the same latent, the decoded one after `start_steps` down the loss, with its own noise.
+    The kept one goes down the loss by `finish_steps` more, and the best of these iterates is what is returned.
 
-    The loss that chooses is that of the finished picture against the decoded target; nothing looks at the stimulus.
+    The loss that chooses is that of the sampled picture against the decoded target; nothing looks at the stimulus.
     Candidates of all trials go through the sampler together, `rows_at_once` of them. A trial all of whose candidates
     came to nothing finite keeps its picture of stage 1.
 
@@ -48,19 +50,32 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
     start = passes.start()
     losses = np.full((n_candidates, n), np.nan)
     best = np.full(n, np.inf)
-    curve = np.full((passes.n_guided + 1, n), np.nan)
-    image, latent = copied(problem.stage1), None
+    sampled = passes.n_guided  # the row of the curve that is of the sampled picture
+    curve = np.full((sampled + 1 + settings.n_finish, n), np.nan)
+    best_step = np.full(n, sampled, np.int64)
+    image = copied(problem.stage1)
+    latent: Any = None
     for some in _by(problem.rows_at_once, rows):
         found = passes.run(some, start)
         latent = filled(found.latent, n, np.nan) if latent is None else latent
         for row, (candidate, trial) in enumerate(some):
             losses[candidate, trial] = loss = found.curve[-1, row]
             if loss < best[trial]:  # NaN is not
-                best[trial], curve[:, trial] = loss, found.curve[:, row]
+                best[trial], curve[: sampled + 1, trial] = loss, found.curve[:, row]
                 latent[trial], image[trial] = found.latent[row], found.image[row]
-    last = np.full(n, len(curve) - 1, np.int64)
+    for trials in _by(problem.rows_at_once, np.flatnonzero(np.isfinite(best)).tolist()):
+        if settings.n_finish:
+            found = passes.finish(trials, latent[trials])
+            latent[trials], image[trials], curve[sampled:, trials] = found.latent, found.image, found.curve
+            best_step[trials] = sampled + np.where(np.isnan(found.curve), np.inf, found.curve).argmin(0)
     return Refined(
-        {"latent": latent} if latent is not None else {}, image, curve, last, last.copy(), np.isinf(best), losses
+        {"latent": latent} if latent is not None else {},
+        image,
+        curve,
+        best_step,
+        np.full(n, len(curve) - 1, np.int64),
+        np.isinf(best),
+        losses,
     )
 
 
@@ -83,7 +98,7 @@ class _Passes:
         latents = [self._descended(some) for some in _by(self._problem.rows_at_once, range(len(self._problem.target)))]
         return np.concatenate(latents)
 
-    def run(self, rows: Sequence[tuple[int, int]], latents: NDArray[np.float32]) -> Guided[Any]:
+    def run(self, rows: Sequence[tuple[int, int]], latents: NDArray[np.float32]) -> Trajectory[Any]:
         """Sample these rows together."""
         trials, noise = [trial for _, trial in rows], self._noise(rows)
         start = replace(self._problem.start(trials), latent=latents[trials])
@@ -91,7 +106,7 @@ class _Passes:
         found = guided_pass(
             sampler,
             sampler.start(noise),
-            self._loss(trials),
+            self._loss(trials, self._settings.semantic_weight),
             step_size=self._settings.step_size,
             n_guided=self.n_guided,
             jacobian=self._settings.jacobian,
@@ -100,11 +115,23 @@ class _Passes:
         self._done += len(rows) * len(sampler.schedule)
         return found
 
+    def finish(self, trials: Sequence[int], latent: Any) -> Trajectory[Any]:
+        """Move the kept latents of these trials down the loss."""
+        found = finished(
+            latent,
+            self._loss(trials, self._settings.finish_semantic_weight),
+            steps=self._settings.n_finish,
+            step_size=self._settings.finish_step_size,
+            on_step=self._report(trials),
+        )
+        self._done += len(trials) * self._settings.n_finish
+        return found
+
     def _descended(self, trials: Sequence[int]) -> NDArray[np.float32]:
         settings, latent = self._settings, np.asarray(self._problem.start(trials).latent)
         found = descended(
             latent,
-            self._loss(trials, semantic=False),  # structure first: the meaning comes back in sampling
+            self._loss(trials, 0.0),  # structure first: the meaning comes back in sampling
             steps=settings.start_steps,
             step_size=settings.start_step_size,
             on_step=self._report(trials),
@@ -112,15 +139,14 @@ class _Passes:
         self._done += len(trials) * settings.start_steps
         return found
 
-    def _loss(self, trials: Sequence[int], *, semantic: bool = True) -> Loss:
+    def _loss(self, trials: Sequence[int], semantic_weight: float) -> Loss:
         rows = list(trials)
-        feature = self._semantic[rows] if semantic and self._semantic is not None else None
         return relative_loss(
             self._problem.backend.structural,
             self._problem.target[rows],
             self._weights.rows(rows),
-            feature,
-            self._settings.semantic_weight,
+            self._semantic[rows] if self._semantic is not None and semantic_weight > 0 else None,
+            semantic_weight,
         )
 
     def _report(self, trials: Sequence[int]) -> Callable[[int, Any], None]:

@@ -209,6 +209,11 @@ class GuidedSettings(RefineSettings):
     guided_share : float
         Which share of the denoising steps is guided, from the first one on; the last ones, left to the diffusion
         model alone, clean the picture up.
+    finish_steps, finish_step_size : int and float
+        So many steps the kept latent goes down the loss after sampling, as at the start, and its best iterate is what
+        is returned.
+    finish_semantic_share : float
+        The share of `semantic_weight` that acts in those steps: the picture has its meaning by then.
     candidates : int or None
         Start noises per trial, of which the picture with the lowest loss is kept. None: as many as `budget` or
         `deadline` allow, which a run settles once and keeps beside them.
@@ -235,6 +240,9 @@ class GuidedSettings(RefineSettings):
     start_step_size: float = 0.1
     step_size: float = 0.25
     guided_share: float = 0.6
+    finish_steps: int = 25
+    finish_step_size: float = 0.1
+    finish_semantic_share: float = 0.4
     candidates: int | None = 6
     n_steps: int | None = 25
     strength: float | None = 0.32
@@ -244,13 +252,15 @@ class GuidedSettings(RefineSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_whole("start_steps", self.start_steps)
-        _check(self.start_steps >= 0, "start_steps", self.start_steps, "0 or more steps")
-        for name in ("start_step_size", "step_size"):
+        for name in ("start_steps", "finish_steps"):
+            _check_whole(name, getattr(self, name))
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more steps")
+        for name in ("start_step_size", "step_size", "finish_step_size"):
             _check_number(name, getattr(self, name))
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive number; 0 does not guide")
-        _check_number("guided_share", self.guided_share)
-        _check(0 <= self.guided_share <= 1, "guided_share", self.guided_share, "a share of the steps, 0 to 1")
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive number; 0 moves nothing")
+        for name, of in (("guided_share", "the steps"), ("finish_semantic_share", "the semantic weight")):
+            _check_number(name, getattr(self, name))
+            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), f"a share of {of}, 0 to 1")
         _check(isinstance(self.jacobian, bool), "jacobian", self.jacobian, "True or False")
         for name in ("candidates", "n_steps"):
             value = getattr(self, name)
@@ -276,7 +286,7 @@ class GuidedSettings(RefineSettings):
         return self.jacobian and self.step_size > 0 and self.guided_share > 0
 
     def n_reports(self, sampling: Sampling) -> int:
-        return self.start_steps + (self.candidates or 1) * self.sampling(sampling).n_reverse
+        return self.start_steps + (self.candidates or 1) * self.sampling(sampling).n_reverse + self.n_finish
 
     def sampling(self, stage1: Sampling) -> Sampling:
         """How to sample, where stage 1 samples as given."""
@@ -284,6 +294,15 @@ class GuidedSettings(RefineSettings):
             return stage1
         n_reverse = max(1, math.floor(self.n_steps * self.strength + 0.5))
         return Sampling(guidance_scale=stage1.guidance_scale, n_steps=self.n_steps, n_noise=None, n_reverse=n_reverse)
+
+    @property
+    def n_finish(self) -> int:
+        """How many steps finish a picture: none where they would not move it."""
+        return self.finish_steps if self.finish_step_size > 0 else 0
+
+    @property
+    def finish_semantic_weight(self) -> float:
+        return self.finish_semantic_share * self.semantic_weight
 
     def n_guided(self, stage1: Sampling) -> int:
         """How many steps are guided: at least one, unless the share or the step size is 0."""
@@ -307,8 +326,8 @@ def _check_number(name: str, given: object) -> None:
 
 PRESETS: dict[str, RefineSettings] = {
     "default": GuidedSettings(),
-    # For live use: one start noise, and so one pass.
-    "single": GuidedSettings(candidates=1),
+    # For live use: one start noise, and so one pass, with fewer steps before and after it.
+    "single": GuidedSettings(candidates=1, start_steps=10, finish_steps=10),
     # Spelled out: it stays what was published whatever becomes of the default.
     "paper": AdamSettings(
         steps=60, learning_rate=0.01, decay=1.0, params=("latent", "context"), layer_weights="uniform", seed=42

@@ -112,7 +112,7 @@ def seconds_per_unit(
         np.asarray(gradient if isinstance(gradient, np.ndarray) else gradient.detach().cpu())
         seconds.append(time.perf_counter() - started)
     costs = backend.costs.at_guidance(settings.sampling.guidance_scale)
-    units = costs.predict + loss_cost(costs, refine) + (costs.back_only if refine.jacobian else 0.0)
+    units = costs.predict + loss_cost(costs, refine.semantic_weight) + (costs.back_only if refine.jacobian else 0.0)
     return median(seconds[1:]) / (units * rows_at_once)
 
 

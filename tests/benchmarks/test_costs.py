@@ -48,7 +48,8 @@ def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixt
         single = PRESETS["single"]
         n_steps, n_guided = single.sampling(Sampling()).n_reverse, single.n_guided(Sampling())
         guided = n_guided * (calls["back_only"] + calls["with_semantic"]) + calls["with_semantic"]
-        expected = n_steps * 2 + guided + single.start_steps * calls["structural"]
+        finish = (single.n_finish + 1) * calls["with_semantic"] if single.n_finish else 0
+        expected = n_steps * 2 + guided + single.start_steps * calls["structural"] + finish
         assert calls["with_semantic"] > calls["structural"]
         assert pictures["guided, single"] == pytest.approx(expected, rel=1e-12)
         assert pictures["guided, single"] <= pictures["guided, default"]

@@ -211,7 +211,8 @@ def test_costs_are_those_of_the_calls(load: Load) -> None:
     assert cost["stage1"] == 35 * 2 + 4
     loss = 11 if single.semantic_weight > 0 else 10
     assert cost["start"] == n * 2 + loss
-    once, one_pass = single.start_steps * 10, n * 2 + n_guided * (3 + loss) + loss  # type: ignore[attr-defined]
+    finish = (single.finish_steps + 1) * loss if single.finish_steps else 0  # type: ignore[attr-defined]
+    once, one_pass = single.start_steps * 10 + finish, n * 2 + n_guided * (3 + loss) + loss  # type: ignore[attr-defined]
     assert cost["single"] == once + one_pass
     assert cost["no-jacobian"] == once + n * 2 + n_guided * loss + loss
     assert cost["default"] == once + PRESETS["default"].candidates * one_pass  # type: ignore[attr-defined]
@@ -317,7 +318,7 @@ def small(
     opened, short = module.open_subject, Sampling(n_steps=10, n_noise=None, n_reverse=4)
     monkeypatch.setattr(module, "open_subject", lambda *a, **more: replace(opened(*a, **more), sampling=short))
     monkeypatch.setattr(known, "PAPER", replace(PRESETS["paper"], steps=1))
-    few = {"start_steps": 2, "n_steps": 6, "strength": 0.5}
+    few = {"start_steps": 2, "finish_steps": 1, "n_steps": 6, "strength": 0.5}
     monkeypatch.setattr(known, "SINGLE", replace(PRESETS["single"], **few, semantic_weight=0.0))
     monkeypatch.setattr(TorchBackend, "costs", COSTS)  # counting takes longer than everything else here
 

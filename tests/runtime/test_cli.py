@@ -26,7 +26,20 @@ N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 ADAM = ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"]
 # The small checkpoint has no decoder of the semantic feature.
-GUIDED = ["--start-steps", "2", "--candidates", "2", "--n-steps", "4", "--strength", "0.5", "--semantic-weight", "0"]
+GUIDED = [
+    "--start-steps",
+    "2",
+    "--finish-steps",
+    "1",
+    "--candidates",
+    "2",
+    "--n-steps",
+    "4",
+    "--strength",
+    "0.5",
+    "--semantic-weight",
+    "0",
+]
 FAST = [*ADAM, "--batch-size", "2", "--threads", "1", "--device", "cpu"]
 Go = Callable[..., int]
 

@@ -171,11 +171,26 @@ def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any
 # comes out as float32 by PyTorch does; with steps of 0.25 it is a million times, and PyTorch's own float32 and float64
 # part in some trials.
 PASS = GuidedSettings(
-    candidates=1, start_steps=0, n_steps=25, strength=0.56, guided_share=0.7, step_size=0.1, semantic_weight=0.0
+    candidates=1,
+    start_steps=0,
+    finish_steps=0,
+    n_steps=25,
+    strength=0.56,
+    guided_share=0.7,
+    step_size=0.1,
+    semantic_weight=0.0,
 )
 # A descent of smaller steps than the default, for the same reason: see docs/engines.md, Verification.
 SEVERAL = replace(
-    PASS, candidates=3, start_steps=4, start_step_size=0.03, n_steps=12, strength=0.5, semantic_weight=0.1
+    PASS,
+    candidates=3,
+    start_steps=4,
+    start_step_size=0.03,
+    finish_steps=4,
+    finish_step_size=0.03,
+    n_steps=12,
+    strength=0.5,
+    semantic_weight=0.1,
 )
 
 

@@ -24,7 +24,7 @@ from minddiffuser.runtime.refine.settings import PRESETS, AdamSettings
 from minddiffuser.runtime.run.job import Job
 
 # The toy bundle has no decoder of the semantic feature.
-GUIDED = {"start_steps": 1, "candidates": 2, "n_steps": 4, "strength": 0.5, "semantic_weight": 0.0}
+GUIDED = {"start_steps": 1, "finish_steps": 1, "candidates": 2, "n_steps": 4, "strength": 0.5, "semantic_weight": 0.0}
 CHOICES = {**GUIDED, "threads": 1, "progress": False}
 
 

@@ -206,6 +206,7 @@ def test_the_guided_pass_is_that_of_every_release() -> None:
         "loss_mean": "kept",
         "semantic_weight": 0.0,
         "start_steps": 0,
+        "finish_steps": 0,
         "step_size": 0.1,
         "guided_share": 0.75,
         "candidates": 1,

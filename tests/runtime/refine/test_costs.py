@@ -17,6 +17,7 @@ GRID: dict[str, Any] = {
     "strength": 0.56,
     "guided_share": 0.7,
     "start_steps": 0,
+    "finish_steps": 0,
     "semantic_weight": 0.0,
 }
 TORCH = Costs(
@@ -89,6 +90,15 @@ def test_adam(costs: Costs, backprop_steps: int | None, checkpointing: bool, exp
         (TORCH, {"candidates": 2, "start_steps": 7}, 7 * 9 + 2 * (14 * 2 + 10 * (9 + 3) + 9)),
         # With the semantic term CLIP goes further, but not for the latent before it is noised.
         (TORCH, {"start_steps": 7, "semantic_weight": 0.1}, 7 * 9 + 14 * 2 + 10 * (10 + 3) + 10),
+        # Steps that finish the picture begin with its loss.
+        (TORCH, {"candidates": 2, "finish_steps": 4}, 2 * (14 * 2 + 10 * (9 + 3) + 9) + 5 * 9),
+        (TORCH, {"finish_steps": 4, "semantic_weight": 0.1}, 14 * 2 + 10 * (10 + 3) + 10 + 5 * 10),
+        (
+            TORCH,
+            {"finish_steps": 4, "semantic_weight": 0.1, "finish_semantic_share": 0.0},
+            14 * 2 + 10 * (10 + 3) + 10 + 5 * 9,
+        ),
+        (TORCH, {"finish_steps": 4, "finish_step_size": 0.0}, 14 * 2 + 10 * (9 + 3) + 9),
         (ENGINES, {"semantic_weight": 0.1}, 14 * 2 + 10 * (9 + 5.5) + 9),
         # The way back of engines holds the forward pass.
         (ENGINES, {"candidates": 2}, 2 * (14 * 2 + 10 * (9 + 5.5) + 9)),

@@ -13,8 +13,8 @@ from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.generators.ddim import clean_estimate, ddim_update
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.runtime.refine.base import Problem
-from minddiffuser.runtime.refine.guided import Guided, descended, guided_pass
+from minddiffuser.runtime.refine.base import Problem, Trajectory
+from minddiffuser.runtime.refine.guided import guided_pass
 from minddiffuser.runtime.refine.settings import GuidedSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
@@ -65,7 +65,7 @@ class Watched:
         return self._keep(x, self._sampler.linearise(x, k))
 
 
-def run(problem: Problem[Any], loss: Any = None, **given: Any) -> tuple[Guided[Any], Watched]:
+def run(problem: Problem[Any], loss: Any = None, **given: Any) -> tuple[Trajectory[Any], Watched]:
     watched = Watched(problem.generator)
     how = {"step_size": STEP_SIZE, "n_guided": N_GUIDED, **given}
     found = guided_pass(watched, problem.generator.start(problem.noise(0)), loss or loss_of(problem), **how)
@@ -201,7 +201,7 @@ def test_without_gradient_there_is_no_step(problem: Problem[Any]) -> None:
 def test_nan_in_one_trial_is_nothing_to_the_others(problem: Problem[Any]) -> None:
     sampler, loss = problem.generator, loss_of(problem)
 
-    def from_start(bad: bool) -> Guided[Any]:
+    def from_start(bad: bool) -> Trajectory[Any]:
         x = sampler.start(problem.noise(0)).clone()
         if bad:
             x[1, 0, 0, 0] = torch.nan
@@ -223,26 +223,3 @@ def test_every_step_is_reported_with_the_picture_of_the_clean_estimate(problem: 
     ):
         expected = problem.generator.decode(clean_estimate(x, noise, float(keep)))
         torch.testing.assert_close(image, expected, rtol=0, atol=1e-10)
-
-
-def test_descent_is_the_loop_that_it_says(exact: Any, problem: Problem[Any]) -> None:
-    """Written out with autograd through diffusers' VAE and the loss by hand; the latents stay in float32."""
-    latent = np.asarray(problem.start(range(len(TRIALS))).latent)
-    seen: list[int] = []
-    found = descended(latent, loss_of(problem), steps=3, step_size=0.1, on_step=lambda i, _image: seen.append(i))
-    mask = torch.from_numpy(problem.mask).double()
-    weights = mask / mask.sum((-2, -1), keepdim=True).clip(1) / len(mask)
-    size = latent[0].size
-    for row, target in enumerate(torch.from_numpy(problem.target).double()):
-        x = torch.from_numpy(latent[row : row + 1]).double()
-        for share in (1, 2 / 3, 1 / 3):
-            leaf = x.clone().requires_grad_()
-            with torch.enable_grad():
-                structure, _ = exact.structure(exact.decode_latent(leaf))
-                (gradient,) = torch.autograd.grad(((structure - target) ** 2 * weights).sum(), leaf)
-            x = x - 0.1 * share * size**0.5 * gradient / gradient.norm()
-        # Three roundings of float32, each of which the next gradients see.
-        np.testing.assert_allclose(found[row : row + 1], x.numpy(), rtol=0, atol=1e-5)
-    assert found.dtype == np.float32
-    assert seen == [1, 2, 3]
-    np.testing.assert_array_equal(descended(latent, loss_of(problem), steps=0, step_size=0.1), latent)

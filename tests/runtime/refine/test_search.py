@@ -21,6 +21,7 @@ SAMPLING = Sampling(guidance_scale=3.0, n_steps=10, n_noise=None, n_reverse=5)
 AS_STAGE_1: dict[str, Any] = {
     "semantic_weight": 0.0,
     "start_steps": 0,
+    "finish_steps": 0,
     "n_steps": None,
     "strength": None,
     "step_size": 0.2,
@@ -252,3 +253,42 @@ def test_the_descent_is_by_the_structure_alone(problem: Problem[Any]) -> None:
         run(problem, settings(1, start_steps=3, start_step_size=0.1, semantic_weight=weight))
         starts.append(problem.backend.started[-1][0].latent)
     np.testing.assert_allclose(starts[1], starts[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows_at_once", [3, 100])
+def test_the_kept_picture_is_finished(toy_models: Any, problem_of: Make, rows_at_once: int) -> None:
+    """What was chosen goes on from where sampling left it, by the loss that chose."""
+    problem = problem_of(toy_models, TRIALS, SAMPLING, rows_at_once=rows_at_once)
+    steps: list[Step[Any]] = []
+    how: dict[str, Any] = {"semantic_weight": 0.3, "finish_semantic_share": 1.0}
+    plain = run(problem, settings(3, **how))
+    found = run(problem, settings(3, finish_steps=4, finish_step_size=0.05, **how), steps.append)
+    np.testing.assert_array_equal(found.candidate_losses, plain.candidate_losses)
+    assert found.loss_curve.shape == (3 + 1 + 4, len(TRIALS))
+    np.testing.assert_allclose(found.loss_curve[:4], plain.loss_curve, rtol=1e-9)
+    rows = np.arange(len(TRIALS))
+    assert (found.loss_curve[found.best_step, rows] < plain.loss_curve[-1]).all()
+    np.testing.assert_array_equal(found.best_step, 3 + found.loss_curve[3:].argmin(0))
+    assert found.last_step.tolist() == [7] * len(TRIALS)
+    torch.testing.assert_close(problem.generator.decode(found.params["latent"]), found.image, rtol=0, atol=1e-12)
+    assert steps[-1].step == steps[-1].steps == 3 * SAMPLING.n_reverse + 4
+    assert [step.step for step in steps] == sorted(step.step for step in steps)
+
+
+def test_less_of_the_semantic_term_acts_in_what_finishes(problem: Problem[Any]) -> None:
+    """Half of a weight of 0.6 there is the same as 0.3: the loss of the same picture under either."""
+    how: dict[str, Any] = {"finish_steps": 2, "finish_step_size": 0.05}
+    sampled = run(problem, settings(1, semantic_weight=0.6))
+    found = run(problem, settings(1, semantic_weight=0.6, finish_semantic_share=0.5, **how))
+    structure = loss_of(problem, sampled.params["latent"], range(len(TRIALS)))
+    expected = structure + 0.5 * (sampled.loss_curve[-1] - structure)
+    np.testing.assert_allclose(found.loss_curve[3], expected, rtol=1e-6)
+
+
+def test_a_trial_that_failed_is_not_finished(problem: Problem[Any]) -> None:
+    how: dict[str, Any] = {"finish_steps": 2, "finish_step_size": 0.05}
+    good, found = run(problem, settings(2, **how)), run(with_bad(problem, 2, [0, 1]), settings(2, **how))
+    assert found.failed.tolist() == [False, False, True, False]
+    np.testing.assert_array_equal(np.asarray(found.image[2]), np.asarray(problem.stage1[2]))
+    for trial in (0, 1, 3):
+        torch.testing.assert_close(found.image[trial], good.image[trial], rtol=0, atol=1e-12)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,12 @@ def test_parameters_to_optimise() -> None:
         ("start_steps", 2.0),
         ("start_step_size", -0.1),
         ("start_step_size", float("inf")),
+        ("finish_steps", -1),
+        ("finish_steps", 0.5),
+        ("finish_step_size", -0.1),
+        ("finish_step_size", None),
+        ("finish_semantic_share", 1.1),
+        ("finish_semantic_share", "some"),
         ("step_size", -0.1),
         ("step_size", float("nan")),
         ("step_size", True),
@@ -138,7 +145,9 @@ def test_values_of_guided_that_do_not_go_together_are_refused(given: dict[str, o
 def test_steps_of_guided(
     n_steps: int | None, strength: float | None, share: float, n_reverse: int, n_guided: int
 ) -> None:
-    settings = GuidedSettings(n_steps=n_steps, strength=strength, guided_share=share, candidates=3, start_steps=7)
+    settings = GuidedSettings(
+        n_steps=n_steps, strength=strength, guided_share=share, candidates=3, start_steps=7, finish_steps=4
+    )
     stage1 = Sampling(guidance_scale=2.5)
     found = settings.sampling(stage1)
     assert (found.n_reverse, found.guidance_scale) == (n_reverse, 2.5)
@@ -147,7 +156,8 @@ def test_steps_of_guided(
     else:
         assert (found.n_steps, found.start) == (n_steps, n_reverse - 1)
     assert settings.n_guided(stage1) == n_guided
-    assert settings.n_reports(stage1) == 7 + 3 * n_reverse
+    assert settings.n_reports(stage1) == 7 + 3 * n_reverse + 4
+    assert replace(settings, finish_step_size=0.0).n_reports(stage1) == 7 + 3 * n_reverse  # nothing to do
     still = GuidedSettings(n_steps=n_steps, strength=strength, step_size=0.0)
     assert still.n_guided(stage1) == 0
 

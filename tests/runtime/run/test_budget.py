@@ -23,7 +23,20 @@ ROWS = np.random.default_rng(1).standard_normal((3, 24)).astype(np.float32)
 FLOPS = {"denoise": 2000, "vae_decode": 1000, "structure_gradient": 5000, "denoise_gradient": 3000}
 # Once for a trial, three steps of the decoded latent itself. For each candidate, four denoising steps of two passes,
 # two of them guided (5, and 3 for the way back), and the loss of the picture.
-STEPS = ["--start-steps", "3", "--n-steps", "8", "--strength", "0.5", "--guided-share", "0.5", "--semantic-weight", "0"]
+STEPS = [
+    "--start-steps",
+    "3",
+    "--finish-steps",
+    "0",
+    "--n-steps",
+    "8",
+    "--strength",
+    "0.5",
+    "--guided-share",
+    "0.5",
+    "--semantic-weight",
+    "0",
+]
 ONCE = 3 * 5
 ONE_CANDIDATE = 4 * 2 + 2 * (5 + 3) + 5
 
@@ -168,7 +181,14 @@ def test_the_pace_is_the_median_of_guided_steps_per_forward_pass(
 
 def test_pytorchs_networks_have_costs_of_their_own(small_checkpoint: Path, small_world: Path) -> None:
     refine = GuidedSettings(
-        candidates=None, budget=1e4, start_steps=30, n_steps=8, strength=0.5, guided_share=0.5, semantic_weight=0.0
+        candidates=None,
+        budget=1e4,
+        start_steps=30,
+        finish_steps=0,
+        n_steps=8,
+        strength=0.5,
+        guided_share=0.5,
+        semantic_weight=0.0,
     )
     with backends.open(small_checkpoint, Options(models=str(small_world), device="cpu")) as backend:
         backend.start()

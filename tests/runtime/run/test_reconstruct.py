@@ -83,7 +83,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     assert result.loss_curve is not None
     assert result.best_step is not None
     assert result.stage2.shape == (2, 32, 32, 3)
-    assert result.loss_curve.shape == (3, 2)
+    assert result.loss_curve.shape == (5, 2)
     assert (result.loss_curve[result.best_step, [0, 1]] == np.nanmin(result.loss_curve, axis=0)).all()
     assert set(result.controls) == {"shuffled", "oracle"}
     # Three targets, three pictures: none is another's.
@@ -288,6 +288,8 @@ def test_what_a_picture_begins_with_is_the_same_bits_in_every_batch_and_row(
 GUIDED = GuidedSettings(
     start_steps=3,
     start_step_size=0.1,
+    finish_steps=2,
+    finish_step_size=0.1,
     step_size=0.25,
     candidates=2,
     n_steps=4,
@@ -310,13 +312,13 @@ def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models
     )((0, 1), RESPONSES[:2])
     pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"], result.stage1]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
-    # Two guided steps and the picture; of two candidates, the one with the lower loss is kept.
-    assert result.loss_curve.shape == (3, 2)
+    # Two guided steps, the picture, and two steps that finish it; of two candidates, the lower loss is kept.
+    assert result.loss_curve.shape == (5, 2)
     assert result.candidate_losses.shape == (2, 2)
-    np.testing.assert_array_equal(result.loss_curve[-1], result.candidate_losses.min(axis=0))
-    assert result.best_step.tolist() == [2, 2]
-    # Three steps of the decoded latent itself, then two of each candidate.
-    refined = [(phase, k, 7) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 8)]
+    np.testing.assert_allclose(result.loss_curve[2], result.candidate_losses.min(axis=0), rtol=1e-5)
+    assert (result.best_step == 2 + result.loss_curve[2:].argmin(axis=0)).all()
+    # Three steps of the decoded latent itself, two of each candidate, and two of the kept one.
+    refined = [(phase, k, 9) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 10)]
     assert reports == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
     assert {phase: sum(name == phase for name, *_ in reports) for phase in phases(settings)} == phases(settings)
 
@@ -336,7 +338,7 @@ def test_a_guided_trial_is_the_same_in_any_company(checkpoint: Checkpoint, model
 
 
 def test_without_a_step_the_guided_picture_is_that_of_stage_1(checkpoint: Checkpoint, models: Models) -> None:
-    refine = replace(GUIDED, candidates=1, start_steps=0, step_size=0.0, n_steps=None, strength=None)
+    refine = replace(GUIDED, candidates=1, start_steps=0, finish_steps=0, step_size=0.0, n_steps=None, strength=None)
     result = made(checkpoint, models, refine=refine)((0, 1), RESPONSES[:2])
     assert (result.stage2 == result.stage1).all()
 

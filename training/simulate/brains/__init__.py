@@ -3,4 +3,4 @@
 # name -> (module in this package, class). The class keeps the contract of base.py; md-train simulate offers each as
 # --brain. Import what is heavy inside the methods: the command's help reads the classes.
 BRAINS: dict[str, tuple[str, str]] = {"clip": ("clip", "ClipBrain"), "gabor": ("gabor", "GaborBrain")}
-DEFAULT_BRAIN = "clip"
+DEFAULT_BRAIN = "gabor"
