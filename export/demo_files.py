@@ -21,7 +21,6 @@ import numpy as np
 from ..runtime.bundle.manifest import VERSION as BUNDLE_VERSION
 from ..runtime.command import guarded
 from ..runtime.data.schema import VERSION as DATA_VERSION
-from ..runtime.data.simulated import FIRST_BRAIN
 from ..runtime.decoders import files as checkpoints
 from ..runtime.demo import packed
 from ..runtime.demo.full import code_digests
@@ -30,6 +29,7 @@ from ..runtime.errors import InputError
 from ..runtime.files import hash_of_json, read_metadata, read_tensors, sha256_of, write_bytes, write_tensors
 from ..runtime.locks import beside, locked
 from ..runtime.output import replacing_folder
+from ..training.simulate.brains import DEFAULT_BRAIN
 from ..training.simulate.subject import GENERATOR_VERSION
 from .bundle.pack import pack
 
@@ -40,8 +40,9 @@ _PARTS = ("clip", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The subject that is shipped: trials, seed, and voxels that each structural dimension is decoded from."""
+    """The subject that is shipped: brain, seed, trials, and voxels that each structural dimension is decoded from."""
 
+    brain: str = DEFAULT_BRAIN
     seed: int = 7
     n_train: int = 1200
     n_test: int = 8
@@ -85,7 +86,7 @@ def make(work: Path, out: Path, subject: Subject) -> None:
     )
     seed, n_train, n_test = str(subject.seed), str(subject.n_train), str(subject.n_test)
     simulate = ["simulate", "fmri", "--seed", seed, "--n-train", n_train, "--n-test", n_test, "--out", str(data)]
-    simulate += ["--brain", FIRST_BRAIN]  # a Subject that does not name its brain has this one
+    simulate += ["--brain", subject.brain]
     fit = ["fit", str(data), "--models", "tiny", "--out", str(fitted), "--cache", str(work / "features")]
     if not (data / "data.json").exists():
         _command("md-train", simulate)

@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..data.simulated import FIRST_BRAIN
 from ..engines.here import why_no_provider
 from ..errors import FileError, MissingExtra
 from ..locks import inside, locked
@@ -114,11 +113,11 @@ def open_shipped(instead: Callable[[], Path], say: Callable[[str], None]) -> Pat
     return kept
 
 
-def _subject(index: Index) -> dict[str, int]:
+def _subject(index: Index) -> dict[str, Any]:
     found = index.about.get("subject")
-    names = ("seed", "n_train", "n_test", "n_structure")
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in names):
-        raise FileError(f"the index of the shipped files says nothing of its subject's {', '.join(names)}: {ADVICE}")
+    kinds = {"brain": str, "seed": int, "n_train": int, "n_test": int, "n_structure": int}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise FileError(f"the index of the shipped files says nothing of its subject's {', '.join(kinds)}: {ADVICE}")
     return found
 
 
@@ -134,7 +133,7 @@ def commands(
     if stimuli is not None:
         data = out / "data"
         simulate = ["md-train", "simulate", "fmri", "--seed", str(subject["seed"])]
-        simulate += ["--brain", subject.get("brain", FIRST_BRAIN), "--n-train", str(subject["n_train"])]
+        simulate += ["--brain", subject["brain"], "--n-train", str(subject["n_train"])]
         simulate += ["--stimuli", str(stimuli), "--out", str(data)]
         steps.append(Step(tuple(simulate), data / "data.json"))
     n_trials = subject["n_test"] if pictures is None else len(pictures)

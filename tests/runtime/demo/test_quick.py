@@ -84,7 +84,7 @@ def test_own_pictures_are_shown_to_the_shipped_subject(tmp_path: Path) -> None:
     subject = read_index(SHIPPED).about["subject"]
     for option in ("seed", "n_train"):
         assert simulate[simulate.index(f"--{option.replace('_', '-')}") + 1] == str(subject[option])
-    assert simulate[simulate.index("--brain") + 1] == subject.get("brain", "clip")
+    assert simulate[simulate.index("--brain") + 1] == subject["brain"]
     assert [command[0] for command in runs] == ["run", "run"]
     assert all(command[2] == str(tmp_path / "demo" / "data") for command in runs)
 
@@ -150,7 +150,7 @@ def test_after_new_files_were_shipped_another_folder_is_wanted(tmp_path: Path, m
         run(tmp_path / "demo")
 
 
-@pytest.mark.parametrize("subject", [None, {}, {"seed": "7", "n_train": 1, "n_test": 1, "n_structure": 1}])
+@pytest.mark.parametrize("subject", [None, {}, {"seed": 7, "n_train": 1, "n_test": 1, "n_structure": 1}])
 def test_an_index_without_its_subject_is_one_sentence(
     subject: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +158,7 @@ def test_an_index_without_its_subject_is_one_sentence(
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "packed.json").write_text(json.dumps({**index, "subject": subject}))
     monkeypatch.setattr(demo_quick, "SHIPPED", tmp_path / "packed")
-    with pytest.raises(FileError, match="says nothing of its subject's seed, n_train, n_test, n_structure: install"):
+    with pytest.raises(FileError, match="nothing of its subject's brain, seed, n_train, n_test, n_structure: install"):
         run(tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
 
