@@ -85,6 +85,11 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
         "metavar": "X",
         "help": "how far the first of them goes, in units of the latent",
     },
+    "finish_smoothing": {
+        "type": float,
+        "metavar": "PIXELS",
+        "help": "blur of their gradient, in pixels of the latent",
+    },
     "finish_semantic_share": {
         "type": float,
         "metavar": "X",

@@ -53,5 +53,25 @@ def unit(gradient: Any) -> Any:
     return scaled / (length + (length == 0))
 
 
+def smoothed(maps: Any, width: float) -> Any:
+    """Blur each map of (n, c, h, w) by a Gaussian whose standard deviation is `width` of its pixels; 0 leaves it.
+
+    At an edge the weights of the pixels that are there are brought to a sum of 1.
+    """
+    if width == 0:
+        return maps
+    down, across = (_gaussian(size, width) for size in maps.shape[-2:])
+    if _is_torch(maps):
+        return maps.new_tensor(down) @ maps @ maps.new_tensor(across.T)
+    return down.astype(maps.dtype) @ maps @ across.T.astype(maps.dtype)
+
+
+def _gaussian(size: int, width: float) -> NDArray[np.float64]:
+    """(size, size): row i averages with weights around i."""
+    at = np.arange(size)
+    weights = np.exp(-((at[:, None] - at) ** 2) / (2 * width**2))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def _is_torch(array: Any) -> bool:
     return hasattr(array, "detach")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import as_float64, assign, copied, on_host, unit
+from .arrays import as_float64, assign, copied, on_host, smoothed, unit
 from .base import Loss, Trajectory
 
 OnDescent = Callable[[int, Any], None]
@@ -51,12 +51,19 @@ def descended(
 
 
 def finished(
-    latent: Any, loss: Loss, *, steps: int, step_size: float, on_step: OnDescent | None = None
+    latent: Any,
+    loss: Loss,
+    *,
+    steps: int,
+    step_size: float,
+    smoothing: float = 0.0,
+    on_step: OnDescent | None = None,
 ) -> Trajectory[Any]:
     """Move sampled latents, and keep for each trial the iterate with the lowest loss.
 
     Sampling ends with steps that nothing guides; what they moved away from the target is brought back here, in a
-    picture that has its meaning already.
+    picture that has its meaning already. g is blurred before it is brought to length 1: its fine part would lower the
+    loss by patterns that mean nothing, and what is left of it moves colours and outlines.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ def finished(
         Of whichever kind the loss's gradient is.
     loss, steps, step_size, on_step
         As of :func:`descended`.
+    smoothing : float
+        Standard deviation of the blur, in pixels of the latent; 0 leaves g as it is.
 
     Returns
     -------
@@ -82,7 +91,7 @@ def finished(
         lowest[lower] = values[lower]
         curve.append(values)
         if i < steps:
-            latent = latent - _step(gradient, i, steps, step_size)
+            latent = latent - _step(smoothed(gradient, smoothing), i, steps, step_size)
             if on_step is not None:
                 on_step(i + 1, image)
     return Trajectory(kept, picture, np.stack(curve))

@@ -122,6 +122,7 @@ class _Passes:
             self._loss(trials, self._settings.finish_semantic_weight),
             steps=self._settings.n_finish,
             step_size=self._settings.finish_step_size,
+            smoothing=self._settings.finish_smoothing,
             on_step=self._report(trials),
         )
         self._done += len(trials) * self._settings.n_finish

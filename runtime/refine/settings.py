@@ -212,6 +212,8 @@ class GuidedSettings(RefineSettings):
     finish_steps, finish_step_size : int and float
         So many steps the kept latent goes down the loss after sampling, as at the start, and its best iterate is what
         is returned.
+    finish_smoothing : float
+        Standard deviation, in pixels of the latent, of the blur that the gradient gets in those steps; 0 leaves it.
     finish_semantic_share : float
         The share of `semantic_weight` that acts in those steps: the picture has its meaning by then.
     candidates : int or None
@@ -242,6 +244,7 @@ class GuidedSettings(RefineSettings):
     guided_share: float = 0.6
     finish_steps: int = 25
     finish_step_size: float = 0.1
+    finish_smoothing: float = 1.0
     finish_semantic_share: float = 0.4
     candidates: int | None = 6
     n_steps: int | None = 25
@@ -258,6 +261,10 @@ class GuidedSettings(RefineSettings):
         for name in ("start_step_size", "step_size", "finish_step_size"):
             _check_number(name, getattr(self, name))
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or a positive number; 0 moves nothing")
+        _check_number("finish_smoothing", self.finish_smoothing)
+        _check(
+            self.finish_smoothing >= 0, "finish_smoothing", self.finish_smoothing, "0 or a positive number of pixels"
+        )
         for name, of in (("guided_share", "the steps"), ("finish_semantic_share", "the semantic weight")):
             _check_number(name, getattr(self, name))
             _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), f"a share of {of}, 0 to 1")

@@ -90,6 +90,8 @@ def test_parameters_to_optimise() -> None:
         ("finish_steps", 0.5),
         ("finish_step_size", -0.1),
         ("finish_step_size", None),
+        ("finish_smoothing", -1.0),
+        ("finish_smoothing", float("inf")),
         ("finish_semantic_share", 1.1),
         ("finish_semantic_share", "some"),
         ("step_size", -0.1),
