@@ -70,7 +70,7 @@ def _gaussian(size: int, width: float) -> NDArray[np.float64]:
     """(size, size): row i averages with weights around i."""
     at = np.arange(size)
     weights = np.exp(-((at[:, None] - at) ** 2) / (2 * width**2))
-    return weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _is_torch(array: Any) -> bool:

@@ -91,7 +91,7 @@ def _candidates(trial: Trial) -> str:
     lost = len(trial.candidates) - len(losses)
     without = f", {lost} without a finite loss" if lost else ""
     return (
-        f'<p class="candidates">loss of the picture: lowest of {len(trial.candidates)}, '
+        f'<p class="candidates">loss as sampled: lowest of {len(trial.candidates)}, '
         f"{charts.short(min(losses))} to {charts.short(max(losses))}{without}</p>"
     )
 

@@ -50,7 +50,7 @@ def loss_curve(loss: Sequence[float], best_step: int | None, title: str, words: 
     if best_step is not None:
         x, y = place(best_step)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        text = f"kept {short(loss[best_step])}, {words.place(best_step, len(loss))}"
+        text = f"kept {short(loss[best_step])}, {words.point} {best_step}"
         parts.append(f'<text class="value" x="{width - left}" y="11" text-anchor="end">{text}</text>')
     return "".join(parts) + "</svg>"
 

@@ -27,8 +27,6 @@ class RefinerWords:
         What the curve under a trial shows.
     point
         What a point of the curve is.
-    last
-        What the last point is, where it is another thing than the others.
     """
 
     name: str
@@ -37,16 +35,10 @@ class RefinerWords:
     unit: str
     curve: str
     point: str
-    last: str | None = None
-
-    def place(self, index: int, n_points: int) -> str:
-        """A point of a curve of so many: "iteration 12", or "the picture"."""
-        return self.last if self.last is not None and index == n_points - 1 else f"{self.point} {index}"
 
     def length(self, n_points: int) -> str:
-        """How long a curve of so many points is."""
-        text = counted(n_points - 1, self.point)
-        return text if self.last is None else f"{text}, then {self.last}"
+        """How long a curve of so many points is: "60 iterations"."""
+        return counted(n_points - 1, self.point)
 
     def fact(self, refine: Mapping[str, Any]) -> str | None:
         """How much was asked for, such as "stage 2: guided, 6 candidates"; None where the settings do not say."""
@@ -71,10 +63,10 @@ _GUIDED = RefinerWords(
     amount="candidates",
     unit="candidate",
     curve="Stage 2 draws each trial from one or more start noises, its candidates, and keeps the picture with the "
-    "lowest structural loss; nothing looks at the stimulus. The curve under each trial is the loss of the kept "
-    "candidate's clean estimate at each guided step, and its dot that of the finished picture.",
-    point="guided step",
-    last="the picture",
+    "lowest loss; nothing looks at the stimulus. The curve under each trial is the loss of the kept candidate's clean "
+    "estimate at each guided step, then of its picture and of the steps that correct it, in which the semantic term "
+    "weighs less; the dot marks the picture that is shown.",
+    point="step",
 )
 _BY_NAME = {words.name: words for words in (_ADAM, _GUIDED)}
 

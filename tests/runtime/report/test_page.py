@@ -280,15 +280,15 @@ def test_a_run_from_before_there_were_refiners_is_adams(full_run: Path) -> None:
 def test_a_guided_run_speaks_of_its_candidates(guided_run: Path) -> None:
     words, text = words_of(guided_run), (guided_run / "report.html").read_text()
     assert " · stage 2: guided, 3 candidates · " in words
-    assert "keeps the picture with the lowest structural loss; nothing looks at the stimulus." in words
+    assert "keeps the picture with the lowest loss; nothing looks at the stimulus." in words
     assert "Stage 2 draws it again, and while the drawing emerges pulls it, step by step, toward" in words
-    assert "kept 1, the picture" in words
-    assert "2 guided steps, then the picture" in words
+    assert "kept 1, step 2" in words
+    assert "2 steps" in words
     assert "iteration" not in words
     shown = re.findall(r'<p class="candidates">(.*?)</p>', text)
     assert shown == [
-        "loss of the picture: lowest of 3, 1 to 1.5",
-        "loss of the picture: lowest of 3, 1.8 to 2.5, 1 without a finite loss",
+        "loss as sampled: lowest of 3, 1 to 1.5",
+        "loss as sampled: lowest of 3, 1.8 to 2.5, 1 without a finite loss",
     ]
     assert [line for line in Page(text).text if "diverged" in line] == ["refinement diverged"]
 
