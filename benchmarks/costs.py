@@ -1,8 +1,10 @@
 """What both stages cost in UNet forward passes, for the tiny world and for Stable Diffusion 1.4 with CLIP ViT-B/32.
 
-python benchmarks/costs.py [--json]
+python benchmarks/costs.py [--json] [--time [--repeats 3] [--threads 2]]
 
-Counted by shapes: nothing is run, downloaded or timed. Autograd is PyTorch; engines are a bundle's graphs, which
+Counted by shapes: nothing is run or downloaded. With --time one call of each kind is also run on the CPU for both
+worlds, with random weights for the larger one (20 GB of memory), and a third way, "autograd, timed", is in seconds over
+those of a UNet forward pass of the same run. Autograd is PyTorch; engines are a bundle's graphs, which
 compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
 it the refiner `guided` with its default and a single candidate, with the semantic term (engines: of a bundle that has
 it), and the refiner `adam` with the paper's 60 updates, without that term, through all 35 steps (activations kept, or a
@@ -17,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from call_times import timed_costs
 from full_size import random_models
 
 from minddiffuser.export.bundle.flops import all_flops
@@ -28,7 +32,7 @@ from minddiffuser.runtime.refine.settings import PRESETS
 from minddiffuser.runtime.sampling import Sampling
 
 TINY, FULL = "tiny world", "SD 1.4"
-AUTOGRAD, ENGINES = "autograd", "engines"
+AUTOGRAD, ENGINES, TIMED = "autograd", "engines", "autograd, timed"
 CALLS = ("predict", "back_only", "pull_back", "decode", "structural", "with_semantic", "structural_forward")
 
 
@@ -48,6 +52,18 @@ def rows() -> list[Row]:
     for world, models in ((TINY, load_models("tiny")), (FULL, random_models("meta"))):
         for way, costs in ways(models).items():
             found.append(Row(world, way, costs, pictures(costs)))
+    return found
+
+
+def timed_rows(repeats: int) -> list[Row]:
+    """Time a call of each kind, of one world after the other."""
+    found = []
+    for world, load in ((TINY, lambda: load_models("tiny")), (FULL, lambda: random_models("cpu"))):
+        models = load()
+        for part in (models.unet, models.vae, models.clip):
+            part.requires_grad_(False)
+        costs = timed_costs(models, autograd_costs(models), repeats=repeats)
+        found.append(Row(world, TIMED, costs, pictures(costs)))
     return found
 
 
@@ -95,8 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="numbers for programs")
+    parser.add_argument("--time", action="store_true", help="time the calls too")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="calls of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: %(default)s)")
     args = parser.parse_args(argv)
     found = rows()
+    if args.time:
+        torch.set_num_threads(args.threads)
+        found += timed_rows(args.repeats)
     if args.json:
         json.dump([as_json(row) for row in found], sys.stdout, indent=2)
         print()

@@ -34,6 +34,42 @@ def costs(monkeypatch: pytest.MonkeyPatch, small_world: Path) -> ModuleType:
     return module
 
 
+def test_timed_calls_are_costs_of_the_same_pictures(
+    costs: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each call takes what is written here; the real calls are made once."""
+    seconds = {
+        "predict": 4.0,
+        "pull_back": 10.0,
+        "decode": 6.0,
+        "structural": 12.0,
+        "with_semantic": 14.0,
+        "structural_forward": 7.0,
+    }
+
+    def in_turn(work: dict[str, Any], repeats: int) -> dict[str, list[float]]:
+        for call in work.values():
+            call()
+        return {name: [seconds[name]] * repeats for name in work}
+
+    monkeypatch.setattr(sys.modules["call_times"], "interleaved", in_turn)
+    assert costs.main(["--json", "--time", "--repeats", "2", "--threads", "1"]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    timed = [row for row in found if row["way"] == "autograd, timed"]
+    assert [row["world"] for row in timed] == ["tiny world", "SD 1.4"]
+    for row in timed:
+        assert row["calls"] == {
+            "predict": 2.0,
+            "back_only": 3.0,
+            "pull_back": 5.0,
+            "decode": 3.0,
+            "structural": 6.0,
+            "with_semantic": 7.0,
+            "structural_forward": 3.5,
+        }
+        assert row["pictures"]["stage 1"] == pytest.approx(2 * Sampling().n_reverse + 3)
+
+
 def test_both_worlds_and_both_ways(costs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert costs.main(["--json"]) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
