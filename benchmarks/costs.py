@@ -117,8 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     found = rows()
     if args.time:
+        before = torch.get_num_threads()
         torch.set_num_threads(args.threads)
         found += timed_rows(args.repeats)
+        torch.set_num_threads(before)
     if args.json:
         json.dump([as_json(row) for row in found], sys.stdout, indent=2)
         print()
