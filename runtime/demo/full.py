@@ -83,7 +83,7 @@ class DemoSettings(Sizes):
             f"A demonstration, sized for a few minutes on a laptop: {counted(self.n_trials, 'picture')}, decoders "
             f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
             f"dimension (the paper: 350), and stage 2 as it is by default: guided, the best of {n_candidates} start "
-            "noises per picture by the structural loss."
+            "noises per picture by the loss."
         )
 
 

@@ -49,7 +49,7 @@ def note(n_trials: int, subject: dict[str, Any]) -> str:
     """What the page says about these choices."""
     return (
         f"A one-minute demonstration: {counted(n_trials, 'picture')}, and in stage 2 the better of {SIZES.candidates} "
-        f"start noises per picture, by the structural loss (the default: the best of {DEFAULT_CANDIDATES}). The "
+        f"start noises per picture, by the loss (the default: the best of {DEFAULT_CANDIDATES}). The "
         f"decoders come with the package: fitted on {subject['n_train']:,} simulated trials with at most "
         f"{subject['n_structure']} voxels per structural dimension (the paper: 350), their weights rounded to float16. "
         "The networks are the tiny world's."
