@@ -148,8 +148,10 @@ class Opened:
         on_frame
             Called as ``on_frame(phase, trials, pictures)`` at the steps of stage 2, so that a live view can show the
             picture growing: the phase ("stage 2", or a control's name), the numbers of k trials, and (k, H, W, 3)
-            uint8. Of the refiner "guided" these are clean estimates at the guided steps, of each candidate in turn; of
-            "adam" the pictures at each iteration. It is called between the computations, which wait for it.
+            uint8. Of the refiner "guided" these are pictures of the decoded latent on its way down the loss, clean
+            estimates at the guided steps, of each candidate in turn, and the kept picture before each step that
+            finishes it; of "adam" the pictures at each iteration. It is called between the computations, which wait for
+            it.
         choices
             ``preset``, a name of :data:`~minddiffuser.runtime.refine.settings.PRESETS` that stage 2 starts from, and
             ``refiner``, "guided" or "adam" where it is not the preset's; settings of stage 2, which are fields of

@@ -149,7 +149,8 @@ class DiffusionGenerator:
         def pull_back(v: Tensor) -> Tensor:
             # A product is linear in v: each trial's is brought to unit size by a power of two, which rounds nothing, so
             # that networks in half precision do not lose it.
-            _, exponent = torch.frexp(v.abs().amax((1, 2, 3), keepdim=True))
+            # (On the host: Apple's GPUs have no frexp.)
+            exponent = torch.frexp(v.abs().amax((1, 2, 3), keepdim=True).cpu()).exponent.to(v.device)
             (gradient,) = torch.autograd.grad(clean, leaf, torch.ldexp(v, -exponent))
             return torch.ldexp(gradient, exponent)
 

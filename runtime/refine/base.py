@@ -118,7 +118,9 @@ class Step(Generic[A]):
     rows
         The trials that this step was about, k of them.
     image : (k, 3, H, W) or None
-        What they look like now, where that is known: of a refiner inside the sampler, the clean estimate.
+        What they look like now, where that is known: of a refiner inside the sampler, the clean estimate; while a
+        latent goes down the loss, before and after sampling, its picture. The last one need not be the picture that is
+        kept.
     """
 
     step: int
@@ -143,16 +145,19 @@ class Refined(Generic[A]):
     loss_curve : float64 array of shape (n_evaluations, n)
         Of `adam`, row k is the loss after k updates: row 0 is stage 1, and ``steps`` updates make ``steps + 1`` rows;
         there are fewer when every trial stopped early, and NaN in the rows after a trial's stop. Of `guided`, the loss
-        of the clean estimate at each guided step of the best candidate, then that of its picture, and then that after
-        each of the steps that finish it.
+        of the clean estimate at each guided step of the best candidate, and in the last row that of the picture that
+        it was sampled to.
     best_step : int64 array of shape (n,)
-        The row of `loss_curve` that belongs to `image`.
+        The row of `loss_curve` that belongs to `image`; of `guided`, to the picture before it is finished.
     last_step : int64 array of shape (n,)
         The last row of each trial.
     failed : bool array of shape (n,)
         The loss became NaN or infinite; `image` is the best before that (stage 1, if at once).
     candidate_losses : float64 array of shape (n_candidates, n), optional
         Of `guided`, the loss of each candidate's picture before it is finished.
+    finish_curve : float64 array of shape (n_finish + 1, n), optional
+        Of `guided`, the loss of each iterate of the steps that finish the picture, the sampled one first, with the
+        semantic term as it weighs there; `image` is the lowest. NaN where a trial failed.
     """
 
     params: dict[str, A]
@@ -162,3 +167,4 @@ class Refined(Generic[A]):
     last_step: NDArray[np.int64]
     failed: NDArray[np.bool_]
     candidate_losses: NDArray[np.float64] | None = None
+    finish_curve: NDArray[np.float64] | None = None

@@ -130,7 +130,7 @@ def guided_costs(costs: Costs, settings: GuidedSettings, stage1: Sampling) -> tu
     # Steps that finish begin and end with a loss.
     n_losses = settings.n_finish + 1 if settings.n_finish else 0
     finish = n_losses * loss_cost(at, settings.finish_semantic_weight)
-    return settings.start_steps * at.structural + finish, candidate
+    return settings.n_start * at.structural + finish, candidate
 
 
 def loss_cost(costs: Costs, semantic_weight: float) -> float:

@@ -58,7 +58,8 @@ def guided_pass(
     Returns
     -------
     Trajectory
-        Its curve is (n_guided + 1, n): the clean estimate's loss at each guided step, then the final picture's.
+        Its curve is (n_guided + 1, n), or (1, n) where `step_size` is 0: the clean estimate's loss at each guided step,
+        then the final picture's.
     """
     curve, n_values = [], int(np.prod(x.shape[1:]))  # type: ignore[attr-defined]
     for k, (_, keep, keep_next) in enumerate(sampler.schedule):

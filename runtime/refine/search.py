@@ -50,9 +50,8 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
     start = passes.start()
     losses = np.full((n_candidates, n), np.nan)
     best = np.full(n, np.inf)
-    sampled = passes.n_guided  # the row of the curve that is of the sampled picture
-    curve = np.full((sampled + 1 + settings.n_finish, n), np.nan)
-    best_step = np.full(n, sampled, np.int64)
+    curve = np.full((passes.n_guided + 1, n), np.nan)
+    finish = np.full((settings.n_finish + 1, n), np.nan) if settings.n_finish else None
     image = copied(problem.stage1)
     latent: Any = None
     for some in _by(problem.rows_at_once, rows):
@@ -61,21 +60,22 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
         for row, (candidate, trial) in enumerate(some):
             losses[candidate, trial] = loss = found.curve[-1, row]
             if loss < best[trial]:  # NaN is not
-                best[trial], curve[: sampled + 1, trial] = loss, found.curve[:, row]
+                best[trial], curve[:, trial] = loss, found.curve[:, row]
                 latent[trial], image[trial] = found.latent[row], found.image[row]
-    for trials in _by(problem.rows_at_once, np.flatnonzero(np.isfinite(best)).tolist()):
-        if settings.n_finish:
+    if finish is not None:
+        for trials in _by(problem.rows_at_once, np.flatnonzero(np.isfinite(best)).tolist()):
             found = passes.finish(trials, latent[trials])
-            latent[trials], image[trials], curve[sampled:, trials] = found.latent, found.image, found.curve
-            best_step[trials] = sampled + np.where(np.isnan(found.curve), np.inf, found.curve).argmin(0)
+            latent[trials], image[trials], finish[:, trials] = found.latent, found.image, found.curve
+    last = np.full(n, len(curve) - 1, np.int64)
     return Refined(
         {"latent": latent} if latent is not None else {},
         image,
         curve,
-        best_step,
-        np.full(n, len(curve) - 1, np.int64),
+        last,
+        last.copy(),
         np.isinf(best),
         losses,
+        finish,
     )
 
 
@@ -133,11 +133,11 @@ class _Passes:
         found = descended(
             latent,
             self._loss(trials, 0.0),  # structure first: the meaning comes back in sampling
-            steps=settings.start_steps,
+            steps=settings.n_start,
             step_size=settings.start_step_size,
             on_step=self._report(trials),
         )
-        self._done += len(trials) * settings.start_steps
+        self._done += len(trials) * settings.n_start
         return found
 
     def _loss(self, trials: Sequence[int], semantic_weight: float) -> Loss:

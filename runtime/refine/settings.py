@@ -293,7 +293,7 @@ class GuidedSettings(RefineSettings):
         return self.jacobian and self.step_size > 0 and self.guided_share > 0
 
     def n_reports(self, sampling: Sampling) -> int:
-        return self.start_steps + (self.candidates or 1) * self.sampling(sampling).n_reverse + self.n_finish
+        return self.n_start + (self.candidates or 1) * self.sampling(sampling).n_reverse + self.n_finish
 
     def sampling(self, stage1: Sampling) -> Sampling:
         """How to sample, where stage 1 samples as given."""
@@ -301,6 +301,11 @@ class GuidedSettings(RefineSettings):
             return stage1
         n_reverse = max(1, math.floor(self.n_steps * self.strength + 0.5))
         return Sampling(guidance_scale=stage1.guidance_scale, n_steps=self.n_steps, n_noise=None, n_reverse=n_reverse)
+
+    @property
+    def n_start(self) -> int:
+        """How many steps the decoded latent is moved by: none where they would not move it."""
+        return self.start_steps if self.start_step_size > 0 else 0
 
     @property
     def n_finish(self) -> int:

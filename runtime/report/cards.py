@@ -14,7 +14,7 @@ from ..images import fit_square, png_bytes, read_image
 from . import charts
 from .contents import PICTURE_FOLDERS, Trial
 from .refiners import RefinerWords
-from .words import PICTURE_ALTS, PICTURE_WORDS, direction, metric_words, number_text
+from .words import PICTURE_ALTS, PICTURE_WORDS, counted, direction, metric_words, number_text
 
 # A page is mailed and opened on phones: larger pictures are embedded at this side, the run folder keeps the originals.
 EMBEDDED_SIDE = 256
@@ -79,7 +79,7 @@ def card(trial: Trial, words: RefinerWords) -> str:
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
         f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>{_metrics(trial)}'
-        f"{charts.loss_curve(trial.loss, trial.best_step, said, words)}{_candidates(trial)}</article>"
+        f"{charts.loss_curve(trial.loss, trial.best_step, said, words)}{_candidates(trial)}{_finish(trial)}</article>"
     )
 
 
@@ -93,6 +93,17 @@ def _candidates(trial: Trial) -> str:
     return (
         f'<p class="candidates">loss as sampled: lowest of {len(trial.candidates)}, '
         f"{charts.short(min(losses))} to {charts.short(max(losses))}{without}</p>"
+    )
+
+
+def _finish(trial: Trial) -> str:
+    """How far the steps that finished the picture brought its loss, in which the semantic term weighs less."""
+    if not trial.finish:
+        return ""
+    steps = counted(len(trial.finish) - 1, "step")
+    return (
+        f'<p class="candidates">finished in {steps}: loss {charts.short(trial.finish[0])} to '
+        f"{charts.short(min(trial.finish))}, with less of the semantic term</p>"
     )
 
 

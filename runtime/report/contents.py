@@ -27,8 +27,8 @@ class Trial:
 
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
     (stage 1, stage 2), None where there is none. `candidates` are the losses of the pictures among which one was
-    chosen, None where one was not finite. `failed` says that a refinement diverged. `name` is the trial's id where that
-    is more than its number.
+    chosen, None where one was not finite; `finish` those of the steps that finished it. `failed` says that a refinement
+    diverged. `name` is the trial's id where that is more than its number.
     """
 
     number: int
@@ -36,6 +36,7 @@ class Trial:
     loss: tuple[float, ...] = ()
     best_step: int | None = None
     candidates: tuple[float | None, ...] = ()
+    finish: tuple[float, ...] = ()
     failed: bool = False
     metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     name: str | None = None
@@ -106,13 +107,15 @@ def _trial(
     curve = _optional(run / "curves" / f"{number:06d}.json", "a loss curve")
     loss = curve.get("loss")
     values = [number_or_none(value) for value in loss] if isinstance(loss, list) else []
-    best, candidates = curve.get("best_step"), curve.get("candidates")
+    best, candidates, finish = curve.get("best_step"), curve.get("candidates"), curve.get("finish")
+    finishing = [number_or_none(value) for value in finish] if isinstance(finish, list) else []
     return Trial(
         number=number,
         pictures=pictures,
         loss=tuple(value for value in values if value is not None) if None not in values else (),
         best_step=best if is_count(best) and best < len(values) else None,
         candidates=tuple(map(number_or_none, candidates)) if isinstance(candidates, list) else (),
+        finish=tuple(value for value in finishing if value is not None) if None not in finishing else (),
         failed=curve.get("failed") is True,
         metrics=metrics,
         name=trial_id,

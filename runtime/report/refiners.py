@@ -64,8 +64,7 @@ _GUIDED = RefinerWords(
     unit="candidate",
     curve="Stage 2 draws each trial from one or more start noises, its candidates, and keeps the picture with the "
     "lowest loss; nothing looks at the stimulus. The curve under each trial is the loss of the kept candidate's clean "
-    "estimate at each guided step, then of its picture and of the steps that correct it, in which the semantic term "
-    "weighs less; the dot marks the picture that is shown.",
+    "estimate at each guided step, and its dot that of the sampled picture, which some last steps then finish.",
     point="step",
 )
 _BY_NAME = {words.name: words for words in (_ADAM, _GUIDED)}

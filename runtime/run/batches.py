@@ -37,6 +37,8 @@ class BatchResult:
         The row of the curve that belongs to each trial's picture.
     candidate_losses : (n_candidates, n) float64 or None
         The loss of each candidate's picture, where there were several.
+    finish_curve : (n_finish + 1, n) float64 or None
+        See :class:`~minddiffuser.runtime.refine.base.Refined`.
     failed : (n,) bool or None
         Of which trials a refinement, of stage 2 or of a control, diverged (the loss became NaN or infinite).
     lost : trial -> reason
@@ -52,6 +54,7 @@ class BatchResult:
     loss_curve: NDArray[np.float64] | None = None
     best_step: NDArray[np.int64] | None = None
     candidate_losses: NDArray[np.float64] | None = None
+    finish_curve: NDArray[np.float64] | None = None
     failed: NDArray[np.bool_] | None = None
     lost: Mapping[int, str] = field(default_factory=dict)
     controls: Mapping[str, Pictures] = field(default_factory=dict)
@@ -200,6 +203,8 @@ def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, fail
         if result.candidate_losses is not None:
             each = result.candidate_losses[:, column]
             curve["candidates"] = [float(loss) if np.isfinite(loss) else None for loss in each]
+        if result.finish_curve is not None:
+            curve["finish"] = [float(loss) for loss in result.finish_curve[:, column] if np.isfinite(loss)]
         write_json(folder / name, curve)
         files.append(name)
     return files

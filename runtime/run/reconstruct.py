@@ -29,8 +29,9 @@ ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
 # steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
 # (phase, trials, pictures (k, H, W, 3) uint8): what k trials look like after a step of a refinement, so that a live
-# view can show a picture growing. Of the refiner guided, the clean estimate at each guided step; with several
-# candidates each trial comes once for each
+# view can show a picture growing. Of the refiner guided: pictures of the decoded latent on its way down the loss, the
+# clean estimate at each guided step, of one candidate after the other, and the kept picture before each step that
+# finishes it
 OnFrame = Callable[[str, Sequence[int], NDArray[np.uint8]], None]
 
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
@@ -210,6 +211,7 @@ class Reconstructor:
             loss_curve=refined.loss_curve,
             best_step=refined.best_step,
             candidate_losses=refined.candidate_losses,
+            finish_curve=refined.finish_curve,
             failed=failed,
             lost=lost,
             controls=controls,

@@ -195,7 +195,7 @@ def test_the_refiner_is_the_presets_and_adam_by_name(
 def test_a_live_view_is_given_the_pictures_as_they_grow(
     toy_bundle: Path, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """One step of the decoded latent and two guided ones of two candidates, for each trial and for the control too.
+    """A step of the decoded latent, two guided ones of two candidates, and one that finishes: each trial, and control.
 
     And the run is the same run.
     """
@@ -213,7 +213,7 @@ def test_a_live_view_is_given_the_pictures_as_they_grow(
     np.testing.assert_array_equal(watched.final, alone.final)
     for phase in ("stage 2", "shuffled"):
         shown = [trial for name, trials, _ in frames if name == phase for trial in trials]
-        assert sorted(shown) == sorted((1 + 2 * 2) * [0, 1, 2])
+        assert sorted(shown) == sorted((1 + 2 * 2 + 1) * [0, 1, 2])
     first, last = frames[1][2], frames[2][2]
     assert (first != last).any()
     frames.clear()

@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from minddiffuser.runtime.refine.arrays import as_float64, assign, copied, filled, unit, zeros_like
+from minddiffuser.runtime.refine.arrays import (
+    as_float64,
+    assign,
+    copied,
+    filled,
+    on_host,
+    smoothed,
+    unit,
+    zeros_like,
+)
 
 BOTH = pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 Kind = Callable[[Any], Any]
@@ -49,6 +59,35 @@ def test_rows_are_copied_and_made(kind: Kind) -> None:
     assert (type(made), made.dtype, tuple(made.shape)) == (type(first), first.dtype, (4, 2))
     assert np.isnan(np.asarray(made)).all()
     assert (as_float64(first).dtype, as_float64(first)[2, 1]) == (np.float64, 5.0)
+
+
+@BOTH
+@pytest.mark.parametrize("width", [0.5, 1.0, 3.0])
+def test_maps_are_blurred_by_what_lies_inside(kind: Kind, width: float, rng: np.random.Generator) -> None:
+    """By scipy: outside is 0, and what a map of ones loses by that is divided out."""
+    maps = rng.standard_normal((2, 3, 8, 5)).astype(np.float32)
+    found = smoothed(kind(maps), width)
+    how: dict[str, Any] = {"mode": "constant", "truncate": 20}
+    inside = gaussian_filter(np.ones((8, 5)), width, **how)
+    expected = gaussian_filter(maps.astype(float), (0, 0, width, width), **how) / inside
+    assert (type(found), found.dtype) == (type(kind(maps)), kind(maps).dtype)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(smoothed(kind(maps), 0)), maps)
+
+
+@BOTH
+def test_nan_in_one_row_stays_there(kind: Kind) -> None:
+    maps = np.ones((2, 1, 3, 3), np.float32)
+    maps[0, 0, 1, 1] = np.nan
+    found = np.asarray(smoothed(kind(maps), 1.0))
+    assert np.isnan(found[0]).any()
+    np.testing.assert_allclose(found[1], 1, rtol=1e-6)
+
+
+@BOTH
+def test_on_the_host_everything_is_float32_of_numpy(kind: Kind) -> None:
+    found = on_host(kind(np.array([1.0, 2.5])))
+    assert (type(found), found.dtype, found.tolist()) == (np.ndarray, np.float32, [1.0, 2.5])
 
 
 def test_a_tensor_with_a_gradient_is_taken_without_it() -> None:

@@ -90,6 +90,7 @@ def test_adam(costs: Costs, backprop_steps: int | None, checkpointing: bool, exp
         (TORCH, {"candidates": 2, "start_steps": 7}, 7 * 9 + 2 * (14 * 2 + 10 * (9 + 3) + 9)),
         # With the semantic term CLIP goes further, but not for the latent before it is noised.
         (TORCH, {"start_steps": 7, "semantic_weight": 0.1}, 7 * 9 + 14 * 2 + 10 * (10 + 3) + 10),
+        (TORCH, {"start_steps": 7, "start_step_size": 0.0}, 14 * 2 + 10 * (9 + 3) + 9),
         # Steps that finish the picture begin with its loss.
         (TORCH, {"candidates": 2, "finish_steps": 4}, 2 * (14 * 2 + 10 * (9 + 3) + 9) + 5 * 9),
         (TORCH, {"finish_steps": 4, "semantic_weight": 0.1}, 14 * 2 + 10 * (10 + 3) + 10 + 5 * 10),

@@ -264,12 +264,14 @@ def test_the_kept_picture_is_finished(toy_models: Any, problem_of: Make, rows_at
     plain = run(problem, settings(3, **how))
     found = run(problem, settings(3, finish_steps=4, finish_step_size=0.05, **how), steps.append)
     np.testing.assert_array_equal(found.candidate_losses, plain.candidate_losses)
-    assert found.loss_curve.shape == (3 + 1 + 4, len(TRIALS))
-    np.testing.assert_allclose(found.loss_curve[:4], plain.loss_curve, rtol=1e-9)
-    rows = np.arange(len(TRIALS))
-    assert (found.loss_curve[found.best_step, rows] < plain.loss_curve[-1]).all()
-    np.testing.assert_array_equal(found.best_step, 3 + found.loss_curve[3:].argmin(0))
-    assert found.last_step.tolist() == [7] * len(TRIALS)
+    np.testing.assert_allclose(found.loss_curve, plain.loss_curve, rtol=1e-9)
+    assert plain.finish_curve is None
+    assert found.finish_curve is not None
+    assert found.finish_curve.shape == (4 + 1, len(TRIALS))
+    np.testing.assert_allclose(found.finish_curve[0], plain.loss_curve[-1], rtol=1e-9)
+    assert (found.finish_curve.min(0) < found.finish_curve[0]).all()
+    kept = loss_of(problem, found.params["latent"], range(len(TRIALS)))
+    assert (kept < loss_of(problem, plain.params["latent"], range(len(TRIALS)))).any()
     torch.testing.assert_close(problem.generator.decode(found.params["latent"]), found.image, rtol=0, atol=1e-12)
     assert steps[-1].step == steps[-1].steps == 3 * SAMPLING.n_reverse + 4
     assert [step.step for step in steps] == sorted(step.step for step in steps)
@@ -282,13 +284,14 @@ def test_less_of_the_semantic_term_acts_in_what_finishes(problem: Problem[Any]) 
     found = run(problem, settings(1, semantic_weight=0.6, finish_semantic_share=0.5, **how))
     structure = loss_of(problem, sampled.params["latent"], range(len(TRIALS)))
     expected = structure + 0.5 * (sampled.loss_curve[-1] - structure)
-    np.testing.assert_allclose(found.loss_curve[3], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.finish_curve[0], expected, rtol=1e-6)
 
 
 def test_a_trial_that_failed_is_not_finished(problem: Problem[Any]) -> None:
     how: dict[str, Any] = {"finish_steps": 2, "finish_step_size": 0.05}
     good, found = run(problem, settings(2, **how)), run(with_bad(problem, 2, [0, 1]), settings(2, **how))
     assert found.failed.tolist() == [False, False, True, False]
+    assert np.isnan(found.finish_curve[:, 2]).all()
     np.testing.assert_array_equal(np.asarray(found.image[2]), np.asarray(problem.stage1[2]))
     for trial in (0, 1, 3):
         torch.testing.assert_close(found.image[trial], good.image[trial], rtol=0, atol=1e-12)

@@ -160,6 +160,7 @@ def test_steps_of_guided(
     assert settings.n_guided(stage1) == n_guided
     assert settings.n_reports(stage1) == 7 + 3 * n_reverse + 4
     assert replace(settings, finish_step_size=0.0).n_reports(stage1) == 7 + 3 * n_reverse  # nothing to do
+    assert replace(settings, start_step_size=0.0).n_reports(stage1) == 3 * n_reverse + 4
     still = GuidedSettings(n_steps=n_steps, strength=strength, step_size=0.0)
     assert still.n_guided(stage1) == 0
 

@@ -82,7 +82,7 @@ def full_run(tmp_path: Path) -> Path:
 def guided_run(full_run: Path) -> Path:
     """The same of the refiner guided: several candidates, of which one of trial 3 and all of trial 12 came to nothing.
 
-    The last point of each curve is the loss of the finished picture.
+    The last point of each curve is the loss of the sampled picture, which two steps then finish.
     """
     settings = json.loads((full_run / "settings.json").read_text())
     settings["settings"]["refine"] = {"refiner": "guided", "candidates": 3, "deadline": None}
@@ -90,6 +90,7 @@ def guided_run(full_run: Path) -> Path:
     for trial, candidates in {0: [1.5, 1.0, 1.25], 3: [1.8, None, 2.5], 12: [None, None, None]}.items():
         loss = [] if trial == 12 else LOSSES[trial]
         content = {"trial": trial, "loss": loss, "best_step": 2, "failed": trial == 12, "candidates": candidates}
+        content["finish"] = [] if trial == 12 else [0.8, 0.5, 0.6]
         write(full_run / "curves" / f"{trial:06d}.json", content)
     return full_run
 

@@ -288,7 +288,9 @@ def test_a_guided_run_speaks_of_its_candidates(guided_run: Path) -> None:
     shown = re.findall(r'<p class="candidates">(.*?)</p>', text)
     assert shown == [
         "loss as sampled: lowest of 3, 1 to 1.5",
+        "finished in 2 steps: loss 0.8 to 0.5, with less of the semantic term",
         "loss as sampled: lowest of 3, 1.8 to 2.5, 1 without a finite loss",
+        "finished in 2 steps: loss 0.8 to 0.5, with less of the semantic term",
     ]
     assert [line for line in Page(text).text if "diverged" in line] == ["refinement diverged"]
 

@@ -83,7 +83,7 @@ def test_both_stages_and_both_controls(checkpoint: Checkpoint, models: Models) -
     assert result.loss_curve is not None
     assert result.best_step is not None
     assert result.stage2.shape == (2, 32, 32, 3)
-    assert result.loss_curve.shape == (5, 2)
+    assert result.loss_curve.shape == (3, 2)
     assert (result.loss_curve[result.best_step, [0, 1]] == np.nanmin(result.loss_curve, axis=0)).all()
     assert set(result.controls) == {"shuffled", "oracle"}
     # Three targets, three pictures: none is another's.
@@ -313,10 +313,11 @@ def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models
     pictures = [result.stage2, result.controls["shuffled"], result.controls["oracle"], result.stage1]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
     # Two guided steps, the picture, and two steps that finish it; of two candidates, the lower loss is kept.
-    assert result.loss_curve.shape == (5, 2)
+    assert result.loss_curve.shape == (3, 2)
     assert result.candidate_losses.shape == (2, 2)
-    np.testing.assert_allclose(result.loss_curve[2], result.candidate_losses.min(axis=0), rtol=1e-5)
-    assert (result.best_step == 2 + result.loss_curve[2:].argmin(axis=0)).all()
+    np.testing.assert_array_equal(result.loss_curve[-1], result.candidate_losses.min(axis=0))
+    assert result.best_step.tolist() == [2, 2]
+    assert result.finish_curve.shape == (3, 2)
     # Three steps of the decoded latent itself, two of each candidate, and two of the kept one.
     refined = [(phase, k, 9) for phase in ("stage 2", "shuffled", "oracle") for k in range(1, 10)]
     assert reports == [("decode", 1, 1), ("stage 1", 1, 1), *refined]
@@ -354,10 +355,10 @@ def test_frames_show_the_picture_growing(checkpoint: Checkpoint, models: Models)
         on_frame=lambda phase, shown, pictures: frames.append((phase, list(shown), pictures)),
     )
     result = run((3, 1), RESPONSES[[3, 1]])
-    # Three steps of the decoded latents, and four guided ones of each of two candidates, for the target and for another
-    # trial's.
+    # Three steps of the decoded latents, four guided ones of each of two candidates, and two that finish the kept one,
+    # for the target and for another trial's.
     assert [(phase, shown) for phase, shown, _ in frames] == [
-        (phase, [3, 1]) for phase in ("stage 2", "shuffled") for _ in range(3 + 2 * 4)
+        (phase, [3, 1]) for phase in ("stage 2", "shuffled") for _ in range(3 + 2 * 4 + 2)
     ]
     assert all(pictures.shape == (2, 32, 32, 3) and pictures.dtype == np.uint8 for *_, pictures in frames)
 
