@@ -395,7 +395,7 @@ def a_budget_for_nothing(args: list[str], tmp: Path) -> None:
     guided(args, "--budget", "1", "--semantic-weight", "0")
 
 
-@mistake("s is worth 0 UNet forward passes here, and one candidate of a trial costs")
+@mistake("the deadline is 1e-09 s, and one candidate of a trial takes")
 def a_deadline_for_nothing(args: list[str], tmp: Path) -> None:
     guided(args, "--deadline", "1e-9", "--semantic-weight", "0")
 
