@@ -151,6 +151,13 @@ def test_the_number_of_steps_alone_leaves_the_presets_strength(arguments: list[s
     assert refine == expected
 
 
+def test_stage_1s_own_sampling_can_be_asked_for(arguments: list[str], tmp_path: Path) -> None:
+    given = guided(arguments, "--preset", "single", "--strength", "stage1", "--stage", "1")
+    assert cli.main(given) == 0
+    refine = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["refine"]
+    assert refine == {**PRESETS["single"].as_dict(), "n_steps": None, "strength": None}
+
+
 def test_every_option_of_stage_2_is_a_setting_under_its_refiner(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
@@ -363,6 +370,21 @@ def more_steps_than_the_networks_know(args: list[str], tmp: Path) -> None:
 @mistake("refine setting strength is 1.5: give a share of the grid's steps, above 0 and at most 1")
 def too_strong(args: list[str], tmp: Path) -> None:
     guided(args, "--strength", "1.5")
+
+
+@mistake("--strength stage1 takes stage 1's own grid: leave --n-steps out, or give a number")
+def a_grid_beside_stage_1s(args: list[str], tmp: Path) -> None:
+    guided(args, "--n-steps", "5", "--strength", "stage1")
+
+
+@mistake("argument --strength: 'stage 1' is neither 'stage1' nor a number")
+def a_strength_of_another_name(args: list[str], tmp: Path) -> None:
+    guided(args, "--strength", "stage 1")
+
+
+@mistake("--strength belongs to the refiner guided, and this run's is adam")
+def stage_1s_sampling_of_adam(args: list[str], tmp: Path) -> None:
+    args += ["--strength", "stage1"]
 
 
 @mistake("refine setting step_size is -0.1: give 0 or a positive number")
