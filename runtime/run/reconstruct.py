@@ -305,7 +305,7 @@ def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
     if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
         raise InputError(
             f"semantic_weight is {settings.semantic_weight}, and {decoder.folder} has no decoder of "
-            "the semantic feature: give --semantic-weight 0, or a checkpoint that has one"
+            "the semantic feature: give semantic_weight=0 (--semantic-weight 0), or a checkpoint that has one"
         )
     if not decoder.mask.any():
         raise InputError(

@@ -83,8 +83,8 @@ def test_the_very_cost_of_one_candidate_pays_it_and_less_does_not(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--budget", str(ONCE + ONE_CANDIDATE - 0.5)) == 2
-    said = "md-reconstruct: the budget is 43.5, and one candidate of a trial costs 44.0: give more, or fewer finish_steps"
-    assert capsys.readouterr().err.startswith(said)
+    said = "the budget is 43.5, and one candidate of a trial costs 44.0: give more, or fewer finish_steps"
+    assert capsys.readouterr().err.startswith(f"md-reconstruct: {said}")
     assert not (tmp_path / "run").exists()
     assert run("--budget", str(ONCE + ONE_CANDIDATE)) == 0
     assert settled(tmp_path)["candidates"] == 1
