@@ -49,7 +49,8 @@ class ReconstructSettings:
     controls
         A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
     refine
-        Stage 2; its `seed` is the seed of the start noise too.
+        Stage 2; its `seed` is the seed of the start noise too. Candidates beside a budget or a deadline are what was
+        settled; a run settles them, and a :class:`Reconstructor` needs it done.
     sampling
         Of both stages.
 

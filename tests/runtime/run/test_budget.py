@@ -175,7 +175,8 @@ def test_paces_are_medians_of_the_run_s_own_steps_per_forward_pass(
     The backend is opened for what a run of the settings needs, and no more.
     """
     clock = iter(np.cumsum([0, 3600, 1, 4, 1, 2, 1, 100, 1, 3600, 1, 7, 1, 9, 1, 8]).tolist())
-    settings = ReconstructSettings(refine=GuidedSettings(semantic_weight=0.0, **given))
+    refine = GuidedSettings(semantic_weight=0.0, **given)
+    settings = ReconstructSettings(refine=refine)
     if kind == "bundle":
         folder, options = bundle, Options(threads=1, needs=settings.needs)
     else:
@@ -183,7 +184,7 @@ def test_paces_are_medians_of_the_run_s_own_steps_per_forward_pass(
     with backends.open(folder, options) as backend:
         backend.start()
         once, one = budget.paces(
-            settings.refine, settings.sampling, backend, ROWS[:2], rows_at_once=3, clock=lambda: next(clock)
+            refine, settings.sampling, backend, ROWS[:2], rows_at_once=3, clock=lambda: next(clock)
         )
         costs = backend.costs
     assert once == pytest.approx(4 / (2 * costs.structural))
