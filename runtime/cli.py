@@ -30,6 +30,13 @@ def _steps(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
+def _strength(text: str) -> float | None:
+    try:
+        return None if text == "stage1" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'stage1' nor a number") from None
+
+
 def _params(text: str) -> tuple[str, ...]:
     if text not in _PARAMS:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_PARAMS)}")
@@ -48,12 +55,14 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
     "budget": {
         "type": float,
         "metavar": "N",
-        "help": "as many candidates as so many UNet forward passes per trial allow",
+        "help": "as many candidates as so many UNet forward passes per trial allow, of stage 2 alone: decoding, stage 1 "
+        "and the controls, each of which costs as much again, are not counted",
     },
     "deadline": {
         "type": float,
         "metavar": "SECONDS",
-        "help": "as many candidates as so many seconds per trial allow: measured once, then kept in the run folder",
+        "help": "as many candidates as so many seconds per trial allow, for what --budget counts: measured once, then "
+        "kept in the run folder",
     },
     "start_steps": {
         "type": int,
@@ -97,9 +106,10 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
     },
     "n_steps": {"type": int, "metavar": "N", "help": "steps of the sampler's grid, of which --strength is taken"},
     "strength": {
-        "type": float,
+        "type": _strength,
         "metavar": "X",
-        "help": "share of the grid's steps that the decoded latent goes through, after as much noise",
+        "help": "share of the grid's steps that the decoded latent goes through, after as much noise; 'stage1' samples "
+        "as stage 1 does",
     },
     "jacobian": {
         "action": "store_const",
@@ -251,8 +261,8 @@ def _add_refinement(run: Any) -> None:
         "--preset",
         choices=tuple(PRESETS),
         default=DEFAULT,
-        help="settings to start from: this package's, the same with one start noise per trial, the paper's, or the "
-        "published code's; the layers come from the checkpoint (md-train fit --layers) (default: %(default)s)",
+        help="settings to start from: this package's, one start noise and fewer steps (for live use), the paper's, or "
+        "the published code's; the layers come from the checkpoint (md-train fit --layers) (default: %(default)s)",
     )
     stage2.add_argument(
         "--refiner",
@@ -359,6 +369,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _refinement(args: argparse.Namespace) -> Any:
     changes = {name: getattr(args, name) for name in _REFINEMENT if hasattr(args, name)}
+    if changes.get("strength", 1) is None:  # stage 1's, which has a grid of its own
+        if "n_steps" in changes:
+            raise InputError("--strength stage1 takes stage 1's own grid: leave --n-steps out, or give a number")
+        changes["n_steps"] = None
     return chosen(args.preset, args.refiner, changes, command=True)
 
 

@@ -38,7 +38,7 @@ from .reuse import EXPORTER, exporter_code
 
 # (bundle, responses, precision, threads) -> pictures, or None where the precision does not run here
 PicturesOf = Callable[[Path, NDArray[np.float32], str, int | None], NDArray[np.float32] | None]
-PICTURE_KINDS = {"stage1": "pictures of stage 1", "guided": "pictures of a guided pass"}
+_PICTURE_KINDS = {"stage1": "pictures of stage 1", "guided": "pictures of a guided pass"}
 # The folder of failed graphs: its marker says that an export may write there.
 KEPT, KEPT_MARKER, KEPT_KIND = "--keep-failed folder", "failed.json", "failed-graphs"
 
@@ -279,7 +279,7 @@ class _Gate:
         tolerances: Mapping[str, PictureTolerance],
     ) -> dict[str, Any]:
         """Compare whole pictures of one kind, in each precision, with PyTorch's."""
-        trials, pictures, what = self._draft.trials, dict[str, Any](), PICTURE_KINDS[kind]
+        trials, pictures, what = self._draft.trials, dict[str, Any](), _PICTURE_KINDS[kind]
         for precision in self._settings.all_precisions:
             self._progress(f"comparing {what} in {precision}", 0, 1)
             found = by_engines(self._folder, trials.responses, precision, self._settings.threads)

@@ -70,14 +70,22 @@ def build_engines(
         See :func:`~.plan.build_plan`; a plan that runs here and is out of tolerance; another process that is working
         in the bundle, or a folder that cannot be written.
     """
-    wanted = precisions, graphs
     check_target(target, settings)
     bundle = Bundle.open(folder, verify=False, on_damaged=unheard)  # a lock is made beside bundles alone
-    _chosen(bundle, *wanted)
+    _chosen(bundle, precisions, graphs)
     if trust_list is not None:
         trust_plans(trust_list, {})  # or the list would turn out to be damaged after an hour of building
     with locked(beside(bundle.folder), bundle.folder):
-        return add_engines(bundle.folder, target, settings, trust_list, progress or unheard, say or unheard, wanted)
+        return add_engines(
+            bundle.folder,
+            target,
+            settings,
+            trust_list,
+            progress or unheard,
+            say or unheard,
+            precisions=precisions,
+            graphs=graphs,
+        )
 
 
 def check_target(target: str, settings: TrtSettings | Sizes | None) -> None:
@@ -107,12 +115,14 @@ def add_engines(
     trust_list: Path | None,
     progress: Progress,
     say: Say = unheard,
-    wanted: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
+    *,
+    precisions: Sequence[str] | None = None,
+    graphs: Sequence[str] | None = None,
 ) -> Bundle:
-    """Do the work of :func:`build_engines` with the bundle's lock held; `wanted` are precisions and graphs."""
+    """Do the work of :func:`build_engines` with the bundle's lock held."""
     damaged: dict[str, str] = {}
     bundle = Bundle.open(folder, on_damaged=damaged.__setitem__)
-    chosen = _chosen(bundle, *wanted)
+    chosen = _chosen(bundle, precisions, graphs)
     for name, reason in damaged.items():
         again = name.startswith(f"engines/{target}/") and any(_is_of(name, variant) for variant in chosen)
         cure = "it is built again" if again else "it is removed from the bundle"

@@ -60,6 +60,7 @@ def chosen(preset: str, refiner: str | None, changes: Mapping[str, Any], *, comm
         base = base if refiner == base.refiner else REFINERS[refiner][0]()
     belongs, spelt = owners(), option if command else str
     for name in changes:
+        check_choice("setting", name, tuple(belongs))
         if base.refiner not in belongs[name]:
             other = belongs[name][0]
             raise InputError(

@@ -17,7 +17,7 @@ from .descent import descended, finished
 from .guided import guided_pass
 from .loss import semantic_loss, structural_loss
 from .settings import GuidedSettings
-from .target import check_semantic_target
+from .target import check_semantic_target, check_target
 from .weights import StructuralWeights
 
 T = TypeVar("T")
@@ -36,15 +36,20 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
     Raises
     ------
     InputError
-        A generator that does not sample in steps; a semantic weight without a semantic target, or a target that is not
-        finite where it counts.
+        A generator that does not sample in steps; candidates that nobody settled; a semantic weight without a semantic
+        target, or a target that is not finite where it counts.
     """
+    if settings.candidates is None:
+        raise InputError(
+            "candidates is None, and a budget or a deadline was given: say how many candidates that is first, with "
+            "minddiffuser.runtime.run.budget.settle, as a run does, or give candidates"
+        )
     if not isinstance(problem.generator, Sampler):
         raise InputError(
             f"a {type(problem.generator).__name__} was given, which does not sample in steps, and the refiner guided "
             "works inside the sampler: refine with adam"
         )
-    n, n_candidates = len(problem.target), settings.candidates or 1
+    n, n_candidates = len(problem.target), settings.candidates
     rows = [(candidate, trial) for candidate in range(n_candidates) for trial in range(n)]
     passes = _Passes(problem, settings, on_step)
     start = passes.start()
@@ -86,6 +91,7 @@ class _Passes:
         self._problem, self._settings, self._on_step = problem, settings, on_step
         self._sampling = settings.sampling(problem.sampling)
         self.n_guided = settings.n_guided(problem.sampling)
+        check_target(problem.target, problem.mask)  # here, where rows are still the batch's
         self._weights = StructuralWeights.of_settings(settings, problem.target, problem.mask)
         self._semantic: NDArray[np.float32] | None = None
         if settings.semantic_weight > 0:

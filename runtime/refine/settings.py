@@ -218,16 +218,18 @@ class GuidedSettings(RefineSettings):
         The share of `semantic_weight` that acts in those steps: the picture has its meaning by then.
     candidates : int or None
         Start noises per trial, of which the picture with the lowest loss is kept. None: as many as `budget` or
-        `deadline` allow, which a run settles once and keeps beside them.
+        `deadline` allow, which a run settles once. A number beside one of those is what was settled: they change
+        nothing then.
     n_steps, strength : int and float, or both None
         The sampler's own grid: `strength` of its `n_steps` steps are taken, from the decoded latent with just the noise
         that belongs there (diffusers' words for image to image). None: sampling as in stage 1, from the same noise.
     jacobian : bool
         False leaves out the way back through the UNet: a third of a step's cost less, and much less effect.
     budget : float or None
-        The most that a trial may cost, in UNet forward passes; see :mod:`.costs`.
+        The most that stage 2 of a trial may cost, in UNet forward passes; see :mod:`.costs`. Decoding, stage 1 and the
+        controls, each of which costs as much again, are not in it.
     deadline : float or None
-        The most seconds that a trial may take: turned into candidates once, by a measurement on this machine.
+        The most seconds that the same may take: turned into candidates once, by a measurement on this machine.
 
     Raises
     ------

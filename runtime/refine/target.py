@@ -25,9 +25,7 @@ def check_target(target: NDArray[Any], mask: NDArray[Any]) -> None:
         )
     if not mask.any():
         raise InputError("the mask keeps no structure dimension: select features again with a larger percent")
-    if not np.isfinite(target[:, mask]).all():
-        bad = np.flatnonzero(~np.isfinite(target[:, mask]).all(axis=1)).tolist()
-        raise InputError(f"the structural target of row {bad} is not finite: leave these trials out")
+    _check_finite("structural", target[:, mask])
 
 
 def check_semantic_target(target: NDArray[Any] | None, n: int, settings: RefineSettings) -> NDArray[np.float32]:
@@ -36,7 +34,7 @@ def check_semantic_target(target: NDArray[Any] | None, n: int, settings: RefineS
     Raises
     ------
     InputError
-        None, or another shape.
+        None, another shape, or a number that is not finite.
     """
     if target is None or np.ndim(target) != 2 or len(target) != n:
         given = "none was given" if target is None else f"it has shape {np.shape(target)}"
@@ -44,4 +42,11 @@ def check_semantic_target(target: NDArray[Any] | None, n: int, settings: RefineS
             f"semantic_weight {settings.semantic_weight} needs a semantic_target of shape ({n}, d), "
             f"and {given}: pass one or set semantic_weight to 0"
         )
+    _check_finite("semantic", np.asarray(target))
     return np.asarray(target, np.float32)
+
+
+def _check_finite(what: str, target: NDArray[Any]) -> None:
+    bad = np.flatnonzero(~np.isfinite(target).all(axis=1)).tolist()
+    if bad:
+        raise InputError(f"the {what} target of row {bad} is not finite: leave these trials out")

@@ -34,7 +34,7 @@ class BatchResult:
     loss_curve : (n_evaluations, n) float64 or None
         See :class:`~minddiffuser.runtime.refine.base.Refined`.
     best_step : (n,) int64 or None
-        The row of the curve that belongs to each trial's picture.
+        The row of the curve that belongs to each trial's picture; of no meaning where no loss is finite.
     candidate_losses : (n_candidates, n) float64 or None
         The loss of each candidate's picture, where there were several.
     finish_curve : (n_finish + 1, n) float64 or None
@@ -198,7 +198,7 @@ def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, fail
             (folder / name).unlink(missing_ok=True)
             continue
         losses = [float(loss) for loss in result.loss_curve[:, column] if np.isfinite(loss)]
-        best = int(result.best_step[column])
+        best = int(result.best_step[column]) if losses else None
         curve: dict[str, Any] = {"trial": trial, "loss": losses, "best_step": best, "failed": trial in failed}
         if result.candidate_losses is not None:
             each = result.candidate_losses[:, column]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.base import Backend
+from ..backends.base import Backend, Decoded
 from ..errors import InputError
 from ..files import read_json
 from ..generators.noise import trial_noise
+from ..refine.arrays import as_float64
+from ..refine.base import Loss
 from ..refine.costs import guided_costs, loss_cost
+from ..refine.guided import guided_pass
 from ..refine.search import relative_loss
 from ..refine.settings import GuidedSettings
 from ..refine.weights import StructuralWeights
+from ..sampling import Sampling
 from .identity import SETTINGS
 from .reconstruct import ReconstructSettings
 
-# Each step is measured so many times after a first one, which loads and compiles.
+# Everything is measured so many times after a first one.
 _TIMES = 3
 
 
@@ -56,9 +60,9 @@ def settle(
     backend
         Started.
     responses : (k, *response_shape)
-        Some good trials, to measure a deadline's step on.
+        The good trials of a batch, to measure a deadline's steps on.
     rows_at_once
-        How many rows will be computed together.
+        How many rows will be computed together at most.
 
     Raises
     ------
@@ -68,53 +72,91 @@ def settle(
     refine = settings.refine
     if settings.stage == 1 or not isinstance(refine, GuidedSettings) or refine.candidates is not None:
         return settings
-    before, one = guided_costs(backend.costs, refine, settings.sampling)
+    once, one = guided_costs(backend.costs, refine, settings.sampling)
     given = refine.budget or 0.0
     if refine.deadline is not None:
-        rate = seconds_per_unit(settings, backend, responses, rows_at_once=rows_at_once)
-        given = round(refine.deadline / rate, 1)
-    if given < before + one:
+        of_once, of_one = paces(refine, settings.sampling, backend, responses, rows_at_once=rows_at_once)
+        given = round(once + (refine.deadline - once * of_once) / of_one, 1)
+    if given < once + one:
         asked = (
-            f"the budget is {given:g}"
+            f"the budget is {given:g}, and one candidate of a trial costs {once + one:.1f}"
             if refine.deadline is None
-            else f"the deadline of {refine.deadline:g} s is worth {given:g} UNet forward passes here"
+            else f"the deadline is {refine.deadline:g} s, and one candidate of a trial takes "
+            f"{once * of_once + one * of_one:.3g} s here"
         )
         raise InputError(
-            f"{asked}, and one candidate of a trial costs {before + one:.1f}: give more, or fewer --n-steps, "
-            "--start-steps or a smaller --guided-share"
+            f"{asked}: give more, or fewer finish_steps, start_steps or n_steps, a smaller guided_share, or the preset "
+            "single"
         )
-    candidates = max(1, int((given - before) / one))  # one fits, however the difference rounds
+    candidates = max(1, int((given - once) / one))  # one fits, however the difference rounds
     return replace(settings, refine=replace(refine, candidates=candidates, budget=given))
 
 
-def seconds_per_unit(
-    settings: ReconstructSettings, backend: Backend[Any], responses: NDArray[np.float32], *, rows_at_once: int
-) -> float:
-    """Seconds of one trial's UNet forward pass, as a guided step spends them: the median of three, after a first."""
-    refine = settings.refine
-    assert isinstance(refine, GuidedSettings)
-    rows = responses[np.arange(rows_at_once) % len(responses)]
+def paces(
+    refine: GuidedSettings,
+    stage1: Sampling,
+    backend: Backend[Any],
+    responses: NDArray[np.float32],
+    *,
+    rows_at_once: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Seconds per UNet forward pass of one trial: of what is done once for a picture, and of a candidate.
+
+    The first is measured on the loss by itself, for as many rows as there are responses, the second on a pass of one
+    step, for `rows_at_once` rows: candidates of all trials go through the sampler together.
+
+    Parameters
+    ----------
+    refine
+    stage1
+        How stage 1 samples.
+    backend
+        Started.
+    responses : (k, *response_shape)
+    rows_at_once
+    clock
+        Gives seconds.
+    """
+    once, once_loss = _measured_on(refine, backend, responses)
+    latent = np.asarray(once.latent)
+    of_loss = _seconds(lambda: as_float64(once_loss(latent)[0]), clock)  # as_float64 waits for a GPU
+    decoded, loss = _measured_on(refine, backend, responses[np.arange(rows_at_once) % len(responses)])
+    sampling, short = replace(refine.sampling(stage1), n_reverse=1), replace(refine, n_steps=None, strength=None)
+    noise = trial_noise(refine.seed, [f"measured/{row}" for row in range(rows_at_once)], backend.latent_shape)
+    sampler = backend.generator(decoded, noise, sampling)
+
+    def one_step() -> None:
+        guided_pass(
+            sampler,
+            sampler.start(noise),
+            loss,
+            step_size=short.step_size,
+            n_guided=short.n_guided(sampling),
+            jacobian=short.jacobian,
+        )
+
+    of_step = _seconds(one_step, clock)
+    _, units = guided_costs(backend.costs, short, sampling)
+    once_units = loss_cost(backend.costs, refine.semantic_weight)
+    return of_loss / (once_units * len(responses)), of_step / (units * rows_at_once)
+
+
+def _measured_on(refine: GuidedSettings, backend: Backend[Any], rows: NDArray[np.float32]) -> tuple[Decoded, Loss]:
+    """What is decoded of these rows, and the loss that guides them."""
     with_semantic = refine.semantic_weight > 0
     decoded = backend.decode(rows, semantic=with_semantic)
-    noise = trial_noise(refine.seed, _names(rows_at_once), backend.latent_shape)
-    sampler = backend.generator(decoded, noise, refine.sampling(settings.sampling))
     weights = StructuralWeights.of_settings(refine, decoded.structure, backend.decoder.mask)
     semantic = decoded.semantic if with_semantic else None
     loss = relative_loss(backend.structural, decoded.structure, weights, semantic, refine.semantic_weight)
-    x, seconds = sampler.start(noise), []
+    return decoded, loss
+
+
+def _seconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    """The median of three calls, after a first one, which loads and compiles."""
+    spent = []
     for _ in range(1 + _TIMES):
-        started = time.perf_counter()
-        clean, _, pull_back = sampler.linearise(x, 0)
-        _, gradient, image = loss(clean)
-        if refine.jacobian:
-            gradient = pull_back(gradient)
-        np.asarray(image if isinstance(image, np.ndarray) else image.detach().cpu())  # what a GPU still has to do
-        np.asarray(gradient if isinstance(gradient, np.ndarray) else gradient.detach().cpu())
-        seconds.append(time.perf_counter() - started)
-    costs = backend.costs.at_guidance(settings.sampling.guidance_scale)
-    units = costs.predict + loss_cost(costs, refine.semantic_weight) + (costs.back_only if refine.jacobian else 0.0)
-    return median(seconds[1:]) / (units * rows_at_once)
-
-
-def _names(n: int) -> Sequence[str]:
-    return [f"measured/{row}" for row in range(n)]
+        started = clock()
+        call()
+        spent.append(clock() - started)
+    return median(spent[1:])

@@ -50,7 +50,8 @@ class ReconstructSettings:
     controls
         A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
     refine
-        Stage 2; its `seed` is the seed of the start noise too.
+        Stage 2; its `seed` is the seed of the start noise too. Candidates beside a budget or a deadline are what was
+        settled; a run settles them, and a :class:`Reconstructor` needs it done.
     sampling
         Of both stages.
 
@@ -307,7 +308,7 @@ def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
     if settings.semantic_weight > 0 and "semantic" not in decoder.shapes:
         raise InputError(
             f"semantic_weight is {settings.semantic_weight}, and {decoder.folder} has no decoder of "
-            "the semantic feature: give --semantic-weight 0, or a checkpoint that has one"
+            "the semantic feature: give semantic_weight=0 (--semantic-weight 0), or a checkpoint that has one"
         )
     if not decoder.mask.any():
         raise InputError(

@@ -151,6 +151,13 @@ def test_the_number_of_steps_alone_leaves_the_presets_strength(arguments: list[s
     assert refine == expected
 
 
+def test_stage_1s_own_sampling_can_be_asked_for(arguments: list[str], tmp_path: Path) -> None:
+    given = guided(arguments, "--preset", "single", "--strength", "stage1", "--stage", "1")
+    assert cli.main(given) == 0
+    refine = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["refine"]
+    assert refine == {**PRESETS["single"].as_dict(), "n_steps": None, "strength": None}
+
+
 def test_every_option_of_stage_2_is_a_setting_under_its_refiner(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
@@ -365,6 +372,21 @@ def too_strong(args: list[str], tmp: Path) -> None:
     guided(args, "--strength", "1.5")
 
 
+@mistake("--strength stage1 takes stage 1's own grid: leave --n-steps out, or give a number")
+def a_grid_beside_stage_1s(args: list[str], tmp: Path) -> None:
+    guided(args, "--n-steps", "5", "--strength", "stage1")
+
+
+@mistake("argument --strength: 'stage 1' is neither 'stage1' nor a number")
+def a_strength_of_another_name(args: list[str], tmp: Path) -> None:
+    guided(args, "--strength", "stage 1")
+
+
+@mistake("--strength belongs to the refiner guided, and this run's is adam")
+def stage_1s_sampling_of_adam(args: list[str], tmp: Path) -> None:
+    args += ["--strength", "stage1"]
+
+
 @mistake("refine setting step_size is -0.1: give 0 or a positive number")
 def a_step_backward(args: list[str], tmp: Path) -> None:
     guided(args, "--step-size", "-0.1")
@@ -395,7 +417,7 @@ def a_budget_for_nothing(args: list[str], tmp: Path) -> None:
     guided(args, "--budget", "1", "--semantic-weight", "0")
 
 
-@mistake("s is worth 0 UNet forward passes here, and one candidate of a trial costs")
+@mistake("the deadline is 1e-09 s, and one candidate of a trial takes")
 def a_deadline_for_nothing(args: list[str], tmp: Path) -> None:
     guided(args, "--deadline", "1e-9", "--semantic-weight", "0")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.refine import refine
 from minddiffuser.runtime.refine.base import Problem, Refined, Step
@@ -175,6 +176,23 @@ def test_a_trial_without_any_finite_candidate_keeps_stage_1(problem: Problem[Any
     for trial in (0, 1, 3):
         np.testing.assert_array_equal(np.asarray(found.image[trial]), np.asarray(good.image[trial]))
         np.testing.assert_array_equal(found.loss_curve[:, trial], good.loss_curve[:, trial])
+
+
+@pytest.mark.parametrize(("name", "weight"), [("target", 0.0), ("semantic", 0.3)])
+def test_a_target_that_is_not_finite_is_named_by_its_row_of_the_batch(
+    name: str, weight: float, toy_models: Any, problem_of: Make
+) -> None:
+    problem = problem_of(toy_models, TRIALS, SAMPLING, rows_at_once=2)
+    bad = getattr(problem, name).copy()
+    bad[3] = np.nan
+    what = "semantic" if name == "semantic" else "structural"
+    with pytest.raises(InputError, match=rf"the {what} target of row \[3\] is not finite: leave these trials out"):
+        run(replace(problem, **{name: bad}), settings(2, semantic_weight=weight))
+
+
+def test_candidates_that_nobody_settled_are_refused(problem: Problem[Any]) -> None:
+    with pytest.raises(InputError, match=r"candidates is None.*budget\.settle.*or give candidates"):
+        run(problem, replace(settings(), candidates=None, budget=500.0))
 
 
 def test_the_picture_of_stage_1_is_not_written_over(problem: Problem[Any]) -> None:

@@ -89,7 +89,8 @@ def guided_run(full_run: Path) -> Path:
     write(full_run / "settings.json", settings)
     for trial, candidates in {0: [1.5, 1.0, 1.25], 3: [1.8, None, 2.5], 12: [None, None, None]}.items():
         loss = [] if trial == 12 else LOSSES[trial]
-        content = {"trial": trial, "loss": loss, "best_step": 2, "failed": trial == 12, "candidates": candidates}
+        best = 2 if loss else None
+        content = {"trial": trial, "loss": loss, "best_step": best, "failed": trial == 12, "candidates": candidates}
         content["finish"] = [] if trial == 12 else [0.8, 0.5, 0.6]
         write(full_run / "curves" / f"{trial:06d}.json", content)
     return full_run

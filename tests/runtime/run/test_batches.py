@@ -67,6 +67,18 @@ def test_a_run_writes_every_kind_of_picture_and_curve(tmp_path: Path) -> None:
     assert curve == {"trial": 6, "loss": [2.0, 1.0], "best_step": 1, "failed": False}
 
 
+def test_a_curve_without_a_finite_loss_has_no_best_step(tmp_path: Path) -> None:
+    class Overflowing(Paint):
+        def __call__(self, trials: Sequence[int], rows: np.ndarray) -> BatchResult:
+            curve = np.where(np.isin(trials, [6]), np.nan, [[2.0], [1.0]])
+            return replace(super().__call__(trials, rows), loss_curve=curve, failed=np.isin(trials, [6]))
+
+    go(tmp_path, Overflowing())
+    curves = [files.read_json(tmp_path / "curves" / f"{trial:06d}.json", "curve") for trial in (5, 6)]
+    assert curves[0] == {"trial": 5, "loss": [2.0, 1.0], "best_step": 1, "failed": False}
+    assert curves[1] == {"trial": 6, "loss": [], "best_step": None, "failed": True}
+
+
 def test_broken_refinements_are_remembered_over_a_resume(tmp_path: Path) -> None:
     class Breaking(Paint):
         def __call__(self, trials: Sequence[int], rows: np.ndarray) -> BatchResult:

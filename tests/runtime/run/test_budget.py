@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,51 +83,49 @@ def test_the_very_cost_of_one_candidate_pays_it_and_less_does_not(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--budget", str(ONCE + ONE_CANDIDATE - 0.5)) == 2
-    said = "md-reconstruct: the budget is 43.5, and one candidate of a trial costs 44.0: give more, or fewer --n-steps"
-    assert capsys.readouterr().err.startswith(said)
+    said = "the budget is 43.5, and one candidate of a trial costs 44.0: give more, or fewer finish_steps"
+    assert capsys.readouterr().err.startswith(f"md-reconstruct: {said}")
     assert not (tmp_path / "run").exists()
     assert run("--budget", str(ONCE + ONE_CANDIDATE)) == 0
     assert settled(tmp_path)["candidates"] == 1
 
 
 @pytest.fixture
-def pace(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds of a UNet forward pass, of each measurement to come."""
-    left: list[float] = []
-    monkeypatch.setattr(budget, "seconds_per_unit", lambda *_given, **_named: left.pop(0))
+def pace(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Seconds of a UNet forward pass in what is done once and in a candidate, of each measurement to come."""
+    left: list[tuple[float, float]] = []
+    monkeypatch.setattr(budget, "paces", lambda *_given, **_named: left.pop(0))
     return left
 
 
 def test_a_deadline_is_measured_once_and_kept(
-    run: Callable[..., int], pace: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], pace: list[tuple[float, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that goes on when the machine has become slower computes what it would have computed."""
-    pace += [0.5, 50.0]
+    pace += [(2.0, 0.5), (50.0, 50.0)]
     worth = ONCE + 2.5 * ONE_CANDIDATE
-    options = ["--deadline", str(0.5 * worth)]
+    options = ["--deadline", str(2.0 * ONCE + 0.5 * 2.5 * ONE_CANDIDATE)]
     assert run(*options) == 0
     assert (settled(tmp_path)["candidates"], settled(tmp_path)["budget"]) == (2, worth)
     before = {path: path.read_bytes() for path in (tmp_path / "run").glob("images/*/*.png")}
     shutil.rmtree(tmp_path / "run" / "journal")
     assert run(*options) == 0
     assert {path: path.read_bytes() for path in before} == before
-    assert pace == [50.0], "it was measured again"
+    assert pace == [(50.0, 50.0)], "it was measured again"
     assert settled(tmp_path)["candidates"] == 2
     capsys.readouterr()
     for other in (["--deadline", "1000"], ["--budget", str(worth)], ["--candidates", "2"]):
         assert run(*other) == 2
         assert "belongs to a run with other settings" in capsys.readouterr().err
-    assert pace == [50.0]
+    assert pace == [(50.0, 50.0)]
 
 
 def test_a_deadline_too_short_for_one_candidate_is_one_sentence(
-    run: Callable[..., int], pace: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], pace: list[tuple[float, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pace += [0.5]
-    assert run("--deadline", "5") == 2
-    said = (
-        "the deadline of 5 s is worth 10 UNet forward passes here, and one candidate of a trial costs 44.0: give more"
-    )
+    pace += [(2.0, 0.5)]
+    assert run("--deadline", "44") == 2
+    said = "the deadline is 44 s, and one candidate of a trial takes 44.5 s here: give more, or fewer finish_steps"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -153,30 +150,46 @@ def test_what_needs_no_candidates_is_left_alone(tmp_path: Path) -> None:
         assert budget.settle(settings, nothing, ROWS, rows_at_once=2) == settings
 
 
-@pytest.mark.parametrize("jacobian", [True, False])
+GUIDANCE: list[tuple[dict[str, Any], int, int]] = [
+    # settings, and how many guided steps and ways back through the UNet a pass of one step has
+    ({}, 1, 1),
+    ({"jacobian": False}, 1, 0),
+    ({"step_size": 0.0}, 0, 0),
+    ({"guided_share": 0.0}, 0, 0),
+]
+
+
+@pytest.mark.parametrize(("given", "n_guided", "n_back"), GUIDANCE)
 @pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
-def test_the_pace_is_the_median_of_guided_steps_per_forward_pass(
+def test_paces_are_medians_of_the_run_s_own_steps_per_forward_pass(
     kind: str,
-    jacobian: bool,
+    given: dict[str, Any],
+    n_guided: int,
+    n_back: int,
     bundle: Path,
     small_checkpoint: Path,
     small_world: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By a clock on which the first step, which compiles, takes an hour, and the others 4, 2 and 100 seconds."""
-    clock = iter(np.cumsum([0, 3600, 1, 4, 1, 2, 1, 100]).tolist())
-    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    settings = ReconstructSettings(refine=GuidedSettings(candidates=1, jacobian=jacobian, semantic_weight=0.0))
+    """By a clock on which each first call, which compiles, takes an hour, and the others 4, 2 and 100 s, or 7, 9, 8.
+
+    The backend is opened for what a run of the settings needs, and no more.
+    """
+    clock = iter(np.cumsum([0, 3600, 1, 4, 1, 2, 1, 100, 1, 3600, 1, 7, 1, 9, 1, 8]).tolist())
+    refine = GuidedSettings(semantic_weight=0.0, **given)
+    settings = ReconstructSettings(refine=refine)
     if kind == "bundle":
-        folder, options = bundle, Options(threads=1)
+        folder, options = bundle, Options(threads=1, needs=settings.needs)
     else:
-        folder, options = small_checkpoint, Options(models=str(small_world), device="cpu")
+        folder, options = small_checkpoint, Options(models=str(small_world), device="cpu", needs=settings.needs)
     with backends.open(folder, options) as backend:
         backend.start()
-        rate = budget.seconds_per_unit(settings, backend, ROWS[:2], rows_at_once=3)
+        once, one = budget.paces(
+            refine, settings.sampling, backend, ROWS[:2], rows_at_once=3, clock=lambda: next(clock)
+        )
         costs = backend.costs
-    units = costs.predict + costs.structural + (costs.back_only if jacobian else 0)
-    assert rate == pytest.approx(4 / (3 * units))
+    assert once == pytest.approx(4 / (2 * costs.structural))
+    units = costs.predict + n_guided * costs.structural + n_back * costs.back_only + costs.structural
+    assert one == pytest.approx(8 / (3 * units))
 
 
 def test_pytorchs_networks_have_costs_of_their_own(small_checkpoint: Path, small_world: Path) -> None:
