@@ -20,7 +20,7 @@ from minddiffuser.runtime.files import read_tensors
 from minddiffuser.runtime.generators.ddim import NoiseTable, add_noise, clean_estimate, ddim_schedule
 from minddiffuser.runtime.refine.base import Problem
 from minddiffuser.runtime.refine.costs import Costs
-from minddiffuser.runtime.refine.settings import PRESETS
+from minddiffuser.runtime.refine.settings import PRESETS, GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -205,17 +205,21 @@ def test_a_trial_that_overflows_keeps_stage_1(load: Load) -> None:
 def test_costs_are_those_of_the_calls(load: Load) -> None:
     sampling = Sampling()
     known = load("refiner_contestants").contestants(COSTS, sampling)
-    single = PRESETS["single"]
-    n, n_guided = single.sampling(sampling).n_reverse, single.n_guided(sampling)  # type: ignore[attr-defined]
+    single, default = PRESETS["single"], PRESETS["default"]
+    assert isinstance(single, GuidedSettings)
+    assert isinstance(default, GuidedSettings)
+    n, n_guided = single.sampling(sampling).n_reverse, single.n_guided(sampling)
     cost = {name: contestant.cost(COSTS, sampling) for name, contestant in known.items()}
     assert cost["stage1"] == 35 * 2 + 4
     loss = 11 if single.semantic_weight > 0 else 10
     assert cost["start"] == n * 2 + loss
-    finish = (single.finish_steps + 1) * loss if single.finish_steps else 0  # type: ignore[attr-defined]
-    once, one_pass = single.start_steps * 10 + finish, n * 2 + n_guided * (3 + loss) + loss  # type: ignore[attr-defined]
+    # Steps before sampling, and after it, which begin and end with a loss.
+    once, of_default = (each.start_steps * 10 + (each.finish_steps + 1) * loss for each in (single, default))
+    one_pass = n * 2 + n_guided * (3 + loss) + loss
     assert cost["single"] == once + one_pass
     assert cost["no-jacobian"] == once + n * 2 + n_guided * loss + loss
-    assert cost["default"] == once + PRESETS["default"].candidates * one_pass  # type: ignore[attr-defined]
+    assert default.candidates is not None
+    assert cost["default"] == of_default + default.candidates * one_pass
     assert cost["paper"] == 61 * (35 * 5.5 + 10)
     assert cost["final-latent"] == 35 * 2 + 61 * 10
     evaluations = known["start-noise"].settings.evaluations
