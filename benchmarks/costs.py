@@ -4,11 +4,11 @@ python benchmarks/costs.py [--json] [--time [--repeats 3] [--threads 2]]
 
 Counted by shapes: nothing is run or downloaded. With --time one call of each kind is also run on the CPU for both
 worlds, with random weights for the larger one (20 GB of memory), and a third way, "autograd, timed", is in seconds over
-those of a UNet forward pass of the same run. Autograd is PyTorch; engines are a bundle's graphs, which
-compute a step again on their way back. Whole pictures are of one trial with the published sampling: stage 1, and beside
-it the refiner `guided` with its default and a single candidate, with the semantic term (engines: of a bundle that has
-it), and the refiner `adam` with the paper's 60 updates, without that term, through all 35 steps (activations kept, or a
-checkpoint per step) and on the final latent.
+those of a UNet forward pass of the same run. Autograd is PyTorch; engines are a bundle's graphs, which compute a step
+again on their way back, and the semantic term always: of a bundle that has it. Whole pictures are of one trial with the
+published sampling: stage 1, and beside it the refiner `guided` with the presets `default` and `single`, each with its
+semantic term and its steps before and after sampling; and the refiner `adam` with the paper's 60 updates, without that
+term, through all 35 steps (activations kept, or a checkpoint per step) and on the final latent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from call_times import timed_costs
@@ -25,6 +25,7 @@ from full_size import random_models
 
 from minddiffuser.export.bundle.flops import all_flops
 from minddiffuser.runtime.backends.flops import autograd_costs, without_data
+from minddiffuser.runtime.command import count
 from minddiffuser.runtime.models.models import Models
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.costs import Costs, adam_cost, engine_costs, guided_cost, stage1_cost
@@ -71,10 +72,7 @@ def ways(models: Models) -> dict[str, Costs]:
     """Costs of these networks by autograd and on engines."""
     return {
         AUTOGRAD: autograd_costs(models),
-        ENGINES: replace(
-            engine_costs(all_flops(without_data(models), semantic=False)),
-            with_semantic=engine_costs(all_flops(without_data(models), semantic=True)).structural,
-        ),
+        ENGINES: engine_costs(all_flops(without_data(models), semantic=True)),
     }
 
 
@@ -112,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="numbers for programs")
     parser.add_argument("--time", action="store_true", help="time the calls too")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="calls of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: %(default)s)")
+    parser.add_argument("--repeats", type=count, default=3, metavar="N", help="calls of each (default: %(default)s)")
+    parser.add_argument("--threads", type=count, default=2, metavar="N", help="CPU threads (default: %(default)s)")
     args = parser.parse_args(argv)
     found = rows()
     if args.time:

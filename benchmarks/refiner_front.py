@@ -39,7 +39,9 @@ class Mark:
 
     @property
     def is_ours(self) -> bool:
-        return self.settings.get("refiner") == "guided" and bool(self.settings.get("jacobian"))
+        """Whether steps are guided, and by the gradient through the UNet."""
+        given = self.settings
+        return given.get("refiner") == "guided" and bool(given.get("jacobian")) and given.get("step_size", 0) > 0
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from refiner_runs import Folder, Plan, Subject
+from refiner_contestants import STAGE1
+from refiner_runs import Folder, Plan, Say, Subject, read
 from refiner_table import Result, Values
 
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.images import to_float
 from minddiffuser.runtime.metrics import METRICS
 from minddiffuser.runtime.metrics.extractors import Given
@@ -60,21 +62,33 @@ class Measure:
 
 
 def results(
-    subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan, sizes: Sequence[int]
+    subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan, sizes: Sequence[int], say: Say
 ) -> dict[int, list[Result]]:
     """Every refiner whose pictures are there, the subjects pooled, by the number of first trials of each subject.
 
-    A refiner of which some batch is missing is left out, and a heavy one from the sizes that it does not reach.
+    A refiner of which some batch is missing is left out, which is said, and a heavy one from the sizes that it does not
+    reach.
+
+    Raises
+    ------
+    InputError
+        Stage 1 itself is not there.
     """
     folders = [Folder(subject.place) for subject in subjects]
     costs, sampling = subjects[0].backend.costs, subjects[0].sampling
     found: dict[int, list[Result]] = {n: [] for n in sizes}
     for contestant in plan.contestants:
         for condition in plan.conditions_of(contestant):
-            read = [folder.read(plan, contestant, condition) for folder in folders]
-            made = [batches for batches in read if batches is not None]
-            if len(made) < len(subjects):
+            paths = [folder.paths(plan, contestant, condition) for folder in folders]
+            there = [path.exists() for batches in paths for path in batches]
+            if not all(there):
+                if contestant.name == STAGE1:
+                    raise InputError(
+                        "the pictures of stage 1 are not there yet: run the same command without --table-only"
+                    )
+                say(f"left out: {contestant.name}, {condition}, {sum(there)} of {len(there)} batches")
                 continue
+            made = [read(batches) for batches in paths]
             features = [measure.features(pictures) for measure, (pictures, _) in zip(measures, made, strict=True)]
             for n in sizes:
                 if n > len(made[0][0]):

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from minddiffuser.runtime.data.json_types import is_number, is_whole
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.ddim import ddim_update
 from minddiffuser.runtime.refine.arrays import as_float64, assign, copied
 from minddiffuser.runtime.refine.base import OnStep, Problem, Refined, Step
@@ -35,7 +37,14 @@ class RawScaleSettings(RefineSettings):
     refiner: ClassVar[str] = "raw scale"
 
     scale: float = 100.0
-    guided_share: float = 0.5
+    guided_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_structural_alone(self)
+        _check(is_number(self.scale) and self.scale >= 0, "scale", self.scale, "0 or a positive number")
+        in_range = is_number(self.guided_share) and 0 <= self.guided_share <= 1
+        _check(in_range, "guided_share", self.guided_share, "a share of the steps, 0 to 1")
 
     @property
     def steps_back(self) -> bool:
@@ -103,6 +112,19 @@ class StartNoiseSettings(RefineSettings):
     clip: float = 0.1
     regularisation: float = 0.01
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_structural_alone(self)
+        for name in ("evaluations", "n_steps", "n_reverse"):
+            value = getattr(self, name)
+            _check(is_whole(value) and value >= 1, name, value, "a whole number of 1 or more")
+        _check(self.n_reverse <= self.n_steps, "n_reverse", self.n_reverse, f"1 to n_steps, which is {self.n_steps}")
+        for name in ("learning_rate", "momentum", "regularisation"):
+            value = getattr(self, name)
+            _check(is_number(value) and value >= 0, name, value, "0 or a positive number")
+        _check(self.momentum < 1, "momentum", self.momentum, "a number in [0, 1)")
+        _check(is_number(self.clip) and self.clip > 0, "clip", self.clip, "a positive number")
+
     @property
     def steps_back(self) -> bool:
         return True
@@ -117,13 +139,8 @@ class StartNoiseSettings(RefineSettings):
         )
 
     def cost(self, costs: Costs, sampling: Sampling) -> float:
-        del sampling
-        return self.evaluations * cost_of_evaluation(costs, self.n_reverse)
-
-
-def cost_of_evaluation(costs: Costs, n_reverse: int) -> float:
-    """Of a picture through `n_reverse` steps and its gradient at the start noise."""
-    return n_reverse * (costs.predict + costs.back_only) + costs.structural
+        at = costs.at_guidance(sampling.guidance_scale)
+        return self.evaluations * (self.n_reverse * (at.predict + at.back_only) + at.structural)
 
 
 def start_noise(problem: Problem[Any], settings: StartNoiseSettings, on_step: OnStep) -> Refined[Any]:
@@ -181,3 +198,13 @@ def noise_gradient(
 def _loss_of(problem: Problem[Any], settings: RefineSettings) -> Loss:
     weights = StructuralWeights.of_settings(settings, problem.target, problem.mask)
     return lambda x0: problem.backend.structural(x0, problem.target, weights)
+
+
+def _check_structural_alone(settings: RefineSettings) -> None:
+    given = settings.semantic_weight
+    _check(given == 0, "semantic_weight", given, "0: the rivals have no semantic term")
+
+
+def _check(good: bool, name: str, given: object, expected: str) -> None:
+    if not good:
+        raise InputError(f"refine setting {name} is {given!r}: give {expected}")

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import refiner_rivals
 from numpy.typing import NDArray
 from refiner_contestants import Contestant
 
+from minddiffuser import runtime
 from minddiffuser.runtime import backends
 from minddiffuser.runtime.backends.base import Backend, Needs, Options, Start
 from minddiffuser.runtime.decoders.screen import screen
 from minddiffuser.runtime.errors import FileError, InputError
-from minddiffuser.runtime.files import read_json, read_tensors, write_json, write_tensors
+from minddiffuser.runtime.files import hash_of_json, read_json, read_tensors, sha256_of, write_json, write_tensors
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_float, to_uint8
+from minddiffuser.runtime.refine import refine
 from minddiffuser.runtime.refine.base import Problem
 from minddiffuser.runtime.refine.settings import RefineSettings
 from minddiffuser.runtime.run.controls import partners
@@ -78,7 +83,9 @@ def simulated(out: Path, brain: str, seed: int, *, threads: int, say: Say) -> Pl
 
 
 def _run(*command: str) -> None:
-    if md_train(command) != 0:
+    with redirect_stdout(sys.stderr):  # the bench's own output is its tables
+        code = md_train(command)
+    if code != 0:
         raise InputError(f"md-train {' '.join(command)} failed: correct that, and run the same command again")
 
 
@@ -252,16 +259,21 @@ class Folder:
     def __init__(self, place: Place) -> None:
         self._folder = place.pictures
 
-    def claim(self, contestant: Contestant, identity: dict[str, Any]) -> None:
-        """Refuse pictures of other settings; begin where there are none.
+    def begin(self, contestant: Contestant, identity: dict[str, Any]) -> None:
+        """Write what the pictures are made with, where there are none yet."""
+        path = self._settings(contestant)
+        if not path.exists():
+            write_json(path, identity)
+
+    def check(self, contestant: Contestant, identity: dict[str, Any]) -> None:
+        """Refuse pictures of other settings.
 
         Raises
         ------
         FileError
         """
-        path = self._folder / contestant.name / "settings.json"
+        path = self._settings(contestant)
         if not path.exists():
-            write_json(path, identity)
             return
         before = read_json(path, "what the pictures were made with")
         other = sorted(name for name in before.keys() | identity.keys() if before.get(name) != identity.get(name))
@@ -271,20 +283,24 @@ class Folder:
                 "--out, or delete that folder"
             )
 
+    def _settings(self, contestant: Contestant) -> Path:
+        return self._folder / contestant.name / "settings.json"
+
     def path(self, trials: range, contestant: Contestant, condition: str) -> Path:
         return self._folder / contestant.name / condition / f"{trials.start:04d}-{trials.stop - 1:04d}.safetensors"
 
     def write(self, path: Path, pictures: Pictures, seconds: float) -> None:
         write_tensors(path, {"pictures": pictures, "seconds": np.array([seconds])})
 
-    def read(self, plan: Plan, contestant: Contestant, condition: str) -> tuple[Pictures, list[float]] | None:
-        """All pictures (n, H, W, 3) and each batch's seconds per trial; None where some are not made yet."""
-        paths = [self.path(trials, contestant, condition) for trials in plan.batches(contestant)]
-        if not all(path.exists() for path in paths):
-            return None
-        found = [read_tensors(path, "a batch of pictures") for path in paths]
-        seconds = [float(batch["seconds"][0]) / len(batch["pictures"]) for batch in found]
-        return np.concatenate([batch["pictures"] for batch in found]), seconds
+    def paths(self, plan: Plan, contestant: Contestant, condition: str) -> list[Path]:
+        return [self.path(trials, contestant, condition) for trials in plan.batches(contestant)]
+
+
+def read(paths: Sequence[Path]) -> tuple[Pictures, list[float]]:
+    """All pictures (n, H, W, 3) of some batches, and each batch's seconds per trial."""
+    found = [read_tensors(path, "a batch of pictures") for path in paths]
+    seconds = [float(batch["seconds"][0]) / len(batch["pictures"]) for batch in found]
+    return np.concatenate([batch["pictures"] for batch in found]), seconds
 
 
 def identity_of(subject: Subject, contestant: Contestant) -> dict[str, Any]:
@@ -298,20 +314,38 @@ def identity_of(subject: Subject, contestant: Contestant) -> dict[str, Any]:
         "computing": dict(subject.backend.computing),
         "noise seed": SEED,
         "batch size": BATCH,
+        "code": code_digest(contestant),
     }
 
 
-def make(subject: Subject, plan: Plan, say: Say) -> None:
-    """Make every picture of the plan that is not there yet.
+def code_digest(contestant: Contestant) -> str:
+    """A hash of the code that a contestant's pictures come from: the generators', and its refiner's beside."""
+    package = Path(runtime.__file__).parent
+    files = sorted(package.glob("generators/*.py"))
+    if contestant.settings is not None:
+        files += sorted(package.glob("refine/*.py"))
+    if contestant.refine is not refine:
+        files.append(Path(refiner_rivals.__file__))
+    return hash_of_json({f"{path.parent.name}/{path.name}": sha256_of(path) for path in files})
+
+
+def check(subject: Subject, plan: Plan) -> None:
+    """Refuse pictures of other settings.
 
     Raises
     ------
     FileError
-        Pictures of other settings are there.
     """
     folder = Folder(subject.place)
     for contestant in plan.contestants:
-        folder.claim(contestant, identity_of(subject, contestant))
+        folder.check(contestant, identity_of(subject, contestant))
+
+
+def make(subject: Subject, plan: Plan, say: Say) -> None:
+    """Make every picture of the plan that is not there yet, beside those that :func:`check` has let pass."""
+    folder = Folder(subject.place)
+    for contestant in plan.contestants:
+        folder.begin(contestant, identity_of(subject, contestant))
     missing = [piece for piece in plan.pieces() if not folder.path(*piece).exists()]
     batch: Batch | None = None
     for done, (trials, contestant, condition) in enumerate(missing):

@@ -15,8 +15,8 @@ from timing import Seconds, interleaved, median_ms, speedup
 from minddiffuser.runtime.refine.costs import Costs, adam_cost
 from minddiffuser.runtime.sampling import Sampling
 
-# Of the paper's 61 evaluations so many are timed; each costs the same.
-EVALUATIONS = 2
+# Of the paper's 60 updates so many are timed; each costs the same.
+FEW, MORE = 1, 3
 SECONDS_ASKED = {"default": 6.0, "single": 18.0}
 COSTS_ASKED = {"default": 12.0, "single": 40.0}
 
@@ -25,17 +25,18 @@ def time_refiners(subject: Subject, *, repeats: int, say: Say) -> dict[str, Any]
     """Time the paper's setting, the default and a single pass in turn, count all three at SD 1.4's size, and print.
 
     One batch of the subject's first trials, in this process, with as many threads as it was given. Of the paper's
-    60 updates one is timed, which makes 2 evaluations of the loss with its gradient, and the time is multiplied by
-    61 / 2; activations are kept, as in every run of this size.
+    60 updates one is timed, and three, from whose difference follows what 60 take; activations are kept, as in every
+    run of this size.
     """
     batch = Batch(subject, range(min(BATCH, len(subject))))
-    known = contestants(subject.backend.costs, subject.sampling)
-    short = replace(known["paper"], settings=replace(PAPER, steps=EVALUATIONS - 1))
-    batch.problem(DECODED, short)  # decoded, and stage 1, before the clock runs
-    timed = {"paper": short, "default": known["default"], "single": known["single"]}
+    known = contestants()
+    short = {n: replace(known["paper"], settings=replace(PAPER, steps=n)) for n in (FEW, MORE)}
+    batch.problem(DECODED, short[FEW])  # decoded, and stage 1, before the clock runs
+    timed = {_updates(n): contestant for n, contestant in short.items()}
+    timed |= {name: known[name] for name in SECONDS_ASKED}
     say(f"timing {', '.join(timed)} on {len(batch.trials)} trials, {repeats} turns after a first")
     contestant_work = {name: _work(batch, contestant) for name, contestant in timed.items()}
-    seconds = scaled(interleaved(contestant_work, repeats), (PAPER.steps + 1) / EVALUATIONS)
+    seconds = with_whole_paper(interleaved(contestant_work, repeats))
     ratios = {name: speedup(seconds[name], seconds["paper"]) for name in SECONDS_ASKED}
     per_trial = {name: median_ms(taken) / 1e3 / len(batch.trials) for name, taken in seconds.items()}
     for name, spent in per_trial.items():
@@ -58,14 +59,20 @@ def _work(batch: Batch, contestant: Contestant) -> Callable[[], Any]:
     return lambda: reconstruct(batch, contestant, DECODED)
 
 
-def scaled(seconds: Seconds, times: float) -> Seconds:
-    """The paper's few evaluations taken as all of them."""
-    return {name: [one * times for one in taken] if name == "paper" else taken for name, taken in seconds.items()}
+def _updates(n: int) -> str:
+    return f"paper, {n} of {PAPER.steps} updates"
+
+
+def with_whole_paper(seconds: Seconds) -> Seconds:
+    """All the paper's updates, turn by turn, in place of the few; what is done once is counted once."""
+    few, more = seconds[_updates(FEW)], seconds[_updates(MORE)]
+    whole = [a + (PAPER.steps - FEW) * (b - a) / (MORE - FEW) for a, b in zip(few, more, strict=True)]
+    return {"paper": whole, **{name: seconds[name] for name in SECONDS_ASKED}}
 
 
 def cost_ratios(costs: Costs, sampling: Sampling) -> Mapping[str, Mapping[str, float]]:
     """How many times less the default and a single pass cost than each form of the paper's setting, beside stage 1."""
-    known = contestants(costs, sampling)
+    known = contestants()
     ours = {name: known[name].cost(costs, sampling) for name in COSTS_ASKED}
     forms = {"activations kept": False, "checkpoints": True} if not costs.engines else {"engines": False}
     return {

@@ -14,13 +14,14 @@ denoising steps at each update get the first --heavy-trials, on which a second t
 Costs are floating-point operations over those of one UNet forward pass, of a refiner beside stage 1.
 
 Rivals have the settings that did best on the first 16 test trials of tuning seed 1 (--brain clip): most PixCorr among
-those that lose at most one trial of concept against stage 1 (0.532, 0.938). PixCorr / concept there:
+those that lose at most one trial of concept against stage 1 (0.532, 0.938). This was measured on the clip brain before
+the guided refiner had its descent after sampling; mpgd has the step size of no-jacobian. PixCorr / concept there:
 raw-scale, scale and share of guided steps     10, 0.2: 0.559 / 0.94    30: 0.551 / 0.94    100: 0.577 / 0.94
     (1 and 3 change nothing)                   300: 0.519 / 0.88    1000: 0.483 / 0.62
-    share 0.5                                  50: 0.557 / 0.94    100: 0.586 / 0.94, taken    200: 0.580 / 0.94
+    share 0.5                                  50: 0.557 / 0.94    100: 0.586 / 0.94    200: 0.580 / 0.94
     share 1                                    10: 0.559 / 0.94    30: 0.558 / 0.94    50: 0.559 / 0.94
-                                               100: 0.591 / 0.94    200: 0.589 / 0.94    300: 0.539 / 0.88
-                                               1000: 0.506 / 0.62 (all steps: no more than half of them, at more cost)
+                                               100: 0.591 / 0.94, taken    200: 0.589 / 0.94
+                                               300: 0.539 / 0.88    1000: 0.506 / 0.62
 start-noise, learning rate                     0.5: 0.632 / 0.75    1.5: 0.623 / 0.69    5 (ReNO's own): 0.619 / 0.75
                                                15: 0.603 / 0.88    50: 0.646 / 1.00, taken    100: 0.628 / 0.94
                                                200: 0.637 / 0.81
@@ -33,32 +34,47 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from refiner_contestants import STAGE1, chosen, contestants
+from refiner_contestants import STAGE1, at_equal_cost, chosen, contestants
 from refiner_front import Mark, front
 from refiner_measure import Measure, pooled_ids, results
-from refiner_runs import CONDITIONS, DECODED, NONE, SHUFFLED, Place, Plan, Subject, given, make, open_subject, simulated
+from refiner_runs import (
+    CONDITIONS,
+    DECODED,
+    NONE,
+    SHUFFLED,
+    Place,
+    Plan,
+    Subject,
+    check,
+    given,
+    make,
+    open_subject,
+    simulated,
+)
 from refiner_table import Row, as_json, rows_of, text
 from refiner_times import time_refiners
 
-from minddiffuser.runtime.errors import InputError, MindDiffuserError
+from minddiffuser.runtime.command import Parser, count, guarded
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import write_bytes, write_json
 from minddiffuser.training.simulate.brains import BRAINS, DEFAULT_BRAIN
 
 # Of the figure: structure across, meaning upwards.
 AXES = ("pixcorr", "concept_top1")
+PROG = "refiners.py"
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parser() -> Parser:
+    top = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     top.add_argument("--out", type=Path, required=True, metavar="DIR", help="subjects and pictures, kept and resumed")
     top.add_argument("--seed", type=int, nargs="+", default=[], metavar="S", help="subjects to simulate")
     top.add_argument("--brain", choices=tuple(BRAINS), default=DEFAULT_BRAIN, help="what drives their voxels")
@@ -69,12 +85,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--refiners", type=_names, metavar="A,B", help="which of them; stage 1 is always there")
     top.add_argument("--variant", action="append", default=[], metavar="REFINER@SETTING=VALUE")
     top.add_argument("--conditions", type=_names, default=list(CONDITIONS), metavar="A,B", help="kinds of target")
-    top.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s)")
+    top.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads (default: %(default)s)")
     top.add_argument("--table-only", action="store_true", help="make no pictures, measure those that are there")
     top.add_argument("--json", type=Path, metavar="FILE", help="write the numbers for programs")
     top.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw structure against meaning")
     top.add_argument("--time", action="store_true", help="time paper, default and single in turn on one batch")
-    top.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of --time (default: %(default)s)")
+    top.add_argument("--repeats", type=count, default=3, metavar="N", help="turns of --time (default: %(default)s)")
     return top
 
 
@@ -82,22 +98,33 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def places(args: argparse.Namespace) -> list[Place]:
-    """The subjects' folders, made where they are not there."""
-    found = [simulated(args.out, args.brain, seed, threads=args.threads, say=say) for seed in args.seed]
-    found += [given(args.out, *folders) for folders in args.subject]
-    if not found:
+def places(args: argparse.Namespace) -> Iterator[Place]:
+    """The subjects' folders, each once, made where they are not there."""
+    for seed in dict.fromkeys(args.seed):
+        yield simulated(args.out, args.brain, seed, threads=args.threads, say=say)
+    for folders in dict.fromkeys(map(tuple, args.subject)):
+        yield given(args.out, *folders)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Refuse what cannot be used before a subject is made, which takes minutes.
+
+    Raises
+    ------
+    InputError
+    """
+    if not args.seed and not args.subject:
         raise InputError("no subject was given: give --seed, or --subject with a data folder and a checkpoint")
-    return found
-
-
-def plan_of(args: argparse.Namespace, subject: Subject) -> Plan:
     unknown = [name for name in args.conditions if name not in CONDITIONS]
     if unknown or not args.conditions:
         raise InputError(f"--conditions is {','.join(args.conditions)!r}: choose among {', '.join(CONDITIONS)}")
     if args.heavy_trials < 2:
         raise InputError(f"--heavy-trials is {args.heavy_trials}: give 2 or more")
-    known = contestants(subject.backend.costs, subject.sampling)
+    chosen(contestants(), args.refiners, args.variant)
+
+
+def plan_of(args: argparse.Namespace, subject: Subject) -> Plan:
+    known = at_equal_cost(contestants(), subject.backend.costs, subject.sampling)
     return Plan(
         contestants=chosen(known, args.refiners, args.variant),
         conditions=args.conditions,
@@ -112,9 +139,7 @@ def tables(subjects: Sequence[Subject], measures: Sequence[Measure], plan: Plan)
     if any(contestant.heavy for contestant in plan.contestants) and plan.n_heavy < plan.n_trials:
         sizes.append(plan.n_heavy)
     found = {}
-    for n, each in results(subjects, measures, plan, sizes).items():
-        if not any(result.name == STAGE1 for result in each):
-            raise InputError("the pictures of stage 1 are not there yet: run the same command without --table-only")
+    for n, each in results(subjects, measures, plan, sizes, say).items():
         ids = pooled_ids(subjects, n)
         found[n] = rows_of(each, ids, reference=STAGE1, decoded=DECODED, shuffled=SHUFFLED)
     return found
@@ -128,7 +153,7 @@ def figure(found: Mapping[int, Sequence[Row]], plan: Plan) -> str:
     found
         Rows by the number of trials, the largest first.
     """
-    settings = {contestant.name: contestant.settings for contestant in plan.contestants}
+    settings = {each.name: each.settings.as_dict() for each in plan.contestants if each.settings is not None}
     shown: dict[str, tuple[str, Row]] = {}
     for n, rows in found.items():
         for row in rows:
@@ -145,7 +170,7 @@ def figure(found: Mapping[int, Sequence[Row]], plan: Plan) -> str:
             label=label,
             x=_with_interval(row, AXES[0]),
             y=_with_interval(row, AXES[1]),
-            settings=getattr(settings[name], "as_dict", dict)(),
+            settings=settings[name],
         )
         for name, (label, row) in shown.items()
     ]
@@ -181,11 +206,17 @@ def report(args: argparse.Namespace, subjects: Sequence[Subject], plan: Plan) ->
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    check_names(args)
     torch.set_num_threads(args.threads)
-    subjects = [open_subject(place, args.trials, models=args.models, threads=args.threads) for place in places(args)]
+    opened = (open_subject(place, args.trials, models=args.models, threads=args.threads) for place in places(args))
     if args.time:
-        return time_refiners(subjects[0], repeats=args.repeats, say=say)
+        if len(args.seed) + len(args.subject) > 1:
+            say("--time takes one subject: the others are left out")
+        return time_refiners(next(opened), repeats=args.repeats, say=say)
+    subjects = list(opened)
     plan = plan_of(args, subjects[0])
+    for subject in subjects:
+        check(subject, plan)
     if not args.table_only:
         for subject in subjects:
             make(subject, plan, say)
@@ -193,15 +224,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    try:
+    def command() -> int:
+        args = parser().parse_args(argv)
         found = run(args)
         if args.json is not None:
             write_json(args.json, found)
-    except MindDiffuserError as error:
-        say(f"refiners.py: {error}")
-        return 2
-    return 0
+        return 0
+
+    return guarded(
+        PROG,
+        command,
+        interrupted="the same command goes on from here",
+        out_of_memory="close other programs, and run the same command again",
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

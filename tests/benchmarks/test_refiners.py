@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from minddiffuser.runtime.files import read_tensors
 from minddiffuser.runtime.generators.ddim import NoiseTable, add_noise, clean_estimate, ddim_schedule
 from minddiffuser.runtime.refine.base import Problem
 from minddiffuser.runtime.refine.costs import Costs
-from minddiffuser.runtime.refine.settings import PRESETS
+from minddiffuser.runtime.refine.settings import PRESETS, GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -204,18 +206,24 @@ def test_a_trial_that_overflows_keeps_stage_1(load: Load) -> None:
 
 def test_costs_are_those_of_the_calls(load: Load) -> None:
     sampling = Sampling()
-    known = load("refiner_contestants").contestants(COSTS, sampling)
-    single = PRESETS["single"]
-    n, n_guided = single.sampling(sampling).n_reverse, single.n_guided(sampling)  # type: ignore[attr-defined]
+    module = load("refiner_contestants")
+    known = module.at_equal_cost(module.contestants(), COSTS, sampling)
+    single, default = PRESETS["single"], PRESETS["default"]
+    assert isinstance(single, GuidedSettings)
+    assert isinstance(default, GuidedSettings)
+    n, n_guided = single.sampling(sampling).n_reverse, single.n_guided(sampling)
     cost = {name: contestant.cost(COSTS, sampling) for name, contestant in known.items()}
     assert cost["stage1"] == 35 * 2 + 4
     loss = 11 if single.semantic_weight > 0 else 10
     assert cost["start"] == n * 2 + loss
-    finish = (single.finish_steps + 1) * loss if single.finish_steps else 0  # type: ignore[attr-defined]
-    once, one_pass = single.start_steps * 10 + finish, n * 2 + n_guided * (3 + loss) + loss  # type: ignore[attr-defined]
+    # Steps before sampling, and after it, which begin and end with a loss.
+    once, of_default = (each.start_steps * 10 + (each.finish_steps + 1) * loss for each in (single, default))
+    one_pass = n * 2 + n_guided * (3 + loss) + loss
     assert cost["single"] == once + one_pass
     assert cost["no-jacobian"] == once + n * 2 + n_guided * loss + loss
-    assert cost["default"] == once + PRESETS["default"].candidates * one_pass  # type: ignore[attr-defined]
+    assert default.candidates is not None
+    assert cost["default"] == of_default + default.candidates * one_pass
+    assert cost["mpgd"] == 35 * 2 + 21 * 10 + 10
     assert cost["paper"] == 61 * (35 * 5.5 + 10)
     assert cost["final-latent"] == 35 * 2 + 61 * 10
     evaluations = known["start-noise"].settings.evaluations
@@ -223,21 +231,49 @@ def test_costs_are_those_of_the_calls(load: Load) -> None:
     assert abs(cost["start-noise"] / cost["default"] - 1) < 0.05
 
 
+def test_without_guidance_steps_cost_half(load: Load) -> None:
+    module, plain = load("refiner_contestants"), Sampling(guidance_scale=1.0)
+    half = replace(COSTS, predict=1.0, pull_back=2.5, back_only=1.5, back_with_context=1.75)
+    for name, contestant in module.contestants().items():
+        assert contestant.cost(COSTS, plain) == contestant.cost(half, Sampling()), name
+
+
 def test_a_variant_changes_what_it_says(load: Load) -> None:
     module = load("refiner_contestants")
-    known = module.contestants(COSTS, Sampling())
+    known = module.contestants()
     changed = module.variant(known, "single@step_size=0.1,jacobian=false")
     assert changed.settings == replace(PRESETS["single"], step_size=0.1, jacobian=False)
     assert changed.name == "single@step_size=0.1,jacobian=false"
     names = [found.name for found in module.chosen(known, ["paper", "single"], ["raw-scale@scale=3"])]
     assert names == ["stage1", "paper", "single", "raw-scale@scale=3"]
+    lists = module.variant(known, "single@layer_weights=[1,2,0.5],loss_mean=all").settings
+    assert (lists.layer_weights, lists.loss_mean) == ((1, 2, 0.5), "all")
 
 
-@pytest.mark.parametrize("text", ["nobody@a=1", "single", "stage1@a=1", "single@nothing=1", "single@step_size=fast"])
-def test_a_variant_that_is_none_is_refused(load: Load, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("nobody@a=1", "'nobody@a=1' is not understood"),
+        ("single", "'single' is not understood"),
+        ("stage1@a=1", "'stage1@a=1' is not understood"),
+        ("start@step_size=0.1", "'start@step_size=0.1' is not understood"),
+        ("single@nothing=1", "no setting 'nothing'"),
+        ("single@step_size=fast", "step_size is 'fast'"),
+        ("single@candidates=null,budget=300", "budget, which the bench does not use"),
+        ("single@deadline=1", "deadline, which the bench does not use"),
+        ("single@seed=7", "seed, which the bench does not use"),
+        ("raw-scale@guided_share=1.5", "guided_share is 1.5"),
+        ("raw-scale@scale=null", "scale is None"),
+        ("raw-scale@semantic_weight=0.5", "semantic_weight is 0.5"),
+        ("start-noise@evaluations=0", "evaluations is 0"),
+        ("start-noise@evaluations=2.5", "evaluations is 2.5"),
+        ("start-noise@n_reverse=9", "n_reverse is 9"),
+    ],
+)
+def test_a_variant_that_is_none_is_refused(load: Load, text: str, part: str) -> None:
     module = load("refiner_contestants")
-    with pytest.raises(InputError):
-        module.variant(module.contestants(COSTS, Sampling()), text)
+    with pytest.raises(InputError, match=re.escape(part)):
+        module.variant(module.contestants(), text)
 
 
 # ---- tables
@@ -327,7 +363,7 @@ def small(
         where = ["--out", str(tmp_path / out), "--models", str(small_world)]
         return int(module.main([*where, "--subject", str(data), str(small_checkpoint), *names, *more]))
 
-    return SimpleNamespace(run=run, folder=tmp_path, runs=runs, known=known)
+    return SimpleNamespace(run=run, folder=tmp_path, module=module, runs=runs, known=known)
 
 
 def pictures(folder: Path) -> dict[str, np.ndarray]:
@@ -351,8 +387,7 @@ def test_a_run_that_was_stopped_goes_on(
         return real(*given)
 
     monkeypatch.setattr(small.runs, "reconstruct", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        small.run("broken", *kinds)
+    assert small.run("broken", *kinds) == 130
     first = pictures(small.folder / "broken")
     assert len(first) == 4
     calls.clear()
@@ -408,9 +443,69 @@ def test_pictures_of_other_settings_are_refused(
     capsys.readouterr()
     assert small.run("out", "--conditions", "decoded") == 2
     assert "pictures of other settings (there is another settings)" in capsys.readouterr().err
+    assert small.run("out", "--conditions", "decoded", "--table-only") == 2
+    assert "pictures of other settings (there is another settings)" in capsys.readouterr().err
     after = pictures(small.folder / "out")
     assert after.keys() == before.keys()
     assert all(np.array_equal(after[name], array) for name, array in before.items())
+
+
+def test_pictures_of_other_code_are_refused(
+    small: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A rival's code decides the rival's pictures alone."""
+    digests = {name: small.runs.code_digest(one) for name, one in small.known.contestants().items()}
+    assert len({digests[name] for name in ("single", "default", "paper")}) == 1
+    assert len({digests[name] for name in ("stage1", "single", "raw-scale")}) == 3
+    assert small.run("out", "--refiners", "raw-scale", "--conditions", "decoded") == 0
+    other = tmp_path / "refiner_rivals.py"
+    other.write_text("changed")
+    monkeypatch.setattr(small.runs, "refiner_rivals", SimpleNamespace(__file__=str(other)))
+    changed = [name for name, one in small.known.contestants().items() if small.runs.code_digest(one) != digests[name]]
+    assert changed == ["raw-scale", "start-noise"]
+    capsys.readouterr()
+    assert small.run("out", "--refiners", "raw-scale", "--conditions", "decoded") == 2
+    assert "there is another code" in capsys.readouterr().err
+
+
+def test_a_refiner_without_all_its_pictures_is_left_out_aloud(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--refiners", "raw-scale", "--conditions", "decoded"]
+    assert small.run("out", *names) == 0
+    next((small.folder / "out").rglob("raw-scale/decoded/*.safetensors")).unlink()
+    capsys.readouterr()
+    assert small.run("out", *names, "--table-only") == 0
+    printed = capsys.readouterr()
+    assert printed.err == "left out: raw-scale, decoded, 1 of 2 batches\n"
+    assert "raw gradient" not in printed.out
+
+
+def test_names_are_checked_before_a_subject_is_made(
+    small: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(small.module, "open_subject", None)
+    for wrong in (["--refiners", "nobody"], ["--variant", "single@seed=7"], ["--heavy-trials", "1"]):
+        assert small.run("out", *wrong) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_a_subject_counts_once(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = load("refiners")
+    monkeypatch.setattr(module, "simulated", lambda _out, _brain, seed, **_more: seed)
+    words = ["--out", str(tmp_path), "--seed", "1", "2", "1"]
+    assert list(module.places(module.parser().parse_args(words))) == [1, 2]
+
+
+def test_one_subject_is_timed(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module, made = load("refiners"), []
+    monkeypatch.setattr(module, "simulated", lambda _out, _brain, seed, **_more: made.append(seed) or seed)
+    monkeypatch.setattr(module, "open_subject", lambda place, *_given, **_more: place)
+    monkeypatch.setattr(module, "time_refiners", lambda subject, **_more: {"subject": subject})
+    monkeypatch.setattr(module.torch, "set_num_threads", lambda _n: None)
+    assert module.main(["--out", str(tmp_path), "--seed", "4", "5", "--time"]) == 0
+    assert made == [4]
+    assert "one subject" in capsys.readouterr().err
 
 
 def test_more_trials_keep_whole_batches(small: Any) -> None:
@@ -430,6 +525,12 @@ def test_more_trials_keep_whole_batches(small: Any) -> None:
         (["--heavy-trials", "1"], "--heavy-trials"),
         (["--refiners", "nobody"], "no refiner nobody"),
         (["--table-only"], "stage 1 are not there yet"),
+        (["--variant", "single@candidates=null,budget=300"], "budget"),
+        (["--variant", "single@seed=7"], "seed"),
+        (["--variant", "raw-scale@scale=null"], "scale is None"),
+        (["--variant", "single@layer_weights=heavy"], "layer_weights is 'heavy'"),
+        (["--threads", "0"], "--threads"),
+        (["--repeats", "0"], "--repeats"),
     ],
 )
 def test_a_mistake_is_one_sentence(small: Any, capsys: pytest.CaptureFixture[str], more: list[str], part: str) -> None:
@@ -439,11 +540,14 @@ def test_a_mistake_is_one_sentence(small: Any, capsys: pytest.CaptureFixture[str
     assert part in line
 
 
-def test_a_subject_is_simulated_and_fitted_once(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_subject_is_simulated_and_fitted_once(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, commands = load("refiner_runs"), []
 
     def command(words: Any) -> int:
         commands.append(list(words))
+        sys.stdout.write("a table\n")
         done = {"simulate": "data/data.json", "fit": "checkpoint/checkpoint.json"}[words[0]]
         (tmp_path / "gabor-3" / done).parent.mkdir(parents=True)
         (tmp_path / "gabor-3" / done).write_text("{}")
@@ -452,6 +556,8 @@ def test_a_subject_is_simulated_and_fitted_once(load: Load, monkeypatch: pytest.
     monkeypatch.setattr(runs, "md_train", command)
     places = [runs.simulated(tmp_path, "gabor", 3, threads=1, say=lambda _line: None) for _ in range(2)]
     assert places[0] == places[1]
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "a table\na table\n")
     assert [words[0] for words in commands] == ["simulate", "fit"]
     assert commands[0][1:6] == ["fmri", "--brain", "gabor", "--seed", "3"]
     monkeypatch.setattr(runs, "md_train", lambda _words: 2)
@@ -476,7 +582,8 @@ def test_passes_that_differ_in_one_setting_are_joined(load: Load) -> None:
     start, strong = mark(load, 0.02, 0.0, step_size=0), mark(load, 0.15, -0.1, step_size=0.5)
     others = [mark(load, 0.3, -0.3, refiner="adam"), mark(load, 0.1, 0.1, jacobian=False)]
     found = front.lines([strong, *others, default, start, single])
-    assert found == [[start, single, strong], [single, default]]
+    assert found == [[single, strong], [single, default]]  # at the start nothing is guided
+    assert not start.is_ours
 
 
 def test_the_figure_is_whole_and_for_both_schemes(load: Load) -> None:
@@ -514,7 +621,7 @@ def test_heavy_refiners_are_drawn_from_their_own_trials(load: Load, monkeypatch:
         )
         return found
 
-    known = load("refiner_contestants").contestants(COSTS, Sampling())
+    known = load("refiner_contestants").contestants()
     plan = SimpleNamespace(contestants=[known[name] for name in ("stage1", "single", "paper")], n_trials=9)
     drawn: list[Any] = []
     monkeypatch.setattr(module, "front", lambda marks, **_axes: drawn.extend(marks))
@@ -531,12 +638,13 @@ def test_times_are_compared_with_what_was_asked(
     load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times, timed = load("refiner_times"), {}
+    few, more = (f"paper, {n} of 60 updates" for n in (1, 3))
 
     def in_turn(work: dict[str, Any], repeats: int) -> dict[str, list[float]]:
         for name, one in work.items():
             timed[name] = one()
         assert repeats == 2
-        return {"paper": [2.0, 4.0], "default": [10.0, 20.0], "single": [4.0, 8.0]}
+        return {few: [3.0, 6.0], more: [5.0, 10.0], "default": [10.0, 20.0], "single": [4.0, 8.0]}
 
     batch = SimpleNamespace(trials=range(4), problem=lambda _condition, _contestant: None)
     monkeypatch.setattr(times, "Batch", lambda _subject, _trials: batch)
@@ -552,24 +660,31 @@ def test_times_are_compared_with_what_was_asked(
     subject = Four(backend=SimpleNamespace(costs=COSTS), sampling=Sampling())
     found = times.time_refiners(subject, repeats=2, say=lambda _line: None)
     assert timed == {
-        "paper": replace(PRESETS["paper"], steps=1),  # two of its 61 evaluations
+        few: replace(PRESETS["paper"], steps=1),
+        more: replace(PRESETS["paper"], steps=3),
         "default": PRESETS["default"],
         "single": PRESETS["single"],
     }
-    assert found["seconds per trial"] == pytest.approx({"paper": 30.5 * 3 / 4, "default": 15 / 4, "single": 6 / 4})
+    assert found["seconds per trial"] == pytest.approx({"paper": 62 * 1.5 / 4, "default": 15 / 4, "single": 6 / 4})
     seconds = {verdict["goal"]: verdict for verdict in found["verdicts"]}
-    assert seconds["seconds, tiny world, default"]["times_less"] == pytest.approx(6.1)
+    assert seconds["seconds, tiny world, default"]["times_less"] == pytest.approx(6.2)
     assert seconds["seconds, tiny world, default"]["met"] is True
-    assert seconds["seconds, tiny world, single"]["met"] is False  # 15.25 times, asked 18
+    assert seconds["seconds, tiny world, single"]["met"] is False  # 15.5 times, asked 18
     assert len(found["verdicts"]) == 2 + 2 * 2
     assert capsys.readouterr().out.count(" x less, asked ") == 6
 
 
-def test_few_evaluations_count_as_all_and_costs_as_ratios(load: Load) -> None:
+def test_few_updates_count_as_all_and_costs_as_ratios(load: Load) -> None:
     times = load("refiner_times")
-    assert times.scaled({"paper": [2.0, 4.0], "single": [1.0]}, 30.5) == {"paper": [61.0, 122.0], "single": [1.0]}
+    once, each = 5.0, 2.0
+    turns = {f"paper, {n} of 60 updates": [once + (n + 1) * each] for n in (1, 3)}
+    assert times.with_whole_paper({**turns, "default": [3.0], "single": [1.0]}) == {
+        "paper": [once + 61 * each],
+        "default": [3.0],
+        "single": [1.0],
+    }
     found = times.cost_ratios(COSTS, Sampling())
-    known = load("refiner_contestants").contestants(COSTS, Sampling())
+    known = load("refiner_contestants").contestants()
     single = known["single"].cost(COSTS, Sampling())
     assert found["activations kept"]["single"] == pytest.approx(61 * (35 * 5.5 + 10) / single)
     assert found["checkpoints"]["single"] == pytest.approx(61 * (35 * 7.5 + 10) / single)
