@@ -55,8 +55,8 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
     "budget": {
         "type": float,
         "metavar": "N",
-        "help": "as many candidates as so many UNet forward passes per trial allow, of stage 2 alone: decoding, stage 1 "
-        "and the controls, each of which costs as much again, are not counted",
+        "help": "as many candidates as so many UNet forward passes per trial allow, of stage 2 alone: decoding, stage "
+        "1 and the controls, each of which costs as much again, are not counted",
     },
     "deadline": {
         "type": float,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.base import Backend, Decoded
+from ..backends.base import Backend
+from ..decoders.belonging import Decoded
 from ..errors import InputError
 from ..files import read_json
 from ..generators.noise import trial_noise
