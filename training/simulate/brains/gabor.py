@@ -96,6 +96,11 @@ class GaborBrain:
         self._classifier, self._classifier_hash, self._batch_size = classifier, classifier_hash, batch_size
 
     @classmethod
+    def reads(cls, *, own_pictures: bool) -> tuple[str, ...]:
+        """The model folder, where its classifier is needed."""
+        return ("models",) if own_pictures else ()
+
+    @classmethod
     def open(cls, sources: Sources, *, own_pictures: bool) -> GaborBrain:
         """Open the classifier where own pictures need it; models are never opened.
 

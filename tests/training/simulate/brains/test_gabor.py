@@ -79,10 +79,10 @@ def test_simulates_without_models_and_without_torch(tmp_path: Path) -> None:
 
 def test_responses_are_the_same_whatever_the_models_are(tmp_path: Path, small_world: Path) -> None:
     made = []
-    for name, models in (("a", "tiny"), ("b", str(small_world)), ("c", str(tmp_path / "there are none"))):
+    for name, models in (("a", locate("tiny")), ("b", small_world), ("c", None)):
         out = tmp_path / name
-        command = ["simulate", "fmri", "--brain", "gabor", "--out", str(out), "--models", models, "--seed", "5"]
-        assert main([*command, "--n-train", "4", "--n-test", "2"]) == 0
+        brain = GaborBrain.open(Sources(open_models=no_models, model_folder=models), own_pictures=False)
+        simulate_subject(out, brain, FEW, Showing(n_train=4, n_test=2), seed=5)
         made.append((out / "train.safetensors").read_bytes() + (out / "data.json").read_bytes())
     assert made[0] == made[1] == made[2]
 
