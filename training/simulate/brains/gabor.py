@@ -107,7 +107,7 @@ class GaborBrain:
         Raises
         ------
         InputError
-            Own pictures, and no classifier in the model folder.
+            Own pictures, and no classifier in the model folder, or one of another world.
         """
         if not own_pictures:
             return cls(batch_size=sources.batch_size)
@@ -119,17 +119,34 @@ class GaborBrain:
             )
         from ....runtime.metrics.classifier import open_classifier
 
-        return cls(open_classifier(folder), sha256_of(folder / "classifier.safetensors"), sources.batch_size)
+        classifier = open_classifier(folder)
+        for kind, words in WORDS.items():
+            foreign = sorted(set(classifier.labels[kind]) - set(words))
+            if foreign:
+                raise InputError(
+                    f"the gabor brain knows the tiny world's labels, and {folder} gives others (as {kind} "
+                    f"{foreign[0]!r}): leave out --models, or take --brain clip"
+                )
+        # The description as well as the weights: its order of labels decides what they mean.
+        files = [sha256_of(folder / f"classifier.{kind}") for kind in ("json", "safetensors")]
+        return cls(classifier, " ".join(files), sources.batch_size)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The hash of the classifier's weights, where one is used."""
+        """The hashes of the classifier's description and weights, where one is used."""
         return {} if self._classifier_hash is None else {"classifier": self._classifier_hash}
 
     def look(
         self, train: Shown, test: Shown, settings: FmriSettings, rng: np.random.Generator, report: Report
     ) -> Looked:
-        """Draw a subject and let it look at every picture."""
+        """Draw a subject and let it look at every picture.
+
+        Raises
+        ------
+        InputError
+            Pictures without labels, and no classifier.
+        """
+        labels = {split: self._labels(shown) for split, shown in {"train": train, "test": test}.items()}
         weights = draw_weights(settings, rng)
         scales = _measure_scales(train.images[:_N_CALIBRATION], self._batch_size)
         parts: dict[str, tuple[F32, F32]] = {}
@@ -143,7 +160,7 @@ class GaborBrain:
                 report(f"{split} pictures", done, len(shown.images))
             energy, colour = (np.concatenate(part) for part in zip(*drives, strict=True))
             parts[split] = energy, colour
-            meanings[split] = mean_of_labels(weights, self._labels(shown))
+            meanings[split] = mean_of_labels(weights, labels[split])
         energies = standardise({split: energy for split, (energy, _) in parts.items()})
         colours = standardise({split: colour for split, (_, colour) in parts.items()})
         of_energy: F32 = np.sqrt(1 - weights.colour).astype(np.float32)
@@ -160,6 +177,11 @@ class GaborBrain:
     def _labels(self, shown: Shown) -> NDArray[np.int64]:
         if shown.labels is not None:
             return shown.labels
+        if self._classifier is None:
+            raise InputError(
+                "the pictures have no labels and this gabor brain has no classifier: make it with GaborBrain.open(..., "
+                "own_pictures=True)"
+            )
         rows = [self._classifier.predict(_pixels(batch)) for batch in batches(shown.images, self._batch_size)]
         return label_numbers(np.concatenate(rows), self._classifier.labels)
 

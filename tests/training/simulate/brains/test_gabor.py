@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -212,7 +215,9 @@ def test_own_pictures_are_labelled_by_the_classifier(tmp_path: Path) -> None:
     from minddiffuser.runtime.data.folder import open_data
 
     data = open_data(tmp_path / "data")
-    assert len(data.provenance["classifier"]) == 64
+    files = [locate("tiny") / "classifier" / f"classifier.{kind}" for kind in ("json", "safetensors")]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    assert data.provenance["classifier"] == " ".join(hashes)
     assert data.captions("test") == []
     # The brain itself, with labels known and without them.
     sources = Sources(open_models=no_models, model_folder=locate("tiny"))
@@ -243,4 +248,24 @@ def test_own_pictures_without_a_classifier_are_refused(
     assert "--brain clip" in printed
     with pytest.raises(InputError, match="these models come without a classifier"):
         GaborBrain.open(Sources(open_models=no_models), own_pictures=True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_classifier_of_another_world_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(locate("tiny") / "classifier", tmp_path / "classifier")
+    path = tmp_path / "classifier" / "classifier.json"
+    content = json.loads(path.read_text())
+    content["labels"]["concept"][3] = "dragon"
+    path.write_text(json.dumps(content))
+    sources = Sources(open_models=no_models, model_folder=tmp_path)
+    with pytest.raises(InputError, match="gives others \\(as concept 'dragon'\\): leave out --models"):
+        GaborBrain.open(sources, own_pictures=True)
+
+
+def test_own_pictures_need_a_brain_opened_for_them(tmp_path: Path) -> None:
+    folder = tmp_path / "drawings"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(InputError, match="has no classifier: make it with GaborBrain.open"):
+        simulate_subject(tmp_path / "data", GaborBrain(), FEW, Showing(n_train=4, stimuli=folder), seed=1)
     assert not (tmp_path / "data").exists()
