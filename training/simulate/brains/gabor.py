@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -244,9 +245,14 @@ def maps(images: NDArray[np.uint8]) -> Maps:
     pixels = to_float(images)
     opponent = np.einsum("cd,ndyx->ncyx", _OPPONENT, pixels)
     screen = np.pad(opponent[:, 0] - _GREY, ((0, 0), (_SCREEN, _SCREEN), (_SCREEN, _SCREEN)))
-    filters = pyramid_filters(screen.shape[-1], N_SCALES, N_ORIENTATIONS)[0]
-    responses = pyramid(screen, filters)[..., _SCREEN:-_SCREEN, _SCREEN:-_SCREEN]
+    responses = pyramid(screen, _filters())[..., _SCREEN:-_SCREEN, _SCREEN:-_SCREEN]
     return Maps(energy=_on_grid(responses.real**2 + responses.imag**2), opponent=_on_grid(opponent))
+
+
+@cache
+def _filters() -> NDArray[np.float64]:
+    """The pyramid's bands for a picture on its screen; the same for every batch."""
+    return pyramid_filters(IMAGE_SIZE + 2 * _SCREEN, N_SCALES, N_ORIENTATIONS)[0]
 
 
 def drive(weights: Weights, scales: Maps, batch: Maps) -> tuple[F32, F32]:
