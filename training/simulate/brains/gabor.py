@@ -161,7 +161,7 @@ class GaborBrain:
                 report(f"{split} pictures", done, len(shown.images))
             energy, colour = (np.concatenate(part) for part in zip(*drives, strict=True))
             parts[split] = energy, colour
-            meanings[split] = mean_of_labels(weights, labels[split])
+            meanings[split] = meaning_of_labels(weights, labels[split])
         energies = standardise({split: energy for split, (energy, _) in parts.items()})
         colours = standardise({split: colour for split, (_, colour) in parts.items()})
         of_energy: F32 = np.sqrt(1 - weights.colour).astype(np.float32)
@@ -272,7 +272,7 @@ def drive(weights: Weights, scales: Maps, batch: Maps) -> tuple[F32, F32]:
     return np.sqrt(pooled), colour
 
 
-def mean_of_labels(weights: Weights, labels: NDArray[np.int64]) -> F32:
+def meaning_of_labels(weights: Weights, labels: NDArray[np.int64]) -> F32:
     """What labels (n, 3) mean to each voxel, (n, n_voxels) float32."""
     parts = [weights.embeddings[kind][labels[:, k]] @ weights.meaning[kind].T for k, kind in enumerate(WORDS)]
     meant: F32 = np.sum(parts, axis=0, dtype=np.float32)

@@ -27,7 +27,7 @@ from minddiffuser.training.simulate.brains.gabor import (
     draw_weights,
     drive,
     maps,
-    mean_of_labels,
+    meaning_of_labels,
     tuning,
 )
 from minddiffuser.training.simulate.brains.labels import WORDS
@@ -177,7 +177,7 @@ def test_higher_areas_have_wider_fields_and_coarser_scales() -> None:
 def test_labels_mean_the_same_wherever_they_are_and_combine_by_sum() -> None:
     weights = draw_weights(FEW, np.random.default_rng(0))
     labels = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 3], [1, 1, 3]])
-    meant = mean_of_labels(weights, labels)
+    meant = meaning_of_labels(weights, labels)
     np.testing.assert_allclose(meant[3] - meant[2], meant[1] - meant[0], atol=1e-5)
     np.testing.assert_allclose(meant[5] - meant[4], meant[3] - meant[0], atol=1e-5)
     assert np.abs(meant[1] - meant[0]).max() > 0.1
