@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 COMMANDS = {"md-train": train, "md-export": export, "md-reconstruct": reconstruct}
 # What makes each command quick, and the same on every machine: fewer trials, dimensions and steps, and the CPU.
 SMALLER = {
-    "simulate": ["--n-train", "60", "--n-test", "2", "--device", "cpu"],
+    "simulate": ["--n-train", "60", "--n-test", "2"],
     "fit": [
         *("--n-structure", "20", "--n-selection", "20", "--percent", "5", "--n-folds", "2"),
         *("--threads", "1", "--device", "cpu"),

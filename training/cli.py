@@ -17,9 +17,10 @@ from ..runtime.features import FEATURES
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .simulate.brains import BRAINS, DEFAULT_BRAIN
-from .simulate.brains.base import Sources, brain_class
+from .simulate.brains.base import MODEL_OPTIONS, Sources, brain_class
 
 PROG = "md-train"
+_MODELS: dict[str, str | None] = {"models": "tiny", "clip": None, "device": "auto"}  # unless the user gives others
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
 )
@@ -27,7 +28,7 @@ _SIMULATE_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
   md-train simulate fmri --out mine --seed 7 --stimuli my_drawings
-  md-train simulate fmri --out other --seed 7 --brain gabor
+  md-train simulate fmri --out other --seed 7 --brain clip
 """
 _FIT_EXAMPLE = """
 example (offline):
@@ -93,8 +94,8 @@ def _add_fmri(modalities: Any) -> None:
         "--brain",
         choices=tuple(BRAINS),
         default=DEFAULT_BRAIN,
-        help=f"what drives the voxels. {kinds} (--models is then used for the labels of --stimuli alone) "
-        "(default: %(default)s)",
+        help=f"what drives the voxels. {kinds}. --models, --clip and --device are for clip; gabor reads --models alone, "
+        "for the labels of --stimuli (default: %(default)s)",
     )
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
@@ -185,11 +186,13 @@ def _add_fit(commands: Any) -> None:
 
 
 def _add_models(command: Any) -> None:
-    command.add_argument("--models", default="tiny", help="tiny, a model folder, or a hub id (default: %(default)s)")
+    command.add_argument("--models", default=_MODELS["models"], help="tiny, a model folder, or a hub id (default: %(default)s)")
     command.add_argument(
         "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
     )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    command.add_argument(
+        "--device", default=_MODELS["device"], help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
     command.add_argument("--batch-size", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
 
 
@@ -218,6 +221,7 @@ def _simulate_fmri(args: argparse.Namespace) -> int:
     from .simulate.fmri import FmriSettings
     from .simulate.subject import Showing, check_subject, simulate_subject
 
+    _check_models_are_read(args)
     given = {"snr": args.snr, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
     settings = FmriSettings(**_without_none(given))
     showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
@@ -245,6 +249,15 @@ def _simulate_fmri(args: argparse.Namespace) -> int:
     _tell_ceilings(data)
     print(data.folder)
     return DONE
+
+
+def _check_models_are_read(args: argparse.Namespace) -> None:
+    """Refuse options about models that would change nothing."""
+    reads = brain_class(args.brain).reads(own_pictures=args.stimuli is not None)
+    given = [name for name in MODEL_OPTIONS if getattr(args, name) != _MODELS[name]]
+    unread = " and ".join(f"--{name}" for name in given if name not in reads)
+    if unread:
+        raise InputError(f"the {args.brain} brain does not read {unread} here: leave it out, or give --brain clip")
 
 
 def _tell_ceilings(data: Any) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...runtime.bundle.graph_specs import BATCH
 from ...runtime.data.folder import open_data
-from ...runtime.decoders.checkpoint import Checkpoint, Decoded
+from ...runtime.decoders.belonging import Decoded
+from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.decoders.screen import screen
 from ...runtime.engines.base import Engine
 from ...runtime.engines.ort.engine import as_numpy

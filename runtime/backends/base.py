@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.layout import ResponseLayout
-from ..decoders.checkpoint import Decoded
+from ..decoders.belonging import Decoded
 from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice

@@ -10,7 +10,7 @@ import numpy as np
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
 from ..decoders.bundle import BundleDecoder
-from ..decoders.checkpoint import Decoded
+from ..decoders.belonging import Decoded
 from ..engines.cuda.gpu import name_of_gpu
 from ..engines.here import BACKENDS, Machine, why_not_backend
 from ..engines.open import EngineSet, EngineSettings

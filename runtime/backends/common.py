@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..closing import Closing
-from ..decoders.checkpoint import Decoded
+from ..decoders.belonging import Decoded
 from ..generators.base import Float32
 from .base import Decoder, Start
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..decoders.checkpoint import Decoded
+from ..decoders.belonging import Decoded
 from ..engines.cuda.gpu import name_of_gpu
 from ..engines.open import EngineSet
 from ..generators.base import Float32, Generator

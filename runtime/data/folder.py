@@ -9,9 +9,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +288,6 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     provenance: Mapping[str, Any] | None = None,
     files: Mapping[str, Path | str] | None = None,
     replace: bool = False,
-    held: bool = False,
 ) -> DataFolder:
     """Write a data folder, whole or not at all, and open it.
 
@@ -308,7 +306,6 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     files : name to path, of the files that the layout's signal chain names; they are copied.
     replace : allow an existing data folder to be replaced. Other folders, and data folders that hold anything
         else as well, are never touched.
-    held : whether the caller holds the folder by :func:`~.destination.claimed`.
 
     Raises
     ------
@@ -317,8 +314,42 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
     FileError
         The folder holds something else, or cannot be written, or the disk is full, or another process is writing it.
     """
-    if not held:
-        check_target(folder, replace=replace)
+    check_target(folder, replace=replace)
+    prepared = _prepare(
+        splits, subject=subject, rois=rois, layout=layout, image_size=image_size, provenance=provenance, files=files
+    )
+    with claimed(folder, replace=replace):
+        return _write(Path(folder), prepared)
+
+
+def write_claimed(
+    folder: Path | str,
+    splits: Mapping[str, SplitData],
+    *,
+    subject: str,
+    rois: Rois,
+    image_size: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> DataFolder:
+    """Write a data folder of fMRI into a place that the caller holds by :func:`~.destination.claimed`, and open it.
+
+    Arguments and errors are those of :func:`write_data`; whether the place may be taken was checked by the claim.
+    """
+    prepared = _prepare(splits, subject=subject, rois=rois, image_size=image_size, provenance=provenance)
+    return _write(Path(folder), prepared)
+
+
+def _prepare(
+    splits: Mapping[str, SplitData],
+    *,
+    subject: str,
+    rois: Rois | None = None,
+    layout: ResponseLayout | None = None,
+    image_size: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path | str] | None = None,
+) -> _Prepared:
+    """Check what is to be written; arguments and errors of :func:`write_data`."""
     parts = parts_of(splits)
     layout = layout_of(parts, layout, rois)
     about = provenance or {}
@@ -332,12 +363,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
         contents = _contents(files_of(layout.signal), files or {})
     except FileError as error:
         raise InputError(str(error)) from None
-    with nullcontext() if held else claimed(folder, replace=replace):
-        return _write(Path(folder), _Prepared(parts, description, stimuli, layout.voxels, contents))
-
-
-# What write_data does, in a folder that the caller holds by destination.claimed.
-write_claimed = partial(write_data, held=True)
+    return _Prepared(parts, description, stimuli, layout.voxels, contents)
 
 
 @dataclass(frozen=True)

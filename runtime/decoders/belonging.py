@@ -139,7 +139,7 @@ class Belonging(ABC):
 
 
 def good_responses(responses: Array, training: TrainingStatistics, *, screened: bool) -> Float32:
-    """Responses that may be decoded, float32; see :meth:`Checkpoint.decode`."""
+    """Responses that may be decoded, float32; see :meth:`Belonging.decode`."""
     rows = checked(responses, training.mean.shape)
     if screened:
         return rows

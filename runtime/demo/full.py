@@ -221,8 +221,9 @@ def commands(
     kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
     threads, refinement = settings.with_threads(), settings.refinement()
     models = ["--models", settings.models]
-    simulate = ["md-train", "simulate", "fmri", *models, "--seed", str(settings.seed)]
-    simulate += ["--n-train", str(settings.n_train)]
+    simulate = ["md-train", "simulate", "fmri", "--seed", str(settings.seed), "--n-train", str(settings.n_train)]
+    # The default brain is of the tiny world: its pictures' size, its labels. The clip brain is of any models.
+    simulate += [] if settings.models == DemoSettings.models else ["--brain", "clip", *models]
     fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
     fit += ["--n-structure", str(settings.n_structure), *threads]
     export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]

@@ -22,6 +22,8 @@ from minddiffuser.training.checkpoint_folder import CheckpointFolder
 from minddiffuser.training.cli import fit_settings, main, parser
 from minddiffuser.training.datasets.base import DATASETS
 from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores, scores_bytes
+from minddiffuser.training.simulate.brains import BRAINS
+from minddiffuser.training.simulate.brains.base import brain_class
 
 COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
 
@@ -73,7 +75,10 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--n-folds", "1"], "n_folds is 1"),
         (["fit", "nowhere", "--out", "x", "--decoder", "dream"], "decoder 'dream' is unknown"),
         (["fit", "nowhere", "--out", "x", "--dataset", "tape"], "data set 'tape' is unknown"),
-        (["simulate", "fmri", "--out", "x" * 300, "--models", "nowhere"], "cannot be written"),
+        (["simulate", "fmri", "--out", "x" * 300, "--brain", "clip", "--models", "nowhere"], "cannot be written"),
+        (["simulate", "fmri", "--out", "x", "--models", "nowhere"], "the gabor brain does not read --models here"),
+        (["simulate", "fmri", "--out", "x", "--clip", "a", "--device", "cpu"], "does not read --clip and --device"),
+        (["simulate", "fmri", "--out", "x", "--stimuli", "y", "--device", "cpu"], "does not read --device here"),
         (["world"], "--out"),
     ],
 )
@@ -92,9 +97,10 @@ def test_mistakes_are_one_line_and_code_2(
 
 def test_missing_models_and_stimuli(tmp_path: Path, small_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "data")
-    assert main(["simulate", "fmri", "--out", out, "--models", str(tmp_path / "none")]) == 2
+    simulate = ["simulate", "fmri", "--brain", "clip", "--out", out]
+    assert main([*simulate, "--models", str(tmp_path / "none")]) == 2
     assert "the model folder" in capsys.readouterr().err
-    base = ["simulate", "fmri", "--out", out, "--models", str(small_world), "--n-train", "3", "--device", "cpu"]
+    base = [*simulate, "--models", str(small_world), "--n-train", "3", "--device", "cpu"]
     assert main([*base, "--stimuli", str(tmp_path / "none")]) == 2
     assert "picture folder" in capsys.readouterr().err
     (tmp_path / "pictures").mkdir()
@@ -106,9 +112,16 @@ def test_missing_models_and_stimuli(tmp_path: Path, small_world: Path, capsys: p
     assert not (tmp_path / "data").exists()
 
 
-def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("brain", BRAINS)
+def test_simulate_writes_a_data_folder(
+    brain: str, tmp_path: Path, small_world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = {"models": str(small_world), "device": "cpu"}
+    names = [name for name in brain_class(brain).reads(own_pictures=False) if name in read]
+    options = [word for name in names for word in (f"--{name}", read[name])]
+
     def simulate(name: str, *more: str) -> int:
-        base = ["simulate", "fmri", "--out", str(tmp_path / name), "--models", str(small_world), "--device", "cpu"]
+        base = ["simulate", "fmri", "--brain", brain, "--out", str(tmp_path / name), *options]
         return main([*base, "--seed", "4", "--n-train", "6", "--n-test", "2", *more])
 
     assert simulate("data", "--snr", "2", "--repetitions", "2") == 0
@@ -117,7 +130,7 @@ def test_simulate_writes_a_data_folder(tmp_path: Path, small_world: Path, capsys
     assert "train pictures: 6/6" in printed.err
     assert printed.err.count("median noise ceiling") == 1
     data = open_data(tmp_path / "data")
-    assert (data.provenance["seed"], data.provenance["snr"]) == (4, 2.0)
+    assert (data.provenance["brain"], data.provenance["seed"], data.provenance["snr"]) == (brain, 4, 2.0)
     assert data.provenance["n_repetitions"] == {"train": 1, "test": 2}
     assert data.layout.shape == (2000,)
     assert data.layout.rois["LVC"] == (0, 1240)
@@ -227,7 +240,7 @@ def test_pictures_and_seed_are_looked_at_before_models(
         (["--seed", "-1"], "give a seed of at least 0"),
     ]
     for argv, message in cases:
-        assert main(["simulate", "fmri", "--out", str(tmp_path / "data"), *argv]) == 2, argv
+        assert main(["simulate", "fmri", "--brain", "clip", "--out", str(tmp_path / "data"), *argv]) == 2, argv
         printed = capsys.readouterr().err
         assert message in printed
         assert printed.count("\n") == 1

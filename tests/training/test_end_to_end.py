@@ -26,7 +26,8 @@ def test_from_simulation_to_pictures(
     pytest.importorskip("scipy")
     monkeypatch.chdir(tmp_path)
     common = ["--models", str(small_world), "--device", "cpu"]
-    assert train.main(["simulate", "fmri", "--out", "data", "--n-train", "12", "--n-test", "3", *common]) == 0
+    simulate = ["simulate", "fmri", "--brain", "clip", "--out", "data", "--n-train", "12", "--n-test", "3"]
+    assert train.main([*simulate, *common]) == 0
     few = [f"--n-{target}={n}" for target, n in (("context", 5), ("latent", 6), ("structure", 7), ("semantic", 4))]
     fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", *few, *common]
     assert train.main(fit) == 0
@@ -128,7 +129,8 @@ def test_another_decoder_goes_through_the_command(
     monkeypatch.setitem(DECODERS, "nearest", ("nearest", "Nearest"))
     monkeypatch.chdir(tmp_path)
     common = ["--models", str(small_world), "--device", "cpu"]
-    assert train.main(["simulate", "fmri", "--out", "data", "--n-train", "8", "--n-test", "2", *common]) == 0
+    simulate = ["simulate", "fmri", "--brain", "clip", "--out", "data", "--n-train", "8", "--n-test", "2"]
+    assert train.main([*simulate, *common]) == 0
 
     with pytest.raises(SystemExit):
         train.main(["fit", "--help"])

@@ -209,9 +209,11 @@ def _signals(share: F32, drives: Mapping[str, Drives], compression: float) -> di
     """Mean 0 and variance 1 over the training pictures; all numbers come from those."""
     structural = standardise({split: part.structural for split, part in drives.items()})
     semantic = standardise({split: part.semantic for split, part in drives.items()})
-    where: F32 = np.sqrt(share).astype(np.float32)
-    what: F32 = np.sqrt(1 - share).astype(np.float32)
-    mixed = standardise({split: where * structural[split] + what * semantic[split] for split in drives})
+    of_structure: F32 = np.sqrt(share).astype(np.float32)
+    of_meaning: F32 = np.sqrt(1 - share).astype(np.float32)
+    mixed = standardise(
+        {split: of_structure * structural[split] + of_meaning * semantic[split] for split in drives}
+    )
     if compression > 0:
         mixed = standardise({split: np.arcsinh(compression * part) for split, part in mixed.items()})
     return mixed

@@ -120,7 +120,7 @@ def test_what_is_not_used_is_said_in_one_line(part: str, changes: dict[str, Any]
 def test_commands_say_it(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(world / "scheduler/scheduler_config.json", steps_offset=0)
     out = ["--out", str(tmp_path / "data"), "--n-train", "3", "--n-test", "2", "--device", "cpu"]
-    assert main(["simulate", "fmri", "--models", str(world), *out]) == 0
+    assert main(["simulate", "fmri", "--brain", "clip", "--models", str(world), *out]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "steps_offset" in line]
     assert len(said) == 1
     assert "scheduler_config.json says steps_offset 0: taken as it is" in said[0]

@@ -66,7 +66,7 @@ def test_a_second_command_says_so_in_one_line_before_models_load(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "data"
-    command = ["simulate", "fmri", "--out", str(out), "--models", str(tmp_path / "no models"), "--force"]
+    command = ["simulate", "fmri", "--brain", "clip", "--out", str(out), "--models", str(tmp_path / "none"), "--force"]
     with locked(lock_of(out), out):
         assert main(command) == 2
     printed = capsys.readouterr().err

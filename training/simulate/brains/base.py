@@ -17,6 +17,9 @@ from . import BRAINS
 
 Report = Callable[[str, int, int], None]
 
+# Options of md-train simulate that say which models, and where they compute.
+MODEL_OPTIONS = ("models", "clip", "device")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
@@ -84,6 +87,11 @@ class SimulatedBrain(Protocol):
 
     name: ClassVar[str]  # its name in BRAINS
     made_of: ClassVar[str]  # what drives its voxels, for the command's help: a clause without a full stop
+
+    @classmethod
+    def reads(cls, *, own_pictures: bool) -> tuple[str, ...]:
+        """Those of `MODEL_OPTIONS` that change it; the command refuses the others. Arguments as of `open`."""
+        ...
 
     @classmethod
     def open(cls, sources: Sources, *, own_pictures: bool) -> SimulatedBrain:

@@ -20,7 +20,7 @@ from ....runtime.errors import InputError, ShapeError
 from ....runtime.images import to_float
 from ..fmri import F32, Drives, FmriSettings, never_zero
 from ..shown import Shown, Squares
-from .base import Looked, Report, Sources, Viewer, batches
+from .base import MODEL_OPTIONS, Looked, Report, Sources, Viewer, batches
 from .voxels import draw_fields, receptive_fields, sparse_weights
 
 _N_CALIBRATION = 256
@@ -162,6 +162,11 @@ class ClipBrain:
 
     def __init__(self, models: Viewer, batch_size: int = 32) -> None:
         self._models, self._batch_size = models, batch_size
+
+    @classmethod
+    def reads(cls, *, own_pictures: bool) -> tuple[str, ...]:
+        """All of them."""
+        return MODEL_OPTIONS
 
     @classmethod
     def open(cls, sources: Sources, *, own_pictures: bool) -> ClipBrain:

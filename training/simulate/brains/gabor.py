@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,13 +97,18 @@ class GaborBrain:
         self._classifier, self._classifier_hash, self._batch_size = classifier, classifier_hash, batch_size
 
     @classmethod
+    def reads(cls, *, own_pictures: bool) -> tuple[str, ...]:
+        """The model folder, where its classifier is needed."""
+        return ("models",) if own_pictures else ()
+
+    @classmethod
     def open(cls, sources: Sources, *, own_pictures: bool) -> GaborBrain:
         """Open the classifier where own pictures need it; models are never opened.
 
         Raises
         ------
         InputError
-            Own pictures, and no classifier in the model folder.
+            Own pictures, and no classifier in the model folder, or one of another world.
         """
         if not own_pictures:
             return cls(batch_size=sources.batch_size)
@@ -114,17 +120,34 @@ class GaborBrain:
             )
         from ....runtime.metrics.classifier import open_classifier
 
-        return cls(open_classifier(folder), sha256_of(folder / "classifier.safetensors"), sources.batch_size)
+        classifier = open_classifier(folder)
+        for kind, words in WORDS.items():
+            foreign = sorted(set(classifier.labels[kind]) - set(words))
+            if foreign:
+                raise InputError(
+                    f"the gabor brain knows the tiny world's labels, and {folder} gives others (as {kind} "
+                    f"{foreign[0]!r}): leave out --models, or take --brain clip"
+                )
+        # The description as well as the weights: its order of labels decides what they mean.
+        files = [sha256_of(folder / f"classifier.{kind}") for kind in ("json", "safetensors")]
+        return cls(classifier, " ".join(files), sources.batch_size)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The hash of the classifier's weights, where one is used."""
+        """The hashes of the classifier's description and weights, where one is used."""
         return {} if self._classifier_hash is None else {"classifier": self._classifier_hash}
 
     def look(
         self, train: Shown, test: Shown, settings: FmriSettings, rng: np.random.Generator, report: Report
     ) -> Looked:
-        """Draw a subject and let it look at every picture."""
+        """Draw a subject and let it look at every picture.
+
+        Raises
+        ------
+        InputError
+            Pictures without labels, and no classifier.
+        """
+        labels = {split: self._labels(shown) for split, shown in {"train": train, "test": test}.items()}
         weights = draw_weights(settings, rng)
         scales = _measure_scales(train.images[:_N_CALIBRATION], self._batch_size)
         parts: dict[str, tuple[F32, F32]] = {}
@@ -138,7 +161,7 @@ class GaborBrain:
                 report(f"{split} pictures", done, len(shown.images))
             energy, colour = (np.concatenate(part) for part in zip(*drives, strict=True))
             parts[split] = energy, colour
-            meanings[split] = mean_of_labels(weights, self._labels(shown))
+            meanings[split] = meaning_of_labels(weights, labels[split])
         energies = standardise({split: energy for split, (energy, _) in parts.items()})
         colours = standardise({split: colour for split, (_, colour) in parts.items()})
         of_energy: F32 = np.sqrt(1 - weights.colour).astype(np.float32)
@@ -155,6 +178,11 @@ class GaborBrain:
     def _labels(self, shown: Shown) -> NDArray[np.int64]:
         if shown.labels is not None:
             return shown.labels
+        if self._classifier is None:
+            raise InputError(
+                "the pictures have no labels and this gabor brain has no classifier: make it with GaborBrain.open(..., "
+                "own_pictures=True)"
+            )
         rows = [self._classifier.predict(_pixels(batch)) for batch in batches(shown.images, self._batch_size)]
         return label_numbers(np.concatenate(rows), self._classifier.labels)
 
@@ -217,9 +245,14 @@ def maps(images: NDArray[np.uint8]) -> Maps:
     pixels = to_float(images)
     opponent = np.einsum("cd,ndyx->ncyx", _OPPONENT, pixels)
     screen = np.pad(opponent[:, 0] - _GREY, ((0, 0), (_SCREEN, _SCREEN), (_SCREEN, _SCREEN)))
-    filters = pyramid_filters(screen.shape[-1], N_SCALES, N_ORIENTATIONS)[0]
-    responses = pyramid(screen, filters)[..., _SCREEN:-_SCREEN, _SCREEN:-_SCREEN]
+    responses = pyramid(screen, _filters())[..., _SCREEN:-_SCREEN, _SCREEN:-_SCREEN]
     return Maps(energy=_on_grid(responses.real**2 + responses.imag**2), opponent=_on_grid(opponent))
+
+
+@cache
+def _filters() -> NDArray[np.float64]:
+    """The pyramid's bands for a picture on its screen; the same for every batch."""
+    return pyramid_filters(IMAGE_SIZE + 2 * _SCREEN, N_SCALES, N_ORIENTATIONS)[0]
 
 
 def drive(weights: Weights, scales: Maps, batch: Maps) -> tuple[F32, F32]:
@@ -239,7 +272,7 @@ def drive(weights: Weights, scales: Maps, batch: Maps) -> tuple[F32, F32]:
     return np.sqrt(pooled), colour
 
 
-def mean_of_labels(weights: Weights, labels: NDArray[np.int64]) -> F32:
+def meaning_of_labels(weights: Weights, labels: NDArray[np.int64]) -> F32:
     """What labels (n, 3) mean to each voxel, (n, n_voxels) float32."""
     parts = [weights.embeddings[kind][labels[:, k]] @ weights.meaning[kind].T for k, kind in enumerate(WORDS)]
     meant: F32 = np.sum(parts, axis=0, dtype=np.float32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +27,7 @@ from minddiffuser.training.simulate.brains.gabor import (
     draw_weights,
     drive,
     maps,
-    mean_of_labels,
+    meaning_of_labels,
     tuning,
 )
 from minddiffuser.training.simulate.brains.labels import WORDS
@@ -79,10 +82,10 @@ def test_simulates_without_models_and_without_torch(tmp_path: Path) -> None:
 
 def test_responses_are_the_same_whatever_the_models_are(tmp_path: Path, small_world: Path) -> None:
     made = []
-    for name, models in (("a", "tiny"), ("b", str(small_world)), ("c", str(tmp_path / "there are none"))):
+    for name, models in (("a", locate("tiny")), ("b", small_world), ("c", None)):
         out = tmp_path / name
-        command = ["simulate", "fmri", "--brain", "gabor", "--out", str(out), "--models", models, "--seed", "5"]
-        assert main([*command, "--n-train", "4", "--n-test", "2"]) == 0
+        brain = GaborBrain.open(Sources(open_models=no_models, model_folder=models), own_pictures=False)
+        simulate_subject(out, brain, FEW, Showing(n_train=4, n_test=2), seed=5)
         made.append((out / "train.safetensors").read_bytes() + (out / "data.json").read_bytes())
     assert made[0] == made[1] == made[2]
 
@@ -174,7 +177,7 @@ def test_higher_areas_have_wider_fields_and_coarser_scales() -> None:
 def test_labels_mean_the_same_wherever_they_are_and_combine_by_sum() -> None:
     weights = draw_weights(FEW, np.random.default_rng(0))
     labels = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 3], [1, 1, 3]])
-    meant = mean_of_labels(weights, labels)
+    meant = meaning_of_labels(weights, labels)
     np.testing.assert_allclose(meant[3] - meant[2], meant[1] - meant[0], atol=1e-5)
     np.testing.assert_allclose(meant[5] - meant[4], meant[3] - meant[0], atol=1e-5)
     assert np.abs(meant[1] - meant[0]).max() > 0.1
@@ -212,7 +215,9 @@ def test_own_pictures_are_labelled_by_the_classifier(tmp_path: Path) -> None:
     from minddiffuser.runtime.data.folder import open_data
 
     data = open_data(tmp_path / "data")
-    assert len(data.provenance["classifier"]) == 64
+    files = [locate("tiny") / "classifier" / f"classifier.{kind}" for kind in ("json", "safetensors")]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    assert data.provenance["classifier"] == " ".join(hashes)
     assert data.captions("test") == []
     # The brain itself, with labels known and without them.
     sources = Sources(open_models=no_models, model_folder=locate("tiny"))
@@ -243,4 +248,24 @@ def test_own_pictures_without_a_classifier_are_refused(
     assert "--brain clip" in printed
     with pytest.raises(InputError, match="these models come without a classifier"):
         GaborBrain.open(Sources(open_models=no_models), own_pictures=True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_classifier_of_another_world_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(locate("tiny") / "classifier", tmp_path / "classifier")
+    path = tmp_path / "classifier" / "classifier.json"
+    content = json.loads(path.read_text())
+    content["labels"]["concept"][3] = "dragon"
+    path.write_text(json.dumps(content))
+    sources = Sources(open_models=no_models, model_folder=tmp_path)
+    with pytest.raises(InputError, match="gives others \\(as concept 'dragon'\\): leave out --models"):
+        GaborBrain.open(sources, own_pictures=True)
+
+
+def test_own_pictures_need_a_brain_opened_for_them(tmp_path: Path) -> None:
+    folder = tmp_path / "drawings"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(InputError, match="has no classifier: make it with GaborBrain.open"):
+        simulate_subject(tmp_path / "data", GaborBrain(), FEW, Showing(n_train=4, stimuli=folder), seed=1)
     assert not (tmp_path / "data").exists()
