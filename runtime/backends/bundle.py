@@ -9,8 +9,8 @@ import numpy as np
 
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
-from ..decoders.bundle import BundleDecoder
 from ..decoders.belonging import Decoded
+from ..decoders.bundle import BundleDecoder
 from ..engines.cuda.gpu import name_of_gpu
 from ..engines.here import BACKENDS, Machine, why_not_backend
 from ..engines.open import EngineSet, EngineSettings

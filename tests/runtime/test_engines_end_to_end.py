@@ -20,8 +20,8 @@ from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.data.trial_ids import row_ids
-from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.belonging import Decoded
+from minddiffuser.runtime.decoders.bundle import BundleDecoder
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.engines.open import EngineSet, EngineSettings
 from minddiffuser.runtime.generators.ddim import ddim_update

@@ -211,9 +211,7 @@ def _signals(share: F32, drives: Mapping[str, Drives], compression: float) -> di
     semantic = standardise({split: part.semantic for split, part in drives.items()})
     of_structure: F32 = np.sqrt(share).astype(np.float32)
     of_meaning: F32 = np.sqrt(1 - share).astype(np.float32)
-    mixed = standardise(
-        {split: of_structure * structural[split] + of_meaning * semantic[split] for split in drives}
-    )
+    mixed = standardise({split: of_structure * structural[split] + of_meaning * semantic[split] for split in drives})
     if compression > 0:
         mixed = standardise({split: np.arcsinh(compression * part) for split, part in mixed.items()})
     return mixed
