@@ -94,8 +94,8 @@ def _add_fmri(modalities: Any) -> None:
         "--brain",
         choices=tuple(BRAINS),
         default=DEFAULT_BRAIN,
-        help=f"what drives the voxels. {kinds}. --models, --clip and --device are for clip; gabor reads --models alone, "
-        "for the labels of --stimuli (default: %(default)s)",
+        help=f"what drives the voxels. {kinds}. --models, --clip and --device are for clip; gabor reads --models "
+        "alone, for the labels of --stimuli (default: %(default)s)",
     )
     fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
     fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
@@ -186,7 +186,9 @@ def _add_fit(commands: Any) -> None:
 
 
 def _add_models(command: Any) -> None:
-    command.add_argument("--models", default=_MODELS["models"], help="tiny, a model folder, or a hub id (default: %(default)s)")
+    command.add_argument(
+        "--models", default=_MODELS["models"], help="tiny, a model folder, or a hub id (default: %(default)s)"
+    )
     command.add_argument(
         "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
     )

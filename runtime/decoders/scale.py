@@ -7,9 +7,9 @@ median   of the absolute z-scores of all trials and values
 spread   of each value the standard deviation of its z-scores over trials, which is the given standard deviation over
          that of training; the median over values. Counts from `SPREAD_TRIALS` trials on.
 
-Measured on a simulated subject (``md-train simulate fmri --brain clip --seed 7 --n-train 300 --n-test 64``), whose test
-trials average three showings. "raw" gives each voxel another mean (300 to 1,500) and size (5 to 40 times), as raw fMRI has;
-"z-scored" is by the means and deviations of its own split:
+Measured on a simulated subject (``md-train simulate fmri --brain clip --seed 7 --n-train 300 --n-test 64``), whose
+test trials average three showings. "raw" gives each voxel another mean (300 to 1,500) and size (5 to 40 times), as raw
+fMRI has; "z-scored" is by the means and deviations of its own split:
 
 ========================= ======================= ======== =======
 training                  given                     median  spread
