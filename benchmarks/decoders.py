@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from tables import Job
 
+from minddiffuser.runtime.decoders.belonging import Decoded
 from minddiffuser.runtime.decoders.bundle import BundleDecoder
-from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.decoders.linear import Linear
 from minddiffuser.runtime.engines.open import EngineSet
 from minddiffuser.runtime.errors import InputError

@@ -14,7 +14,6 @@ from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..files import sha256_of
 from .base import Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
-from .belonging import Decoded as Decoded
 from .files import (
     DESCRIPTION,
     decoder_part,

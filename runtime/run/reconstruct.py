@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Backend, Decoder, Needs, Noise, Start
-from ..decoders.checkpoint import Decoded
+from ..decoders.belonging import Decoded
 from ..errors import InputError, check_choice
 from ..generators.base import Float32, Sampler
 from ..generators.noise import fresh_noise, trial_noise

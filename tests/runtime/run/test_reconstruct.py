@@ -11,7 +11,8 @@ import torch
 
 from minddiffuser.runtime.backends.base import Options
 from minddiffuser.runtime.backends.torch import TorchBackend
-from minddiffuser.runtime.decoders.checkpoint import Checkpoint, Decoded, open_checkpoint
+from minddiffuser.runtime.decoders.belonging import Decoded
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
