@@ -19,6 +19,7 @@ from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
+from .sampling import SAMPLINGS
 
 PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
@@ -207,6 +208,13 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("--stage", type=int, choices=(1, 2), default=2, help="where to stop (default: %(default)s)")
     run.add_argument(
+        "--stage1",
+        choices=tuple(SAMPLINGS),
+        default="published",
+        help="how stage 1 samples. published: as the paper's code, from a latent noised to step 37 of 50; near: from "
+        "step 8 of 25, which keeps more of the decoded latent (default: %(default)s)",
+    )
+    run.add_argument(
         "--controls",
         choices=tuple(CONTROLS),
         default="none",
@@ -351,7 +359,9 @@ def _run(args: argparse.Namespace) -> int:
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
         skip_trials=tuple(args.skip_trials),
-        settings=ReconstructSettings(stage=args.stage, controls=args.controls, refine=_refinement(args)),
+        settings=ReconstructSettings(
+            stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
+        ),
         batch_size=args.batch_size,
         notes=tuple(args.note),
     )

@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data.trial_ids import check_trial_ids
-from .errors import InputError, ShapeError
+from .errors import InputError, ShapeError, check_choice
 from .files import read_json
 from .images import read_image, write_png
+from .sampling import SAMPLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +124,7 @@ class Opened:
         out: Path | str | None = None,
         trial_ids: Sequence[str | int] | None = None,
         stage: int = 2,
+        stage1: str = "published",
         controls: str = "none",
         progress: bool = True,
         on_frame: OnFrame | None = None,
@@ -141,6 +143,8 @@ class Opened:
             One text or whole number per trial, all different, which decides its noise; None: the rows.
         stage
             1 or 2: where to stop.
+        stage1
+            How stage 1 samples, a name of :data:`~minddiffuser.runtime.sampling.SAMPLINGS`: "published" or "near".
         controls
             "none", "shuffled", "oracle" or "both".
         progress
@@ -169,7 +173,8 @@ class Opened:
         from .run.reconstruct import ReconstructSettings
 
         refine, job_choices = _stage2(choices)
-        settings = ReconstructSettings(stage=stage, controls=controls, refine=refine)
+        check_choice("stage1", stage1, tuple(SAMPLINGS))
+        settings = ReconstructSettings(stage=stage, controls=controls, refine=refine, sampling=SAMPLINGS[stage1])
         with _temporary_folder() as made:
             given, ids = _on_disk(self.trials if responses is None else responses, trial_ids, Path(made))
             run = Path(made) / "run" if out is None else Path(out)

@@ -53,3 +53,12 @@ class Sampling:
     def start(self) -> int:
         """The step of the grid to which the start latent is noised."""
         return self.n_reverse - 1 if self.n_noise is None else self.n_noise
+
+
+SAMPLINGS = {
+    "published": Sampling(),
+    # From the noise that belongs to the step where denoising begins, and from much less of it, so that more of the
+    # decoded latent is left: where the refiner guided begins too.
+    "near": Sampling(n_steps=25, n_noise=None, n_reverse=8),
+}
+"""Ways to sample stage 1 that have a name."""

@@ -208,8 +208,10 @@ def test_shuffling_one_picture_is_refused_before_anything_is_made(
 
 
 def test_pictures_alone_without_stimuli_and_with_stage_1_only(arguments: list[str], tmp_path: Path) -> None:
-    assert cli.main([*arguments, "--stage", "1"]) == 0
+    assert cli.main([*arguments, "--stage", "1", "--stage1", "near"]) == 0
     run = tmp_path / "run"
+    sampling = json.loads((run / "settings.json").read_text())["settings"]["sampling"]
+    assert sampling == {"guidance_scale": 5.0, "n_steps": 25, "n_noise": None, "n_reverse": 8}
     assert {path.split("/")[1] for path in pictures(run)} == {"stage1"}
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["n_trials"], summary["metrics"], summary["controls"]) == (N_TRIALS, {}, {})

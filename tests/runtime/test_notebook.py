@@ -72,6 +72,19 @@ def test_a_checkpoint_is_as_a_bundle(small_checkpoint: Path, small_world: Path, 
     np.testing.assert_array_equal(found.final, found.pictures["stage1"])
 
 
+def test_stage_1_may_begin_where_guided_begins(toy_bundle: Path, rng: np.random.Generator) -> None:
+    """It is the pass of the refiner guided without a gradient, up to how engines round a step's coefficients."""
+    subject = md.open(toy_bundle)
+    rows = responses_of(subject, rng)
+    near = subject.reconstruct(rows, stage=1, stage1="near").final
+    still = {"candidates": 1, "step_size": 0.0, "start_steps": 0, "finish_steps": 0, "semantic_weight": 0.0}
+    found = subject.reconstruct(rows, **still)
+    assert np.abs(near.astype(int) - found.final).max() <= 1
+    assert (near != found.pictures["stage1"]).any()
+    with pytest.raises(InputError, match="stage1 'far' is unknown: choose one of near, published"):
+        subject.reconstruct(rows, stage1="far")
+
+
 def test_ids_decide_the_noise(toy_bundle: Path, rng: np.random.Generator) -> None:
     subject = md.open(toy_bundle)
     rows = responses_of(subject, rng)
