@@ -3,7 +3,7 @@
 python benchmarks/costs.py [--json] [--time [--repeats 3] [--threads 2]]
 
 Counted by shapes: nothing is run or downloaded. With --time one call of each kind is also run on the CPU for both
-worlds, with random weights for the larger one (20 GB of memory), and a third way, "autograd, timed", is in seconds over
+worlds, with random weights for the larger one, and a third way, "autograd, timed", is in seconds over
 those of a UNet forward pass of the same run. Autograd is PyTorch; engines are a bundle's graphs, which compute a step
 again on their way back, and the semantic term always: of a bundle that has it. Whole pictures are of one trial with the
 published sampling: stage 1, and beside it the refiner `guided` with the presets `default` and `single`, each with its

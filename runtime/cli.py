@@ -115,7 +115,7 @@ _REFINEMENT: dict[str, Mapping[str, Any]] = {
     "jacobian": {
         "action": "store_const",
         "const": False,
-        "help": "leave out the way back through the UNet: cheaper, and much less effect",
+        "help": "leave out the way back through the UNet: cheaper, and much less effect from stage 1's noise",
     },
     "steps": {"type": int, "metavar": "N", "help": "iterations"},
     "learning_rate": {"type": float, "metavar": "X", "help": "learning rate"},

@@ -224,7 +224,8 @@ class GuidedSettings(RefineSettings):
         The sampler's own grid: `strength` of its `n_steps` steps are taken, from the decoded latent with just the noise
         that belongs there (diffusers' words for image to image). None: sampling as in stage 1, from the same noise.
     jacobian : bool
-        False leaves out the way back through the UNet: a third of a step's cost less, and much less effect.
+        False leaves out the way back through the UNet, a fifth (engines: a third) of a guided step's cost. From stage
+        1's noise that takes most of the effect away; from the default's own start single passes came out alike.
     budget : float or None
         The most that stage 2 of a trial may cost, in UNet forward passes; see :mod:`.costs`. Decoding, stage 1 and the
         controls, each of which costs as much again, are not in it.

@@ -26,20 +26,7 @@ N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 ADAM = ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"]
 # The small checkpoint has no decoder of the semantic feature.
-GUIDED = [
-    "--start-steps",
-    "2",
-    "--finish-steps",
-    "1",
-    "--candidates",
-    "2",
-    "--n-steps",
-    "4",
-    "--strength",
-    "0.5",
-    "--semantic-weight",
-    "0",
-]
+GUIDED = "--start-steps 2 --finish-steps 1 --candidates 2 --n-steps 4 --strength 0.5 --semantic-weight 0".split()
 FAST = [*ADAM, "--batch-size", "2", "--threads", "1", "--device", "cpu"]
 Go = Callable[..., int]
 

@@ -19,20 +19,7 @@ from minddiffuser.runtime.images import read_image, write_png
 N_TRIALS = 5
 ROWS = np.random.default_rng(1).standard_normal((N_TRIALS, 24)).astype(np.float32)
 ADAM = ["--refiner", "adam", "--steps", "2", "--backprop-steps", "2"]
-GUIDED = [
-    "--candidates",
-    "2",
-    "--n-steps",
-    "4",
-    "--strength",
-    "0.5",
-    "--start-steps",
-    "1",
-    "--finish-steps",
-    "1",
-    "--semantic-weight",
-    "0",
-]
+GUIDED = "--candidates 2 --n-steps 4 --strength 0.5 --start-steps 1 --finish-steps 1 --semantic-weight 0".split()
 FAST = [*ADAM, "--batch-size", "2", "--threads", "1"]
 
 

@@ -227,6 +227,18 @@ def test_a_process_with_one_core_asks_for_one_thread(tmp_path: Path, monkeypatch
             assert step.command[step.command.index("--threads") + 1] == "1", name
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_other_models_have_the_brain_that_reads_them(tmp_path: Path, own: bool) -> None:
+    """And the tiny world the default one, which would refuse --models."""
+    stimuli = tmp_path / "drawings" if own else None
+    for models, said in (("tiny", []), ("mine", ["--brain", "clip", "--models", "mine"])):
+        made = commands(tmp_path, tmp_path, replace(SETTINGS, models=models), stimuli, None)
+        simulated = [made["subject"], *([made["data"]] if own else [])]
+        for step in simulated:
+            given = [word for word in step.command if word in ("--brain", "clip", "--models", "mine")]
+            assert given == said
+
+
 def test_an_interrupted_command_may_save_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a terminal, where Ctrl-C reaches both processes."""
     saves = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from minddiffuser.runtime.backends.base import Start
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.engines import EngineGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
+from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine import autograd, engines
 from minddiffuser.runtime.refine.base import Problem
 from minddiffuser.runtime.sampling import Sampling
@@ -91,6 +93,12 @@ def make_problem(
         semantic=np.asarray(token, np.float32),
         rows_at_once=rows_at_once,
     )
+
+
+@pytest.fixture(scope="session")
+def exact(small_world: Path) -> Any:
+    """Networks in float64."""
+    return load_models(str(small_world), dtype="float64")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.base import Problem
 from minddiffuser.runtime.refine.descent import descended, finished
 from minddiffuser.runtime.refine.settings import GuidedSettings
@@ -19,11 +17,6 @@ from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
 
 TRIALS = ("a", "b", "c")
-
-
-@pytest.fixture(scope="module")
-def exact(small_world: Path) -> Any:
-    return load_models(str(small_world), dtype="float64")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from diffusers import DDIMScheduler
 
 from minddiffuser.runtime.generators.ddim import clean_estimate, ddim_update
-from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.base import Problem, Trajectory
 from minddiffuser.runtime.refine.guided import guided_pass
 from minddiffuser.runtime.refine.settings import GuidedSettings
@@ -22,11 +20,6 @@ from minddiffuser.runtime.sampling import Sampling
 GUIDANCE, STEP_SIZE, N_GUIDED = 3.0, 0.2, 4
 SAMPLING = Sampling(guidance_scale=GUIDANCE, n_steps=10, n_noise=None, n_reverse=6)
 TRIALS = ("a", "b", "c")
-
-
-@pytest.fixture(scope="module")
-def exact(small_world: Path) -> Any:
-    return load_models(str(small_world), dtype="float64")
 
 
 @pytest.fixture(scope="module")

@@ -20,23 +20,10 @@ IDS = ("cat", "dog", "elk", "fox", "gnu")
 ROWS = np.random.default_rng(1).standard_normal((len(IDS), 24)).astype(np.float32)
 FAST = {
     "adam": ["--refiner", "adam", "--steps", "1", "--backprop-steps", "1"],
-    "guided": [
-        *(
-            "--refiner",
-            "guided",
-            "--start-steps",
-            "2",
-            "--finish-steps",
-            "2",
-            "--candidates",
-            "2",
-            "--n-steps",
-            "4",
-            "--strength",
-            "0.5",
-        ),
-        *("--semantic-weight", "0"),
-    ],
+    "guided": (
+        "--refiner guided --start-steps 2 --finish-steps 2"
+        " --candidates 2 --n-steps 4 --strength 0.5 --semantic-weight 0"
+    ).split(),
 }
 Run = Callable[..., dict[str, bytes]]
 
