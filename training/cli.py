@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
+from .datasets.command import add_prepare
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .simulate.brains import BRAINS, DEFAULT_BRAIN
@@ -23,7 +24,7 @@ PROG = "md-train"
 _MODELS: dict[str, str | None] = {"models": "tiny", "clip": None, "device": "auto"}  # unless the user gives others
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
-)
+) | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
 _SIMULATE_EXAMPLE = """
 example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out data --seed 7
@@ -59,6 +60,7 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_fmri(simulate.add_subparsers(dest="modality", required=True, metavar="MODALITY", parser_class=Parser))
+    add_prepare(commands)
     _add_fit(commands)
     _add_world(commands)
     return top
