@@ -108,7 +108,7 @@ def test_a_channel_that_does_not_vary_has_no_zscore(channels: Any, recording: Re
     steps = [{"name": "epoch", "tmin": -0.2, "tmax": 0.6}, {"name": "zscore", "tmin": None, "tmax": 0}]
     given = epochs_of(steps, channels, 250.0, recording, [500, 3000])
     assert given.kept.tolist() == [1]
-    assert given.refused == {0: "channel eeg2 does not vary in the baseline, so that it has no z-score"}
+    assert given.refused == {0: "a channel does not vary in the baseline and has no z-score: eeg2"}
 
 
 @pytest.mark.parametrize(("tmin", "tmax"), [(0.0, 0.4), (-0.0999, 0.2501), (None, 0.1), (0.3, None), (-3.0, 3.0)])
