@@ -66,7 +66,8 @@ class Prepared:
         self, folder: Path, subject: Subject, *, coco: Path | None, caption: str | None, atlases: Sequence[str]
     ) -> None:
         self.subject = f"nsd-{subject.name}"
-        self._who, self._atlases, self._files = subject, atlases, {}
+        self._who, self._atlases = subject, atlases
+        self._files: dict[Path, str] = {}
         self._splits = _sorted_out(folder, self._files)
         self._areas = _areas(self._splits, folder)
         _check_columns(self._splits)

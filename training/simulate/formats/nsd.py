@@ -168,7 +168,8 @@ def _write_volume(
     volume[places] = values
     affine = np.diag([1.8, 1.8, 1.8, 1.0])
     affine[:3, 3] = -0.9 * np.array(shape)
-    nibabel.save(nibabel.Nifti1Image(volume.reshape(shape), affine), path)
+    image: Any = nibabel.Nifti1Image(volume.reshape(shape), affine)  # type: ignore[no-untyped-call]
+    nibabel.save(image, path)
 
 
 def _write_pictures(
