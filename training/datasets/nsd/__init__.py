@@ -51,7 +51,9 @@ def open_nsd(  # noqa: PLR0913 (the command's options)
         given = {"--sessions": sessions, "--mask": mask, "--z-score": None if z_score == "none" else z_score}
         for option, value in given.items():
             if value is not None:
-                raise InputError(f"{option} is given, and {folder} holds arrays that are prepared already: leave it out")
+                raise InputError(
+                    f"{option} is given, and {folder} holds arrays that are prepared already: leave it out"
+                )
         return Prepared(folder, who, coco=coco, caption=caption, atlases=atlas or ATLASES)
     settings = SessionSettings(
         sessions=sessions,

@@ -223,5 +223,6 @@ def _ceiling(path: Path | None, mask: Mask, subject: Subject) -> F32 | None:
             f"{path} is {ratio.shape} and the mask {mask.shape}: it is of another space than {subject.space}, copy it "
             "again"
         )
-    ratio = np.nan_to_num(ratio[tuple(mask.ijk.T)].astype(np.float64))
-    return (ratio**2 / (ratio**2 + 1)).astype(np.float32)
+    variances = np.nan_to_num(ratio[tuple(mask.ijk.T)].astype(np.float64)) ** 2
+    ceiling: F32 = (variances / (variances + 1)).astype(np.float32)
+    return ceiling
