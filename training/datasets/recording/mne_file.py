@@ -118,9 +118,7 @@ def _set_montage(raw: Any, name: str) -> None:
         raw.set_montage(name, match_case=False, on_missing="ignore", verbose="error")
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"the montage {name!r} cannot be used ({reason:.160}): give one such as standard_1005"
-        ) from error
+        raise InputError(f"the montage {name!r} cannot be used ({reason:.160}): give one such as easycap-M1") from error
 
 
 def _channel(about: Any, kind: str) -> Channel:
