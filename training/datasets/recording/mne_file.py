@@ -91,11 +91,11 @@ def open_mne(path: Path, *, trigger: str | None, montage: str | None, size: floa
     return Recording(
         name=_stem(path),
         path=path,
-        files=tuple(Path(name) for name in raw.filenames if name is not None) or (path,),
+        files=tuple(dict.fromkeys([path, *(Path(name) for name in raw.filenames if name is not None)])),
         channels=channels,
         bad=frozenset(raw.info["bads"]),
         sfreq=float(raw.info["sfreq"]),
-        segments=_segments(raw.n_times, [(a, max(b, a)) for text, a, b in spans if text in _CUTS]),
+        segments=_segments(int(raw.n_times), [(a, max(b, a)) for text, a, b in spans if text in _CUTS]),
         marks=tuple(sorted(marks)),
         spoilt=tuple((a, b + 1) for text, a, b in spans if text.startswith("bad")),
         at=at,
