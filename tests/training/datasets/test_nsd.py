@@ -172,6 +172,19 @@ def test_z_scores_by_session(original: Path, tmp_path: Path, which: str) -> None
     assert data.provenance["settings"]["z_score"] == which
 
 
+def test_a_voxel_outside_the_volume_of_a_session_is_reported(source: Path, tmp_path: Path) -> None:
+    inside = np.argwhere(nibabel.load(miniature.roi_folder(source) / "nsdgeneral.nii.gz").get_fdata() > 0)
+    i, j, k = inside[5]
+
+    def without(betas: Any) -> Any:
+        betas[:, k, j, i] = 0
+        return betas
+
+    rewrite(session(source), without)
+    _data, report = prepared(source, tmp_path / "data")
+    assert "0 in every training trial of some session: voxel 5" in report.notes
+
+
 def test_fewer_sessions(original: Path, tmp_path: Path) -> None:
     data, report = prepared(original, tmp_path / "data", sessions=(2,))
     assert list(report.pieces) == ["session02"]

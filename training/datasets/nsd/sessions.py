@@ -113,6 +113,7 @@ class Sessions:
         return Finished(
             layout=layout_of(self._mask, self._rois, Z_SCORES[self._settings.z_score]),
             noise_ceiling=_ceiling(self._noise, self._mask, self._who),
+            notes=_empty_note(trials, self.shape[0]),
         )
 
     def _check_inside(self, responses: F32, piece: Piece) -> None:
@@ -194,6 +195,15 @@ def _leak_note(z_score: str) -> tuple[str, ...]:
         "leak: sessions were z-scored with their test trials included (--z-score all); do not compare results with "
         "those of --z-score training",
     )
+
+
+def _empty_note(trials: Trials, n_voxels: int) -> tuple[str, ...]:
+    """Voxels that were outside the scanned volume in some session."""
+    empty = np.zeros(n_voxels, bool)
+    for _name, responses, _picture in trials.training():
+        empty |= (responses == 0).all(axis=0)
+    voxels = np.flatnonzero(empty)
+    return (f"0 in every training trial of some session: {numbers('voxel', voxels)}",) if len(voxels) else ()
 
 
 def _z_score(responses: F32, train: NDArray[np.bool_] | None) -> None:
