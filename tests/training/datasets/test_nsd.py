@@ -66,7 +66,7 @@ def check(data: DataFolder, tolerance: float = HALF_A_STEP) -> None:
         assert data.captions(split) == [list(made.pictures[split].captions[number]) for number in order]
 
 
-@pytest.mark.parametrize("memory", [1, 10**9])
+@pytest.mark.parametrize("memory", [9_000, 10**9])
 def test_hdf5_sessions(original: Path, tmp_path: Path, memory: int) -> None:
     data, report = prepared(original, tmp_path / "data", memory=memory)
     check(data)
@@ -82,7 +82,7 @@ def test_hdf5_sessions(original: Path, tmp_path: Path, memory: int) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("memory", [1, 10**9])
+@pytest.mark.parametrize("memory", [9_000, 10**9])
 def test_nifti_sessions_are_the_same(source: Path, original: Path, tmp_path: Path, packed: bool, memory: int) -> None:
     expected, _report = prepared(original, tmp_path / "hdf5")
     miniature.to_nifti(source, packed=packed)
@@ -236,6 +236,11 @@ def test_arrays_that_are_prepared_take_no_options_of_sessions(source: Path, tmp_
     miniature.to_brain_diffuser(source, miniature.subject())
     with pytest.raises(InputError, match="--sessions is given"):
         prepared(source, tmp_path / "data", sessions=(1,))
+
+
+def test_a_session_that_does_not_fit_is_refused(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"55 trials of 40 voxels takes 0 MB: give four times .*1MB, or a smaller"):
+        prepared(original, tmp_path / "data", memory=8_000)
 
 
 def test_numbers_of_sessions() -> None:
