@@ -19,6 +19,7 @@ from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import pixel_hash
 from minddiffuser.training.datasets.nsd import open_nsd
 from minddiffuser.training.datasets.nsd.files import sessions_of, spans
+from minddiffuser.training.datasets.nsd.sessions import split_note
 from minddiffuser.training.datasets.prepare import PrepareSettings, prepare
 from minddiffuser.training.datasets.report import Report
 
@@ -133,6 +134,41 @@ def test_where_the_voxels_lie_and_in_which_regions(original: Path, tmp_path: Pat
     assert rois["LVC"] == (0, 26)
     assert rois["HVC"] == (26, 40)
     assert (rois["early"], rois["midventral"], rois["lateral"]) == ((0, 20), (20, 26), (26, 33))
+
+
+def test_atlases_by_name(source: Path, tmp_path: Path) -> None:
+    inside = nibabel.load(miniature.roi_folder(source) / "nsdgeneral.nii.gz")
+    volume = np.zeros(inside.shape, np.int16)
+    places = np.argwhere(inside.get_fdata() > 0)
+    volume[tuple(places[3:8].T)], volume[tuple(places[30:33].T)] = 1, 180
+    nibabel.save(nibabel.Nifti1Image(volume, inside.affine), miniature.roi_folder(source) / "HCP_MMP1.nii.gz")
+    labels = source / "nsddata/freesurfer/fsaverage/label/HCP_MMP1.mgz.ctab"
+    labels.write_text("0 Unknown 0 0 0 0\n1 V1 63 5 255 0\n180 p24 71 72 70 0\n")
+    data, _report = prepared(source, tmp_path / "data", atlas=("Kastner2015", "HCP_MMP1"))
+    assert data.layout.rois is not None
+    assert data.layout.rois["V1"] == (0, 12)
+    assert data.layout.rois["HCP_MMP1 V1"] == (3, 8)
+    assert data.layout.rois["p24"] == (30, 33)
+    assert "early" not in data.layout.rois
+    with pytest.raises(FileError, match="visualsulc is missing from .*it holds HCP_MMP1, Kastner2015"):
+        prepared(source, tmp_path / "other", atlas=("visualsulc",))
+
+
+def test_another_mask(original: Path, tmp_path: Path) -> None:
+    data, _report = prepared(original, tmp_path / "data", mask=("prf-visualrois",))
+    assert data.layout.shape == (26,)
+    whole, _report = prepared(original, tmp_path / "whole")
+    np.testing.assert_array_equal(data.responses("test"), whole.responses("test")[:, :26])
+
+
+@pytest.mark.parametrize(("n_sessions", "split"), [(37, "8859 training and 982 test"), (40, "9000 and 1000"), (36, "")])
+def test_the_published_splits_are_named(n_sessions: int, split: str) -> None:
+    paths = {number: Path(f"betas_session{number:02d}.hdf5") for number in range(1, n_sessions + 1)}
+    note = split_note(paths, 1)
+    assert note.startswith(f"{n_sessions} sessions (1-{n_sessions})")
+    assert ("as in publications" in note) == bool(split)
+    assert split in note
+    assert "publications" not in split_note(paths, 3)
 
 
 def test_a_subjects_own_retinotopy_counts_before_the_atlas(source: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Sessions:
             "z_score": settings.z_score,
             "captions": "COCO" if settings.caption is None else settings.caption,
         }
-        self.notes = (_split_note(paths, subject.number), found.note, *_leak_note(settings.z_score))
+        self.notes = (split_note(paths, subject.number), found.note, *_leak_note(settings.z_score))
         self._first_trial = {
             f"session{number:02d}": (number - 1) * piece.n_trials
             for number, piece in zip(paths, self.pieces, strict=True)
@@ -189,7 +189,8 @@ def _shown(
     return pictures, number
 
 
-def _split_note(paths: Mapping[int, Path], subject: int) -> str:
+def split_note(paths: Mapping[int, Path], subject: int) -> str:
+    """How many sessions are read, and which published split that is."""
     whole = SESSIONS[subject - 1] if subject <= len(SESSIONS) else None
     note = f"{len(paths)} sessions ({spans(sorted(paths))})"
     published = {37: "the split of 8859 training and 982 test pictures", 40: "the split of 9000 and 1000 pictures"}
