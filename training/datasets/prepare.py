@@ -115,7 +115,7 @@ def prepare(
             provenance={"data_set": name, "settings": reader.settings, "found": report.as_json()},
             files=finished.files,
         )
-        work.remove()
+        work.remove(finished.files.values())
     return data, report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...runtime.data.mapped import map_tensors
 from ...runtime.files import check_format, hash_of_json, read_json, write_json, write_tensors
 from ...runtime.journal import Journal
-from ...runtime.output import check_output
+from ...runtime.output import check_output, draft_of
 from .reader import Piece, Reader
 
 VERSION = 1
@@ -81,12 +81,17 @@ class Work:
             record = self._journal.finish(name, [], texts=list(make()))
         return list(record.content["texts"])
 
-    def remove(self) -> None:
-        """Remove what is kept, and the folder unless somebody has put something else there."""
+    def remove(self, files: Iterable[Path] = ()) -> None:
+        """Remove what is kept, what a kill left, and the reader's `files` there.
+
+        The folder goes too, unless somebody has put something else there.
+        """
         self._journal.drop()
-        own = [MARKER, *(f"{piece.name}.safetensors" for piece in self._reader.pieces)]
-        for path in (self.folder / name for name in own):
-            path.unlink(missing_ok=True)
+        own = {MARKER, *(f"{piece.name}.safetensors" for piece in self._reader.pieces)}
+        own |= {path.name for path in files if path.parent == self.folder}
+        for path in self.folder.iterdir():
+            if path.name in own or draft_of(path.name) in own:
+                path.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +92,53 @@ def test_a_folder_that_is_there_is_not_replaced(tmp_path: Path, capsys: pytest.C
     (out / "mine.txt").write_text("mine")
     assert main(["prepare", "nsd", str(tmp_path), "--subject", "1", "--out", str(out)]) == 2
     assert "holds other files and is not a data folder" in capsys.readouterr().err
+
+
+_KILLED = """
+import os, signal, sys
+from minddiffuser.training.datasets import prepare
+from minddiffuser.training.datasets.nsd.sessions import Sessions
+from minddiffuser.training.cli import main
+
+whole, means = Sessions.read, prepare._means
+
+def read(self, piece):
+    if piece.name == "session02":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, piece)
+
+def written(*given):
+    yield from means(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where = sys.argv.pop(1)
+if where == "reading":
+    Sessions.read = read
+else:
+    prepare._means = written
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("where", ["reading", "writing"])
+def test_a_command_that_was_killed_goes_on(tmp_path: Path, where: str) -> None:
+    import nsd_miniature
+
+    nsd_miniature.write(tmp_path / "nsd")
+    arguments = ["prepare", "nsd", str(tmp_path / "nsd"), "--subject", "1", "--image-size", "12"]
+    assert main([*arguments, "--out", str(tmp_path / "straight")]) == 0
+    again = [*arguments, "--out", str(tmp_path / "data")]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, where, *again], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert (tmp_path / "data.work").is_dir()
+    assert not (tmp_path / "data").exists()
+    assert main(again) == 0
+    names = sorted(path.name for path in (tmp_path / "straight").iterdir())
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == [
+        "data",
+        "nsd",
+        "straight",
+    ]

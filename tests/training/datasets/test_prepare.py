@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.files import sha256_of, write_tensors
 from minddiffuser.runtime.images import write_png
 from minddiffuser.training.datasets.prepare import FLAT, NOT_FINITE, PrepareSettings, prepare, work_folder
 from minddiffuser.training.datasets.reader import Block, Finished, Piece, Place, Shown
@@ -220,6 +222,20 @@ def test_what_is_fitted_sees_training_trials_alone_and_is_applied_to_single_tria
     ceiling = data.noise_ceiling("test")
     assert ceiling is not None
     np.testing.assert_allclose(ceiling, 1 / (1 + left), rtol=1e-6)  # signal 1, noise 1 in a single trial
+
+
+def test_files_of_the_signal_chain_are_copied_and_their_workshop_is_removed(tmp_path: Path) -> None:
+    class Filed(Formula):
+        def finish(self, trials: Any, folder: Path) -> Finished:
+            path = folder / "whitening.safetensors"
+            write_tensors(path, {"matrix": np.eye(3)})
+            step = {"name": "whiten", "file": path.name, "sha256": sha256_of(path)}
+            layout = replace(self.layout(), signal={"steps": [step]}, unit="1")
+            return Finished(layout=layout, files={path.name: path})
+
+    data, _report = prepare("formula", Filed(tmp_path / "pictures", SENSORS), tmp_path / "data", MEANS)
+    assert (data.signal_folder / "whitening.safetensors").is_file()
+    assert not work_folder(tmp_path / "data").exists()
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
