@@ -169,7 +169,7 @@ def test_a_run_says_which_concepts_were_decoded(place: Path, small_world: Path, 
     assert said["chance1"] == pytest.approx(1 / 6)
     assert said["chance5"] == pytest.approx(5 / 6)
     page = (out / "report.html").read_text()
-    assert f"decoded: {decoded[0]}" in page
+    assert f"concept decoded: {decoded[0]} (nearer" in page
 
 
 def test_without_pytorch_the_bundle_decodes_the_same(place: Path) -> None:
