@@ -44,7 +44,10 @@ class Stopped:
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """Where the state of a training is kept after every `every` epochs, and the one that it goes on from."""
+    """Where the state of a training is kept after every `every` epochs, and the one that it goes on from.
+
+    `keep` writes the arrays before it returns: training then goes on in them.
+    """
 
     keep: Callable[[Mapping[str, NDArray[Any]]], None]
     every: int
