@@ -29,6 +29,7 @@ from ..runtime.progress import unheard
 from .checkpoint_folder import NAME as JOURNAL
 from .checkpoint_folder import WHAT, CheckpointFolder, advice, check_begun
 from .concepts import unit, write_concepts
+from .datasets.averaged import Averaged
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, ingredients_of
 from .normalise import Normaliser, fit_normaliser
@@ -81,7 +82,7 @@ def fit(
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
     out, settings = Path(out), settings.fitted_to(data.layout)
-    data = cast(Data, _ReadOnce(data))
+    data = _averaged(data, settings) if settings.average_repetitions else cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
     key = hash_of_json(ingredients)
@@ -126,12 +127,15 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     job.write_responses()
     job.write_constants(arrays.get("context"))
     route = {} if job.settings.concepts is None else write_concepts(job, job.settings.concepts, arrays["embedding"])
-    for name in arrays:
-        if name != "structure":
-            job.write_target(name, arrays[name], positions[name])
+    groups = job.settings.groups(arrays)
+    for group in groups:
+        if "structure" not in group:
+            job.write_decoder(group, arrays, positions)
     mask, correlations = job.write_mask(arrays["structure"])
-    job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
+    (last,) = (group for group in groups if "structure" in group)  # to which the selection says what is decoded
+    job.write_decoder(last, arrays, {**positions, "structure": np.flatnonzero(mask)})
     job.write_scores(arrays, positions, correlations)
+    job.write_curves(groups)
     if listed_files(job.data.layout.signal):
         copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
     description = description_of(job, shapes, features, key, ingredients)
@@ -169,8 +173,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     """
     settings = settings.fitted_to(data.layout)
     check_out(out, settings)
+    data = _averaged(data, settings)
     normaliser = fit_normaliser(data.responses("train"))
-    folds_of(pictures_shown(data, "train"), settings.selection.n_folds)
+    pictures = pictures_shown(data, "train")
+    folds_of(pictures, settings.selection.n_folds)
+    for name in settings.targets:
+        if hasattr(settings.decoder(name), "hold_out"):
+            settings.decoder(name).hold_out(pictures)  # type: ignore[attr-defined]
     if settings.concepts is None and len(data.captions("train")) == 0:
         raise InputError(_MUTE)
     about = early_key(data, settings)
@@ -181,6 +190,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     else:
         check_begun(out, about)
     return normaliser
+
+
+def _averaged(data: Data, settings: FitSettings) -> Data:
+    """What is fitted to: single trials, or each picture's mean over them, in memory."""
+    if not settings.average_repetitions or isinstance(data, Averaged):
+        return data
+    return cast(Data, Averaged(data))
 
 
 def check_out(out: Path, settings: FitSettings) -> None:
