@@ -108,6 +108,12 @@ class FitSettings:
             groups[trunk] = (*groups.get(trunk, ()), name)
         return list(groups.values())
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What has a decoder: every feature, the context or the embedding in its place."""
+        other = EMBEDDING if self.concepts is None else "context"
+        return tuple(name for name in TARGETS if name != other)
+
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
         kept = {name: self.decoder(name).describe() for name in self.targets}
