@@ -103,6 +103,11 @@ def distinct(names: object, source: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def alike(name: str) -> str:
+    """A name without the differences between lists of the same concepts: capitals, underscores for spaces."""
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
 def _check_name(name: object, what: str) -> None:
     if not is_label(name) or name != name.strip():
         raise FileError(
