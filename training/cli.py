@@ -16,6 +16,7 @@ from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
+from .decoders.choice import chosen_decoders, chosen_options
 from .simulate.brains import BRAINS, DEFAULT_BRAIN
 from .simulate.brains.base import MODEL_OPTIONS, Sources, brain_class
 
@@ -151,7 +152,12 @@ def _add_fit(commands: Any) -> None:
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
-        "--decoder", default="ridge", metavar="KIND", help=f"kind of decoder: {kinds} (default: %(default)s)"
+        "--decoder",
+        action="append",
+        default=[],
+        metavar="[FEATURE=]KIND[:reference]",
+        help=f"kind of decoder, for all features or for one; repeatable: {kinds}. KIND:reference is the published form "
+        "where that has parts without effect (default: ridge)",
     )
     decoders.add_argument(
         "--decoder-option",
@@ -159,7 +165,7 @@ def _add_fit(commands: Any) -> None:
         default=[],
         type=_option,
         metavar="[FEATURE.]NAME=VALUE",
-        help="an option of the decoder, for all features or for one; repeatable",
+        help="an option of the decoder, for all features whose decoder has it or for one; repeatable",
     )
     for feature in FEATURES:
         decoders.add_argument(
@@ -311,7 +317,12 @@ def fit_settings(args: argparse.Namespace) -> Any:
     from .selection import SelectionSettings
     from .settings import FitSettings
 
-    decoders = {feature: make_decoder(args.decoder, feature, **_decoder_options(args, feature)) for feature in FEATURES}
+    names = chosen_decoders(args.decoder)
+    chosen = chosen_options(names, args.decoder_option)
+    decoders = {}
+    for feature, name in names.items():
+        kind = name.partition(":")[0]
+        decoders[feature] = make_decoder(kind, feature, **{**chosen[feature], **_short_options(args, feature, kind)})
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
@@ -319,15 +330,14 @@ def fit_settings(args: argparse.Namespace) -> Any:
     )
 
 
-def _decoder_options(args: argparse.Namespace, feature: str) -> dict[str, Any]:
-    """The decoder options of one feature: those for all features, then its own, then its flags."""
-    given = {name: value for only, name, value in args.decoder_option if only == ""}
-    given |= {name: value for only, name, value in args.decoder_option if only == feature}
+def _short_options(args: argparse.Namespace, feature: str, kind: str) -> dict[str, Any]:
+    """The decoder options of one feature that have flags of their own."""
+    given = {}
     for flag, name in ((f"n_{feature}", "n_selected"), (f"alpha_{feature}", "alpha")):
         value = getattr(args, flag)
         if value is not None:
             try:
-                check_options(args.decoder, {name: value})
+                check_options(kind, {name: value})
             except InputError as error:
                 raise InputError(f"--{flag.replace('_', '-')} cannot be used: {error}") from None
             given[name] = value

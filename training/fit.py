@@ -74,11 +74,11 @@ def fit(
     ------
     InputError
         Training trials with NaN, nothing that varies, no captions, too few stimuli for the folds, features that
-        nothing can be fitted to, or a decoder that gives NaN.
+        nothing can be fitted to, or a decoder that does not take such responses or gives NaN.
     FileError
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
-    out = Path(out)
+    out, settings = Path(out), settings.fitted_to(data.layout)
     data = cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
@@ -154,6 +154,7 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     FileError
         As :func:`check_out`; or `out` holds a fit of other data or settings.
     """
+    settings = settings.fitted_to(data.layout)
     check_out(out, settings)
     normaliser = fit_normaliser(data.responses("train"))
     folds_of(pictures_shown(data, "train"), settings.selection.n_folds)

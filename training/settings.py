@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..runtime.data.layout import ResponseLayout
 from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
-from .decoders.base import Decoder, changed, make_decoder, validates_itself
+from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .selection import SelectionSettings
 
 # (phase, done, total)
@@ -50,6 +51,16 @@ class FitSettings:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
         self.selecting()  # options that its decoder does not have are refused now, not after the features
+
+    def fitted_to(self, layout: ResponseLayout) -> FitSettings:
+        """The same settings for responses laid out in this way; see :func:`.decoders.base.fitted_to`.
+
+        Raises
+        ------
+        InputError
+            A feature's decoder does not take such responses.
+        """
+        return replace(self, **{name: fitted_to(self.decoder(name), layout) for name in FEATURES})
 
     def selecting(self) -> Decoder:
         """The decoder of the selection's folds: the structure's own, or the ridge where that one validates itself.

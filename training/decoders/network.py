@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.layout import MODALITIES, ResponseLayout
 from ...runtime.decoders.network import WEIGHTS, build_network, make_config
 from ...runtime.decoders.networks import architecture_module
 from ...runtime.errors import InputError
@@ -29,7 +30,8 @@ class NetworkFitter(ABC):
     """Settings of one feature's network, the same for every feature.
 
     A fitter is a frozen dataclass over this one, with its `fitter` and `architecture`, and a field for each one of the
-    architecture's `Config`.
+    architecture's `Config`. One that takes only some modalities says so by `modalities`; one whose config depends on
+    the layout (positions of sensors) gives it in `with_layout`.
 
     Attributes
     ----------
@@ -57,6 +59,7 @@ class NetworkFitter(ABC):
 
     fitter: ClassVar[str]
     architecture: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]] = MODALITIES
     validates_itself: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -84,6 +87,26 @@ class NetworkFitter(ABC):
     def for_feature(cls, _feature: str, **options: Any) -> Self:
         """The same settings for every feature."""
         return cls(**options)
+
+    def fitted_to(self, layout: ResponseLayout) -> Self:
+        """Itself, where the network takes such responses.
+
+        Raises
+        ------
+        InputError
+            It is for another modality, or the architecture refuses the `response_shape`.
+        """
+        given = f"these are {layout.modality} of response_shape {list(layout.shape)}"
+        if layout.modality not in self.modalities:
+            takes = " or ".join(self.modalities)
+            raise InputError(f"decoder {self.fitter!r} takes {takes} responses, {given}: give another --decoder")
+        made = self.with_layout(layout)
+        check_shape(self.architecture, make_config(self.architecture, made.config()), layout.shape)
+        return made
+
+    def with_layout(self, _layout: ResponseLayout) -> Self:
+        """Itself with the settings that follow from the layout, whose modality it takes: none of its own."""
+        return self
 
     def fit(
         self,
@@ -129,6 +152,20 @@ class NetworkFitter(ABC):
 
     def describe(self) -> dict[str, Any]:
         return {"fitter": self.fitter, **asdict(self)}
+
+
+def check_shape(architecture: str, config: Any, response_shape: tuple[int, ...]) -> None:
+    """Refuse responses that an architecture cannot be built for.
+
+    Raises
+    ------
+    InputError
+        From the architecture.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # nothing is computed or held
+        build_network(architecture, config, response_shape, {"feature": 1})
 
 
 def hold_out(pictures: NDArray[np.integer[Any]], share: float, seed: int) -> NDArray[np.bool_]:
