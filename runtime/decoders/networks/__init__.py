@@ -7,10 +7,9 @@ from typing import Any
 
 from ...errors import check_choice
 
-# architecture -> module in this package, with `Config`, a frozen dataclass of its settings,
-# `check_shape(config, response_shape)`, which refuses shapes that it cannot take by InputError, and
-# `build(config, response_shape, n_outputs)`, which checks this too and returns a module whose whole state is in its
-# state_dict. Import PyTorch inside `build`: a bundle's run needs none.
+# architecture -> module in this package, with `Config`, a frozen dataclass of its settings, and
+# `build(config, response_shape, n_outputs)`, which returns a module whose whole state is in its state_dict, and which
+# refuses shapes that it cannot take by InputError. Import PyTorch inside `build`: a bundle's run needs none.
 ARCHITECTURES: dict[str, str] = {
     "mlp": ".mlp",
     "transformer": ".transformer",

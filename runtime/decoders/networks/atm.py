@@ -63,18 +63,6 @@ class Config:
             raise InputError(f"n_subjects is {self.n_subjects}, and only the reference form has subjects: leave it out")
 
 
-def check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
-    """Refuse responses of another shape than (n_channels, n_times) with samples enough for kernel, pooling and heads.
-
-    Raises
-    ------
-    InputError
-        They are fMRI, or too short.
-    """
-    _, n_times = sensor_axes("atm", response_shape)
-    check_length("atm", n_times, max(config.kernel + config.pool - 1, config.heads))
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`.
 
@@ -83,9 +71,10 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
     InputError
         The responses are fMRI or too short, or a feature is too wide for a head without `embedding`.
     """
-    check_shape(config, response_shape)
+    _check_shape(config, response_shape)
     import torch
     from torch import nn
+    from torch.nn import functional
 
     from .layers import EncoderLayer, Heads, TemporalSpatialConv
 
@@ -116,13 +105,21 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
 
         def forward(self, scores: Tensor) -> tuple[Tensor, ...]:
             channels = self.embed(scores)
-            tokens = self.dropout(torch.cat([self.subject.expand(len(channels), -1, -1), channels], dim=1))
-            tokens = self.norm(self.encoder(tokens))
+            # The subject's token comes before the channels'; padded, it needs no copy for each trial.
+            subject = functional.pad(self.subject, (0, 0, 0, n_channels))
+            tokens = functional.pad(channels, (0, 0, 1, 0)) + subject
+            tokens = self.norm(self.encoder(self.dropout(tokens)))
             kept = tokens[:, :n_channels] if config.reference else tokens[:, 1:]
             found: tuple[Tensor, ...] = self.heads(self.trunk(kept))
             return found
 
     return Atm()
+
+
+def _check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
+    """Refuse all but (n_channels, n_times) with samples enough for kernel, pooling and heads."""
+    _, n_times = sensor_axes("atm", response_shape)
+    check_length("atm", n_times, max(config.kernel + config.pool - 1, config.heads))
 
 
 def _unused(n_subjects: int, n_times: int) -> nn.Module:

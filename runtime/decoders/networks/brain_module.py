@@ -73,22 +73,6 @@ def _checked(positions: object) -> tuple[tuple[float, float, float], ...]:
     return tuple((float(x), float(y), float(z)) for x, y, z in positions)
 
 
-def check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
-    """Refuse responses of another shape than (n_channels, n_times), with a position for each channel.
-
-    Raises
-    ------
-    InputError
-        They are fMRI, or there are more or fewer positions than channels.
-    """
-    n_channels, _ = sensor_axes("brain_module", response_shape)
-    if len(config.positions) != n_channels:
-        raise InputError(
-            f"the decoder 'brain_module' merges sensors by their positions: {len(config.positions)} are given for "
-            f"{n_channels} channels, give one for each"
-        )
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`.
 
@@ -97,7 +81,7 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
     InputError
         The responses are fMRI, or there are more or fewer positions than channels.
     """
-    check_shape(config, response_shape)
+    _check_shape(config, response_shape)
     from torch import nn
 
     _, n_times = response_shape
@@ -115,10 +99,20 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
             self.heads = nn.ModuleList(nn.Linear(config.backbone, n) for n in n_outputs.values())
 
         def forward(self, scores: Tensor) -> tuple[Tensor, ...]:
-            found = self.over_time(self.layers(self.mix(self.merger(scores))))[:, :, 0]
+            found = self.over_time(self.layers(self.mix(self.merger(scores)))).squeeze(2)
             return tuple(head(found) for head in self.heads)
 
     return BrainModule()
+
+
+def _check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
+    """Refuse responses of another shape than (n_channels, n_times), with a position for each channel."""
+    n_channels, _ = sensor_axes("brain_module", response_shape)
+    if len(config.positions) != n_channels:
+        raise InputError(
+            f"the decoder 'brain_module' merges sensors by their positions: {len(config.positions)} are given for "
+            f"{n_channels} channels, give one for each"
+        )
 
 
 def _merger(config: Config) -> nn.Module:

@@ -62,20 +62,6 @@ class Config:
             raise InputError(f"max_norm is {self.max_norm!r:.60}, expected a number above 0")
 
 
-def check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
-    """Refuse responses of another shape than (n_channels, n_times) with samples enough for kernels and pooling.
-
-    Raises
-    ------
-    InputError
-        They are fMRI, or too short.
-    """
-    _, n_times = sensor_axes("eegnet", response_shape)
-    # A convolution with half its kernel on either side adds one sample where the kernel is even.
-    before_pool_2 = config.pool_2 - (config.separable_kernel % 2 == 0)
-    check_length("eegnet", n_times, max(1, before_pool_2 * config.pool_1 - (config.kernel % 2 == 0)))
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`.
 
@@ -84,7 +70,7 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
     InputError
         The responses are fMRI or too short.
     """
-    check_shape(config, response_shape)
+    _check_shape(config, response_shape)
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
@@ -116,7 +102,7 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
                 nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
         def forward(self, scores: Tensor) -> tuple[Tensor, ...]:
-            found = self.norm_1(self.temporal(scores[:, None]))
+            found = self.norm_1(self.temporal(scores.unsqueeze(1)))
             found = functional.conv2d(found, self._limited(), groups=config.filters)
             found = self.dropout(self.pool_1(functional.elu(self.norm_2(found))))
             found = self.norm_3(self.pointwise(self.depthwise(found)))
@@ -135,3 +121,11 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
         return nn.BatchNorm2d(n, momentum=0.01, eps=1e-3)
 
     return EegNet()
+
+
+def _check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
+    """Refuse responses of another shape than (n_channels, n_times) with samples enough for kernels and pooling."""
+    _, n_times = sensor_axes("eegnet", response_shape)
+    # A convolution with half its kernel on either side adds one sample where the kernel is even.
+    before_pool_2 = config.pool_2 - (config.separable_kernel % 2 == 0)
+    check_length("eegnet", n_times, max(1, before_pool_2 * config.pool_1 - (config.kernel % 2 == 0)))

@@ -86,9 +86,9 @@ class TemporalSpatialConv(nn.Module):
         self.n_features = filters * ((n_times - kernel + 1 - pool) // stride + 1)
 
     def forward(self, signals: Tensor) -> Tensor:
-        found = functional.elu(self.norm_1(self.pool(self.temporal(signals[:, None]))))
+        found = functional.elu(self.norm_1(self.pool(self.temporal(signals.unsqueeze(1)))))
         found = self.dropout(functional.elu(self.norm_2(self.spatial(found))))
-        return self.point(found)[:, :, 0].transpose(1, 2).flatten(1)
+        return self.point(found).squeeze(2).transpose(1, 2).flatten(1)
 
 
 class ProjectionHead(nn.Sequential):

@@ -40,10 +40,6 @@ class Config:
         check_share(dropout=self.dropout)
 
 
-def check_shape(_config: Config, _response_shape: tuple[int, ...]) -> None:
-    """Take responses of any shape."""
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`."""
     import torch

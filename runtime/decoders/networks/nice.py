@@ -47,18 +47,6 @@ class Config:
         check_share(dropout=self.dropout)
 
 
-def check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
-    """Refuse responses of another shape than (n_channels, n_times) with samples enough for kernel and pooling.
-
-    Raises
-    ------
-    InputError
-        They are fMRI, or too short.
-    """
-    _, n_times = sensor_axes("nice", response_shape)
-    check_length("nice", n_times, config.kernel + config.pool - 1)
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`.
 
@@ -67,7 +55,7 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
     InputError
         The responses are fMRI or too short, or a feature is too wide for a head without `embedding`.
     """
-    check_shape(config, response_shape)
+    _check_shape(config, response_shape)
     from torch import Tensor, nn
 
     from .layers import Heads, TemporalSpatialConv, draw_normal
@@ -91,3 +79,9 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
             return found
 
     return Nice()
+
+
+def _check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
+    """Refuse responses of another shape than (n_channels, n_times) with samples enough for kernel and pooling."""
+    _, n_times = sensor_axes("nice", response_shape)
+    check_length("nice", n_times, config.kernel + config.pool - 1)

@@ -59,21 +59,6 @@ class Config:
             raise InputError(f"a width of {self.width} cannot be shared by {self.heads} heads: give a multiple of it")
 
 
-def check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
-    """Refuse responses that have no tokens of the kind that is asked for.
-
-    Raises
-    ------
-    InputError
-        `tokens` is of fMRI and the responses are EEG or MEG, or the reverse.
-    """
-    kinds = _TOKENS[len(response_shape)]
-    if config.tokens is not None and config.tokens not in kinds:
-        raise InputError(
-            f"a trial of shape {response_shape} has no tokens of {config.tokens}: give {' or '.join(kinds)}"
-        )
-
-
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:
     """Make the network with fresh weights, from PyTorch's own random numbers; see :func:`..network.build_network`.
 
@@ -82,7 +67,7 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
     InputError
         The responses have no such tokens.
     """
-    check_shape(config, response_shape)
+    _check_shape(config, response_shape)
     from torch import nn
 
     from .layers import EncoderLayer
@@ -109,6 +94,15 @@ def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[st
             return tuple(head(pooled) for head in self.heads)
 
     return Transformer()
+
+
+def _check_shape(config: Config, response_shape: tuple[int, ...]) -> None:
+    """Refuse responses that have no tokens of the kind that is asked for."""
+    kinds = _TOKENS[len(response_shape)]
+    if config.tokens is not None and config.tokens not in kinds:
+        raise InputError(
+            f"a trial of shape {response_shape} has no tokens of {config.tokens}: give {' or '.join(kinds)}"
+        )
 
 
 def _channels(config: Config, n_channels: int, n_times: int) -> nn.Module:
@@ -155,7 +149,7 @@ def _patches(config: Config, response_shape: tuple[int, ...]) -> nn.Module:
         def forward(self, scores: Tensor) -> Tensor:
             cut = functional.pad(scores, (0, n_tokens * size - length)).unflatten(-1, (n_tokens, size))
             if of_its_own:
-                return (cut[:, :, None] @ self.map)[:, :, 0] + self.place
+                return (cut.unsqueeze(2) @ self.map).squeeze(2) + self.place
             return cut.transpose(1, 2).flatten(2) @ self.map + self.place
 
     return Patches()
