@@ -1,4 +1,4 @@
-"""The brain module, Benchetrit et al. 2024 (ICLR): Adam, 3e-4, batches of 128, stopped after 10 epochs without progress.
+"""The brain module, Benchetrit et al. 2024 (ICLR): Adam, 3e-4, batches of 128, 10 epochs without progress end it.
 
 Its sensors are merged by where they lie, so it takes recordings whose channels have positions.
 """
