@@ -31,10 +31,20 @@ NAME = "fit.json"
 WHAT = "checkpoint or an unfinished fit"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
-_TENSORS = ("normaliser", "constants", "mask", *FEATURES)
+_TENSORS = ("normaliser", "constants", "mask")
 # The names that a fit gives: an edited journal must not make another file part of a checkpoint.
-_OURS = re.compile("|".join(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})))
-_OUR_PART = re.compile(rf"({'|'.join(FEATURES)}|selection|scores|validation)-[0-9-]+\.part\.safetensors")
+_DECODER = rf"({'|'.join(FEATURES)})(-({'|'.join(FEATURES)}))*"
+_OURS = re.compile(
+    "|".join(
+        [
+            _DECODER + re.escape(file_name("")),
+            *(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})),
+        ]
+    )
+)
+_OUR_PART = re.compile(
+    rf"({'|'.join(FEATURES)}|selection|scores|validation|training|curves)-[0-9-]+\.part\.safetensors"
+)
 
 
 class Parts(Protocol):

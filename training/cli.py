@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
 
-from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
+from ..runtime.command import DONE, SOME_SKIPPED, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
 from .decoders import DECODERS
@@ -167,6 +167,23 @@ def _add_fit(commands: Any) -> None:
         metavar="[FEATURE.]NAME=VALUE",
         help="an option of the decoder, for all features whose decoder has it or for one; repeatable",
     )
+    decoders.add_argument(
+        "--shared-trunk",
+        action="store_true",
+        help="one network for all features whose decoders are networks with the same options, with a head for each",
+    )
+    decoders.add_argument(
+        "--average-repetitions",
+        action="store_true",
+        help="fit to the mean over each training picture's trials (default: to single trials)",
+    )
+    decoders.add_argument(
+        "--save-every",
+        type=count,
+        default=10,
+        metavar="N",
+        help="epochs after which a network's training can be resumed (default: %(default)s)",
+    )
     for feature in FEATURES:
         decoders.add_argument(
             f"--n-{feature}",
@@ -296,7 +313,20 @@ def _fit(args: argparse.Namespace) -> int:
         out = fit(data, models, args.out, settings, progress=progress, say=say)
     _show_scores(out, data.provenance)
     print(out)
-    return DONE
+    return _tell_stopped(out)
+
+
+def _tell_stopped(checkpoint: Path) -> int:
+    """Name the networks whose loss became no number; the exit code."""
+    from .curves import read_curves
+
+    code = DONE
+    for curve in read_curves(checkpoint):
+        if curve.stopped is not None:
+            line = f"{', '.join(curve.features)}: {curve.stopped}, so that training ended there"
+            advice = f"the weights of epoch {curve.epoch} are kept; give a smaller learning_rate"
+            code = tell(PROG, f"{line}; {advice}", SOME_SKIPPED)
+    return code
 
 
 def _show_scores(checkpoint: Path, provenance: Any) -> None:
@@ -326,7 +356,15 @@ def fit_settings(args: argparse.Namespace) -> Any:
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
-        **decoders, selection=selection, cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads
+        **decoders,
+        selection=selection,
+        cache_dir=args.cache,
+        batch_size=args.batch_size,
+        n_threads=args.threads,
+        shared_trunk=args.shared_trunk,
+        average_repetitions=args.average_repetitions,
+        device=args.device,
+        save_every=args.save_every,
     )
 
 

@@ -21,12 +21,14 @@ from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
+from ..runtime.features import FEATURES
 from ..runtime.files import hash_of_json
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_free, check_place
 from ..runtime.progress import unheard
 from .checkpoint_folder import NAME as JOURNAL
 from .checkpoint_folder import WHAT, CheckpointFolder, advice, check_begun
+from .datasets.averaged import Averaged
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, ingredients_of
 from .normalise import Normaliser, fit_normaliser
@@ -79,7 +81,7 @@ def fit(
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
     out, settings = Path(out), settings.fitted_to(data.layout)
-    data = cast(Data, _ReadOnce(data))
+    data = _averaged(data, settings) if settings.average_repetitions else cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
     key = hash_of_json(ingredients)
@@ -122,12 +124,15 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
     job.write_responses()
     job.write_constants(arrays["context"])
-    for name in arrays:
-        if name != "structure":
-            job.write_target(name, arrays[name], positions[name])
+    groups = job.settings.groups(arrays)
+    for group in groups:
+        if "structure" not in group:
+            job.write_decoder(group, arrays, positions)
     mask, correlations = job.write_mask(arrays["structure"])
-    job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
+    (last,) = (group for group in groups if "structure" in group)  # to which the selection says what is decoded
+    job.write_decoder(last, arrays, {**positions, "structure": np.flatnonzero(mask)})
     job.write_scores(arrays, positions, correlations)
+    job.write_curves(groups)
     if listed_files(job.data.layout.signal):
         copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
     job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
@@ -156,8 +161,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     """
     settings = settings.fitted_to(data.layout)
     check_out(out, settings)
+    data = _averaged(data, settings)
     normaliser = fit_normaliser(data.responses("train"))
-    folds_of(pictures_shown(data, "train"), settings.selection.n_folds)
+    pictures = pictures_shown(data, "train")
+    folds_of(pictures, settings.selection.n_folds)
+    for name in FEATURES:
+        if hasattr(settings.decoder(name), "hold_out"):
+            settings.decoder(name).hold_out(pictures)  # type: ignore[attr-defined]
     if len(data.captions("train")) == 0:
         raise InputError(_MUTE)
     about = early_key(data, settings)
@@ -168,6 +178,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     else:
         check_begun(out, about)
     return normaliser
+
+
+def _averaged(data: Data, settings: FitSettings) -> Data:
+    """What is fitted to: single trials, or each picture's mean over them, in memory."""
+    if not settings.average_repetitions or isinstance(data, Averaged):
+        return data
+    return cast(Data, Averaged(data))
 
 
 def check_out(out: Path, settings: FitSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,14 @@ class FitSettings:
         Stimuli per forward pass of the models.
     n_threads : int, optional
         All usable CPUs when not given.
+    shared_trunk : bool
+        Whether features whose decoders are networks of the same settings are heads of one network.
+    average_repetitions : bool
+        Whether the training trials of a picture are averaged into one before anything is computed.
+    device : str
+        Where networks are trained: "auto", "cpu", "cuda" or "cuda:1".
+    save_every : int
+        Epochs after each of which a network's training can go on from where it was.
     """
 
     context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
@@ -45,11 +53,21 @@ class FitSettings:
     cache_dir: Path | None = None
     batch_size: int = 32
     n_threads: int | None = None
+    shared_trunk: bool = False
+    average_repetitions: bool = False
+    device: str = "auto"
+    save_every: int = 10
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.batch_size), ("n_threads", self.n_threads)):
+        for name in ("batch_size", "n_threads", "save_every"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
+        if self.shared_trunk and len(self.groups(FEATURES)) == len(FEATURES):
+            raise InputError(
+                "a shared trunk needs two features or more whose decoders are networks with the same options: give "
+                "one --decoder for them, and options that are not of one feature (only contrastive may be)"
+            )
         self.selecting()  # options that its decoder does not have are refused now, not after the features
 
     def fitted_to(self, layout: ResponseLayout) -> FitSettings:
@@ -60,7 +78,8 @@ class FitSettings:
         InputError
             A feature's decoder does not take such responses.
         """
-        return replace(self, **{name: fitted_to(self.decoder(name), layout) for name in FEATURES})
+        decoders: dict[str, Any] = {name: fitted_to(self.decoder(name), layout) for name in FEATURES}
+        return replace(self, **decoders)
 
     def selecting(self) -> Decoder:
         """The decoder of the selection's folds: the structure's own, or the ridge where that one validates itself.
@@ -76,10 +95,20 @@ class FitSettings:
         decoder: Decoder = getattr(self, target)
         return decoder
 
+    def groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
+        """Which of these features are fitted together, in the order of their first."""
+        groups: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            trunk = getattr(self.decoder(name), "trunk", name) if self.shared_trunk else name
+            groups[trunk] = (*groups.get(trunk, ()), name)
+        return list(groups.values())
+
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
         kept = {name: self.decoder(name).describe() for name in FEATURES}
-        return {**kept, "selection": asdict(self.selection)}
+        # Only where they say something: a fit that was begun before they were there goes on.
+        more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
+        return {**kept, **more, "selection": asdict(self.selection)}
 
 
 class FitModels(Protocol):

@@ -8,6 +8,7 @@ constants             context_bos (d_text,), uncond_context (15, d_text)
 voxels                where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
 signal/               the files that the layout's signal chain names, such as a whitening matrix
 scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
+curves.json, .svg     the losses of every epoch of the networks' training; may be absent
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
@@ -33,8 +34,8 @@ from .base import ADVICE, read_arrays
 KIND = "checkpoint"
 VERSION = 2
 DESCRIPTION = "checkpoint.json"
-# Decoding does not need them: scores are for people, places of voxels for comparing.
-OPTIONAL_FILES = {"scores.json", "scores.svg", VOXELS}
+# Decoding does not need them: scores and curves are for people, places of voxels for comparing.
+OPTIONAL_FILES = {"scores.json", "scores.svg", "curves.json", "curves.svg", VOXELS}
 
 
 def file_name(part: str) -> str:
