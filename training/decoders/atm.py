@@ -1,6 +1,8 @@
 """ATM-S, Li et al. 2024 (NeurIPS), as its published code trains it: AdamW, 3e-4, batches of 64, 40 epochs.
 
-Their epoch is chosen on the test set; here, as everywhere, on held-out training pictures.
+A tenth of the loss of a semantic feature is contrastive, as in its training for reconstruction (its training for
+retrieval is contrastive alone, with a logit scale that is used without its exponential). Its epoch is chosen on the
+test set; here, as everywhere, on held-out training pictures.
 """
 
 from __future__ import annotations
@@ -43,5 +45,6 @@ class Atm(NetworkFitter):
 
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
-        """The paper's settings; for features that are no embedding, one of 1,024 before them."""
-        return cls(**{"embedding": projected(feature), **options})
+        """The paper's settings of an embedding; other features are fitted by squared error, from one of 1,024."""
+        contrastive = 0.1 if feature == "semantic" else 0.0
+        return cls(**{"embedding": projected(feature), "contrastive": contrastive, **options})

@@ -1,12 +1,13 @@
 """The brain module, Benchetrit et al. 2024 (ICLR): Adam, 3e-4, batches of 128, 10 epochs without progress end it.
 
-Its sensors are merged by where they lie, so it takes recordings whose channels have positions.
+The loss of a semantic feature is 0.75 contrastive and 0.25 squared error. Sensors are merged by where they lie, so it
+takes recordings whose channels have positions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
@@ -43,6 +44,11 @@ class BrainModule(NetworkFitter):
     fitter: ClassVar[str] = "brain_module"
     architecture: ClassVar[str] = "brain_module"
     modalities: ClassVar[tuple[str, ...]] = ("eeg", "meg")
+
+    @classmethod
+    def for_feature(cls, feature: str, **options: Any) -> Self:
+        """The same settings for every feature, but for the loss of an embedding."""
+        return cls(**{"contrastive": 0.75 if feature == "semantic" else 0.0, **options})
 
     def with_layout(self, layout: ResponseLayout) -> Self:
         """Itself with the positions of the layout's channels.

@@ -1,12 +1,13 @@
 """EEGNet, version 4, as Li et al. 2024 (NeurIPS) train it beside ATM: AdamW, 3e-4, batches of 1,024, 40 epochs.
 
-Their epoch is chosen on the test set; here, as everywhere, on held-out training pictures.
+Their epoch is chosen on the test set; here, as everywhere, on held-out training pictures. A tenth of the loss of a
+semantic feature is contrastive, as in ATM's training for reconstruction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from .network import NetworkFitter
 
@@ -38,3 +39,8 @@ class EegNet(NetworkFitter):
     fitter: ClassVar[str] = "eegnet"
     architecture: ClassVar[str] = "eegnet"
     modalities: ClassVar[tuple[str, ...]] = ("eeg", "meg")
+
+    @classmethod
+    def for_feature(cls, feature: str, **options: Any) -> Self:
+        """The same settings for every feature, but for the loss of an embedding."""
+        return cls(**{"contrastive": 0.1 if feature == "semantic" else 0.0, **options})

@@ -1,6 +1,7 @@
 """NICE, Song et al. 2024 (ICLR), as its published code trains it: Adam, 2e-4, batches of 1,000, 200 epochs.
 
-The best epoch by the validation loss is kept, as there.
+The best epoch by the validation loss is kept, as there. Its loss is contrastive alone, which leaves the length of an
+embedding open; here a hundredth is squared error, which sets it.
 """
 
 from __future__ import annotations
@@ -47,5 +48,6 @@ class Nice(NetworkFitter):
 
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
-        """The paper's settings; for features that are no embedding, one of 1,024 before them."""
-        return cls(**{"embedding": projected(feature), **options})
+        """The paper's settings of an embedding; other features are fitted by squared error, from one of 1,024."""
+        contrastive = 0.99 if feature == "semantic" else 0.0
+        return cls(**{"embedding": projected(feature), "contrastive": contrastive, **options})

@@ -20,7 +20,7 @@ from minddiffuser.runtime.images import read_image
 from minddiffuser.training import cli as train
 from minddiffuser.training.decoders import DECODERS
 
-WHITENING = b"a matrix"
+WHITENING, NAMES = b"a matrix", ("Oz", "O1", "O2")
 LAYOUTS = {
     "fmri": ResponseLayout(modality="fmri", shape=(30,), rois={"V1": (0, 12), "LO": frozenset({12, 14, 20})}),
     "eeg": ResponseLayout(
@@ -28,7 +28,7 @@ LAYOUTS = {
         shape=(3, 10),
         channels=tuple(
             Channel(name=name, type="eeg", position=(x, -0.1, 0.01))
-            for name, x in (("Oz", 0), ("O1", -0.03), ("O2", 0.03))
+            for name, x in zip(NAMES, (0, -0.03, 0.03), strict=True)
         ),
         sfreq=100.0,
         tmin=0.0,
