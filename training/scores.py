@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..runtime.data.layout import Rois, voxels_of
 from ..runtime.errors import FileError, InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
 from ..runtime.files import check_format, json_bytes, read_json
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
@@ -287,7 +287,7 @@ def _score_fold(
 
 def validation_name(feature: str) -> str:
     """Under which a fit keeps what :func:`validation_part` gives."""
-    return f"validation-{FEATURES.index(feature)}"
+    return f"validation-{TARGETS.index(feature)}"
 
 
 def validation_part(
