@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from ..runtime.command import DONE, SOME_SKIPPED, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
+from .concept_options import add_concept_options, with_concepts
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .decoders.choice import chosen_decoders, chosen_options
@@ -184,7 +185,7 @@ def _add_fit(commands: Any) -> None:
         metavar="N",
         help="epochs after which a network's training can be resumed (default: %(default)s)",
     )
-    for feature in FEATURES:
+    for feature in TARGETS:
         decoders.add_argument(
             f"--n-{feature}",
             type=count,
@@ -197,6 +198,7 @@ def _add_fit(commands: Any) -> None:
             metavar="A",
             help=f"the same as {feature}.alpha=A of the ridge: the penalty",
         )
+    add_concept_options(fit)
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
     selection.add_argument("--percent", type=float, metavar="K", help="percentage of each layer to keep (default: 25)")
     selection.add_argument(
@@ -298,6 +300,7 @@ def _fit(args: argparse.Namespace) -> int:
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
+    settings = with_concepts(settings, args, data)
     check(data, args.out, settings)  # before models are opened or downloaded
     models = _open_models(args, args.layers)
     if args.threads is not None:
@@ -427,9 +430,9 @@ def _option(text: str) -> tuple[str, str, Any]:
     """Read ``[FEATURE.]NAME=VALUE``; a value that is not JSON is taken as text."""
     name, equals, value = text.partition("=")
     feature, dot, option = name.rpartition(".")
-    if not equals or not option or (dot and feature not in FEATURES):
+    if not equals or not option or (dot and feature not in TARGETS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(FEATURES)}"
+            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(TARGETS)}"
         )
     try:
         return feature, option, json.loads(value)

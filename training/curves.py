@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import FileError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
 from ..runtime.files import check_format, json_bytes, read_json
 
 NAME, FIGURE = "curves.json", "curves.svg"
@@ -46,7 +46,7 @@ class Curve:
 
 def part_name(kind: str, features: Sequence[str]) -> str:
     """Under which a fit keeps something of the network of these features."""
-    return "-".join([kind, *(str(FEATURES.index(feature)) for feature in features)])
+    return "-".join([kind, *(str(TARGETS.index(feature)) for feature in features)])
 
 
 def as_part(curve: Curve) -> dict[str, NDArray[Any]]:

@@ -21,13 +21,14 @@ from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import EMBEDDING
 from ..runtime.files import hash_of_json
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_free, check_place
 from ..runtime.progress import unheard
 from .checkpoint_folder import NAME as JOURNAL
 from .checkpoint_folder import WHAT, CheckpointFolder, advice, check_begun
+from .concepts import unit, write_concepts
 from .datasets.averaged import Averaged
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, ingredients_of
@@ -118,12 +119,14 @@ class _ReadOnce:
 
 
 def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any]) -> None:
-    arrays = _by_target(features)
+    arrays = _by_target(features, by_concepts=job.settings.concepts is not None)
     shapes = {name: tuple(array.shape[1:]) for name, array in arrays.items()}
     positions = {name: np.arange(prod(shape)) for name, shape in shapes.items()}
-    positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
+    if "context" in positions:
+        positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
     job.write_responses()
-    job.write_constants(arrays["context"])
+    job.write_constants(arrays.get("context"))
+    route = {} if job.settings.concepts is None else write_concepts(job, job.settings.concepts, arrays["embedding"])
     groups = job.settings.groups(arrays)
     for group in groups:
         if "structure" not in group:
@@ -135,13 +138,22 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     job.write_curves(groups)
     if listed_files(job.data.layout.signal):
         copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
-    job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
+    description = description_of(job, shapes, features, key, ingredients)
+    job.journal.close(
+        DESCRIPTION, description | route | {"shapes": {**description["shapes"], **route.get("shapes", {})}}
+    )
 
 
-def _by_target(features: Features) -> dict[str, Array]:
-    if features.context is None:
+def _by_target(features: Features, *, by_concepts: bool) -> dict[str, Array]:
+    """What decoders are fitted to: the features, with the embedding in the context's place for its other route."""
+    kinds: dict[str, Array] = {"latent": features.latent, "structure": features.structure}
+    if by_concepts:
+        assert features.embedding is not None  # it was asked for
+        kinds = {EMBEDDING: unit(features.embedding), **kinds}
+    elif features.context is None:
         raise InputError(_MUTE)
-    kinds: dict[str, Array] = {"context": features.context, "latent": features.latent, "structure": features.structure}
+    else:
+        kinds = {"context": features.context, **kinds}
     semantic = getattr(features, "semantic", None)
     return kinds if semantic is None else {**kinds, "semantic": semantic}
 
@@ -165,10 +177,10 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     normaliser = fit_normaliser(data.responses("train"))
     pictures = pictures_shown(data, "train")
     folds_of(pictures, settings.selection.n_folds)
-    for name in FEATURES:
+    for name in settings.targets:
         if hasattr(settings.decoder(name), "hold_out"):
             settings.decoder(name).hold_out(pictures)  # type: ignore[attr-defined]
-    if len(data.captions("train")) == 0:
+    if settings.concepts is None and len(data.captions("train")) == 0:
         raise InputError(_MUTE)
     about = early_key(data, settings)
     if (out / DESCRIPTION).exists():

@@ -67,6 +67,7 @@ class Job:
             self.models,  # type: ignore[arg-type]
             cache_dir=cache_folder(out, self.settings),
             batch_size=self.settings.batch_size,
+            embedding=self.settings.concepts is not None,
             progress=self._phase("features"),
             say=self.say,
         )
@@ -81,12 +82,13 @@ class Job:
         if self.data.layout.voxels is not None:
             self.journal.write(VOXELS, tensors_of(self.data.layout.voxels))
 
-    def write_constants(self, context: Array) -> None:
+    def write_constants(self, context: Array | None) -> None:
+        """From the contexts of the captions, where these are decoded."""
         if file_name("constants") in self.journal.files:
             return
-        # Token 0 attends to itself alone, so it is the same for every caption up to rounding.
-        bos = np.asarray(context[:, 0], np.float64)[self.stimulus].mean(axis=0)
         uncond = np.asarray(_to_numpy(self.models.encode_text([""]))[0], np.float32)
+        # Token 0 attends to itself alone, so it is the same for every caption up to rounding.
+        bos = uncond[0] if context is None else np.asarray(context[:, 0], np.float64)[self.stimulus].mean(axis=0)
         arrays = {"context_bos": bos.astype(np.float32), "uncond_context": uncond}
         self.journal.write(file_name("constants"), arrays)
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from ..runtime.data.layout import ResponseLayout
 from ..runtime.errors import InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import EMBEDDING, TARGETS
+from .concepts import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .selection import SelectionSettings
 
@@ -25,8 +26,10 @@ class FitSettings:
 
     Attributes
     ----------
-    context, latent, structure, semantic : Decoder
+    context, latent, structure, semantic, embedding : Decoder
         One fitter per feature, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
+    concepts : ConceptSettings, optional
+        Where the context is found by way of concepts: the embedding is decoded in its place.
     selection : SelectionSettings
         Algorithm 1; only selected structure dimensions are fitted and decoded.
     cache_dir : Path, optional
@@ -49,6 +52,8 @@ class FitSettings:
     latent: Decoder = field(default_factory=lambda: make_decoder("ridge", "latent"))
     structure: Decoder = field(default_factory=lambda: make_decoder("ridge", "structure"))
     semantic: Decoder = field(default_factory=lambda: make_decoder("ridge", "semantic"))
+    embedding: Decoder = field(default_factory=lambda: make_decoder("ridge", "embedding"))
+    concepts: ConceptSettings | None = None
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     cache_dir: Path | None = None
     batch_size: int = 32
@@ -63,7 +68,7 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
-        if self.shared_trunk and len(self.groups(FEATURES)) == len(FEATURES):
+        if self.shared_trunk and len(self.groups(self.targets)) == len(self.targets):
             raise InputError(
                 "a shared trunk needs two features or more whose decoders are networks with the same options: give "
                 "one --decoder for them, and options that are not of one feature (only contrastive may be)"
@@ -78,7 +83,7 @@ class FitSettings:
         InputError
             A feature's decoder does not take such responses.
         """
-        decoders: dict[str, Any] = {name: fitted_to(self.decoder(name), layout) for name in FEATURES}
+        decoders: dict[str, Any] = {name: fitted_to(self.decoder(name), layout) for name in self.targets}
         return replace(self, **decoders)
 
     def selecting(self) -> Decoder:
@@ -103,12 +108,19 @@ class FitSettings:
             groups[trunk] = (*groups.get(trunk, ()), name)
         return list(groups.values())
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What has a decoder: every feature, the context or the embedding in its place."""
+        other = EMBEDDING if self.concepts is None else "context"
+        return tuple(name for name in TARGETS if name != other)
+
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
-        kept = {name: self.decoder(name).describe() for name in FEATURES}
+        kept = {name: self.decoder(name).describe() for name in self.targets}
         # Only where they say something: a fit that was begun before they were there goes on.
         more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
-        return {**kept, **more, "selection": asdict(self.selection)}
+        route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
+        return {**kept, **more, **route, "selection": asdict(self.selection)}
 
 
 class FitModels(Protocol):
@@ -125,6 +137,10 @@ class FitModels(Protocol):
 
     def encode_text(self, captions: list[str]) -> Any:
         """Captions to contexts, tensor (n, 15, d_text)."""
+        ...
+
+    def embed_text(self, texts: list[str]) -> Any:
+        """Texts to places among CLIP's image embeddings, (n, embed_dim); only where concepts are looked for there."""
         ...
 
 

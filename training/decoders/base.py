@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError, check_choice
-from ...runtime.features import FEATURES
+from ...runtime.features import TARGETS
 from ..solvers.columns import Columns
 from . import DECODERS
 
@@ -125,7 +125,7 @@ def make_decoder(name: str, feature: str, **options: Any) -> Decoder:
     InputError
         The name, the feature or an option is unknown, or a value cannot be used.
     """
-    check_choice("feature", feature, FEATURES)
+    check_choice("feature", feature, TARGETS)
     kind = _kind(name)
     check_options(name, options)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...runtime.errors import InputError, check_choice
-from ...runtime.features import FEATURES
+from ...runtime.features import TARGETS
 from .base import check_options, options_of
 
 REFERENCE = "reference"
@@ -32,14 +32,14 @@ def chosen_decoders(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         feature, equals, name = text.rpartition("=")
         if equals:
-            check_choice("feature", feature, FEATURES)
+            check_choice("feature", feature, TARGETS)
         options_of(name.removesuffix(f":{REFERENCE}"))  # which knows the names
         if named.setdefault(feature, name) != name:
             raise InputError(
                 f"--decoder names both {named[feature]} and {name} for {feature or 'all features'}: give one, and "
                 "FEATURE=NAME where a feature is to have another"
             )
-    return {feature: named.get(feature, named.get("", _DEFAULT)) for feature in FEATURES}
+    return {feature: named.get(feature, named.get("", _DEFAULT)) for feature in TARGETS}
 
 
 def chosen_options(decoders: Mapping[str, str], given: Sequence[Option]) -> dict[str, dict[str, Any]]:
@@ -60,7 +60,7 @@ def chosen_options(decoders: Mapping[str, str], given: Sequence[Option]) -> dict
     known = {feature: set(options_of(name.removesuffix(f":{REFERENCE}"))) for feature, name in decoders.items()}
     for only, name, value in given:
         if only or not any(name in options for options in known.values()):
-            check_options(decoders[only or FEATURES[0]].removesuffix(f":{REFERENCE}"), {name: value})
+            check_options(decoders[only or TARGETS[0]].removesuffix(f":{REFERENCE}"), {name: value})
     made: dict[str, dict[str, Any]] = {}
     for feature, decoder in decoders.items():
         common = {name: value for only, name, value in given if only == "" and name in known[feature]}

@@ -160,3 +160,43 @@ def test_from_a_data_folder_to_pictures(
     # One grey level of rounding, and one for float32 sums in another order through 35 steps.
     assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() <= 2
     assert np.ptp(pictures[0].astype(int), axis=0).max() > 0
+
+
+def test_features_with_decoders_of_their_own(
+    tmp_path: Path, small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """EEG, each picture's two trials averaged: ridges, and one network for context and semantic feature."""
+    pytest.importorskip("scipy")
+    monkeypatch.chdir(tmp_path)
+    models = ["--models", str(small_world), "--threads", "1", "--device", "cpu"]
+    write_subject(tmp_path / "data", LAYOUTS["eeg"])
+    fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--percent", "10", "--n-latent", "6", *models]
+    fit += ["--decoder", "ridge", "--decoder", "context=mlp", "--decoder", "semantic=mlp", "--shared-trunk"]
+    fit += [
+        "--average-repetitions",
+        "--save-every",
+        "1",
+        "--decoder-option",
+        "semantic.contrastive=0.2",
+        *OPTIONS["mlp"],
+    ]
+    assert train.main(fit) == 0
+    printed = capsys.readouterr()
+    assert "context, semantic: validation loss" in printed.err
+    assert "context, semantic: 3/3 (100 %)" in printed.err
+    rows = {line.split()[0]: line.split() for line in printed.out.splitlines() if line.strip()}
+    assert rows["context,"][:2] == ["context,", "semantic:"]
+    found = {tuple(made["features"]): made for made in open_checkpoint("checkpoint").description["decoders"]}
+    assert {features: made["fit"]["fitter"] for features, made in found.items()} == {
+        ("context", "semantic"): "mlp",
+        ("latent",): "ridge",
+        ("structure",): "ridge",
+    }
+    assert found["context", "semantic"]["validation"]["n_trials"] == 2  # a fifth of twelve, each with one trial
+    assert open_checkpoint("checkpoint").description["provenance"]["n_trials"] == 12
+    (curve,) = json.loads(Path("checkpoint/curves.json").read_text())["networks"]
+    assert curve["losses"]["validation"].keys() == {"loss", "context", "semantic", "semantic.contrastive"}
+    assert Path("checkpoint/curves.svg").read_text().startswith("<svg")
+    run = ["run", "checkpoint", "data", "--out", "run", "--stage", "1", "--controls", "none", *models]
+    assert reconstruct.main(run) == 0, capsys.readouterr().err
+    assert len(list((tmp_path / "run" / "images" / "stage1").iterdir())) == 3
