@@ -150,20 +150,18 @@ def test_what_is_held_out_is_whole_pictures_and_decides_no_weight(name: str, rng
         np.testing.assert_array_equal(array, again.arrays()[key], err_msg=key)
 
 
-@pytest.mark.parametrize("name", [name for name in DECODERS if validates_itself(make_decoder(name, "latent"))])
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_what_is_held_out_decides_when_to_stop(name: str, rng: np.random.Generator) -> None:
     """Held-out targets of the opposite sign: what is learned only makes them worse, so the first epochs are the best.
 
-    The weights are then those of a fit that was given no more epochs, with whatever targets.
+    The weights are then those of a fit that was given no more epochs, with whatever targets. Convolutions learn so few
+    trials by heart before they learn what is to be learned.
     """
     raw, features, stimulus = linear_world(rng, 60, TAKES[name][0])
     responses, statistics = fit_normaliser(raw)(raw), column_statistics(features, stimulus)
 
     def fit(given: np.ndarray, **options: Any) -> Any:
-        slow = (
-            {} if name == "mlp" else {"learning_rate": 0.001}
-        )  # else a later epoch may be worse, whatever is held out
-        decoder = make_decoder(name, "latent", **{**OPTIONS.get(name, {}), **slow, **options})
+        decoder = make_decoder(name, "latent", **{**OPTIONS.get(name, {}), **options})
         return decoder.fit(responses, TargetColumns(given, stimulus, POSITIONS, statistics), pictures=stimulus)
 
     fitted = fit(features, epochs=30, patience=3)
