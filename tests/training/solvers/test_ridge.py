@@ -12,7 +12,8 @@ import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.training.solvers import ridge as ridge_module
-from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge, largest
+from minddiffuser.training.solvers.ranking import largest
+from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge
 
 
 class FlatSolve:
