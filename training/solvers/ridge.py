@@ -205,7 +205,7 @@ def _products(centred: Centred, source: Columns, n_selected: int, alpha: float) 
         return Double(centred)
     products = Single(centred)
     if not _few_are_rough(products, centred, source, n_selected, alpha):
-        products = products.with_exact_targets()
+        products = products.computed_in_double()
         if not _few_are_rough(products, centred, source, n_selected, alpha):
             del products  # before as much memory again is taken
             return Double(centred)

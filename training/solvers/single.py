@@ -24,6 +24,8 @@ Float64 = NDArray[np.float64]
 # Voxels on which the loss is measured.
 _N_PROBED = 32
 _UNIT = 2.0**-24
+# Voxels whose products with all others are computed at once in float64.
+_BLOCK = 1024
 
 
 class Single:
@@ -45,19 +47,27 @@ class Single:
         self._probes = self._columns(self._probed)
         self._exact: Float64 | None = None
         self.gram: NDArray[Any] = self._unit.T @ self._unit
+        self.loss = self._lost()
+
+    def _lost(self) -> float:
         lost = self.gram[np.ix_(self._probed, self._probed)] - self._probes.T @ self._probes
         np.fill_diagonal(lost, 0.0)
-        self.loss = float(np.sqrt(np.mean(lost**2)))
+        return float(np.sqrt(np.mean(lost**2)))
 
     def _columns(self, voxels: Indices | slice) -> Float64:
         columns = self._centred.columns(voxels)
         columns *= self.scale[voxels]
         return columns
 
-    def with_exact_targets(self) -> Single:
-        """The same, whose products with targets are computed in float64."""
+    def computed_in_double(self) -> Single:
+        """The same with products computed in float64; of voxels with each other they are kept in float32, rounded."""
         other = copy(self)
-        other._exact = self._columns(slice(None))
+        other._exact = exact = self._columns(slice(None))
+        for start in range(0, exact.shape[1], _BLOCK):
+            part = slice(start, start + _BLOCK)
+            other.gram[part, start:] = exact[:, part].T @ exact[:, start:]
+            other.gram[start:, part] = other.gram[part, start:].T
+        other.loss = other._lost()
         return other
 
     def rank(self, y: Float64, n_selected: int) -> Ranked:
