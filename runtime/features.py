@@ -6,3 +6,9 @@ from __future__ import annotations
 RANKS = {"context": 2, "latent": 3, "structure": 3, "semantic": 1}
 FEATURES = tuple(RANKS)
 REQUIRED_FEATURES = ("context", "latent", "structure")
+
+EMBEDDING = "embedding"
+"""The CLIP image embedding. It is no feature that pictures are made of: the context may be found by way of it."""
+TARGET_RANKS = {**RANKS, EMBEDDING: 1}
+TARGETS = tuple(TARGET_RANKS)
+"""What decoders are fitted to: the features, and the embedding in the place of the context."""

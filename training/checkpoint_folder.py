@@ -19,7 +19,7 @@ from ..runtime.data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..runtime.decoders.files import DESCRIPTION, OPTIONAL_FILES, file_name
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
 from ..runtime.files import check_format, read_json, read_tensors, write_bytes, write_json, write_tensors
 from ..runtime.output import check_free, contents, draft_of
 from . import libraries
@@ -31,10 +31,18 @@ NAME = "fit.json"
 WHAT = "checkpoint or an unfinished fit"
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
-_TENSORS = ("normaliser", "constants", "mask", *FEATURES)
+_TENSORS = ("normaliser", "constants", "mask", "concepts")
 # The names that a fit gives: an edited journal must not make another file part of a checkpoint.
-_OURS = re.compile("|".join(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})))
-_OUR_PART = re.compile(rf"({'|'.join(FEATURES)}|selection|scores|validation)-[0-9-]+\.part\.safetensors")
+_DECODER = rf"({'|'.join(TARGETS)})(-({'|'.join(TARGETS)}))*"
+_OURS = re.compile(
+    "|".join(
+        [
+            _DECODER + re.escape(file_name("")),
+            *(re.escape(name) for name in sorted({*map(file_name, _TENSORS), *OPTIONAL_FILES})),
+        ]
+    )
+)
+_OUR_PART = re.compile(rf"({'|'.join(TARGETS)}|selection|scores|validation|training|curves)-[0-9-]+\.part\.safetensors")
 
 
 class Parts(Protocol):

@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
 
-from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
+from ..runtime.command import DONE, SOME_SKIPPED, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
+from .concept_options import add_concept_options, with_concepts
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
+from .decoders.choice import chosen_decoders, chosen_options
 from .simulate.brains import BRAINS, DEFAULT_BRAIN
 from .simulate.brains.base import MODEL_OPTIONS, Sources, brain_class
 
@@ -151,7 +153,12 @@ def _add_fit(commands: Any) -> None:
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
-        "--decoder", default="ridge", metavar="KIND", help=f"kind of decoder: {kinds} (default: %(default)s)"
+        "--decoder",
+        action="append",
+        default=[],
+        metavar="[FEATURE=]KIND[:reference]",
+        help=f"kind of decoder, for all features or for one; repeatable: {kinds}. KIND:reference is the published form "
+        "where that has parts without effect (default: ridge)",
     )
     decoders.add_argument(
         "--decoder-option",
@@ -159,9 +166,26 @@ def _add_fit(commands: Any) -> None:
         default=[],
         type=_option,
         metavar="[FEATURE.]NAME=VALUE",
-        help="an option of the decoder, for all features or for one; repeatable",
+        help="an option of the decoder, for all features whose decoder has it or for one; repeatable",
     )
-    for feature in FEATURES:
+    decoders.add_argument(
+        "--shared-trunk",
+        action="store_true",
+        help="one network for all features whose decoders are networks with the same options, with a head for each",
+    )
+    decoders.add_argument(
+        "--average-repetitions",
+        action="store_true",
+        help="fit to the mean over each training picture's trials (default: to single trials)",
+    )
+    decoders.add_argument(
+        "--save-every",
+        type=count,
+        default=10,
+        metavar="N",
+        help="epochs after which a network's training can be resumed (default: %(default)s)",
+    )
+    for feature in TARGETS:
         decoders.add_argument(
             f"--n-{feature}",
             type=count,
@@ -174,6 +198,7 @@ def _add_fit(commands: Any) -> None:
             metavar="A",
             help=f"the same as {feature}.alpha=A of the ridge: the penalty",
         )
+    add_concept_options(fit)
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
     selection.add_argument("--percent", type=float, metavar="K", help="percentage of each layer to keep (default: 25)")
     selection.add_argument(
@@ -275,6 +300,7 @@ def _fit(args: argparse.Namespace) -> int:
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
+    settings = with_concepts(settings, args, data)
     check(data, args.out, settings)  # before models are opened or downloaded
     models = _open_models(args, args.layers)
     if args.threads is not None:
@@ -290,7 +316,20 @@ def _fit(args: argparse.Namespace) -> int:
         out = fit(data, models, args.out, settings, progress=progress, say=say)
     _show_scores(out, data.provenance)
     print(out)
-    return DONE
+    return _tell_stopped(out)
+
+
+def _tell_stopped(checkpoint: Path) -> int:
+    """Name the networks whose loss became no number; the exit code."""
+    from .curves import read_curves
+
+    code = DONE
+    for curve in read_curves(checkpoint):
+        if curve.stopped is not None:
+            line = f"{', '.join(curve.features)}: {curve.stopped}, so that training ended there"
+            advice = f"the weights of epoch {curve.epoch} are kept; give a smaller learning_rate"
+            code = tell(PROG, f"{line}; {advice}", SOME_SKIPPED)
+    return code
 
 
 def _show_scores(checkpoint: Path, provenance: Any) -> None:
@@ -311,23 +350,35 @@ def fit_settings(args: argparse.Namespace) -> Any:
     from .selection import SelectionSettings
     from .settings import FitSettings
 
-    decoders = {feature: make_decoder(args.decoder, feature, **_decoder_options(args, feature)) for feature in FEATURES}
+    names = chosen_decoders(args.decoder)
+    chosen = chosen_options(names, args.decoder_option)
+    decoders = {}
+    for feature, name in names.items():
+        kind = name.partition(":")[0]
+        decoders[feature] = make_decoder(kind, feature, **{**chosen[feature], **_short_options(args, feature, kind)})
     options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
-        **decoders, selection=selection, cache_dir=args.cache, batch_size=args.batch_size, n_threads=args.threads
+        **decoders,
+        selection=selection,
+        cache_dir=args.cache,
+        batch_size=args.batch_size,
+        n_threads=args.threads,
+        shared_trunk=args.shared_trunk,
+        average_repetitions=args.average_repetitions,
+        device=args.device,
+        save_every=args.save_every,
     )
 
 
-def _decoder_options(args: argparse.Namespace, feature: str) -> dict[str, Any]:
-    """The decoder options of one feature: those for all features, then its own, then its flags."""
-    given = {name: value for only, name, value in args.decoder_option if only == ""}
-    given |= {name: value for only, name, value in args.decoder_option if only == feature}
+def _short_options(args: argparse.Namespace, feature: str, kind: str) -> dict[str, Any]:
+    """The decoder options of one feature that have flags of their own."""
+    given = {}
     for flag, name in ((f"n_{feature}", "n_selected"), (f"alpha_{feature}", "alpha")):
         value = getattr(args, flag)
         if value is not None:
             try:
-                check_options(args.decoder, {name: value})
+                check_options(kind, {name: value})
             except InputError as error:
                 raise InputError(f"--{flag.replace('_', '-')} cannot be used: {error}") from None
             given[name] = value
@@ -379,9 +430,9 @@ def _option(text: str) -> tuple[str, str, Any]:
     """Read ``[FEATURE.]NAME=VALUE``; a value that is not JSON is taken as text."""
     name, equals, value = text.partition("=")
     feature, dot, option = name.rpartition(".")
-    if not equals or not option or (dot and feature not in FEATURES):
+    if not equals or not option or (dot and feature not in TARGETS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(FEATURES)}"
+            f"{text!r} is not an option: give NAME=VALUE, or FEATURE.NAME=VALUE for one of {', '.join(TARGETS)}"
         )
     try:
         return feature, option, json.loads(value)

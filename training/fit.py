@@ -21,12 +21,15 @@ from ..runtime.data.chain_files import copy_files, listed_files
 from ..runtime.decoders.checkpoint import open_checkpoint
 from ..runtime.decoders.files import DESCRIPTION, file_name, read_description
 from ..runtime.errors import FileError, InputError
+from ..runtime.features import EMBEDDING
 from ..runtime.files import hash_of_json
 from ..runtime.locks import inside, locked
 from ..runtime.output import check_free, check_place
 from ..runtime.progress import unheard
 from .checkpoint_folder import NAME as JOURNAL
 from .checkpoint_folder import WHAT, CheckpointFolder, advice, check_begun
+from .concepts import unit, write_concepts
+from .datasets.averaged import Averaged
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, ingredients_of
 from .normalise import Normaliser, fit_normaliser
@@ -74,12 +77,12 @@ def fit(
     ------
     InputError
         Training trials with NaN, nothing that varies, no captions, too few stimuli for the folds, features that
-        nothing can be fitted to, or a decoder that gives NaN.
+        nothing can be fitted to, or a decoder that does not take such responses or gives NaN.
     FileError
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
-    out = Path(out)
-    data = cast(Data, _ReadOnce(data))
+    out, settings = Path(out), settings.fitted_to(data.layout)
+    data = _averaged(data, settings) if settings.average_repetitions else cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
     key = hash_of_json(ingredients)
@@ -116,27 +119,41 @@ class _ReadOnce:
 
 
 def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any]) -> None:
-    arrays = _by_target(features)
+    arrays = _by_target(features, by_concepts=job.settings.concepts is not None)
     shapes = {name: tuple(array.shape[1:]) for name, array in arrays.items()}
     positions = {name: np.arange(prod(shape)) for name, shape in shapes.items()}
-    positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
+    if "context" in positions:
+        positions["context"] = positions["context"][shapes["context"][-1] :]  # token 0 (BOS) is not decoded
     job.write_responses()
-    job.write_constants(arrays["context"])
-    for name in arrays:
-        if name != "structure":
-            job.write_target(name, arrays[name], positions[name])
+    job.write_constants(arrays.get("context"))
+    route = {} if job.settings.concepts is None else write_concepts(job, job.settings.concepts, arrays["embedding"])
+    groups = job.settings.groups(arrays)
+    for group in groups:
+        if "structure" not in group:
+            job.write_decoder(group, arrays, positions)
     mask, correlations = job.write_mask(arrays["structure"])
-    job.write_target("structure", arrays["structure"], np.flatnonzero(mask))
+    (last,) = (group for group in groups if "structure" in group)  # to which the selection says what is decoded
+    job.write_decoder(last, arrays, {**positions, "structure": np.flatnonzero(mask)})
     job.write_scores(arrays, positions, correlations)
+    job.write_curves(groups)
     if listed_files(job.data.layout.signal):
         copy_files(job.data.layout.signal, job.data.signal_folder, job.journal.folder)
-    job.journal.close(DESCRIPTION, description_of(job, shapes, features, key, ingredients))
+    description = description_of(job, shapes, features, key, ingredients)
+    job.journal.close(
+        DESCRIPTION, description | route | {"shapes": {**description["shapes"], **route.get("shapes", {})}}
+    )
 
 
-def _by_target(features: Features) -> dict[str, Array]:
-    if features.context is None:
+def _by_target(features: Features, *, by_concepts: bool) -> dict[str, Array]:
+    """What decoders are fitted to: the features, with the embedding in the context's place for its other route."""
+    kinds: dict[str, Array] = {"latent": features.latent, "structure": features.structure}
+    if by_concepts:
+        assert features.embedding is not None  # it was asked for
+        kinds = {EMBEDDING: unit(features.embedding), **kinds}
+    elif features.context is None:
         raise InputError(_MUTE)
-    kinds: dict[str, Array] = {"context": features.context, "latent": features.latent, "structure": features.structure}
+    else:
+        kinds = {"context": features.context, **kinds}
     semantic = getattr(features, "semantic", None)
     return kinds if semantic is None else {**kinds, "semantic": semantic}
 
@@ -154,10 +171,16 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     FileError
         As :func:`check_out`; or `out` holds a fit of other data or settings.
     """
+    settings = settings.fitted_to(data.layout)
     check_out(out, settings)
+    data = _averaged(data, settings)
     normaliser = fit_normaliser(data.responses("train"))
-    folds_of(pictures_shown(data, "train"), settings.selection.n_folds)
-    if len(data.captions("train")) == 0:
+    pictures = pictures_shown(data, "train")
+    folds_of(pictures, settings.selection.n_folds)
+    for name in settings.targets:
+        if hasattr(settings.decoder(name), "hold_out"):
+            settings.decoder(name).hold_out(pictures)  # type: ignore[attr-defined]
+    if settings.concepts is None and len(data.captions("train")) == 0:
         raise InputError(_MUTE)
     about = early_key(data, settings)
     if (out / DESCRIPTION).exists():
@@ -167,6 +190,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     else:
         check_begun(out, about)
     return normaliser
+
+
+def _averaged(data: Data, settings: FitSettings) -> Data:
+    """What is fitted to: single trials, or each picture's mean over them, in memory."""
+    if not settings.average_repetitions or isinstance(data, Averaged):
+        return data
+    return cast(Data, Averaged(data))
 
 
 def check_out(out: Path, settings: FitSettings) -> None:

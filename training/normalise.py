@@ -57,6 +57,27 @@ class Normaliser:
         return z_score(responses, self.mean, self.std)
 
 
+class ZScored:
+    """Normalised responses, float32, by the trial: nothing but what is asked for is computed.
+
+    Parameters
+    ----------
+    responses : (n_trials, *response_shape)
+    normaliser : Normaliser
+    """
+
+    def __init__(self, responses: Array, normaliser: Normaliser) -> None:
+        self._responses, self._normaliser = responses, normaliser
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._responses.shape
+
+    def __getitem__(self, rows: Any) -> Float32:
+        """Trials by numbers, a slice or a mask: (n, *response_shape) float32."""
+        return self._normaliser(self._responses[rows]).astype(np.float32)
+
+
 def fit_normaliser(responses: Array) -> Normaliser:
     """Fit to training responses (n_trials, *response_shape).
 
@@ -121,6 +142,11 @@ class TargetColumns:
         # One contiguous slab of columns from the file, then what is wanted of it.
         slab = np.asarray(self._features[:, wanted[0] : wanted[-1] + 1])[:, wanted - wanted[0]]
         return z_score(slab[self._rows], self.mean[wanted], self.std[wanted])
+
+    def rows(self, trials: NDArray[np.integer[Any]]) -> Float64:
+        """All columns of some trials (n,), (n, n_targets) float64; their stimuli's whole features are read."""
+        whole = np.asarray(self._features[self._rows[trials]])
+        return z_score(whole[:, self.positions], self.mean[self.positions], self.std[self.positions])
 
 
 def column_statistics(features: Array, rows: NDArray[np.integer[Any]]) -> tuple[Float32, Float32]:

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
-from ..runtime.decoders.files import KIND, VERSION, file_name
+from ..runtime.decoders.files import KIND, VERSION, decoder_part, file_name
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
-from . import scores
+from . import curves, scores
 from .checkpoint_folder import CheckpointFolder
+from .curves import Curve, as_part, from_part, part_name
 from .datasets.base import Data, pictures_shown
-from .decoders.base import validates_itself
+from .decoders.base import FittedDecoder, validates_itself
 from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
 from .fingerprint import early_key
-from .normalise import Normaliser, TargetColumns, column_statistics
+from .networks.loop import Keeping
+from .normalise import Normaliser, TargetColumns, ZScored, column_statistics
 from .score_table import figure, remark
 from .selection import Trials, best_per_layer, fold_correlations, mean_over_folds
 from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
@@ -65,6 +67,7 @@ class Job:
             self.models,  # type: ignore[arg-type]
             cache_dir=cache_folder(out, self.settings),
             batch_size=self.settings.batch_size,
+            embedding=self.settings.concepts is not None,
             progress=self._phase("features"),
             say=self.say,
         )
@@ -79,27 +82,41 @@ class Job:
         if self.data.layout.voxels is not None:
             self.journal.write(VOXELS, tensors_of(self.data.layout.voxels))
 
-    def write_constants(self, context: Array) -> None:
+    def write_constants(self, context: Array | None) -> None:
+        """From the contexts of the captions, where these are decoded."""
         if file_name("constants") in self.journal.files:
             return
-        # Token 0 attends to itself alone, so it is the same for every caption up to rounding.
-        bos = np.asarray(context[:, 0], np.float64)[self.stimulus].mean(axis=0)
         uncond = np.asarray(_to_numpy(self.models.encode_text([""]))[0], np.float32)
+        # Token 0 attends to itself alone, so it is the same for every caption up to rounding.
+        bos = uncond[0] if context is None else np.asarray(context[:, 0], np.float64)[self.stimulus].mean(axis=0)
         arrays = {"context_bos": bos.astype(np.float32), "uncond_context": uncond}
         self.journal.write(file_name("constants"), arrays)
 
-    def write_target(self, name: str, features: Array, positions: NDArray[np.intp]) -> None:
-        """Fit and write the decoder of one feature for the flattened `positions`."""
-        if file_name(name) in self.journal.files:
-            self.progress(name, len(positions), len(positions))
+    def write_decoder(
+        self, group: tuple[str, ...], features: Mapping[str, Array], positions: Mapping[str, NDArray[np.intp]]
+    ) -> None:
+        """Fit and write the decoder of one feature or of several, for the flattened `positions` of each."""
+        file, label = file_name(decoder_part(group)), ", ".join(group)
+        if file in self.journal.files:
+            n_dimensions = sum(len(positions[name]) for name in group)
+            self.progress(label, n_dimensions, n_dimensions)
             return
-        flat = features.reshape(len(features), -1)
-        targets = TargetColumns(flat, self.stimulus, positions, column_statistics(flat, self.stimulus))
-        fit = self._fit_in_blocks if goes_in_blocks(self.settings.decoder(name)) else self._fit_whole
-        arrays, entry = fit(name, targets, flat)
-        placement = (positions.astype(np.int32), targets.mean, targets.std)
-        arrays |= {f"{name}.{key}": array for key, array in zip(PLACEMENT, placement, strict=True)}
-        self.journal.write(file_name(name), arrays, {ENTRY: json.dumps({"features": [name], **entry})})
+        flat = {name: features[name].reshape(len(features[name]), -1) for name in group}
+        targets = {
+            name: TargetColumns(rows, self.stimulus, positions[name], column_statistics(rows, self.stimulus))
+            for name, rows in flat.items()
+        }
+        first, decoder = group[0], self.settings.decoder(group[0])
+        if hasattr(decoder, "fit_together"):
+            arrays, entry = self._fit_network(targets, flat)
+        elif goes_in_blocks(decoder):
+            arrays, entry = self._fit_in_blocks(first, targets[first])
+        else:
+            arrays, entry = self._fit_whole(first, targets[first], flat[first])
+        for name, columns in targets.items():
+            placement = (positions[name].astype(np.int32), columns.mean, columns.std)
+            arrays |= {f"{name}.{key}": array for key, array in zip(PLACEMENT, placement, strict=True)}
+        self.journal.write(file, arrays, {ENTRY: json.dumps({"features": list(group), **entry})})
 
     @property
     def pictures(self) -> NDArray[np.int64]:
@@ -120,17 +137,56 @@ class Job:
         check_fitted(fitted.kind, arrays, name, targets.shape[1])
         held_out = getattr(fitted, "held_out", None)
         if held_out is not None:
-            found = scores.validation_part(
-                fitted, responses[held_out], features, self.stimulus[held_out], self.pictures[held_out], name, targets
-            )
-            self.journal.keep(scores.validation_name(name), found)
-            validation = described.get("validation", {})
-            self.say(_validated(name, validation) if validation else f"{name}: {int(held_out.sum())} trials held out")
+            self._keep_validation(name, fitted, held_out, responses[held_out], features, targets)
+            self.say(f"{name}: {int(held_out.sum())} trials held out")
         return dict(arrays), {"kind": fitted.kind, **described}
 
-    def _fit_in_blocks(
-        self, name: str, targets: TargetColumns, _features: Array
+    def _fit_network(
+        self, targets: Mapping[str, TargetColumns], features: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays of one network for some features and its entry in the list; training goes on where it was."""
+        names = tuple(targets)
+        fitters: dict[str, Any] = {name: self.settings.decoder(name) for name in names}
+        responses = ZScored(self.data.responses("train"), self.normaliser)
+        state = part_name("training", names)
+        fitted = fitters[names[0]].fit_together(
+            fitters,
+            responses,
+            targets,
+            pictures=self.pictures,
+            device=self.settings.device,
+            keeping=Keeping(
+                lambda arrays: self.journal.keep(state, arrays), self.settings.save_every, self.journal.part(state)
+            ),
+            progress=self._phase(", ".join(names)),
+        )
+        arrays, described, held_out = fitted.arrays(), fitted.described(), fitted.held_out
+        check_fitted(fitted.kind, arrays, " and ".join(names), sum(columns.shape[1] for columns in targets.values()))
+        for name in names:
+            self._keep_validation(name, fitted.of(name), held_out, responses[held_out], features[name], targets[name])
+        stopped = None if fitted.stopped is None else str(fitted.stopped)
+        curve = Curve(list(names), fitted.epoch, stopped, fitted.curves)
+        self.journal.keep(part_name("curves", names), as_part(curve))
+        plain = all(fitter.contrastive == 0 for fitter in fitters.values())
+        self.say(_validated(", ".join(names), described["validation"], plain=plain))
+        return dict(arrays), {"kind": fitted.kind, **described}
+
+    def _keep_validation(
+        self,
+        name: str,
+        fitted: FittedDecoder,
+        held_out: NDArray[np.bool_],
+        responses: Array,
+        features: Array,
+        targets: TargetColumns,
+    ) -> None:
+        """Keep the scores of a decoder for the trials (n) that it held out, whose normalised responses are given."""
+        found = scores.validation_part(
+            fitted, responses, features, self.stimulus[held_out], self.pictures[held_out], name, targets
+        )
+        self.journal.keep(scores.validation_name(name), found)
+
+    def _fit_in_blocks(self, name: str, targets: TargetColumns) -> tuple[dict[str, Array], dict[str, Any]]:
         """The arrays of a linear decoder; of a large one, block by block, each kept until the file is whole."""
         decoder, n_targets = self.settings.decoder(name), targets.shape[1]
         spans = list(blocks(n_targets, block_size(decoder, self.data.responses("train").shape)))
@@ -219,19 +275,32 @@ class Job:
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
         self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
 
+    def write_curves(self, groups: list[tuple[str, ...]]) -> None:
+        """Write the losses of every network's training, if any was trained."""
+        networks = [group for group in groups if hasattr(self.settings.decoder(group[0]), "fit_together")]
+        if networks:
+            found = [from_part(self._kept(part_name("curves", group), "curves", group)) for group in networks]
+            self.journal.write_bytes(curves.NAME, curves.curves_bytes(found))
+            self.journal.write_bytes(curves.FIGURE, curves.figure(found).encode())
+
     def _validated(self, name: str) -> scores.FeatureScores:
-        part = self.journal.part(scores.validation_name(name))
-        if part is None:
-            folder = self.journal.folder
-            raise FileError(f"the unfinished fit in {folder} lacks the scores of {name}: delete {folder} and run again")
-        return scores.validation_scores(part)
+        return scores.validation_scores(self._kept(scores.validation_name(name), "scores", (name,)))
+
+    def _kept(self, part: str, what: str, names: tuple[str, ...]) -> Mapping[str, Array]:
+        found = self.journal.part(part)
+        if found is None:
+            folder, of = self.journal.folder, " and ".join(names)
+            raise FileError(f"the unfinished fit in {folder} lacks the {what} of {of}: delete {folder} and run again")
+        return found
 
 
-def _validated(name: str, found: Mapping[str, Any]) -> str:
-    return (
+def _validated(name: str, found: Mapping[str, Any], *, plain: bool) -> str:
+    meaning = " (1 is the loss of the mean)" if plain else ""
+    line = (
         f"{name}: validation loss {found['loss']:.3f} of epoch {found['epoch']}, on {found['n_trials']} held-out "
-        "trials (1 is the loss of the mean)"
+        f"trials{meaning}"
     )
+    return f"{line}; {found['stopped']}" if "stopped" in found else line
 
 
 def _to_numpy(values: Any) -> Array:
@@ -247,11 +316,15 @@ def description_of(
 ) -> dict[str, Any]:
     data, models, selection = job.data, job.models, job.settings.selection
     decoders = []
-    for name in shapes:
-        how = job.settings.decoder(name).describe()
+    for group in job.settings.groups(shapes):
+        how = job.settings.decoder(group[0]).describe()
         if "n_selected" in how:
             how["n_selected"] = min(how["n_selected"], data.layout.n_features)
-        decoders.append({**json.loads(read_metadata(job.journal.folder / file_name(name))[ENTRY]), "fit": how})
+        if len(group) > 1:
+            how["contrastive"] = {name: job.settings.decoder(name).describe()["contrastive"] for name in group}
+        metadata = read_metadata(job.journal.folder / file_name(decoder_part(group)))
+        decoders.append({**json.loads(metadata[ENTRY]), "fit": how})
+    averaged = {"average_repetitions": True} if job.settings.average_repetitions else {}
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,
@@ -274,6 +347,7 @@ def description_of(
             "about": early_key(data, job.settings),
             "data_hash": ingredients["data"],
             "n_trials": len(job.stimulus),
+            **averaged,
             "n_stimuli": len(np.unique(job.stimulus)),
             "constant": job.normaliser.constant.tolist(),
             "data": data.provenance,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..runtime.data.simulated import simulated_brain
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
 from .scores import FeatureScores, Score, Scores
 
 _WIDTH = 15
@@ -15,7 +15,7 @@ _SIMULATED = {
     "gabor": "simulated subject: oriented filters, local colour and labels, nothing of the networks decoded here",
 }
 # What makes a feature undecodable although others are decoded, most likely.
-_CAUSES = dict.fromkeys(FEATURES, "do `stimulus` and the pictures' numbers name what each trial showed?")
+_CAUSES = dict.fromkeys(TARGETS, "do `stimulus` and the pictures' numbers name what each trial showed?")
 _CAUSES["context"] = "are the captions in the order of the pictures?"
 
 

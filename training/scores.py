@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..runtime.data.layout import Rois, voxels_of
 from ..runtime.errors import FileError, InputError
-from ..runtime.features import FEATURES
+from ..runtime.features import TARGETS
 from ..runtime.files import check_format, json_bytes, read_json
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
@@ -59,6 +59,7 @@ _MOST_DIMENSIONS = 256
 N_SHUFFLED, _BOUND = 100, 0.95
 _SEED = 0
 _FEATURES_AT_ONCE = 1 << 23
+_TRIALS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,7 @@ def _score_fold(
 
 def validation_name(feature: str) -> str:
     """Under which a fit keeps what :func:`validation_part` gives."""
-    return f"validation-{FEATURES.index(feature)}"
+    return f"validation-{TARGETS.index(feature)}"
 
 
 def validation_part(
@@ -318,7 +319,13 @@ def validation_part(
     Arrays for :func:`validation_scores`.
     """
     chosen, values = _draw(feature, features, targets.positions, stimulus)
-    found = predicted(fitted, responses, 0, len(targets.positions))[:, np.searchsorted(targets.positions, chosen)]
+    columns, n_targets = np.searchsorted(targets.positions, chosen), len(targets.positions)
+    found = np.concatenate(
+        [
+            predicted(fitted, responses[start : start + _TRIALS_AT_ONCE], 0, n_targets)[:, columns]
+            for start in range(0, len(responses), _TRIALS_AT_ONCE)
+        ]
+    )
     shown = np.unique(pictures)
     score, null = 0.0, np.zeros(N_SHUFFLED)
     if len(chosen):

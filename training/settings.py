@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..runtime.data.layout import ResponseLayout
 from ..runtime.errors import InputError
-from ..runtime.features import FEATURES
-from .decoders.base import Decoder, changed, make_decoder, validates_itself
+from ..runtime.features import EMBEDDING, TARGETS
+from .concepts import ConceptSettings
+from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .selection import SelectionSettings
 
 # (phase, done, total)
@@ -24,8 +26,10 @@ class FitSettings:
 
     Attributes
     ----------
-    context, latent, structure, semantic : Decoder
+    context, latent, structure, semantic, embedding : Decoder
         One fitter per feature, from :func:`~minddiffuser.training.decoders.base.make_decoder`.
+    concepts : ConceptSettings, optional
+        Where the context is found by way of concepts: the embedding is decoded in its place.
     selection : SelectionSettings
         Algorithm 1; only selected structure dimensions are fitted and decoded.
     cache_dir : Path, optional
@@ -34,22 +38,53 @@ class FitSettings:
         Stimuli per forward pass of the models.
     n_threads : int, optional
         All usable CPUs when not given.
+    shared_trunk : bool
+        Whether features whose decoders are networks of the same settings are heads of one network.
+    average_repetitions : bool
+        Whether the training trials of a picture are averaged into one before anything is computed.
+    device : str
+        Where networks are trained: "auto", "cpu", "cuda" or "cuda:1".
+    save_every : int
+        Epochs after each of which a network's training can go on from where it was.
     """
 
     context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
     latent: Decoder = field(default_factory=lambda: make_decoder("ridge", "latent"))
     structure: Decoder = field(default_factory=lambda: make_decoder("ridge", "structure"))
     semantic: Decoder = field(default_factory=lambda: make_decoder("ridge", "semantic"))
+    embedding: Decoder = field(default_factory=lambda: make_decoder("ridge", "embedding"))
+    concepts: ConceptSettings | None = None
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     cache_dir: Path | None = None
     batch_size: int = 32
     n_threads: int | None = None
+    shared_trunk: bool = False
+    average_repetitions: bool = False
+    device: str = "auto"
+    save_every: int = 10
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.batch_size), ("n_threads", self.n_threads)):
+        for name in ("batch_size", "n_threads", "save_every"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
+        if self.shared_trunk and len(self.groups(self.targets)) == len(self.targets):
+            raise InputError(
+                "a shared trunk needs two features or more whose decoders are networks with the same options: give "
+                "one --decoder for them, and options that are not of one feature (only contrastive may be)"
+            )
         self.selecting()  # options that its decoder does not have are refused now, not after the features
+
+    def fitted_to(self, layout: ResponseLayout) -> FitSettings:
+        """The same settings for responses laid out in this way; see :func:`.decoders.base.fitted_to`.
+
+        Raises
+        ------
+        InputError
+            A feature's decoder does not take such responses.
+        """
+        decoders: dict[str, Any] = {name: fitted_to(self.decoder(name), layout) for name in self.targets}
+        return replace(self, **decoders)
 
     def selecting(self) -> Decoder:
         """The decoder of the selection's folds: the structure's own, or the ridge where that one validates itself.
@@ -65,10 +100,27 @@ class FitSettings:
         decoder: Decoder = getattr(self, target)
         return decoder
 
+    def groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
+        """Which of these features are fitted together, in the order of their first."""
+        groups: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            trunk = getattr(self.decoder(name), "trunk", name) if self.shared_trunk else name
+            groups[trunk] = (*groups.get(trunk, ()), name)
+        return list(groups.values())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What has a decoder: every feature, the context or the embedding in its place."""
+        other = EMBEDDING if self.concepts is None else "context"
+        return tuple(name for name in TARGETS if name != other)
+
     def deciding(self) -> dict[str, Any]:
         """What changes the result, as JSON."""
-        kept = {name: self.decoder(name).describe() for name in FEATURES}
-        return {**kept, "selection": asdict(self.selection)}
+        kept = {name: self.decoder(name).describe() for name in self.targets}
+        # Only where they say something: a fit that was begun before they were there goes on.
+        more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
+        route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
+        return {**kept, **more, **route, "selection": asdict(self.selection)}
 
 
 class FitModels(Protocol):
@@ -85,6 +137,10 @@ class FitModels(Protocol):
 
     def encode_text(self, captions: list[str]) -> Any:
         """Captions to contexts, tensor (n, 15, d_text)."""
+        ...
+
+    def embed_text(self, texts: list[str]) -> Any:
+        """Texts to places among CLIP's image embeddings, (n, embed_dim); only where concepts are looked for there."""
         ...
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...runtime.bundle.manifest import ARRAYS, MANIFEST, PARITY, sealed
+from ...runtime.bundle.manifest import ARRAYS, DECODE, MANIFEST, PARITY, sealed
 from ...runtime.bundle.open import Bundle
 from ...runtime.data.chain_files import copy_files
 from ...runtime.decoders.checkpoint import Checkpoint, open_checkpoint
@@ -181,6 +181,8 @@ class _Gate:
             "mean": mean,
             "std": std,
         }
+        if self._checkpoint.route is not None:
+            arrays["concept_context"] = self._checkpoint.route.context
         write_tensors(self._folder / ARRAYS, arrays)
         copy_files(self._checkpoint.layout.signal, self._checkpoint.signal_folder, self._folder)
         stage1 = self._draft.stage1
@@ -203,7 +205,7 @@ class _Gate:
         self._write_manifest(pictures)
 
     def _graph(self, graph: DraftGraph) -> None:
-        variants = []
+        variants, route = [], self._checkpoint.route
         for written in graph.written:
             found = verify_file(
                 graph.name,
@@ -213,6 +215,7 @@ class _Gate:
                 written.precision,
                 threads=self._settings.threads,
                 memory=memory_for(self._draft.described["image_size"]),
+                contexts=None if route is None or graph.name != f"{DECODE}context" else route.context,
             )
             if found.reason is not None:
                 self._fail(graph.name, written, found)

@@ -10,6 +10,7 @@ from ...runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIB
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
 from ...runtime.decoders.checkpoint import Checkpoint
+from ...runtime.decoders.concepts import FIELD as CONCEPTS
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
 from ...runtime.sampling import Sampling
@@ -51,6 +52,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],
+            **({} if checkpoint.candidates is None else {CONCEPTS: checkpoint.candidates.as_json()}),
         },
         "preset": checkpoint.preset,
         "layout": checkpoint.layout.as_json(),

@@ -22,6 +22,7 @@ from ...runtime.backends.reference import TorchEngine
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.checkpoint import Checkpoint
+from ...runtime.decoders.concepts import SIMILARITY
 from ...runtime.errors import InputError
 from ...runtime.features import FEATURES
 from ...runtime.models.models import Models
@@ -245,13 +246,20 @@ class _Work:
         target = name.removeprefix(DECODE)
         (random,) = trials_for(self._checkpoint, None, (len(self.verify),), seed=SEED + 1)
         cases = [
-            Case(kind=kind, feeds={"responses": t.responses}, expected={target: np.asarray(getattr(t.decoded, target))})
+            Case(kind=kind, feeds={"responses": t.responses}, expected=self._decoded(t, target))
             for kind, t in (("random", random), ("decoded", self.verify))
         ]
         specs = decode_specs(self._checkpoint, target)
         batches = [{"responses": self._calibrate.responses}]
         written = self._write(name, [decode_model(self._checkpoint, target)], batches, store)
         return DraftGraph(name=name, specs=specs, cases=cases, written=written)
+
+    def _decoded(self, trials: Trials, target: str) -> dict[str, Array]:
+        """What the graph of a target has to give."""
+        found = {target: np.asarray(getattr(trials.decoded, target))}
+        if target == "context" and self._checkpoint.route is not None:
+            found[SIMILARITY] = self._checkpoint.similarities(trials.responses)
+        return found
 
     def network(self, name: str, reference: Reference, store: WeightStore) -> DraftGraph:
         graph: NetworkGraph = self._graphs[name]

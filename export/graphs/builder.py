@@ -15,14 +15,20 @@ from ..onnx.convert import OPSET
 
 # What the names of an added graph's weights begin with.
 _PART = "network"
+EXACT = "exact"
+"""In the names of nodes, and of their constants, that stay in float32 whatever the precision of the graph."""
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 class Builder:
-    """Collects what becomes the graph `name`; constants are called "<prefix>.<constant>"."""
+    """Collects what becomes the graph `name`; constants are called "<prefix>.<constant>".
+
+    Nodes that are made while `exact` is set stay in float32 in every precision.
+    """
 
     def __init__(self, name: str, prefix: str) -> None:
         self._name, self._prefix = name, prefix
+        self.exact = False
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
@@ -34,7 +40,7 @@ class Builder:
         ValueError
             Another one was given under that name.
         """
-        name = f"{self._prefix}.{name}"
+        name = f"{self._prefix}.{EXACT}.{name}" if self.exact else f"{self._prefix}.{name}"
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
         if self._constants.setdefault(name, tensor) != tensor:
             raise ValueError(f"the graph {self._name} has another constant {name} already: give it another name")
@@ -42,7 +48,8 @@ class Builder:
 
     def node(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         output = output or f"{operator.lower()}_{len(self._nodes)}"
-        name = f"{self._name}/{operator}_{len(self._nodes)}"
+        place = f"{self._name}/{EXACT}" if self.exact else self._name
+        name = f"{place}/{operator}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
 
@@ -87,6 +94,11 @@ class Builder:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="minddiffuser")
         model.ir_version = 10
         return model
+
+
+def is_exact(node: onnx.NodeProto) -> bool:
+    """Whether a node of such a graph stays in float32."""
+    return f"/{EXACT}/" in node.name
 
 
 def _check_plain(node: onnx.NodeProto) -> None:

@@ -2,7 +2,8 @@
 
 The z-scores of the responses and the placement in the feature are the same for all; what lies between is the kind's
 own, one file each in decoders/. A decoder with several features gives a graph for each, whose weights lie on the disk
-once.
+once. Where the context is found by way of concepts, its graph decodes the embedding, compares it with the candidates',
+and gives the context of the nearest.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from ...runtime.bundle.graph_specs import TensorSpec
 from ...runtime.bundle.manifest import DECODE
 from ...runtime.decoders.base import Placement
 from ...runtime.decoders.checkpoint import Checkpoint
+from ...runtime.decoders.concepts import SHORTEST, SIMILARITY, ConceptRoute
+from ...runtime.features import EMBEDDING
 from .builder import Builder
 from .decoders import DECODER_GRAPHS
 
 
 def decode_specs(checkpoint: Checkpoint, feature: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Inputs and outputs of a decode graph."""
-    found = graph_specs.decode_specs(checkpoint.layout.shape, feature, checkpoint.shapes[feature])
+    n_candidates = None if checkpoint.candidates is None else len(checkpoint.candidates.names)
+    found = graph_specs.decode_specs(checkpoint.layout.shape, feature, checkpoint.shapes[feature], n_candidates)
     return dict(found.inputs), dict(found.outputs)
 
 
@@ -36,12 +40,15 @@ def decode_model(checkpoint: Checkpoint, feature: str) -> onnx.ModelProto:
     feature
         "context", "latent", "structure" or "semantic". Token 0 of the context is the constant of training captions.
     """
-    build = Builder(DECODE + feature, feature)
-    kind = next(made["kind"] for made in checkpoint.description["decoders"] if feature in made["features"])
-    decoder = checkpoint.decoders[feature]
+    build, route = Builder(DECODE + feature, feature), checkpoint.route if feature == "context" else None
+    decoded = feature if route is None else EMBEDDING
+    kind = next(made["kind"] for made in checkpoint.description["decoders"] if decoded in made["features"])
+    decoder = checkpoint.decoders[decoded]
     add = import_module(DECODER_GRAPHS[kind], f"{__package__}.decoders").add
-    predicted = add(build, _z_scores(build, checkpoint), decoder, feature)
-    _in_place(build, predicted, checkpoint, feature, decoder.placements[feature])
+    predicted = add(build, _z_scores(build, checkpoint), decoder, decoded)
+    _in_place(build, predicted, checkpoint, decoded, decoder.placements[decoded])
+    if route is not None:
+        _nearest(build, decoded, route)
     inputs, outputs = decode_specs(checkpoint, feature)
     return build.model(inputs, outputs)
 
@@ -76,3 +83,20 @@ def _in_place(build: Builder, predicted: str, checkpoint: Checkpoint, feature: s
     scaled = build.node("Mul", [spread, build.constant("scale", scale)])
     flat = build.node("Add", [scaled, build.constant("offset", offset)])
     build.node("Reshape", [flat, build.constant("shape", np.array([-1, *shape]))], output=feature)
+
+
+def _nearest(build: Builder, embedding: str, route: ConceptRoute) -> None:
+    """From the decoded embedding to its similarity to each candidate, and the context of the first nearest one.
+
+    In float32 always: rounding would choose another concept, and of a context it would save nothing.
+    """
+    build.exact = True
+    centred = build.node("Sub", [embedding, build.constant("centre", route.centre)])
+    axis = build.constant("last_axis", np.array([-1]))
+    length = build.node("ReduceL2", [centred, axis], keepdims=1)
+    length = build.node("Max", [length, build.constant("shortest", np.array(SHORTEST))])
+    unit = build.node("Div", [centred, length])
+    candidates = build.constant("candidates", route.embedding.T)
+    similarity = build.node("MatMul", [unit, candidates], output=SIMILARITY)
+    best = build.node("ArgMax", [similarity], axis=1, keepdims=0)  # of equal ones the first, as numpy's
+    build.node("Gather", [build.constant("contexts", route.context), best], output="context", axis=0)

@@ -160,7 +160,7 @@ def calibrated(
     return Quantised(made, _exemptions(ranked, count, losses), error, error <= tolerance, quantised)
 
 
-def weights_only(model: ModelProto, *, smallest: int = 2**16) -> ModelProto:
+def weights_only(model: ModelProto, *, smallest: int = 2**16, keep: Collection[str] = ()) -> ModelProto:
     """Large constant matrices in int8, one scale per row (axis 0); all computing stays in float32.
 
     For graphs without MatMul, such as a decoder that gathers voxels and sums them with weights: the file shrinks to a
@@ -172,6 +172,8 @@ def weights_only(model: ModelProto, *, smallest: int = 2**16) -> ModelProto:
         A float32 graph with its weights inside. It is not changed.
     smallest : int
         Elements from which on a weight counts as large.
+    keep : collection of str
+        Names of weights that stay as they are.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def weights_only(model: ModelProto, *, smallest: int = 2**16) -> ModelProto:
         The graph is unusual (see :func:`onnx_tools.refuse_unusual`) or has no such weight.
     """
     model = _checked(model)
-    inputs = {value.name for value in model.graph.input} | {value.name for value in model.graph.output}
+    inputs = {value.name for value in (*model.graph.input, *model.graph.output)} | set(keep)
     result = without_weights(model)
     nodes = list(result.graph.node)
     del result.graph.node[:]

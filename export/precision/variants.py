@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...runtime.bundle.manifest import DECODE
+from ..graphs.builder import is_exact
 from . import NothingToQuantise, calibrated, decide, dynamic, probe, to_half, weights_only
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -58,6 +59,7 @@ def in_precision(
         ranges = probe(model, list(batches), threads=threads, precisions=(precision,))
         exceptions = decide(ranges, model, precision)
         kept = {exception["layer"] for exception in exceptions}
+        kept |= {node.name for node in model.graph.node if is_exact(node)}
         converted = to_half(model, HALVES[precision], keep=kept)
         note = f"{len(kept)} of {len(model.graph.node)} nodes stay in float32, by the measured range of their values"
         return Converted([converted], [dict(exception) for exception in exceptions], note)
@@ -70,7 +72,8 @@ def in_precision(
 def _int8(model: onnx.ModelProto, graph: str, batches: Sequence[Feeds], threads: int) -> Converted | None:
     route = INT8_ROUTES.get("decode" if graph.startswith(DECODE) else graph)
     if route == "weights":
-        return Converted([weights_only(model)], note="weights stored in 8 bits, sums in float32")
+        exact = {name for node in model.graph.node if is_exact(node) for name in node.input}
+        return Converted([weights_only(model, keep=exact)], note="weights stored in 8 bits, sums in float32")
     if route == "dynamic":
         return Converted([dynamic(model)], note="products with constant weights, quantised as they run")
     if route == "calibrated":

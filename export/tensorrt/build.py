@@ -22,7 +22,7 @@ from ...runtime.files import read_json, read_tensors, sha256_of, write_json
 from ...runtime.locks import beside, locked
 from ...runtime.progress import unheard
 from ..bundle.placement import take_built
-from ..verify.check import backend_for, case_of, fitted, rows_of, running, spread_of
+from ..verify.check import backend_for, case_of, contexts_of, fitted, rows_of, running, spread_of
 from ..verify.parity import TOLERANCES, compare, failed
 from .plan import build_plan, check_machine
 from .settings import Sizes, TrtSettings
@@ -347,7 +347,7 @@ def _verified(
     tolerance = TOLERANCES[variant.precision]
     spread = spread_of(reference, variant)
     with running(draft, variant, backend, None, trust) as run:
-        measured, reason = compare(run(feeds), expected, tolerance, spread)
+        measured, reason = compare(run(feeds), expected, tolerance, spread, contexts_of(draft, variant.graph))
         rows = rows_of(draft, variant, run, feeds, expected, spread)
     reason = reason or rows.reason
     if reason is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.bundle.manifest import ADVICE, PARITY, Variant
+from ...runtime.bundle.manifest import ADVICE, DECODE, PARITY, Variant
 from ...runtime.bundle.open import Bundle
 from ...runtime.engines.base import check_feeds
 from ...runtime.engines.contract import check_contract
@@ -154,7 +154,7 @@ def _line(
         raise
     except MindDiffuserError as error:
         return Line(**named, verdict=BAD, detail=str(error))
-    measured, reason = compare(outputs, expected, tolerance, spread)
+    measured, reason = compare(outputs, expected, tolerance, spread, contexts_of(bundle, variant.graph))
     # The tensor that is nearest to what it may be.
     worst, allowed = max(
         ((part.worst, tolerance.worst + part.jump) for part in measured.values()), key=lambda pair: pair[0] / pair[1]
@@ -178,7 +178,13 @@ def rows_of(
         return Rows()
     bounded = memory_for(bundle.image_size) == "low"
     specs = graph.inputs, graph.outputs
-    return compare_rows(run, specs, feeds, tolerance, spread=spread, sizes=variant.batch_sizes, bounded=bounded)
+    sizes, contexts = variant.batch_sizes, contexts_of(bundle, variant.graph)
+    return compare_rows(run, specs, feeds, tolerance, spread=spread, sizes=sizes, bounded=bounded, contexts=contexts)
+
+
+def contexts_of(bundle: Bundle, graph: str) -> NDArray[np.float32] | None:
+    """Of the candidates that a graph chooses the context among, (n_candidates, 15, d_text); None where it does not."""
+    return bundle.arrays.get("concept_context") if graph == f"{DECODE}context" else None
 
 
 def _misfit(

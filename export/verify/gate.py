@@ -83,6 +83,7 @@ def verify(
     *,
     how: str = "run",
     bounded: bool = False,
+    contexts: NDArray[np.float32] | None = None,
 ) -> Verified:
     """Compare an engine with the reference over every case, and trials that run together with the same alone.
 
@@ -94,19 +95,21 @@ def verify(
         For the manifest: "run" where the engine itself ran as a user would run it.
     bounded
         See :func:`~.rows.compare_rows`.
+    contexts
+        See :func:`~.parity.compare`.
     """
     tolerance, reason = TOLERANCES[precision], None
     measured: dict[str, dict[str, list[Deviation]]] = {}
     for case in cases:
         found = {name: as_numpy(array) for name, array in run(case.feeds).items()}
-        parts, out = compare(found, case.expected, tolerance, case.spread.get(precision))
+        parts, out = compare(found, case.expected, tolerance, case.spread.get(precision), contexts)
         reason = reason or (f"{out} (on {case.kind} inputs)" if out else None)
         for name, part in parts.items():
             measured.setdefault(case.kind, {}).setdefault(name, []).append(part)
     parity = _parity(measured, tolerance, how)
     if reason is not None or any(_tells_apart(case, specs[1], precision) for case in cases):
         return Verified(parity=parity, reason=reason)
-    rows = _rows(run, specs, cases[0], precision, bounded=bounded)
+    rows = _rows(run, specs, cases[0], precision, bounded=bounded, contexts=contexts)
     if rows.worst is not None:
         parity["rows_together"] = min(rows.worst, 1e30)
     return Verified(parity=parity, reason=rows.reason, one_row=rows.no_room)
@@ -116,9 +119,17 @@ def _tells_apart(case: Case, outputs: Specs, precision: str) -> bool:
     return tells_rows_apart(case.expected, free_of(outputs), TOLERANCES[precision], case.spread.get(precision))
 
 
-def _rows(run: Any, specs: tuple[Specs, Specs], case: Case, precision: str, *, bounded: bool) -> Rows:
-    spread = case.spread.get(precision)
-    return compare_rows(run, specs, case.feeds, TOLERANCES[precision], spread=spread, bounded=bounded)
+def _rows(
+    run: Any,
+    specs: tuple[Specs, Specs],
+    case: Case,
+    precision: str,
+    *,
+    bounded: bool,
+    contexts: NDArray[np.float32] | None,
+) -> Rows:
+    tolerance, spread = TOLERANCES[precision], case.spread.get(precision)
+    return compare_rows(run, specs, case.feeds, tolerance, spread=spread, bounded=bounded, contexts=contexts)
 
 
 def _parity(measured: Mapping[str, Mapping[str, list[Deviation]]], tolerance: Tolerance, how: str) -> dict[str, Any]:
@@ -147,6 +158,7 @@ def verify_file(
     *,
     threads: int,
     memory: str = "fast",
+    contexts: NDArray[np.float32] | None = None,
 ) -> Verified:
     """Verify an ONNX file on this machine's CPU; half precision by emulation.
 
@@ -163,11 +175,13 @@ def verify_file(
                 precision,
                 how="emulated in float32, every stored tensor rounded",
                 bounded=memory == "low",
+                contexts=contexts,
             )
     settings = OrtSettings(threads=threads, memory=memory)
     how = "run" if memory == "fast" else f"run with memory {memory}"
     with open_ort(graph, path, *specs, settings, precision=precision) as engine:
-        return verify(engine.run, specs, cases, precision, how=how, bounded=memory == "low")
+        bounded = memory == "low"
+        return verify(engine.run, specs, cases, precision, how=how, bounded=bounded, contexts=contexts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

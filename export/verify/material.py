@@ -32,6 +32,8 @@ from .pictures import GUIDED, SEED, guided_pictures, parity_noise
 Feeds = dict[str, NDArray[np.float32]]
 # Of the 35 denoising steps, those that a step's graphs are verified at: the first, two in between, the last.
 STEPS = (0, 12, 24, 34)
+# Trials are the clearest of so many times as many, where their contexts are chosen among candidates.
+_CHOICE = 4
 # This many trials are enough to check the scale of a data folder; a whole one may hold gigabytes.
 SCREENED = 256
 
@@ -76,7 +78,9 @@ def trials_for(
         The data folder that the checkpoint was fitted on: trials of its *training* split are used, spread over the
         whole of it, and none that a run would skip.
         None draws responses from the training statistics instead, value by value: decoders then give what they give
-        on noise of the right size.
+        on noise of the right size. Where the context is that of the nearest of some concepts, those trials are drawn
+        of which it is clearest which is the nearest: rounding of two engines may decide the others otherwise, and
+        pictures of two different concepts compare concepts, not engines.
     stimuli_root
         The folder that holds the pictures of a data folder that only names them, where that is another one than it
         states.
@@ -93,8 +97,10 @@ def trials_for(
     total, warnings = sum(counts), tuple[str, ...]()
     if data is None:
         mean, std = checkpoint.statistics
-        noise = np.random.default_rng(seed).standard_normal((total, *mean.shape), dtype=np.float32)
+        pool = total if checkpoint.route is None else _CHOICE * total
+        noise = np.random.default_rng(seed).standard_normal((pool, *mean.shape), dtype=np.float32)
         rows, stimuli, origin = (mean + std * noise).astype(np.float32), None, "drawn from the training statistics"
+        rows = rows[_clearest(checkpoint, rows, total)]
     else:
         rows, stimuli, warnings = _from_folder(checkpoint, data, total, stimuli_root)
         origin = "training trials"
@@ -131,10 +137,20 @@ def _from_folder(
             f"the data folder {data} has {len(good)} training trials that can be used, {total} are needed (trial "
             f"{sample[row]}: {fault}): leave --data out"
         )
-    taken = good[_spread(len(good), total)]
+    pool = total if checkpoint.route is None else min(len(good), _CHOICE * total)
+    taken = good[_spread(len(good), pool)]
+    taken = taken[_clearest(checkpoint, screened.responses[taken], total)]
     stimulus = folder.stimulus("train")[sample[taken]]
     stimuli = np.concatenate([to_float(folder.images("train", int(i), int(i) + 1)) for i in stimulus])
     return screened.responses[taken], stimuli if stimuli.shape[-1] == checkpoint.image_size else None, screened.warnings
+
+
+def _clearest(checkpoint: Checkpoint, rows: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """`count` of the rows, in their order: those whose nearest concept is nearer than the next one by most."""
+    if checkpoint.route is None or len(checkpoint.route.embedding) < 2:
+        return np.arange(count)
+    nearest = np.sort(checkpoint.similarities(rows), axis=1)
+    return np.sort(np.argsort(nearest[:, -2] - nearest[:, -1], kind="stable")[:count])
 
 
 def _spread(n: int, count: int) -> NDArray[np.intp]:

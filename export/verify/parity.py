@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import MindDiffuserError
+from .chosen import as_chosen, not_as_chosen
 
 Array = NDArray[Any]
 
@@ -177,6 +178,7 @@ def compare(
     expected: Mapping[str, Array],
     tolerance: Tolerance,
     spread: Mapping[str, Spread] | None = None,
+    contexts: Array | None = None,
 ) -> tuple[dict[str, Deviation], str | None]:
     """Every output against its reference, and why the first of them is out of tolerance.
 
@@ -184,7 +186,10 @@ def compare(
     ----------
     spread
         How far outputs may jump and turn besides.
+    contexts : (n_candidates, 15, d_text), optional
+        Of the candidates that the context is chosen among; see :mod:`~.chosen`.
     """
+    expected = as_chosen(outputs, expected, contexts)
     outputs = {**{name: np.zeros(0) for name in expected}, **outputs}  # one that is missing has another shape
     none = Spread(0.0, 0.0)
     measured = {}
@@ -192,7 +197,8 @@ def compare(
         more = (spread or {}).get(name, none)
         measured[name] = replace(deviation(np.asarray(outputs[name]), expected[name]), jump=more.jump, turn=more.turn)
     reasons = [verdict(name, measured[name], tolerance, np.asarray(outputs[name]), expected[name]) for name in expected]
-    return measured, next((reason for reason in reasons if reason is not None), None)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    return measured, reason or not_as_chosen(outputs, contexts)
 
 
 def failed(graph: str, precision: str, reason: str) -> GateFailure:

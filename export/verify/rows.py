@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.engines.ort.engine import as_numpy
 from ..memory_probe import available, measured
+from .chosen import as_chosen
 from .parity import Spread, Tolerance, peak_of
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -65,6 +66,7 @@ def compare_rows(
     spread: Mapping[str, Spread] | None = None,
     sizes: Sequence[int] | None = None,
     bounded: bool = False,
+    contexts: NDArray[Any] | None = None,
 ) -> Rows:
     """Run the first trial of a case and another one made of it, alone and together.
 
@@ -80,6 +82,8 @@ def compare_rows(
         Batch sizes that the engine takes; None: any.
     bounded
         Whether to run two at once only where there is memory for them, going by what one took.
+    contexts
+        See :func:`~.parity.compare`.
     """
     taken, given = free_of(specs[0]), free_of(specs[1])
     least, most = (min(sizes), max(sizes)) if sizes else (1, None)
@@ -104,13 +108,14 @@ def compare_rows(
         both = together(pair, max(2, least))
     except MemoryError:
         return Rows(no_room="there is no memory for two trials at once")
-    return _compared(alone, both, tolerance, spread)
+    joined = {name: np.concatenate([row[name] for row in alone]) for name in both}
+    return _compared(as_chosen(both, joined, contexts), both, tolerance, spread)
 
 
-def _compared(alone: Sequence[Arrays], both: Arrays, tolerance: Tolerance, spread: Mapping[str, Spread] | None) -> Rows:
+def _compared(alone: Arrays, both: Arrays, tolerance: Tolerance, spread: Mapping[str, Spread] | None) -> Rows:
     worst = 0.0
     for name, found in both.items():
-        wanted = np.concatenate([row[name] for row in alone])
+        wanted = alone[name]
         if found.shape != wanted.shape:
             return Rows(reason=f"{name} of two trials has shape {found.shape}, expected {wanted.shape}")
         if not np.isfinite(wanted).all():  # of inputs that nobody has: nothing to compare with

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.layout import ResponseLayout
 from ..decoders.belonging import Decoded
+from ..decoders.concepts import Candidates
 from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
@@ -219,6 +220,15 @@ class Decoder(Protocol):
     def decode(self, responses: NDArray[Any], *, screened: bool = False, semantic: bool = True) -> Decoded: ...
 
     def decode_start(self, responses: NDArray[Any], *, screened: bool = False) -> tuple[Float32, Float32]: ...
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """The concepts by way of which the context is found; None where it is decoded directly."""
+        ...
+
+    def similarity(self, responses: NDArray[Any], *, screened: bool = False) -> Float32:
+        """Of each trial to each candidate, (n, n_candidates); there must be candidates."""
+        ...
 
     def require_subject(self, subject: str) -> None: ...
 

@@ -106,9 +106,20 @@ def graph_specs(sizes: Sizes, *, semantic: bool) -> dict[str, GraphSpecs]:
     }
 
 
-def decode_specs(response_shape: tuple[int, ...], target: str, shape: tuple[int, ...]) -> GraphSpecs:
-    """Inputs and outputs of the graph that decodes a target of a shape."""
-    return GraphSpecs({"responses": float32(BATCH, *response_shape)}, {target: float32(BATCH, *shape)})
+def decode_specs(
+    response_shape: tuple[int, ...], target: str, shape: tuple[int, ...], n_candidates: int | None = None
+) -> GraphSpecs:
+    """Inputs and outputs of the graph that decodes a target of a shape.
+
+    Parameters
+    ----------
+    n_candidates : int, optional
+        Where the context is found by way of concepts: of how many, to each of which it gives the similarity too.
+    """
+    outputs = {target: float32(BATCH, *shape)}
+    if target == "context" and n_candidates is not None:
+        outputs["similarity"] = float32(BATCH, n_candidates)
+    return GraphSpecs({"responses": float32(BATCH, *response_shape)}, outputs)
 
 
 def float32(*shape: int | str) -> TensorSpec:

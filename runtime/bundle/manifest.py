@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
+from ..decoders.concepts import FIELD as CONCEPTS
+from ..decoders.concepts import Candidates, candidates_of
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
 from ..fields import ABSENT, Field
@@ -171,6 +173,7 @@ class Contents:
     noise: Noise
     files: dict[str, Listed]
     graphs: dict[str, Graph]
+    candidates: Candidates | None = None
 
 
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
@@ -296,6 +299,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         noise=_noise(top.get("sampling")),
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
+        candidates=candidates_of(checkpoint.get(CONCEPTS)) if CONCEPTS in checkpoint.object() else None,
     )
 
 

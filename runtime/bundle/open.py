@@ -82,6 +82,8 @@ class Bundle(Contents):
         Size and SHA-256 by path inside the bundle.
     graphs : dict
         By name; not every bundle holds every graph, see :meth:`require`.
+    candidates : Candidates or None
+        The concepts by way of which the context is found; None where it is decoded directly.
     """
 
     folder: Path
@@ -204,7 +206,8 @@ class Bundle(Contents):
 
         ``uncond_context`` (15, d_text) and ``context_bos`` (d_text,) float32; ``mask`` bool and ``score`` float32, both
         of the structure's shape; ``alphas_cumprod`` (n_train,) float64, falling within (0, 1]; ``mean`` and ``std``
-        float32 of the training responses, of one trial's shape, std 0 marking a value that did not vary.
+        float32 of the training responses, of one trial's shape, std 0 marking a value that did not vary. Where the
+        context is found by way of concepts, ``concept_context`` (n_candidates, 15, d_text) float32, that of each.
 
         Raises
         ------
@@ -224,6 +227,8 @@ class Bundle(Contents):
             "mean": (np.float32, self.layout.shape),
             "std": (np.float32, self.layout.shape),
         }
+        if self.candidates is not None:
+            expected["concept_context"] = (np.float32, (len(self.candidates.names), *context))
         check_arrays(arrays, path, expected, ADVICE)
         alphas = arrays["alphas_cumprod"]
         if not (alphas.size and 0 < alphas[-1] and alphas[0] <= 1 and (np.diff(alphas) < 0).all()):

@@ -22,6 +22,7 @@ from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
 from ..output import real, replacing_folder
 from .chain import files_of
+from .concepts import CONCEPTS, check_concepts, check_count, folder_concepts
 from .destination import check_target, claimed
 from .layout import ResponseLayout, Rois
 from .mapped import map_tensors
@@ -72,11 +73,13 @@ class DataFolder:
         self._hashes: dict[str, str] = {}
         self._picture_ids: dict[str, tuple[str, ...]] = {}
         self._captions = _captions(folder / "captions.json")
+        self._concepts = folder_concepts(folder, SPLITS)
         self._pictures = {split: pictures_of(folder, split, self.image_size, stimuli_root) for split in splits}
         n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
         self._tensors = {split: self._read(split, n_trials[split]) for split in splits}
         for split in splits:
             self._check_captions(split)
+            check_count(len(self._concepts[split]), len(self._pictures[split]), split, str(folder / CONCEPTS))
         for split in (split for split in SPLITS if split not in splits):
             self._check_unread(split, n_trials[split])
         self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
@@ -165,8 +168,13 @@ class DataFolder:
         check_choice("split", split, SPLITS)
         return self._captions[split]
 
+    def concepts(self, split: str) -> tuple[str, ...]:
+        """What each stimulus is of, one name each; empty when the split has none. Any split may be asked for."""
+        check_choice("split", split, SPLITS)
+        return self._concepts[split]
+
     def hash(self, split: str) -> str:
-        """SHA-256 over one split's pictures and its captions: the key for kept features.
+        """SHA-256 over one split's pictures, captions and, where it has any, concepts: the key for kept features.
 
         Of pictures in the folder their bytes count, of those elsewhere the stated pixels and not where they lie.
         """
@@ -177,7 +185,7 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions; trial ids and voxels if stored."""
+        """SHA-256 over the whole folder: description, responses, pictures, captions; what else is stored, too."""
         names = ["data.json", "train.safetensors", "test.safetensors"]
         names += [name for name in (TRIAL_IDS, VOXELS) if (self.folder / name).exists()]
         parts = [sha256_of(self.folder / name) for name in names]
@@ -192,6 +200,8 @@ class DataFolder:
         if isinstance(self._pictures[split][0], Reference):
             digest.update(f"{self.image_size} px".encode())  # how a picture that lies elsewhere is resized
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        if self._concepts[split]:
+            digest.update(json.dumps({"concepts": self._concepts[split]}, ensure_ascii=True).encode())
         self._check_same()
         return digest.hexdigest()
 
@@ -421,6 +431,8 @@ def _write(folder: Path, prepared: _Prepared) -> DataFolder:
         if prepared.stimuli is not None:
             write_json(draft / STIMULI, prepared.stimuli)
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
+        if any(parts[name].concepts for name in SPLITS):
+            write_json(draft / CONCEPTS, {name: list(parts[name].concepts) for name in SPLITS})
         write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", prepared.description)
         open_data(draft)  # what a reader would refuse is never put in place of an old folder
@@ -438,6 +450,7 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any], layout: R
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
+    check_count(len(check_concepts(part.concepts, name, source)), n_stimuli, name, source)
 
 
 def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:

@@ -41,6 +41,7 @@ class SplitData:
     noise_ceiling : of one trial's shape, in [0, 1], or None if unknown: the share of a trial's variance that the
         picture explains, the variance of the signal taken over the training pictures.
     trial_ids : one text per trial, all different, or None for split/stimulus/repetition; see :mod:`.trial_ids`.
+    concepts : what each picture is of, one name per picture ("aardvark"), or None where that is not known.
     """
 
     responses: ArrayLike
@@ -49,6 +50,7 @@ class SplitData:
     captions: Sequence[Sequence[str] | str] | None = ()
     noise_ceiling: ArrayLike | None = None
     trial_ids: Sequence[str] | None = None
+    concepts: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +64,7 @@ class Part:
     images: Sequence[Any] | Array
     captions: list[list[str]]
     trial_ids: Sequence[str]
+    concepts: Sequence[str]
 
     @property
     def references(self) -> list[Reference] | None:
@@ -213,7 +216,13 @@ def _part(split: SplitData, responses: NDArray[np.float32], name: str) -> Part:
     if references is not None and len(references) < len(split.images):
         raise InputError(f"some pictures of {name} are pixels and some lie elsewhere: give all in one way")
     ids = default_trial_ids(name, tensors["stimulus"]) if split.trial_ids is None else split.trial_ids
-    return Part(tensors=tensors, images=split.images, captions=_captions(split.captions, name), trial_ids=ids)
+    return Part(
+        tensors=tensors,
+        images=split.images,
+        captions=_captions(split.captions, name),
+        trial_ids=ids,
+        concepts=_concepts(split.concepts, name),
+    )
 
 
 def references_in(images: Sequence[Any] | Array) -> list[Reference] | None:
@@ -278,6 +287,14 @@ def _captions(given: Sequence[Sequence[str] | str] | None, name: str) -> list[li
         if not hasattr(group, "__iter__"):
             raise InputError(f"the captions of {name} picture {index} are {group!r:.40}: give a list of texts")
     return [[str(text) if isinstance(text, str) else text for text in group] for group in groups]
+
+
+def _concepts(given: Sequence[str] | None, name: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise InputError(f"the concepts of {name} are {given!r:.40}: give a list with one name per picture")
+    return tuple(str(text) if isinstance(text, str) else text for text in given)
 
 
 def _rois(rois: Mapping[str, Any]) -> dict[str, Roi]:

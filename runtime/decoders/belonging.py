@@ -14,6 +14,7 @@ from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
 from .base import Float32
+from .concepts import Candidates
 from .scale import TrainingStatistics
 from .screen import screen, sizes
 
@@ -53,6 +54,8 @@ class Belonging(ABC):
         "context", "latent", "structure" and, when there, "semantic".
     training : TrainingStatistics
         Of the responses that the decoders were fitted on.
+    candidates : Candidates or None
+        The concepts by way of which the context is found; None where it is decoded directly.
     """
 
     what: str
@@ -64,10 +67,15 @@ class Belonging(ABC):
     layout: ResponseLayout
     shapes: dict[str, tuple[int, ...]]
     training: TrainingStatistics
+    candidates: Candidates | None
 
     @abstractmethod
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
         """Some of the features of good trials (n, *response_shape) float32, each trial as if it came alone."""
+
+    @abstractmethod
+    def similarities(self, responses: Float32) -> Float32:
+        """Of good trials and of each candidate, as :meth:`similarity` says."""
 
     @property
     def given(self) -> Collection[str]:
@@ -136,6 +144,26 @@ class Belonging(ABC):
         """Context and latent of good trials, all that stage 1 needs; see :meth:`decode`."""
         decoded = self.decoded(good_responses(responses, self.training, screened=screened), ("context", "latent"))
         return decoded["context"], decoded["latent"]
+
+    def similarity(self, responses: Array, *, screened: bool = False) -> Float32:
+        """How near good trials are to each candidate concept; the context is that of the first nearest one.
+
+        Returns
+        -------
+        (n_trials, n_candidates) float32
+            Cosines, in the order of `candidates.names`.
+
+        Raises
+        ------
+        InputError
+            The context is decoded without concepts; or as :meth:`decode`.
+        """
+        if self.candidates is None:
+            raise InputError(
+                f"the {self.what} {self.folder} decodes the context directly, not by way of concepts: fit one with "
+                "md-train fit --context concepts"
+            )
+        return self.similarities(good_responses(responses, self.training, screened=screened))
 
 
 def good_responses(responses: Array, training: TrainingStatistics, *, screened: bool) -> Float32:

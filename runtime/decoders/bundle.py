@@ -13,6 +13,7 @@ from ..engines.open import EngineSet
 from ..engines.ort.engine import as_numpy
 from .base import Float32
 from .belonging import Belonging
+from .concepts import SIMILARITY
 from .scale import TrainingStatistics
 
 
@@ -30,6 +31,7 @@ class BundleDecoder(Belonging):
         self.subject, self.preset = bundle.subject, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
+        self.candidates = bundle.candidates
         arrays = bundle.arrays
         self.mask: NDArray[np.bool_] = arrays["mask"]
         self.uncond_context: Float32 = arrays["uncond_context"]
@@ -46,8 +48,12 @@ class BundleDecoder(Belonging):
 
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
         """Decode trial by trial: a sum may be taken in another order for another number of them."""
-        engines = {name: self._engines[DECODE + name] for name in names}
-        return {
-            name: np.concatenate([as_numpy(engine.run({"responses": row[None]})[name]) for row in responses])
-            for name, engine in engines.items()
-        }
+        return {name: self._run(name, name, responses) for name in names}
+
+    def similarities(self, responses: Float32) -> Float32:
+        """See :meth:`.belonging.Belonging.similarities`."""
+        return self._run("context", SIMILARITY, responses)
+
+    def _run(self, feature: str, output: str, responses: Float32) -> Float32:
+        engine = self._engines[DECODE + feature]
+        return np.concatenate([as_numpy(engine.run({"responses": row[None]})[output]) for row in responses])

@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
+from ..features import EMBEDDING
 from ..files import sha256_of
 from .base import Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
+from .concepts import FIELD as CONCEPTS
+from .concepts import ConceptRoute, open_route
 from .files import (
     DESCRIPTION,
     decoder_part,
     file_name,
+    read_candidates,
     read_description,
     read_layout,
     read_mask,
@@ -39,6 +43,8 @@ class Checkpoint(Belonging):
         Cross-validated correlation of each structure dimension.
     context_bos, uncond_context : (d_text,), (15, d_text) float32
         Token 0 of every context; the context of the empty caption.
+    route : ConceptRoute or None
+        From the embedding to the context, where that has no decoder of its own.
     """
 
     what = "checkpoint"
@@ -50,7 +56,8 @@ class Checkpoint(Belonging):
         self.models_name, self.models_hash = description["models"]["name"], description["models"]["hash"]
         self.layout = read_layout(folder, description)
         self.image_size: int = description["image_size"]
-        self.shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
+        shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
+        self.shapes = {name: shape for name, shape in shapes.items() if name != EMBEDDING}
         trial = (np.float32, self.layout.shape)
         normaliser = read_part(folder, "normaliser", {"mean": trial, "std": trial})
         self.training = TrainingStatistics(mean=normaliser["mean"], std=normaliser["std"], layout=self.layout)
@@ -65,9 +72,14 @@ class Checkpoint(Belonging):
         self.decoders: dict[str, Decoder] = {}
         for described in description["decoders"]:
             features = described["features"]
-            path, shapes = folder / file_name(decoder_part(features)), {name: self.shapes[name] for name in features}
-            decoder = open_decoder(Stored(path, described, self.layout.shape, shapes))
-            self.decoders |= dict.fromkeys(features, decoder)
+            path = folder / file_name(decoder_part(features))
+            stored = Stored(path, described, self.layout.shape, {name: shapes[name] for name in features})
+            self.decoders |= dict.fromkeys(features, open_decoder(stored))
+        self.candidates = read_candidates(description, folder / DESCRIPTION)
+        self.route: ConceptRoute | None = None
+        if self.candidates is not None:
+            path, (width,) = folder / file_name(CONCEPTS), shapes[EMBEDDING]
+            self.route = open_route(path, self.candidates, width, self.shapes["context"])
 
     @property
     def signal_folder(self) -> Path:
@@ -99,6 +111,19 @@ class Checkpoint(Belonging):
 
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
         """See :meth:`.belonging.Belonging.decoded`."""
+        if self.route is None or "context" not in names:
+            return self._decoded(responses, names)
+        decoded = self._decoded(responses, [EMBEDDING if name == "context" else name for name in names])
+        decoded["context"] = self.route.contexts(self.route.similarity(decoded.pop(EMBEDDING)))
+        return decoded
+
+    def similarities(self, responses: Float32) -> Float32:
+        """See :meth:`.belonging.Belonging.similarities`."""
+        assert self.route is not None  # `similarity` has refused
+        return self.route.similarity(self._decoded(responses, [EMBEDDING])[EMBEDDING])
+
+    def _decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
+        """What decoders give of their own."""
         scores = self.training.scores(responses)
         predicted: dict[str, Float32] = {}
         for decoder in {id(self.decoders[name]): self.decoders[name] for name in names}.values():

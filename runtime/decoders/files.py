@@ -3,11 +3,14 @@
 checkpoint.json       what it was fitted on and for, the layout of the responses, shapes, settings, the list of decoders
                       with the features that each gives, and the SHA-256 of every other file
 normaliser            mean, std of one trial's shape, of the training responses; std 0 marks a value that did not vary
-<feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py
+<feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py; where the context is found
+                      by way of concepts, "embedding" has a decoder in its place
+concepts              the candidates of that: see concepts.py; only there
 constants             context_bos (d_text,), uncond_context (15, d_text)
 voxels                where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
 signal/               the files that the layout's signal chain names, such as a whitening matrix
 scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
+curves.json, .svg     the losses of every epoch of the networks' training; may be absent
 mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
@@ -24,17 +27,19 @@ from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..data.voxels import VOXELS, read_voxels
 from ..errors import FileError, InputError
-from ..features import FEATURES, RANKS, REQUIRED_FEATURES
+from ..features import EMBEDDING, FEATURES, REQUIRED_FEATURES, TARGET_RANKS, TARGETS
 from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
 from . import KINDS
 from .base import ADVICE, read_arrays
+from .concepts import FIELD as CONCEPTS
+from .concepts import Candidates, candidates_of
 
 KIND = "checkpoint"
 VERSION = 2
 DESCRIPTION = "checkpoint.json"
-# Decoding does not need them: scores are for people, places of voxels for comparing.
-OPTIONAL_FILES = {"scores.json", "scores.svg", VOXELS}
+# Decoding does not need them: scores and curves are for people, places of voxels for comparing.
+OPTIONAL_FILES = {"scores.json", "scores.svg", "curves.json", "curves.svg", VOXELS}
 
 
 def file_name(part: str) -> str:
@@ -77,17 +82,21 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
         field.text()
     top.get("image_size").whole()
     shapes = top.get("shapes")
-    if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(FEATURES):
+    if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(TARGETS):
         shapes.refuse("one for each feature")
     for name in shapes.object():
-        shapes.get(name).wholes(RANKS[name], RANKS[name])
+        shapes.get(name).wholes(TARGET_RANKS[name], TARGET_RANKS[name])
     given: list[str] = []
     for decoder in top.get("decoders").items(1, len(FEATURES), "decoders"):
         decoder.get("kind").choice(KINDS)
-        given += [name.choice(FEATURES) for name in decoder.get("features").items(1, len(FEATURES), "features")]
+        given += [name.choice(TARGETS) for name in decoder.get("features").items(1, len(FEATURES), "features")]
         decoder.get("fit").object()
-    if sorted(given) != sorted(shapes.object()):
-        top.get("decoders").refuse("each feature of 'shapes' from exactly one of them")
+    by_concepts = read_candidates(content, path) is not None
+    if by_concepts != (EMBEDDING in shapes.object()):
+        top.get(CONCEPTS).refuse("the candidates where there is a shape of 'embedding', and only there")
+    if sorted(given) != sorted(set(shapes.object()) - ({"context"} if by_concepts else set())):
+        what = "each feature of 'shapes' from exactly one of them"
+        top.get("decoders").refuse(f"{what}, and none of context" if by_concepts else what)
     for name in ("selection", "provenance"):
         top.get(name).object()
     files, signal = top.get("files"), listed_files(_layout(content, path).signal)
@@ -101,7 +110,19 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
 
 def parts(content: Mapping[str, Any]) -> list[str]:
     """Every file of a checkpoint besides its description."""
-    return ["normaliser", "constants", "mask", *(decoder_part(made["features"]) for made in content["decoders"])]
+    decoders = (decoder_part(made["features"]) for made in content["decoders"])
+    return ["normaliser", "constants", "mask", *decoders, *([CONCEPTS] if CONCEPTS in content else [])]
+
+
+def read_candidates(content: Mapping[str, Any], path: Path) -> Candidates | None:
+    """The concepts by way of which the context is found, by a checkpoint's description; None where there are none.
+
+    Raises
+    ------
+    FileError
+        The field is wrong.
+    """
+    return candidates_of(Field(path, CONCEPTS, content[CONCEPTS], ADVICE)) if CONCEPTS in content else None
 
 
 def read_layout(folder: Path, content: Mapping[str, Any]) -> ResponseLayout:

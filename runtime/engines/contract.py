@@ -57,7 +57,8 @@ def _specs(bundle: Bundle, graph: str) -> GraphSpecs | None:
         target = graph.removeprefix(DECODE)
         if target not in bundle.shapes:
             return None
-        return decode_specs(bundle.layout.shape, target, bundle.shapes[target])
+        n_candidates = None if bundle.candidates is None else len(bundle.candidates.names)
+        return decode_specs(bundle.layout.shape, target, bundle.shapes[target], n_candidates)
     context, latent, structure = (bundle.shapes[name] for name in REQUIRED_FEATURES)
     sizes = Sizes(context=context, latent=latent, structure=structure, image_size=bundle.image_size)
     semantic = graph in bundle.graphs and "semantic_target" in bundle.graphs[graph].inputs

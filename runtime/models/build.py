@@ -62,6 +62,7 @@ def build(name: str | Path, *, clip: str | Path | None, preset: str, device: str
         name=os.fspath(name),
         folder=folder,
         notes=(*notes, *schedule.notes),
+        clip_source=source,
     )
     try_networks(models)
     return models

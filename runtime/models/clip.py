@@ -181,8 +181,14 @@ def _from_name(text: str) -> ClipSource:
 
 def open_tower(source: ClipSource) -> tuple[Any, Preprocessing]:
     """Open the visual tower (float32, on the CPU) and its preprocessing."""
+    visual = open_whole(source).visual
+    return visual, _preprocessing(visual)
+
+
+def open_whole(source: ClipSource) -> Any:
+    """Open both towers of a CLIP, float32, on the CPU."""
     try:
-        model = open_clip.create_model(
+        return open_clip.create_model(
             source.name,
             source.pretrained,
             force_quick_gelu=source.quick_gelu,
@@ -192,7 +198,6 @@ def open_tower(source: ClipSource) -> tuple[Any, Preprocessing]:
         )
     except Exception as error:  # open_clip, torch and safetensors each have their own
         raise _unfit(source, error) from error
-    return model.visual, _preprocessing(model.visual)
 
 
 def check_clip(source: ClipSource, preset: str) -> None:

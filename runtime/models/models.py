@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from ..errors import InputError, ShapeError
 from .noise_schedule import NoiseSchedule
 from .preprocess import Preprocessing
 from .structure import PRESETS, all_features, shallow_features, structure_shape
+
+if TYPE_CHECKING:
+    from .clip import ClipSource
 
 N_TOKENS = 15
 """Text tokens of a context, in both worlds. The paper's code shortens SD's 77 to 15 (captions are short)."""
@@ -28,7 +31,7 @@ class Models:
     float32 (float64 when `dtype` is), and so are the resize, the normalisation and everything a loss sees.
     No parameter wants a gradient; methods are differentiable with respect to their tensor arguments unless said.
     `hash` names exactly these weights and configs. `notes` are sentences for the user about fields of the model folder
-    that are taken otherwise than the folder's own pipeline would.
+    that are taken otherwise than the folder's own pipeline would. `clip_source` says where the CLIP was read from.
     """
 
     vae: Any
@@ -45,6 +48,7 @@ class Models:
     name: str
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    clip_source: ClipSource | None = None
 
     @property
     def precise(self) -> torch.dtype:
@@ -168,6 +172,22 @@ class Models:
         pixels = self.preprocessing(image).to(self.dtype)
         structure, token, pooled = all_features(self.clip, pixels, PRESETS[self.preset])
         return structure.to(self.precise), token.to(self.precise), pooled.to(self.precise)
+
+    def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts in the space of CLIP's image embeddings, (n, embed_dim), of length 1; by CLIP's own text tower.
+
+        The tower is read from its files when it is asked for, and not kept.
+
+        Raises
+        ------
+        InputError
+            There is none, or its tokenizer is not known.
+        """
+        from .text_tower import embed_text
+
+        if self.clip_source is None:
+            raise InputError("it is not known where the CLIP of these models comes from: open them with load_models")
+        return embed_text(self.clip_source, texts)
 
     def embedding(self, image: torch.Tensor) -> torch.Tensor:
         """The CLIP image embedding (n, embed_dim), not normalised: the visual tower's final output."""

@@ -12,7 +12,7 @@ import numpy as np
 from ..data.json_types import number_or_none
 from ..images import fit_square, png_bytes, read_image
 from . import charts
-from .contents import PICTURE_FOLDERS, Trial
+from .contents import PICTURE_FOLDERS, Trial, is_count
 from .refiners import RefinerWords
 from .words import PICTURE_ALTS, PICTURE_WORDS, counted, direction, metric_words, number_text
 
@@ -78,9 +78,25 @@ def card(trial: Trial, words: RefinerWords) -> str:
     said = f"Loss of trial {trial.number} over {words.length(len(trial.loss))}"
     return (
         f'<article class="card" {attributes} aria-label="Trial {trial.number}"><div class="card-head">'
-        f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>{_metrics(trial)}'
+        f'<h3>Trial {trial.number}{named}</h3>{tag}</div><div class="strip">{pictures}</div>'
+        f"{_concept(trial)}{_metrics(trial)}"
         f"{charts.loss_curve(trial.loss, trial.best_step, said, words)}{_candidates(trial)}{_finish(trial)}</article>"
     )
+
+
+def _concept(trial: Trial) -> str:
+    """The concept whose context was taken, by how much it was the nearest, and the true one where it is known."""
+    decoded, true, rank = (trial.concept.get(name) for name in ("decoded", "true", "rank"))
+    margin = number_or_none(trial.concept.get("margin"))
+    if not isinstance(decoded, str):
+        return ""
+    words = [
+        f"concept decoded: {decoded}" + ("" if margin is None else f" (nearer than the next by {number_text(margin)})")
+    ]
+    if isinstance(true, str):
+        place = f"rank {rank}" if is_count(rank) else "not among the candidates"
+        words.append(f"shown: {true} ({place})")
+    return f'<p class="candidates">{escape("; ".join(words))}</p>'
 
 
 def _candidates(trial: Trial) -> str:

@@ -28,7 +28,8 @@ class Trial:
     `pictures` maps a name of `PICTURE_FOLDERS` to a file; `metrics` maps a metric's name to its two values
     (stage 1, stage 2), None where there is none. `candidates` are the losses of the pictures among which one was
     chosen, None where one was not finite; `finish` those of the steps that finished it. `failed` says that a refinement
-    diverged. `name` is the trial's id where that is more than its number.
+    diverged. `name` is the trial's id where that is more than its number. `concept` is what trials.json says of the
+    decoded concept; empty where contexts are decoded directly.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Trial:
     failed: bool = False
     metrics: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     name: str | None = None
+    concept: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +72,11 @@ def read_run(run: Path) -> RunContents:
     numbers = sorted({int(path.stem) for path in stage1.glob("*.png") if _is_trial(path)})
     if not numbers:
         raise FileError(f"{run} holds no picture in images/stage1: give a folder in which a run has finished a trial")
-    metrics, names = _trial_metrics(run / "trials.json")
+    rows = _trial_rows(run / "trials.json")
     return RunContents(
         settings=_optional(run / "settings.json", "the run's settings"),
         summary=_optional(run / "summary.json", "the run's summary"),
-        trials=tuple(_trial(run, number, metrics.get(number, {}), names.get(number)) for number in numbers),
+        trials=tuple(_trial(run, number, rows.get(number, {})) for number in numbers),
     )
 
 
@@ -97,9 +99,8 @@ def _optional(path: Path, what: str) -> dict[str, Any]:
     return read_json(path, what) if path.exists() else {}
 
 
-def _trial(
-    run: Path, number: int, metrics: Mapping[str, tuple[float | None, float | None]], trial_id: str | None
-) -> Trial:
+def _trial(run: Path, number: int, row: Mapping[str, Any]) -> Trial:
+    """One trial's files, and its row of trials.json."""
     name = f"{number:06d}.png"
     pictures = {
         kind: run / folder / name for kind, folder in PICTURE_FOLDERS.items() if (run / folder / name).is_file()
@@ -117,30 +118,28 @@ def _trial(
         candidates=tuple(map(number_or_none, candidates)) if isinstance(candidates, list) else (),
         finish=tuple(value for value in finishing if value is not None) if None not in finishing else (),
         failed=curve.get("failed") is True,
-        metrics=metrics,
-        name=trial_id,
+        metrics={
+            name: (number_or_none(pair[0]), number_or_none(pair[1]))
+            for name, pair in mapping_or_empty(row.get("metrics")).items()
+            if isinstance(pair, list) and len(pair) == 2
+        },
+        name=row["id"] if isinstance(row.get("id"), str) else None,
+        concept=mapping_or_empty(row.get("concept")),
     )
 
 
-def _trial_metrics(path: Path) -> tuple[dict[int, dict[str, tuple[float | None, float | None]]], dict[int, str]]:
-    """Each trial's metrics, and its id where the file has one."""
+def _trial_rows(path: Path) -> dict[int, Mapping[str, Any]]:
+    """What trials.json says of each trial."""
     if not path.exists():
-        return {}, {}
+        return {}
     try:
         rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}): it is damaged, run md-reconstruct run again") from error
-    found: dict[int, dict[str, tuple[float | None, float | None]]] = {}
-    names: dict[int, str] = {}
+    found: dict[int, Mapping[str, Any]] = {}
     for row in rows if isinstance(rows, list) else [rows]:
-        trial, metrics = mapping_or_empty(row).get("trial"), mapping_or_empty(mapping_or_empty(row).get("metrics"))
+        trial = mapping_or_empty(row).get("trial")
         if not is_count(trial):
             raise FileError(f"{path} has an entry without a trial number: run md-reconstruct run again to rewrite it")
-        found[trial] = {
-            name: (number_or_none(pair[0]), number_or_none(pair[1]))
-            for name, pair in metrics.items()
-            if isinstance(pair, list) and len(pair) == 2
-        }
-        if isinstance(row.get("id"), str):
-            names[trial] = row["id"]
-    return found, names
+        found[trial] = row
+    return found

@@ -55,6 +55,8 @@ class Responses:
         The file of the picture that each trial showed, or where it lies elsewhere; None where it is not known.
     captions
         Per trial, captions of that picture; empty where there are none.
+    concepts
+        Per trial, what that picture is of; empty where it is not known.
     simulated
         Whether the data folder says that its subject was simulated.
     brain
@@ -72,6 +74,7 @@ class Responses:
     subject: str | None = None
     pictures: tuple[Path | Reference, ...] | None = None
     captions: tuple[tuple[str, ...], ...] = ()
+    concepts: tuple[str, ...] = ()
     simulated: bool = False
     brain: str | None = None
     trial_ids: tuple[str, ...] = ()
@@ -150,12 +153,13 @@ def with_pictures(responses: Responses, folder: Path | str) -> Responses:
         )
     own = _by_ids(responses, pictures, folder) if responses.named else tuple(pictures)
     if own is not None:
-        return replace(responses, pictures=own, captions=())
+        return replace(responses, pictures=own, captions=(), concepts=())
     note = (
         f"no picture in {folder} is named by a trial's id (such as {responses.trial_ids[0]!r}), so they are taken in "
         f"the order of their names: the first trial's is {pictures[0].name}"
     )
-    return replace(responses, pictures=tuple(pictures), captions=(), warnings=(*responses.warnings, note))
+    warnings = (*responses.warnings, note)
+    return replace(responses, pictures=tuple(pictures), captions=(), concepts=(), warnings=warnings)
 
 
 def _by_ids(responses: Responses, pictures: Sequence[Path], folder: Path | str) -> tuple[Path, ...] | None:
@@ -195,7 +199,7 @@ def read_stimuli(pictures: Sequence[Path | Reference], size: int) -> NDArray[np.
 def _data_folder(folder: Path, stimuli_root: Path | str | None) -> Responses:
     data = open_data(folder, splits=("test",), stimuli_root=stimuli_root)
     rows, stimulus = data.responses("test"), data.stimulus("test").tolist()
-    pictures, captions = data.pictures("test"), data.captions("test")
+    pictures, captions, concepts = data.pictures("test"), data.captions("test"), data.concepts("test")
     brain = simulated_brain(data.provenance)
     return Responses(
         rows=rows,
@@ -203,6 +207,7 @@ def _data_folder(folder: Path, stimuli_root: Path | str | None) -> Responses:
         subject=data.subject,
         pictures=tuple(pictures[index] for index in stimulus),
         captions=tuple(tuple(captions[index]) for index in stimulus) if captions else (),
+        concepts=tuple(concepts[index] for index in stimulus) if concepts else (),
         simulated=brain is not None,
         brain=brain,
         trial_ids=data.trial_ids("test"),

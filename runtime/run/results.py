@@ -14,6 +14,7 @@ from ..metrics.extractors import Features, Given
 from ..progress import Phases
 from ..report.text import metrics_table
 from .batches import Outcome
+from .concepts import concepts_line, decode_concepts
 from .job import Job
 from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
@@ -63,6 +64,13 @@ def write_results(
                 on_progress=partial(phases, "measuring pictures"),
             )
     outcome = replace(outcome, seconds={**outcome.seconds, "metrics": time.perf_counter() - start})
+    concepts = decode_concepts(
+        backend.decoder,
+        work.responses,
+        outcome.trials,
+        concepts=given.concepts,
+        stimulus_ids=given.stimulus_ids,
+    )
     notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes)
     summary = write_summary(
         job.out,
@@ -72,6 +80,9 @@ def write_results(
         simulated=given.simulated,
         notes=notes,
         trial_ids=given.named,
+        concepts=concepts,
     )
     stream.write(metrics_table(summary))
+    if concepts is not None:
+        stream.write(f"{concepts_line(summary['concepts'])}\n")
     return outcome

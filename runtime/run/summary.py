@@ -13,6 +13,7 @@ from ..files import write_bytes, write_json
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
 from .batches import Outcome
+from .concepts import DecodedConcepts, concepts_line
 from .measure import FLOOR, Measured, Values
 
 SUMMARY_VERSION = 2
@@ -28,6 +29,7 @@ def write_summary(
     simulated: bool = False,
     notes: Sequence[str] = (),
     trial_ids: Mapping[int, str] | None = None,
+    concepts: DecodedConcepts | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -50,6 +52,8 @@ def write_summary(
         Lines for the report beside those of `measured`.
     trial_ids
         Trial to id, where ids are more than the trials' numbers.
+    concepts
+        Of the outcome's trials, where contexts are found by way of concepts.
 
     Returns
     -------
@@ -79,10 +83,14 @@ def write_summary(
             for kind in CONTROL_KINDS
             if kind in values
         },
+        **({} if concepts is None else {"concepts": concepts.summary(seed)}),
         "notes": [*notes, *measured.notes],
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
     rows = [{**row, **_id(ids, row["trial"])} for row in _rows(outcome.trials, measured)]
+    if concepts is not None:
+        rows = [{**row, "concept": found} for row, found in zip(rows, concepts.rows(), strict=True)]
+        content["notes"] = [f"In this run {concepts_line(content['concepts'])}", *content["notes"]]
     write_bytes(run / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
     write_json(run / "summary.json", content)
     return content

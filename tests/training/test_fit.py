@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.decoders.files import DESCRIPTION
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.training import checkpoint_folder as journal
+from minddiffuser.training.curves import read_curves
 from minddiffuser.training.decoders import DECODERS
 from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.base import make_decoder
@@ -717,3 +719,92 @@ def test_a_killed_fit_of_networks_ends_with_the_same_bytes_and_says_how_well(tmp
     }
     assert scores["selection"]["fitter"] == "ridge"
     assert {made["n_validation"] for made in scores["features"].values()} == {4}  # a tenth of 40 pictures
+
+
+def test_a_network_goes_on_where_it_was_killed(tmp_path: Path, data: Data) -> None:
+    """Two networks with two heads each, killed again and again after some epochs: the same bytes, no epoch lost."""
+    common = {"hidden": 8, "depth": 1, "epochs": 7, "batch_size": 16}
+    network = make_decoder("mlp", "context", **common)
+    other = make_decoder("mlp", "context", **common, contrastive=0.1)  # of a head: the trunk may be shared
+    settings = FitSettings(
+        context=network,
+        latent=make_decoder("mlp", "latent", **{**common, "hidden": 9}),
+        structure=network,
+        semantic=other,
+        selection=SETTINGS.selection,
+        n_threads=1,
+        shared_trunk=True,
+        save_every=2,
+    )
+    assert settings.groups(SHAPES) == [("context", "structure", "semantic"), ("latent",)]
+    out = fit(data, Models(), tmp_path / "whole", settings)
+    whole = contents(out)
+    assert {"latent.safetensors", "context-structure-semantic.safetensors", "curves.json", "curves.svg"} <= set(whole)
+    entries = json.loads(whole["checkpoint.json"])["decoders"]
+    assert [made["features"] for made in entries] == [["context", "structure", "semantic"], ["latent"]]
+    assert entries[0]["fit"]["contrastive"] == {"context": 0.0, "structure": 0.0, "semantic": 0.1}
+    first, second = read_curves(out)
+    assert (first.features, second.features) == (["context", "structure", "semantic"], ["latent"])
+    assert len(first.losses["train"]["loss"]) == len(first.losses["validation"]["semantic.contrastive"]) == 7
+    assert first.epoch == 1 + int(np.argmin(first.losses["validation"]["loss"]))
+    mask = open_checkpoint(out).mask
+    scores = json.loads(whole["scores.json"])["features"]
+    assert (scores["structure"]["n_dimensions"], scores["semantic"]["n_validation"]) == (int(mask.sum()), 4)
+
+    class Killed(Exception):
+        pass
+
+    seen: list[tuple[str, int]] = []
+    for _ in range(20):
+        begun = len(seen)
+
+        def kill(name: str, done: int, _total: int, before: int = begun) -> None:
+            if name in ("latent", "context, structure, semantic"):
+                seen.append((name, done))
+                if len(seen) == before + 5:  # one or two of them say what was there
+                    raise Killed
+
+        with suppress(Killed):
+            fit(data, Models(), tmp_path / "c", settings, progress=kill)
+    assert contents(tmp_path / "c") == whole
+    assert [done for name, done in seen if name == "latent"][:9] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
+def test_checkpoints_of_shared_trunks_decode_each_feature(tmp_path: Path, data: Data, features: Features) -> None:
+    network = {"hidden": 32, "depth": 1, "epochs": 60, "dropout": 0.0, "learning_rate": 0.01}
+    settings = FitSettings(
+        **{name: make_decoder("mlp", name, **network) for name in SHAPES},  # type: ignore[arg-type]
+        selection=SETTINGS.selection,
+        n_threads=1,
+        shared_trunk=True,
+    )
+    checkpoint = open_checkpoint(fit(data, Models(), tmp_path / "c", settings))
+    assert [made["features"] for made in checkpoint.description["decoders"]] == [list(SHAPES)]
+    decoded = checkpoint.decode(data.train)
+    for name in SHAPES:
+        found, true = getattr(decoded, name)[:, 1:], getattr(features, name)[data.order][:, 1:]
+        chosen = checkpoint.mask[1:] if name == "structure" else np.ones(true.shape[1:], bool)
+        assert np.corrcoef(found[:, chosen].ravel(), true[:, chosen].ravel())[0, 1] > 0.8, name
+
+
+def test_a_trunk_that_nothing_shares_is_refused() -> None:
+    networks = {"context": make_decoder("mlp", "context"), "latent": make_decoder("mlp", "latent", hidden=9)}
+    with pytest.raises(InputError, match="a shared trunk needs two features or more whose decoders are networks with"):
+        FitSettings(**networks, shared_trunk=True)  # type: ignore[arg-type]
+    assert FitSettings(**networks).groups(SHAPES) == [(name,) for name in SHAPES]  # type: ignore[arg-type]
+
+
+def test_repetitions_are_averaged_before_anything_is_computed(tmp_path: Path, data: Data) -> None:
+    """The same as a fit of a data set that has the means, and said in the checkpoint."""
+    means = np.stack([data.train[data.order == picture].mean(axis=0, dtype=np.float64) for picture in range(40)])
+    by_hand = Data(means.astype(np.float32), order=np.arange(40))
+    expected = contents(fit(by_hand, Models(), tmp_path / "means", SETTINGS))
+    out = fit(data, Models(), tmp_path / "c", replace(SETTINGS, average_repetitions=True))
+    found = contents(out)
+    for name in ("latent.safetensors", "mask.safetensors", "normaliser.safetensors", "scores.json"):
+        assert found[name] == expected[name], name
+    provenance = json.loads(found["checkpoint.json"])["provenance"]
+    assert (provenance["average_repetitions"], provenance["n_trials"], provenance["n_stimuli"]) == (True, 40, 40)
+    assert "average_repetitions" not in json.loads(expected["checkpoint.json"])["provenance"]
+    with pytest.raises(FileError, match="other data, models or settings"):
+        fit(data, Models(), out, SETTINGS)

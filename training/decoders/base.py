@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError, check_choice
-from ...runtime.features import FEATURES
+from ...runtime.features import TARGETS
 from ..solvers.columns import Columns
 from . import DECODERS
 
@@ -56,6 +57,9 @@ class Decoder(Protocol):
     A fitter that holds out trials of its own and is too costly to be fitted anew in every fold says so by an attribute
     ``validates_itself = True``. What it fits then has ``held_out`` (n_trials,) bool, the trials that no weight was
     fitted to: the scores are of their predictions, and the selection of structure takes the ridge.
+
+    A fitter that does not take every response, or whose settings depend on their layout (the sensors' positions), has
+    ``fitted_to(layout) -> Self``: see :func:`fitted_to`.
     """
 
     def fit(
@@ -85,6 +89,22 @@ def validates_itself(decoder: Decoder) -> bool:
     return bool(getattr(decoder, "validates_itself", False))
 
 
+def fitted_to(decoder: Decoder, layout: ResponseLayout) -> Decoder:
+    """The same fitter for responses laid out in this way; asked before anything is computed.
+
+    A fitter's own ``fitted_to`` gives itself with the settings that follow from the layout; given again with the same
+    layout it changes nothing.
+
+    Raises
+    ------
+    InputError
+        It does not take such responses: another modality, or a `response_shape` that is too small for it.
+    """
+    ask = getattr(decoder, "fitted_to", None)
+    made: Decoder = decoder if ask is None else ask(layout)
+    return made
+
+
 def options_of(name: str) -> tuple[str, ...]:
     """The options of a registered kind: the fields of its settings.
 
@@ -105,7 +125,7 @@ def make_decoder(name: str, feature: str, **options: Any) -> Decoder:
     InputError
         The name, the feature or an option is unknown, or a value cannot be used.
     """
-    check_choice("feature", feature, FEATURES)
+    check_choice("feature", feature, TARGETS)
     kind = _kind(name)
     check_options(name, options)
     try:

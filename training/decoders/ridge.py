@@ -17,8 +17,8 @@ from .base import Array, Progress
 if TYPE_CHECKING:
     from ..solvers.ridge import SparseRidge
 
-# Voxels per target. The paper names no number for the semantic feature; a single layer's fits.
-N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350}
+# Voxels per target. The paper names no number for the semantic feature or the embedding; a single layer's fits.
+N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350, "embedding": 350}
 # The paper's penalty, on z-scored responses and targets.
 ALPHA = 0.15
 # Blocks are whole jobs of the solver, so that their number changes no bit; and not so small that starting one counts.
@@ -51,7 +51,7 @@ class Ridge:
 
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
-        """Give the paper's settings for "context", "latent", "structure" or "semantic"."""
+        """Give the paper's settings for "context", "latent", "structure", "semantic" or "embedding"."""
         return cls(**{"n_selected": N_SELECTED[feature], **options})
 
     def fit(

@@ -18,6 +18,7 @@ _CAUSES = {
     "latent": "the VAE's weights are damaged, or its scaling_factor is 0 or not a number",
     "structure": "CLIP's weights are damaged, or its preprocessing (mean and std in open_clip_config.json) is wrong",
     "semantic": "CLIP's weights are damaged, or its preprocessing (mean and std in open_clip_config.json) is wrong",
+    "embedding": "CLIP's weights are damaged, or its preprocessing (mean and std in open_clip_config.json) is wrong",
 }
 
 

@@ -57,8 +57,9 @@ class Features:
     """Features of one split's stimuli, read-only float32 arrays mapped from `folder` (not in memory).
 
     `context` (n, 15, d_text), the mean over a stimulus's captions, None when the split has no captions;
-    `latent` (n, 4, h, w); `structure` (n, 6, n_tokens, d_vision); `semantic` (n, d_vision). `libraries` are the
-    versions that they were computed with.
+    `latent` (n, 4, h, w); `structure` (n, 6, n_tokens, d_vision); `semantic` (n, d_vision); `embedding` (n, embed_dim),
+    CLIP's own, of any length, None where it was not asked for. `libraries` are the versions that they were computed
+    with.
     """
 
     context: Float32 | None
@@ -68,6 +69,7 @@ class Features:
     folder: Path
     key: str
     libraries: dict[str, str]
+    embedding: Float32 | None = None
 
 
 def extract_features(
@@ -77,6 +79,7 @@ def extract_features(
     *,
     cache_dir: Path,
     batch_size: int = 32,
+    embedding: bool = False,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Features:
@@ -95,6 +98,8 @@ def extract_features(
         Several processes may share it: one computes, the others wait for it.
     batch_size
         Stimuli per forward pass; memory grows with it and with nothing else.
+    embedding
+        Whether the CLIP image embedding is wanted too.
     progress
         Called with (stimuli done, stimuli in all) at the start and after each batch.
     say
@@ -111,11 +116,12 @@ def extract_features(
     check_choice("split", split, ("train", "test"))
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected at least 1: pass --batch-size 32")
-    ingredients = _ingredients(data, split, models)
+    ingredients = _ingredients(data, split, models) | ({"embedding": True} if embedding else {})
     key = hash_of_json(ingredients)
     folder = Path(cache_dir) / key[:32]
     total = data.n_stimuli(split)
     shapes = _shapes(data.captions(split), models, total)
+    shapes |= {"embedding": (total, models.embedding_size)} if embedding else {}
     rows = _Rows(folder, key, shapes)
     if not rows.done.all():
         with locked(beside(folder), folder, wait=True, on_wait=say):
@@ -123,7 +129,7 @@ def extract_features(
             if not rows.done.all():
                 with writing(folder.parent):
                     rows.begin(ingredients)
-                    _fill(rows, data, split, models, batch_size, progress)
+                    _fill(rows, data, split, models, batch_size, progress, embedding=embedding)
                 progress = None  # it has received the end
         rows = _Rows(folder, key, shapes)
         if not rows.done.all():
@@ -278,7 +284,16 @@ class _Rows:
         return digest.hexdigest()
 
 
-def _fill(rows: _Rows, data: Data, split: str, models: Models, batch_size: int, progress: Progress | None) -> None:
+def _fill(
+    rows: _Rows,
+    data: Data,
+    split: str,
+    models: Models,
+    batch_size: int,
+    progress: Progress | None,
+    *,
+    embedding: bool,
+) -> None:
     captions, layers = data.captions(split), tuple(f"block {number + 1}" for number in PRESETS[models.preset])
     first: _First | None = None
     report, total = progress or unheard, len(rows.done)
@@ -288,7 +303,7 @@ def _fill(rows: _Rows, data: Data, split: str, models: Models, batch_size: int, 
         after = np.flatnonzero(rows.done[start:])
         stop = min(start + batch_size, start + int(after[0]) if len(after) else total)
         images, texts = _sized(data.images(split, start, stop), models.image_size), captions[start:stop]
-        found = _features(images, texts, models)
+        found = _features(images, texts, models, embedding=embedding)
         check_finite(found, start, layers)
         said = encoded_as(texts, models)
         first = first or _First(images[0], said[0] if said else {}, {k: row[:1] for k, row in found.items()})
@@ -327,11 +342,16 @@ def _sized(images: Iterable[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def _features(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], models: Models) -> dict[str, Float32]:
+def _features(
+    images: NDArray[np.uint8], captions: Sequence[Sequence[str]], models: Models, *, embedding: bool
+) -> dict[str, Float32]:
     """The features of one batch: images (n, H, W, 3) uint8, captions per image (empty: no context)."""
     pixels = torch.from_numpy(to_float(images)).to(models.device)
-    structure, semantic = models.structure(pixels, semantic=True)
-    found = {"latent": models.encode_latent(pixels), "structure": structure, "semantic": semantic}
+    found = {"latent": models.encode_latent(pixels)}
+    if embedding:
+        found |= dict(zip(("structure", "semantic", "embedding"), models.features(pixels), strict=True))
+    else:
+        found |= dict(zip(("structure", "semantic"), models.structure(pixels, semantic=True), strict=True))
     rows = {name: value.float().cpu().numpy() for name, value in found.items() if value is not None}
     if captions:
         rows["context"] = _mean_context(captions, models)

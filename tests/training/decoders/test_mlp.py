@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.training.decoders.base import fitted_to
 from minddiffuser.training.decoders.mlp import Mlp
 from minddiffuser.training.decoders.network import hold_out
+from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.normalise import TargetColumns
 
 SMALL: dict[str, Any] = {"hidden": 16, "depth": 1, "dropout": 0.0, "batch_size": 16}
@@ -34,7 +38,7 @@ def test_the_best_epochs_weights_are_kept(rng: np.random.Generator) -> None:
         responses, targets, progress=lambda *now: reported.append(now)
     )
     assert 1 <= fitted.epoch < 60, "learning by heart makes the held-out trials worse"
-    assert reported == [(epoch, 60) for epoch in range(1, 60)] + [(60, 60)]
+    assert reported == [(epoch, 60) for epoch in range(61)]
     assert validation_loss(fitted, responses, targets) == pytest.approx(fitted.loss, rel=1e-5)
     stopped = Mlp(**SMALL, epochs=fitted.epoch, patience=60, learning_rate=0.003).fit(responses, targets)
     for key, array in stopped.arrays().items():
@@ -95,3 +99,29 @@ def test_a_loss_that_explodes_is_said(rng: np.random.Generator) -> None:
     responses, targets = world(rng)
     with pytest.raises(InputError, match="loss became .* give a smaller learning_rate"):
         Mlp(**SMALL, epochs=50, learning_rate=1e6).fit(1e18 * responses, targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfSensors(Mlp):
+    """Takes EEG alone, and has as many hidden values as there are channels."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("eeg",)
+
+    def with_layout(self, layout: ResponseLayout) -> OfSensors:
+        return replace(self, hidden=layout.shape[0])
+
+
+def eeg(n_channels: int) -> ResponseLayout:
+    channels = tuple(Channel(name=f"E{number}", type="eeg") for number in range(n_channels))
+    return ResponseLayout(
+        modality="eeg", shape=(n_channels, 10), channels=channels, sfreq=100.0, tmin=0.0, unit="V", signal=None
+    )
+
+
+def test_a_fitter_takes_from_the_layout_what_it_needs_or_refuses_it() -> None:
+    assert fitted_to(OfSensors(), eeg(3)).describe() == {**OfSensors().describe(), "hidden": 3}
+    assert fitted_to(Mlp(hidden=7), eeg(3)) == Mlp(hidden=7)
+    assert fitted_to(Ridge(n_selected=3), eeg(3)) == Ridge(n_selected=3)
+    fmri = ResponseLayout(modality="fmri", shape=(30,))
+    with pytest.raises(InputError, match=r"takes eeg responses, these are fmri of response_shape \[30\]: give another"):
+        fitted_to(OfSensors(), fmri)

@@ -371,7 +371,7 @@ def test_single_edits_of_the_description_change_no_number(
     rows = {"latent": (4, 4, 4), "structure": (6, 17, 32), "semantic": (32,), "context": (15, 16)}
     rng = np.random.default_rng(0)
     made = {name: rng.standard_normal((7, *shape)).astype(np.float32) for name, shape in rows.items()}
-    monkeypatch.setattr(extract, "_features", lambda *_given: made)  # the models' work is not what is tested
+    monkeypatch.setattr(extract, "_features", lambda *_given, **_named: made)  # the models' work is not what is tested
     first = extract_features(Pictures(), "train", models, cache_dir=tmp_path)
     paths = (first.folder / "features.json", first.folder / "journal" / "00000000.json")
     edits = [(path, *edit) for path in paths for edit in single_edits(json.loads(path.read_text()), 120)]
