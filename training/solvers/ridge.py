@@ -105,7 +105,7 @@ def fit_ridge(
     progress : callable, optional
         Receives (targets done, n_targets) in the calling thread.
     dtype : type
-        What weights and biases are stored in; all arithmetic is equivalent to float64.
+        What weights and biases are stored in.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def fit_ridge_path(
     ShapeError, InputError
         As :func:`fit_ridge`.
     """
-    x, source = _checked(x, y, n_selected, alphas, n_threads)
+    x, source = checked(x, y, n_selected, alphas, n_threads)
     n_voxels, n_targets = x.shape[1], source.shape[1]
     n_selected = min(n_selected, n_voxels)
     if n_selected == n_voxels:
@@ -153,9 +153,7 @@ def fit_ridge_path(
     else:
         index = shared_array((n_targets, n_selected), np.int32)
     results = [
-        SparseRidge(
-            index, shared_array((n_targets, n_selected), dtype), shared_array((n_targets,), dtype), n_voxels
-        )
+        SparseRidge(index, shared_array((n_targets, n_selected), dtype), shared_array((n_targets,), dtype), n_voxels)
         for _ in alphas
     ]
     jobs = _jobs(n_targets, n_selected)
@@ -170,7 +168,7 @@ def fit_ridge_path(
         run_jobs(_shared(x, source, alphas, results), jobs, 1, report)
         return results
     centred = Centred(x)
-    if len(x) < _DUAL_RATIO * n_selected:
+    if has_few_trials(x, n_selected):
         work = _selected_dual(centred, source, alphas, results)
     else:
         work = _selected(_products(centred, source, n_selected, min(alphas)), centred, source, alphas, results)
@@ -186,13 +184,11 @@ def _jobs(n_targets: int, n_selected: int) -> list[slice]:
     return [slice(start, min(start + size, n_targets)) for start in range(0, n_targets, size)]
 
 
-def _few_are_rough(
-    products: Products, centred: Centred, source: Columns, n_selected: int, alpha: float
-) -> bool:
+def _few_are_rough(products: Products, centred: Centred, source: Columns, n_selected: int, alpha: float) -> bool:
     n_targets = source.shape[1]
     solver = TargetSolver(products, centred, n_selected, again=False)
     tried = np.unique(np.linspace(0, n_targets - 1, _N_TRIED if n_selected <= _SMALL_SYSTEM else 2).astype(int))
-    y = np.hstack([_read(source, slice(target, target + 1)) for target in tried])
+    y = np.hstack([read(source, slice(target, target + 1)) for target in tried])
     ranked = products.rank(y, n_selected)
     for target in range(len(tried)):
         list(solver.solve(y[:, target], ranked, target, [alpha]))
@@ -212,6 +208,11 @@ def _products(centred: Centred, source: Columns, n_selected: int, alpha: float) 
     return products
 
 
+def has_few_trials(x: Array, n_selected: int) -> bool:
+    """Whether the system of trials costs less than that of the selected voxels."""
+    return len(x) < _DUAL_RATIO * n_selected
+
+
 class _Whole:
     """An array in memory, as :class:`Columns`."""
 
@@ -226,9 +227,10 @@ class _Whole:
         return np.asarray(self._y[:, start:stop], np.float64)
 
 
-def _checked(
+def checked(
     x: Array, y: Array | Columns, n_selected: int, alphas: Sequence[float], n_threads: int | None
 ) -> tuple[Float64, Columns]:
+    """Responses in float64 and targets as columns, or a ShapeError or InputError."""
     if x.ndim != 2 or len(y.shape) != 2 or x.shape[0] != y.shape[0] or 0 in x.shape or 0 in y.shape:
         raise ShapeError(
             f"ridge got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: "
@@ -247,7 +249,8 @@ def _checked(
     return x, y if isinstance(y, Columns) else _Whole(y)
 
 
-def _read(source: Columns, part: slice) -> Float64:
+def read(source: Columns, part: slice) -> Float64:
+    """Some targets, (n_trials, k); an InputError where they hold NaN."""
     y = source.columns(part.start, part.stop)
     if not np.isfinite(y).all():
         raise InputError(
@@ -262,7 +265,7 @@ def _selected(
     n_selected = results[0].weight.shape[1]
 
     def work(part: slice) -> int:
-        y = _read(source, part)
+        y = read(source, part)
         ranked = products.rank(y, n_selected)
         solver = TargetSolver(products, centred, n_selected)
         for target, chosen in enumerate(ranked.chosen):
@@ -284,7 +287,7 @@ def _selected_dual(
     rest = centred.x - centred.mean
 
     def work(part: slice) -> int:
-        y = _read(source, part)
+        y = read(source, part)
         covariance = (y - y.mean(axis=0)).T @ rest
         chosen = largest(np.abs(covariance) * centred.inverse_norm, n_selected)
         for target, voxels in enumerate(chosen):
@@ -317,7 +320,7 @@ def _shared(
     factors = [factorise(_shifted(matrix, alpha)) for alpha in alphas]
 
     def work(part: slice) -> int:
-        y = _read(source, part)
+        y = read(source, part)
         right = design.T @ y if primal else y
         for result, factor in zip(results, factors, strict=True):
             solution = solve_factorised(factor, right)

@@ -21,10 +21,14 @@ Indices = NDArray[np.intp]
 # Below this many unknowns the call overhead outweighs the arithmetic that float32 saves.
 MIN_MIXED = 96
 # The error left after the last correction, relative to the largest unknown, as the contraction predicts it.
-_TOLERANCE = 1e-8
-_MAX_CORRECTIONS = 6
+REFINED = 1e-8
+MAX_CORRECTIONS = 6
 # Poorer contraction than this would need as many corrections as float64 costs.
-_MAX_CONTRACTION = 0.05
+MAX_CONTRACTION = 0.05
+DEPENDENT = (
+    "the selected voxels are linearly dependent and the penalty is too small to tell them apart: "
+    "use a larger alpha or fewer voxels"
+)
 # Strips per gather: each saves traffic and costs a few calls.
 _GATHER_STRIPS = 8
 _GATHER_ELEMENTS = 1 << 20
@@ -43,10 +47,7 @@ def factorise(matrix: Float64) -> Float64:
     """
     factor, info = lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
     if info != 0:
-        raise InputError(
-            "the selected voxels are linearly dependent and the penalty is too small to tell them apart: "
-            "use a larger alpha or fewer voxels"
-        )
+        raise InputError(DEPENDENT)
     return factor  # type: ignore[no-any-return]
 
 
@@ -148,7 +149,7 @@ class SubmatrixSolver:
     def _refine(self, right: Float64) -> Float64 | None:
         solution = np.zeros_like(right)
         residual, previous = right, np.inf
-        for _ in range(_MAX_CORRECTIONS):
+        for _ in range(MAX_CORRECTIONS):
             scale = float(np.abs(residual).max())
             if scale == 0.0:
                 return solution
@@ -157,10 +158,10 @@ class SubmatrixSolver:
             correction *= scale
             step = float(np.abs(correction).max())
             contraction = step / previous
-            if not np.isfinite(step) or contraction > _MAX_CONTRACTION:
+            if not np.isfinite(step) or contraction > MAX_CONTRACTION:
                 return None
             solution += correction
-            if np.isfinite(previous) and step * contraction <= _TOLERANCE * float(np.abs(solution).max()):
+            if np.isfinite(previous) and step * contraction <= REFINED * float(np.abs(solution).max()):
                 return solution
             # right - A x, from the filled triangle alone.
             residual = blas.dsymv(-1.0, self._matrix.T, solution, beta=1.0, y=right, lower=1)
