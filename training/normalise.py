@@ -149,6 +149,22 @@ class TargetColumns:
         return z_score(whole[:, self.positions], self.mean[self.positions], self.std[self.positions])
 
 
+class SampledColumns:
+    """As :class:`TargetColumns`, of all dimensions, for whoever reads a few: statistics are computed when asked."""
+
+    def __init__(self, features: Array, rows: NDArray[np.integer[Any]]) -> None:
+        self._features, self._rows = features, rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self._rows), self._features.shape[1]
+
+    def columns(self, start: int, stop: int) -> Float64:
+        """Columns start..stop-1, (n_trials, stop - start) float64."""
+        part = self._features[:, start:stop]
+        return TargetColumns(part, self._rows, np.arange(stop - start)).columns(0, stop - start)
+
+
 def column_statistics(features: Array, rows: NDArray[np.integer[Any]]) -> tuple[Float32, Float32]:
     """Mean and standard deviation of every dimension of `features` (n_stimuli, n_dimensions) over trials `rows`."""
     n_dimensions = features.shape[1]

@@ -22,7 +22,7 @@ from . import curves, scores
 from .checkpoint_folder import CheckpointFolder
 from .curves import Curve, as_part, from_part, part_name
 from .datasets.base import Data, pictures_shown
-from .decoders.base import FittedDecoder, validates_itself
+from .decoders.base import FittedDecoder, settled, validates_itself
 from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
 from .fingerprint import early_key
 from .networks.loop import Keeping
@@ -195,7 +195,12 @@ class Job:
         done = n_targets - sum(stop - start for start, stop in left)
         if done > 0:
             self.progress(name, done, n_targets)
-        responses = self.normaliser(self.data.responses("train")) if left else np.empty((0, 0))
+        responses = self.normaliser(self.data.responses("train"))
+        # Decided again after an interruption, and the same: of a finished file nothing is asked.
+        decoder, decision = settled(
+            decoder, responses, targets, pictures=self.pictures, n_threads=self.settings.n_threads
+        )
+        entry = {"kind": "linear", **decision}
         for start, stop in left:
 
             def report(n: int, _of: int, before: int = done) -> None:
@@ -206,10 +211,10 @@ class Job:
             arrays = fitted.arrays()
             check_fitted("linear", arrays, name, stop - start)  # only linear decoders are fitted in blocks
             if len(spans) == 1:
-                return arrays, {"kind": "linear"}
+                return arrays, entry
             self.journal.keep(parts[start, stop], arrays)
             done += stop - start
-        return self._joined(name, parts), {"kind": "linear"}
+        return self._joined(name, parts), entry
 
     def _joined(self, name: str, parts: Mapping[tuple[int, int], str]) -> dict[str, Array]:
         """The kept blocks as whole arrays."""

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from ..runtime.errors import InputError, ShapeError
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
-from .decoders.base import Decoder, FittedDecoder
+from .decoders.base import Decoder, FittedDecoder, settled
 from .decoders.blocks import block_size, blocks
-from .normalise import TargetColumns, fit_normaliser
+from .normalise import SampledColumns, TargetColumns, fit_normaliser
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -178,16 +178,17 @@ def fold_correlations(
     report = progress or unheard
     if done > 0:
         report(done, scores.size)
-    work: HeldOut | None = None
+    work, decided = None, decoder
     for number, start, stop in left:
         if work is None or work.number != number:
             work = None  # one fold's responses at a time
             work = HeldOut(number, trials, fold == number)
+            decided = work.settled(features, decoder, n_threads)
 
         def on_progress(n: int, _of: int, before: int = done) -> None:
             report(before + n, scores.size)
 
-        found = work.score(features[:, start:stop], decoder, n_threads, on_progress)
+        found = work.score(features[:, start:stop], decided, n_threads, on_progress)
         scores[number, start:stop] = found
         if parts is not None:
             parts.keep(_part(number, start), {"score": found})
@@ -233,6 +234,11 @@ class HeldOut:
         normaliser = fit_normaliser(trials.responses[~held_out])
         self._known_responses, self._responses = (normaliser(trials.responses[rows]) for rows in (~held_out, held_out))
         self.varies = np.flatnonzero(normaliser.std > 0)
+
+    def settled(self, features: Array, decoder: Decoder, n_threads: int | None) -> Decoder:
+        """The decoder with what it decides by the trials decided by this fold's other trials, for all blocks."""
+        targets = SampledColumns(features, self._known)
+        return settled(decoder, self._known_responses, targets, pictures=self._known_pictures, n_threads=n_threads)[0]
 
     def score(self, block: Array, decoder: Decoder, n_threads: int | None, progress: Progress) -> Float64:
         """Correlations of a block of features (n_stimuli, k), (k,)."""

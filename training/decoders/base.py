@@ -60,6 +60,10 @@ class Decoder(Protocol):
 
     A fitter that does not take every response, or whose settings depend on their layout (the sensors' positions), has
     ``fitted_to(layout) -> Self``: see :func:`fitted_to`.
+
+    A fitter that decides a setting by the training trials (a penalty by cross-validation) has
+    ``settled(responses, targets, *, pictures, n_threads) -> (Self, decision)``: see :func:`settled`. Its `fit` does the
+    same where it was not settled before.
     """
 
     def fit(
@@ -87,6 +91,22 @@ class Decoder(Protocol):
 def validates_itself(decoder: Decoder) -> bool:
     """Whether scores are of trials that the fit held out by itself; see :class:`Decoder`."""
     return bool(getattr(decoder, "validates_itself", False))
+
+
+def settled(
+    decoder: Decoder,
+    responses: Array,
+    targets: Columns,
+    *,
+    pictures: NDArray[np.integer[Any]] | None = None,
+    n_threads: int | None = None,
+) -> tuple[Decoder, dict[str, Any]]:
+    """The same fitter with nothing left to decide by the trials, and what was decided, for the checkpoint's entry.
+
+    Asked once for all targets of a feature that is then fitted block by block, so that every block takes the same.
+    """
+    ask = getattr(decoder, "settled", None)
+    return (decoder, {}) if ask is None else ask(responses, targets, pictures=pictures, n_threads=n_threads)
 
 
 def fitted_to(decoder: Decoder, layout: ResponseLayout) -> Decoder:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +24,8 @@ N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350,
 ALPHA = 0.15
 # Blocks are whole jobs of the solver, so that their number changes no bit; and not so small that starting one counts.
 _JOB, _SMALLEST_BLOCK = 128, 1024
+# What alpha is when cross-validation chooses it, and over how many folds of the training pictures.
+BY_CROSS_VALIDATION, _N_FOLDS = "cv", 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +36,16 @@ class Ridge:
     ----------
     n_selected : int
         Voxels (or other values of a trial) per target; as many as there are when there are fewer.
-    alpha : float
-        L2 penalty, on z-scored responses and targets.
+    alpha : float or "cv"
+        L2 penalty, on z-scored responses and targets; "cv" takes that of the least squared error in cross-validation
+        over the training pictures, one for a feature.
+    device : str
+        "cpu", or a CUDA device of PyTorch's.
     """
 
     n_selected: int
-    alpha: float = ALPHA
+    alpha: float | str = ALPHA
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if type(self.n_selected) is not int or self.n_selected < 1:
@@ -46,8 +53,16 @@ class Ridge:
                 f"n_selected is {self.n_selected!r:.60}, expected a whole number of at least 1 voxel per target"
             )
         # Compared, not asked whether it is finite: a whole number may be larger than any float.
-        if type(self.alpha) not in (int, float) or not 0 <= self.alpha <= sys.float_info.max:
-            raise InputError(f"alpha is {self.alpha!r:.60}, expected a finite penalty of at least 0")
+        if not isinstance(self.device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"device is {self.device!r:.60}, expected cpu, cuda or cuda:0")
+        if self.alpha == BY_CROSS_VALIDATION:
+            return
+        if (
+            isinstance(self.alpha, str)
+            or type(self.alpha) not in (int, float)
+            or not 0 <= self.alpha <= sys.float_info.max
+        ):
+            raise InputError(f"alpha is {self.alpha!r:.60}, expected a finite penalty of at least 0, or cv")
 
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
@@ -65,20 +80,44 @@ class Ridge:
     ) -> FittedRidge:
         """Fit to z-scored responses (n_trials, *response_shape) and z-scored targets (n_trials, n_targets).
 
-        Nothing is held out, so that `pictures` are not looked at.
+        `pictures` are looked at where alpha is chosen by cross-validation.
         """
         from ..solvers.ridge import fit_ridge  # scipy, which reading the settings does not need
 
-        solved = fit_ridge(
+        decided, decision = self.settled(responses, targets, pictures=pictures, n_threads=n_threads)
+        flat, settings = responses.reshape(len(responses), -1), {"n_selected": self.n_selected, "alpha": decided.alpha}
+        if self.device == "cpu":
+            solved = fit_ridge(flat, targets, **settings, n_threads=n_threads, progress=progress, dtype=np.float32)
+        else:
+            from ..solvers.on_device import fit_ridge_on_device
+
+            solved = fit_ridge_on_device(
+                flat, targets, **settings, device=self.device, progress=progress, dtype=np.float32
+            )
+        return FittedRidge(solved, decision)
+
+    def settled(
+        self,
+        responses: Array,
+        targets: Columns,
+        *,
+        pictures: NDArray[np.integer[Any]] | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[Self, dict[str, Any]]:
+        """Give the same with a penalty in place of "cv", and what was decided; see :class:`~.base.Decoder`."""
+        if self.alpha != BY_CROSS_VALIDATION:
+            return self, {}
+        from ..selection import folds_of
+        from ..solvers.penalty import choose_alpha
+
+        alpha = choose_alpha(
             responses.reshape(len(responses), -1),
             targets,
+            folds_of(np.arange(len(responses)) if pictures is None else pictures, _N_FOLDS),
             n_selected=self.n_selected,
-            alpha=self.alpha,
             n_threads=n_threads,
-            progress=progress,
-            dtype=np.float32,
         )
-        return FittedRidge(solved)
+        return replace(self, alpha=alpha), {"alpha": alpha}
 
     def block(self, n_trials: int, n_values: int) -> int | None:
         """So many targets that their systems cost twice the responses' Gram matrix, which every block makes anew."""
@@ -88,7 +127,7 @@ class Ridge:
         return max(_SMALLEST_BLOCK, _JOB * math.ceil(2 * gram / system / _JOB))
 
     def describe(self) -> dict[str, Any]:
-        return {"fitter": "ridge", "n_selected": self.n_selected, "alpha": self.alpha}
+        return {"fitter": "ridge", "n_selected": self.n_selected, "alpha": self.alpha, "device": self.device}
 
 
 @dataclass(frozen=True)
@@ -96,6 +135,7 @@ class FittedRidge:
     """A ridge with its sparse weights in float32."""
 
     solved: SparseRidge
+    decision: dict[str, Any] = field(default_factory=dict)
     kind: ClassVar[str] = "linear"
 
     def predict(self, responses: Array, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
@@ -105,4 +145,5 @@ class FittedRidge:
         return {"index": self.solved.index, "weight": self.solved.weight, "bias": self.solved.bias}
 
     def described(self) -> dict[str, Any]:
-        return {}
+        """The penalty, where cross-validation chose it."""
+        return self.decision

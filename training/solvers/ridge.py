@@ -14,7 +14,7 @@ and the same Xc'yc ranks the voxels. What is left per target is one Cholesky fac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,20 +24,26 @@ from numpy.typing import NDArray
 from ...runtime.environment import usable_cores
 from ...runtime.errors import InputError, ShapeError
 from ...runtime.progress import unheard
+from .centred import Centred, Double, Products
 from .columns import Columns
-from .spd import SubmatrixSolver, factorise, solve_factorised
+from .ranking import largest
+from .single import Single
+from .spd import MIN_MIXED, factorise, solve_factorised
+from .target import TargetSolver
 from .workers import run_jobs, shared_array, single_threaded_blas
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
-# FastL2LiR gives a voxel of smaller variance the correlation 0.
-_MIN_VARIANCE = 1e-8
-# Targets per job. Fixed, so that results do not depend on the number of workers; small, so that each has several.
+# Targets per job: fixed, so that results do not depend on the number of workers. So many times that where systems are
+# of at most so many voxels, as long as there are so many jobs.
 _TARGETS_PER_JOB = 128
+_SMALL_SYSTEM, _SMALL_SYSTEMS_PER_JOB, _JOBS_WANTED = 1024, 4, 16
 # Below this ratio of trials to voxels, the n_trials x n_trials system costs less (n^2 v + n^3/3 < v^3/3).
 _DUAL_RATIO = 0.55
+# Targets that decide whether products are in float32, and the share of them that may have to be solved again.
+_N_TRIED, _FEW = 16, 0.125
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def fit_ridge(
     progress : callable, optional
         Receives (targets done, n_targets) in the calling thread.
     dtype : type
-        What weights and biases are stored in; all arithmetic is equivalent to float64.
+        What weights and biases are stored in.
 
     Returns
     -------
@@ -115,17 +121,42 @@ def fit_ridge(
     Memory beyond the result: x and its n_voxels x n_voxels Gram matrix in float64, and 128 targets per worker.
     A forked worker shares the two with the caller.
     """
-    x, source = _checked(x, y, n_selected, alpha, n_threads)
+    return fit_ridge_path(
+        x, y, n_selected=n_selected, alphas=[alpha], n_threads=n_threads, progress=progress, dtype=dtype
+    )[0]
+
+
+def fit_ridge_path(
+    x: Array,
+    y: Array | Columns,
+    *,
+    n_selected: int,
+    alphas: Sequence[float],
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    dtype: type[np.floating[Any]] = np.float64,
+) -> list[SparseRidge]:
+    """Fit as :func:`fit_ridge` for each of several penalties, with the same voxels.
+
+    Voxels are ranked and their products computed once; each further penalty costs one factorisation per target.
+
+    Raises
+    ------
+    ShapeError, InputError
+        As :func:`fit_ridge`.
+    """
+    x, source = checked(x, y, n_selected, alphas, n_threads)
     n_voxels, n_targets = x.shape[1], source.shape[1]
     n_selected = min(n_selected, n_voxels)
     if n_selected == n_voxels:
         index = np.broadcast_to(np.arange(n_voxels, dtype=np.int32), (n_targets, n_voxels))
     else:
         index = shared_array((n_targets, n_selected), np.int32)
-    weight, bias = shared_array((n_targets, n_selected), dtype), shared_array((n_targets,), dtype)
-    result = SparseRidge(index, weight, bias, n_voxels)
-    starts = range(0, n_targets, _TARGETS_PER_JOB)
-    jobs = [slice(start, min(start + _TARGETS_PER_JOB, n_targets)) for start in starts]
+    results = [
+        SparseRidge(index, shared_array((n_targets, n_selected), dtype), shared_array((n_targets,), dtype), n_voxels)
+        for _ in alphas
+    ]
+    jobs = _jobs(n_targets, n_selected)
     done = 0
 
     def report(n_new: int) -> None:
@@ -134,14 +165,52 @@ def fit_ridge(
         (progress or unheard)(done, n_targets)
 
     if n_selected == n_voxels:
-        run_jobs(_shared(x, source, alpha, result), jobs, 1, report)
-        return result
-    prepare = _selected_dual if len(x) < _DUAL_RATIO * n_selected else _selected
-    centred = _Centred(x)
-    work = prepare(centred, source, alpha, result)
+        run_jobs(_shared(x, source, alphas, results), jobs, 1, report)
+        return results
+    centred = Centred(x)
+    if has_few_trials(x, n_selected):
+        work = _selected_dual(centred, source, alphas, results)
+    else:
+        work = _selected(_products(centred, source, n_selected, min(alphas)), centred, source, alphas, results)
     with single_threaded_blas() as limited:
         run_jobs(work, jobs, (n_threads or usable_cores()) if limited else 1, report)
-    return result
+    return results
+
+
+def _jobs(n_targets: int, n_selected: int) -> list[slice]:
+    # Products with more targets at once pass over the responses less often; but each worker should have several jobs.
+    most = _TARGETS_PER_JOB * (_SMALL_SYSTEMS_PER_JOB if n_selected <= _SMALL_SYSTEM else 1)
+    size = max(_TARGETS_PER_JOB, min(most, n_targets // _JOBS_WANTED // _TARGETS_PER_JOB * _TARGETS_PER_JOB))
+    return [slice(start, min(start + size, n_targets)) for start in range(0, n_targets, size)]
+
+
+def _few_are_rough(products: Products, centred: Centred, source: Columns, n_selected: int, alpha: float) -> bool:
+    n_targets = source.shape[1]
+    solver = TargetSolver(products, centred, n_selected, again=False)
+    tried = np.unique(np.linspace(0, n_targets - 1, _N_TRIED if n_selected <= _SMALL_SYSTEM else 2).astype(int))
+    y = np.hstack([read(source, slice(target, target + 1)) for target in tried])
+    ranked = products.rank(y, n_selected)
+    for target in range(len(tried)):
+        list(solver.solve(y[:, target], ranked, target, [alpha]))
+    return solver.n_rough <= _FEW * len(tried)
+
+
+def _products(centred: Centred, source: Columns, n_selected: int, alpha: float) -> Products:
+    """Products in float32 as far as a few targets bear it, so that few systems have to be solved again."""
+    if n_selected < MIN_MIXED:
+        return Double(centred)
+    products = Single(centred)
+    if not _few_are_rough(products, centred, source, n_selected, alpha):
+        products = products.computed_in_double()
+        if not _few_are_rough(products, centred, source, n_selected, alpha):
+            del products  # before as much memory again is taken
+            return Double(centred)
+    return products
+
+
+def has_few_trials(x: Array, n_selected: int) -> bool:
+    """Whether the system of trials costs less than that of the selected voxels."""
+    return len(x) < _DUAL_RATIO * n_selected
 
 
 class _Whole:
@@ -158,9 +227,10 @@ class _Whole:
         return np.asarray(self._y[:, start:stop], np.float64)
 
 
-def _checked(
-    x: Array, y: Array | Columns, n_selected: int, alpha: float, n_threads: int | None
+def checked(
+    x: Array, y: Array | Columns, n_selected: int, alphas: Sequence[float], n_threads: int | None
 ) -> tuple[Float64, Columns]:
+    """Responses in float64 and targets as columns, or a ShapeError or InputError."""
     if x.ndim != 2 or len(y.shape) != 2 or x.shape[0] != y.shape[0] or 0 in x.shape or 0 in y.shape:
         raise ShapeError(
             f"ridge got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: "
@@ -168,8 +238,9 @@ def _checked(
         )
     if n_selected < 1:
         raise InputError(f"n_selected is {n_selected}, expected at least 1 voxel per target")
-    if not (np.isfinite(alpha) and alpha >= 0):
-        raise InputError(f"alpha is {alpha}, expected a finite penalty of at least 0")
+    for alpha in alphas:
+        if not (np.isfinite(alpha) and alpha >= 0):
+            raise InputError(f"alpha is {alpha}, expected a finite penalty of at least 0")
     if n_threads is not None and n_threads < 1:
         raise InputError(f"n_threads is {n_threads}, expected at least 1")
     x = np.ascontiguousarray(x, np.float64)
@@ -178,7 +249,8 @@ def _checked(
     return x, y if isinstance(y, Columns) else _Whole(y)
 
 
-def _read(source: Columns, part: slice) -> Float64:
+def read(source: Columns, part: slice) -> Float64:
+    """Some targets, (n_trials, k); an InputError where they hold NaN."""
     y = source.columns(part.start, part.stop)
     if not np.isfinite(y).all():
         raise InputError(
@@ -187,102 +259,74 @@ def _read(source: Columns, part: slice) -> Float64:
     return y
 
 
-class _Centred:
-    """Responses split into mean and rest, with what ranks the voxels."""
-
-    def __init__(self, x: Float64) -> None:
-        self.x = x
-        self.mean = x.mean(axis=0)
-        self.rest = x - self.mean
-        norm = np.sqrt(np.einsum("tv,tv->v", self.rest, self.rest))
-        usable = x.var(axis=0) >= _MIN_VARIANCE
-        # |correlation| up to a factor that is the same for all voxels of a target.
-        self.inverse_norm = np.divide(1.0, norm, out=np.zeros_like(norm), where=usable)
-
-    def rank(self, y: Float64, n_selected: int) -> tuple[Float64, NDArray[np.intp]]:
-        """Covariances (k, n_voxels) and the chosen voxels (k, n_selected), ascending."""
-        covariance = (y - y.mean(axis=0)).T @ self.rest
-        return covariance, largest(np.abs(covariance) * self.inverse_norm, n_selected)
-
-
-def largest(score: Float64, n: int) -> NDArray[np.intp]:
-    """Columns of the `n` largest values of each row, ascending; of equal values the lower column is taken."""
-    chosen = np.argpartition(score, score.shape[1] - n, axis=1)[:, -n:]
-    bar = np.take_along_axis(score, chosen, axis=1).min(axis=1)
-    for row in np.flatnonzero((score >= bar[:, None]).sum(axis=1) > n):
-        chosen[row] = np.argsort(-score[row], kind="stable")[:n]
-    chosen.sort(axis=1)
-    return chosen
-
-
-def _selected(centred: _Centred, source: Columns, alpha: float, result: SparseRidge) -> Callable[[slice], int]:
-    n_trials, n_selected, mean = len(centred.x), result.weight.shape[1], centred.mean
-    kappa = n_trials * alpha / (n_trials + alpha)
-    gram = centred.rest.T @ centred.rest
-    gram += kappa * np.outer(mean, mean)
-    gram[np.diag_indices_from(gram)] += alpha
+def _selected(
+    products: Products, centred: Centred, source: Columns, alphas: Sequence[float], results: Sequence[SparseRidge]
+) -> Callable[[slice], int]:
+    n_selected = results[0].weight.shape[1]
 
     def work(part: slice) -> int:
-        y = _read(source, part)
-        y_mean = y.mean(axis=0)
-        covariance, chosen = centred.rank(y, n_selected)
-        right = np.take_along_axis(covariance, chosen, axis=1) + kappa * y_mean[:, None] * mean[chosen]
-        solver = SubmatrixSolver(gram, n_selected)
-        weight = np.empty((len(chosen), n_selected))
-        for target in range(len(chosen)):
-            weight[target] = solver.solve(chosen[target], right[target])
-        result.index[part], result.weight[part] = chosen, weight
-        result.bias[part] = n_trials * (y_mean - np.einsum("tk,tk->t", mean[chosen], weight)) / (n_trials + alpha)
-        return len(chosen)
+        y = read(source, part)
+        ranked = products.rank(y, n_selected)
+        solver = TargetSolver(products, centred, n_selected)
+        for target, chosen in enumerate(ranked.chosen):
+            found = solver.solve(y[:, target], ranked, target, alphas)
+            for result, (weight, bias) in zip(results, found, strict=True):
+                result.weight[part.start + target], result.bias[part.start + target] = weight, bias
+            results[0].index[part.start + target] = chosen
+        return len(ranked.chosen)
 
     return work
 
 
-def _selected_dual(centred: _Centred, source: Columns, alpha: float, result: SparseRidge) -> Callable[[slice], int]:
+def _selected_dual(
+    centred: Centred, source: Columns, alphas: Sequence[float], results: Sequence[SparseRidge]
+) -> Callable[[slice], int]:
     """Fewer trials than voxels: w = X'a, b = sum(a) with (XX' + 11' + alpha I) a = y."""
-    n_selected = result.weight.shape[1]
+    n_selected = results[0].weight.shape[1]
     by_voxel = np.ascontiguousarray(centred.x.T)
+    rest = centred.x - centred.mean
 
     def work(part: slice) -> int:
-        y = _read(source, part)
-        chosen = centred.rank(y, n_selected)[1]
+        y = read(source, part)
+        covariance = (y - y.mean(axis=0)).T @ rest
+        chosen = largest(np.abs(covariance) * centred.inverse_norm, n_selected)
         for target, voxels in enumerate(chosen):
             rows = by_voxel[voxels]
-            kernel = _kernel(rows.T, rows, alpha)
-            dual = solve_factorised(factorise(kernel), y[:, target])
-            result.weight[part.start + target] = rows @ dual
-            result.bias[part.start + target] = dual.sum()
-        result.index[part] = chosen
+            kernel = rows.T @ rows + 1.0
+            for result, alpha in zip(results, alphas, strict=True):
+                dual = solve_factorised(factorise(_shifted(kernel, alpha)), y[:, target])
+                result.weight[part.start + target] = rows @ dual
+                result.bias[part.start + target] = dual.sum()
+        results[0].index[part] = chosen
         return len(chosen)
 
     return work
 
 
-def _kernel(left: Float64, right: Float64, alpha: float) -> Float64:
-    kernel: Float64 = left @ right + 1.0
-    kernel[np.diag_indices_from(kernel)] += alpha
-    return kernel
+def _shifted(matrix: Float64, alpha: float) -> Float64:
+    shifted = matrix.copy()
+    shifted[np.diag_indices_from(shifted)] += alpha
+    return shifted
 
 
-def _shared(x: Float64, source: Columns, alpha: float, result: SparseRidge) -> Callable[[slice], int]:
-    """Every target uses every voxel: one factorisation, in whichever of the two spaces is smaller."""
+def _shared(
+    x: Float64, source: Columns, alphas: Sequence[float], results: Sequence[SparseRidge]
+) -> Callable[[slice], int]:
+    """Every target uses every voxel: one factorisation per penalty, in whichever of the two spaces is smaller."""
     n_trials, n_voxels = x.shape
-    if n_trials > n_voxels:
-        design = np.hstack([x, np.ones((n_trials, 1))])
-        gram = design.T @ design
-        gram[np.diag_indices_from(gram)] += alpha
-        factor = factorise(gram)
-    else:
-        factor = factorise(_kernel(x, x.T, alpha))
+    primal = n_trials > n_voxels
+    design = np.hstack([x, np.ones((n_trials, 1))])
+    matrix = design.T @ design if primal else design @ design.T
+    factors = [factorise(_shifted(matrix, alpha)) for alpha in alphas]
 
     def work(part: slice) -> int:
-        y = _read(source, part)
-        if n_trials > n_voxels:
-            solution = solve_factorised(factor, design.T @ y)
+        y = read(source, part)
+        right = design.T @ y if primal else y
+        for result, factor in zip(results, factors, strict=True):
+            solution = solve_factorised(factor, right)
+            if not primal:
+                solution = design.T @ solution
             result.weight[part], result.bias[part] = solution[:-1].T, solution[-1]
-        else:
-            dual = solve_factorised(factor, y)
-            result.weight[part], result.bias[part] = (x.T @ dual).T, dual.sum(axis=0)
         return int(y.shape[1])
 
     return work

@@ -12,7 +12,12 @@ import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.training.solvers import ridge as ridge_module
-from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge, largest
+from minddiffuser.training.solvers.centred import Centred, Double
+from minddiffuser.training.solvers.on_device import fit_ridge_on_device
+from minddiffuser.training.solvers.ranking import largest, largest_of_rough
+from minddiffuser.training.solvers.ridge import SparseRidge, fit_ridge, fit_ridge_path
+from minddiffuser.training.solvers.single import Single
+from minddiffuser.training.solvers.target import TargetSolver
 
 
 class FlatSolve:
@@ -233,3 +238,111 @@ def test_bad_input_is_refused(rng: np.random.Generator) -> None:
         fit_ridge(np.repeat(x[:, :1], 10, axis=1), y, n_selected=5, alpha=0.0)
     with pytest.raises(ShapeError, match=r"fitted on \(n_trials, 10\)"):
         fit_ridge(x, y, n_selected=3, alpha=0.15).predict(x[:, :4])
+
+
+@pytest.mark.parametrize(("n_trials", "n"), [(900, 120), (4000, 200)])
+def test_float32_products_keep_what_is_promised(n_trials: int, n: int, rng: np.random.Generator) -> None:
+    """Against float64 on the same voxels: weights within 1e-6, predictions within 1e-6 root mean square."""
+    x, y = world(rng, n_trials, 400, 40)
+    x += rng.standard_normal((n_trials, 1)) * np.linspace(0, 2, 400)  # some voxels nearly the same
+    x = (x - x.mean(0)) / x.std(0)
+    found = fit_ridge(x, y, n_selected=n, alpha=0.15)
+    for target in range(40):
+        design = np.column_stack([x[:, found.index[target]], np.ones(n_trials)])
+        exact = np.linalg.solve(design.T @ design + 0.15 * np.eye(n + 1), design.T @ y[:, target])
+        np.testing.assert_allclose(np.append(found.weight[target], found.bias[target]), exact, rtol=0, atol=1e-6)
+        off = found.predict(x)[:, target] - design @ exact
+        assert np.sqrt(np.mean(off**2)) < 1e-6
+
+
+def test_float32_takes_over_where_it_bears_and_only_there(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    for kind in ("Single", "Double"):
+        made = getattr(ridge_module, kind)
+        monkeypatch.setattr(ridge_module, kind, lambda c, made=made, kind=kind: used.append(kind) or made(c))
+    x, y = rng.standard_normal((3000, 300)), rng.standard_normal((3000, 8))
+    fit_ridge(x, y, n_selected=120, alpha=0.15)
+    assert used == ["Single"]
+    x[:, 1:] = x[:, :1] + 1e-4 * x[:, 1:]
+    used.clear()
+    fit_ridge(x, y, n_selected=120, alpha=1e-3)
+    assert used == ["Single", "Double"]
+
+
+def test_a_target_that_float32_does_not_bear_is_solved_in_float64(rng: np.random.Generator) -> None:
+    """One target chooses voxels that are nearly the same; most others do not."""
+    x, y = rng.standard_normal((3000, 400)), rng.standard_normal((3000, 40))
+    x[:, :110] = x[:, :1] + 1e-4 * x[:, :110]
+    y[:, 7] = x[:, 0] + 0.1 * y[:, 7]
+    centred = Centred(x)
+    single, double = Single(centred), Double(centred)
+    ranked, exact = single.rank(y, 110), double.rank(y, 110)
+    solver, reference = TargetSolver(single, centred, 110), TargetSolver(double, centred, 110)
+    for target in range(40):
+        ((weight, bias),) = solver.solve(y[:, target], ranked, target, [0.15])
+        ((expected, expected_bias),) = reference.solve(y[:, target], exact, target, [0.15])
+        np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(bias, expected_bias, rtol=0, atol=1e-6)
+    assert 1 <= solver.n_rough < 20
+
+
+def test_several_penalties_are_as_many_fits(rng: np.random.Generator) -> None:
+    for n_trials, n_voxels, n in ((90, 40, 12), (400, 260, 130), (40, 160, 100), (90, 40, 40), (40, 90, 90)):
+        x, y = world(rng, n_trials, n_voxels, 9)
+        x = x + rng.standard_normal(n_voxels)  # means that the penalty of the bias counts
+        path = fit_ridge_path(x, y, n_selected=n, alphas=[0.15, 3.0, 200.0])
+        for alpha, found in zip([0.15, 3.0, 200.0], path, strict=True):
+            alone = fit_ridge(x, y, n_selected=n, alpha=alpha)
+            np.testing.assert_array_equal(found.index, alone.index)
+            np.testing.assert_allclose(found.weight, alone.weight, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(found.bias, alone.bias, rtol=0, atol=1e-6)
+
+
+def test_rough_scores_choose_what_exact_ones_do(rng: np.random.Generator) -> None:
+    for kind in range(40):
+        exact = rng.random(600) if kind % 2 else np.round(rng.random(600), 2)  # with many ties
+        rough = (exact + rng.uniform(-1e-3, 1e-3, 600)).astype(np.float32)
+        asked: list[int] = []
+        for n in (1, 40, 300, 599):
+            found = largest_of_rough(rough, n, 2.1e-3, lambda at, e=exact, a=asked: a.append(len(at)) or e[at])
+            np.testing.assert_array_equal(found, largest(exact[None], n)[0])
+    assert max(asked) < 600
+
+
+def test_float32_ranks_nearly_equal_voxels_as_float64(rng: np.random.Generator) -> None:
+    """Copies of a voxel with differences that float32 does not see."""
+    x, y = rng.standard_normal((500, 300)), rng.standard_normal((500, 6))
+    x[:, 100:200] = x[:, :100] + 1e-9 * rng.standard_normal((500, 100))
+    centred = Centred(x)
+    np.testing.assert_array_equal(Single(centred).rank(y, 101).chosen, Double(centred).rank(y, 101).chosen)
+
+
+@pytest.mark.parametrize("name", ["few voxels", "float32 factors", "fewer trials, primal", "dual", "all voxels, tall"])
+def test_pytorch_gives_the_same(name: str, rng: np.random.Generator) -> None:
+    n_trials, n_voxels, n = REGIMES[name]
+    x, y = world(rng, n_trials, n_voxels, 21)
+    x = x + rng.standard_normal(n_voxels)
+    y[:, 3] = 0.0  # equal scores
+    reported: list[tuple[int, int]] = []
+    found = fit_ridge_on_device(
+        x, y, n_selected=n, alpha=0.15, device="cpu", progress=lambda *now: reported.append(now)
+    )
+    expected = fit_ridge(x, y, n_selected=n, alpha=0.15)
+    np.testing.assert_array_equal(found.index, expected.index)
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.bias, expected.bias, rtol=0, atol=1e-6)
+    assert reported[-1] == (21, 21)
+
+
+def test_pytorch_falls_back_to_float64_and_refuses_what_cannot_be_solved(rng: np.random.Generator) -> None:
+    x, y = world(rng, 300, 150, 4)
+    x[:, 1:] = x[:, :1] + 1e-4 * x[:, 1:]
+    found = fit_ridge_on_device(x, y, n_selected=140, alpha=1e-6, device="cpu")
+    expected = fit_ridge(x, y, n_selected=140, alpha=1e-6)
+    np.testing.assert_allclose(found.predict(x), expected.predict(x), rtol=0, atol=1e-4)
+    with pytest.raises(InputError, match="larger alpha"):
+        fit_ridge_on_device(np.repeat(x[:, :1], 10, axis=1), y, n_selected=5, alpha=0.0, device="cpu")
+    with pytest.raises(InputError, match="cannot compute on device 'cuda:99'"):
+        fit_ridge_on_device(x, y, n_selected=5, alpha=0.15, device="cuda:99")
