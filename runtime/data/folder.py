@@ -337,15 +337,16 @@ def write_claimed(
     splits: Mapping[str, SplitData],
     *,
     subject: str,
-    rois: Rois,
+    rois: Rois | None = None,
+    layout: ResponseLayout | None = None,
     image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> DataFolder:
-    """Write a data folder of fMRI into a place that the caller holds by :func:`~.destination.claimed`, and open it.
+    """Write a data folder into a place that the caller holds by :func:`~.destination.claimed`, and open it.
 
     Arguments and errors are those of :func:`write_data`; whether the place may be taken was checked by the claim.
     """
-    prepared = _prepare(splits, subject=subject, rois=rois, image_size=image_size, provenance=provenance)
+    prepared = _prepare(splits, subject=subject, rois=rois, layout=layout, image_size=image_size, provenance=provenance)
     return _write(Path(folder), prepared)
 
 
