@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, NoReturn
 
 from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
@@ -16,20 +14,13 @@ from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
-from .simulate.brains import BRAINS, DEFAULT_BRAIN
-from .simulate.brains.base import MODEL_OPTIONS, Sources, brain_class
+from .model_options import add_models, open_models
+from .simulate.command import add_simulate
 
 PROG = "md-train"
-_MODELS: dict[str, str | None] = {"models": "tiny", "clip": None, "device": "auto"}  # unless the user gives others
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
-)
-_SIMULATE_EXAMPLE = """
-example (offline, on the tiny world that comes with the package):
-  md-train simulate fmri --out data --seed 7
-  md-train simulate fmri --out mine --seed 7 --stimuli my_drawings
-  md-train simulate fmri --out other --seed 7 --brain clip
-"""
+) | {"mne": "data"}
 _FIT_EXAMPLE = """
 example (offline):
   md-train simulate fmri --out data --seed 7
@@ -52,13 +43,7 @@ To resume a training that was stopped, run the same command again.
 def parser() -> Parser:
     """The command line of ``md-train``."""
     top, commands = program(PROG, __doc__, _FIT_EXAMPLE)
-    simulate = commands.add_parser(
-        "simulate",
-        help="simulate a subject",
-        epilog=_SIMULATE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_fmri(simulate.add_subparsers(dest="modality", required=True, metavar="MODALITY", parser_class=Parser))
+    add_simulate(commands)
     _add_fit(commands)
     _add_world(commands)
     return top
@@ -74,48 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out_of_memory="give a smaller --batch-size",
         extras=_EXTRAS,
     )
-
-
-def _add_fmri(modalities: Any) -> None:
-    fmri = add_command(
-        modalities,
-        "fmri",
-        _simulate_fmri,
-        help="two thousand voxels in eleven visual areas",
-        description="Simulate the fMRI responses of one subject to pictures and write a data folder.",
-        epilog=_SIMULATE_EXAMPLE,
-    )
-    fmri.add_argument("--out", type=Path, required=True, metavar="DATA", help="data folder to write")
-    fmri.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="random seed of pictures, brain and noise (default: 0)"
-    )
-    kinds = "; ".join(f"{name}: {brain_class(name).made_of}" for name in BRAINS)
-    fmri.add_argument(
-        "--brain",
-        choices=tuple(BRAINS),
-        default=DEFAULT_BRAIN,
-        help=f"what drives the voxels. {kinds}. --models, --clip and --device are for clip; gabor reads --models "
-        "alone, for the labels of --stimuli (default: %(default)s)",
-    )
-    fmri.add_argument("--n-train", type=int, metavar="N", help="training pictures (default: 1200)")
-    fmri.add_argument("--n-test", type=int, metavar="N", help="test pictures (default: 128)")
-    fmri.add_argument(
-        "--stimuli", type=Path, metavar="DIR", help="your own pictures (PNG, JPEG, WebP, TIFF, BMP) as the test split"
-    )
-    fmri.add_argument(
-        "--snr", type=float, metavar="X", help="signal-to-noise ratio of a single presentation (default: 1)"
-    )
-    fmri.add_argument(
-        "--repetitions", type=int, metavar="R", help="presentations averaged in a test trial, 1 to 3 (default: 3)"
-    )
-    fmri.add_argument(
-        "--train-repetitions",
-        type=int,
-        metavar="R",
-        help="presentations of a training picture, each its own trial (default: 1)",
-    )
-    fmri.add_argument("--force", action="store_true", help="replace an existing data folder")
-    _add_models(fmri)
 
 
 def _add_fit(commands: Any) -> None:
@@ -147,7 +90,7 @@ def _add_fit(commands: Any) -> None:
         "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
     )
     fit.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
-    _add_models(fit)
+    add_models(fit)
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
@@ -185,19 +128,6 @@ def _add_fit(commands: Any) -> None:
     )
 
 
-def _add_models(command: Any) -> None:
-    command.add_argument(
-        "--models", default=_MODELS["models"], help="tiny, a model folder, or a hub id (default: %(default)s)"
-    )
-    command.add_argument(
-        "--clip", help="open_clip folder, ARCHITECTURE:PRETRAINED or hf-hub:ID (default: the models' own)"
-    )
-    command.add_argument(
-        "--device", default=_MODELS["device"], help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
-    )
-    command.add_argument("--batch-size", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
-
-
 def _add_world(commands: Any) -> None:
     world = add_command(
         commands,
@@ -218,55 +148,6 @@ def _add_world(commands: Any) -> None:
     world.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
 
 
-def _simulate_fmri(args: argparse.Namespace) -> int:
-    from ..runtime.progress import Phases
-    from .simulate.fmri import FmriSettings
-    from .simulate.subject import Showing, check_subject, simulate_subject
-
-    _check_models_are_read(args)
-    given = {"snr": args.snr, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
-    settings = FmriSettings(**_without_none(given))
-    showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
-    # Before the models, which take seconds to load or an hour to download.
-    check_subject(args.out, showing, seed=args.seed, replace=args.force)
-    sources = Sources(
-        open_models=lambda: _open_models(args, "reference"),
-        model_folder=_model_folder(args.models),
-        batch_size=args.batch_size,
-    )
-    brain = brain_class(args.brain).open(sources, own_pictures=args.stimuli is not None)
-    with Phases() as progress:
-        data = simulate_subject(
-            args.out,
-            brain,
-            settings,
-            showing,
-            seed=args.seed,
-            replace=args.force,
-            progress=progress,
-        )
-    note = data.provenance["stimuli"]["note"]
-    if note is not None:
-        tell(PROG, note, DONE)
-    _tell_ceilings(data)
-    print(data.folder)
-    return DONE
-
-
-def _check_models_are_read(args: argparse.Namespace) -> None:
-    """Refuse options about models that would change nothing."""
-    reads = brain_class(args.brain).reads(own_pictures=args.stimuli is not None)
-    given = [name for name in MODEL_OPTIONS if getattr(args, name) != _MODELS[name]]
-    unread = " and ".join(f"--{name}" for name in given if name not in reads)
-    if unread:
-        raise InputError(f"the {args.brain} brain does not read {unread} here: leave it out, or give --brain clip")
-
-
-def _tell_ceilings(data: Any) -> None:
-    ceilings = ", ".join(f"{float(median(data.noise_ceiling(split))):.2f} in {split}" for split in ("train", "test"))
-    tell(PROG, f"median noise ceiling (share of a trial's variance that the stimulus explains): {ceilings}", DONE)
-
-
 def _fit(args: argparse.Namespace) -> int:
     from ..runtime.progress import Phases
     from .datasets.base import open_dataset
@@ -276,7 +157,7 @@ def _fit(args: argparse.Namespace) -> int:
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
     check(data, args.out, settings)  # before models are opened or downloaded
-    models = _open_models(args, args.layers)
+    models = open_models(args, args.layers, lambda note: tell(PROG, note, DONE))
     if args.threads is not None:
         import torch
 
@@ -344,24 +225,6 @@ def _world(args: argparse.Namespace) -> int:
         )
     print(world)
     return DONE
-
-
-def _open_models(args: argparse.Namespace, preset: str) -> Any:
-    from ..runtime.models.device import choose_device
-    from ..runtime.models.open import load_models
-
-    models = load_models(args.models, clip=args.clip, preset=preset, device=choose_device(args.device))
-    for note in models.notes:
-        tell(PROG, note, DONE)
-    return models
-
-
-def _model_folder(models: str) -> Path | None:
-    """Where models lie that are not a hub id."""
-    from ..runtime.models.locate import TINY, locate
-
-    # os.path, not Path: a name that is too long, or may not be looked at, is no folder here; opening models says why.
-    return locate(models) if models == TINY or os.path.isdir(models) else None
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

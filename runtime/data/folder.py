@@ -22,6 +22,7 @@ from ..files import read_json, sha256_of, write_bytes, write_json, write_tensors
 from ..images import fit_square, png_bytes
 from ..output import real, replacing_folder
 from .chain import files_of
+from .concepts import CONCEPTS, check_concepts, check_count, folder_concepts
 from .destination import check_target, claimed
 from .layout import ResponseLayout, Rois
 from .mapped import map_tensors
@@ -37,8 +38,9 @@ from .schema import (
     constant_places,
 )
 from .stimuli import stimulus_ids
+from .streamed import Streamed, write_streamed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
-from .voxels import VOXELS, Voxels, read_voxels, write_voxels
+from .voxels import VOXELS, read_voxels, write_voxels
 from .write_input import Part, description_of, layout_of, parts_of, picture
 from .write_input import SplitData as SplitData
 
@@ -72,11 +74,13 @@ class DataFolder:
         self._hashes: dict[str, str] = {}
         self._picture_ids: dict[str, tuple[str, ...]] = {}
         self._captions = _captions(folder / "captions.json")
+        self._concepts = folder_concepts(folder, SPLITS)
         self._pictures = {split: pictures_of(folder, split, self.image_size, stimuli_root) for split in splits}
         n_trials = {split: description["splits"][split]["n_trials"] for split in SPLITS}
         self._tensors = {split: self._read(split, n_trials[split]) for split in splits}
         for split in splits:
             self._check_captions(split)
+            check_count(len(self._concepts[split]), len(self._pictures[split]), split, str(folder / CONCEPTS))
         for split in (split for split in SPLITS if split not in splits):
             self._check_unread(split, n_trials[split])
         self._trial_ids = {split: folder_trial_ids(folder, split, self.stimulus(split)) for split in splits}
@@ -165,8 +169,13 @@ class DataFolder:
         check_choice("split", split, SPLITS)
         return self._captions[split]
 
+    def concepts(self, split: str) -> tuple[str, ...]:
+        """What each stimulus is of, one name each; empty when the split has none. Any split may be asked for."""
+        check_choice("split", split, SPLITS)
+        return self._concepts[split]
+
     def hash(self, split: str) -> str:
-        """SHA-256 over one split's pictures and its captions: the key for kept features.
+        """SHA-256 over one split's pictures, captions and, where it has any, concepts: the key for kept features.
 
         Of pictures in the folder their bytes count, of those elsewhere the stated pixels and not where they lie.
         """
@@ -177,7 +186,7 @@ class DataFolder:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the whole folder: description, responses, pictures, captions; trial ids and voxels if stored."""
+        """SHA-256 over the whole folder: description, responses, pictures, captions; what else is stored, too."""
         names = ["data.json", "train.safetensors", "test.safetensors"]
         names += [name for name in (TRIAL_IDS, VOXELS) if (self.folder / name).exists()]
         parts = [sha256_of(self.folder / name) for name in names]
@@ -192,6 +201,8 @@ class DataFolder:
         if isinstance(self._pictures[split][0], Reference):
             digest.update(f"{self.image_size} px".encode())  # how a picture that lies elsewhere is resized
         digest.update(json.dumps(self._captions[split], ensure_ascii=True).encode())
+        if self._concepts[split]:
+            digest.update(json.dumps({"concepts": self._concepts[split]}, ensure_ascii=True).encode())
         self._check_same()
         return digest.hexdigest()
 
@@ -322,20 +333,24 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
         return _write(Path(folder), prepared)
 
 
-def write_claimed(
+def write_claimed(  # noqa: PLR0913 (as write_data)
     folder: Path | str,
     splits: Mapping[str, SplitData],
     *,
     subject: str,
-    rois: Rois,
+    rois: Rois | None = None,
+    layout: ResponseLayout | None = None,
     image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path | str] | None = None,
 ) -> DataFolder:
-    """Write a data folder of fMRI into a place that the caller holds by :func:`~.destination.claimed`, and open it.
+    """Write a data folder into a place that the caller holds by :func:`~.destination.claimed`, and open it.
 
     Arguments and errors are those of :func:`write_data`; whether the place may be taken was checked by the claim.
     """
-    prepared = _prepare(splits, subject=subject, rois=rois, image_size=image_size, provenance=provenance)
+    prepared = _prepare(
+        splits, subject=subject, rois=rois, layout=layout, image_size=image_size, provenance=provenance, files=files
+    )
     return _write(Path(folder), prepared)
 
 
@@ -363,7 +378,7 @@ def _prepare(
         contents = _contents(files_of(layout.signal), files or {})
     except FileError as error:
         raise InputError(str(error)) from None
-    return _Prepared(parts, description, stimuli, layout.voxels, contents)
+    return _Prepared(parts, description, stimuli, layout, contents)
 
 
 @dataclass(frozen=True)
@@ -373,7 +388,7 @@ class _Prepared:
     parts: Mapping[str, Part]
     description: Mapping[str, Any]
     stimuli: Mapping[str, Any] | None
-    voxels: Voxels | None
+    layout: ResponseLayout
     files: Mapping[str, bytes]
 
 
@@ -413,14 +428,16 @@ def _write(folder: Path, prepared: _Prepared) -> DataFolder:
     _refuse_own_pictures(folder, parts)
     with replacing_folder(folder, "data.json") as draft:
         for name in SPLITS:
-            _write_part(draft, name, parts[name], prepared.description["image_size"])
+            _write_part(draft, name, parts[name], prepared.layout, prepared.description["image_size"])
         for name, content in prepared.files.items():
             write_bytes(draft / name, content)
-        if prepared.voxels is not None:
-            write_voxels(draft, prepared.voxels)
+        if prepared.layout.voxels is not None:
+            write_voxels(draft, prepared.layout.voxels)
         if prepared.stimuli is not None:
             write_json(draft / STIMULI, prepared.stimuli)
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
+        if any(parts[name].concepts for name in SPLITS):
+            write_json(draft / CONCEPTS, {name: list(parts[name].concepts) for name in SPLITS})
         write_json(draft / TRIAL_IDS, {name: list(parts[name].trial_ids) for name in SPLITS})
         write_json(draft / "data.json", prepared.description)
         open_data(draft)  # what a reader would refuse is never put in place of an old folder
@@ -431,17 +448,32 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any], layout: R
     source, responses = f"the {name} split to write", part.tensors["responses"]
     n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
     check_tensors(part.tensors, source, n_trials, layout, n_stimuli)
-    check_values(responses, name, source, layout.axis)
-    if name == "train":
-        constant_places(responses, source, layout.axis)
+    if not isinstance(responses, Streamed):  # whose values are checked when they have been made
+        _check_responses(responses, name, source, layout)
     check_trial_ids(part.trial_ids, n_trials, source)
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
         raise InputError(f"{source} has captions for {len(part.captions)} of {n_stimuli} pictures: give one list each")
+    check_count(len(check_concepts(part.concepts, name, source)), n_stimuli, name, source)
 
 
-def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
-    write_tensors(draft / f"{name}.safetensors", part.tensors)
+def _check_responses(responses: NDArray[np.float32], name: str, source: str, layout: ResponseLayout) -> None:
+    check_values(responses, name, source, layout.axis)
+    if name == "train":
+        constant_places(responses, source, layout.axis)
+
+
+def _write_part(draft: Path, name: str, part: Part, layout: ResponseLayout, image_size: int) -> None:
+    path = draft / f"{name}.safetensors"
+    if isinstance(part.tensors["responses"], Streamed):
+        write_streamed(path, part.tensors)
+        written = map_tensors(path, f"the {name} split")["responses"]
+        try:
+            _check_responses(written, name, f"the {name} split to write", layout)
+        except FileError as error:
+            raise InputError(str(error)) from None
+    else:
+        write_tensors(path, part.tensors)
     if part.references is not None:
         return
     place = draft / "stimuli" / name

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import FileError, InputError
 from ..files import check_format
 from .chain import files_of
+from .concepts import CONCEPTS
 from .json_types import is_text, is_whole, plain_json
 from .layout import ResponseLayout
 from .nan import chunks, find_holes, numbers
@@ -28,6 +29,7 @@ SPLITS = ("train", "test")
 CONTENT = (
     "data.json",
     "captions.json",
+    CONCEPTS,
     TRIAL_IDS,
     STIMULI,
     VOXELS,

@@ -161,7 +161,7 @@ def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models take a download or half a minute: whoever opens them before the rest was looked at fails."""
-    monkeypatch.setattr(cli, "_open_models", lambda *_given: pytest.fail("models were opened"))
+    monkeypatch.setattr(cli, "open_models", lambda *_given: pytest.fail("models were opened"))
 
 
 def a_subject(folder: Path, n_stimuli: int = 12) -> Path:
@@ -281,7 +281,7 @@ def test_lines_and_scores_go_where_they_belong(
         (out / "scores.json").write_bytes(scores_bytes(scores))
         return out
 
-    monkeypatch.setattr(cli, "_open_models", lambda *_given: None)
+    monkeypatch.setattr(cli, "open_models", lambda *_given: None)
     monkeypatch.setattr("minddiffuser.training.fit.fit", fit)
     out = tmp_path / "c"
     assert main(["fit", str(a_subject(tmp_path / "data")), "--out", str(out)]) == 0

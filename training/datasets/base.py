@@ -58,8 +58,12 @@ class Data(Protocol):
         """Captions per stimulus; empty when there are none."""
         ...
 
+    def concepts(self, split: str) -> Sequence[str]:
+        """What each stimulus is of, one name each; empty when there are none."""
+        ...
+
     def hash(self, split: str) -> str:
-        """SHA-256 over stimuli and captions: the key under which their features may be kept."""
+        """SHA-256 over stimuli, captions and concepts: the key under which their features may be kept."""
         ...
 
 

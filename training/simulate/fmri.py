@@ -148,7 +148,12 @@ class Responses:
 
 
 def simulate_fmri(
-    share: F32, drives: Mapping[str, Drives], settings: FmriSettings, rng: np.random.Generator
+    share: F32,
+    drives: Mapping[str, Drives],
+    settings: FmriSettings,
+    rng: np.random.Generator,
+    *,
+    single_trials: bool = False,
 ) -> dict[str, Responses]:
     """Responses of both splits.
 
@@ -164,11 +169,12 @@ def simulate_fmri(
     settings : noise and repetitions.
     rng : of the noise; each split draws from a child of its own, so a longer training split does not change
         the test split's noise.
+    single_trials : whether test trials stay single showings too, of which the averages are the means.
 
     Returns
     -------
     dict with "train" (one trial per showing, pictures in order, then again) and "test" (one averaged trial
-    per picture).
+    per picture, or single ones in the order of those of "train").
     """
     signals = _signals(share, drives, settings.compression)
     noise_rng, train_rng, test_rng = rng.spawn(3)
@@ -176,10 +182,13 @@ def simulate_fmri(
     noise_sd = np.exp(settings.snr_spread * noise_rng.standard_normal(n_voxels)) / settings.snr
     train = np.tile(signals["train"], (settings.train_repetitions, 1))
     train += _noise(train_rng, train.shape, noise_sd)
-    test = signals["test"].copy()
-    for _ in range(settings.test_repetitions):
-        test += _noise(test_rng, test.shape, noise_sd / settings.test_repetitions)
     n_train, n_test = len(signals["train"]), len(signals["test"])
+    n_averaged = 1 if single_trials else settings.test_repetitions
+    n_trials_each = settings.test_repetitions // n_averaged
+    test = np.tile(signals["test"], (n_trials_each, 1))
+    for repetition in range(settings.test_repetitions):
+        rows = slice(n_test * repetition, n_test * (repetition + 1)) if single_trials else slice(None)
+        test[rows] += _noise(test_rng, signals["test"].shape, noise_sd / n_averaged)
     return {
         "train": Responses(
             responses=train,
@@ -188,9 +197,9 @@ def simulate_fmri(
         ),
         "test": Responses(
             responses=test,
-            stimulus=np.arange(n_test, dtype=np.int64),
-            noise_ceiling=noise_ceiling(noise_sd, settings.test_repetitions),
-            averages=settings.test_repetitions > 1,
+            stimulus=np.tile(np.arange(n_test, dtype=np.int64), n_trials_each),
+            noise_ceiling=noise_ceiling(noise_sd, n_averaged),
+            averages=n_averaged > 1,
         ),
     }
 

@@ -58,6 +58,13 @@ class Shown:
     ) -> None:
         self.images, self.captions, self.names, self.labels = images, captions, names, labels
 
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """What each picture shows, one word each such as "rabbit"; empty where it is not known."""
+        from ..tinyworld.scenes import CONCEPTS
+
+        return () if self.labels is None else tuple(CONCEPTS[int(row[0])] for row in self.labels)
+
 
 def rendered(seed: np.random.SeedSequence, n_pictures: int, size: int, *, combinations: str) -> Shown:
     """Draw tiny-world pictures as squares of `size` px, with one caption each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from ...runtime.data.folder import DataFolder, SplitData, write_claimed
 from ...runtime.data.trial_ids import default_trial_ids
 from ...runtime.errors import InputError
 from ...runtime.images import cut_by_squares, list_pictures, read_image
+from ...runtime.progress import unheard
+from .base import OnProgress, VoxelSubject
 from .brains.base import SimulatedBrain
 from .fmri import FmriSettings, Responses, simulate_fmri
 from .shown import Shown, Squares, rendered
 
 GENERATOR_VERSION = 2
 _LONGEST_NAME = 150
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,45 +81,109 @@ def simulate_subject(
     FileError
         A picture cannot be decoded, or the folder cannot be written, or another process is writing it.
     """
-    cut = check_subject(out, showing, seed=seed, replace=replace)
-    train_seed, test_seed, brain_seed, noise_seed = np.random.SeedSequence(seed).spawn(4)
-    train = rendered(train_seed, showing.n_train, brain.image_size, combinations="seen")
-    if showing.stimuli is None:
-        test = rendered(test_seed, showing.n_test, brain.image_size, combinations="all")
-        source = ["tiny world"]
-    else:
-        paths = list_pictures(showing.stimuli)
-        source = [os.fsencode(path.name).decode(errors="replace") for path in paths]
-        test = Shown(Squares(paths, brain.image_size), [], source)
-    brain_rng, noise_rng = np.random.default_rng(brain_seed), np.random.default_rng(noise_seed)
+    check_subject(out, showing, seed=seed, replace=replace)
     with claimed(out, replace=replace):
-        looked = brain.look(train, test, settings, brain_rng, progress or _in_silence)
-        drives = {"train": looked.train, "test": looked.test}
-        responses = simulate_fmri(looked.share, drives, settings, noise_rng)
+        made = fmri_subject(brain, settings, showing, seed=seed, progress=progress)
         return write_claimed(
             out,
-            {"train": _split("train", responses["train"], train), "test": _split("test", responses["test"], test)},
-            subject=f"simulated-{seed}",
-            rois={**settings.rois, **settings.groups},
-            provenance=_provenance(brain, settings, seed, {"train": ["tiny world"], "test": source, "note": cut}),
+            {split: _split(split, made.responses[split], made.pictures[split]) for split in ("train", "test")},
+            subject=made.name,
+            rois=made.rois,
+            provenance=made.provenance,
         )
 
 
-def check_subject(out: Path | str, showing: Showing, *, seed: int, replace: bool = False) -> str | None:
-    """Check the settings, the output folder and the pictures before any model is opened.
+def fmri_subject(
+    brain: SimulatedBrain,
+    settings: FmriSettings,
+    showing: Showing,
+    *,
+    seed: int,
+    single_trials: bool = False,
+    progress: OnProgress | None = None,
+) -> VoxelSubject:
+    """Simulate an fMRI subject that looks at pictures.
 
-    Returns
-    -------
-    What is cut off the shown pictures, in one sentence, or None.
+    Parameters
+    ----------
+    brain, settings, showing, seed, progress : as of :func:`simulate_subject`.
+    single_trials : whether the showings of a test picture stay trials of their own.
+    """
+    seeds = Seeds.of(seed)
+    pictures = shown_pictures(showing, brain.image_size, seeds)
+    looked = brain.look(
+        pictures["train"], pictures["test"], settings, np.random.default_rng(seeds.brain), progress or unheard
+    )
+    drives = {"train": looked.train, "test": looked.test}
+    noise_rng = np.random.default_rng(seeds.noise)
+    return VoxelSubject(
+        name=f"simulated-{seed}",
+        seed=seed,
+        pictures=pictures,
+        rois={**settings.rois, **settings.groups},
+        responses=simulate_fmri(looked.share, drives, settings, noise_rng, single_trials=single_trials),
+        provenance=_provenance(brain, settings, seed, sources_of(showing, pictures)),
+    )
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Of what a subject is made of, each a child of the subject's own."""
+
+    train: np.random.SeedSequence
+    test: np.random.SeedSequence
+    brain: np.random.SeedSequence
+    noise: np.random.SeedSequence
+
+    @staticmethod
+    def of(seed: int) -> Seeds:
+        """The four children of one seed."""
+        return Seeds(*np.random.SeedSequence(seed).spawn(4))
+
+
+def shown_pictures(showing: Showing, size: int, seeds: Seeds) -> dict[str, Shown]:
+    """What is shown, as squares of `size` px: the tiny world's pictures, or a person's own as the test split."""
+    train = rendered(seeds.train, showing.n_train, size, combinations="seen")
+    if showing.stimuli is None:
+        return {"train": train, "test": rendered(seeds.test, showing.n_test, size, combinations="all")}
+    paths = list_pictures(showing.stimuli)
+    names = [os.fsencode(path.name).decode(errors="replace") for path in paths]
+    return {"train": train, "test": Shown(Squares(paths, size), [], names)}
+
+
+def sources_of(showing: Showing, pictures: Mapping[str, Shown]) -> dict[str, Any]:
+    """Where the pictures come from, for the provenance; `note` says what is cut off a person's own."""
+    own = None if showing.stimuli is None else list(pictures["test"].names)
+    return {"train": ["tiny world"], "test": own or ["tiny world"], "note": check_pictures(showing)}
+
+
+def check_subject(out: Path | str, showing: Showing, *, seed: int, replace: bool = False) -> None:
+    """Check the settings, the output folder and the pictures before any model is opened.
 
     Raises
     ------
     InputError, FileError
         As :func:`simulate_subject`.
     """
+    check_seed(seed)
+    check_target(out, replace=replace)
+    check_pictures(showing)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy does not take."""
     if seed < 0:
         raise InputError(f"seed is {seed}: give a seed of at least 0")
-    check_target(out, replace=replace)
+
+
+def check_pictures(showing: Showing) -> str | None:
+    """Decode a person's own pictures; what is cut off them, in one sentence, or None.
+
+    Raises
+    ------
+    FileError
+        One cannot be decoded.
+    """
     if showing.stimuli is None:
         return None
     return cut_by_squares((path.name, read_image(path)) for path in list_pictures(showing.stimuli))
@@ -160,7 +224,3 @@ def _provenance(brain: SimulatedBrain, settings: FmriSettings, seed: int, stimul
         "n_repetitions": {"train": settings.train_repetitions, "test": settings.test_repetitions},
         "settings": asdict(settings),
     }
-
-
-def _in_silence(phase: str, done: int, total: int) -> None:
-    """No progress is reported."""
