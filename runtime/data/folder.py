@@ -333,7 +333,7 @@ def write_data(  # noqa: PLR0913 (what a data folder says; all but the subject h
         return _write(Path(folder), prepared)
 
 
-def write_claimed(  # noqa: PLR0913 (as write_data)
+def write_claimed(
     folder: Path | str,
     splits: Mapping[str, SplitData],
     *,

@@ -1,0 +1,5 @@
+"""Data sets: one file and one line here add a reader for ``md-train prepare``."""
+
+# name -> (module in this package, attribute: a reader.DataSet). md-train prepare offers each as a command of its own.
+# Import what is heavy inside functions: the command's help imports the modules.
+READERS: dict[str, tuple[str, str]] = {}
