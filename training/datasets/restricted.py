@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ class _Refused(Exception):
 
 
 def _read(data: memoryview, path: Path, what: str) -> tuple[str, dict[Any, Any]]:
-    if data[:6] == b"\x93NUMPY":
+    if bytes(data[:6]) == b"\x93NUMPY":
         start = _object_array(path)
         value = _Machine(data, start).run()
         form = "np.save"
@@ -415,8 +415,8 @@ def _new_scalar(given: tuple[Any, ...]) -> np.generic:
     dtype = _built(given[0] if len(given) == 2 else None)
     if dtype.kind == "O":
         raise _Refused(f"holds a numpy scalar of Python's own objects: {_AGAIN}")
-    value: np.generic = _viewed(given[1], dtype, (), "C")[()]
-    return value
+    value: Any = _viewed(given[1], dtype, (), "C")[()]
+    return value  # type: ignore[no-any-return]
 
 
 def _from_buffer(given: tuple[Any, ...]) -> _Array:
@@ -469,7 +469,7 @@ def _build_array(target: _Array, state: Any) -> None:
     if not isinstance(state, tuple) or len(state) != 5 or target.value is not None:
         raise _Refused(f"holds an array in an unknown form: {_AGAIN}")
     _, shape, dtype, fortran, content = state
-    order = "F" if fortran else "C"
+    order: Literal["C", "F"] = "F" if fortran else "C"
     if _built(dtype).kind != "O":
         target.value = _viewed(content, _built(dtype), shape, order)
         return
@@ -544,10 +544,10 @@ class _Plain:
             raise _Refused("holds an array without its numbers: it is damaged, copy it again")
         if value.dtype.kind != "O":
             return value
-        plain = np.empty(value.size, object)
+        flat = np.empty(value.size, object)
         for place, item in enumerate(value.reshape(-1)):
-            plain[place] = self.of(item, depth + 1)
-        plain = plain.reshape(value.shape)
+            flat[place] = self.of(item, depth + 1)
+        plain: NDArray[Any] = flat.reshape(value.shape)
         plain.flags.writeable = False
         return plain
 

@@ -10,7 +10,7 @@ _EXEMPLAR = re.compile(r"(.+)_[0-9]{2}[a-z]")
 
 
 def of_folder(folder: str) -> str:
-    """THINGS' own name of a concept, from the folder of its pictures: "00010_aircraft_carrier" or "aircraft_carrier"."""
+    """THINGS' own name of a concept, from its folder: "aircraft_carrier" of "00010_aircraft_carrier"."""
     match = _NUMBERED.fullmatch(folder)
     return folder if match is None else match[1]
 
