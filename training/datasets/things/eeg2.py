@@ -11,7 +11,7 @@ from typing import Any
 
 from ....runtime.errors import FileError, InputError
 from ..reader import DataSet, Reader
-from . import eeg2_bids, eeg2_epochs, eeg2_raw
+from . import eeg2_bids, eeg2_epochs, eeg2_raw, names
 from .eeg2_chain import CHANNELS, WINDOWS, eeg2_chain, posterior
 from .eeg2_images import PictureSet, find_pictures
 from .recorded import RecordedReader, Recording
@@ -21,7 +21,6 @@ N_SESSIONS = 4
 # Folders of a BIDS data set in which subjects' folders have another meaning.
 _NOT_SEARCHED = ("sourcedata", "derivatives", "code")
 _SUBJECT = re.compile(r"sub-\d+")
-NO_CAPTIONS = "captions: THINGS has none, so each is 'a picture of a <concept>'"
 
 
 def open_eeg2(  # noqa: PLR0913 (what the command offers)
@@ -77,24 +76,25 @@ def open_eeg2(  # noqa: PLR0913 (what the command offers)
         return eeg2_epochs.EpochsReader(name, folder, pictures, channels=channels, memory=memory)
     recordings = (_raw if found == "raw" else _bids)(folder, pictures, sessions)
     first = recordings[0].open()
-    names = [channel.name for channel in first.channels]
-    wanted = names if channels == "all" else posterior(names)
+    there = [channel.name for channel in first.channels]
+    wanted = there if channels == "all" else posterior(there)
     if not wanted:
         raise FileError(
-            f"{first.files[0]} has no occipital or parietal channel (its {len(names)} channels: "
-            f"{', '.join(names[:6])}, ...): is it a recording of THINGS-EEG2?"
+            f"{first.files[0]} has no occipital or parietal channel (its {len(there)} channels: "
+            f"{', '.join(there[:6])}, ...): is it a recording of THINGS-EEG2?"
         )
     shown, _first = pictures.shown()
-    there = sorted({one.session for one in recordings})
+    of_sessions = sorted({one.session for one in recordings})
     return RecordedReader(
         subject=name,
         pictures=shown,
         files={**{path: "recording" for one in recordings for path in one.files}, **pictures.files},
-        settings={"form": found, "window": window, "causal": causal, "sessions": there},
+        settings={"form": found, "window": window, "causal": causal, "sessions": of_sessions},
         notes=(
-            f"{found} recordings of sessions {', '.join(map(str, there))}; {len(wanted)} of {len(names)} channels",
+            f"{found} recordings of sessions {', '.join(map(str, of_sessions))}",
+            f"{len(wanted)} of {len(there)} channels",
             pictures.note,
-            NO_CAPTIONS,
+            names.NO_CAPTIONS,
         ),
         recordings=[one.open for one in recordings],
         signal=eeg2_chain(window, first.sfreq, causal=causal),

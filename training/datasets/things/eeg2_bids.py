@@ -73,7 +73,7 @@ def open_bids(path: Path, session: int, split: str, run: int, first: int, n_pict
     return Recording(
         name=f"session{session:02d}-{split}-run{run:02d}",
         files=(path, table),
-        channels=cap([raw.ch_names[row] for row in eeg]),
+        channels=cap(tuple(raw.ch_names[row] for row in eeg)),
         sfreq=sfreq,
         n_samples=raw.n_times,
         events=events,

@@ -19,7 +19,7 @@ from ....runtime.data.layout import ResponseLayout
 from ....runtime.errors import FileError, shown
 from ..reader import Block, Finished, Piece, Trials
 from ..restricted import Published, read_published
-from . import units
+from . import names, units
 from .eeg2_images import PictureSet
 from .eeg2_raw import texts
 from .mne_library import cap
@@ -144,7 +144,7 @@ class EpochsReader:
             **pictures.files,
         }
         self.settings: Mapping[str, Any] = {"form": "epochs", "channels": [train.names[row] for row in self._rows]}
-        self.notes = (*self._told(), pictures.note)
+        self.notes = (*self._told(), pictures.note, names.NO_CAPTIONS)
 
     def _channels(self, channels: str | None) -> list[int]:
         names = self._splits["train"].names
@@ -220,7 +220,7 @@ class EpochsReader:
         layout = ResponseLayout(
             modality="eeg",
             shape=self.shape,
-            channels=cap([train.names[row] for row in self._rows]),
+            channels=cap(tuple(train.names[row] for row in self._rows)),
             sfreq=train.sfreq,
             tmin=float(round(train.times[0], 6)),
             unit=self._unit,

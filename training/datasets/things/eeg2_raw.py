@@ -56,7 +56,7 @@ def open_raw_dictionary(path: Path, session: int, split: str, first: int, n_pict
     return Recording(
         name=f"session{session:02d}-{split}",
         files=(path,),
-        channels=cap([names[row] for row in eeg]),
+        channels=cap(tuple(names[row] for row in eeg)),
         sfreq=sfreq,
         n_samples=data.shape[1],
         events=events,

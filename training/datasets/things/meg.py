@@ -9,13 +9,12 @@ from typing import Any
 
 from ....runtime.errors import FileError, InputError
 from ..reader import DataSet, Reader
-from . import meg_raw
+from . import meg_raw, names
 from .meg_attributes import Trials, find_images, read_trials, showings
 from .meg_epochs import EpochsReader
 from .recorded import RecordedReader
 
 FORMS = ("epochs", "raw")
-NO_CAPTIONS = "captions: THINGS has none, so each is 'a picture of a <concept>'"
 _OTHER = re.compile(r"sub-BIGMEG(\d+)|preprocessed_P(\d+)-epo\.fif")
 _EPOCHS_IN = ("", "derivatives/preprocessed", "preprocessed")
 _TABLE_IN = ("sourcedata", "", "derivatives/preprocessed", "../sourcedata", "../../sourcedata")
@@ -62,9 +61,7 @@ def open_meg(
                 f"--causal is for recordings, and {path} holds epochs that were made already: leave it out, or give "
                 "--form raw"
             )
-        reader = EpochsReader(name, path, table, place, memory=memory)
-        reader.notes = (*reader.notes, NO_CAPTIONS)
-        return reader
+        return EpochsReader(name, path, table, place, memory=memory)
     if table is None:
         raise FileError(
             f"raw recordings need the list of their trials: put sample_attributes_P{subject}.csv into "
@@ -99,7 +96,7 @@ def _raw_reader(
             f"{len(listed)} runs of {len({session for session, _run in listed})} sessions; pictures timed by the "
             f"triggers of {meg_raw.TRIGGERS}; {len(first.channels)} channels",
             shown.note,
-            NO_CAPTIONS,
+            names.NO_CAPTIONS,
         ),
         recordings=opened,
         signal=meg_raw.meg_chain(first.sfreq, causal=causal),

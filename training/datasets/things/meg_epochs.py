@@ -16,7 +16,7 @@ from ....runtime.data.layout import Channel, ResponseLayout
 from ....runtime.errors import FileError
 from ..reader import Block, Finished, Piece, Shown
 from ..reader import Trials as ReadTrials
-from . import units
+from . import names, units
 from .meg_attributes import Trials, check_codes, showings, trials_from
 from .mne_library import cannot_read, mne_library
 
@@ -87,6 +87,7 @@ class EpochsReader:
             f"{self.shape[1]} samples, {self._tmin:g} s on, at {self._sfreq:g} Hz, "
             + ("z-scored by their authors" if self._unit == "1" else "in T"),
             self._shown.note,
+            names.NO_CAPTIONS,
             *([told] if told else []),
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ....runtime.data.layout import Channel
 from ....runtime.errors import FileError, MissingExtra
+
+# The 10-05 system by its name in MNE, and by the one before 1.11.
+_MONTAGES = ("colin27_1005", "standard_1005")
 
 
 def mne_library() -> Any:
@@ -46,11 +49,13 @@ def cannot_read(what: str, path: Path, error: Exception) -> FileError:
     return FileError(f"{what} at {path} cannot be read ({reason:.120}): it is truncated or damaged, copy it again")
 
 
-def cap(names: Sequence[str]) -> tuple[Channel, ...]:
+@cache
+def cap(names: tuple[str, ...]) -> tuple[Channel, ...]:
     """EEG channels with the places of the 10-05 system on MNE's head, in metres; none where a name is not of it."""
     mne = mne_library()
-    montage = mne.channels.make_standard_montage("standard_1005")
-    known = {name: name for name in montage.ch_names}
+    known_as = next(name for name in _MONTAGES if name in mne.channels.get_builtin_montages())
+    montage = mne.channels.make_standard_montage(known_as)
+    known = set(montage.ch_names)
     info = mne.create_info([name for name in names if name in known], 1000.0, "eeg")
     info.set_montage(montage, verbose="error")
     places = {ch["ch_name"]: _place(ch["loc"]) for ch in info["chs"]}

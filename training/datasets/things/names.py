@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+NO_CAPTIONS = "captions: THINGS has none, so each is 'a picture of a <concept>'"
 _NUMBERED = re.compile(r"\d{5}_(.+)")
 _EXEMPLAR = re.compile(r"(.+)_[0-9]{2}[a-z]")
 
