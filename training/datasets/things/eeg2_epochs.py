@@ -43,7 +43,7 @@ class _Split:
 
     def __init__(self, path: Path, split: str) -> None:
         self.what = f"the {split} epochs"
-        self.published: Published = read_published(path, self.what)
+        self.published: Published = read_published(path, f"the file of the {split} epochs")
         content = self.published.content
         missing = [key for key in _KEYS if key not in content]
         if missing:
