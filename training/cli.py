@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser,
         argv,
         interrupted="run the same command again",
-        out_of_memory="give a smaller --batch-size",
+        out_of_memory="give a smaller --batch-size (md-train prepare: a smaller --memory)",
         extras=_EXTRAS,
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...runtime.data.mapped import map_tensors
 from ...runtime.files import check_format, hash_of_json, read_json, write_json, write_tensors
 from ...runtime.journal import Journal
-from ...runtime.output import check_output
+from ...runtime.output import check_output, draft_of
 from .reader import Piece, Reader
 
 VERSION = 1
@@ -82,11 +82,12 @@ class Work:
         return list(record.content["texts"])
 
     def remove(self) -> None:
-        """Remove what is kept, and the folder unless somebody has put something else there."""
+        """Remove what is kept and what a kill left, and the folder unless somebody has put something else there."""
         self._journal.drop()
-        own = [MARKER, *(f"{piece.name}.safetensors" for piece in self._reader.pieces)]
-        for path in (self.folder / name for name in own):
-            path.unlink(missing_ok=True)
+        own = {MARKER, *(f"{piece.name}.safetensors" for piece in self._reader.pieces)}
+        for path in self.folder.iterdir():
+            if path.name in own or draft_of(path.name) in own:
+                path.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
 

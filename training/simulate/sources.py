@@ -120,9 +120,7 @@ class Currents:
     peaks: Mapping[str, tuple[str, float]]
 
 
-def currents(
-    cortex: Cortex, share: F32, drives: Mapping[str, Drives], compression: float
-) -> dict[str, Currents]:
+def currents(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compression: float) -> dict[str, Currents]:
     """What each split's pictures do to the cortex.
 
     The structural and the semantic part of a voxel have the standard deviations sqrt(share) and sqrt(1 - share) over the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,29 @@ def test_what_is_fitted_sees_training_trials_alone_and_is_applied_to_single_tria
     ceiling = data.noise_ceiling("test")
     assert ceiling is not None
     np.testing.assert_allclose(ceiling, 1 / (1 + left), rtol=1e-6)  # signal 1, noise 1 in a single trial
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """100 MB of responses with 5 MB at a time; the checks of a written folder take some more."""
+
+    class Long(Formula):
+        def __init__(self, root: Path) -> None:
+            super().__init__(root, (5000,))
+            self.pieces = [Piece(name=f"piece{k:02d}", n_trials=250, files=(root / "0.png",)) for k in range(20)]
+
+        def read(self, piece: Piece) -> Block:
+            rng = np.random.default_rng(int(piece.name[-2:]))
+            return Block(responses=rng.standard_normal((250, 5000), dtype=np.float32), picture=np.arange(250) % 8)
+
+    reader = Long(tmp_path / "pictures")
+    tracemalloc.start()
+    data, _report = prepare(
+        "formula", reader, tmp_path / "data", PrepareSettings(averages=(), image_size=16, memory=5_000_000)
+    )
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.responses("train").nbytes + data.responses("test").nbytes == 100_000_000
+    assert peak < 45_000_000
 
 
 def test_training_pictures_need_captions(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def n_trials_of(path: Path, shape: tuple[int, int, int]) -> int:
         wanted, other = shape[::-1], shape
     if space == other != wanted:
         raise FileError(
-            f"{path} is {found}, with the axes of the masks {shape} in the wrong order: NSD's are {names}; reverse them "
-            f"({'betas.transpose(2, 1, 0, 3)' if _is_nifti(path) else 'betas.transpose(0, 3, 2, 1)'}) or copy "
+            f"{path} is {found}, with the axes of the masks {shape} in the wrong order: NSD's are {names}; reverse "
+            f"them ({'betas.transpose(2, 1, 0, 3)' if _is_nifti(path) else 'betas.transpose(0, 3, 2, 1)'}) or copy "
             "NSD's own file again"
         )
     if space != wanted:

@@ -52,7 +52,7 @@ class Subject:
         for path in (*paths, self.roi_folder / f"{atlas}.mgz.ctab"):
             if path.is_file():
                 return path
-        return find(self.source, str(paths[1].relative_to(self.source)), f"the names of the regions of {atlas}")
+        return find(self.source, str(paths[1].relative_to(self.source)), f"the table of the regions of {atlas}")
 
 
 def find(source: Path, place: str, what: str) -> Path:

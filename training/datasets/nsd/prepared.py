@@ -1,8 +1,9 @@
 """Arrays that others have prepared of NSD: one .npy of voxels per split, or one per area, and one of pictures.
 
 Which array is what is seen from its content; which split it is of, from its name. Brain-Diffuser's are
-``nsd_train_fmriavg_nsdgeneral_sub1.npy``, ``nsd_train_stim_sub1.npy`` and ``nsd_train_cap_sub1.npy``; MindDiffuser's are
-``trn_voxel_data_V1.npy`` and so on, ``trn_stim_data.npy`` and ``trn_cocoID_correct.npy``, with ``val_`` for the test.
+``nsd_train_fmriavg_nsdgeneral_sub1.npy``, ``nsd_train_stim_sub1.npy`` and ``nsd_train_cap_sub1.npy``; MindDiffuser's
+are ``trn_voxel_data_V1.npy`` and so on, ``trn_stim_data.npy`` and ``trn_cocoID_correct.npy``, with ``val_`` for the
+test.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....runtime.data.layout import ResponseLayout
+from ....runtime.data.layout import ResponseLayout, Roi
 from ....runtime.errors import FileError
 from ....runtime.images import ImageU8
 from ...simulate.fmri import GROUPS
@@ -65,9 +66,11 @@ class Prepared:
         self, folder: Path, subject: Subject, *, coco: Path | None, caption: str | None, atlases: Sequence[str]
     ) -> None:
         self.subject = f"nsd-{subject.name}"
-        self._who, self._atlases, self._files = subject, atlases, {}
+        self._who, self._atlases = subject, atlases
+        self._files: dict[Path, str] = {}
         self._splits = _sorted_out(folder, self._files)
         self._areas = _areas(self._splits, folder)
+        _check_columns(self._splits)
         self.shape = (sum(array.shape[1] for array in self._splits["train"].responses.values()),)
         self._scale, unit = _unit(self._splits["train"].responses)
         self.layout, where = self._layout(unit)
@@ -108,20 +111,21 @@ class Prepared:
         return Finished(layout=self.layout)
 
     def _layout(self, unit: str) -> tuple[ResponseLayout, str]:
-        """With areas where the files are named by these, or with the places of nsdgeneral's voxels if its file is there."""
+        """With areas where the files are named by these, or with the places of nsdgeneral's voxels if that is there."""
         if self._areas:
             found = {area: frozenset(range(*span)) for area, span in self._areas.items()}
             groups = {name: [found[area] for area in areas if area in found] for name, areas in GROUPS.items()}
             merged = {name: frozenset().union(*parts) for name, parts in groups.items() if parts}
-            layout = ResponseLayout(modality="fmri", shape=self.shape, rois=self._areas | merged, unit=unit)
+            rois: dict[str, Roi] = {**self._areas, **merged}
+            layout = ResponseLayout(modality="fmri", shape=self.shape, rois=rois, unit=unit)
             return layout, f"areas by the files' names: {', '.join(self._areas)}"
         if (self._who.roi_folder / "nsdgeneral.nii.gz").is_file():
             files: dict[Path, str] = {}
             mask = read_mask(self._who, ("nsdgeneral",), files)
             if len(mask.ijk) == self.shape[0]:
-                rois = read_rois(self._who, self._atlases, mask, files, required=False)
+                regions = read_rois(self._who, self._atlases, mask, files, required=False)
                 self._files |= files
-                return layout_of(mask, rois, unit), "voxels are those of nsdgeneral, in its order"
+                return layout_of(mask, regions, unit), "voxels are those of nsdgeneral, in its order"
         layout = ResponseLayout(modality="fmri", shape=self.shape, unit=unit)
         return layout, "where the voxels lie is not known: there is no nsdgeneral.nii.gz with as many voxels"
 
@@ -140,10 +144,10 @@ def _sorted_out(folder: Path, files: dict[Path, str]) -> dict[str, _Split]:
     """
     splits = {"train": _Split(), "test": _Split()}
     for path in _npys(folder):
-        split = next((name for name, word in _WORDS.items() if word.search(path.stem)), None)
-        if split is None or "single_trial" in path.stem:  # of the multi-trial arrays the parts
+        whose = next((name for name, word in _WORDS.items() if word.search(path.stem)), None)
+        if whose is None or "single_trial" in path.stem:  # the single trials of what the multi-trial arrays average
             continue
-        _take(path, splits[split])
+        _take(path, splits[whose])
     for name, split in splits.items():
         split.responses = _only_voxels(split.responses)
         if not split.responses or split.pictures is None:
@@ -158,7 +162,12 @@ def _sorted_out(folder: Path, files: dict[Path, str]) -> dict[str, _Split]:
         for found, what in ((split.captions, "captions"), (split.coco, "COCO's numbers")):
             if found is not None:
                 files[found[0]] = f"{what} ({name})"
-    _check_columns(splits)
+    train, test = (split.responses for split in splits.values())
+    if len(train) != len(test):
+        raise FileError(
+            f"{folder} has {len(train)} arrays of training responses and {len(test)} of test responses: give both of "
+            "every area"
+        )
     return splits
 
 
@@ -211,17 +220,12 @@ def _check_rows(name: str, split: _Split) -> None:
 
 def _check_columns(splits: Mapping[str, _Split]) -> None:
     train, test = (list(split.responses.items()) for split in splits.values())
-    for (path, array), (other, counterpart) in zip(train, test, strict=False):
+    for (path, array), (other, counterpart) in zip(train, test, strict=True):
         if array.shape[1] != counterpart.shape[1]:
             raise FileError(
                 f"{path} has {array.shape[1]} voxels and {other} has {counterpart.shape[1]}: one of them is of another "
                 "subject or mask"
             )
-    if len(train) != len(test):
-        raise FileError(
-            f"there are {len(train)} arrays of training responses and {len(test)} of test responses: give both of "
-            "every area"
-        )
 
 
 def _areas(splits: Mapping[str, _Split], folder: Path) -> dict[str, tuple[int, int]]:
@@ -244,7 +248,6 @@ def _areas(splits: Mapping[str, _Split], folder: Path) -> dict[str, tuple[int, i
             f"{folder} has responses of {unknown[0]}, which is no area of {', '.join(_ORDER)}: name files "
             "trn_voxel_data_V1.npy and so on"
         )
-    _check_columns(splits)
     edges = np.cumsum([0, *(array.shape[1] for array in splits["train"].responses.values())])
     return {name: (int(a), int(b)) for name, a, b in zip(names[0], edges[:-1], edges[1:], strict=True)}
 
@@ -255,15 +258,17 @@ def _rows(split: _Split) -> int:
 
 def _unit(responses: Mapping[Path, NDArray[Any]]) -> tuple[int, str]:
     """By what to divide, and what that gives, from the spread of some rows."""
-    first = next(iter(responses.values()))
-    sd = float(np.nanmedian(np.nanstd(np.asarray(first[:_AT_ONCE], np.float64), axis=0)))
-    return (SCALE, "% signal change") if sd > _RAW_SD else (1, "% signal change or z-scores")
+    some = np.asarray(next(iter(responses.values()))[:_AT_ONCE], np.float64)
+    some = some[np.isfinite(some)]
+    raw = some.size > 0 and some.std() > _RAW_SD
+    return (SCALE, "% signal change") if raw else (1, "% signal change or z-scores")
 
 
 def _shown(split: str, arrays: _Split, coco: Path | None, caption: str | None, files: dict[Path, str]) -> list[Shown]:
     """The split's pictures with their captions."""
-    assert_pictures = arrays.pictures
-    path, stack = assert_pictures if assert_pictures is not None else (Path(), np.empty(0))
+    if arrays.pictures is None:  # which was refused before
+        return []
+    path, stack = arrays.pictures
     captions = _captions(split, arrays, coco, caption, files)
     top = _level(stack, path)
     return [

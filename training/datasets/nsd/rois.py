@@ -94,27 +94,37 @@ def read_rois(
     FileError
         An atlas, or the names of its regions, is missing, damaged, or of another space.
     """
-    rois: dict[str, frozenset[int]] = {}
-    areas = np.full(len(mask.ijk), "", dtype="<U20")
-    i, j, k = mask.ijk.T
-    for name in (*(n for n in _OVERLAID if n in atlases), *(n for n in atlases if n not in _OVERLAID)):
-        if not required and not (subject.roi_folder / f"{name}.nii.gz").is_file():
-            continue
-        volume = _same_space(_volume(subject, name, files)[0], mask, subject, name)[i, j, k]
-        labels = _labels(subject.label_file(name), files)
-        if name in _OVERLAID:
-            whose = {region: area for area, regions in AREAS.items() for region in regions}
-            for value, region in labels.items():
-                areas[volume == value] = whose.get(region, "")
-        else:
-            for value, region in labels.items():
-                _add(rois, region, name, np.flatnonzero(volume == value))
-    found = {area: np.flatnonzero(areas == area) for area in AREAS}
-    for area, voxels in found.items():
-        _add(rois, area, "area", voxels)
-    for group, members in GROUPS.items():
-        _add(rois, group, "group", np.concatenate([found[member] for member in members]))
+    rois = _areas(subject, [name for name in _OVERLAID if name in atlases], mask, files, required=required)
+    for name in (name for name in atlases if name not in _OVERLAID):
+        for region, voxels in _regions(subject, name, mask, files, required=required).items():
+            rois[f"{name} {region}" if region in rois else region] = voxels
     return rois
+
+
+def _areas(
+    subject: Subject, atlases: Sequence[str], mask: Mask, files: dict[Path, str], *, required: bool
+) -> dict[str, frozenset[int]]:
+    """The paper's areas and their groups, from atlases of which a later one counts before an earlier one."""
+    area_of = {region: area for area, regions in AREAS.items() for region in regions}
+    whose: dict[int, str] = {}
+    for name in atlases:
+        for region, voxels in _regions(subject, name, mask, files, required=required).items():
+            whose |= dict.fromkeys(voxels, area_of.get(region, ""))
+    found = {area: frozenset(voxel for voxel, other in whose.items() if other == area) for area in AREAS}
+    groups = {group: frozenset().union(*(found[area] for area in areas)) for group, areas in GROUPS.items()}
+    return {name: voxels for name, voxels in {**found, **groups}.items() if voxels}
+
+
+def _regions(
+    subject: Subject, name: str, mask: Mask, files: dict[Path, str], *, required: bool
+) -> dict[str, frozenset[int]]:
+    """The regions of one atlas that have voxels in the mask."""
+    if not required and not (subject.roi_folder / f"{name}.nii.gz").is_file():
+        return {}
+    values = _same_space(_volume(subject, name, files)[0], mask, subject, name)[tuple(mask.ijk.T)]
+    labels = _labels(subject.label_file(name), files)
+    found = {region: frozenset(np.flatnonzero(values == value).tolist()) for value, region in labels.items()}
+    return {region: voxels for region, voxels in found.items() if voxels}
 
 
 def layout_of(mask: Mask, rois: Mapping[str, frozenset[int]], unit: str) -> ResponseLayout:
@@ -123,14 +133,9 @@ def layout_of(mask: Mask, rois: Mapping[str, frozenset[int]], unit: str) -> Resp
         modality="fmri",
         shape=(len(mask.ijk),),
         rois=rois or None,
-        voxels=Voxels(mask.ijk, mask.affine),
+        voxels=Voxels(mask.ijk.astype(np.int32), mask.affine),
         unit=unit,
     )
-
-
-def _add(rois: dict[str, frozenset[int]], region: str, atlas: str, voxels: NDArray[np.intp]) -> None:
-    if len(voxels):
-        rois[f"{atlas} {region}" if region in rois else region] = frozenset(voxels.tolist())
 
 
 def _volume(subject: Subject, name: str, files: dict[Path, str]) -> tuple[NDArray[Any], NDArray[np.float64]]:

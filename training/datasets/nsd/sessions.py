@@ -113,6 +113,7 @@ class Sessions:
         return Finished(
             layout=layout_of(self._mask, self._rois, Z_SCORES[self._settings.z_score]),
             noise_ceiling=_ceiling(self._noise, self._mask, self._who),
+            notes=_empty_note(trials, self.shape[0]),
         )
 
     def _check_inside(self, responses: F32, piece: Piece) -> None:
@@ -196,6 +197,15 @@ def _leak_note(z_score: str) -> tuple[str, ...]:
     )
 
 
+def _empty_note(trials: Trials, n_voxels: int) -> tuple[str, ...]:
+    """Voxels that were outside the scanned volume in some session."""
+    empty = np.zeros(n_voxels, bool)
+    for _name, responses, _picture in trials.training():
+        empty |= (responses == 0).all(axis=0)
+    voxels = np.flatnonzero(empty)
+    return (f"0 in every training trial of some session: {numbers('voxel', voxels)}",) if len(voxels) else ()
+
+
 def _z_score(responses: F32, train: NDArray[np.bool_] | None) -> None:
     """Z-score each voxel in place by the mean and standard deviation over some trials, or all."""
     of = responses if train is None else responses[train]
@@ -223,5 +233,6 @@ def _ceiling(path: Path | None, mask: Mask, subject: Subject) -> F32 | None:
             f"{path} is {ratio.shape} and the mask {mask.shape}: it is of another space than {subject.space}, copy it "
             "again"
         )
-    ratio = np.nan_to_num(ratio[tuple(mask.ijk.T)].astype(np.float64))
-    return (ratio**2 / (ratio**2 + 1)).astype(np.float32)
+    variances = np.nan_to_num(ratio[tuple(mask.ijk.T)].astype(np.float64)) ** 2
+    ceiling: F32 = (variances / (variances + 1)).astype(np.float32)
+    return ceiling

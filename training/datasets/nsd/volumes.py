@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -63,12 +64,12 @@ def nifti_slabs(path: Path, what: str, n_volumes: int) -> Iterator[NDArray[Any]]
                 slab = np.frombuffer(content, dtype).reshape(count, *shape[2::-1])
                 scaled = scale not in (None, 1.0) or shift not in (None, 0.0)
                 yield slab * np.float32(scale) + np.float32(shift) if scaled else slab
-        except (EOFError, OSError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        except (EOFError, OSError, zlib.error) as error:
             raise FileError(f"{what} at {path} is truncated or damaged ({error}): copy it again") from error
 
 
-def _stream(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.name.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]  # noqa: SIM115
+def _stream(path: Path) -> gzip.GzipFile | IO[bytes]:
+    return gzip.open(path) if path.name.endswith(".gz") else open(path, "rb")
 
 
 def _open(path: Path, what: str) -> Any:
