@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.errors import FileError, InputError
+from ..nsd.files import sessions_of, spans
 from ..reader import DataSet, Reader
 from . import eeg2_bids, eeg2_epochs, eeg2_raw, names
 from .eeg2_chain import CHANNELS, WINDOWS, eeg2_chain, posterior
@@ -210,7 +212,7 @@ def _sessions(folder: Path, sessions: Sequence[int] | None) -> list[int]:
     wanted = sorted(set(sessions)) if sessions is not None else list(range(1, N_SESSIONS + 1))
     missing = [session for session in wanted if session not in there]
     if missing:
-        rest = " ".join(map(str, sorted(there)))
+        rest = spans(sorted(there))
         raise FileError(
             f"session {missing[0]} of {folder.name} is missing: {folder} holds sessions {rest}, and THINGS-EEG2 has "
             f"{N_SESSIONS}; copy ses-{missing[0]:02d}, or give --sessions {rest} to go on without it"
@@ -248,8 +250,15 @@ def _add_options(command: Any) -> None:
         "--no-whitening", dest="whiten", action="store_false", help="leave recordings in V, without noise normalisation"
     )
     command.add_argument(
-        "--sessions", type=int, nargs="+", metavar="S", help="which sessions of recordings (default: all four)"
+        "--sessions", type=_session_numbers, metavar="N-M", help="sessions of recordings, such as 1-3 (default: all four)"
     )
+
+
+def _session_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return sessions_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 THINGS_EEG2 = DataSet(

@@ -298,7 +298,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a session missing": (
         lambda place: shutil.rmtree(place / RAW / "ses-03"),
-        r"session 3 of sub-01 is missing: .* holds sessions 1 2 4, .* give --sessions 1 2 4",
+        r"session 3 of sub-01 is missing: .* holds sessions 1-2,4, .* give --sessions 1-2,4",
     ),
     "a file missing": (
         lambda place: (place / RAW / "ses-02/raw_eeg_test.npy").unlink(),
