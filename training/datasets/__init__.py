@@ -6,4 +6,5 @@ READERS: dict[str, tuple[str, str]] = {
     "nsd": ("nsd", "NSD"),
     "things-eeg2": ("things.eeg2", "THINGS_EEG2"),
     "things-meg": ("things.meg", "THINGS_MEG"),
+    "recording": ("recording", "RECORDING"),
 }

@@ -250,7 +250,10 @@ def _add_options(command: Any) -> None:
         "--no-whitening", dest="whiten", action="store_false", help="leave recordings in V, without noise normalisation"
     )
     command.add_argument(
-        "--sessions", type=_session_numbers, metavar="N-M", help="sessions of recordings, such as 1-3 (default: all four)"
+        "--sessions",
+        type=_session_numbers,
+        metavar="N-M",
+        help="sessions of recordings, such as 1-3 (default: all four)",
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ....runtime.data.layout import Channel
 from ....runtime.errors import FileError
+from ..joined import Joined
 from ..reader import Block, Finished, Piece, Shown, Trials
 from . import units
 
@@ -199,23 +200,6 @@ class RecordedReader:
     def _channels_at_once(self, recording: Recording, taken: int) -> int:
         per_channel = recording.n_samples * 8 * _COPIES + taken // self.shape[0]
         return max(1, (self._memory - taken) // per_channel)
-
-
-class Joined:
-    """Trials of several pieces as one array (n, *shape) of which rows are read when they are asked for."""
-
-    def __init__(self, parts: Sequence[F32], shape: tuple[int, ...]) -> None:
-        self._parts = list(parts)
-        self._starts = np.cumsum([0, *map(len, self._parts)])
-        self.shape = (int(self._starts[-1]), *shape)
-        self.ndim = len(self.shape)
-
-    def __getitem__(self, rows: NDArray[np.integer[Any]]) -> F32:
-        found = np.empty((len(rows), *self.shape[1:]), np.float32)
-        whose = np.searchsorted(self._starts, rows, side="right") - 1
-        for place, (row, part) in enumerate(zip(rows, whose, strict=True)):
-            found[place] = self._parts[part][row - self._starts[part]]
-        return found
 
 
 def _check_unit(recording: Recording, rows: Sequence[int]) -> None:
