@@ -271,7 +271,7 @@ THINGS_EEG2 = DataSet(
     "from 0.1 to 100 Hz (40 Hz for 100 samples per second), cut into epochs with a baseline of 200 ms, and whitened by "
     "a matrix that is fitted on training trials alone. Epochs that Gifford et al. or NICE prepared are taken as "
     "they are.",
-    example="  md-train simulate eeg --format things-eeg2 --out things_eeg2 --seed 7\n"
+    example="  md-train simulate eeg --format things-eeg2 --out things_eeg2 --seed 7 --n-train 96 --n-test 12\n"
     "  md-train prepare things-eeg2 things_eeg2 --form raw --subject 1 --image-size 64 --out data\n",
     open=open_eeg2,
     add_options=_add_options,

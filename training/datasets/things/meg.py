@@ -160,7 +160,7 @@ THINGS_MEG = DataSet(
     help="MEG of four subjects who saw 22,448 pictures (Hebart et al. 2023)",
     description="Read one subject of THINGS-MEG and write a data folder of 0 to 1 s at 200 Hz. Training trials of the "
     "test pictures' concepts are left out (zero-shot split).",
-    example="  md-train simulate meg --format things-meg --out things_meg --seed 7\n"
+    example="  md-train simulate meg --format things-meg --out things_meg --seed 7 --n-train 96 --n-test 12\n"
     "  md-train prepare things-meg things_meg --form epochs --subject 1 --image-size 64 --out data\n",
     open=open_meg,
     add_options=_add_options,
