@@ -14,11 +14,12 @@ from ....runtime.errors import FileError, InputError
 from ..nsd.files import sessions_of, spans
 from ..reader import DataSet, Reader
 from . import eeg2_bids, eeg2_epochs, eeg2_raw, names
-from .eeg2_chain import CHANNELS, WINDOWS, eeg2_chain, posterior
 from .eeg2_images import PictureSet, find_pictures
 from .recorded import RecordedReader, Recording
 
 FORMS = ("raw", "bids", "epochs")
+CHANNELS = ("posterior", "all")
+WINDOWS = ("gifford", "nice")
 N_SESSIONS = 4
 # Folders of a BIDS data set in which subjects' folders have another meaning.
 _NOT_SEARCHED = ("sourcedata", "derivatives", "code")
@@ -55,7 +56,7 @@ def open_eeg2(  # noqa: PLR0913 (what the command offers)
     channels
         "posterior" or "all"; None for posterior ones of recordings, and for those that epochs have.
     window, causal, whiten
-        How recordings become epochs, see :func:`~.eeg2_chain.eeg2_chain`. Epochs are taken as they are.
+        How recordings become epochs, see runtime/signal/published.py. Epochs are taken as they are.
     sessions
         Which sessions of recordings; None for all four.
 
@@ -64,6 +65,8 @@ def open_eeg2(  # noqa: PLR0913 (what the command offers)
     FileError, InputError
         Nothing is found, several forms are, a file is missing or wrong, or an option does not fit the form.
     """
+    from ....runtime.signal.published import eeg2_chain, posterior
+
     found, folder = _subject_folder(source, subject, form)
     pictures = find_pictures(source, images)
     name = f"things-eeg2-sub-{subject:02d}"
@@ -241,7 +244,7 @@ def _add_options(command: Any) -> None:
     )
     command.add_argument(
         "--window",
-        choices=tuple(WINDOWS),
+        choices=WINDOWS,
         default="gifford",
         help="of recordings. gifford: -0.2 to 0.8 s at 100 Hz; nice: 0 to 1 s at 250 Hz (default: %(default)s)",
     )

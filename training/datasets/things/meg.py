@@ -73,6 +73,8 @@ def open_meg(
 def _raw_reader(
     name: str, folder: Path, subject: int, table: Trials, images: Path, causal: bool, memory: int
 ) -> Reader:
+    from ....runtime.signal.published import meg_chain
+
     shown = showings(table, images)
     runs = meg_raw.runs_in(folder)
     listed = sorted(set(zip(table.sessions.tolist(), table.runs.tolist(), strict=True)))
@@ -99,7 +101,7 @@ def _raw_reader(
             names.NO_CAPTIONS,
         ),
         recordings=opened,
-        signal=meg_raw.meg_chain(first.sfreq, causal=causal),
+        signal=meg_chain(first.sfreq, causal=causal),
         channels=[channel.name for channel in first.channels],
         whiten=False,
         memory=memory,

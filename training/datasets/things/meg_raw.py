@@ -26,8 +26,6 @@ from .recorded import Recording
 TRIGGERS = "UPPT001"
 SHOWN = 64
 DEAD = "MRO11-1609"
-L_FREQ, H_FREQ = 0.1, 40.0
-EPOCH, KEPT, RATE = (-0.1, 1.0), (0.0, 1.0), 200.0
 SUFFIXES = (".ds", ".fif")
 _NAME = re.compile(r"sub-\w+_ses-(\d+)_task-main_run-(\d+)_meg")
 # Signal dropouts that the authors' code fills with each channel's median: subject, session, run -> seconds from.
@@ -43,21 +41,6 @@ def runs_in(folder: Path) -> dict[tuple[int, int], Path]:
         if match is not None and path.suffix in SUFFIXES:
             found[int(match[1]), int(match[2])] = path
     return dict(sorted(found.items()))
-
-
-def meg_chain(sfreq: float, *, causal: bool) -> dict[str, Any]:
-    """As the published epochs: 0.1 to 40 Hz, z-scored by the 100 ms before the picture, 0 to 1 s at 200 Hz."""
-    from ....runtime.signal.filters import design_filter
-
-    factor = max(1, round(sfreq / RATE))
-    steps: list[dict[str, Any]] = [
-        *design_filter(sfreq, L_FREQ, H_FREQ, causal=causal),
-        {"name": "epoch", "tmin": EPOCH[0], "tmax": EPOCH[1]},
-        {"name": "zscore", "tmin": None, "tmax": 0.0},
-    ]
-    if factor > 1:
-        steps.append({"name": "decimate", "factor": factor})
-    return {"steps": [*steps, {"name": "crop", "tmin": KEPT[0], "tmax": KEPT[1]}]}
 
 
 def open_run(path: Path, subject: int, session: int, run: int, trials: Trials, shown: Showings) -> Recording:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...datasets.things.eeg2_chain import WINDOWS, eeg2_chain, posterior
+from ....runtime.signal.chain import Chain, open_chain
+from ....runtime.signal.published import WINDOWS, eeg2_chain, posterior
+from ....runtime.signal.whitening import fit_whitening
 from ..base import TARGET, OnProgress, Run, SensorSubject
 from .dictionaries import Later, write_dictionary
 from .things_pictures import named, write_jpegs
@@ -151,15 +153,11 @@ class _Prepared:
             self._files[split] = made["preprocessed_eeg_data"]
             self._shown[split] = np.zeros(len(self.codes[split]), np.int64)
 
-    def _chain(self) -> Any:
-        from ....runtime.signal.chain import open_chain
-
+    def _chain(self) -> Chain:
         return open_chain(self._signal, [self.subject.channels[row] for row in self._rows], self.subject.sfreq)
 
     def add(self, session: dict[str, _Joined]) -> None:
         """The epochs of one session, whitened by its training trials where it has any."""
-        from ....runtime.signal.whitening import fit_whitening
-
         matrix = np.eye(len(self._rows))
         chain = self._chain()
         for split in (split for split in FILES if split in session):

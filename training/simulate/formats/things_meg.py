@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...datasets.things.meg_attributes import CATCH_CODE
-from ...datasets.things.meg_raw import SHOWN, TRIGGERS, meg_chain
+from ....runtime.signal.chain import Chain, open_chain
+from ....runtime.signal.published import meg_chain
 from ..base import TARGET, Event, OnProgress, Run, SensorSubject
 from ..sensors import meg_sensors, mne_library
 from .things_pictures import named, write_jpegs
@@ -28,7 +28,8 @@ COLUMNS = (
     "image_path,onset,image_on,image_off,responded,key_id,key_time,RT,session_nr,run_nr"
 ).split(",")
 _EPOCH = (-0.1, 1.3)
-_END = 32
+TRIGGERS, SHOWN, _END = "UPPT001", 64, 32
+CATCH_CODE = 999999
 # By which the times of the presenting program are late.
 _LATE_S = 0.15
 _SHOWN_S = 0.5
@@ -110,15 +111,9 @@ class _Pictures:
         return {**row, **numbers, **things, **tested, "image_path": self.paths[event.split][event.stimulus]}
 
 
-def _chain(run: Run) -> Any:
+def _chain(run: Run) -> Chain:
     """As the prepared epochs were made, from -0.1 to 1.3 s."""
-    from ....runtime.signal.chain import open_chain
-
-    steps = [step for step in meg_chain(run.sfreq, causal=False)["steps"] if step["name"] != "crop"]
-    whole = {"name": "epoch", "tmin": _EPOCH[0], "tmax": _EPOCH[1]}
-    return open_chain(
-        {"steps": [whole if step["name"] == "epoch" else step for step in steps]}, run.channels, run.sfreq
-    )
+    return open_chain(meg_chain(run.sfreq, causal=False, epoch=_EPOCH, kept=None), run.channels, run.sfreq)
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:

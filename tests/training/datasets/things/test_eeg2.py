@@ -15,10 +15,12 @@ from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import read_image
 from minddiffuser.runtime.progress import unheard
+from minddiffuser.runtime.signal import published
+from minddiffuser.runtime.signal.published import eeg2_chain
 from minddiffuser.training.cli import main
 from minddiffuser.training.datasets.prepare import PrepareSettings, prepare
+from minddiffuser.training.datasets.things import eeg2 as eeg2_module
 from minddiffuser.training.datasets.things.eeg2 import open_eeg2
-from minddiffuser.training.datasets.things.eeg2_chain import eeg2_chain
 from minddiffuser.training.simulate.base import SensorSubject
 from minddiffuser.training.simulate.sensors import POSTERIOR
 
@@ -464,6 +466,10 @@ def test_the_command(eeg2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert read_image(data.pictures("train")[0].root / data.pictures("train")[0].path).shape == (32, 32, 3)
     assert main([*given, "--force"]) == 2
     assert "choose with --form" in capsys.readouterr().err
+
+
+def test_the_command_offers_every_window() -> None:
+    assert tuple(published.WINDOWS) == eeg2_module.WINDOWS
 
 
 def test_the_chain_takes_a_causal_low_pass_that_decimation_allows() -> None:

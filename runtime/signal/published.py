@@ -1,14 +1,16 @@
-"""From the recordings of THINGS-EEG2 to epochs: the chains of the two papers whose epochs are in use."""
+"""The chains of data sets that many prepare: THINGS-EEG2 in the two forms that are in use, and THINGS-MEG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ....runtime.errors import check_choice
+from ..errors import check_choice
+from .filters import design_filter
 
-CHANNELS = ("posterior", "all")
 _L_FREQ, _H_FREQ = 0.1, 100.0
+MEG_RATE = 200.0
+_MEG_H_FREQ = 40.0
 # What a low-pass may be at most, as a share of the new rate, so that decimation is safe: forward and backward the
 # filter falls off twice as fast.
 _MOST = {False: 0.4, True: 0.35}
@@ -41,8 +43,6 @@ def eeg2_chain(window: str, sfreq: float, *, causal: bool) -> dict[str, Any]:
         Band-pass from 0.1 Hz to 100 Hz, or to the highest frequency that the new rate takes without aliasing, if that
         is lower; epochs, baseline, every k-th sample.
     """
-    from ....runtime.signal.filters import design_filter
-
     check_choice("window", window, WINDOWS)
     first, last, rate = WINDOWS[window]
     factor = max(1, round(sfreq / rate))
@@ -56,4 +56,37 @@ def eeg2_chain(window: str, sfreq: float, *, causal: bool) -> dict[str, Any]:
         steps.append({"name": "decimate", "factor": factor})
     if first > _BASELINE_FROM:
         steps.append({"name": "crop", "tmin": first, "tmax": None})
+    return {"steps": steps}
+
+
+def meg_chain(
+    sfreq: float,
+    *,
+    causal: bool,
+    epoch: tuple[float, float] = (-0.1, 1.0),
+    kept: tuple[float, float] | None = (0.0, 1.0),
+) -> dict[str, Any]:
+    """The chain of THINGS-MEG (Hebart et al. 2023): 0.1 to 40 Hz, z-scored by the time before the picture, at 200 Hz.
+
+    Parameters
+    ----------
+    sfreq
+        Samples per second of the recording; 1200 in the published files.
+    causal
+        Filter forward only, so that the chain can run live.
+    epoch
+        First and last sample in seconds; the z-score takes mean and spread up to 0 s.
+    kept
+        What is cut out of it in the end, both inclusive; None for all.
+    """
+    factor = max(1, round(sfreq / MEG_RATE))
+    steps: list[dict[str, Any]] = [
+        *design_filter(sfreq, _L_FREQ, _MEG_H_FREQ, causal=causal),
+        {"name": "epoch", "tmin": epoch[0], "tmax": epoch[1]},
+        {"name": "zscore", "tmin": None, "tmax": 0.0},
+    ]
+    if factor > 1:
+        steps.append({"name": "decimate", "factor": factor})
+    if kept is not None:
+        steps.append({"name": "crop", "tmin": kept[0], "tmax": kept[1]})
     return {"steps": steps}
