@@ -134,6 +134,9 @@ def _subject_folder(source: Path, subject: int, form: str | None) -> tuple[str, 
         raise FileError(
             f"{source} holds {name} in several forms ({named}): choose with --form, or give one of these folders"
         )
+    packed = next((path for path in source.glob(f"**/{name}.zip")), None)
+    if packed is not None:
+        raise FileError(f"the recordings of {name} are still packed in {packed}: unpack it there")
     others = sorted({path.name for path in source.glob("**/sub-*") if path.is_dir() and path.name != name})
     there = f"; there are {', '.join(others[:10])}" if others else ""
     raise FileError(

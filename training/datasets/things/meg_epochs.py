@@ -74,11 +74,8 @@ class EpochsReader:
         self.shape: tuple[int, ...] = (len(self._rows), self._window.stop - self._window.start)
         self._parts: dict[str, NDArray[np.int64]] = {}
         self.pieces: Sequence[Piece] = tuple(self._pieces(trials, memory))
-        own = (
-            {Path(name): "epochs" for name in self._epochs.filename_parts}
-            if hasattr(self._epochs, "filename_parts")
-            else {path: "epochs"}
-        )
+        parts = sorted(path.parent.glob(f"{path.stem}-[0-9]*.fif"))  # where MNE has split a large file
+        own = dict.fromkeys([path, *parts], "epochs")
         self.files: Mapping[Path, str] = {**own, **({} if table is None else {table.path: "list of the trials"})}
         self.settings: Mapping[str, Any] = {"form": "epochs", "window": list(WINDOW)}
         few = len(self._rows) != N_CHANNELS

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from minddiffuser.training.datasets.prepare import PrepareSettings, prepare
 from minddiffuser.training.datasets.things import eeg2 as eeg2_module
 from minddiffuser.training.datasets.things.eeg2 import open_eeg2
 from minddiffuser.training.simulate.base import SensorSubject
+from minddiffuser.training.simulate.formats.dictionaries import Later, write_dictionary
 from minddiffuser.training.simulate.sensors import POSTERIOR
 
 MEMORY = 10**8
@@ -380,6 +382,45 @@ def test_another_subject_is_named(eeg2: Path) -> None:
     with pytest.raises(FileError, match="is the folder of sub-01, and --subject is 2"):
         open_eeg2(eeg2 / RAW, subject=2, memory=MEMORY)
     assert open_eeg2(eeg2 / RAW, subject=1, memory=MEMORY, images=eeg2 / "image_set").subject == "things-eeg2-sub-01"
+
+
+def test_packed_recordings_are_named(eeg2: Path, tmp_path: Path) -> None:
+    shutil.copytree(eeg2 / "image_set", tmp_path / "image_set")
+    (tmp_path / "Raw_data").mkdir()
+    (tmp_path / "Raw_data/sub-01.zip").write_bytes(b"PK")
+    with pytest.raises(FileError, match=r"still packed in .*sub-01\.zip: unpack it"):
+        open_eeg2(tmp_path, subject=1, memory=MEMORY)
+
+
+def test_a_long_recording_is_not_held_as_a_whole(eeg2: Path, tmp_path: Path) -> None:
+    """Ten minutes of 63 channels are 300 MB in float64; a channel and what its filter takes are some 30 MB."""
+    place = copy(eeg2, tmp_path)
+    names = load(place / FIRST)["ch_names"]
+    rng = np.random.default_rng(0)
+    long = write_dictionary(
+        place / FIRST,
+        {
+            "raw_eeg_data": Later((64, 600_000)),
+            "ch_names": names,
+            "ch_types": ["eeg"] * 63 + ["stim"],
+            "sfreq": 1000,
+        },
+        "np.save",
+    )["raw_eeg_data"]
+    for row in range(63):
+        long[row] = 1e-5 * rng.standard_normal(600_000)
+    long[-1, 5000:500_000:5000] = 1 + np.arange(99) % 6
+    long.flush()
+    del long
+    reader = open_eeg2(place, subject=1, memory=20_000_000, form="raw", channels="all")
+    tracemalloc.start()
+    try:
+        block = reader.read(reader.pieces[0])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert block.responses.shape == (99, 63, 100)
+    assert peak < 100e6
 
 
 def test_several_forms_have_to_be_chosen_from(eeg2: Path) -> None:
