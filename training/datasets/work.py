@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,14 @@ class Work:
             record = self._journal.finish(name, [], texts=list(make()))
         return list(record.content["texts"])
 
-    def remove(self) -> None:
-        """Remove what is kept and what a kill left, and the folder unless somebody has put something else there."""
+    def remove(self, files: Iterable[Path] = ()) -> None:
+        """Remove what is kept, what a kill left, and the reader's `files` there.
+
+        The folder goes too, unless somebody has put something else there.
+        """
         self._journal.drop()
         own = {MARKER, *(f"{piece.name}.safetensors" for piece in self._reader.pieces)}
+        own |= {path.name for path in files if path.parent == self.folder}
         for path in self.folder.iterdir():
             if path.name in own or draft_of(path.name) in own:
                 path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ class BackgroundSettings:
     alpha_nam: float = 12.0
     alpha_hz: float = 10.0
     alpha_width_hz: float = 0.8
-    blink_nam: float = 600.0
+    blink_nam: float = 350.0
     blinks_per_minute: float = 6.0
     line_hz: float
     line: float

@@ -220,7 +220,7 @@ def _simulate_sensors(args: argparse.Namespace, sensors: Any, recording: Any, ep
     _check_models_are_read(args)
     showing = Showing(**_without_none({"n_train": args.n_train, "n_test": args.n_test, "stimuli": args.stimuli}))
     given = {"soa_s": args.soa, "test_repetitions": args.repetitions, "train_repetitions": args.train_repetitions}
-    recording = replace(recording, current_nam=args.strength * recording.current_nam, **_without_none(given))
+    recording = replace(recording, strength=args.strength, **_without_none(given))
     chosen = {"sfreq": args.sfreq, "causal": not args.zero_phase, "single_trials": args.single_trials}
     epochs = replace(epochs, **_without_none(chosen))
     if args.format == NATIVE:

@@ -60,11 +60,11 @@ _LEAST_HZ, _MOST_HZ = 50.0, 500.0
 # A low-pass of this share of the epochs' rate leaves little that would fold into what it passes.
 _PASSED = 1 / 3
 # The recording of epochs has at least so many Hz, which is enough for every filter of a chain.
-_RECORDED_HZ = 500.0
+_RECORDED_HZ = 400.0
 
 
 def recorded_hz(sfreq: float) -> float:
-    """The rate of a recording that epochs of this rate are taken from: a multiple, from 500 Hz up."""
+    """The rate of a recording that epochs of this rate are taken from: a multiple, from 400 Hz up."""
     return sfreq * float(np.ceil(_RECORDED_HZ / sfreq))
 
 

@@ -42,8 +42,8 @@ class RecordingSettings:
     target_share : of the showings, on average, that the subject is to answer with a key and that are of no split.
     sessions : into which each split's showings are divided.
     run_s : of a run, at most.
-    current_nam : of a voxel, by one standard deviation of its answers, nA m.
     background : everything else.
+    strength : of the brain's answers, times that of `CURRENT_NAM`.
     """
 
     recorded_hz: float
@@ -57,7 +57,7 @@ class RecordingSettings:
     sessions: int
     run_s: float
     background: BackgroundSettings
-    current_nam: float = 0.12
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("train_repetitions", "test_repetitions"):
@@ -67,10 +67,13 @@ class RecordingSettings:
             raise InputError(
                 f"the time from picture to picture is {self.soa_s} s: give {_SHORTEST_SOA_S} to {_LONGEST_SOA_S} s"
             )
-        if not (np.isfinite(self.current_nam) and self.current_nam > 0):
-            raise InputError(f"the strength of the answers is {self.current_nam} nA m: give a number above 0")
+        if not (np.isfinite(self.strength) and self.strength > 0):
+            raise InputError(f"strength is {self.strength}: give a number above 0, 1 is a realistic one")
 
 
+# Of a voxel's current, a standard deviation over pictures. With it the average picture's potential is some 7 uV at Oz
+# and its field some 100 fT over the occiput, and pictures differ by a share of that.
+CURRENT_NAM = 0.3
 _MOST_REPETITIONS = 200
 _SHORTEST_SOA_S, _LONGEST_SOA_S = 0.05, 20.0
 # Before the first picture of a run, for filters to settle, and after the last one, for its epoch.
@@ -132,7 +135,7 @@ def sensor_subject(
     looked = brain.look(pictures["train"], pictures["test"], areas, np.random.default_rng(seeds.brain), progress)
     cortex = draw_cortex(areas, np.random.default_rng(cortex_seed))
     drives = {"train": looked.train, "test": looked.test}
-    gain = settings.current_nam * 1e-9 * gains(sensors, cortex.dipoles.positions, cortex.dipoles.directions)
+    gain = settings.strength * CURRENT_NAM * 1e-9 * gains(sensors, cortex.dipoles.positions, cortex.dipoles.directions)
     answers = answers_of(parts_of(cortex, looked.share, drives, areas.compression), gain, settings.recorded_hz)
     noise = draw_background(
         sensors, settings.background, np.random.default_rng(other_seed), np.random.default_rng(sensor_seed)
@@ -165,10 +168,8 @@ def answers_of(parts: list[Part], gain: F64, sfreq: float) -> Answers:
     courses = np.stack([time_course(part.kind, part.peak_s, sfreq) for part in parts])
     patterns = {
         split: np.stack([part.amplitudes[split] @ gain[:, part.voxels].T.astype(np.float32) for part in parts], axis=1)
-        for split in SPLITS
+        for split in (*SPLITS, TARGET)
     }
-    # A target is a picture like any other, the average one: nothing tells it apart but the key.
-    patterns[TARGET] = patterns["train"].mean(axis=0, keepdims=True)
     return Answers(courses, patterns)
 
 

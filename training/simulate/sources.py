@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import TARGET
 from .fmri import F32, Drives, FmriSettings, standardise
 from .sensors import head_model, into_brain, to_head
 
@@ -71,7 +72,7 @@ KERNEL_S = 0.9
 _LOWEST, _INNERMOST = -0.5, 0.6
 _OF_ALPHA = ("V1", "V2", "V3", "V3ab", "IPS")
 # What every picture does alike, in standard deviations of what tells pictures apart.
-_ONSET = 1.0
+_ONSET = 0.4
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Part:
     kind : "structural" or "semantic".
     peak_s : when the current peaks, seconds after the picture.
     voxels : (n,) their numbers.
-    amplitudes : "train" and "test", (n_pictures, n) float32, in standard deviations over the training pictures.
+    amplitudes : "train", "test" and `TARGET`, (n_pictures, n) float32, in standard deviations over the training
+        pictures. There is one target, a picture like the average one: nothing but the key tells it apart.
     """
 
     kind: str
@@ -150,9 +152,11 @@ def parts_of(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compressi
             for number, jitter in enumerate(_JITTER_S):
                 voxels = start + np.flatnonzero((cortex.jitter[start:stop] == number) & (weight[start:stop] > 0))
                 if len(voxels):
+                    told_apart = {split: values[:, voxels] for split, values in signals.items()}
+                    told_apart[TARGET] = np.zeros((1, len(voxels)), np.float32)
                     amplitudes = {
-                        split: (weight[voxels] * (_ONSET + values[:, voxels])).astype(np.float32)
-                        for split, values in signals.items()
+                        split: (weight[voxels] * (_ONSET + values)).astype(np.float32)
+                        for split, values in told_apart.items()
                     }
                     parts.append(Part(kind, peak + jitter, voxels, amplitudes))
     return parts
@@ -199,9 +203,9 @@ def draw_occipital(n: int, rng: np.random.Generator) -> Dipoles:
 
 
 def eyes() -> Dipoles:
-    """Two dipoles behind the eyes that point up, as a blink makes them; in the conducting sphere, whose rim is near."""
+    """Two dipoles at the eyes that point up and forward, as a blink makes them; moved into the brain sphere."""
     spots = into_brain(to_head(np.array([[-32.0, 58.0, -36.0], [32.0, 58.0, -36.0]])), _DEEPEST)
-    return Dipoles(spots, np.tile([0.0, 0.0, 1.0], (2, 1)))
+    return Dipoles(spots, np.tile(_unit(np.array([0.0, 1.0, 1.0])), (2, 1)))
 
 
 def _unit(vectors: F64) -> F64:

@@ -19,6 +19,7 @@ from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import pixel_hash
 from minddiffuser.training.datasets.nsd import open_nsd
 from minddiffuser.training.datasets.nsd.files import sessions_of, spans
+from minddiffuser.training.datasets.nsd.sessions import split_note
 from minddiffuser.training.datasets.prepare import PrepareSettings, prepare
 from minddiffuser.training.datasets.report import Report
 
@@ -66,7 +67,7 @@ def check(data: DataFolder, tolerance: float = HALF_A_STEP) -> None:
         assert data.captions(split) == [list(made.pictures[split].captions[number]) for number in order]
 
 
-@pytest.mark.parametrize("memory", [1, 10**9])
+@pytest.mark.parametrize("memory", [9_000, 10**9])
 def test_hdf5_sessions(original: Path, tmp_path: Path, memory: int) -> None:
     data, report = prepared(original, tmp_path / "data", memory=memory)
     check(data)
@@ -82,7 +83,7 @@ def test_hdf5_sessions(original: Path, tmp_path: Path, memory: int) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("memory", [1, 10**9])
+@pytest.mark.parametrize("memory", [9_000, 10**9])
 def test_nifti_sessions_are_the_same(source: Path, original: Path, tmp_path: Path, packed: bool, memory: int) -> None:
     expected, _report = prepared(original, tmp_path / "hdf5")
     miniature.to_nifti(source, packed=packed)
@@ -133,6 +134,41 @@ def test_where_the_voxels_lie_and_in_which_regions(original: Path, tmp_path: Pat
     assert rois["LVC"] == (0, 26)
     assert rois["HVC"] == (26, 40)
     assert (rois["early"], rois["midventral"], rois["lateral"]) == ((0, 20), (20, 26), (26, 33))
+
+
+def test_atlases_by_name(source: Path, tmp_path: Path) -> None:
+    inside = nibabel.load(miniature.roi_folder(source) / "nsdgeneral.nii.gz")
+    volume = np.zeros(inside.shape, np.int16)
+    places = np.argwhere(inside.get_fdata() > 0)
+    volume[tuple(places[3:8].T)], volume[tuple(places[30:33].T)] = 1, 180
+    nibabel.save(nibabel.Nifti1Image(volume, inside.affine), miniature.roi_folder(source) / "HCP_MMP1.nii.gz")
+    labels = source / "nsddata/freesurfer/fsaverage/label/HCP_MMP1.mgz.ctab"
+    labels.write_text("0 Unknown 0 0 0 0\n1 V1 63 5 255 0\n180 p24 71 72 70 0\n")
+    data, _report = prepared(source, tmp_path / "data", atlas=("Kastner2015", "HCP_MMP1"))
+    assert data.layout.rois is not None
+    assert data.layout.rois["V1"] == (0, 12)
+    assert data.layout.rois["HCP_MMP1 V1"] == (3, 8)
+    assert data.layout.rois["p24"] == (30, 33)
+    assert "early" not in data.layout.rois
+    with pytest.raises(FileError, match="visualsulc is missing from .*it holds HCP_MMP1, Kastner2015"):
+        prepared(source, tmp_path / "other", atlas=("visualsulc",))
+
+
+def test_another_mask(original: Path, tmp_path: Path) -> None:
+    data, _report = prepared(original, tmp_path / "data", mask=("prf-visualrois",))
+    assert data.layout.shape == (26,)
+    whole, _report = prepared(original, tmp_path / "whole")
+    np.testing.assert_array_equal(data.responses("test"), whole.responses("test")[:, :26])
+
+
+@pytest.mark.parametrize(("n_sessions", "split"), [(37, "8859 training and 982 test"), (40, "9000 and 1000"), (36, "")])
+def test_the_published_splits_are_named(n_sessions: int, split: str) -> None:
+    paths = {number: Path(f"betas_session{number:02d}.hdf5") for number in range(1, n_sessions + 1)}
+    note = split_note(paths, 1)
+    assert note.startswith(f"{n_sessions} sessions (1-{n_sessions})")
+    assert ("as in publications" in note) == bool(split)
+    assert split in note
+    assert "publications" not in split_note(paths, 3)
 
 
 def test_a_subjects_own_retinotopy_counts_before_the_atlas(source: Path, tmp_path: Path) -> None:
@@ -236,6 +272,11 @@ def test_arrays_that_are_prepared_take_no_options_of_sessions(source: Path, tmp_
     miniature.to_brain_diffuser(source, miniature.subject())
     with pytest.raises(InputError, match="--sessions is given"):
         prepared(source, tmp_path / "data", sessions=(1,))
+
+
+def test_a_session_that_does_not_fit_is_refused(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"55 trials of 40 voxels takes 0 MB: give four times .*1MB, or a smaller"):
+        prepared(original, tmp_path / "data", memory=8_000)
 
 
 def test_numbers_of_sessions() -> None:

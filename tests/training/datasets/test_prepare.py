@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.files import sha256_of, write_tensors
 from minddiffuser.runtime.images import write_png
 from minddiffuser.training.datasets.prepare import FLAT, NOT_FINITE, PrepareSettings, prepare, work_folder
 from minddiffuser.training.datasets.reader import Block, Finished, Piece, Place, Shown
@@ -126,7 +128,8 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path: Path) -
     said: list[tuple[str, int, int]] = []
     prepare("formula", second, tmp_path / "data", MEANS, progress=lambda *what: said.append(what))
     assert (first.asked, second.asked) == (["one", "two", "three"], ["three"])
-    assert said[0] == ("reading trials", 24, 36)
+    assert said[:2] == [("looking at pictures", 0, 9), ("looking at pictures", 9, 9)]
+    assert said[2] == ("reading trials", 24, 36)
     files = sorted(path.relative_to(tmp_path / "straight") for path in (tmp_path / "straight").rglob("*.*"))
     assert len(files) == 7
     for path in files:
@@ -187,6 +190,14 @@ def test_one_picture_on_both_sides_is_refused(tmp_path: Path) -> None:
         prepare("formula", reader, tmp_path / "data", MEANS)
 
 
+def test_a_missing_picture_is_found_before_anything_is_read(tmp_path: Path) -> None:
+    reader = Formula(tmp_path / "pictures")
+    (tmp_path / "pictures/7.png").unlink()
+    with pytest.raises(FileError, match=r"7.png is missing: copy the data set's pictures there"):
+        prepare("formula", reader, tmp_path / "data", MEANS)
+    assert reader.asked == []
+
+
 def test_pictures_that_cannot_be_named_are_copied(tmp_path: Path) -> None:
     reader = Formula(tmp_path / "pictures")
     reader.pictures = [
@@ -220,6 +231,20 @@ def test_what_is_fitted_sees_training_trials_alone_and_is_applied_to_single_tria
     ceiling = data.noise_ceiling("test")
     assert ceiling is not None
     np.testing.assert_allclose(ceiling, 1 / (1 + left), rtol=1e-6)  # signal 1, noise 1 in a single trial
+
+
+def test_files_of_the_signal_chain_are_copied_and_their_workshop_is_removed(tmp_path: Path) -> None:
+    class Filed(Formula):
+        def finish(self, trials: Any, folder: Path) -> Finished:
+            path = folder / "whitening.safetensors"
+            write_tensors(path, {"matrix": np.eye(3)})
+            step = {"name": "whiten", "file": path.name, "sha256": sha256_of(path)}
+            layout = replace(self.layout(), signal={"steps": [step]}, unit="1")
+            return Finished(layout=layout, files={path.name: path})
+
+    data, _report = prepare("formula", Filed(tmp_path / "pictures", SENSORS), tmp_path / "data", MEANS)
+    assert (data.signal_folder / "whitening.safetensors").is_file()
+    assert not work_folder(tmp_path / "data").exists()
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

@@ -61,14 +61,14 @@ def n_trials_of(path: Path, shape: tuple[int, int, int]) -> int:
     return int(n_trials)
 
 
-def read_session(path: Path, ijk: NDArray[np.integer[Any]], memory: int) -> F32:
+def read_session(path: Path, n_trials: int, ijk: NDArray[np.integer[Any]], memory: int) -> F32:
     """The betas of some voxels in per cent signal change, (n_trials, n_voxels) float32.
 
     Whole numbers are divided by 300; floats are taken as they are.
 
     Parameters
     ----------
-    path : as of :func:`n_trials_of`, which has looked at it.
+    path, n_trials : a file, and what :func:`n_trials_of` says of it.
     ijk : (n_voxels, 3), indices into (X, Y, Z).
     memory : bytes that a slab of whole volumes may take.
 
@@ -77,13 +77,16 @@ def read_session(path: Path, ijk: NDArray[np.integer[Any]], memory: int) -> F32:
     FileError
         It is truncated or damaged.
     """
-    parts = []
+    betas, start = np.empty((n_trials, len(ijk)), np.float32), 0
     for slab in _slabs(path, memory):
         n, nz, ny, nx = slab.shape
         places = (ijk[:, 2].astype(np.intp) * ny + ijk[:, 1]) * nx + ijk[:, 0]
-        values = slab.reshape(n, nz * ny * nx)[:, places]
-        parts.append(values.astype(np.float32) / np.float32(SCALE if slab.dtype.kind in "iu" else 1))
-    return np.concatenate(parts)
+        part = betas[start : start + n]
+        part[:] = slab.reshape(n, nz * ny * nx)[:, places]
+        if slab.dtype.kind in "iu":
+            part /= SCALE
+        start += n
+    return betas
 
 
 def _slabs(path: Path, memory: int) -> Iterator[NDArray[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.data.nan import numbers
-from ....runtime.errors import FileError
+from ....runtime.errors import FileError, InputError
 from ..reader import Block, Finished, Piece, Shown, Trials
 from .betas import n_trials_of, read_session
 from .captions import read_captions
@@ -72,6 +72,7 @@ class Sessions:
         self._rois = read_rois(subject, settings.atlases or atlases, self._mask, files, required=named)
         self.shape = (len(self._mask.ijk),)
         self.pieces = _pieces(paths, self._mask, self._design)
+        _check_memory(self.pieces[0].n_trials, self.shape[0], memory)
         for number, path in paths.items():
             files[path] = f"betas of session {number}"
         ids = self._design.pictures.tolist()
@@ -92,7 +93,7 @@ class Sessions:
             "z_score": settings.z_score,
             "captions": "COCO" if settings.caption is None else settings.caption,
         }
-        self.notes = (_split_note(paths, subject.number), found.note, *_leak_note(settings.z_score))
+        self.notes = (split_note(paths, subject.number), found.note, *_leak_note(settings.z_score))
         self._first_trial = {
             f"session{number:02d}": (number - 1) * piece.n_trials
             for number, piece in zip(paths, self.pieces, strict=True)
@@ -100,7 +101,7 @@ class Sessions:
 
     def read(self, piece: Piece) -> Block:
         """One session: its betas, as :func:`~.betas.read_session` gives them, z-scored where that was asked for."""
-        responses = read_session(piece.files[0], self._mask.ijk, self._memory)
+        responses = read_session(piece.files[0], piece.n_trials, self._mask.ijk, self._memory)
         start = self._first_trial[piece.name]
         order = self._design.order[start : start + piece.n_trials]
         self._check_inside(responses, piece)
@@ -153,6 +154,15 @@ def _pieces(paths: Mapping[int, Path], mask: Mask, design: Design) -> list[Piece
     ]
 
 
+def _check_memory(n_trials: int, n_voxels: int, memory: int) -> None:
+    need = 4 * n_trials * n_voxels
+    if need > memory:
+        raise InputError(
+            f"a session of {n_trials} trials of {n_voxels} voxels takes {need / 1e6:,.0f} MB: give four times as much "
+            f"or more with --memory, such as {-(-4 * need // 10**6)}MB, or a smaller --mask"
+        )
+
+
 def _captions(
     subject: Subject, settings: SessionSettings, ids: Sequence[int], n_stimuli: int | None, files: dict[Path, str]
 ) -> dict[int, tuple[str, ...]]:
@@ -179,7 +189,8 @@ def _shown(
     return pictures, number
 
 
-def _split_note(paths: Mapping[int, Path], subject: int) -> str:
+def split_note(paths: Mapping[int, Path], subject: int) -> str:
+    """How many sessions are read, and which published split that is."""
     whole = SESSIONS[subject - 1] if subject <= len(SESSIONS) else None
     note = f"{len(paths)} sessions ({spans(sorted(paths))})"
     published = {37: "the split of 8859 training and 982 test pictures", 40: "the split of 9000 and 1000 pictures"}
