@@ -90,6 +90,7 @@ _load("small_data")
 _load("kind_checkpoint")
 _load("fake_viewer")
 _load("nsd_miniature")
+_load("recording_files")
 
 
 @pytest.fixture

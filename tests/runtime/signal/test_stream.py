@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minddiffuser.runtime.data.layout import Channel
 from minddiffuser.runtime.errors import InputError, ShapeError
-from minddiffuser.runtime.signal.chain import Chain, open_chain
+from minddiffuser.runtime.signal.chain import CONTINUOUS, OF_EPOCHS, Chain, open_chain
 from minddiffuser.runtime.signal.filters import design_filter
 from minddiffuser.runtime.signal.whitening import save_whitening
 
@@ -103,6 +103,12 @@ def test_sample_by_sample(name: str) -> None:
     for row, index in enumerate(offline.kept.tolist()):
         np.testing.assert_array_equal(found[index].data, offline.data[row])
     assert {index: outcome.reason for index, outcome in found.items() if outcome.data is None} == offline.refused
+
+
+def test_every_step_is_among_them() -> None:
+    """A new step is put into `PARTS`; whitening, which has a file, has a test of its own."""
+    named = {step["name"] for steps in PARTS.values() for step in steps}
+    assert named | {"whiten"} == {*CONTINUOUS, "epoch", *OF_EPOCHS}
 
 
 def test_some_epochs_of_the_whole_chain_pass_and_some_do_not() -> None:

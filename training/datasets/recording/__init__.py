@@ -153,7 +153,7 @@ def _add_options(command: Any) -> None:
         "--stream", metavar="NAME", help="the stream of an XDF file (default: the one of type EEG or MEG)"
     )
     files.add_argument("--trigger", metavar="CHANNEL", help="channel of trigger codes (default: all stimulus channels)")
-    files.add_argument("--montage", metavar="NAME", help="positions of electrodes by name, such as standard_1005")
+    files.add_argument("--montage", metavar="NAME", help="positions of electrodes by name, such as easycap-M1")
     files.add_argument(
         "--unit", metavar="UNIT", help="unit of the numbers, such as uV or fT (default: as the file says)"
     )

@@ -91,11 +91,11 @@ def open_mne(path: Path, *, trigger: str | None, montage: str | None, size: floa
     return Recording(
         name=_stem(path),
         path=path,
-        files=tuple(Path(name) for name in raw.filenames if name is not None) or (path,),
+        files=tuple(dict.fromkeys([path, *(Path(name) for name in raw.filenames if name is not None)])),
         channels=channels,
         bad=frozenset(raw.info["bads"]),
         sfreq=float(raw.info["sfreq"]),
-        segments=_segments(raw.n_times, [(a, max(b, a)) for text, a, b in spans if text in _CUTS]),
+        segments=_segments(int(raw.n_times), [(a, max(b, a)) for text, a, b in spans if text in _CUTS]),
         marks=tuple(sorted(marks)),
         spoilt=tuple((a, b + 1) for text, a, b in spans if text.startswith("bad")),
         at=at,
@@ -118,9 +118,7 @@ def _set_montage(raw: Any, name: str) -> None:
         raw.set_montage(name, match_case=False, on_missing="ignore", verbose="error")
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"the montage {name!r} cannot be used ({reason:.160}): give one such as standard_1005"
-        ) from error
+        raise InputError(f"the montage {name!r} cannot be used ({reason:.160}): give one such as easycap-M1") from error
 
 
 def _channel(about: Any, kind: str) -> Channel:

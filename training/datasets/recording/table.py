@@ -101,8 +101,7 @@ def read_table(path: Path, pictures: Path | None = None) -> Table:
     InputError
         A row contradicts another one, or names what does not exist; the message names the line.
     """
-    rows = _cells(path)
-    columns = set(rows[0][1]) if rows else set()
+    columns, rows = _cells(path)
     by = _when(path, columns)
     root = (path.parent if pictures is None else pictures).resolve()
     places: dict[Place, int] = {}
@@ -133,8 +132,8 @@ def read_table(path: Path, pictures: Path | None = None) -> Table:
     return Table(path=path, by=by, rows=found, pictures=shown_pictures, n_without=n_without)
 
 
-def _cells(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the cells that say something, by lower-case column, of each row."""
+def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns, in lower case; and of each row its line and, by column, the cells that say something."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -160,10 +159,10 @@ def _cells(path: Path) -> list[tuple[int, dict[str, str]]]:
             f"{path} has the columns {', '.join(names) or 'none'}, and {missing[0]} is missing: give picture, split, "
             f"one of {', '.join(WHEN)}, and caption or concept"
         )
-    return found
+    return names, found
 
 
-def _when(path: Path, columns: set[str]) -> str:
+def _when(path: Path, columns: Sequence[str]) -> str:
     given = [name for name in WHEN if name in columns]
     if len(given) != 1:
         what = "none of" if not given else "the columns " + " and ".join(given) + ", and needs one of"

@@ -45,6 +45,7 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
     InputError
         There is no such stream, or there are several.
     """
+    changed = path.stat().st_mtime_ns if path.exists() else 0
     streams = _load(path)
     chosen = _chosen(streams, stream, path)
     info, stamps = chosen["info"], np.asarray(chosen["time_stamps"], float)
@@ -65,7 +66,7 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
         return _nearest(stamps, stamps[0] + seconds, sfreq)
 
     def read(wanted: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
-        part: NDArray[np.float64] = _samples(path, stream)[start:stop, list(wanted)].T.astype(np.float64)
+        part: NDArray[np.float64] = _samples(path, stream, changed)[start:stop, list(wanted)].T.astype(np.float64)
         part *= np.array([sizes[row] for row in wanted])[:, None]
         return part
 
@@ -103,8 +104,11 @@ def _load(path: Path) -> list[Any]:
 
 
 @lru_cache(maxsize=1)
-def _samples(path: Path, stream: str | None) -> NDArray[Any]:
-    """(n, n_channels) of a stream, kept until another file is read: it is asked for in chunks, and loaded whole."""
+def _samples(path: Path, stream: str | None, changed: int) -> NDArray[Any]:
+    """(n, n_channels) of a stream, kept until another file is read: it is asked for in chunks, and loaded whole.
+
+    `changed`, when the file last was, tells it from another one that has taken its place.
+    """
     return np.asarray(_chosen(_load(path), stream, path)["time_series"])
 
 
