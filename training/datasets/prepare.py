@@ -98,15 +98,15 @@ def prepare(
     _check_pictures(reader.pictures)
     with claimed(out, replace=replace):
         work = Work(work_folder(out), reader)
+        hashes = _look(reader.pictures, work, progress)  # first: a missing picture is found before hours of reading
         _read(reader, work, progress)
         finished = reader.finish(work, work.folder)
         splits = {split: _trials_of(split, reader, work) for split in SPLITS}
-        sources = _sources(reader, splits, work, settings, progress)
         report = _report(name, reader, work, splits, settings, finished)
         data = write_claimed(
             out,
             {
-                split: _split_data(trials, reader, work, finished, settings, sources[split], progress)
+                split: _split_data(trials, reader, work, finished, settings, hashes, progress)
                 for split, trials in splits.items()
             },
             subject=reader.subject,
@@ -226,36 +226,38 @@ def _trials_of(split: str, reader: Reader, work: Work) -> _Trials:
     )
 
 
-def _sources(
-    reader: Reader, splits: Mapping[str, _Trials], work: Work, settings: PrepareSettings, progress: OnProgress
-) -> dict[str, Sequence[Any]]:
-    """Each split's pictures as the writer takes them, after a look at every one.
+def _look(pictures: Sequence[Shown], work: Work, progress: OnProgress) -> list[str]:
+    """The hash of each picture's pixels, after it was decoded.
 
     Raises
     ------
+    FileError
+        A picture is missing or damaged.
     InputError
         Pixels are the same on both sides of the split.
     """
-    whose = [(split, int(number)) for split, trials in splits.items() for number in trials.pictures]
     hashes: list[str] = []
-    progress("looking at pictures", 0, len(whose))
-    for start in range(0, len(whose), _PICTURES_AT_ONCE):
-        part = [reader.pictures[number].source for _split, number in whose[start : start + _PICTURES_AT_ONCE]]
+    progress("looking at pictures", 0, len(pictures))
+    for start in range(0, len(pictures), _PICTURES_AT_ONCE):
+        part = [picture.source for picture in pictures[start : start + _PICTURES_AT_ONCE]]
         hashes += work.texts(f"pictures-{start:06d}", lambda part=part: [_hash(source) for source in part])  # type: ignore[misc]
-        progress("looking at pictures", len(hashes), len(whose))
-    _check_sides(reader.pictures, whose, hashes)
-    found: dict[str, list[Any]] = {split: [] for split in splits}
-    for (split, number), digest in zip(whose, hashes, strict=True):
-        source = reader.pictures[number].source
-        found[split].append(_reference(source, digest) if isinstance(source, Place) else source)
-    return {
-        split: list(made) if isinstance(made[0], Reference) else _Made(made, settings.image_size)
-        for split, made in found.items()
-    }
+        progress("looking at pictures", len(hashes), len(pictures))
+    _check_sides(pictures, hashes)
+    return hashes
+
+
+def _images(sources: Sequence[tuple[Any, str]], settings: PrepareSettings) -> Sequence[Any]:
+    """A split's pictures as the writer takes them."""
+    if isinstance(sources[0][0], Place):
+        return [_reference(place, digest) for place, digest in sources]
+    return _Made([source for source, _digest in sources], settings.image_size)
 
 
 def _hash(source: Place | Callable[[], ImageU8]) -> str:
     if isinstance(source, Place):
+        path = source.root / source.path
+        if not path.is_file():
+            raise FileError(f"the picture {path} is missing: copy the data set's pictures there")
         return refer(source.root, source.path, index=source.index, dataset=source.dataset).sha256
     return pixel_hash(source())
 
@@ -264,14 +266,15 @@ def _reference(place: Place, digest: str) -> Reference:
     return Reference(root=place.root, path=place.path, index=place.index, dataset=place.dataset, sha256=digest)
 
 
-def _check_sides(pictures: Sequence[Shown], whose: Sequence[tuple[str, int]], hashes: Sequence[str]) -> None:
-    first: dict[str, tuple[str, int]] = {}
-    for owner, digest in zip(whose, hashes, strict=True):
-        other = first.setdefault(digest, owner)
-        if other[0] != owner[0]:
+def _check_sides(pictures: Sequence[Shown], hashes: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for number, digest in enumerate(hashes):
+        other = first.setdefault(digest, number)
+        if pictures[other].split != pictures[number].split:
+            sides = {pictures[k].split: _name(pictures, k) for k in (other, number)}
             raise InputError(
-                f"training picture {_name(pictures, other[1])} and test picture {_name(pictures, owner[1])} have the "
-                "same pixels: repetitions of a picture belong to one side of the split, correct the split"
+                f"training picture {sides['train']} and test picture {sides['test']} have the same pixels: repetitions "
+                "of a picture belong to one side of the split, correct the split"
             )
 
 
@@ -300,7 +303,7 @@ def _split_data(
     work: Work,
     finished: Finished,
     settings: PrepareSettings,
-    images: Sequence[Any],
+    hashes: Sequence[str],
     progress: OnProgress,
 ) -> SplitData:
     averaged = trials.split in settings.averages
@@ -320,7 +323,9 @@ def _split_data(
     return SplitData(
         responses=Streamed(shape=(len(stimulus), *finished.layout.shape), blocks=blocks),
         stimulus=stimulus,
-        images=images,
+        images=_images(
+            [(picture.source, hashes[k]) for picture, k in zip(shown, trials.pictures, strict=True)], settings
+        ),
         captions=captions if all(captions) else (),
         noise_ceiling=_ceiling(finished.noise_ceiling, trials.repetitions if averaged else np.ones(1)),
         trial_ids=default_trial_ids(trials.split, stimulus, averages=averaged),

@@ -3,7 +3,8 @@
 The head is MNE's spherical model, fitted to the electrodes of the 10-05 system on the Colin 27 head; its coordinates
 are MNE's head coordinates (x to the right ear, y to the nasion, z up, in metres). Nothing is downloaded.
 
-EEG: the 63 electrodes of the cap of THINGS-EEG2 (Gifford et al. 2022), against Fz, its reference.
+EEG: the 63 electrodes of the cap of THINGS-EEG2 (Gifford et al. 2022), against Fz, its reference; each is moved along
+its radius onto the sphere, on which alone the model's potential holds.
 
 MEG: the 271 axial gradiometers that THINGS-MEG (Hebart et al. 2023) has of the CTF 275: MLF25, MRF43 and MRO13 were
 dead, and MRO11 is dropped by its authors' code. Positions and coils are those of MNE's canonical CTF 275, to which
@@ -67,6 +68,10 @@ def eeg_sensors(names: tuple[str, ...] = CAP) -> Sensors:
     mne = mne_library()
     info = mne.create_info([*names, REFERENCE], 1000.0, "eeg")
     info.set_montage(mne.channels.make_standard_montage(_MONTAGE), verbose="error")
+    centre, radius = head_model()["r0"], head_model()["layers"][-1]["rad"]
+    for ch in info["chs"]:
+        from_centre = ch["loc"][:3] - centre
+        ch["loc"][:3] = centre + radius * from_centre / np.linalg.norm(from_centre)
     channels = [Channel(name=ch["ch_name"], type="eeg", position=tuple(ch["loc"][:3])) for ch in info["chs"][:-1]]
     return Sensors(tuple(channels), info, True)
 

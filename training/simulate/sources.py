@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .base import TARGET
 from .fmri import F32, Drives, FmriSettings, standardise
-from .sensors import into_brain, to_head
+from .sensors import head_model, into_brain, to_head
 
 F64 = NDArray[np.float64]
 
@@ -67,8 +68,11 @@ _JITTER_S = (-0.015, 0.0, 0.015)
 _ORDER = {"structural": 14.0, "semantic": 9.0}
 _REBOUND, _REBOUND_AFTER = 0.4, 2.0
 KERNEL_S = 0.9
+# Other activity: down to this height below the sphere's centre (the cortex ends there), and from this depth up.
+_LOWEST, _INNERMOST = -0.5, 0.6
+_OF_ALPHA = ("V1", "V2", "V3", "V3ab", "IPS")
 # What every picture does alike, in standard deviations of what tells pictures apart.
-_ONSET = 2.0
+_ONSET = 0.4
 
 
 @dataclass(frozen=True)
@@ -105,26 +109,29 @@ def draw_cortex(settings: FmriSettings, rng: np.random.Generator) -> Cortex:
 
 
 @dataclass(frozen=True)
-class Currents:
-    """What a set of pictures does to the cortex, as parts with one time course each.
+class Part:
+    """Voxels of one area whose currents have one time course.
 
     Parameters
     ----------
-    amplitudes : part to (n_pictures, n_voxels of the part) float32, in standard deviations over the training pictures.
-    voxels : part to the numbers of its voxels.
-    peaks : part to (kind, seconds); `kind` is "structural" or "semantic".
+    kind : "structural" or "semantic".
+    peak_s : when the current peaks, seconds after the picture.
+    voxels : (n,) their numbers.
+    amplitudes : "train", "test" and `TARGET`, (n_pictures, n) float32, in standard deviations over the training
+        pictures. There is one target, a picture like the average one: nothing but the key tells it apart.
     """
 
+    kind: str
+    peak_s: float
+    voxels: NDArray[np.intp]
     amplitudes: Mapping[str, F32]
-    voxels: Mapping[str, NDArray[np.intp]]
-    peaks: Mapping[str, tuple[str, float]]
 
 
-def currents(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compression: float) -> dict[str, Currents]:
+def parts_of(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compression: float) -> list[Part]:
     """What each split's pictures do to the cortex.
 
-    The structural and the semantic part of a voxel have the standard deviations sqrt(share) and sqrt(1 - share) over the
-    training pictures, compressed by an arcsinh as in fMRI, each around a mean that all pictures share.
+    The structural and the semantic part of a voxel have the standard deviations sqrt(share) and sqrt(1 - share) over
+    the training pictures, compressed by an arcsinh as in fMRI, each around a mean that all pictures have in common.
 
     Parameters
     ----------
@@ -133,20 +140,74 @@ def currents(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compressi
     drives : "train" and "test", from a kind of brain.
     compression : of :class:`~.fmri.FmriSettings`.
     """
-    signals = {
-        "structural": (np.sqrt(share), _compressed({k: d.structural for k, d in drives.items()}, compression)),
-        "semantic": (np.sqrt(1 - share), _compressed({k: d.semantic for k, d in drives.items()}, compression)),
-    }
-    made = {split: Currents({}, {}, {}) for split in drives}
+    structural = _compressed({split: part.structural for split, part in drives.items()}, compression)
+    semantic = _compressed({split: part.semantic for split, part in drives.items()}, compression)
+    parts = []
     for area, (start, stop) in cortex.rois.items():
         place = PLACES.get(area, _ELSEWHERE)
-        for kind, (weight, values) in signals.items():
-            peak = place.structural_s if kind == "structural" else place.semantic_s
+        for kind, peak, weight, signals in (
+            ("structural", place.structural_s, np.sqrt(share), structural),
+            ("semantic", place.semantic_s, np.sqrt(1 - share), semantic),
+        ):
             for number, jitter in enumerate(_JITTER_S):
                 voxels = start + np.flatnonzero((cortex.jitter[start:stop] == number) & (weight[start:stop] > 0))
-                for split, part in made.items() if len(voxels) else ():
-                    name = f"{area} {kind} {number}"
-                    part.amplitudes[name] = weight[voxels] * (_ONSET + values[split][:, voxels])  # type: ignore[index]
-                    part.voxels[name] = voxels  # type: ignore[index]
-                    part.peaks[name] = kind, peak + jitter  # type: ignore[index]
-    return made
+                if len(voxels):
+                    told_apart = {split: values[:, voxels] for split, values in signals.items()}
+                    told_apart[TARGET] = np.zeros((1, len(voxels)), np.float32)
+                    amplitudes = {
+                        split: (weight[voxels] * (_ONSET + values)).astype(np.float32)
+                        for split, values in told_apart.items()
+                    }
+                    parts.append(Part(kind, peak + jitter, voxels, amplitudes))
+    return parts
+
+
+def time_course(kind: str, peak_s: float, sfreq: float) -> F64:
+    """The current of a part with amplitude 1, from the picture's appearance to `KERNEL_S` seconds behind it.
+
+    A gamma function of height 1, (t / peak)^n exp(n (1 - t / peak)); a structural one rebounds.
+    """
+    times = np.arange(round(KERNEL_S * sfreq)) / sfreq
+    course = _gamma(times / peak_s, _ORDER[kind])
+    return course - _REBOUND * _gamma(times / peak_s / _REBOUND_AFTER, _ORDER[kind]) * (kind == "structural")
+
+
+def _gamma(times: F64, order: float) -> F64:
+    shape: F64 = times**order * np.exp(order * (1 - times))
+    return shape
+
+
+def _compressed(signals: Mapping[str, F32], compression: float) -> dict[str, F32]:
+    """Z-scored by the training pictures, before and after an arcsinh."""
+    scaled = standardise(signals)
+    if compression == 0:
+        return scaled
+    return standardise({split: np.arcsinh(compression * part) for split, part in scaled.items()})
+
+
+def draw_scattered(n: int, rng: np.random.Generator) -> Dipoles:
+    """Dipoles all over the cortex, in any direction: the brain's other activity."""
+    outwards = _unit(rng.standard_normal((n, 3)))
+    outwards[:, 2] = np.where(outwards[:, 2] < _LOWEST, -outwards[:, 2], outwards[:, 2])
+    depth = rng.uniform(_INNERMOST, _DEEPEST, (n, 1))
+    centre, radius = head_model()["r0"], head_model()["layers"][0]["rad"]
+    return Dipoles(centre + radius * depth * outwards, _unit(rng.standard_normal((n, 3))))
+
+
+def draw_occipital(n: int, rng: np.random.Generator) -> Dipoles:
+    """Dipoles in early visual areas and the parietal cortex above, in any direction: where alpha comes from."""
+    places = np.array([PLACES[name].mni for name in _OF_ALPHA], float)
+    spots = places[rng.integers(len(places), size=n)] + _SCATTER_MM * rng.standard_normal((n, 3))
+    spots[:, 0] *= rng.choice([-1.0, 1.0], n)
+    return Dipoles(into_brain(to_head(spots), _DEEPEST), _unit(rng.standard_normal((n, 3))))
+
+
+def eyes() -> Dipoles:
+    """Two dipoles at the eyes that point up and forward, as a blink makes them; moved into the brain sphere."""
+    spots = into_brain(to_head(np.array([[-32.0, 58.0, -36.0], [32.0, 58.0, -36.0]])), _DEEPEST)
+    return Dipoles(spots, np.tile(_unit(np.array([0.0, 1.0, 1.0])), (2, 1)))
+
+
+def _unit(vectors: F64) -> F64:
+    unit: F64 = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit

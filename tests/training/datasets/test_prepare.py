@@ -128,7 +128,8 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path: Path) -
     said: list[tuple[str, int, int]] = []
     prepare("formula", second, tmp_path / "data", MEANS, progress=lambda *what: said.append(what))
     assert (first.asked, second.asked) == (["one", "two", "three"], ["three"])
-    assert said[0] == ("reading trials", 24, 36)
+    assert said[:2] == [("looking at pictures", 0, 9), ("looking at pictures", 9, 9)]
+    assert said[2] == ("reading trials", 24, 36)
     files = sorted(path.relative_to(tmp_path / "straight") for path in (tmp_path / "straight").rglob("*.*"))
     assert len(files) == 7
     for path in files:
@@ -187,6 +188,14 @@ def test_one_picture_on_both_sides_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "pictures/6.png", np.full((20, 24, 3), 20 * 3, np.uint8))  # as picture 3, by its pixels
     with pytest.raises(InputError, match=r"training picture 3.png and test picture 6.png have the same pixels"):
         prepare("formula", reader, tmp_path / "data", MEANS)
+
+
+def test_a_missing_picture_is_found_before_anything_is_read(tmp_path: Path) -> None:
+    reader = Formula(tmp_path / "pictures")
+    (tmp_path / "pictures/7.png").unlink()
+    with pytest.raises(FileError, match=r"7.png is missing: copy the data set's pictures there"):
+        prepare("formula", reader, tmp_path / "data", MEANS)
+    assert reader.asked == []
 
 
 def test_pictures_that_cannot_be_named_are_copied(tmp_path: Path) -> None:
