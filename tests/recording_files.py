@@ -30,7 +30,7 @@ def noise(n_samples: int, seed: int = 0, n_channels: int = len(NAMES)) -> Array:
 def write_pictures(folder: Path, n: int) -> list[str]:
     """Small pictures of one colour each, and their names."""
     for k in range(n):
-        write_png(folder / f"{k}.png", np.full((20, 24, 3), 9 * k + 5, np.uint8))
+        write_png(folder / f"{k}.png", np.full((20, 24, 3), (9 * k + 5) % 256, np.uint8))
     return [f"{k}.png" for k in range(n)]
 
 

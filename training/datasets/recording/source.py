@@ -14,9 +14,11 @@ from ....runtime.errors import InputError
 
 NOWHERE = -1
 # Name of a unit, without capitals and spaces -> its size in V, T or T/m.
-_VOLTS = {"v": 1.0, "volt": 1.0, "mv": 1e-3, "millivolt": 1e-3, "uv": 1e-6, "microvolt": 1e-6, "nv": 1e-9}
-_TESLA = {"t": 1.0, "tesla": 1.0, "nt": 1e-9, "pt": 1e-12, "ft": 1e-15, "t/m": 1.0, "ft/cm": 1e-13, "pt/cm": 1e-10}
-UNITS = {**_VOLTS, **_TESLA}
+_SIZES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
+_LONG = {"": "", "m": "milli", "u": "micro", "n": "nano", "p": "pico", "f": "femto"}
+UNITS = {f"{sign}{unit}": size for sign, size in _SIZES.items() for unit in ("v", "t")}
+UNITS |= {f"{_LONG[sign]}{unit}": size for sign, size in _SIZES.items() for unit in ("volt", "tesla")}
+UNITS |= {"t/m": 1.0, "pt/cm": 1e-10, "ft/cm": 1e-13}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

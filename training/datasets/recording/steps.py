@@ -94,12 +94,25 @@ def chain_of(recordings: Sequence[Recording], options: ChainOptions) -> dict[str
     if options.detrend is not None:
         steps.append({"name": "detrend", "order": options.detrend})
     if options.peak_to_peak or options.flat:
+        _check_limits(recordings[0], names, options)
         steps.append({"name": "reject", "peak_to_peak": dict(options.peak_to_peak), "flat": dict(options.flat)})
     if options.baseline is not None:
         steps.append({"name": "baseline", "tmin": options.baseline[0], "tmax": options.baseline[1]})
     if decimated and factor > 1:
         steps.append({"name": "decimate", "factor": factor})
     return {"steps": steps}
+
+
+def _check_limits(recording: Recording, names: Sequence[str], options: ChainOptions) -> None:
+    """Refuse a limit for a type that no channel of the epochs has: it would be passed over in silence."""
+    kinds = {channel.type for channel in recording.channels if channel.name in set(names)}
+    for option, limits in (("--reject", options.peak_to_peak), ("--flat", options.flat)):
+        stray = sorted(set(limits) - kinds)
+        if stray:
+            raise InputError(
+                f"{option} has a limit for {stray[0]}, and the epochs' channels are of the types "
+                f"{', '.join(sorted(kinds))}: name channels of that type with --channels too, or leave the limit out"
+            )
 
 
 def _common_rate(recordings: Sequence[Recording]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,24 @@ def test_small_memory_changes_no_bit(lab: Path, tmp_path: Path) -> None:
     assert [n for n, _ in report.pieces.values()] == [4] * 6
     for split in ("train", "test"):
         np.testing.assert_array_equal(narrow.responses(split), wide.responses(split))
+
+
+@pytest.mark.parametrize("memory", [100_000, 10**7])
+def test_no_more_of_a_recording_is_read_at_once_than_the_memory_allows(lab: Path, memory: int) -> None:
+    write_edf(lab / "run1.edf", noise(4500), SFREQ, [(sample / SFREQ, f"S  {k + 1}") for sample, k in EVENTS])
+    reader = open_recording(lab, **{**FAST, "memory": memory})
+    (recording,), asked = reader._recordings, []
+
+    def read(wanted: Any, start: int, stop: int) -> Any:
+        asked.append((start, stop))
+        return recording.read(wanted, start, stop)
+
+    reader._recordings = [replace(recording, read=read)]
+    for piece in reader.pieces:
+        asked.clear()
+        reader.read(piece)
+        assert [start for start, _ in asked] == [0, *(stop for _, stop in asked[:-1])]
+        assert max((stop - start) * 5 * 8 for start, stop in asked) <= memory / 10
 
 
 def test_zero_phase_on_request(lab: Path, tmp_path: Path) -> None:
@@ -382,6 +401,12 @@ def test_files_that_do_not_go_together(lab: Path) -> None:
     write_table(lab / "events.csv", [{**{k: v for k, v in rows()[0].items() if k != "event"}, "onset": 5}])
     with pytest.raises(InputError, match="gives the onset of events in 2 recordings: say which one in a column file"):
         open_recording(lab, **FAST)
+
+
+def test_a_limit_for_channels_that_are_not_there(lab: Path) -> None:
+    write_edf(lab / "run1.edf", noise(4500), SFREQ, [(5.0, "S  1")])
+    with pytest.raises(InputError, match="--reject has a limit for eog, and the epochs' channels are of the types eeg"):
+        open_recording(lab, **FAST, reject=[("eog", 2.5e-4)])
 
 
 def test_no_event_of_the_table_occurs(lab: Path) -> None:
