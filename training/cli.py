@@ -352,7 +352,7 @@ def fit_settings(args: argparse.Namespace) -> Any:
 
     names = chosen_decoders(args.decoder)
     chosen = chosen_options(names, args.decoder_option)
-    decoders = {}
+    decoders: dict[str, Any] = {}
     for feature, name in names.items():
         kind = name.partition(":")[0]
         decoders[feature] = make_decoder(kind, feature, **{**chosen[feature], **_short_options(args, feature, kind)})

@@ -675,7 +675,7 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
     assert abs(np.corrcoef(decoded[:, 0], mean)[0, 1]) > 0.9999
     with pytest.raises(InputError, match="decoder 'mean' has no option 'n_selected': it has none"):
         make_decoder("mean", "context", n_selected=3)
-    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, mlp, ridge"):
+    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of .*mean, mlp"):
         fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "dream"]))
 
 

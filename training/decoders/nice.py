@@ -16,8 +16,8 @@ EMBEDDING = 1024
 
 
 def projected(feature: str) -> int | None:
-    """The width of the projection head for one feature; of the semantic feature, an embedding, the feature's own."""
-    return None if feature == "semantic" else EMBEDDING
+    """The width of the projection head for one feature; of one that is an embedding, the feature's own."""
+    return None if feature in ("semantic", "embedding") else EMBEDDING
 
 
 @dataclass(frozen=True, kw_only=True)
