@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from .embeddings import head_of, loss_of
 from .network import NetworkFitter
-from .nice import projected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +46,4 @@ class Atm(NetworkFitter):
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
         """The paper's settings of an embedding; other features are fitted by squared error, from one of 1,024."""
-        contrastive = 0.1 if feature == "semantic" else 0.0
-        return cls(**{"embedding": projected(feature), "contrastive": contrastive, **options})
+        return cls(**{**head_of(feature), **loss_of(feature, 0.1), **options})

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
+from .embeddings import loss_of
 from .network import NetworkFitter
 
 _MOST_NAMED = 6
@@ -48,7 +49,7 @@ class BrainModule(NetworkFitter):
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
         """The same settings for every feature, but for the loss of an embedding."""
-        return cls(**{"contrastive": 0.75 if feature == "semantic" else 0.0, **options})
+        return cls(**{**loss_of(feature, 0.75), **options})
 
     def with_layout(self, layout: ResponseLayout) -> Self:
         """Itself with the positions of the layout's channels.

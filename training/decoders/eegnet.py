@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from .embeddings import loss_of
 from .network import NetworkFitter
 
 
@@ -43,4 +44,4 @@ class EegNet(NetworkFitter):
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
         """The same settings for every feature, but for the loss of an embedding."""
-        return cls(**{"contrastive": 0.1 if feature == "semantic" else 0.0, **options})
+        return cls(**{**loss_of(feature, 0.1), **options})

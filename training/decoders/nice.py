@@ -9,15 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from .embeddings import head_of, loss_of
 from .network import NetworkFitter
-
-# For features that are no embedding: see `embedding` of the architecture.
-EMBEDDING = 1024
-
-
-def projected(feature: str) -> int | None:
-    """The width of the projection head for one feature; of one that is an embedding, the feature's own."""
-    return None if feature in ("semantic", "embedding") else EMBEDDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,5 +42,4 @@ class Nice(NetworkFitter):
     @classmethod
     def for_feature(cls, feature: str, **options: Any) -> Self:
         """The paper's settings of an embedding; other features are fitted by squared error, from one of 1,024."""
-        contrastive = 0.99 if feature == "semantic" else 0.0
-        return cls(**{"embedding": projected(feature), "contrastive": contrastive, **options})
+        return cls(**{**head_of(feature), **loss_of(feature, 0.99), **options})

@@ -88,7 +88,8 @@ class TemporalSpatialConv(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         found = functional.elu(self.norm_1(self.pool(self.temporal(signals.unsqueeze(1)))))
         found = self.dropout(functional.elu(self.norm_2(self.spatial(found))))
-        return self.point(found).squeeze(2).transpose(1, 2).flatten(1)
+        values: Tensor = self.point(found).squeeze(2).transpose(1, 2).flatten(1)
+        return values
 
 
 class ProjectionHead(nn.Sequential):

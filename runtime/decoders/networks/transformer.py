@@ -147,9 +147,12 @@ def _patches(config: Config, response_shape: tuple[int, ...]) -> nn.Module:
             self.place = fresh(n_tokens, config.width)
 
         def forward(self, scores: Tensor) -> Tensor:
-            cut = functional.pad(scores, (0, n_tokens * size - length)).unflatten(-1, (n_tokens, size))
+            filled = functional.pad(scores, (0, n_tokens * size - length))
+            cut = filled.reshape(-1, *response_shape[:-1], n_tokens, size)
             if of_its_own:
-                return (cut.unsqueeze(2) @ self.map).squeeze(2) + self.place
-            return cut.transpose(1, 2).flatten(2) @ self.map + self.place
+                mapped: Tensor = (cut.unsqueeze(2) @ self.map).squeeze(2)
+            else:
+                mapped = cut.transpose(1, 2).flatten(2) @ self.map
+            return mapped + self.place
 
     return Patches()

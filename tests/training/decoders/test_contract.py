@@ -229,6 +229,25 @@ def test_the_papers_defaults() -> None:
     assert {settings["alpha"] for settings in found.values()} == {0.15}
 
 
+@pytest.mark.parametrize(
+    ("name", "contrastive", "learning_rate", "batch_size"),
+    [
+        ("nice", 0.99, 2e-4, 1000),
+        ("eegnet", 0.1, 3e-4, 1024),
+        ("atm", 0.1, 3e-4, 64),
+        ("brain_module", 0.75, 3e-4, 128),
+    ],
+)
+def test_the_published_training(name: str, contrastive: float, learning_rate: float, batch_size: int) -> None:
+    """What the papers decode is an embedding; what is none is compared by its values, from a head of fixed width."""
+    for feature, share in (("semantic", contrastive), ("embedding", contrastive), ("context", 0), ("structure", 0)):
+        described = make_decoder(name, feature).describe()
+        assert (described["contrastive"], described["learning_rate"]) == (share, learning_rate)
+        assert described["batch_size"] == batch_size
+        if name in ("nice", "atm"):
+            assert described["embedding"] == (None if share else 1024)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_unknown_names_and_values_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="choose one of"):
