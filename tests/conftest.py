@@ -88,6 +88,7 @@ def _load(name: str) -> None:
 _load("json_edits")
 _load("small_data")
 _load("kind_checkpoint")
+_load("network_settings")
 _load("fake_viewer")
 
 

@@ -59,6 +59,7 @@ _MOST_DIMENSIONS = 256
 N_SHUFFLED, _BOUND = 100, 0.95
 _SEED = 0
 _FEATURES_AT_ONCE = 1 << 23
+_TRIALS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,13 @@ def validation_part(
     Arrays for :func:`validation_scores`.
     """
     chosen, values = _draw(feature, features, targets.positions, stimulus)
-    found = predicted(fitted, responses, 0, len(targets.positions))[:, np.searchsorted(targets.positions, chosen)]
+    columns, n_targets = np.searchsorted(targets.positions, chosen), len(targets.positions)
+    found = np.concatenate(
+        [
+            predicted(fitted, responses[start : start + _TRIALS_AT_ONCE], 0, n_targets)[:, columns]
+            for start in range(0, len(responses), _TRIALS_AT_ONCE)
+        ]
+    )
     shown = np.unique(pictures)
     score, null = 0.0, np.zeros(N_SHUFFLED)
     if len(chosen):

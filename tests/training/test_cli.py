@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from minddiffuser.runtime.features import FEATURES
 from minddiffuser.training import cli
 from minddiffuser.training.checkpoint_folder import CheckpointFolder
 from minddiffuser.training.cli import fit_settings, main, parser
+from minddiffuser.training.curves import Curve, curves_bytes
 from minddiffuser.training.datasets.base import DATASETS
+from minddiffuser.training.decoders import DECODERS
+from minddiffuser.training.decoders.mlp import Mlp
 from minddiffuser.training.scores import FeatureScores, Score, Scores, SelectionScores, scores_bytes
 from minddiffuser.training.simulate.brains import BRAINS
 from minddiffuser.training.simulate.brains.base import brain_class
@@ -74,6 +78,11 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--n-context", "0"], "'0' is not a whole number from 1 to 1,000,000"),
         (["fit", "nowhere", "--out", "x", "--n-folds", "1"], "n_folds is 1"),
         (["fit", "nowhere", "--out", "x", "--decoder", "dream"], "decoder 'dream' is unknown"),
+        (["fit", "nowhere", "--out", "x", "--decoder", "smell=ridge"], "feature 'smell' is unknown"),
+        (["fit", "nowhere", "--out", "x", "--decoder", "ridge", "--decoder", "mlp"], "names both ridge and mlp"),
+        (["fit", "nowhere", "--out", "x", "--decoder", "mlp:reference"], "'mlp' has no published form of its own"),
+        (["fit", "nowhere", "--out", "x", "--shared-trunk"], "a shared trunk needs two features or more"),
+        (["fit", "nowhere", "--out", "x", "--save-every", "0"], "'0' is not a whole number from 1 to 1,000,000"),
         (["fit", "nowhere", "--out", "x", "--dataset", "tape"], "data set 'tape' is unknown"),
         (["simulate", "fmri", "--out", "x" * 300, "--brain", "clip", "--models", "nowhere"], "cannot be written"),
         (["simulate", "fmri", "--out", "x", "--models", "nowhere"], "the gabor brain does not read --models here"),
@@ -292,6 +301,49 @@ def test_lines_and_scores_go_where_they_belong(
     assert "md-train: captions were cut\n" in printed.err
     assert "md-train: warning: latent is decoded no better than chance (correlation 0.010" in printed.err
     assert "warning: context" not in printed.err
+
+
+def test_a_network_that_broke_is_said_and_the_code_is_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint is whole, with the best epoch's weights, and what is wrong with it is said each time."""
+
+    def fit(data: Any, models: Any, out: Path, settings: Any, *, progress: Any, say: Any) -> Path:
+        out.mkdir(exist_ok=True)
+        stopped = "the loss became nan in epoch 3, step 2"
+        curves = [Curve(["context"], 2, stopped, {}), Curve(["latent"], 9, None, {})]
+        (out / "curves.json").write_bytes(curves_bytes(curves))
+        return out
+
+    monkeypatch.setattr(cli, "_open_models", lambda *_given: None)
+    monkeypatch.setattr("minddiffuser.training.fit.fit", fit)
+    out = str(tmp_path / "c")
+    assert main(["fit", str(a_subject(tmp_path / "data")), "--out", out]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == out
+    line = "md-train: context: the loss became nan in epoch 3, step 2, so that training ended there; the weights of "
+    assert printed.err.splitlines()[-1] == f"{line}epoch 2 are kept; give a smaller learning_rate"
+
+
+def test_a_decoder_that_does_not_take_the_responses_is_refused_before_models(
+    tmp_path: Path, no_models: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class OfSensors(Mlp):
+        modalities: ClassVar[tuple[str, ...]] = ("eeg", "meg")
+        fitter: ClassVar[str] = "of_sensors"
+
+    module = ModuleType("minddiffuser.training.decoders.of_sensors")
+    module.OfSensors = OfSensors  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(DECODERS, "of_sensors", ("of_sensors", "OfSensors"))
+    data, out = a_subject(tmp_path / "data"), tmp_path / "out"
+    assert main(["fit", str(data), "--out", str(out), "--decoder", "semantic=of_sensors"]) == 2
+    assert capsys.readouterr().err == (
+        "md-train: decoder 'of_sensors' takes eeg or meg responses, these are fmri of response_shape [6]: give another "
+        "--decoder\n"
+    )
+    assert not out.exists()
 
 
 def test_another_data_set_is_one_file_and_one_line(

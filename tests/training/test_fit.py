@@ -675,7 +675,7 @@ def test_another_decoder_is_one_file_and_one_line(tmp_path: Path, data: Data, me
     assert abs(np.corrcoef(decoded[:, 0], mean)[0, 1]) > 0.9999
     with pytest.raises(InputError, match="decoder 'mean' has no option 'n_selected': it has none"):
         make_decoder("mean", "context", n_selected=3)
-    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of mean, mlp, ridge"):
+    with pytest.raises(InputError, match="decoder 'dream' is unknown: choose one of .*mean, mlp"):
         fit_settings(parser().parse_args(["fit", "data", "--out", "x", "--decoder", "dream"]))
 
 
@@ -755,19 +755,19 @@ def test_a_network_goes_on_where_it_was_killed(tmp_path: Path, data: Data) -> No
         pass
 
     seen: list[tuple[str, int]] = []
-    while not (tmp_path / "c" / "checkpoint.json").exists():
+    for _ in range(20):
         begun = len(seen)
 
         def kill(name: str, done: int, _total: int, before: int = begun) -> None:
             if name in ("latent", "context, structure, semantic"):
                 seen.append((name, done))
-                if len(seen) == before + 3:
+                if len(seen) == before + 5:  # one or two of them say what was there
                     raise Killed
 
         with suppress(Killed):
             fit(data, Models(), tmp_path / "c", settings, progress=kill)
     assert contents(tmp_path / "c") == whole
-    assert [done for name, done in seen if name == "latent"][:9] == [1, 2, 3, 2, 3, 4, 4, 5, 6]
+    assert [done for name, done in seen if name == "latent"][:9] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
 
 
 def test_checkpoints_of_shared_trunks_decode_each_feature(tmp_path: Path, data: Data, features: Features) -> None:

@@ -59,7 +59,7 @@ class NetworkFitter(TrainingSettings, ABC):
         }
 
     @classmethod
-    def for_feature(cls, _feature: str, **options: Any) -> Self:
+    def for_feature(cls, feature: str, **options: Any) -> Self:
         """The same settings for every feature."""
         return cls(**options)
 
@@ -79,7 +79,7 @@ class NetworkFitter(TrainingSettings, ABC):
         check_shape(self.architecture, make_config(self.architecture, made.config()), layout.shape)
         return made
 
-    def with_layout(self, _layout: ResponseLayout) -> Self:
+    def with_layout(self, layout: ResponseLayout) -> Self:
         """Itself with the settings that follow from the layout, whose modality it takes: none of its own."""
         return self
 

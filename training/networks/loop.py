@@ -94,8 +94,8 @@ class Training:
         n_epochs = self.settings.epochs
         if keeping is not None and keeping.found is not None:
             restore(self, keeping.found)
-            if progress is not None:
-                progress(self.epoch, n_epochs)
+        if progress is not None:
+            progress(self.epoch, n_epochs)
         while self.epoch < n_epochs and not self.ended:
             self.stopped = self._train(known) or self._validate(hidden)
             if self.stopped is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from ....runtime.decoders.network import Network
@@ -14,6 +15,8 @@ from ..builder import Builder
 
 # Neither 1, which is taken for a broadcast, nor the width of any layer, or nearly none.
 _EXAMPLE_BATCH = 3
+# Any number of elements: see `_compute_what_is_fixed`.
+_ALL = 1 << 40
 
 
 class _OneFeature(nn.Module):
@@ -56,5 +59,15 @@ def add(build: Builder, scores: str, decoder: Network, feature: str) -> str:
     if converted is None:
         raise InputError(f"PyTorch gave no ONNX program for {feature}: install a PyTorch that has torch.onnx")
     simplify(converted.model)
+    _compute_what_is_fixed(converted.model)
     (predicted,) = build.add(ir.to_proto(converted.model).graph, {"scores": scores})
     return predicted
+
+
+def _compute_what_is_fixed(model: ir.Model) -> None:
+    """Compute in place what does not depend on the responses, such as how sensors are merged by their positions.
+
+    In float32, once: at run time it would cost as much as the network, and half precision is not enough for it.
+    """
+    optimizer.fold_constants(model, input_size_limit=_ALL, output_size_limit=_ALL)
+    optimizer.remove_unused_nodes(model)

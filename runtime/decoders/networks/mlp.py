@@ -1,4 +1,7 @@
-"""`mlp`: responses of any shape, flattened, through a few hidden layers to one linear head per feature."""
+"""`mlp`: responses of any shape, flattened, through a few hidden layers to one linear head per feature.
+
+The paper replaces its linear decoders by a "3-layer MLP" (table 7): three linear maps, two of them hidden layers.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import InputError
+from .settings import DEEPEST, WIDEST, check_share, check_whole
 
 if TYPE_CHECKING:
     from torch import nn
-
-_WIDEST, _DEEPEST = 1 << 16, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,9 @@ class Config:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, value, most in (("hidden", self.hidden, _WIDEST), ("depth", self.depth, _DEEPEST)):
-            if type(value) is not int or not 1 <= value <= most:
-                raise InputError(f"{name} is {value!r:.60}, expected a whole number from 1 to {most}")
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r:.60}, expected a share from 0 to below 1")
+        check_whole(WIDEST, hidden=self.hidden)
+        check_whole(DEEPEST, depth=self.depth)
+        check_share(dropout=self.dropout)
 
 
 def build(config: Config, response_shape: tuple[int, ...], n_outputs: Mapping[str, int]) -> nn.Module:

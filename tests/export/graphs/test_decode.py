@@ -21,7 +21,6 @@ from minddiffuser.export.onnx.weights import WeightStore
 from minddiffuser.runtime.decoders import KINDS
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.features import FEATURES
-from minddiffuser.training.decoders import DECODERS
 from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.normalise import TargetColumns
 
@@ -86,7 +85,8 @@ class Fitted:
         return out
 
 
-@pytest.fixture(scope="module", params=DECODERS)
+# Of networks one is enough here: test_networks.py has every architecture.
+@pytest.fixture(scope="module", params=["ridge", "mlp"])
 def fitted(request: pytest.FixtureRequest, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     return Fitted(request.param, small_checkpoint, tmp_path_factory.mktemp("decoders") / request.param)
 

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.features import TARGETS
 from minddiffuser.training.cli import fit_settings, parser
 from minddiffuser.training.decoders import DECODERS
 from minddiffuser.training.decoders.choice import chosen_decoders, chosen_options
@@ -32,7 +33,8 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_for_all_and_others_for_some_in_any_order() -> None:
     assert set(chosen_decoders([]).values()) == {"ridge"}
-    expected = {"context": "mlp", "latent": "ridge", "structure": "ridge", "semantic": "published:reference"}
+    ridges = dict.fromkeys(TARGETS, "ridge")
+    expected = {**ridges, "context": "mlp", "semantic": "published:reference"}
     given = ["ridge", "context=mlp", "semantic=published:reference"]
     assert chosen_decoders(given) == chosen_decoders(given[::-1]) == chosen_decoders(given[1:]) == expected
     assert set(chosen_decoders(["mlp"]).values()) == {"mlp"}
@@ -41,7 +43,7 @@ def test_one_for_all_and_others_for_some_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (["dream"], "decoder 'dream' is unknown: choose one of mlp, published, ridge"),
+        (["dream"], "decoder 'dream' is unknown: choose one of .*mlp.* published, ridge"),
         (["context=dream:reference"], "decoder 'dream' is unknown"),
         (["smell=ridge"], "feature 'smell' is unknown: choose one of context"),
         (["ridge", "mlp"], "names both ridge and mlp for all features: give one"),
@@ -63,6 +65,7 @@ def test_options_go_to_the_decoders_that_have_them() -> None:
         "latent": {"alpha": 2.0, "n_selected": 3},
         "structure": {"alpha": 2.0},
         "semantic": {"hidden": 8, "reference": True},
+        "embedding": {"alpha": 2.0},
     }
     for option, reason in (
         (("", "colour", 1), "decoder 'mlp' has no option 'colour'"),

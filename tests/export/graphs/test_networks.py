@@ -1,0 +1,138 @@
+"""Every architecture as a graph: what PyTorch decodes, on ONNX Runtime, in each precision, as a TensorRT-RTX plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from kind_checkpoint import SHAPES
+from network_settings import TAKES, write_network_checkpoint
+
+from minddiffuser.export.graphs.decode import decode_model, decode_specs
+from minddiffuser.export.onnx.weights import WeightStore
+from minddiffuser.export.precision.variants import in_precision
+from minddiffuser.export.tensorrt.plan import build_plan
+from minddiffuser.export.tensorrt.settings import TrtSettings
+from minddiffuser.export.verify.gate import Case, verify_file
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
+from minddiffuser.runtime.decoders.networks import ARCHITECTURES
+
+Run = Callable[..., dict[str, np.ndarray]]
+FEATURES = ("latent", "structure")  # of one trunk
+# The MLP sees no shape: one is enough.
+CASES = [(name, shape) for name in ARCHITECTURES for shape in TAKES[name][: 1 if name == "mlp" else None]]
+
+
+class Exported:
+    """A checkpoint of one architecture, and the graph of each of its features."""
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
+        self.name, self.shape = name, shape
+        self.checkpoint: Checkpoint = open_checkpoint(write_network_checkpoint(folder, name, shape))
+        self.models = {feature: decode_model(self.checkpoint, feature) for feature in FEATURES}
+
+    def responses(self, n: int) -> np.ndarray:
+        mean, std = self.checkpoint.statistics
+        return (mean + std * np.random.default_rng(n).standard_normal((n, *self.shape))).astype(np.float32)
+
+    def exact(self, responses: np.ndarray, feature: str) -> np.ndarray:
+        """The same network in float64, its z-scores and its place in the feature by hand."""
+        mean, std = (array.astype(np.float64) for array in self.checkpoint.statistics)
+        scores = np.where(std > 0, (responses - mean) / np.where(std > 0, std, 1), 0)
+        decoder: Any = self.checkpoint.decoders[feature]
+        place = decoder.placements[feature]
+        with torch.no_grad():
+            outputs = decoder.module.double()(torch.from_numpy(scores))
+        decoder.module.float()
+        out = np.tile(place.mean.astype(np.float64), (len(responses), 1))
+        predicted = outputs[list(decoder.placements).index(feature)].numpy()
+        out[:, place.position] += place.std[place.position] * predicted
+        return out.reshape(-1, *SHAPES[feature])
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return Exported(tmp_path_factory.mktemp("networks") / "checkpoint", *request.param)
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+    """Float32 sums of at most some thousand terms, through at most ten layers: some twenty units of the largest."""
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_graph_is_the_network(exported: Exported, feature: str, run: Run) -> None:
+    model = exported.models[feature]
+    onnx.checker.check_model(model, full_check=True)
+    for n in (1, 3):
+        given = exported.responses(n)
+        found = run(model, {"responses": given})[feature]
+        assert_near(found, exported.exact(given, feature))
+        assert_near(found, np.asarray(getattr(exported.checkpoint.decode(given), feature)))
+        assert np.ptp(found) > 0
+
+
+def test_trials_do_not_mix(exported: Exported, run: Run) -> None:
+    """Neither in the graph, up to rounding, nor in PyTorch, bit by bit."""
+    given = exported.responses(3)
+    given[2] *= 5
+    for feature, model in exported.models.items():
+        together = run(model, {"responses": given})[feature]
+        alone = run(model, {"responses": given[:1]})[feature]
+        assert_near(together[:1], alone)
+        of_torch = np.asarray(getattr(exported.checkpoint.decode(given), feature))
+        np.testing.assert_array_equal(of_torch[:1], getattr(exported.checkpoint.decode(given[:1]), feature))
+
+
+def test_only_the_batch_is_free(exported: Exported) -> None:
+    """No shape is worked out as the graph runs, and nothing that does not depend on the responses is."""
+    for model in exported.models.values():
+        operators = {node.op_type for node in model.graph.node}
+        assert not operators & {"Shape", "Size", "ConstantOfShape", "Range", "If", "Loop", "Cos", "Sin", "Dropout"}
+
+
+def test_the_trunk_of_two_features_lies_on_the_disk_once(exported: Exported, tmp_path: Path) -> None:
+    sizes = []
+    for features in (("latent",), ("latent", "structure")):
+        folder = tmp_path / str(len(sizes))
+        folder.mkdir()
+        with WeightStore(folder) as store:
+            for feature in features:
+                store.write(copy.deepcopy(exported.models[feature]), feature)  # it takes the weights out
+        sizes.append(sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".onnx"))
+    decoder: Any = exported.checkpoint.decoders["structure"]
+    weights = {name: tensor.nbytes for name, tensor in decoder.module.state_dict().items()}
+    head = sum(size for name, size in weights.items() if "heads.1." in name)
+    placed = sum(np.prod(SHAPES["structure"], dtype=int) * size for size in (4, 4, 4))  # slot, scale, offset
+    assert sizes[1] - sizes[0] < head + placed + 4096
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_every_precision_passes_the_gate(exported: Exported, precision: str, tmp_path: Path) -> None:
+    given, calibration = exported.responses(3), [{"responses": exported.responses(n)} for n in (4, 5)]
+    found = in_precision([exported.models["structure"]], "decode_structure", precision, calibration, threads=1)
+    assert found is not None
+    path = tmp_path / "structure.onnx"
+    onnx.save(found.models[0], path)
+    expected = np.asarray(exported.checkpoint.decode(given).structure)
+    case = Case(kind="decoded", feeds={"responses": given}, expected={"structure": expected})
+    specs = decode_specs(exported.checkpoint, "structure")
+    assert verify_file("decode_structure", path, specs, [case], precision, threads=1).reason is None
+
+
+def test_tensorrt_rtx_builds_a_plan(exported: Exported, tmp_path: Path) -> None:
+    """With its real builder, which needs no GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    settings = TrtSettings(target="tensorrt-rtx", optimization_level=0, profile={"batch": (1, 1, 4)})
+    path, plan = tmp_path / "latent.onnx", tmp_path / "plans" / "latent.plan"
+    onnx.save(exported.models["latent"], path)
+    build_plan(path, plan, settings)
+    assert plan.stat().st_size > 1000
