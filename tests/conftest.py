@@ -89,6 +89,8 @@ _load("json_edits")
 _load("small_data")
 _load("kind_checkpoint")
 _load("fake_viewer")
+_load("nsd_miniature")
+_load("recording_files")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from ..runtime.command import DONE, Parser, add_command, count, program, run_command, tell
 from ..runtime.errors import InputError
 from ..runtime.features import FEATURES
+from .datasets.command import add_prepare
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .model_options import add_models, open_models
@@ -20,7 +21,7 @@ from .simulate.command import add_simulate
 PROG = "md-train"
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
-) | {"mne": "data"}
+) | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
 _FIT_EXAMPLE = """
 example (offline):
   md-train simulate fmri --out data --seed 7
@@ -44,6 +45,7 @@ def parser() -> Parser:
     """The command line of ``md-train``."""
     top, commands = program(PROG, __doc__, _FIT_EXAMPLE)
     add_simulate(commands)
+    add_prepare(commands)
     _add_fit(commands)
     _add_world(commands)
     return top
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser,
         argv,
         interrupted="run the same command again",
-        out_of_memory="give a smaller --batch-size",
+        out_of_memory="give a smaller --batch-size (md-train prepare: a smaller --memory)",
         extras=_EXTRAS,
     )
 

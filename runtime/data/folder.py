@@ -38,8 +38,9 @@ from .schema import (
     constant_places,
 )
 from .stimuli import stimulus_ids
+from .streamed import Streamed, write_streamed
 from .trial_ids import TRIAL_IDS, check_trial_ids, folder_trial_ids
-from .voxels import VOXELS, Voxels, read_voxels, write_voxels
+from .voxels import VOXELS, read_voxels, write_voxels
 from .write_input import Part, description_of, layout_of, parts_of, picture
 from .write_input import SplitData as SplitData
 
@@ -341,12 +342,15 @@ def write_claimed(
     layout: ResponseLayout | None = None,
     image_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path | str] | None = None,
 ) -> DataFolder:
     """Write a data folder into a place that the caller holds by :func:`~.destination.claimed`, and open it.
 
     Arguments and errors are those of :func:`write_data`; whether the place may be taken was checked by the claim.
     """
-    prepared = _prepare(splits, subject=subject, rois=rois, layout=layout, image_size=image_size, provenance=provenance)
+    prepared = _prepare(
+        splits, subject=subject, rois=rois, layout=layout, image_size=image_size, provenance=provenance, files=files
+    )
     return _write(Path(folder), prepared)
 
 
@@ -374,7 +378,7 @@ def _prepare(
         contents = _contents(files_of(layout.signal), files or {})
     except FileError as error:
         raise InputError(str(error)) from None
-    return _Prepared(parts, description, stimuli, layout.voxels, contents)
+    return _Prepared(parts, description, stimuli, layout, contents)
 
 
 @dataclass(frozen=True)
@@ -384,7 +388,7 @@ class _Prepared:
     parts: Mapping[str, Part]
     description: Mapping[str, Any]
     stimuli: Mapping[str, Any] | None
-    voxels: Voxels | None
+    layout: ResponseLayout
     files: Mapping[str, bytes]
 
 
@@ -424,11 +428,11 @@ def _write(folder: Path, prepared: _Prepared) -> DataFolder:
     _refuse_own_pictures(folder, parts)
     with replacing_folder(folder, "data.json") as draft:
         for name in SPLITS:
-            _write_part(draft, name, parts[name], prepared.description["image_size"])
+            _write_part(draft, name, parts[name], prepared.layout, prepared.description["image_size"])
         for name, content in prepared.files.items():
             write_bytes(draft / name, content)
-        if prepared.voxels is not None:
-            write_voxels(draft, prepared.voxels)
+        if prepared.layout.voxels is not None:
+            write_voxels(draft, prepared.layout.voxels)
         if prepared.stimuli is not None:
             write_json(draft / STIMULI, prepared.stimuli)
         write_json(draft / "captions.json", {name: parts[name].captions for name in SPLITS})
@@ -444,9 +448,8 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any], layout: R
     source, responses = f"the {name} split to write", part.tensors["responses"]
     n_trials, n_stimuli = description["splits"][name]["n_trials"], len(part.images)
     check_tensors(part.tensors, source, n_trials, layout, n_stimuli)
-    check_values(responses, name, source, layout.axis)
-    if name == "train":
-        constant_places(responses, source, layout.axis)
+    if not isinstance(responses, Streamed):  # whose values are checked when they have been made
+        _check_responses(responses, name, source, layout)
     check_trial_ids(part.trial_ids, n_trials, source)
     check_captions(part.captions, name, source)
     if len(part.captions) != n_stimuli and (part.captions or name == "train"):
@@ -454,8 +457,23 @@ def _check_part(part: Part, name: str, description: Mapping[str, Any], layout: R
     check_count(len(check_concepts(part.concepts, name, source)), n_stimuli, name, source)
 
 
-def _write_part(draft: Path, name: str, part: Part, image_size: int) -> None:
-    write_tensors(draft / f"{name}.safetensors", part.tensors)
+def _check_responses(responses: NDArray[np.float32], name: str, source: str, layout: ResponseLayout) -> None:
+    check_values(responses, name, source, layout.axis)
+    if name == "train":
+        constant_places(responses, source, layout.axis)
+
+
+def _write_part(draft: Path, name: str, part: Part, layout: ResponseLayout, image_size: int) -> None:
+    path = draft / f"{name}.safetensors"
+    if isinstance(part.tensors["responses"], Streamed):
+        write_streamed(path, part.tensors)
+        written = map_tensors(path, f"the {name} split")["responses"]
+        try:
+            _check_responses(written, name, f"the {name} split to write", layout)
+        except FileError as error:
+            raise InputError(str(error)) from None
+    else:
+        write_tensors(path, part.tensors)
     if part.references is not None:
         return
     place = draft / "stimuli" / name

@@ -18,6 +18,7 @@ from .json_types import plain_json
 from .layout import ResponseLayout, Roi, Rois
 from .references import Reference
 from .schema import SPLITS, VERSION
+from .streamed import Streamed
 from .trial_ids import default_trial_ids
 
 Array = NDArray[Any]
@@ -31,7 +32,7 @@ class SplitData:
     ----------
     responses : (n_trials, n_voxels) of fMRI, (n_trials, n_channels, n_times) of EEG and MEG; not normalised, written as
         float32. Whole numbers are taken as they are (NSD's int16 are 300 times per cent signal change): divide them
-        first where you want another unit.
+        first where you want another unit. Or a :class:`~.streamed.Streamed`, whose blocks are made while it is written.
     stimulus : (n_trials,) whole numbers, which picture each trial showed, counted from 0.
     images : n_stimuli pictures, each (image_size, image_size, 3) uint8: an array, or any sequence that makes
         one picture at a time, so that large stimuli need not be held together. Or a list of what
@@ -44,7 +45,7 @@ class SplitData:
     concepts : what each picture is of, one name per picture ("aardvark"), or None where that is not known.
     """
 
-    responses: ArrayLike
+    responses: ArrayLike | Streamed
     stimulus: ArrayLike
     images: Sequence[Any] | Array
     captions: Sequence[Sequence[str] | str] | None = ()
@@ -57,10 +58,12 @@ class SplitData:
 class Part:
     """One split as it will be written: float32 and int64 `tensors`, `captions` as lists; `images` are made later.
 
+    The tensor "responses" may be a :class:`~.streamed.Streamed`, which is made later too.
+
     `references` are all of the pictures, where they stay elsewhere.
     """
 
-    tensors: dict[str, Array]
+    tensors: dict[str, Any]
     images: Sequence[Any] | Array
     captions: list[list[str]]
     trial_ids: Sequence[str]
@@ -204,8 +207,9 @@ def _first(images: Sequence[Any] | Array, name: str) -> NDArray[np.uint8]:
     return picture(first, side, f"{name} picture 0")
 
 
-def _part(split: SplitData, responses: NDArray[np.float32], name: str) -> Part:
-    tensors: dict[str, Array] = {"responses": responses, "stimulus": _stimulus(split.stimulus, name)}
+def _part(split: SplitData, responses: NDArray[np.float32] | Streamed, name: str) -> Part:
+    stimulus = _stimulus(split.stimulus, name)
+    tensors: dict[str, Any] = {"responses": responses, "stimulus": stimulus}
     if split.noise_ceiling is not None:
         tensors["noise_ceiling"] = _numbers(split.noise_ceiling, f"noise_ceiling of {name}").astype(np.float32)
     if not hasattr(split.images, "__len__") or not hasattr(split.images, "__getitem__"):
@@ -215,7 +219,7 @@ def _part(split: SplitData, responses: NDArray[np.float32], name: str) -> Part:
     references = references_in(split.images)
     if references is not None and len(references) < len(split.images):
         raise InputError(f"some pictures of {name} are pixels and some lie elsewhere: give all in one way")
-    ids = default_trial_ids(name, tensors["stimulus"]) if split.trial_ids is None else split.trial_ids
+    ids = default_trial_ids(name, stimulus) if split.trial_ids is None else split.trial_ids
     return Part(
         tensors=tensors,
         images=split.images,
@@ -234,8 +238,8 @@ def references_in(images: Sequence[Any] | Array) -> list[Reference] | None:
     return found or None
 
 
-def _responses(given: ArrayLike, name: str) -> tuple[NDArray[np.float32], np.dtype[Any]]:
-    array = _numbers(given, f"responses of {name}")
+def _responses(given: ArrayLike | Streamed, name: str) -> tuple[NDArray[np.float32] | Streamed, np.dtype[Any]]:
+    array = given if isinstance(given, Streamed) else _numbers(given, f"responses of {name}")
     if array.ndim < 2:
         raise ShapeError(
             f"the responses of {name} are {array.shape}: expected (n_trials, n_voxels), or (n_trials, n_channels, "
@@ -243,7 +247,7 @@ def _responses(given: ArrayLike, name: str) -> tuple[NDArray[np.float32], np.dty
         )
     if 0 in array.shape:
         raise ShapeError(f"the responses of {name} are {array.shape}: a split has at least one trial and one value")
-    if array.dtype == np.float32:
+    if isinstance(array, Streamed) or array.dtype == np.float32:
         return array, array.dtype
     with np.errstate(over="ignore"):
         narrow = array.astype(np.float32)

@@ -64,7 +64,7 @@ def open_zscore(step: Mapping[str, Any], before: Window, folder: Path | None) ->
         sd = data[:, window].std(axis=1, keepdims=True)
         if not sd.all():
             name = before.channels[rows[int(sd[:, 0].argmin())]].name
-            raise Refused(f"channel {name} does not vary in the baseline, so that it has no z-score")
+            raise Refused(f"a channel does not vary in the baseline and has no z-score: {name}")
         epoch[rows] = data / sd
         return epoch
 

@@ -25,7 +25,8 @@ class Epochs:
     kept
         (n_kept,) int64, which event each belongs to, counted from 0.
     refused
-        Event to the reason why it has no epoch. Every event is in one of the two.
+        Event to the reason why it has no epoch; details of the one epoch stand behind ": ". Every event is in one of
+        the two.
     in_warm_up
         (n_kept,) bool, whether a sample lies where the filters have not settled.
     """

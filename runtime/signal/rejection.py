@@ -63,4 +63,4 @@ def _reason(before: Window, spans: Array, rows: list[int], limit: float, above: 
     names = ", ".join(before.channels[row].name for row in worst[:_NAMED])
     more = f" and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
     word, unit = ("above" if above else "below"), UNITS.get(kind, "V")
-    return f"peak to peak of {names}{more} ({kind}) is {spans[worst[0]]:.3g} {unit}, {word} {limit:.3g} {unit}"
+    return f"peak to peak {word} {limit:.3g} {unit} ({kind}): {spans[worst[0]]:.3g} {unit} in {names}{more}"

@@ -87,12 +87,14 @@ def _covariances(samples: Array, shrinkage: str | float) -> Array:
     if shrinkage == "ledoit-wolf":
         scale = centred.std(axis=1)
         scale[scale == 0] = 1.0
-        return ledoit_wolf(centred / scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
-    empirical = centred.transpose(0, 2, 1) @ centred / samples.shape[1]
+        shrunk: Array = ledoit_wolf(centred / scale[:, None, :]) * scale[:, :, None] * scale[:, None, :]
+        return shrunk
+    empirical: Array = centred.transpose(0, 2, 1) @ centred / samples.shape[1]
     n_features = samples.shape[2]
     mean = np.trace(empirical, axis1=1, axis2=2) / n_features
     share = float(shrinkage)
-    return (1 - share) * empirical + share * mean[:, None, None] * np.eye(n_features)
+    mixed: Array = (1 - share) * empirical + share * mean[:, None, None] * np.eye(n_features)
+    return mixed
 
 
 def ledoit_wolf(centred: Array) -> Array:
@@ -116,7 +118,8 @@ def ledoit_wolf(centred: Array) -> Array:
     fourth = ((centred**2).sum(axis=2) ** 2).mean(axis=1)  # mean of ||x||^4
     beta = np.minimum((fourth - squares) / (n_features * n_samples), delta)
     share = np.divide(beta, delta, out=np.zeros_like(beta), where=delta > 0)[:, None, None]
-    return (1 - share) * empirical + share * mu[:, None, None] * np.eye(n_features)
+    shrunk: Array = (1 - share) * empirical + share * mu[:, None, None] * np.eye(n_features)
+    return shrunk
 
 
 def inverse_square_root(covariance: Array) -> Array:

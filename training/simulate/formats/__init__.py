@@ -22,7 +22,19 @@ class Format:
 
 
 # The data folder itself is written by the commands' own way (../subject.py, ../recording.py), all others from here.
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {
+    "nsd": Format(module="nsd", modalities=("fmri",), made_of="a miniature of the Natural Scenes Dataset's files"),
+    "things-eeg2": Format(
+        module="things_eeg2",
+        modalities=("eeg",),
+        made_of="the files of THINGS-EEG2: raw recordings, epochs of both kinds, pictures",
+    ),
+    "things-meg": Format(
+        module="things_meg",
+        modalities=("meg",),
+        made_of="the files of THINGS-MEG: raw runs, epochs, list of trials, pictures",
+    ),
+}
 
 
 def formats_of(modality: str) -> tuple[str, ...]:
