@@ -1,7 +1,8 @@
 """A checkpoint of one kind of decoder for responses of any shape, with random weights, and what it must decode.
 
 What it must decode is worked out from the very numbers in the files, in float64, by none of the package's code:
-formulas for a linear decoder, PyTorch's own functions for a network.
+formulas for a linear decoder, PyTorch's own functions for a network, and every candidate in turn where the context is
+that of the nearest concept.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ GROUPS = {
     "network": (("latent", "structure"), ("context", "semantic")),
 }
 HIDDEN, DEPTH, N_SELECTED = 24, 2, 9
+ROUTES = ("direct", "concepts")
+CONCEPTS, WIDTH = ("cat", "dog", "sea lion", "Öl", "fish"), 12
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,12 @@ def layout_json(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def write_kind_checkpoint(
-    folder: Path, kind: str, response_shape: tuple[int, ...], models_hash: str = "ab" * 32
+    folder: Path, kind: str, response_shape: tuple[int, ...], models_hash: str = "ab" * 32, *, route: str = "direct"
 ) -> KindCheckpoint:
-    """Write it; the second value of a trial did not vary in training."""
+    """Write it; the second value of a trial did not vary in training.
+
+    By the route "concepts", an embedding is decoded in the context's place.
+    """
     rng = np.random.default_rng(7)
     folder.mkdir(parents=True)
     size = math.prod(response_shape)
@@ -73,13 +79,21 @@ def write_kind_checkpoint(
     positions = {name: np.arange(math.prod(shape), dtype=np.int32) for name, shape in SHAPES.items()}
     positions["context"] = positions["context"][SHAPES["context"][1] :]
     positions["structure"] = np.flatnonzero(mask).astype(np.int32)
+    shapes, more, concepts = dict(SHAPES), {}, None
+    if route == "concepts":
+        shapes["embedding"], positions["embedding"] = (WIDTH,), np.arange(WIDTH, dtype=np.int32)
+        concepts = _concepts(rng)
+        save_file(concepts, folder / "concepts.safetensors")
+        described = {"n_candidates": len(CONCEPTS), "prompt": "a {}", "prototypes": "text", "names": list(CONCEPTS)}
+        more = {"concepts": described}
     files, entries = {}, []
-    for features in GROUPS[kind]:
+    for group in GROUPS[kind]:
+        features = tuple("embedding" if concepts and name == "context" else name for name in group)
         arrays, entry = _WRITE[kind](rng, size, {name: len(positions[name]) for name in features})
         for name in features:
             arrays[f"{name}.position"] = positions[name]
-            arrays[f"{name}.mean"] = rng.standard_normal(math.prod(SHAPES[name])).astype(np.float32)
-            arrays[f"{name}.std"] = rng.uniform(0.5, 2, math.prod(SHAPES[name])).astype(np.float32)
+            arrays[f"{name}.mean"] = rng.standard_normal(math.prod(shapes[name])).astype(np.float32)
+            arrays[f"{name}.std"] = rng.uniform(0.5, 2, math.prod(shapes[name])).astype(np.float32)
         save_file(arrays, folder / f"{'-'.join(features)}.safetensors")
         entries.append({"kind": kind, "features": list(features), "fit": {}, **entry})
         files[features] = arrays
@@ -90,7 +104,8 @@ def write_kind_checkpoint(
         "layout": layout_json(response_shape),
         "preset": "reference",
         "models": {"name": "small", "hash": models_hash},
-        "shapes": {name: list(shape) for name, shape in SHAPES.items()},
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        **more,
         "image_size": IMAGE_SIZE,
         "decoders": entries,
         "selection": {},
@@ -108,11 +123,39 @@ def write_kind_checkpoint(
                 out = np.tile(arrays[f"{name}.mean"].astype(np.float64), (len(flat), 1))
                 place = arrays[f"{name}.position"]
                 out[:, place] += arrays[f"{name}.std"][place] * predicted
-                found[name] = out.reshape(-1, *SHAPES[name])
-        found["context"][:, 0] = bos
+                found[name] = out.reshape(-1, *shapes[name])
+        if concepts is None:
+            found["context"][:, 0] = bos
+            return found
+        found["similarity"] = np.stack([_cosines(row, concepts) for row in found.pop("embedding")])
+        found["context"] = np.stack([concepts["context"][_first_largest(row)] for row in found["similarity"]])
         return found
 
     return KindCheckpoint(folder, expected)
+
+
+def _concepts(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    embedding = rng.standard_normal((len(CONCEPTS), WIDTH))
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    context = rng.standard_normal((len(CONCEPTS), *SHAPES["context"]))
+    arrays = {"embedding": embedding, "centre": rng.standard_normal(WIDTH), "context": context}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _cosines(decoded: np.ndarray, concepts: Arrays) -> np.ndarray:
+    away = [float(a) - float(b) for a, b in zip(decoded, concepts["centre"], strict=True)]
+    length = math.sqrt(sum(a * a for a in away))
+    return np.array(
+        [sum(a * float(b) for a, b in zip(away, one, strict=True)) / length for one in concepts["embedding"]]
+    )
+
+
+def _first_largest(values: np.ndarray) -> int:
+    best = 0
+    for number, value in enumerate(values):
+        if value > values[best]:
+            best = number
+    return best
 
 
 def _write_linear(

@@ -55,6 +55,8 @@ def write_toy_bundle(folder: Path, checkpoint_folder: Path, *, leave_out: tuple[
         "mean": mean,
         "std": std,
     }
+    if checkpoint.route is not None:
+        arrays["concept_context"] = checkpoint.route.context
     save_file(arrays, folder / "arrays.safetensors")
     save_file({"responses": np.zeros((1, *checkpoint.layout.shape), np.float32)}, folder / "parity.safetensors")
     write_manifest(folder, _manifest(checkpoint, entries))
@@ -86,6 +88,7 @@ def _manifest(checkpoint: Checkpoint, entries: dict[str, Any]) -> dict[str, Any]
             "decoders": checkpoint.description["decoders"],
             "selection": {},
             "provenance": {},
+            **({"concepts": checkpoint.description["concepts"]} if checkpoint.route is not None else {}),
         },
         "lineage": {},
         "preset": checkpoint.preset,

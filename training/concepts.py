@@ -137,7 +137,8 @@ def outside(data: Data, settings: ConceptSettings) -> list[str]:
 def unit(embeddings: NDArray[Any]) -> Float32:
     """Embeddings (n, d) at length 1, float32: what decoders are fitted to."""
     values = np.asarray(embeddings, np.float64)
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    scaled: Float32 = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def write_concepts(job: Job, settings: ConceptSettings, embeddings: Float32) -> dict[str, Any]:
@@ -214,8 +215,9 @@ def _centred(prototypes: Float32, targets: Float32, *, same_space: bool) -> tupl
 def _contexts(job: Job, prompts: Sequence[str]) -> Float32:
     from .features.captions import cut_captions
 
-    if hasattr(job.models, "tokenizer"):
-        line = cut_captions([[prompt] for prompt in prompts], job.models).line()
+    models: Any = job.models
+    if hasattr(models, "tokenizer"):
+        line = cut_captions([[prompt] for prompt in prompts], models).line()
         if line:
             job.say(line)
     parts = [job.models.encode_text(list(prompts[at : at + _AT_ONCE])) for at in range(0, len(prompts), _AT_ONCE)]

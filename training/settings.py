@@ -68,7 +68,7 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
-        if self.shared_trunk and len(self.groups(self.targets)) == len(self.targets):
+        if self.shared_trunk and len(self.groups(TARGETS)) == len(TARGETS):
             raise InputError(
                 "a shared trunk needs two features or more whose decoders are networks with the same options: give "
                 "one --decoder for them, and options that are not of one feature (only contrastive may be)"

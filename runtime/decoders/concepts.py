@@ -120,7 +120,8 @@ class ConceptRoute:
 
     def contexts(self, similarity: Float32) -> Float32:
         """The context of each trial's nearest candidate, the first of equally near ones: (n, 15, d_text)."""
-        return self.context[similarity.argmax(axis=1)]
+        taken: Float32 = self.context[similarity.argmax(axis=1)]
+        return taken
 
 
 def open_route(path: Path, candidates: Candidates, width: int, context_shape: tuple[int, ...]) -> ConceptRoute:

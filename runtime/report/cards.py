@@ -94,9 +94,9 @@ def _concept(trial: Trial) -> str:
         f"concept decoded: {decoded}" + ("" if margin is None else f" (nearer than the next by {number_text(margin)})")
     ]
     if isinstance(true, str):
-        place = f"rank {rank}" if is_count(rank) else "not among the candidates"
+        place = f"rank {rank}" if is_count(rank) else "not in the list"
         words.append(f"shown: {true} ({place})")
-    return f'<p class="candidates">{escape("; ".join(words))}</p>'
+    return f'<p class="candidates concept">{escape("; ".join(words))}</p>'
 
 
 def _candidates(trial: Trial) -> str:

@@ -65,6 +65,7 @@ def write_summary(
         The files cannot be written.
     """
     values, ids = measured.values, trial_ids or {}
+    decoded = None if concepts is None else concepts.summary(seed)
     one = values.get("stage1", {})
     content = {
         "format": "minddiffuser-run",
@@ -83,14 +84,17 @@ def write_summary(
             for kind in CONTROL_KINDS
             if kind in values
         },
-        **({} if concepts is None else {"concepts": concepts.summary(seed)}),
-        "notes": [*notes, *measured.notes],
+        **({} if decoded is None else {"concepts": decoded}),
+        "notes": [
+            *([] if decoded is None else [f"In this run {concepts_line(decoded)}"]),
+            *notes,
+            *measured.notes,
+        ],
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
     rows = [{**row, **_id(ids, row["trial"])} for row in _rows(outcome.trials, measured)]
     if concepts is not None:
         rows = [{**row, "concept": found} for row, found in zip(rows, concepts.rows(), strict=True)]
-        content["notes"] = [f"In this run {concepts_line(content['concepts'])}", *content["notes"]]
     write_bytes(run / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
     write_json(run / "summary.json", content)
     return content

@@ -347,7 +347,7 @@ def _features(
 ) -> dict[str, Float32]:
     """The features of one batch: images (n, H, W, 3) uint8, captions per image (empty: no context)."""
     pixels = torch.from_numpy(to_float(images)).to(models.device)
-    found = {"latent": models.encode_latent(pixels)}
+    found: dict[str, Any] = {"latent": models.encode_latent(pixels)}
     if embedding:
         found |= dict(zip(("structure", "semantic", "embedding"), models.features(pixels), strict=True))
     else:

@@ -1,4 +1,4 @@
-"""Every kind of decoder, in a checkpoint and in a bundle, on responses of one axis and of two.
+"""Every kind of decoder, in a checkpoint and in a bundle, on one response axis and on two, by both routes to context.
 
 What a kind must keep: what it decodes is what the numbers in its files say (kind_checkpoint.py works that out by
 itself); a trial is the same bit by bit whatever comes with it; its exported graph gives the same on ONNX Runtime; and
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kind_checkpoint import SHAPES, KindCheckpoint, write_kind_checkpoint
+from kind_checkpoint import CONCEPTS, ROUTES, SHAPES, KindCheckpoint, write_kind_checkpoint
 
 from minddiffuser.runtime import backends
 from minddiffuser.runtime.bundle.open import Bundle
@@ -35,18 +35,18 @@ from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.run.responses import open_responses
 
 RESPONSE_SHAPES = [(40,), (5, 8)]
-CASES = [(kind, shape) for kind in KINDS for shape in RESPONSE_SHAPES]
+CASES = [(kind, shape, route) for kind in KINDS for shape in RESPONSE_SHAPES for route in ROUTES]
 TOLERANCE = 5e-5
 
 
 class Case:
     """A checkpoint, the bundle that is made of it, and one of them opened."""
 
-    def __init__(self, folder: Path, kind: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, kind: str, shape: tuple[int, ...], route: str) -> None:
         from toy_bundle import write_toy_bundle
 
-        self.shape, self.kind = shape, kind
-        self.made: KindCheckpoint = write_kind_checkpoint(folder / "checkpoint", kind, shape)
+        self.shape, self.kind, self.route = shape, kind, route
+        self.made: KindCheckpoint = write_kind_checkpoint(folder / "checkpoint", kind, shape, route=route)
         self.checkpoint = open_checkpoint(self.made.folder)
         self.bundle: Bundle = Bundle.open(write_toy_bundle(folder / "bundle", self.made.folder))
 
@@ -56,7 +56,7 @@ class Case:
         return (mean + std * np.random.default_rng(n).standard_normal((n, *self.shape))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}")
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}-{case[2]}")
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_bundle: Path) -> Case:
     return Case(tmp_path_factory.mktemp("kinds"), *request.param)
 
@@ -160,6 +160,23 @@ def test_both_keep_the_same_layout(case: Case) -> None:
     assert isinstance(case.bundle.layout, ResponseLayout)
     assert case.bundle.layout.shape == case.shape
     assert case.bundle.manifest["layout"] == case.checkpoint.description["layout"]
+
+
+def test_how_near_each_concept_is(case: Case, decoder: Checkpoint | BundleDecoder) -> None:
+    responses = case.responses(7)
+    if case.route == "direct":
+        assert decoder.candidates is None
+        with pytest.raises(InputError, match="decodes the context directly"):
+            decoder.similarity(responses)
+        return
+    assert decoder.candidates is not None
+    assert decoder.candidates.names == CONCEPTS
+    found, expected = decoder.similarity(responses), case.made.expected(responses)["similarity"]
+    assert len(np.unique(expected.argmax(axis=1))) > 1
+    assert_near(found, expected, "similarity")
+    np.testing.assert_array_equal(decoder.similarity(responses[2:3]), found[2:3])
+    with pytest.raises(ShapeError):
+        decoder.similarity(responses[:, :-1])
 
 
 def test_a_bundle_runs_where_there_is_no_pytorch(case: Case, tmp_path: Path) -> None:

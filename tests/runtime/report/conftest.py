@@ -55,6 +55,9 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
         {"trial": t, "stimulus": True, "metrics": {"pixcorr": [0.5, 0.5 + g], "ssim": [0.1, 0.1], HOSTILE: [0.1, 0.2]}}
         for t, g in GAINS.items()
     ]
+    concepts = [(HOSTILE, 2), ("sea lion", 1), ("dog", None)]
+    for trial, (true, rank) in zip(trials, concepts, strict=True):
+        trial["concept"] = {"decoded": "sea lion", "margin": 0.125, "true": true, "rank": rank}
     write(run / "trials.json", trials)
     settings = {
         "given": {"models": HOSTILE},

@@ -312,6 +312,19 @@ def test_a_refiner_that_is_not_known_is_described_as_adam_was(guided_run: Path, 
     assert "over its iterations" in words_of(guided_run)
 
 
+def test_a_card_says_which_concept_was_decoded_and_shown(full_run: Path) -> None:
+    said = words_of(full_run)
+    assert "concept decoded: sea lion (nearer than the next by 0.125); shown: sea lion (rank 1)" in said
+    assert "shown: dog (not in the list)" in said
+    rows = json.loads((full_run / "trials.json").read_text())
+    (full_run / "trials.json").write_text(json.dumps([{**row, "concept": {"decoded": "cat"}} for row in rows]))
+    assert "concept decoded: cat" in words_of(full_run)
+    (full_run / "trials.json").write_text(
+        json.dumps([{k: v for k, v in row.items() if k != "concept"} for row in rows])
+    )
+    assert "concept decoded" not in words_of(full_run)
+
+
 def test_hostile_strings_stay_text(full_run: Path) -> None:
     page = page_of(full_run)
     assert len(page.all("script")) == len(page.all("style")) == 1

@@ -49,6 +49,20 @@ class Pictures:
         return hashlib.sha256(self.pixels.tobytes() + json.dumps(self.texts).encode()).hexdigest()
 
 
+def test_the_image_embedding_comes_where_it_is_asked_for(models: Models, tmp_path: Path) -> None:
+    data = Pictures()
+    plain = extract_features(data, "train", models, cache_dir=tmp_path)
+    assert plain.embedding is None
+    found = extract_features(data, "train", models, cache_dir=tmp_path, batch_size=2, embedding=True)
+    assert found.key != plain.key
+    assert isinstance(found.embedding, np.memmap)
+    assert found.embedding.shape == (7, 16)
+    pixels = torch.from_numpy(data.pixels.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(found.embedding, models.embedding(pixels), rtol=1e-4, atol=1e-5)
+    for name in ("context", "latent", "structure", "semantic"):
+        np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-4, atol=1e-5)
+
+
 def shown(folder: Path) -> list[Path]:
     """What a folder holds besides locks, which stay."""
     return sorted(path for path in folder.iterdir() if path.suffix != ".lock")
