@@ -29,7 +29,7 @@ from minddiffuser.training.scores import FeatureScores, Score, Scores, Selection
 from minddiffuser.training.simulate.brains import BRAINS
 from minddiffuser.training.simulate.brains.base import brain_class
 
-COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["fit"], ["world"]]
+COMMANDS = [[], ["simulate"], ["simulate", "fmri"], ["simulate", "eeg"], ["simulate", "meg"], ["fit"], ["world"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -51,7 +51,18 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         ([], "COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
         (["simulate"], "MODALITY"),
-        (["simulate", "eeg", "--out", "x"], "invalid choice: 'eeg'"),
+        (["simulate", "ecog", "--out", "x"], "invalid choice: 'ecog'"),
+        (["simulate", "eeg"], "--out"),
+        (["simulate", "eeg", "--out", "x", "--channels", "64"], "invalid choice: 64"),
+        (["simulate", "eeg", "--out", "x", "--sfreq", "20"], "sfreq is 20.0: give 50 to 500 Hz"),
+        (["simulate", "eeg", "--out", "x", "--soa", "0"], "from picture to picture is 0.0 s"),
+        (["simulate", "eeg", "--out", "x", "--strength", "-1"], "strength is -1.0: give a number above 0"),
+        (["simulate", "eeg", "--out", "x", "--seed", "-1"], "seed is -1"),
+        (["simulate", "eeg", "--out", "x", "--n-test", "0"], "0 test"),
+        (["simulate", "meg", "--out", "x", "--train-repetitions", "0"], "train_repetitions is 0"),
+        (["simulate", "meg", "--out", "x", "--channels", "17"], "unrecognized arguments: --channels"),
+        (["simulate", "meg", "--out", "x", "--format", "nothing"], "invalid choice: 'nothing'"),
+        (["simulate", "meg", "--out", "x", "--clip", "a"], "does not read --clip"),
         (["simulate", "fmri"], "--out"),
         (["simulate", "fmri", "--out", "x", "--snr", "loud"], "invalid float value: 'loud'"),
         (["simulate", "fmri", "--out", "x", "--snr", "0"], "snr is 0.0"),
@@ -150,6 +161,46 @@ def test_simulate_writes_a_data_folder(
     again = open_data(tmp_path / "data")
     assert again.responses("train").shape == (12, 2000)
     np.testing.assert_array_equal(again.images("train"), pictures)
+
+
+SENSED = ["--n-train", "6", "--n-test", "2", "--seed", "4", "--repetitions", "2", "--train-repetitions", "1"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "options", "shape", "unit"),
+    [
+        ("eeg", [], (17, 100), "V"),
+        ("eeg", ["--channels", "63", "--sfreq", "250", "--soa", "0.4"], (63, 250), "V"),
+        ("meg", ["--zero-phase", "--single-trials"], (271, 201), "T"),
+    ],
+)
+def test_simulate_writes_epochs(
+    modality: str,
+    options: list[str],
+    shape: tuple[int, int],
+    unit: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("mne")
+    out = str(tmp_path / "data")
+    assert main(["simulate", modality, "--out", out, *SENSED, *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}\n"
+    assert printed.err.count("highest noise ceiling") == 1
+    data = open_data(out)
+    assert (data.layout.modality, data.layout.shape, data.layout.unit) == (modality, shape, unit)
+    assert all(channel.position is not None for channel in data.layout.channels)
+    filters = [step for step in data.layout.signal["steps"] if step["name"] == "filter"]
+    assert all(step["causal"] is ("--zero-phase" not in options) for step in filters)
+    assert data.trial_ids("test")[0] == ("test/0/0" if "--single-trials" in options else "test/0/mean")
+    assert len(data.responses("test")) == (4 if "--single-trials" in options else 2)
+    assert data.noise_ceiling("train").shape == shape
+    assert len(data.concepts("train")) == 6
+    soa = data.provenance["settings"]["soa_s"]
+    assert soa == (0.4 if "--soa" in options else {"eeg": 0.2, "meg": 1.5}[modality])
+    assert main(["simulate", modality, "--out", out, *SENSED]) == 2
+    assert "--force" in capsys.readouterr().err
 
 
 def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
