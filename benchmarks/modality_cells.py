@@ -1,0 +1,215 @@
+"""One cell of the table of modalities: a simulated subject, a decoder, and what it decodes and reconstructs.
+
+OUT/MODALITY-SEED/{averaged,single}     data folders: the same subject and training trials, test trials apart
+OUT/MODALITY-SEED/DECODER/{checkpoint,averaged,single}      fitted, and run on both kinds of test trials
+Everything is made by the commands that a user would type, which go on where they were stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minddiffuser.runtime.data.folder import open_data
+from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.models.open import load_models
+from minddiffuser.training.features.extract import extract_features
+
+DECODERS: dict[str, tuple[str, ...]] = {
+    "fmri": ("ridge", "mlp", "transformer"),
+    "eeg": ("ridge", "nice", "eegnet", "atm", "transformer"),
+    "meg": ("ridge", "atm", "brain_module"),
+}
+AVERAGED, SINGLE = "averaged", "single"
+DECODED = ("structure", "latent")
+_COMMANDS = {"md-train": "minddiffuser.training.cli", "md-reconstruct": "minddiffuser.runtime.cli"}
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A subject and a decoder."""
+
+    modality: str
+    seed: int
+    decoder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What all cells share."""
+
+    out: Path
+    n_train: int
+    n_test: int
+    epochs: int
+    preset: str
+    threads: int
+
+
+def options_of(cell: Cell, sizes: Sizes) -> list[str]:
+    """What ``md-train fit`` is given beside the data."""
+    if cell.decoder == "ridge":
+        # EEG and MEG: every sample of every channel, and the penalty by cross-validation; the paper's own numbers are
+        # for voxels.
+        given = [] if cell.modality == "fmri" else ["n_selected=1000000", "alpha=cv"]
+    else:
+        given = [f"epochs={sizes.epochs}"]
+        given += ["embedding=1024"] if cell.decoder in ("nice", "atm") else []
+    shared = [] if cell.decoder == "ridge" else ["--shared-trunk"]
+    route = [] if cell.modality == "fmri" else ["--concept-prototypes", "images"]
+    options = [part for option in given for part in ("--decoder-option", option)]
+    return ["--decoder", cell.decoder, *options, *shared, *route]
+
+
+def make(cell: Cell, sizes: Sizes) -> Path:
+    """Simulate, fit and run, as far as it is not there; returns the cell's folder."""
+    subject = sizes.out / f"{cell.modality}-{cell.seed}"
+    threads = ["--threads", str(sizes.threads)]
+    for kind, repetitions in ((AVERAGED, []), (SINGLE, ["--repetitions", "1"])):
+        if not (subject / kind / "data.json").exists():
+            shown = ["--n-train", str(sizes.n_train), "--n-test", str(sizes.n_test)]
+            where = ["--seed", str(cell.seed), "--out", str(subject / kind)]
+            command("md-train", "simulate", cell.modality, *where, *shown, *repetitions)
+    folder = subject / cell.decoder
+    checkpoint = folder / "checkpoint"
+    if not (checkpoint / "checkpoint.json").exists():
+        cache = ["--cache", str(sizes.out / "features"), *threads]
+        command("md-train", "fit", str(subject / AVERAGED), "--out", str(checkpoint), *cache, *options_of(cell, sizes))
+    for kind in (AVERAGED, SINGLE):
+        if not (folder / kind / "report.html").exists():
+            how = ["--preset", sizes.preset, "--controls", "both", *threads]
+            command("md-reconstruct", "run", str(checkpoint), str(subject / kind), "--out", str(folder / kind), *how)
+    return folder
+
+
+def command(program: str, *options: str) -> None:
+    """Run a command of the package.
+
+    Raises
+    ------
+    InputError
+        It failed; what it said stands above.
+    """
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    code = subprocess.run([sys.executable, "-m", _COMMANDS[program], *options], env=environment, check=False).returncode
+    if code not in (0, 1):
+        raise InputError(f"{program} {' '.join(options)} ended with exit code {code}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """What a cell gave for one kind of test trials: name -> one value per picture, in the order of pictures.
+
+    `chance` of the same names where there is one, and of "concept" the number of candidates.
+    """
+
+    found: Mapping[str, Float64]
+    chance: Mapping[str, Float64]
+
+
+def measure(cell: Cell, sizes: Sizes, kind: str, models: Any) -> Values:
+    """Patterns decoded from each test picture against the true ones, the decoded concept, and the run's metrics.
+
+    *Pattern correlation*: of a picture's decoded z-scores with its true ones, over the dimensions that are predicted.
+    Chance is the same with another picture's true values, the mean over all others.
+    """
+    subject = sizes.out / f"{cell.modality}-{cell.seed}"
+    folder = subject / cell.decoder
+    data, checkpoint = open_data(subject / kind), open_checkpoint(folder / "checkpoint")
+    true = extract_features(data, "test", models, cache_dir=sizes.out / "features")
+    order = data.stimulus("test")
+    responses = data.responses("test")
+    found, chance = {}, {}
+    decoded = checkpoint.decode(responses)
+    for feature in DECODED:
+        own, others = patterns(checkpoint, feature, getattr(decoded, feature), getattr(true, feature)[order])
+        found[feature], chance[feature] = own, others
+    run = json.loads((folder / kind / "trials.json").read_text())
+    if any("metrics" not in trial for trial in run) or len(run) != len(responses):
+        raise InputError(f"the run in {folder / kind} has not measured every trial: delete it, and run again")
+    for metric in run[0]["metrics"]:
+        found[f"{metric}.stage1"] = _column(trial["metrics"][metric][0] for trial in run)
+        found[f"{metric}.stage2"] = _column(trial["metrics"][metric][1] for trial in run)
+        for control in run[0]["controls"]:
+            found[f"{metric}.{control}"] = _column(trial["controls"][control][metric] for trial in run)
+    if cell.modality == "fmri":
+        hits, n = direct_concepts(data, decoded.context[order.argsort(kind="stable")], models, sizes)
+    else:
+        hits = _column(float(trial["concept"]["rank"] == 1) for trial in run)
+        n = json.loads((folder / kind / "summary.json").read_text())["concepts"]["n_candidates"]
+    found["concept"], chance["concept"] = hits, np.full(len(hits), 1 / n)
+    return Values(found=found, chance=chance)
+
+
+def _column(values: Any) -> Float64:
+    return np.array(list(values), np.float64)
+
+
+def patterns(
+    checkpoint: Checkpoint, feature: str, decoded: NDArray[Any], true: NDArray[Any]
+) -> tuple[Float64, Float64]:
+    """Each trial's correlation with its own true values, and its mean one with the others'."""
+    place = checkpoint.decoders[feature].placements[feature]
+    mean, std = place.mean[place.position], place.std[place.position]
+    varies = std > 0
+    a, b = (
+        ((array.reshape(len(array), -1)[:, place.position] - mean)[:, varies] / std[varies]).astype(np.float64)
+        for array in (decoded, true)
+    )
+    return own_and_others(a, b)
+
+
+def own_and_others(a: Float64, b: Float64) -> tuple[Float64, Float64]:
+    """Correlations of rows of `a` with the same row of `b`, and the mean with all its other rows."""
+    a, b = ((x - x.mean(axis=1, keepdims=True)) for x in (a, b))
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    table = a @ b.T
+    own = np.diag(table).copy()
+    return own, (table.sum(axis=1) - own) / (len(table) - 1)
+
+
+def direct_concepts(data: Any, context: NDArray[Any], models: Any, sizes: Sizes) -> tuple[Float64, int]:
+    """Whether the decoded context is nearest to that of its own concept, the mean context of its training pictures."""
+    train = extract_features(data, "train", models, cache_dir=sizes.out / "features").context
+    assert train is not None
+    names, shown = data.concepts("train"), data.concepts("test")
+    known = sorted(set(names))
+    flat = train.reshape(len(train), -1)
+    places = np.stack([flat[[name == concept for name in names]].mean(axis=0) for concept in known]).astype(np.float64)
+    centre = flat.mean(axis=0)
+    a, b = context.reshape(len(context), -1) - centre, places - centre
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    nearest = (a @ b.T).argmax(axis=1)
+    return _column(known[i] == name for i, name in zip(nearest, shown, strict=True)), len(known)
+
+
+def tiny_models() -> Any:
+    return load_models("tiny")
+
+
+def cells(seeds: Sequence[int], wanted: Sequence[str] | None) -> list[Cell]:
+    """All cells of these seeds, or those named "modality:decoder".
+
+    Raises
+    ------
+    InputError
+        There is no such cell.
+    """
+    known = [f"{modality}:{decoder}" for modality, names in DECODERS.items() for decoder in names]
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown:
+        raise InputError(f"there is no cell {', '.join(unknown)}: choose among {', '.join(known)}")
+    names = known if wanted is None else list(dict.fromkeys(wanted))
+    parts = [name.split(":") for name in names]
+    return [Cell(modality=modality, seed=seed, decoder=decoder) for seed in seeds for modality, decoder in parts]
