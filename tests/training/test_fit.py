@@ -28,6 +28,7 @@ from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import fit
+from minddiffuser.training.networks.loop import Stopped, Training
 from minddiffuser.training.selection import SelectionSettings
 from minddiffuser.training.settings import FitSettings
 
@@ -808,3 +809,31 @@ def test_repetitions_are_averaged_before_anything_is_computed(tmp_path: Path, da
     assert "average_repetitions" not in json.loads(expected["checkpoint.json"])["provenance"]
     with pytest.raises(FileError, match="other data, models or settings"):
         fit(data, Models(), out, SETTINGS)
+
+
+def test_a_network_whose_loss_breaks_gives_the_best_epochs_checkpoint(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are those of a fit that ended with that epoch, and the checkpoint says what happened."""
+
+    def settings(epochs: int) -> FitSettings:
+        network = make_decoder("mlp", "latent", hidden=8, depth=1, epochs=epochs, learning_rate=0.001)
+        return replace(SETTINGS, latent=network)
+
+    healthy = fit(data, Models(), tmp_path / "two", settings(2))
+    whole = Training._train
+
+    def broken(self: Training, rows: Any) -> Stopped | None:
+        return Stopped("inf", 3, 1) if self.epoch == 2 else whole(self, rows)
+
+    monkeypatch.setattr(Training, "_train", broken)
+    said: list[str] = []
+    out = fit(data, Models(), tmp_path / "c", settings(9), say=said.append)
+    assert said[-1].endswith("(1 is the loss of the mean); the loss became inf in epoch 3, step 1")
+    (curve,) = read_curves(out)
+    assert (curve.epoch, curve.stopped) == (2, "the loss became inf in epoch 3, step 1")
+    entry = json.loads((out / "checkpoint.json").read_text())["decoders"][1]
+    assert (entry["validation"]["epoch"], entry["validation"]["stopped"]) == (2, curve.stopped)
+    np.testing.assert_array_equal(
+        open_checkpoint(out).decode(data.train).latent, open_checkpoint(healthy).decode(data.train).latent
+    )
