@@ -31,6 +31,7 @@ from minddiffuser.training.fit import fit
 from minddiffuser.training.networks.loop import Stopped, Training
 from minddiffuser.training.selection import SelectionSettings
 from minddiffuser.training.settings import FitSettings
+from minddiffuser.training.solvers.penalty import ALPHAS
 
 SHAPES = {"context": (15, 3), "latent": (4, 2, 2), "structure": (6, 2, 4), "semantic": (4,)}
 N_STIMULI = 40
@@ -212,7 +213,7 @@ def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> No
     assert description["decoders"][1] == {
         "kind": "linear",
         "features": ["latent"],
-        "fit": {"fitter": "ridge", "n_selected": 14, "alpha": 0.15},
+        "fit": {"fitter": "ridge", "n_selected": 14, "alpha": 0.15, "device": "cpu"},
     }
     assert description["selection"]["signed"] is True
     assert description["provenance"]["constant"] == [3]
@@ -290,6 +291,28 @@ def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
     assert n_kills > 20
     assert contents(out) == whole
     assert len(small_blocks) <= n_unbroken + 3 * n_kills  # scores are kept for all three regions together
+
+
+def test_a_penalty_by_cross_validation_is_the_same_for_every_block_and_after_a_kill(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    settings = replace(SETTINGS, context=Ridge(n_selected=6, alpha="cv"), structure=Ridge(n_selected=8, alpha="cv"))
+    out = fit(data, Models(), tmp_path / "whole", settings)
+    whole, description = contents(out), open_checkpoint(out).description
+    alphas = {made["features"][0]: made.get("alpha") for made in description["decoders"]}
+    assert alphas["context"] in ALPHAS
+    assert alphas["structure"] in ALPHAS
+    assert alphas["latent"] is None
+    assert next(made for made in description["decoders"] if made["features"] == ["context"])["fit"]["alpha"] == "cv"
+    for phase in ("context", "selection", "structure"):
+
+        def killed(name: str, done: int, _total: int, at: str = phase) -> None:
+            if name == at and done > 8:  # one block is kept
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), tmp_path / phase, settings, progress=killed)
+        assert contents(fit(data, Models(), tmp_path / phase, settings)) == whole
 
 
 def test_a_kept_block_that_was_damaged_is_fitted_again(
