@@ -11,6 +11,7 @@ from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
 from ...runtime.decoders.checkpoint import Checkpoint
 from ...runtime.decoders.concepts import FIELD as CONCEPTS
+from ...runtime.decoders.leaks import labelled
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
 from ...runtime.sampling import Sampling
@@ -52,6 +53,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],
+            **labelled(checkpoint.leaks),
             **({} if checkpoint.candidates is None else {CONCEPTS: checkpoint.candidates.as_json()}),
         },
         "preset": checkpoint.preset,

@@ -188,6 +188,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def leaks(self) -> tuple[str, ...]:
+        """Those that the decoders were fitted with on purpose; see :mod:`~..decoders.leaks`."""
+        ...
+
+    @property
     def image_size(self) -> int:
         """Side of a picture in pixels."""
         ...

@@ -34,6 +34,8 @@ from . import KINDS
 from .base import ADVICE, read_arrays
 from .concepts import FIELD as CONCEPTS
 from .concepts import Candidates, candidates_of
+from .leaks import FIELD as LEAKS
+from .leaks import read_leaks
 
 KIND = "checkpoint"
 VERSION = 2
@@ -81,6 +83,7 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
     for field in (top.get("subject"), top.get("preset"), *map(top.get("models").get, ("name", "hash"))):
         field.text()
     top.get("image_size").whole()
+    read_leaks(top.get(LEAKS))
     shapes = top.get("shapes")
     if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(TARGETS):
         shapes.refuse("one for each feature")

@@ -11,6 +11,7 @@ from typing import Any
 from ..backends.base import Backend
 from ..data.pictures import Picture
 from ..data.trial_ids import hash_of_ids
+from ..decoders.leaks import labelled
 from ..environment import versions
 from ..files import sha256_of
 from .job import Job
@@ -56,6 +57,7 @@ def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *,
             "clip": options.clip,
             "checkpointing": options.checkpointing,
         },
+        **labelled(backend.decoder.leaks),
         "notes": list(job.notes),
     }
 

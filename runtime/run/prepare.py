@@ -14,6 +14,7 @@ from .. import backends
 from ..backends.base import Backend, Decoder
 from ..data.pictures import Picture
 from ..data.references import read_picture
+from ..decoders.leaks import leaks_line
 from ..decoders.screen import screen
 from ..errors import FileError, InputError
 from ..images import cut_by_squares
@@ -73,9 +74,10 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
     given = _given(job, decoder)
+    leaky = (leaks_line(decoder.leaks),) if decoder.leaks else ()
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
-    responses, warnings = screened.responses, (*given.warnings, *screened.warnings)
+    responses, warnings = screened.responses, (*leaky, *given.warnings, *screened.warnings)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
     for trial, reason in screened.skipped.items():
