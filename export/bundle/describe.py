@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
+from ...runtime.candidates import FIELD as CONCEPTS
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.decoders.concepts import FIELD as CONCEPTS
 from ...runtime.decoders.leaks import labelled
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of

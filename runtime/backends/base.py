@@ -11,9 +11,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..decoders.belonging import Decoded
-from ..decoders.concepts import Candidates
 from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..candidates import FIELD as CONCEPTS
+from ..candidates import Candidates, candidates_of
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
-from ..decoders.concepts import FIELD as CONCEPTS
-from ..decoders.concepts import Candidates, candidates_of
 from ..decoders.leaks import FIELD as LEAKS
 from ..decoders.leaks import read_leaks
 from ..errors import FileError, InputError, shown

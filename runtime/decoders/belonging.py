@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
 from .base import Float32
-from .concepts import Candidates
 from .scale import TrainingStatistics
 from .screen import screen, sizes
 

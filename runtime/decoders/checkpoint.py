@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..candidates import FIELD as CONCEPTS
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..features import EMBEDDING
 from ..fields import ABSENT, Field
 from ..files import sha256_of
 from .base import ADVICE, Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
-from .concepts import FIELD as CONCEPTS
 from .concepts import ConceptRoute, open_route
 from .files import (
     DESCRIPTION,

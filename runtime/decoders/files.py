@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from ..candidates import FIELD as CONCEPTS
+from ..candidates import Candidates, candidates_of
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..data.voxels import VOXELS, read_voxels
@@ -32,8 +34,6 @@ from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
 from . import KINDS
 from .base import ADVICE, read_arrays
-from .concepts import FIELD as CONCEPTS
-from .concepts import Candidates, candidates_of
 from .leaks import FIELD as LEAKS
 from .leaks import read_leaks
 
