@@ -16,10 +16,10 @@ from ...runtime.bundle.manifest import ARRAYS, DECODE, MANIFEST, PARITY, sealed
 from ...runtime.bundle.open import Bundle
 from ...runtime.data.chain_files import copy_files
 from ...runtime.decoders.checkpoint import Checkpoint, open_checkpoint
-from ...runtime.decoders.leaks import leaks_line
 from ...runtime.engines.here import why_no_provider
 from ...runtime.errors import FileError, InputError, MissingExtra
 from ...runtime.files import write_json, write_tensors
+from ...runtime.leaks import leaks_line
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models

@@ -11,9 +11,9 @@ from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
 from ...runtime.candidates import FIELD as CONCEPTS
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.decoders.leaks import labelled
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
+from ...runtime.leaks import labelled
 from ...runtime.sampling import Sampling
 
 if TYPE_CHECKING:

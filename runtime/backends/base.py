@@ -189,7 +189,7 @@ class Decoder(Protocol):
 
     @property
     def leaks(self) -> tuple[str, ...]:
-        """Those that the decoders were fitted with on purpose; see :mod:`~..decoders.leaks`."""
+        """Those that the decoders were fitted with on purpose; see :mod:`~..leaks`."""
         ...
 
     @property

@@ -14,12 +14,12 @@ from ..candidates import FIELD as CONCEPTS
 from ..candidates import Candidates, candidates_of
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
-from ..decoders.leaks import FIELD as LEAKS
-from ..decoders.leaks import read_leaks
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
 from ..fields import ABSENT, Field
 from ..files import hash_of_json
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
 from ..sampling import Sampling
 from .graph_specs import TensorSpec
 

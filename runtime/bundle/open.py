@@ -85,7 +85,7 @@ class Bundle(Contents):
     candidates : Candidates or None
         The concepts by way of which the context is found; None where it is decoded directly.
     leaks : tuple of str
-        Those that its checkpoint was fitted with on purpose; see :mod:`~minddiffuser.runtime.decoders.leaks`.
+        Those that its checkpoint was fitted with on purpose; see :mod:`~minddiffuser.runtime.leaks`.
     """
 
     folder: Path

@@ -15,6 +15,8 @@ from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..features import EMBEDDING
 from ..fields import ABSENT, Field
 from ..files import sha256_of
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
 from .base import ADVICE, Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
 from .concepts import ConceptRoute, open_route
@@ -29,8 +31,6 @@ from .files import (
     read_part,
     verify_files,
 )
-from .leaks import FIELD as LEAKS
-from .leaks import read_leaks
 from .scale import TrainingStatistics
 
 

@@ -32,10 +32,10 @@ from ..errors import FileError, InputError
 from ..features import EMBEDDING, FEATURES, REQUIRED_FEATURES, TARGET_RANKS, TARGETS
 from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
 from . import KINDS
 from .base import ADVICE, read_arrays
-from .leaks import FIELD as LEAKS
-from .leaks import read_leaks
 
 KIND = "checkpoint"
 VERSION = 2

@@ -12,9 +12,9 @@ from string import Template
 from typing import Any
 
 from ..data.json_types import number_or_none
-from ..decoders.leaks import FIELD as LEAKS
-from ..decoders.leaks import leaks_line
 from ..files import write_bytes
+from ..leaks import FIELD as LEAKS
+from ..leaks import leaks_line
 from .cards import card, glance, sort_options
 from .contents import RunContents, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts

@@ -11,9 +11,9 @@ from typing import Any
 from ..backends.base import Backend
 from ..data.pictures import Picture
 from ..data.trial_ids import hash_of_ids
-from ..decoders.leaks import labelled
 from ..environment import versions
 from ..files import sha256_of
+from ..leaks import labelled
 from .job import Job
 from .responses import Responses
 

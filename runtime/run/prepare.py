@@ -14,10 +14,10 @@ from .. import backends
 from ..backends.base import Backend, Decoder
 from ..data.pictures import Picture
 from ..data.references import read_picture
-from ..decoders.leaks import leaks_line
 from ..decoders.screen import screen
 from ..errors import FileError, InputError
 from ..images import cut_by_squares
+from ..leaks import leaks_line
 from ..locks import inside, locked
 from .budget import settle, settled_before
 from .choose import called, left_out, skip_option

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..decoders.leaks import labelled
 from ..files import write_bytes, write_json
+from ..leaks import labelled
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
 from .batches import Outcome

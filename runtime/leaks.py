@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..fields import ABSENT, Field
+from .fields import ABSENT, Field
 
 FIELD = "leaks"
 _NAME = re.compile(r"[a-z][a-z-]{0,39}")
