@@ -116,7 +116,8 @@ class Double:
 
     @cached_property
     def _rest(self) -> Float64:
-        return self._centred.x - self._centred.mean
+        rest: Float64 = self._centred.x - self._centred.mean
+        return rest
 
     def rank(self, y: Float64, n_selected: int) -> Ranked:
         mean = y.mean(axis=0)

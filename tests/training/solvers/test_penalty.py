@@ -8,7 +8,7 @@ import pytest
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.decoders.ridge import Ridge
-from minddiffuser.training.selection import folds_of
+from minddiffuser.training.folds import folds_of
 from minddiffuser.training.solvers.penalty import ALPHAS, choose_alpha, sampled
 
 
