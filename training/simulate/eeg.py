@@ -33,9 +33,5 @@ EPOCHS = EpochSettings(sfreq=100.0, tmin=-0.2, length_s=1.0, baseline=(-0.2, 0.0
 def sensors(n_channels: int) -> Sensors:
     """The whole cap, 63 channels, or the 17 posterior ones that its authors decode from."""
     if n_channels not in CAPS:
-<<<<<<< HEAD
-        raise InputError(f"{n_channels} EEG channels were asked for: give one of {', '.join(map(str, CAPS))}")
-=======
         raise InputError(f"{n_channels} EEG channels requested: give 17, the posterior ones, or 63")
->>>>>>> simul
     return eeg_sensors(CAPS[n_channels])
