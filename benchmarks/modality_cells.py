@@ -67,7 +67,8 @@ def options_of(cell: Cell, sizes: Sizes) -> list[str]:
         given = [f"epochs={sizes.epochs}"]
         given += ["embedding=1024"] if cell.decoder in ("nice", "atm") else []
     shared = [] if cell.decoder == "ridge" else ["--shared-trunk"]
-    route = [] if cell.modality == "fmri" else ["--concept-prototypes", "images"]
+    # Selection fits every dimension of the structure in five folds: from 50 values each, it takes minutes less.
+    route = [] if cell.modality == "fmri" else ["--n-selection", "50", "--concept-prototypes", "images"]
     options = [part for option in given for part in ("--decoder-option", option)]
     return ["--decoder", cell.decoder, *options, *shared, *route]
 
