@@ -201,9 +201,7 @@ def _shipped_bundle(out: Path, models: str, say: Callable[[str], None]) -> Path 
 
 def subject_key(settings: DemoSettings) -> str:
     """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
-    decides = {
-        name: value for name, value in asdict(settings).items() if name in _OF_THE_SUBJECT
-    }
+    decides = {name: value for name, value in asdict(settings).items() if name in _OF_THE_SUBJECT}
     return hash_of_json([VERSION, version(), decides, code_digests()])
 
 

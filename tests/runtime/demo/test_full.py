@@ -154,7 +154,9 @@ def test_missing_libraries_are_one_sentence(
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"modality": "eeg"}, {"n_train": 41}, {"n_structure": 9}, {"models": "other"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"modality": "eeg"}, {"n_train": 41}, {"n_structure": 9}, {"models": "other"}]
+)
 def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cache: Path) -> None:
     key = subject_key(SETTINGS)
     assert subject_key(replace(SETTINGS, **change)) != key
