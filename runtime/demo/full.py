@@ -88,12 +88,12 @@ class DemoSettings(Sizes):
 
     def note(self) -> str:
         """What the page says about these choices."""
-        n_candidates = self.candidates or DEFAULT_CANDIDATES
+        n_candidates, signal = self.candidates or DEFAULT_CANDIDATES, SIGNALS[self.modality]
         return (
             f"A demonstration, sized for a few minutes on a laptop: {counted(self.n_trials, 'picture')}, decoders "
-            f"fitted on {SIGNALS[self.modality].fitted.format(n_train=self.n_train)}, with at most {self.n_structure} "
-            f"{SIGNALS[self.modality].values} per structural dimension (the paper: 350 voxels), and stage 2 as it is by "
-            f"default: guided, the best of {n_candidates} start noises per picture by the loss."
+            f"fitted on {signal.fitted.format(n_train=self.n_train)}, with at most {self.n_structure} {signal.values} "
+            "per structural dimension (the paper: 350 voxels), and stage 2 as it is by default: guided, the best of "
+            f"{n_candidates} start noises per picture by the loss."
         )
 
 
@@ -244,7 +244,7 @@ def _subject(kept: Path, key: str, shell: Shell) -> Iterator[None]:
 def commands(
     out: Path, kept: Path, settings: DemoSettings, stimuli: Path | None, shipped: Path | None
 ) -> dict[str, Step]:
-    """The demonstration's commands by the piece they make, export included; "data" only where the kept subject's own will not do.
+    """The demonstration's commands by the piece they make; "data" only where the kept subject's own will not do.
 
     The export takes graphs from the bundle `shipped`, where there is one and it was made for the same models.
     """

@@ -41,16 +41,16 @@ SIGNALS: dict[str, Signal] = {
     FMRI: Signal(n_train=1200, fitted="{n_train:,} simulated trials", values="voxels"),
     "eeg": Signal(
         n_train=600,
-        fitted="simulated EEG of {n_train:,} pictures, the mean over 4 presentations of each; the context is that of the "
-        "nearest concept",
+        fitted="simulated EEG of {n_train:,} pictures (the mean over 4 presentations of each; the context is that of "
+        "the nearest concept)",
         values="samples of channels",
         fit=("--average-repetitions",),
         libraries=(("mne", "data"),),
     ),
     "meg": Signal(
         n_train=600,
-        fitted="simulated MEG of {n_train:,} pictures, one presentation of each; the context is that of the nearest "
-        "concept",
+        fitted="simulated MEG of {n_train:,} pictures (one presentation of each; the context is that of the nearest "
+        "concept)",
         values="samples of channels",
         simulate=("--sfreq", "100"),
         libraries=(("mne", "data"),),

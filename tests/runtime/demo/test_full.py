@@ -17,8 +17,8 @@ import pytest
 
 from minddiffuser.runtime.demo import full as demo
 from minddiffuser.runtime.demo import quick as demo_quick
-from minddiffuser.runtime.demo import steps as demo_steps
 from minddiffuser.runtime.demo import signals as demo_signals
+from minddiffuser.runtime.demo import steps as demo_steps
 from minddiffuser.runtime.demo.full import KEPT_TRIALS, DemoSettings, commands, run_demo, settings_of, subject_key
 from minddiffuser.runtime.demo.signals import SIGNALS
 from minddiffuser.runtime.demo.steps import in_subprocess, kept_in
