@@ -46,7 +46,7 @@ def parser() -> Parser:
 
 
 def table(measured: Mapping[tuple[str, str, str], Sequence[Values]]) -> list[dict[str, Any]]:
-    """Rows of (modality, decoder, kind of trials); each value with its interval, and against chance where there is one."""
+    """Rows of (modality, decoder, kind of trials): means, differences with intervals, chance where there is one."""
     rows: list[dict[str, Any]] = []
     for (modality, decoder, kind), values in measured.items():
         found = _joined([value.found for value in values])
@@ -59,6 +59,8 @@ def table(measured: Mapping[tuple[str, str, str], Sequence[Values]]) -> list[dic
         ends = {"stage2_minus_stage1": ("stage1", "stage2"), "stage2_minus_shuffled": ("shuffled", "stage2")}
         for name, (first, second) in ends.items():
             names = [metric for metric in METRICS if f"{metric}.{first}" in found]
+            if not names:  # a run without controls
+                continue
             row[name] = _minus(
                 {metric: found[f"{metric}.{first}"] for metric in names},
                 {metric: found[f"{metric}.{second}"] for metric in names},

@@ -67,7 +67,8 @@ def options_of(cell: Cell, sizes: Sizes) -> list[str]:
         given = [f"epochs={sizes.epochs}"]
         given += ["embedding=1024"] if cell.decoder in ("nice", "atm") else []
     shared = [] if cell.decoder == "ridge" else ["--shared-trunk"]
-    route = [] if cell.modality == "fmri" else ["--concept-prototypes", "images"]
+    # Selection fits every dimension of the structure in five folds: from 50 values each, it takes minutes less.
+    route = [] if cell.modality == "fmri" else ["--n-selection", "50", "--concept-prototypes", "images"]
     options = [part for option in given for part in ("--decoder-option", option)]
     return ["--decoder", cell.decoder, *options, *shared, *route]
 
@@ -88,7 +89,8 @@ def make(cell: Cell, sizes: Sizes) -> Path:
         command("md-train", "fit", str(subject / AVERAGED), "--out", str(checkpoint), *cache, *options_of(cell, sizes))
     for kind in (AVERAGED, SINGLE):
         if not (folder / kind / "report.html").exists():
-            how = ["--preset", sizes.preset, "--controls", "both", *threads]
+            controls = "both" if kind == AVERAGED else "none"
+            how = ["--preset", sizes.preset, "--controls", controls, *threads]
             command("md-reconstruct", "run", str(checkpoint), str(subject / kind), "--out", str(folder / kind), *how)
     return folder
 
@@ -141,7 +143,7 @@ def measure(cell: Cell, sizes: Sizes, kind: str, models: Any) -> Values:
     for metric in run[0]["metrics"]:
         found[f"{metric}.stage1"] = _column(trial["metrics"][metric][0] for trial in run)
         found[f"{metric}.stage2"] = _column(trial["metrics"][metric][1] for trial in run)
-        for control in run[0]["controls"]:
+        for control in run[0].get("controls", {}):
             found[f"{metric}.{control}"] = _column(trial["controls"][control][metric] for trial in run)
     if cell.modality == "fmri":
         hits, n = direct_concepts(data, decoded.context[order.argsort(kind="stable")], models, sizes)

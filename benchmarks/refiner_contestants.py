@@ -74,7 +74,7 @@ class Contestant:
 def contestants() -> dict[str, Contestant]:
     """All of them by name."""
     # Not SINGLE's: it is what the ways without the Jacobian did best with.
-    no_jacobian = replace(SINGLE, jacobian=False, step_size=0.25)
+    no_jacobian = replace(SINGLE, jacobian=False, step_size=0.06)
     mpgd = replace(
         no_jacobian, start_steps=0, finish_steps=0, semantic_weight=0.0, candidates=1, n_steps=None, strength=None
     )

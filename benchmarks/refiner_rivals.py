@@ -107,7 +107,7 @@ class StartNoiseSettings(RefineSettings):
     evaluations: int = 12
     n_steps: int = 8
     n_reverse: int = 5
-    learning_rate: float = 50.0
+    learning_rate: float = 100.0
     momentum: float = 0.9
     clip: float = 0.1
     regularisation: float = 0.01

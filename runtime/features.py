@@ -12,3 +12,6 @@ EMBEDDING = "embedding"
 TARGET_RANKS = {**RANKS, EMBEDDING: 1}
 TARGETS = tuple(TARGET_RANKS)
 """What decoders are fitted to: the features, and the embedding in the place of the context."""
+
+N_TOKENS = 15
+"""Text tokens of a context, in both worlds. The paper's code shortens SD's 77 to 15 (captions are short)."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.decoders.concepts import PROTOTYPES
+from ..runtime.candidates import PROTOTYPES
 from ..runtime.errors import InputError
 from ..runtime.features import TARGETS
 
@@ -52,7 +52,7 @@ def with_concepts(settings: FitSettings, args: argparse.Namespace, data: Data) -
     InputError
         There is no candidate, or an option belongs to the other route.
     """
-    from .concepts import concept_settings
+    from .candidates import concept_settings
 
     concepts = concept_settings(
         data,

@@ -32,9 +32,9 @@ from .concepts import unit, write_concepts
 from .datasets.averaged import Averaged
 from .datasets.base import Data, pictures_shown
 from .fingerprint import early_key, ingredients_of
+from .folds import folds_of
 from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
-from .selection import folds_of
 from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def add_models(command: Any) -> None:
     command.add_argument("--batch-size", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
 
 
-def open_models(args: argparse.Namespace, preset: str, say: Callable[[str], None]) -> Any:
+def open_models(args: argparse.Namespace, preset: str, say: Callable[[str], object]) -> Any:
     """Open the models that the options name, with a preset of layers; `say` receives each note about them."""
     from ..runtime.models.device import choose_device
     from ..runtime.models.open import load_models

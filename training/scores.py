@@ -31,6 +31,7 @@ from ..runtime.files import check_format, json_bytes, read_json
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
 from .decoders.base import Decoder, FittedDecoder
+from .folds import folds_of
 from .normalise import TargetColumns
 from .selection import (
     HeldOut,
@@ -39,7 +40,6 @@ from .selection import (
     best_per_layer,
     correlation,
     fold_order,
-    folds_of,
     mean_over_folds,
     predicted,
 )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..runtime.data.layout import ResponseLayout
 from ..runtime.errors import InputError
 from ..runtime.features import EMBEDDING, TARGETS
-from .concepts import ConceptSettings
+from .candidates import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .selection import SelectionSettings
 

@@ -19,6 +19,7 @@ from ...runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from ...runtime.engines.here import why_no_provider
 from ...runtime.errors import FileError, InputError, MissingExtra
 from ...runtime.files import write_json, write_tensors
+from ...runtime.leaks import leaks_line
 from ...runtime.locks import beside, locked
 from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
@@ -100,6 +101,8 @@ def export_bundle(  # noqa: PLR0913 (what a person gives to the command; all cho
     _needs_onnxruntime()
     trials = draft_trials(fitted, settings, data, stimuli_root)
     say = say or unheard
+    if fitted.leaks:
+        say(leaks_line(fitted.leaks))
     for warning in trials[0].warnings:
         say(warning)
     with locked(beside(out), out):  # before the networks, which may be a download

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ...runtime.backends.libraries import ENGINE_LIBRARIES, LIBRARIES, TORCH_LIBRARIES
 from ...runtime.bundle.graph_specs import Specs
 from ...runtime.bundle.manifest import MANIFEST, VERSION
+from ...runtime.candidates import FIELD as CONCEPTS
 from ...runtime.decoders.checkpoint import Checkpoint
-from ...runtime.decoders.concepts import FIELD as CONCEPTS
 from ...runtime.environment import versions
 from ...runtime.files import sha256_of
+from ...runtime.leaks import labelled
 from ...runtime.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "decoders": description["decoders"],
             "selection": description["selection"],
             "provenance": description["provenance"],
+            **labelled(checkpoint.leaks),
             **({} if checkpoint.candidates is None else {CONCEPTS: checkpoint.candidates.as_json()}),
         },
         "preset": checkpoint.preset,

@@ -289,7 +289,7 @@ def _pictures_line(
     of_reference, by_engines, tolerance = kind
     named: dict[str, Any] = {"graph": name, "target": "onnx", "precision": precision}
     responses = reference["responses"]
-    if responses.ndim != 2 or len(responses) == 0:
+    if responses.shape[1:] != bundle.layout.shape or len(responses) == 0:
         return Line(**named, verdict=BAD, detail=f"the reference's responses have shape {responses.shape}")
     try:
         found = by_engines(bundle.folder, responses, precision, threads)

@@ -11,9 +11,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..decoders.belonging import Decoded
-from ..decoders.concepts import Candidates
 from ..decoders.scale import TrainingStatistics
 from ..environment import usable_cores
 from ..errors import InputError, check_choice
@@ -185,6 +185,11 @@ class Decoder(Protocol):
     @property
     def models_hash(self) -> str:
         """Of the networks that the decoders were fitted for."""
+        ...
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """Those that the decoders were fitted with on purpose; see :mod:`~..leaks`."""
         ...
 
     @property

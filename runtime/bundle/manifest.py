@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..candidates import FIELD as CONCEPTS
+from ..candidates import Candidates, candidates_of
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
-from ..decoders.concepts import FIELD as CONCEPTS
-from ..decoders.concepts import Candidates, candidates_of
 from ..errors import FileError, InputError, shown
 from ..features import RANKS, REQUIRED_FEATURES
 from ..fields import ABSENT, Field
 from ..files import hash_of_json
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
 from ..sampling import Sampling
 from .graph_specs import TensorSpec
 
@@ -174,6 +176,7 @@ class Contents:
     files: dict[str, Listed]
     graphs: dict[str, Graph]
     candidates: Candidates | None = None
+    leaks: tuple[str, ...] = ()
 
 
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
@@ -300,6 +303,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         files=files,
         graphs=_graphs(top.get("graphs"), path.parent, files),
         candidates=candidates_of(checkpoint.get(CONCEPTS)) if CONCEPTS in checkpoint.object() else None,
+        leaks=read_leaks(checkpoint.get(LEAKS)),
     )
 
 

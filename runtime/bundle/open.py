@@ -84,6 +84,8 @@ class Bundle(Contents):
         By name; not every bundle holds every graph, see :meth:`require`.
     candidates : Candidates or None
         The concepts by way of which the context is found; None where it is decoded directly.
+    leaks : tuple of str
+        Those that its checkpoint was fitted with on purpose; see :mod:`~minddiffuser.runtime.leaks`.
     """
 
     folder: Path

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
 from .base import Float32
-from .concepts import Candidates
 from .scale import TrainingStatistics
 from .screen import screen, sizes
 
@@ -56,6 +56,8 @@ class Belonging(ABC):
         Of the responses that the decoders were fitted on.
     candidates : Candidates or None
         The concepts by way of which the context is found; None where it is decoded directly.
+    leaks : tuple of str
+        Those that it was fitted with on purpose; see :mod:`.leaks`.
     """
 
     what: str
@@ -68,6 +70,7 @@ class Belonging(ABC):
     shapes: dict[str, tuple[int, ...]]
     training: TrainingStatistics
     candidates: Candidates | None
+    leaks: tuple[str, ...]
 
     @abstractmethod
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:

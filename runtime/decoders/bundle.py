@@ -31,7 +31,7 @@ class BundleDecoder(Belonging):
         self.subject, self.preset = bundle.subject, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
-        self.candidates = bundle.candidates
+        self.candidates, self.leaks = bundle.candidates, bundle.leaks
         arrays = bundle.arrays
         self.mask: NDArray[np.bool_] = arrays["mask"]
         self.uncond_context: Float32 = arrays["uncond_context"]

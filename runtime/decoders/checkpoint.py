@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..candidates import FIELD as CONCEPTS
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..features import EMBEDDING
+from ..fields import ABSENT, Field
 from ..files import sha256_of
-from .base import Decoder, Float32, Stored, open_decoder
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
+from .base import ADVICE, Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
-from .concepts import FIELD as CONCEPTS
 from .concepts import ConceptRoute, open_route
 from .files import (
     DESCRIPTION,
@@ -76,6 +79,7 @@ class Checkpoint(Belonging):
             stored = Stored(path, described, self.layout.shape, {name: shapes[name] for name in features})
             self.decoders |= dict.fromkeys(features, open_decoder(stored))
         self.candidates = read_candidates(description, folder / DESCRIPTION)
+        self.leaks = read_leaks(Field(folder / DESCRIPTION, LEAKS, description.get(LEAKS, ABSENT), ADVICE))
         self.route: ConceptRoute | None = None
         if self.candidates is not None:
             path, (width,) = folder / file_name(CONCEPTS), shapes[EMBEDDING]

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from ..candidates import FIELD as CONCEPTS
+from ..candidates import Candidates, candidates_of
 from ..data.chain_files import listed_files
 from ..data.layout import ResponseLayout
 from ..data.voxels import VOXELS, read_voxels
@@ -30,10 +32,10 @@ from ..errors import FileError, InputError
 from ..features import EMBEDDING, FEATURES, REQUIRED_FEATURES, TARGET_RANKS, TARGETS
 from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
+from ..leaks import FIELD as LEAKS
+from ..leaks import read_leaks
 from . import KINDS
 from .base import ADVICE, read_arrays
-from .concepts import FIELD as CONCEPTS
-from .concepts import Candidates, candidates_of
 
 KIND = "checkpoint"
 VERSION = 2
@@ -81,6 +83,7 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
     for field in (top.get("subject"), top.get("preset"), *map(top.get("models").get, ("name", "hash"))):
         field.text()
     top.get("image_size").whole()
+    read_leaks(top.get(LEAKS))
     shapes = top.get("shapes")
     if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(TARGETS):
         shapes.refuse("one for each feature")

@@ -176,7 +176,7 @@ def _check_scores(
     scores = z_scores(responses[good], mean, training.std.ravel())[:, varying]
     if not scores.size:
         return []
-    found = [check_scale(scores)]
+    found = [check_scale(scores, sensors=training.mean.ndim > 1)]
     far = np.abs(scores) > MOST_SD
     usual = ~_far_in_most(far)
     n_usual = np.count_nonzero(usual)

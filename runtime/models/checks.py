@@ -12,9 +12,10 @@ from transformers import CLIPTextConfig
 
 from ..data.json_types import is_number
 from ..errors import InputError
+from ..features import N_TOKENS
 from ..files import read_json
 from .fields import check_types, hints_of, refuse
-from .models import N_TOKENS, vae_factor
+from .models import vae_factor
 
 _ADVICE = "use a model of the Stable Diffusion 1.x family, such as CompVis/stable-diffusion-v1-4"
 _LARGEST_SIDE = 512

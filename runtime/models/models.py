@@ -12,15 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError, ShapeError
+from ..features import N_TOKENS
 from .noise_schedule import NoiseSchedule
 from .preprocess import Preprocessing
 from .structure import PRESETS, all_features, shallow_features, structure_shape
 
 if TYPE_CHECKING:
     from .clip import ClipSource
-
-N_TOKENS = 15
-"""Text tokens of a context, in both worlds. The paper's code shortens SD's 77 to 15 (captions are short)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

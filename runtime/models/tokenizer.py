@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 
 from ..errors import FileError, InputError
-from .models import N_TOKENS
+from ..features import N_TOKENS
 from .quiet import first_line, quiet
 
 _TRIED = ["", "a red house in the snow, and more words than a context has places for"]

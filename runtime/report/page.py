@@ -13,6 +13,8 @@ from typing import Any
 
 from ..data.json_types import number_or_none
 from ..files import write_bytes
+from ..leaks import FIELD as LEAKS
+from ..leaks import leaks_line
 from .cards import card, glance, sort_options
 from .contents import RunContents, mapping_or_empty, read_run
 from .metrics import metrics_section, verdicts
@@ -53,6 +55,7 @@ def page(contents: RunContents) -> str:
         script=script,
         navigation=_navigation(bool(metrics), bool(contents.settings)),
         heading=escape(_heading(contents)),
+        banner=_banner(contents),
         facts=_facts(contents),
         explanation=explanation(
             caveat=caveat,
@@ -115,6 +118,16 @@ def _facts(contents: RunContents) -> str:
     if total > 0:
         facts.append(f"{total:.0f} s of computing" if total < 120 else f"{total / 60:.1f} min of computing")
     return escape(" · ".join(facts))
+
+
+def _banner(contents: RunContents) -> str:
+    """That the decoders were fitted with a leak on purpose, before anything else."""
+    found = contents.settings.get(LEAKS) or contents.summary.get(LEAKS)
+    names = [str(name) for name in found] if isinstance(found, list) else []
+    if not names:
+        return ""
+    line = leaks_line(names)
+    return f'<p class="leaks" role="note"><strong>With a leak.</strong> {escape(line[0].upper() + line[1:])}.</p>'
 
 
 def _notes(*parts: Mapping[str, Any]) -> str:

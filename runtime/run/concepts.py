@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Decoder
+from ..candidates import Candidates
 from ..data.concepts import alike
-from ..decoders.concepts import Candidates
 from ..metrics.compare import differences, mean
 
 TOP = (1, 5)

@@ -13,6 +13,7 @@ from ..data.pictures import Picture
 from ..data.trial_ids import hash_of_ids
 from ..environment import versions
 from ..files import sha256_of
+from ..leaks import labelled
 from .job import Job
 from .responses import Responses
 
@@ -56,6 +57,7 @@ def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *,
             "clip": options.clip,
             "checkpointing": options.checkpointing,
         },
+        **labelled(backend.decoder.leaks),
         "notes": list(job.notes),
     }
 

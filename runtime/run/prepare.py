@@ -17,6 +17,7 @@ from ..data.references import read_picture
 from ..decoders.screen import screen
 from ..errors import FileError, InputError
 from ..images import cut_by_squares
+from ..leaks import leaks_line
 from ..locks import inside, locked
 from .budget import settle, settled_before
 from .choose import called, left_out, skip_option
@@ -73,9 +74,10 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
     given = _given(job, decoder)
+    leaky = (leaks_line(decoder.leaks),) if decoder.leaks else ()
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
-    responses, warnings = screened.responses, (*given.warnings, *screened.warnings)
+    responses, warnings = screened.responses, (*leaky, *given.warnings, *screened.warnings)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
     for trial, reason in screened.skipped.items():

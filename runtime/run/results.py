@@ -81,6 +81,7 @@ def write_results(
         notes=notes,
         trial_ids=given.named,
         concepts=concepts,
+        leaks=backend.decoder.leaks,
     )
     stream.write(metrics_table(summary))
     if concepts is not None:

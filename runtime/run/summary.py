@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..files import write_bytes, write_json
+from ..leaks import labelled
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
 from .batches import Outcome
@@ -30,6 +31,7 @@ def write_summary(
     notes: Sequence[str] = (),
     trial_ids: Mapping[int, str] | None = None,
     concepts: DecodedConcepts | None = None,
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -54,6 +56,8 @@ def write_summary(
         Trial to id, where ids are more than the trials' numbers.
     concepts
         Of the outcome's trials, where contexts are found by way of concepts.
+    leaks
+        Those that the decoders were fitted with on purpose.
 
     Returns
     -------
@@ -74,6 +78,7 @@ def write_summary(
         "n_measured": len(measured.trials),
         "n_pictures": len(set(measured.stimulus_ids)),
         "simulated": simulated,
+        **labelled(leaks),
         "skipped": [
             {"trial": trial, **_id(ids, trial), "reason": reason} for trial, reason in sorted(outcome.skipped.items())
         ],

@@ -28,8 +28,10 @@ from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import fit
+from minddiffuser.training.networks.loop import Stopped, Training
 from minddiffuser.training.selection import SelectionSettings
 from minddiffuser.training.settings import FitSettings
+from minddiffuser.training.solvers.penalty import ALPHAS
 
 SHAPES = {"context": (15, 3), "latent": (4, 2, 2), "structure": (6, 2, 4), "semantic": (4,)}
 N_STIMULI = 40
@@ -211,7 +213,7 @@ def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> No
     assert description["decoders"][1] == {
         "kind": "linear",
         "features": ["latent"],
-        "fit": {"fitter": "ridge", "n_selected": 14, "alpha": 0.15},
+        "fit": {"fitter": "ridge", "n_selected": 14, "alpha": 0.15, "device": "cpu"},
     }
     assert description["selection"]["signed"] is True
     assert description["provenance"]["constant"] == [3]
@@ -289,6 +291,28 @@ def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
     assert n_kills > 20
     assert contents(out) == whole
     assert len(small_blocks) <= n_unbroken + 3 * n_kills  # scores are kept for all three regions together
+
+
+def test_a_penalty_by_cross_validation_is_the_same_for_every_block_and_after_a_kill(
+    tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
+) -> None:
+    settings = replace(SETTINGS, context=Ridge(n_selected=6, alpha="cv"), structure=Ridge(n_selected=8, alpha="cv"))
+    out = fit(data, Models(), tmp_path / "whole", settings)
+    whole, description = contents(out), open_checkpoint(out).description
+    alphas = {made["features"][0]: made.get("alpha") for made in description["decoders"]}
+    assert alphas["context"] in ALPHAS
+    assert alphas["structure"] in ALPHAS
+    assert alphas["latent"] is None
+    assert next(made for made in description["decoders"] if made["features"] == ["context"])["fit"]["alpha"] == "cv"
+    for phase in ("context", "selection", "structure"):
+
+        def killed(name: str, done: int, _total: int, at: str = phase) -> None:
+            if name == at and done > 8:  # one block is kept
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, Models(), tmp_path / phase, settings, progress=killed)
+        assert contents(fit(data, Models(), tmp_path / phase, settings)) == whole
 
 
 def test_a_kept_block_that_was_damaged_is_fitted_again(
@@ -808,3 +832,31 @@ def test_repetitions_are_averaged_before_anything_is_computed(tmp_path: Path, da
     assert "average_repetitions" not in json.loads(expected["checkpoint.json"])["provenance"]
     with pytest.raises(FileError, match="other data, models or settings"):
         fit(data, Models(), out, SETTINGS)
+
+
+def test_a_network_whose_loss_breaks_gives_the_best_epochs_checkpoint(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are those of a fit that ended with that epoch, and the checkpoint says what happened."""
+
+    def settings(epochs: int) -> FitSettings:
+        network = make_decoder("mlp", "latent", hidden=8, depth=1, epochs=epochs, learning_rate=0.001)
+        return replace(SETTINGS, latent=network)
+
+    healthy = fit(data, Models(), tmp_path / "two", settings(2))
+    whole = Training._train
+
+    def broken(self: Training, rows: Any) -> Stopped | None:
+        return Stopped("inf", 3, 1) if self.epoch == 2 else whole(self, rows)
+
+    monkeypatch.setattr(Training, "_train", broken)
+    said: list[str] = []
+    out = fit(data, Models(), tmp_path / "c", settings(9), say=said.append)
+    assert said[-1].endswith("(1 is the loss of the mean); the loss became inf in epoch 3, step 1")
+    (curve,) = read_curves(out)
+    assert (curve.epoch, curve.stopped) == (2, "the loss became inf in epoch 3, step 1")
+    entry = json.loads((out / "checkpoint.json").read_text())["decoders"][1]
+    assert (entry["validation"]["epoch"], entry["validation"]["stopped"]) == (2, curve.stopped)
+    np.testing.assert_array_equal(
+        open_checkpoint(out).decode(data.train).latent, open_checkpoint(healthy).decode(data.train).latent
+    )

@@ -85,7 +85,9 @@ class Ridge:
         from ..solvers.ridge import fit_ridge  # scipy, which reading the settings does not need
 
         decided, decision = self.settled(responses, targets, pictures=pictures, n_threads=n_threads)
-        flat, settings = responses.reshape(len(responses), -1), {"n_selected": self.n_selected, "alpha": decided.alpha}
+        flat = responses.reshape(len(responses), -1)
+        assert isinstance(decided.alpha, int | float)
+        settings: dict[str, Any] = {"n_selected": self.n_selected, "alpha": decided.alpha}
         if self.device == "cpu":
             solved = fit_ridge(flat, targets, **settings, n_threads=n_threads, progress=progress, dtype=np.float32)
         else:
@@ -107,7 +109,7 @@ class Ridge:
         """Give the same with a penalty in place of "cv", and what was decided; see :class:`~.base.Decoder`."""
         if self.alpha != BY_CROSS_VALIDATION:
             return self, {}
-        from ..selection import folds_of
+        from ..folds import folds_of
         from ..solvers.penalty import choose_alpha
 
         alpha = choose_alpha(

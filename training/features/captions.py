@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from ...runtime.models.models import N_TOKENS, Models
+from ...runtime.features import N_TOKENS
+from ...runtime.models.models import Models
 
 
 @dataclass(frozen=True)

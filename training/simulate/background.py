@@ -94,7 +94,7 @@ def draw_background(
 def background(made: Background, n_samples: int, sfreq: float, rng: np.random.Generator) -> F64:
     """One run of it, (n_channels, n_samples) float64 in V or T."""
     settings = made.settings
-    frequencies = np.fft.rfftfreq(n_samples, 1 / sfreq)
+    frequencies: F64 = np.fft.rfftfreq(n_samples, 1 / sfreq).astype(np.float64)
     brain = power_law(frequencies)
     alpha = peak(frequencies, settings.alpha_hz, settings.alpha_width_hz)
     spectrum = _mixed(made.brain, brain, rng)

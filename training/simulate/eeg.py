@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.errors import check_choice
+from ...runtime.errors import InputError
 from .background import BackgroundSettings
 from .epochs import EpochSettings
 from .recording import RecordingSettings
@@ -32,5 +32,6 @@ EPOCHS = EpochSettings(sfreq=100.0, tmin=-0.2, length_s=1.0, baseline=(-0.2, 0.0
 
 def sensors(n_channels: int) -> Sensors:
     """The whole cap, 63 channels, or the 17 posterior ones that its authors decode from."""
-    check_choice("number of EEG channels", n_channels, CAPS)
+    if n_channels not in CAPS:
+        raise InputError(f"{n_channels} EEG channels requested: give 17, the posterior ones, or 63")
     return eeg_sensors(CAPS[n_channels])

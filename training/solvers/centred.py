@@ -89,15 +89,15 @@ class Products(Protocol):
         At least the upper triangle is filled; the diagonal is not used.
     square, mean, scale : (n_voxels,)
         The diagonal of `gram` in float64; the mean, scaled; what responses are multiplied by.
-    loss : float
-        The root mean square of what float32 lost of an entry of `gram`; 0 in float64.
+    loss : (n_voxels,)
+        Of each row of `gram`, what float32 lost of an entry (root mean square); 0 in float64.
     """
 
     gram: NDArray[Any]
     square: Float64
     mean: Float64
     scale: Float64
-    loss: float
+    loss: Float64
 
     def rank(self, y: Float64, n_selected: int) -> Ranked:
         """Choose voxels for targets (n_trials, k)."""
@@ -107,17 +107,17 @@ class Products(Protocol):
 class Double:
     """:class:`Products` in float64, unscaled."""
 
-    loss = 0.0
-
     def __init__(self, centred: Centred) -> None:
         self._centred = centred
         self.mean, self.square, self.scale = centred.mean, centred.norm**2, np.ones_like(centred.mean)
+        self.loss = np.zeros_like(centred.mean)
         # LAPACK's lower triangle is the upper one of C order.
         self.gram: NDArray[Any] = blas.dsyrk(1.0, self._rest.T, lower=1).T
 
     @cached_property
     def _rest(self) -> Float64:
-        return self._centred.x - self._centred.mean
+        rest: Float64 = self._centred.x - self._centred.mean
+        return rest
 
     def rank(self, y: Float64, n_selected: int) -> Ranked:
         mean = y.mean(axis=0)

@@ -76,8 +76,7 @@ def choose_alpha(
         y_known, y_hidden = _standardised(values, known)
         path = fit_ridge_path(x_known, y_known, n_selected=n_selected, alphas=alphas, n_threads=n_threads)
         error += [np.square(fitted.predict(x_hidden) - y_hidden).sum() for fitted in path]
-    least = np.flatnonzero(error == error.min())
-    return float(max(alphas[one] for one in least))
+    return float(max(alpha for alpha, found in zip(alphas, error, strict=True) if found == error.min()))
 
 
 def _standardised(values: Array, known: NDArray[np.bool_]) -> tuple[Float64, Float64]:

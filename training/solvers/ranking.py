@@ -47,7 +47,8 @@ def largest_of_rough(score: NDArray[Any], n: int, margin: float, exact: Callable
         near, values = np.arange(len(score)), score
     possible = near[values >= bar - margin]
     if len(possible) == n:
-        return possible
+        found: NDArray[np.intp] = possible
+        return found
     undecided = score[possible] <= bar + margin
     asked = possible[undecided]
     n_sure = len(possible) - len(asked)

@@ -42,8 +42,8 @@ class TargetSolver:
         self._products, self._centred = products, centred
         self._solver = SubmatrixSolver(products.gram, n_selected)
         self._mixed = n_selected >= MIN_MIXED
-        # Rounding errors have either sign at random.
-        self._signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), n_selected)
+        # Not of one size: equal errors of voxels that are nearly the same would cancel.
+        self._errors = np.random.default_rng(0).standard_normal(n_selected)
         self.n_rough = 0
 
     def solve(
@@ -70,7 +70,7 @@ class TargetSolver:
     def _solved(self, right: Float64, diagonal: Float64, ranked: Ranked, target: int) -> Float64 | None:
         solution = self._solver.solve(right, diagonal) if self._mixed else None
         if self._products.gram.dtype == np.float32:
-            if solution is not None and self._bears(solution, float(ranked.loss[target]), float(ranked.norm[target])):
+            if solution is not None and self._bears(solution, ranked, target):
                 return solution
             self.n_rough += 1
             return None
@@ -79,13 +79,16 @@ class TargetSolver:
             return self._solver.solve_double(right, diagonal)
         return solution
 
-    def _bears(self, solution: Float64, loss: float, norm: float) -> bool:
+    def _bears(self, solution: Float64, ranked: Ranked, target: int) -> bool:
         """Whether what float32 lost of the products leaves the weights as they are."""
-        error = np.hypot(loss, self._products.loss * np.sqrt(solution @ solution))
-        if not error > 0:
+        length = np.sqrt(solution @ solution)
+        error = np.hypot(self._products.loss[ranked.chosen[target]] * length, ranked.loss[target])
+        size = float(error.max())
+        if not size > 0:
             return True
-        effect = float(np.linalg.norm(self._solver.effect(self._signs))) * error
-        return bool(_SAFETY * effect <= _TOLERANCE * norm)
+        drawn = (self._errors * (error / size)).astype(np.float32)
+        effect = float(np.linalg.norm(self._solver.effect(drawn))) * size
+        return bool(_SAFETY * effect <= _TOLERANCE * ranked.norm[target])
 
     def _in_double(self, y: Float64, chosen: Indices, alpha: float) -> Float64:
         """From the responses themselves, (n_trials, n_selected) of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pytest
 import torch
 from kind_checkpoint import SHAPES
 from network_settings import TAKES, write_network_checkpoint
+from onnx import TensorProto
 
 from minddiffuser.export.graphs.decode import decode_model, decode_specs
 from minddiffuser.export.onnx.weights import WeightStore
+from minddiffuser.export.precision import variants
+from minddiffuser.export.precision.int8 import weights_only
 from minddiffuser.export.precision.variants import in_precision
 from minddiffuser.export.tensorrt.plan import build_plan
 from minddiffuser.export.tensorrt.settings import TrtSettings
@@ -116,10 +120,16 @@ def test_the_trunk_of_two_features_lies_on_the_disk_once(exported: Exported, tmp
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
-def test_every_precision_passes_the_gate(exported: Exported, precision: str, tmp_path: Path) -> None:
+def test_every_precision_passes_the_gate(
+    exported: Exported, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every matrix and every convolution in eight bits, which of real ones only the large are."""
+    monkeypatch.setattr(variants, "weights_only", partial(weights_only, smallest=50))
     given, calibration = exported.responses(3), [{"responses": exported.responses(n)} for n in (4, 5)]
     found = in_precision([exported.models["structure"]], "decode_structure", precision, calibration, threads=1)
     assert found is not None
+    kinds = {tensor.data_type for tensor in found.models[0].graph.initializer}
+    assert kinds & {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8}
     path = tmp_path / "structure.onnx"
     onnx.save(found.models[0], path)
     expected = np.asarray(exported.checkpoint.decode(given).structure)

@@ -13,8 +13,9 @@ import pytest
 from kind_checkpoint import CONCEPTS, WIDTH, write_kind_checkpoint
 from safetensors.numpy import load_file, save_file
 
+from minddiffuser.runtime.candidates import Candidates
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
-from minddiffuser.runtime.decoders.concepts import Candidates, ConceptRoute
+from minddiffuser.runtime.decoders.concepts import ConceptRoute
 from minddiffuser.runtime.errors import FileError
 
 RNG = np.random.default_rng(8)

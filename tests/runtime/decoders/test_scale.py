@@ -105,3 +105,14 @@ def test_a_few_values_near_the_mean_are_no_fault() -> None:
     assert check_scale(np.full((1, 15), 0.001, np.float32)) is None
     with pytest.raises(InputError, match="too little"):
         check_scale(np.full((1, 16), 0.001, np.float32))
+
+
+def test_means_of_many_trials_of_noise_are_usual_for_sensors_alone() -> None:
+    rng = np.random.default_rng(0)
+    of_eighty = (rng.standard_normal((16, 400)) / np.sqrt(80)).astype(np.float32)
+    assert check_scale(of_eighty, sensors=True) is None
+    assert "vary too little" in (check_scale(of_eighty) or "")
+    of_thousand = (of_eighty * np.sqrt(80 / 1000)).astype(np.float32)
+    assert "vary too little" in (check_scale(of_thousand, sensors=True) or "")
+    with pytest.raises(InputError, match="not on the scale"):
+        check_scale((of_eighty * 1e-6).astype(np.float32), sensors=True)

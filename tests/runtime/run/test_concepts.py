@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minddiffuser.runtime.decoders.concepts import Candidates
+from minddiffuser.runtime.candidates import Candidates
 from minddiffuser.runtime.run.concepts import DecodedConcepts, concepts_line
 
 NAMES = ("cat", "sea lion", "dog", "fish", "bird", "horse", "cow", "pig")

@@ -270,4 +270,4 @@ def test_is_made_again_from_its_description(name: str) -> None:
     decoder = make_decoder(name, "latent")
     assert changed(decoder, "latent").describe() == decoder.describe()
     other = changed(make_decoder("ridge", "latent", alpha=2.5), "latent", n_selected=3)
-    assert other.describe() == {"fitter": "ridge", "n_selected": 3, "alpha": 2.5}
+    assert other.describe() == {"fitter": "ridge", "n_selected": 3, "alpha": 2.5, "device": "cpu"}
