@@ -44,8 +44,8 @@ def rows_of(layout: ResponseLayout, n_trials: int = 3) -> np.ndarray:
     return (size * drawn).astype(np.float32)
 
 
-def data_folder(folder: Path, layout: ResponseLayout, scale: float = 1.0) -> Path:
-    return write_small_data(folder, scale * rows_of(layout), layout=layout).folder
+def data_folder(folder: Path, layout: ResponseLayout) -> Path:
+    return write_small_data(folder, rows_of(layout), layout=layout).folder
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_microvolts_for_volts(
     eeg_checkpoint: Path, small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a folder that says V."""
-    data = data_folder(tmp_path / "data", EEG, scale=1e6)
+    data = write_small_data(tmp_path / "data", 1e6 * rows_of(EEG, 9), layout=EEG).folder
     assert reconstruct.main(run(eeg_checkpoint, data, tmp_path / "run", small_world)) == 2
     *_, said = capsys.readouterr().err.splitlines()
     assert "the responses are not on the scale of the training responses" in said
@@ -143,11 +143,11 @@ def test_microvolts_for_volts(
 ARRAYS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "fMRI's shape": (
         lambda path: np.save(path, rows_of(FMRI)),
-        "(?s)24 voxels|responses have .*24.*, the decoders were fitted on 4 channels of 6 samples",
+        r"responses have shape \(3, 24\)|24 .*fitted on 4 channels of 6 samples",
     ),
     "transposed": (
         lambda path: np.save(path, rows_of(EEG).transpose(0, 2, 1)),
-        "6 channels of 4 samples, the decoders were fitted on 4 channels of 6 samples",
+        "responses have 6 channels of 4 samples, the checkpoint was fitted on 4 channels of 6 samples",
     ),
     "an EEG dictionary of THINGS-EEG2": (
         lambda path: np.save(path, np.array({"preprocessed_eeg_data": rows_of(EEG)}), allow_pickle=True),
