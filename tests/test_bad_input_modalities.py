@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number(small_world: Path, tmp_path: Path, capsys: pyt
 
     diverging = with_("learning_rate=100", "weight_decay=100")
     assert train.main([*fit, "--out", str(tmp_path / "kept"), *diverging]) == 1
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "the loss became" in line]
+    *_, said = capsys.readouterr().err.splitlines()
     found = re.fullmatch(
         r"md-train: context: the loss became (?:nan|inf) in epoch (\d+), (?:step \d+|at its validation), so that "
         r"training ended there; the weights of epoch (\d+) are kept; give a smaller learning_rate",
