@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import DONE, SOME_SKIPPED, Parser, add_command, count, program, run_command, tell
+from .demo.signals import FMRI, SIGNALS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
@@ -302,8 +303,9 @@ def _add_demo(commands: Any) -> None:
         help="pictures from a simulated subject, in a minute",
         description="Reconstruct pictures from the simulated subject that ships with the package, on ONNX Runtime: "
         "stage 1 first, then both stages, with a report. --full simulates, fits, reconstructs, exports and "
-        "reconstructs again from the bundle, in a few minutes.",
-        epilog="example (offline):\n  md-reconstruct demo --out demo",
+        "reconstructs again from the bundle, in a few minutes. What ships is fMRI; EEG and MEG are simulated, fitted "
+        "and reconstructed.",
+        epilog="example (offline):\n  md-reconstruct demo --out demo\n  md-reconstruct demo --modality eeg --out eeg",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new or empty (default: %(default)s)"
@@ -311,8 +313,14 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument(
         "--stimuli", type=Path, metavar="DIR", help="your own pictures, shown to the subject (needs the extra train)"
     )
+    demo.add_argument(
+        "--modality",
+        choices=tuple(SIGNALS),
+        default=FMRI,
+        help="kind of brain signal; eeg and meg need the extras train and data (default: %(default)s)",
+    )
     demo.add_argument("--full", action="store_true", help="the whole path (needs the extra export)")
-    full = demo.add_argument_group("with --full")
+    full = demo.add_argument_group("with --full, or with --modality eeg or meg")
     full.add_argument("--trials", type=count, metavar="N", help="pictures to reconstruct")
     full.add_argument("--seed", type=int, metavar="S", help="seed of the simulated subject")
     full.add_argument(
@@ -387,7 +395,7 @@ def _refinement(args: argparse.Namespace) -> Any:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    code = _full_demo(args) if args.full else _quick_demo(args)
+    code = _full_demo(args) if args.full or args.modality != FMRI else _quick_demo(args)
     if code in (DONE, SOME_SKIPPED):
         print(args.out / "run" / "report.html")
     return code
@@ -406,13 +414,17 @@ def _quick_demo(args: argparse.Namespace) -> int:
 
 
 def _full_demo(args: argparse.Namespace) -> int:
-    from .demo.full import DemoSettings, run_demo
+    from .demo.full import run_demo, settings_of
 
     if args.trials is not None and args.stimuli is not None:
         raise InputError("--trials and --stimuli were both given: each picture is a trial, leave --trials out")
     given = {"n_trials": args.trials, "seed": args.seed}
-    settings = replace(DemoSettings(), **{name: value for name, value in given.items() if value is not None})
-    return run_demo(args.out, settings, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr)
+    settings = replace(
+        settings_of(args.modality), **{name: value for name, value in given.items() if value is not None}
+    )
+    return run_demo(
+        args.out, settings, exports=args.full, stimuli=args.stimuli, subject=args.subject, stream=sys.stderr
+    )
 
 
 def _report(args: argparse.Namespace) -> int:

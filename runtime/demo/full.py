@@ -1,5 +1,8 @@
 """The whole path: simulate, fit, reconstruct, export and reconstruct again, by the commands that a user would type.
 
+Of any kind of brain signal; what differs between them is in `signals.py`. Without the export it ends after the first
+run.
+
 What does not depend on the pictures to reconstruct (the simulated subject, its decoders and their bundle) is kept in
 one place and used by every demonstration: a second one, of the user's own drawings, neither fits nor exports again.
 """
@@ -14,13 +17,14 @@ from pathlib import Path
 from typing import TextIO
 
 from ..command import version
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_choice
 from ..files import hash_of_json, read_json, sha256_of, write_json
 from ..locks import inside, locked
 from ..output import check_output
 from ..report.words import counted
 from ..run.controls import CONTROLS
 from .quick import open_shipped
+from .signals import FMRI, SIGNALS, check_libraries
 from .steps import (
     DEFAULT_CANDIDATES,
     VERSION,
@@ -40,6 +44,8 @@ from .steps import (
 SUBJECT_MARKER, SUBJECT_KIND = "subject.json", "demo-subject"
 # Test pictures of the kept subject: a demonstration of as many needs no data folder of its own.
 KEPT_TRIALS = 8
+# What decides the simulated subject and its decoders.
+_OF_THE_SUBJECT = ("modality", "models", "n_train", "seed", "n_structure")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +54,30 @@ class DemoSettings(Sizes):
 
     Attributes
     ----------
+    modality
+        Kind of brain signal.
     models
         A model folder, or the tiny world.
     n_trials, n_train
-        Pictures to reconstruct, and training trials.
+        Pictures to reconstruct, and training pictures.
     seed
         Of the simulated subject.
     n_structure
-        Voxels that each structural dimension is decoded from; the paper's 350 takes longer to fit.
+        Voxels (values of a trial) that each structural dimension is decoded from; the paper's 350 takes longer to fit.
     controls
         Of the first of the two runs.
     """
 
+    modality: str = FMRI
     models: str = "tiny"
     n_trials: int = KEPT_TRIALS
-    n_train: int = 1200
+    n_train: int = SIGNALS[FMRI].n_train
     seed: int = 7
     n_structure: int = 150
     controls: str = "both"
 
     def __post_init__(self) -> None:
+        check_choice("modality", self.modality, SIGNALS)
         n_needed = 2 if "shuffled" in CONTROLS[self.controls] else 1
         if self.n_trials < n_needed:
             raise InputError(
@@ -78,19 +88,32 @@ class DemoSettings(Sizes):
 
     def note(self) -> str:
         """What the page says about these choices."""
-        n_candidates = self.candidates or DEFAULT_CANDIDATES
+        n_candidates, signal = self.candidates or DEFAULT_CANDIDATES, SIGNALS[self.modality]
         return (
             f"A demonstration, sized for a few minutes on a laptop: {counted(self.n_trials, 'picture')}, decoders "
-            f"fitted on {self.n_train:,} simulated trials with at most {self.n_structure} voxels per structural "
-            f"dimension (the paper: 350), and stage 2 as it is by default: guided, the best of {n_candidates} start "
-            "noises per picture by the loss."
+            f"fitted on {signal.fitted.format(n_train=self.n_train)}, with at most {self.n_structure} {signal.values} "
+            "per structural dimension (the paper: 350 voxels), and stage 2 as it is by default: guided, the best of "
+            f"{n_candidates} start noises per picture by the loss."
         )
+
+
+def settings_of(modality: str) -> DemoSettings:
+    """The sizes of the demonstration of a kind of brain signal.
+
+    Raises
+    ------
+    InputError
+        It is unknown.
+    """
+    check_choice("modality", modality, SIGNALS)
+    return DemoSettings(modality=modality, n_train=SIGNALS[modality].n_train)
 
 
 def run_demo(
     out: Path,
     settings: DemoSettings,
     *,
+    exports: bool = True,
     stimuli: Path | None = None,
     subject: Path | None = None,
     stream: TextIO,
@@ -105,6 +128,8 @@ def run_demo(
     settings
         Sizes. With `stimuli`, `n_trials` gives way to the number of pictures; one alone leaves the shuffled control
         out.
+    exports
+        Whether to export, and to reconstruct from the bundle too. A demonstration without may go on with it later.
     stimuli
         A folder of a person's own pictures to show to the simulated subject.
     subject
@@ -121,10 +146,13 @@ def run_demo(
 
     Raises
     ------
+    MissingExtra
+        A library is not installed.
     FileError
         `out` holds something else or a demonstration of other settings, a folder cannot be written, or the pictures
         cannot be read.
     """
+    check_libraries(settings.modality, exports=exports)
     pictures = begin(out, stimuli)
     if subject is not None:
         _check_subject(subject)
@@ -136,7 +164,7 @@ def run_demo(
     with locked(inside(out), out):
         claim(out, asdict(settings), pictures)
         kept = kept_in(f"demo-{key[:16]}", lambda: out / "subject", shell.say) if subject is None else subject
-        shipped = _shipped_bundle(out, settings.models, shell.say)
+        shipped = _shipped_bundle(out, settings.models, shell.say) if exports else None
         steps = commands(out, kept, settings, stimuli, shipped)
         try:
             with _subject(kept, key, shell):
@@ -146,13 +174,17 @@ def run_demo(
             if "data" in steps:
                 shell.run(steps["data"])
             codes = [shell.run(steps["run"])]
-            with _subject(kept, key, shell):
-                shell.run(steps["bundle"])
-            codes.append(shell.run(steps["engines"], label="md-reconstruct run, from the bundle"))
+            if exports:
+                with _subject(kept, key, shell):
+                    shell.run(steps["bundle"])
+                codes.append(shell.run(steps["engines"], label="md-reconstruct run, from the bundle"))
         except Ended as ended:
             return int(ended.args[0])
     shell.say_seconds()
-    shell.say(f"the same pictures from the bundle, without PyTorch: {steps['engines'].made}")
+    if exports:
+        shell.say(f"the same pictures from the bundle, without PyTorch: {steps['engines'].made}")
+    else:
+        shell.say("to export a bundle too, and to reconstruct from it without PyTorch: the same command with --full")
     return max(codes)
 
 
@@ -169,9 +201,7 @@ def _shipped_bundle(out: Path, models: str, say: Callable[[str], None]) -> Path 
 
 def subject_key(settings: DemoSettings) -> str:
     """A hash of everything that decides the subject, this package's code included: a newer release makes its own."""
-    decides = {
-        name: value for name, value in asdict(settings).items() if name in ("models", "n_train", "seed", "n_structure")
-    }
+    decides = {name: value for name, value in asdict(settings).items() if name in _OF_THE_SUBJECT}
     return hash_of_json([VERSION, version(), decides, code_digests()])
 
 
@@ -221,11 +251,13 @@ def commands(
     kept_data, checkpoint, bundle = str(kept / "data"), str(kept / "checkpoint"), str(kept / "bundle")
     threads, refinement = settings.with_threads(), settings.refinement()
     models = ["--models", settings.models]
-    simulate = ["md-train", "simulate", "fmri", "--seed", str(settings.seed), "--n-train", str(settings.n_train)]
+    signal = SIGNALS[settings.modality]
+    simulate = ["md-train", "simulate", settings.modality, "--seed", str(settings.seed)]
+    simulate += ["--n-train", str(settings.n_train), *signal.simulate]
     # The default brain is of the tiny world: its pictures' size, its labels. The clip brain is of any models.
     simulate += [] if settings.models == DemoSettings.models else ["--brain", "clip", *models]
     fit = ["md-train", "fit", kept_data, *models, "--out", checkpoint, "--cache", str(kept / "features")]
-    fit += ["--n-structure", str(settings.n_structure), *threads]
+    fit += ["--n-structure", str(settings.n_structure), *signal.fit, *threads]
     export = ["md-export", "bundle", checkpoint, *models, "--data", kept_data, "--out", bundle, *threads]
     export += [] if shipped is None else ["--graphs-from", str(shipped)]
     same = [*settings.computing(), "--note", settings.note()]

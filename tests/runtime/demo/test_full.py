@@ -17,10 +17,12 @@ import pytest
 
 from minddiffuser.runtime.demo import full as demo
 from minddiffuser.runtime.demo import quick as demo_quick
+from minddiffuser.runtime.demo import signals as demo_signals
 from minddiffuser.runtime.demo import steps as demo_steps
-from minddiffuser.runtime.demo.full import KEPT_TRIALS, DemoSettings, commands, run_demo, subject_key
+from minddiffuser.runtime.demo.full import KEPT_TRIALS, DemoSettings, commands, run_demo, settings_of, subject_key
+from minddiffuser.runtime.demo.signals import SIGNALS
 from minddiffuser.runtime.demo.steps import in_subprocess, kept_in
-from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.errors import FileError, InputError, MissingExtra
 from minddiffuser.runtime.images import write_png
 from minddiffuser.runtime.refine.settings import PRESETS
 
@@ -99,7 +101,62 @@ def test_another_demonstration_uses_the_kept_subject(tmp_path: Path, cache: Path
     assert not (kept / "features").exists()  # hundreds of megabytes that nothing needs again
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"n_train": 41}, {"n_structure": 9}, {"models": "other"}])
+@pytest.mark.parametrize("modality", [name for name in SIGNALS if name != "fmri"])
+def test_a_demonstration_of_sensors_ends_with_its_pictures_and_goes_on_with_full(
+    tmp_path: Path, cache: Path, modality: str
+) -> None:
+    shell, settings = Shell(), settings_of(modality)
+    code, said = run(tmp_path / "demo", settings, shell, exports=False)
+    assert (code, shell.ran) == (0, ["simulate", "fit", "run"])
+    assert f"$ md-train simulate {modality} --seed 7" in said
+    assert said.splitlines()[-1].endswith("without PyTorch: the same command with --full")
+    assert not list(cache.glob("shipped-*"))  # graphs are for the export
+    more = Shell()
+    code, said = run(tmp_path / "demo", settings, more)
+    assert (code, more.ran) == (0, ["run", "bundle", "run"])
+    (kept,) = cache.glob("demo-*")  # one subject for both
+    assert (kept / "bundle" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("modality", SIGNALS)
+def test_the_page_says_what_was_simulated(modality: str) -> None:
+    settings = settings_of(modality)
+    note = settings.note()
+    assert f"{settings.n_train:,} " in note
+    assert ("EEG" in note, "MEG" in note, "voxels per structural" in note) == (
+        modality == "eeg",
+        modality == "meg",
+        modality == "fmri",
+    )
+    assert ("nearest concept" in note) is (modality != "fmri")
+
+
+@pytest.mark.parametrize(
+    ("modality", "missing", "full", "said"),
+    [
+        ("eeg", {"mne"}, False, r"the demonstration with eeg needs mne: pip install 'minddiffuser\[data\]'"),
+        ("meg", {"mne", "torch"}, False, r"needs torch and mne: pip install 'minddiffuser\[train,data\]'"),
+        ("meg", {"mne", "onnx"}, True, r"the whole path with meg needs mne and onnx: .*\[data,export\]'"),
+        ("fmri", {"torch"}, True, r"the whole path with fmri needs torch: pip install 'minddiffuser\[train\]'"),
+    ],
+)
+def test_missing_libraries_are_one_sentence(
+    modality: str, missing: set[str], full: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command, before anything is made."""
+    from minddiffuser.runtime import cli
+
+    monkeypatch.setattr(demo_signals, "find_spec", lambda name: None if name in missing else object())
+    given = ["demo", "--modality", modality, "--out", str(tmp_path / "demo"), *(["--full"] if full else [])]
+    args = cli.parser().parse_args(given)
+    with pytest.raises(MissingExtra, match=said):
+        args.function(args)
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"modality": "eeg"}, {"n_train": 41}, {"n_structure": 9}, {"models": "other"}]
+)
 def test_what_decides_the_subject_makes_another_one(change: dict[str, Any], cache: Path) -> None:
     key = subject_key(SETTINGS)
     assert subject_key(replace(SETTINGS, **change)) != key
@@ -386,16 +443,18 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, int]) -> None
         replace(SETTINGS, **change)
 
 
+@pytest.mark.parametrize("modality", SIGNALS)
 @pytest.mark.parametrize("stimuli", [None, Path("pictures")])
-def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: Path) -> None:
+def test_the_real_commands_take_these_arguments(stimuli: Path | None, modality: str, tmp_path: Path) -> None:
     """Each command line is parsed by the command's own parser, so that an option renamed there fails here."""
     from minddiffuser.export import cli as export_cli
     from minddiffuser.runtime import cli as runtime_cli
     from minddiffuser.training import cli as training_cli
 
     parsers = {"md-train": training_cli, "md-export": export_cli, "md-reconstruct": runtime_cli}
-    for step in commands(tmp_path, tmp_path, SETTINGS, stimuli, tmp_path / "shipped").values():
-        parsers[step.command[0]].parser().parse_args(step.command[1:])
+    for step in commands(tmp_path, tmp_path, settings_of(modality), stimuli, tmp_path / "shipped").values():
+        args = parsers[step.command[0]].parser().parse_args(step.command[1:])
+        assert args.modality == modality if step.command[1] == "simulate" else "--modality" not in step.command
 
 
 def test_the_page_says_what_was_chosen() -> None:
@@ -403,3 +462,17 @@ def test_the_page_says_what_was_chosen() -> None:
     default = PRESETS["default"].as_dict()["candidates"]
     assert f"the best of {default} start noises" in DemoSettings().note()
     assert DemoSettings().refinement() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", [name for name in SIGNALS if name != "fmri"])
+def test_a_small_demonstration_of_sensors(modality: str, tmp_path: Path) -> None:
+    """With every real command, from the simulation to the pictures of the bundle."""
+    small = replace(settings_of(modality), n_trials=2, n_train=60, n_structure=5, candidates=1, threads=1)
+    stream = io.StringIO()
+    assert run_demo(tmp_path / "demo", small, stream=stream, execute=in_subprocess) == 0, stream.getvalue()
+    summaries = [json.loads((tmp_path / "demo" / name / "summary.json").read_text()) for name in ("run", "engines")]
+    assert [summary["concepts"]["n_trials"] for summary in summaries] == [2, 2]
+    assert summaries[0]["concepts"]["top1"] == summaries[1]["concepts"]["top1"]
+    page = (tmp_path / "demo" / "run" / "report.html").read_text()
+    assert f"simulated {modality.upper()} of 60 pictures" in page
