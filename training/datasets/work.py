@@ -14,7 +14,7 @@ from ...runtime.data.mapped import map_tensors
 from ...runtime.files import check_format, hash_of_json, read_json, write_json, write_tensors
 from ...runtime.journal import Journal
 from ...runtime.output import check_output, draft_of
-from .reader import Piece, Reader
+from .reader import Piece, Place, Reader
 
 VERSION = 1
 MARKER = "prepare.json"
@@ -97,12 +97,17 @@ class Work:
 
 
 def _key(reader: Reader) -> str:
-    files = {str(path): _mark(path) for path in [*reader.files, *(path for p in reader.pieces for path in p.files)]}
+    """Of all that decides what is read: files by their size and time, options, and which pictures there are."""
+    places = [picture.source for picture in reader.pictures if isinstance(picture.source, Place)]
+    paths = [*reader.files, *(path for piece in reader.pieces for path in piece.files)]
+    paths += dict.fromkeys(place.root / place.path for place in places)
     about: dict[str, Any] = {
         "version": VERSION,
         "subject": reader.subject,
         "settings": reader.settings,
-        "files": files,
+        "files": {str(path): _mark(path) for path in paths},
+        "pictures": [[str(place.root / place.path), place.index, place.dataset] for place in places],
+        "splits": [picture.split for picture in reader.pictures],
         "pieces": [piece.name for piece in reader.pieces],
     }
     return hash_of_json(about)

@@ -150,6 +150,32 @@ def test_what_other_options_have_left_is_not_used(tmp_path: Path) -> None:
     assert other.asked == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("how", ["elsewhere", "replaced", "of the other split"])
+def test_what_was_read_for_other_pictures_is_not_used(tmp_path: Path, how: str) -> None:
+    def stop(name: str, responses: Any) -> Any:
+        if name == "two":
+            raise FileError("truncated")
+        return responses
+
+    first, other = Formula(tmp_path / "pictures", change=stop), Formula(tmp_path / "pictures")
+    with pytest.raises(FileError, match="truncated"):
+        prepare("formula", first, tmp_path / "data", MEANS)
+    if how == "elsewhere":
+        for k in range(9):
+            write_png(tmp_path / "more" / f"{k}.png", np.full((20, 24, 3), 20 * k + 7, np.uint8))
+        other.pictures = [
+            replace(one, source=Place(root=tmp_path / "more", path=f"{k}.png")) for k, one in enumerate(other.pictures)
+        ]
+    elif how == "replaced":
+        write_png(tmp_path / "pictures/3.png", np.full((30, 30, 3), 250, np.uint8))
+    else:
+        other.pictures[4] = replace(other.pictures[4], split="test")
+    data, _ = prepare("formula", other, tmp_path / "data", MEANS)
+    wanted = {"elsewhere": [7, 27, 47, 67, 87], "replaced": [0, 20, 40, 250, 80], "of the other split": [0, 20, 40, 60]}
+    assert [int(image[0, 0, 0]) for image in data.images("train")] == wanted[how]
+    assert other.asked == ["one", "two", "three"]
+
+
 def test_trials_without_a_recording_are_left_out_with_the_reason(tmp_path: Path) -> None:
     def spoil(name: str, responses: NDArray[np.float32]) -> NDArray[np.float32]:
         if name == "two":

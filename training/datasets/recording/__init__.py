@@ -13,7 +13,7 @@ from ....runtime.errors import FileError, InputError
 from ..reader import DataSet, Reader
 from .mne_file import is_recording, open_mne
 from .reader import Recordings
-from .source import given_unit, unit_size
+from .source import Recording, given_unit, unit_size
 from .steps import ChainOptions
 from .table import Table, find_table, read_table
 from .xdf_file import is_xdf, open_xdf
@@ -71,6 +71,7 @@ def open_recording(  # noqa: PLR0913 (the command's options)
         else open_mne(path, trigger=trigger, montage=montage, size=1.0 if size is None else size)
         for path in _find(source, given)
     ]
+    opened = _whole(opened)
     if given.by != "event" and len(opened) > 1 and any(row.file is None for row in given.rows):
         raise InputError(
             f"{given.path} gives the {given.by} of events in {len(opened)} recordings: say which one in a column file"
@@ -104,6 +105,7 @@ def open_recording(  # noqa: PLR0913 (the command's options)
         whiten=whiten,
         keep_warm_up=keep_warm_up,
         delay=delay,
+        how={"stream": stream, "trigger": trigger, "montage": montage, "unit": unit},
         memory=memory,
     )
 
@@ -122,6 +124,12 @@ def _find(source: Path, table: Table) -> list[Path]:
     if not found:
         raise FileError(f"{source} holds no recording that MNE or pyxdf reads (.fif, .edf, .bdf, .vhdr, .set, .xdf …)")
     return found
+
+
+def _whole(opened: list[Recording]) -> list[Recording]:
+    """Without the further files of a recording that is split into several, which MNE reads with the first."""
+    further = {path.resolve() for one in opened for path in one.files if path.resolve() != one.path.resolve()}
+    return [one for one in opened if one.path.resolve() not in further]
 
 
 def _may_be(path: Path) -> bool:
@@ -152,7 +160,11 @@ def _add_options(command: Any) -> None:
     files.add_argument(
         "--stream", metavar="NAME", help="the stream of an XDF file (default: the one of type EEG or MEG)"
     )
-    files.add_argument("--trigger", metavar="CHANNEL", help="channel of trigger codes (default: all stimulus channels)")
+    files.add_argument(
+        "--trigger",
+        metavar="CHANNEL",
+        help="channel of trigger codes (default: STI101 or STI 014 where there is one, else all stimulus channels)",
+    )
     files.add_argument("--montage", metavar="NAME", help="positions of electrodes by name, such as easycap-M1")
     files.add_argument(
         "--unit", metavar="UNIT", help="unit of the numbers, such as uV or fT (default: as the file says)"

@@ -18,6 +18,9 @@ from .source import NOWHERE, Recording
 SUFFIXES = (".fif", ".fif.gz", ".edf", ".bdf", ".gdf", ".vhdr", ".set", ".cnt", ".ds", ".mff", ".sqd", ".con", ".nxe")
 # What MNE writes over samples that were not recorded, or where two recordings were joined.
 _CUTS = ("bad_acq_skip", "bad boundary", "edge boundary")
+# Where Neuromag puts its trigger lines together, on newer and older systems; the lines have channels of their own too.
+_TOGETHER = ("STI101", "STI 014", "STI014")
+_OF_THE_DEVICE = ("mag", "grad", "ref_meg")
 
 
 def mne_library(what: str) -> Any:
@@ -43,7 +46,8 @@ def open_mne(path: Path, *, trigger: str | None, montage: str | None, size: floa
     path
         A file, or a folder for CTF's .ds and EGI's .mff.
     trigger
-        The channel with trigger codes; None for all stimulus channels.
+        The channel with trigger codes; None for the one that puts a Neuromag's lines together where there is such a
+        channel, as in MNE, else for all stimulus channels.
     montage
         Name of one of MNE's standard montages, for the electrodes' positions; None for those in the file.
     size
@@ -67,7 +71,7 @@ def open_mne(path: Path, *, trigger: str | None, montage: str | None, size: floa
         _set_montage(raw, montage)
     types = raw.get_channel_types()
     rows = [row for row, kind in enumerate(types) if kind in CHANNEL_TYPES]
-    channels = tuple(_channel(raw.info["chs"][row], types[row]) for row in rows)
+    channels = tuple(_channel(mne, raw.info, row, types[row]) for row in rows)
     annotations = raw.annotations
     starts = raw.time_as_index(annotations.onset, use_rounding=True, origin=annotations.orig_time)
     ends = raw.time_as_index(annotations.onset + annotations.duration, use_rounding=True, origin=annotations.orig_time)
@@ -121,19 +125,27 @@ def _set_montage(raw: Any, name: str) -> None:
         raise InputError(f"the montage {name!r} cannot be used ({reason:.160}): give one such as easycap-M1") from error
 
 
-def _channel(about: Any, kind: str) -> Channel:
+def _channel(mne: Any, info: Any, row: int, kind: str) -> Channel:
+    """A channel with its place in head coordinates, in metres, where it is known; files have MEG's in the device's."""
+    about = info["chs"][row]
     place = np.asarray(about["loc"][:3], float)
     known = bool(np.isfinite(place).all() and place.any())
+    if known and kind in _OF_THE_DEVICE and info["dev_head_t"] is not None:
+        place = mne.transforms.apply_trans(info["dev_head_t"], place)
     position = (float(place[0]), float(place[1]), float(place[2])) if known else None
     return Channel(name=about["ch_name"].strip(), type=kind, position=position)
 
 
 def _triggers(mne: Any, raw: Any, trigger: str | None, types: Sequence[str]) -> list[tuple[int, str]]:
     """Where a trigger channel rises to another number, and the number as text."""
+    stim = [name for name, kind in zip(raw.ch_names, types, strict=True) if kind == "stim"]
     if trigger is not None and trigger not in raw.ch_names:
-        stim = [name for name, kind in zip(raw.ch_names, types, strict=True) if kind == "stim"]
-        raise InputError(f"{raw.filenames[0]} has no channel {trigger!r}: its stimulus channels are {stim}")
-    names = [trigger] if trigger else [name for name, kind in zip(raw.ch_names, types, strict=True) if kind == "stim"]
+        raise InputError(
+            f"{raw.filenames[0]} has no channel {trigger!r}: give --trigger one of its stimulus channels, "
+            f"{', '.join(stim) or 'of which it has none'}"
+        )
+    together = [name for name in _TOGETHER if name in stim][:1]
+    names = [trigger] if trigger is not None else together or stim
     found = []
     for name in names:
         events = mne.find_events(raw, stim_channel=name, shortest_event=1, verbose="error")

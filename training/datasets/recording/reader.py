@@ -32,8 +32,8 @@ class Recordings:
     ----------
     subject
         A name.
-    opened
-        Each recording, opened, and a function that opens it again.
+    recordings
+        Opened.
     table
         What was shown.
     options
@@ -44,13 +44,15 @@ class Recordings:
         Whether to keep epochs at a recording's start, where the filters have not settled.
     delay
         Seconds from an event to the picture.
+    how
+        The options with which the recordings were opened, for the settings.
     memory
         In bytes, for what a piece takes.
     """
 
     place = "channel"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (a reader's parts)
         self,
         subject: str,
         recordings: Sequence[Recording],
@@ -60,6 +62,7 @@ class Recordings:
         whiten: bool,
         keep_warm_up: bool,
         delay: float,
+        how: Mapping[str, str | None],
         memory: int,
     ) -> None:
         self.subject, self.pictures = subject, table.pictures
@@ -75,7 +78,7 @@ class Recordings:
         self.files[table.path] = "table of events and pictures"
         self.settings: Mapping[str, Any] = {
             "signal": self._signal, "options": options.as_json(), "whiten": whiten, "keep_warm_up": keep_warm_up,
-            "delay": delay,
+            "delay": delay, **how,
         }  # fmt: skip
         skipped = left_out(recordings, [channel.name for channel in output.channels])
         self.notes = tuple([_about(chains[0]), *([skipped] if skipped else []), *notes])

@@ -68,6 +68,8 @@ def chain_of(recordings: Sequence[Recording], options: ChainOptions) -> dict[str
 
     sfreq = _common_rate(recordings)
     names = _channels(recordings, options.channels)
+    if options.sfreq is not None and not (math.isfinite(options.sfreq) and options.sfreq > 0):
+        raise InputError(f"the rate of the epochs is {options.sfreq:g} Hz: give --sfreq a number above 0, such as 250")
     steps: list[dict[str, Any]] = []
     needed = list(names)
     if options.reference == ("average",):

@@ -143,22 +143,32 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     lines = text.splitlines()
     head = lines[0] if lines else ""
     delimiter = next((sign for sign in "\t;" if sign in head), ",")
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise FileError(
+            f"{path} is no table ({error}): is a quotation mark never closed? Save it as CSV again"
+        ) from error
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if len(set(names)) < len(names):
         raise FileError(f"{path} has the column {max(names, key=names.count)!r} twice: give each once")
-    found = []
-    for line, row in enumerate(rows[1:], start=2):
-        cells = {name: cell.strip() for name, cell in zip(names, row, strict=False)}
-        cells = {name: cell for name, cell in cells.items() if cell.lower() not in _NOTHING}
-        if cells:
-            found.append((line, cells))
     missing = [name for name in ("picture", "split") if name not in names]
     if missing:
         raise FileError(
             f"{path} has the columns {', '.join(names) or 'none'}, and {missing[0]} is missing: give picture, split, "
             f"one of {', '.join(WHEN)}, and caption or concept"
         )
+    found = []
+    for line, row in enumerate(rows[1:], start=2):
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise InputError(
+                f"{path.name}, line {line}: there are {len(row)} cells for {len(names)} columns: put texts that "
+                f"contain {shown(delimiter)} between quotation marks"
+            )
+        cells = {name: cell.strip() for name, cell in zip(names, row, strict=False)}
+        cells = {name: cell for name, cell in cells.items() if cell.lower() not in _NOTHING}
+        if cells:
+            found.append((line, cells))
     return names, found
 
 
@@ -253,11 +263,21 @@ def _row(cells: Mapping[str, str], by: str, line: int, picture: int, where: str)
     return Row(line=line, file=cells.get("file"), event=event, onset=onset, sample=sample, picture=picture)
 
 
+def code_of(text: str) -> str:
+    """A marker's text without what differs between programs: runs of blanks, and "7.0" for 7."""
+    plain = " ".join(text.split())
+    try:
+        number = float(plain)
+    except ValueError:
+        return plain
+    return str(int(number)) if number.is_integer() else plain
+
+
 def _check_codes(rows: Sequence[Row], path: Path) -> None:
     """Refuse one event code for two pictures."""
-    seen: dict[tuple[str | None, str | None], Row] = {}
+    seen: dict[tuple[str | None, str], Row] = {}
     for row in rows:
-        before = seen.setdefault((row.file, row.event), row) if row.event is not None else row
+        before = row if row.event is None else seen.setdefault((row.file, code_of(row.event)), row)
         if before.picture != row.picture:
             raise InputError(
                 f"{path.name}, lines {before.line} and {row.line}: the event {shown(row.event)} stands for two "

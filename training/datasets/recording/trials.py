@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.errors import InputError
 from .source import NOWHERE, Recording
-from .table import Row, Table
+from .table import Row, Table, code_of
 
 GAP, SPOILT, OUTSIDE = "in a gap of the recording", "in a part that is marked as bad", "outside the recording"
 _NAMED = 8
@@ -53,6 +55,8 @@ def trials_of(table: Table, recordings: Sequence[Recording], delay: float) -> tu
     InputError
         No row of the table belongs to any recording; the message has the events that were found.
     """
+    if not math.isfinite(delay):
+        raise InputError(f"the delay between an event and its picture is {delay} s: give --delay a number of seconds")
     found: list[Trials] = []
     used: set[int] = set()
     others: Counter[str] = Counter()
@@ -88,34 +92,25 @@ def _example(table: Table) -> object:
 
 
 def _is_file(name: str, recording: Recording) -> bool:
-    """Whether a table means this recording: by its name, with or without the ending, or the end of its path."""
-    parts = name.replace("\\", "/").split("/")
-    return parts[-1] == recording.name or tuple(parts) == recording.path.parts[-len(parts) :]
+    """Whether a table means this recording: by its name, with or without the ending, and the folders it gives."""
+    *folders, last = PurePosixPath(name.replace("\\", "/")).parts or (name,)
+    own = recording.path.absolute().parts
+    return last in (recording.name, own[-1]) and tuple(folders) == own[len(own) - 1 - len(folders) : -1]
 
 
 def _by_marks(rows: Sequence[Row], recording: Recording, used: set[int], others: Counter[str]) -> list[tuple[int, int]]:
     """(sample, picture) of each marker that a row names."""
-    codes = {_code(str(row.event)): row for row in rows if row.file is None}
-    codes.update({_code(str(row.event)): row for row in rows if row.file is not None})
+    codes = {code_of(str(row.event)): row for row in rows if row.file is None}
+    codes.update({code_of(str(row.event)): row for row in rows if row.file is not None})
     pairs = []
     for sample, text in recording.marks:
-        row = codes.get(_code(text))
+        row = codes.get(code_of(text))
         if row is None:
             others[text] += 1
         else:
             used.add(row.line)
             pairs.append((sample, row.picture))
     return pairs
-
-
-def _code(text: str) -> str:
-    """A marker's text without what differs between programs: runs of blanks, and "7.0" for 7."""
-    plain = " ".join(text.split())
-    try:
-        number = float(plain)
-    except ValueError:
-        return plain
-    return str(int(number)) if number.is_integer() else plain
 
 
 def _by_times(rows: Sequence[Row], recording: Recording, used: set[int]) -> list[tuple[int, int]]:

@@ -52,7 +52,7 @@ def lab(tmp_path: Path) -> Path:
     return tmp_path / "lab"
 
 
-def fif(folder: Path, name: str, data: Array, **settings: Any) -> Path:
+def fif(folder: Path, name: str, data: Array, *, split_size: str = "2GB", **settings: Any) -> Path:
     """Volts, with the events in a stimulus channel."""
     stim = np.zeros((1, data.shape[1]))
     for sample, picture in EVENTS:
@@ -60,7 +60,7 @@ def fif(folder: Path, name: str, data: Array, **settings: Any) -> Path:
     info = mne.create_info([*NAMES, "STI"], SFREQ, ["eeg"] * 5 + ["stim"], verbose="error")
     raw = mne.io.RawArray(np.concatenate([data, stim]), info, verbose="error", **settings)
     raw.info["bads"] = []
-    raw.save(folder / f"{name}_raw.fif", fmt="double", verbose="error")
+    raw.save(folder / f"{name}_raw.fif", fmt="double", split_size=split_size, verbose="error")
     return folder / f"{name}_raw.fif"
 
 
@@ -112,6 +112,34 @@ def test_fif_with_a_stimulus_channel(lab: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(as_recorded(data), expected(recording), atol=1e-11, rtol=1e-6)
 
 
+def test_trigger_lines_of_their_own_beside_the_channel_of_all_are_not_counted_again(lab: Path, tmp_path: Path) -> None:
+    """Of a Neuromag, STI101 and on older systems STI 014 have the codes; STI001 and so on are one line each."""
+    recording = noise(4500)
+    codes = np.zeros(4500)
+    for sample, picture in EVENTS:
+        codes[sample] = picture + 1
+    stims = np.stack([5.0 * (codes % 2 == 1), codes, codes])
+    info = mne.create_info([*NAMES, "STI001", "STI 014", "STI101"], SFREQ, ["eeg"] * 5 + ["stim"] * 3, verbose="error")
+    raw = mne.io.RawArray(np.concatenate([recording, stims]), info, verbose="error")
+    raw.save(lab / "run1_raw.fif", fmt="double", verbose="error")
+    write_table(lab / "events.csv", [{**row, "event": index + 1} for index, row in enumerate(rows())])
+    data, report = prepared(lab, tmp_path / "data")
+    np.testing.assert_allclose(as_recorded(data), expected(recording), atol=1e-11, rtol=1e-6)
+    with pytest.raises(InputError, match="no channel 'STI': give --trigger one of .* STI001, STI 014, STI101"):
+        open_recording(lab, **FAST, trigger="STI")
+
+
+def test_a_recording_in_several_files_is_read_once(lab: Path, tmp_path: Path) -> None:
+    """MNE splits large files: run1_raw.fif, run1_raw-1.fif and so on, of which it reads all with the first."""
+    recording = noise(90_000)
+    fif(lab, "run1", recording, split_size="2MB")
+    assert len(list(lab.glob("*.fif"))) > 1
+    write_table(lab / "events.csv", [{**row, "event": index + 1} for index, row in enumerate(rows())])
+    data, report = prepared(lab, tmp_path / "data")
+    np.testing.assert_allclose(as_recorded(data), expected(recording), atol=1e-11, rtol=1e-6)
+    assert list(report.pieces) == ["run1_raw"]
+
+
 def test_edf_with_annotations(lab: Path, tmp_path: Path) -> None:
     recording = noise(4500)
     write_edf(lab / "run1.edf", recording, SFREQ, [(sample / SFREQ, f"S  {k + 1}") for sample, k in EVENTS])
@@ -129,6 +157,19 @@ def test_xdf_with_markers_of_another_clock(lab: Path, tmp_path: Path, unit: str)
     write_xdf(lab / "run1.xdf", recording / size, stamps, SFREQ, marks, unit=unit, offset=123.4)
     data, _ = prepared(lab, tmp_path / "data")
     np.testing.assert_allclose(as_recorded(data), expected(recording), atol=1e-11, rtol=1e-6)
+
+
+def test_a_table_tells_recordings_of_one_name_apart_by_their_folders(lab: Path, tmp_path: Path) -> None:
+    for folder, seed in (("a", 0), ("b", 1)):
+        write_edf(lab / folder / "run1.edf", noise(4500, seed=seed), SFREQ, [])
+    about = [{k: v for k, v in row.items() if k != "event"} for row in rows()]
+    table = [
+        {"sample": 1000 + 150 * k, "file": f"{'a' if k % 2 else 'b'}/run1", **about[k % N_PICTURES]} for k in range(18)
+    ]
+    write_table(lab / "events.csv", table)
+    _, report = prepared(lab, tmp_path / "data")
+    assert sorted(n for n, _ in report.pieces.values()) == [9, 9]
+    assert report.dropped == {}
 
 
 @pytest.mark.parametrize("column", ["onset", "sample"])
@@ -324,6 +365,28 @@ def test_meg_and_its_bad_channels(lab: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.responses("test"), matrix @ plain.responses("test"), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("option", [{"unit": "uV"}, {"trigger": "O1"}, {"montage": "easycap-M1"}])
+def test_how_a_recording_was_opened_belongs_to_the_settings(lab: Path, option: dict[str, str]) -> None:
+    """What was read with other options is not used again."""
+    write_edf(lab / "run1.edf", noise(4500), SFREQ, [(sample / SFREQ, f"S  {k + 1}") for sample, k in EVENTS])
+    assert open_recording(lab, **FAST, **option).settings != open_recording(lab, **FAST).settings  # type: ignore[arg-type]
+
+
+def test_magnetometers_have_their_places_in_head_coordinates(lab: Path) -> None:
+    info = mne.create_info(["MEG1", "STI"], SFREQ, ["mag", "stim"], verbose="error")
+    info["chs"][0]["loc"][:3] = 0.01, 0.02, 0.03
+    info["dev_head_t"] = mne.transforms.Transform("meg", "head", mne.transforms.translation(0.0, 0.0, 0.04))
+    stim = np.zeros(4500)
+    stim[3000] = 1
+    raw = mne.io.RawArray(
+        np.stack([1e-13 * np.random.default_rng(0).standard_normal(4500), stim]), info, verbose="error"
+    )
+    raw.save(lab / "run_raw.fif", fmt="double", verbose="error")
+    write_table(lab / "events.csv", [{**rows()[0], "event": 1}])
+    layout = open_recording(lab, **FAST).finish(None, lab).layout  # type: ignore[arg-type]
+    assert layout.channels[0].position == pytest.approx((0.01, 0.02, 0.07))
+
+
 def test_electrodes_get_the_places_of_a_montage(lab: Path, tmp_path: Path) -> None:
     write_edf(lab / "run1.edf", noise(4500), SFREQ, [(sample / SFREQ, f"S  {k + 1}") for sample, k in EVENTS])
     places = mne.channels.make_standard_montage("easycap-M1").get_positions()["ch_pos"]
@@ -407,6 +470,20 @@ def test_a_limit_for_channels_that_are_not_there(lab: Path) -> None:
     write_edf(lab / "run1.edf", noise(4500), SFREQ, [(5.0, "S  1")])
     with pytest.raises(InputError, match="--reject has a limit for eog, and the epochs' channels are of the types eeg"):
         open_recording(lab, **FAST, reject=[("eog", 2.5e-4)])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("sfreq", 0.0, "the rate of the epochs is 0 Hz: give --sfreq a number above 0"),
+        ("sfreq", float("nan"), "the rate of the epochs is nan Hz"),
+        ("delay", float("nan"), "is nan s: give --delay a number of seconds"),
+    ],
+)
+def test_numbers_that_are_none(lab: Path, option: str, value: float, message: str) -> None:
+    write_edf(lab / "run1.edf", noise(4500), SFREQ, [(5.0, "S  1")])
+    with pytest.raises(InputError, match=message):
+        open_recording(lab, **FAST, **{option: value})
 
 
 def test_no_event_of_the_table_occurs(lab: Path) -> None:

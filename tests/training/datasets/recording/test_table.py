@@ -98,6 +98,14 @@ def test_the_table_beside_the_recordings_is_found(folder: Path) -> None:
         ([{**{k: v for k, v in ROW.items() if k != "event"}, "onset": "soon"}], "onset is 'soon'"),
         ([{**{k: v for k, v in ROW.items() if k != "event"}, "sample": "-5"}], "sample is '-5'"),
         ([{**ROW, "index": "one"}], "index is 'one'"),
+        (
+            [{**ROW, "event": "7"}, {**ROW, "event": "7.0", "picture": "pictures/1.png"}],
+            r"lines 2 and 3: the event '7.0' stands for two pictures",
+        ),
+        (
+            [ROW, {**ROW, "event": 2, "caption": "a cat, asleep"}],
+            "line 3: there are 5 cells for 4 columns: put texts that contain ',' between quotation marks",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(folder: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -110,6 +118,9 @@ def test_a_file_that_is_no_table(folder: Path) -> None:
         read_table(folder / "pictures/0.png")
     with pytest.raises(FileError, match="cannot be read"):
         read_table(folder / "nowhere.csv")
+    (folder / "open.csv").write_text(f'event,picture,split,caption\nS 1,0.png,train,"a{"a" * 200_000}')
+    with pytest.raises(FileError, match="is no table .*: is a quotation mark never closed"):
+        read_table(folder / "open.csv")
     (folder / "empty.csv").write_text("")
     with pytest.raises(FileError, match="has the columns none"):
         read_table(folder / "empty.csv")
