@@ -29,6 +29,8 @@ Array = NDArray[Any]
 VERSION = 2
 NAME = "fit.json"
 WHAT = "checkpoint or an unfinished fit"
+LEAK = "leak.json"
+"""What ``md-train fit --allow-leak`` found, beside a finished checkpoint."""
 _PART = ".part.safetensors"
 _FORMAT = "minddiffuser-fit"
 _TENSORS = ("normaliser", "constants", "mask", "concepts")
@@ -179,7 +181,7 @@ def _others(folder: Path) -> list[str]:
     return [
         name
         for name in contents(folder)
-        if name not in (NAME, DESCRIPTION, records.FOLDER, SIGNAL_FOLDER)
+        if name not in (NAME, DESCRIPTION, LEAK, records.FOLDER, SIGNAL_FOLDER)
         and not (_OURS.fullmatch(name) or _OUR_PART.fullmatch(name))
     ]
 

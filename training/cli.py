@@ -17,6 +17,7 @@ from .datasets.command import add_prepare
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .decoders.choice import chosen_decoders, chosen_options
+from .leaks import LEAKS
 from .model_options import add_models, open_models
 from .simulate.command import add_simulate
 
@@ -94,6 +95,13 @@ def _add_fit(commands: Any) -> None:
         "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
     )
     fit.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
+    fit.add_argument(
+        "--allow-leak",
+        choices=tuple(LEAKS),
+        metavar="NAME",
+        help="let something of the test trials into the fit on purpose, label the checkpoint and all that is made of "
+        "it, fit a clean one into CHECKPOINT-clean, and print what the leak adds: %(choices)s",
+    )
     add_models(fit)
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
@@ -179,12 +187,16 @@ def _fit(args: argparse.Namespace) -> int:
     from ..runtime.progress import Phases
     from .datasets.base import open_dataset
     from .fit import check, check_out, fit
+    from .leaks.run import check_leak, fit_leak, report_text
 
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
     settings = with_concepts(settings, args, data)
-    check(data, args.out, settings)  # before models are opened or downloaded
+    if args.allow_leak is None:
+        check(data, args.out, settings)  # before models are opened or downloaded
+    else:
+        check_leak(args.allow_leak, data, args.out, settings)
     models = open_models(args, args.layers, lambda note: tell(PROG, note, DONE))
     if args.threads is not None:
         import torch
@@ -196,8 +208,15 @@ def _fit(args: argparse.Namespace) -> int:
             progress.close()  # a line of its own, on a terminal too
             tell(PROG, line, DONE)
 
-        out = fit(data, models, args.out, settings, progress=progress, say=say)
-    _show_scores(out, data.provenance)
+        if args.allow_leak is None:
+            out, compared = fit(data, models, args.out, settings, progress=progress, say=say), None
+        else:
+            compared = fit_leak(args.allow_leak, data, models, args.out, settings, progress=progress, say=say)
+            out = args.out
+    if compared is None:
+        _show_scores(out, data.provenance)
+    else:
+        print(report_text(compared), end="\n\n")
     print(out)
     return _tell_stopped(out)
 

@@ -67,7 +67,7 @@ class ZScored:
     """
 
     def __init__(self, responses: Array, normaliser: Normaliser) -> None:
-        self._responses, self._normaliser = responses, normaliser
+        self._responses, self.normaliser = responses, normaliser
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ class ZScored:
 
     def __getitem__(self, rows: Any) -> Float32:
         """Trials by numbers, a slice or a mask: (n, *response_shape) float32."""
-        return self._normaliser(self._responses[rows]).astype(np.float32)
+        return self.normaliser(self._responses[rows]).astype(np.float32)
 
 
 def fit_normaliser(responses: Array) -> Normaliser:

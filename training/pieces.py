@@ -16,6 +16,7 @@ from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.files import KIND, VERSION, decoder_part, file_name
+from ..runtime.decoders.leaks import labelled
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
 from . import curves, scores
@@ -77,8 +78,9 @@ class Job:
 
     def write_responses(self) -> None:
         if file_name("normaliser") not in self.journal.files:
-            arrays = {"mean": self.normaliser.mean, "std": self.normaliser.std}
-            self.journal.write(file_name("normaliser"), arrays)
+            leak, own = self.settings.leak, (self.normaliser.mean, self.normaliser.std)
+            mean, std = own if leak is None or leak.statistics is None else leak.statistics
+            self.journal.write(file_name("normaliser"), {"mean": mean, "std": std})
         if self.data.layout.voxels is not None:
             self.journal.write(VOXELS, tensors_of(self.data.layout.voxels))
 
@@ -149,7 +151,10 @@ class Job:
         fitters: dict[str, Any] = {name: self.settings.decoder(name) for name in names}
         responses = ZScored(self.data.responses("train"), self.normaliser)
         state = part_name("training", names)
-        fitted = fitters[names[0]].fit_together(
+        leak = self.settings.leak
+        own = fitters[names[0]].fit_together
+        fit_together = own if leak is None or leak.fit_network is None else leak.fit_network
+        fitted = fit_together(
             fitters,
             responses,
             targets,
@@ -334,6 +339,7 @@ def description_of(
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,
         "subject": data.subject,
+        **labelled([] if job.settings.leak is None else [job.settings.leak.name]),
         "layout": data.layout.as_json(),
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},

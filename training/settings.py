@@ -13,6 +13,7 @@ from ..runtime.errors import InputError
 from ..runtime.features import EMBEDDING, TARGETS
 from .candidates import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
+from .leaky import Leaky
 from .selection import SelectionSettings
 
 # (phase, done, total)
@@ -46,6 +47,8 @@ class FitSettings:
         Where networks are trained: "auto", "cpu", "cuda" or "cuda:1".
     save_every : int
         Epochs after each of which a network's training can go on from where it was.
+    leak : Leaky, optional
+        What leaks on purpose; the checkpoint is labelled with it.
     """
 
     context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
@@ -62,6 +65,7 @@ class FitSettings:
     average_repetitions: bool = False
     device: str = "auto"
     save_every: int = 10
+    leak: Leaky | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "n_threads", "save_every"):
@@ -120,7 +124,8 @@ class FitSettings:
         # Only where they say something: a fit that was begun before they were there goes on.
         more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
         route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
-        return {**kept, **more, **route, "selection": asdict(self.selection)}
+        leak = {} if self.leak is None else {"leak": self.leak.describe()}
+        return {**kept, **more, **route, **leak, "selection": asdict(self.selection)}
 
 
 class FitModels(Protocol):

@@ -21,7 +21,7 @@ SUMMARY_VERSION = 2
 CONTROL_KINDS = ("shuffled", "oracle")
 
 
-def write_summary(
+def write_summary(  # noqa: PLR0913 (what a run says; all but three have a default)
     run: Path,
     outcome: Outcome,
     measured: Measured,

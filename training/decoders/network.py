@@ -106,7 +106,7 @@ class NetworkFitter(TrainingSettings, ABC):
         return self.fit_together({"feature": self}, responses, {"feature": targets}, pictures=shown, progress=progress)
 
     @staticmethod
-    def fit_together(
+    def fit_together(  # noqa: PLR0913 (what a training may begin with and go by; most has a default)
         fitters: Mapping[str, NetworkFitter],
         responses: Rows,
         targets: Mapping[str, Columns],
@@ -114,6 +114,8 @@ class NetworkFitter(TrainingSettings, ABC):
         pictures: NDArray[np.integer[Any]],
         device: str = "cpu",
         keeping: Keeping | None = None,
+        held_out: NDArray[np.bool_] | None = None,
+        first: Mapping[str, Array] | None = None,
         progress: Progress | None = None,
     ) -> FittedNetwork:
         """Fit one network with a head for each feature.
@@ -133,6 +135,10 @@ class NetworkFitter(TrainingSettings, ABC):
             See :func:`..networks.hardware.open_hardware`.
         keeping : Keeping, optional
             Where the state is kept between epochs, and the one to go on from.
+        held_out : (n_trials,) bool, optional
+            The trials that decide when to stop; those of :meth:`hold_out` when not given.
+        first : name to array, optional
+            The weights to begin with, as :meth:`FittedNetwork.weights` gives them; drawn when not given.
         progress : callable, optional
             Receives (epochs done, of at most how many).
 
@@ -144,12 +150,14 @@ class NetworkFitter(TrainingSettings, ABC):
         import torch
 
         settings = next(iter(fitters.values()))
-        held_out = settings.hold_out(pictures)
+        held_out = settings.hold_out(pictures) if held_out is None else held_out
         hardware = open_hardware(device, settings.precision)
         with hardware.seeded(settings.seed):
             config = make_config(settings.architecture, settings.config())
             n_outputs = {feature: columns.shape[1] for feature, columns in targets.items()}
             network = build_network(settings.architecture, config, tuple(responses.shape[1:]), n_outputs)
+            if first is not None:
+                network.load_state_dict({name: torch.from_numpy(array) for name, array in first.items()})
             training = Training(
                 network=network.to(hardware.device),
                 objective=_objective(fitters, hardware.device),
@@ -256,8 +264,12 @@ class FittedNetwork:
             found = [self.network(part)[self.output][:, start:stop] for part in parts]
         return np.asarray(torch.cat(found).numpy(), np.float64)
 
+    def weights(self) -> dict[str, Array]:
+        """The network's own, by their names in it."""
+        return {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
+
     def arrays(self) -> dict[str, Array]:
-        return {f"{WEIGHTS}{name}": tensor.numpy() for name, tensor in self.network.state_dict().items()}
+        return {f"{WEIGHTS}{name}": array for name, array in self.weights().items()}
 
     def described(self) -> dict[str, Any]:
         validation: dict[str, Any] = {"n_trials": int(self.held_out.sum()), "epoch": self.epoch, "loss": self.loss}
