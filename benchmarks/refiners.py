@@ -13,9 +13,9 @@ denoising steps at each update get the first --heavy-trials, on which a second t
 
 Costs are floating-point operations over those of one UNet forward pass, of a refiner beside stage 1.
 
-Rivals have the settings that did best on the first 32 test trials of two tuning subjects, seed 1 (--brain clip) and seed
-5 (gabor): most PixCorr among those that lose at most a sixteenth of the trials' concepts against stage 1 (0.528, 0.891).
-mpgd has the step size of no-jacobian. PixCorr / concept there, means of both subjects:
+Rivals have the settings that did best on the first 32 test trials of two tuning subjects, seed 1 (--brain clip) and
+seed 5 (gabor): most PixCorr among those that lose at most a sixteenth of the trials' concepts against stage 1 (0.528,
+0.891). mpgd has the step size of no-jacobian. PixCorr / concept there, means of both subjects:
 raw-scale, scale (share of guided steps 1)     30: 0.561 / 0.89    100: 0.583 / 0.86, taken    200: 0.577 / 0.89
                                                400: 0.560 / 0.83    100 with share 0.5: 0.578 / 0.86
 start-noise, learning rate                     5 (ReNO's own): 0.632 / 0.78    15: 0.624 / 0.83    50: 0.625 / 0.81

@@ -96,7 +96,7 @@ def _concept(trial: Trial) -> str:
     if isinstance(true, str):
         place = f"rank {rank}" if is_count(rank) else "not in the list"
         words.append(f"shown: {true} ({place})")
-    return f'<p class="candidates concept">{escape("; ".join(words))}</p>'
+    return f'<p class="concept">{escape("; ".join(words))}</p>'
 
 
 def _candidates(trial: Trial) -> str:

@@ -103,7 +103,10 @@ def test_graphs_of_older_code_are_traced_again(bundle: Path, monkeypatch: pytest
 def test_the_exporters_code_is_what_graphs_are_made_with() -> None:
     """Everything that tracing imports, but for what holds no mathematics; decoders' graphs are never taken."""
     known = set(reuse.sources())
-    plain = {PACKAGE / "runtime" / name for name in ("errors.py", "fields.py", "files.py", "data/json_types.py")}
+    plain = {
+        PACKAGE / "runtime" / name
+        for name in ("errors.py", "features.py", "fields.py", "files.py", "data/json_types.py")
+    }
     seen, left = set[Path](), [PACKAGE / "export" / "graphs" / "base.py", PACKAGE / "export" / "onnx" / "convert.py"]
     left += [(PACKAGE / "export" / "graphs" / f"{name.lstrip('.')}.py") for name in NETWORK_GRAPHS.values()]
     while left:
