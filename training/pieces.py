@@ -16,9 +16,9 @@ from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.files import KIND, VERSION, decoder_part, file_name
-from ..runtime.decoders.leaks import labelled
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
+from ..runtime.leaks import labelled
 from . import curves, scores
 from .checkpoint_folder import CheckpointFolder
 from .curves import Curve, as_part, from_part, part_name
