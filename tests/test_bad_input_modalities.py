@@ -280,6 +280,25 @@ def as_eeg_dictionary(source: Path) -> None:
         np.save(file, np.array({"preprocessed_eeg_data": rows_of(EEG)}), allow_pickle=True)
 
 
+def with_pictures_from_0(source: Path) -> None:
+    from scipy.io import loadmat, savemat
+
+    path = source / "nsddata/experiments/nsd/nsd_expdesign.mat"
+    content = loadmat(path)
+    names = ("masterordering", "subjectim", "sharedix")
+    savemat(path, {name: content[name] - (name == "subjectim") * content[name].min() for name in names})
+
+
+def with_more_pictures(source: Path) -> None:
+    import h5py
+
+    (path,) = source.rglob("nsd_stimuli.hdf5")
+    with h5py.File(path, "r+") as file:
+        pictures = file["imgBrick"][:]
+        del file["imgBrick"]
+        file["imgBrick"] = np.concatenate([pictures, pictures[:4]])
+
+
 NSD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an EEG dictionary": (as_eeg_dictionary, "is a Python object pickled into a .npy file, as THINGS-EEG2's"),
     "NaN": (as_nan, "session01 is NaN or infinite in all of its 55 trials"),
@@ -290,6 +309,11 @@ NSD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a web page": (
         lambda source: first_session(source).write_bytes(b"<!doctype html><html>no access</html>"),
         "is a web page, perhaps of a failed download",
+    ),
+    "pictures counted from 0": (with_pictures_from_0, "they seem to count from 0, add 1"),
+    "another set of pictures": (
+        with_more_pictures,
+        "speaks of 55 pictures and the stimuli are 59: one of the two is of",
     ),
 }
 

@@ -399,13 +399,20 @@ def test_electrodes_get_the_places_of_a_montage(lab: Path, tmp_path: Path) -> No
         open_recording(lab, **FAST, montage="moon")
 
 
-def test_a_wrong_scale_is_refused_with_both_figures(lab: Path, tmp_path: Path) -> None:
+def test_a_wrong_scale_is_refused_with_both_figures(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Numbers in µV that the file calls V, as a careless conversion leaves them."""
     fif(lab, "run1", noise(4500) * 1e6)
     write_table(lab / "events.csv", [{**row, "event": index + 1} for index, row in enumerate(rows())])
     message = r"have a standard deviation of \d.*e?.* V \(median over epochs\), expected 1e-08 to 0.002 V: .* --unit uV"
     with pytest.raises(FileError, match=message):
         prepared(lab, tmp_path / "data")
+    given = ["prepare", "recording", str(lab), "--subject", "1", "--l-freq", "2", "--out", str(tmp_path / "typed")]
+    assert main(given) == 2
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("md-train: ")
+    assert "expected 1e-08 to 0.002 V" in said
     data, _ = prepared(lab, tmp_path / "data", unit="uV")
     np.testing.assert_allclose(as_recorded(data), expected(noise(4500)), atol=1e-11, rtol=1e-5)
 

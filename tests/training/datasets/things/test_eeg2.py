@@ -356,7 +356,9 @@ def test_a_wrong_raw_file_is_named(eeg2: Path, tmp_path: Path, name: str) -> Non
     ("factor", "said"),
     [(1e6, "looks like µV, multiply by 1e-06"), (1e-9, "looks like T, as of MEG"), (0.0, "holds no signal")],
 )
-def test_another_unit_is_told_by_both_figures(eeg2: Path, tmp_path: Path, factor: float, said: str) -> None:
+def test_another_unit_is_told_by_both_figures(
+    eeg2: Path, tmp_path: Path, factor: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = copy(eeg2, tmp_path)
     content = load(place / FIRST)
     content["raw_eeg_data"][:-1] *= factor
@@ -364,6 +366,11 @@ def test_another_unit_is_told_by_both_figures(eeg2: Path, tmp_path: Path, factor
     reader = open_eeg2(place, subject=1, memory=MEMORY, form="raw")
     with pytest.raises(FileError, match=said) as caught:
         reader.read(reader.pieces[0])
+    given = ["prepare", "things-eeg2", str(place), "--subject", "1", "--form", "raw", "--image-size", "32"]
+    assert main([*given, "--out", str(tmp_path / "data")]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("md-train: ")
+    assert said in line
     if factor:
         assert "standard deviation of" in str(caught.value)
         assert "one in V has some 0.00001" in str(caught.value)
