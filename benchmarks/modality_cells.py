@@ -67,8 +67,10 @@ def options_of(cell: Cell, sizes: Sizes) -> list[str]:
         given = [f"epochs={sizes.epochs}"]
         given += ["embedding=1024"] if cell.decoder in ("nice", "atm") else []
     shared = [] if cell.decoder == "ridge" else ["--shared-trunk"]
-    # Selection fits every dimension of the structure in five folds: from 50 values each, it takes minutes less.
-    route = [] if cell.modality == "fmri" else ["--n-selection", "50", "--concept-prototypes", "images"]
+    # Selection fits every dimension of the structure in five folds: from 50 values each, it takes minutes less. It is
+    # the same for every decoder, so that all are compared over the same dimensions.
+    selection = ["--n-selection", "50", "--alpha-selection", "cv"]
+    route = [] if cell.modality == "fmri" else [*selection, "--concept-prototypes", "images"]
     options = [part for option in given for part in ("--decoder-option", option)]
     return ["--decoder", cell.decoder, *options, *shared, *route]
 
@@ -111,7 +113,7 @@ def command(program: str, *options: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Values:
-    """What a cell gave for one kind of test trials: name -> one value per picture, in the order of pictures.
+    """What a cell gave for one kind of test trials: name -> one value per trial, each of another picture.
 
     `chance` of the same names where there is one, and of "concept" the number of candidates.
     """
@@ -146,7 +148,7 @@ def measure(cell: Cell, sizes: Sizes, kind: str, models: Any) -> Values:
         for control in run[0].get("controls", {}):
             found[f"{metric}.{control}"] = _column(trial["controls"][control][metric] for trial in run)
     if cell.modality == "fmri":
-        hits, n = direct_concepts(data, decoded.context[order.argsort(kind="stable")], models, sizes)
+        hits, n = direct_concepts(data, decoded.context, order, models, sizes)
     else:
         hits = _column(float(trial["concept"]["rank"] == 1) for trial in run)
         n = json.loads((folder / kind / "summary.json").read_text())["concepts"]["n_candidates"]
@@ -181,11 +183,13 @@ def own_and_others(a: Float64, b: Float64) -> tuple[Float64, Float64]:
     return own, (table.sum(axis=1) - own) / (len(table) - 1)
 
 
-def direct_concepts(data: Any, context: NDArray[Any], models: Any, sizes: Sizes) -> tuple[Float64, int]:
-    """Whether the decoded context is nearest to that of its own concept, the mean context of its training pictures."""
+def direct_concepts(
+    data: Any, context: NDArray[Any], stimulus: NDArray[Any], models: Any, sizes: Sizes
+) -> tuple[Float64, int]:
+    """Whether a trial's context is nearest to that of its own concept, the mean context of its training pictures."""
     train = extract_features(data, "train", models, cache_dir=sizes.out / "features").context
     assert train is not None
-    names, shown = data.concepts("train"), data.concepts("test")
+    names, shown = data.concepts("train"), [data.concepts("test")[row] for row in stimulus]
     known = sorted(set(names))
     flat = train.reshape(len(train), -1)
     places = np.stack([flat[[name == concept for name in names]].mean(axis=0) for concept in known]).astype(np.float64)

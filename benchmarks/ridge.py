@@ -172,12 +172,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             ours, fitted = minddiffuser(x, y, args)
             if repeat == 0:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            rivals = {"fastl2lir": fastl2lir(x, part, args.n_selected, args.alpha)}
+            rivals = {"fastl2lir": fastl2lir(x, y if whole else part, args.n_selected, args.alpha)}
             if whole:
-                rivals = {
-                    "fastl2lir": fastl2lir(x, y, args.n_selected, args.alpha),
-                    "himalaya": himalaya(x, y, args.alpha),
-                }
+                rivals["himalaya"] = himalaya(x, y, args.alpha)
         times["minddiffuser"].append(ours)
         for name, (timed, weight, bias) in rivals.items():
             times.setdefault(name, []).append(timed)

@@ -17,6 +17,7 @@ from .datasets.command import add_prepare
 from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .decoders.choice import chosen_decoders, chosen_options
+from .decoders.ridge import BY_CROSS_VALIDATION
 from .leaks import LEAKS
 from .model_options import add_models, open_models
 from .simulate.command import add_simulate
@@ -147,9 +148,9 @@ def _add_fit(commands: Any) -> None:
         )
         decoders.add_argument(
             f"--alpha-{feature}",
-            type=float,
+            type=_penalty,
             metavar="A",
-            help=f"the same as {feature}.alpha=A of the ridge: the penalty",
+            help=f"the same as {feature}.alpha=A of the ridge: the penalty, or cv",
         )
     add_concept_options(fit)
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
@@ -160,6 +161,12 @@ def _add_fit(commands: Any) -> None:
     selection.add_argument("--n-folds", type=int, metavar="N", help="folds of the cross-validation (default: 5)")
     selection.add_argument(
         "--n-selection", type=count, metavar="N", help="voxels (values of a trial) per dimension in each fold"
+    )
+    selection.add_argument(
+        "--alpha-selection",
+        type=_penalty,
+        metavar="A",
+        help="penalty of the ridge in each fold, or cv (default: the structure's own; with a network, the paper's)",
     )
 
 
@@ -258,7 +265,12 @@ def fit_settings(args: argparse.Namespace) -> Any:
     for feature, name in names.items():
         kind = name.partition(":")[0]
         decoders[feature] = make_decoder(kind, feature, **{**chosen[feature], **_short_options(args, feature, kind)})
-    options = {"percent": args.percent, "n_folds": args.n_folds, "n_selected": args.n_selection}
+    options = {
+        "percent": args.percent,
+        "n_folds": args.n_folds,
+        "n_selected": args.n_selection,
+        "alpha": args.alpha_selection,
+    }
     selection = SelectionSettings(absolute=args.absolute, **_without_none(options))
     return FitSettings(
         **decoders,
@@ -308,6 +320,16 @@ class _Renamed(argparse.Action):
 
     def __call__(self, *_given: Any, **_more: Any) -> NoReturn:
         raise InputError("--preset of md-train fit is now called --layers: give --layers reference or --layers paper")
+
+
+def _penalty(text: str) -> float | str:
+    """A number, or the name of how it is chosen."""
+    if text == BY_CROSS_VALIDATION:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no penalty: give a number, or {BY_CROSS_VALIDATION}") from None
 
 
 def _option(text: str) -> tuple[str, str, Any]:

@@ -335,6 +335,7 @@ def description_of(
         metadata = read_metadata(job.journal.folder / file_name(decoder_part(group)))
         decoders.append({**json.loads(metadata[ENTRY]), "fit": how})
     averaged = {"average_repetitions": True} if job.settings.average_repetitions else {}
+    penalty = {} if selection.alpha is None else {"alpha": selection.alpha}
     return {
         "format": f"minddiffuser-{KIND}",
         "version": VERSION,
@@ -351,6 +352,7 @@ def description_of(
             "signed": not selection.absolute,
             "n_folds": selection.n_folds,
             "n_selected": selection.n_selected,
+            **penalty,
             "seed": selection.seed,
         },
         "provenance": {

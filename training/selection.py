@@ -51,6 +51,9 @@ class SelectionSettings:
     n_selected : int, optional
         Voxels (values of a trial) per dimension in the folds' decoders; the decoder's own when not given. As many as
         there are makes the folds share one factorisation, which is many times faster.
+    alpha : float or "cv", optional
+        Penalty of the folds' decoders; the decoder's own when not given. Two fits keep the same dimensions, so that
+        their structure can be compared, where both this and `n_selected` are the same.
     seed : int, optional
         Draws stimuli into folds; contiguous folds when not given.
     """
@@ -59,6 +62,7 @@ class SelectionSettings:
     absolute: bool = False
     n_folds: int = 5
     n_selected: int | None = None
+    alpha: float | str | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:

@@ -96,8 +96,9 @@ class FitSettings:
         A network would be trained anew in every fold for every block of dimensions.
         """
         decoder = make_decoder("ridge", "structure") if validates_itself(self.structure) else self.structure
-        n_selected = self.selection.n_selected
-        return decoder if n_selected is None else changed(decoder, "structure", n_selected=n_selected)
+        given = {"n_selected": self.selection.n_selected, "alpha": self.selection.alpha}
+        options = {name: value for name, value in given.items() if value is not None}
+        return changed(decoder, "structure", **options) if options else decoder
 
     def decoder(self, target: str) -> Decoder:
         """The settings of one feature."""
@@ -125,7 +126,10 @@ class FitSettings:
         more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
         route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
         leak = {} if self.leak is None else {"leak": self.leak.describe()}
-        return {**kept, **more, **route, **leak, "selection": asdict(self.selection)}
+        selection = asdict(self.selection)
+        if self.selection.alpha is None:
+            del selection["alpha"]
+        return {**kept, **more, **route, **leak, "selection": selection}
 
 
 class FitModels(Protocol):

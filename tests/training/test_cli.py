@@ -86,6 +86,8 @@ def test_help_ends_with_an_example(command: list[str], capsys: pytest.CaptureFix
         (["fit", "nowhere", "--out", "x", "--decoder-option", "latent.n_selected=true"], "n_selected is True"),
         (["fit", "nowhere", "--out", "x", "--percent", "0"], "percent is 0.0"),
         (["fit", "nowhere", "--out", "x", "--alpha-latent", "-1"], "alpha is -1.0"),
+        (["fit", "nowhere", "--out", "x", "--alpha-latent", "much"], "'much' is no penalty: give a number, or cv"),
+        (["fit", "nowhere", "--out", "x", "--alpha-selection", "-1"], "alpha is -1.0"),
         (["fit", "nowhere", "--out", "x", "--n-context", "0"], "'0' is not a whole number from 1 to 1,000,000"),
         (["fit", "nowhere", "--out", "x", "--n-folds", "1"], "n_folds is 1"),
         (["fit", "nowhere", "--out", "x", "--decoder", "dream"], "decoder 'dream' is unknown"),
@@ -209,10 +211,12 @@ def test_fit_options_reach_the_settings(tmp_path: Path) -> None:
     assert (plain.selection.percent, plain.selection.absolute, plain.cache_dir) == (25.0, False, None)
     line = "fit data --out x --n-context 11 --n-latent 12 --n-structure 13 --n-semantic 14 --alpha-latent 2.5"
     line += f" --percent 40 --absolute --n-folds 3 --n-selection 9 --cache {tmp_path} --threads 2 --batch-size 5"
+    line += " --alpha-context cv --alpha-selection 30"
     chosen = fit_settings(parser().parse_args(line.split()))
     n_selected = [chosen.decoder(target).n_selected for target in FEATURES]
     assert n_selected == [11, 12, 13, 14]
-    assert [chosen.decoder(target).alpha for target in FEATURES] == [0.15, 2.5, 0.15, 0.15]
+    assert [chosen.decoder(target).alpha for target in FEATURES] == ["cv", 2.5, 0.15, 0.15]
+    assert (plain.selecting().alpha, chosen.selecting().alpha, chosen.selecting().n_selected) == (0.15, 30.0, 9)
     selection = chosen.selection
     assert (selection.percent, selection.absolute, selection.n_folds, selection.n_selected) == (40.0, True, 3, 9)
     assert (chosen.cache_dir, chosen.n_threads, chosen.batch_size) == (tmp_path, 2, 5)
@@ -366,7 +370,7 @@ def test_a_network_that_broke_is_said_and_the_code_is_1(
         (out / "curves.json").write_bytes(curves_bytes(curves))
         return out
 
-    monkeypatch.setattr(cli, "_open_models", lambda *_given: None)
+    monkeypatch.setattr(cli, "open_models", lambda *_given: None)
     monkeypatch.setattr("minddiffuser.training.fit.fit", fit)
     out = str(tmp_path / "c")
     assert main(["fit", str(a_subject(tmp_path / "data")), "--out", out]) == 1

@@ -811,6 +811,24 @@ def test_checkpoints_of_shared_trunks_decode_each_feature(tmp_path: Path, data: 
         assert np.corrcoef(found[:, chosen].ravel(), true[:, chosen].ravel())[0, 1] > 0.8, name
 
 
+def test_decoders_with_the_same_selection_keep_the_same_dimensions(tmp_path: Path, data: Data) -> None:
+    """By the same correlations, whatever the structure's own decoder is."""
+    ridge = make_decoder("ridge", "structure", n_selected=9, alpha="cv")
+    network = make_decoder("mlp", "structure", hidden=4, epochs=1)
+    plain, given = SETTINGS.selection, replace(SETTINGS.selection, n_selected=3, alpha=500.0)
+    found = {
+        name: contents(
+            fit(data, Models(), tmp_path / name, replace(SETTINGS, structure=structure, selection=selection))
+        )
+        for name, structure, selection in (("a", ridge, given), ("b", network, given), ("c", network, plain))
+    }
+    masks = {name: files["mask.safetensors"] for name, files in found.items()}
+    assert masks["a"] == masks["b"] != masks["c"]
+    selection = {name: json.loads(files["checkpoint.json"])["selection"] for name, files in found.items()}
+    assert selection["b"]["alpha"] == 500.0
+    assert "alpha" not in selection["c"]
+
+
 def test_a_trunk_that_nothing_shares_is_refused() -> None:
     networks = {"context": make_decoder("mlp", "context"), "latent": make_decoder("mlp", "latent", hidden=9)}
     with pytest.raises(InputError, match="a shared trunk needs two features or more whose decoders are networks with"):

@@ -47,7 +47,8 @@ class Compared:
         """A feature (n, …) in its scored dimensions, (n, n_positions), by the clean training statistics."""
         placement, positions = self.clean.decoders[name].placements[name], self.positions[name]
         flat = np.asarray(values).reshape(len(values), -1)[:, positions].astype(np.float64)
-        return (flat - placement.mean[positions]) / placement.std[positions]
+        scores: Float64 = (flat - placement.mean[positions]) / placement.std[positions]
+        return scores
 
     def scores(self, checkpoint: Checkpoint, data: Data, truth: Mapping[str, Array], places: Array | None) -> Scores:
         """Each test trial's scores: of each feature the correlation over dimensions, and whether the concept is right.

@@ -96,7 +96,8 @@ class Stacked:
         self.shape: Any = (sum(self._n), *first.shape[1:])
 
     def __len__(self) -> int:
-        return self.shape[0]
+        n_rows: int = self.shape[0]
+        return n_rows
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Responses by numbers, a slice or a mask; an int gives one trial."""
