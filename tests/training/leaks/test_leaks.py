@@ -204,8 +204,8 @@ def test_neighbours_let_a_brain_that_knows_the_cluster_alone_be_decoded(
 
     score = difference(tmp_path, "neighbours", subject(rng, respond, n=(160, 80), pictures=clustered))
     assert inflates(score)
-    assert score["leaky"] > 0.8
-    assert score["clean"] < 0.3
+    assert score["leaky"] > 0.9
+    assert score["clean"] < 0.7  # of a new cluster it is decoded that it is none of the others
 
 
 def coarse_pictures(rng: np.random.Generator, n: int) -> np.ndarray:
