@@ -41,7 +41,7 @@ class RecordingSettings:
     pause_s : after them.
     target_share : of the showings, on average, that the subject is to answer with a key and that are of no split.
     sessions : into which each split's showings are divided.
-    run_s : of a run, at most.
+    run_s : of a run; it ends with the first sequence that goes beyond.
     background : everything else.
     strength : of the brain's answers, times that of `CURRENT_NAM`.
     """
@@ -67,6 +67,11 @@ class RecordingSettings:
             raise InputError(
                 f"the time from picture to picture is {self.soa_s} s: give {_SHORTEST_SOA_S} to {_LONGEST_SOA_S} s"
             )
+        if self.jitter_s >= self.soa_s:
+            raise InputError(
+                f"the time from picture to picture is {self.soa_s} s, and varies by {self.jitter_s} s: give more than "
+                f"{self.jitter_s} s"
+            )
         if not (np.isfinite(self.strength) and self.strength > 0):
             raise InputError(f"strength is {self.strength}: give a number above 0, 1 is a realistic one")
 
@@ -76,7 +81,7 @@ class RecordingSettings:
 CURRENT_NAM = 0.3
 _MOST_REPETITIONS = 200
 _SHORTEST_SOA_S, _LONGEST_SOA_S = 0.05, 20.0
-# Before the first picture of a run, for filters to settle, and after the last one, for its epoch.
+# Before the first picture of a run, and after the last one, for its epoch.
 LEAD_S, TAIL_S = 4.0, 2.0
 
 

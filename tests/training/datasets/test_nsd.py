@@ -503,6 +503,14 @@ WRONG_ARRAYS: dict[str, tuple[Change, str]] = {
         lambda place: np.save(place / TEST_ROWS, np.random.default_rng(1).normal(0, 300, (10, 39))),
         r"has 40 voxels and .* has 39: one of them is of another subject or mask",
     ),
+    "test responses on another scale": (
+        lambda place: np.save(place / TEST_ROWS, np.load(place / TEST_ROWS) / 300),
+        r"nsd_train_fmriavg.* has a standard deviation of 3.* and .*nsd_test_fmriavg.*: they are on different scales",
+    ),
+    "an array of another subject": (
+        lambda place: (place / TEST_ROWS).rename(place / TEST_ROWS.replace("sub1", "sub2")),
+        r"nsd_test_fmriavg_nsdgeneral_sub2.npy is of subject 2 by its name, and --subject is 1: give one subject",
+    ),
     "a truncated array": (
         lambda place: miniature.cut(place / TRAIN_ROWS),
         r"nsd_train_fmriavg_nsdgeneral_sub1.npy is truncated \(its header says float64 \(40, 40\)\)",
@@ -537,6 +545,12 @@ def test_a_wrong_array_is_named(source: Path, tmp_path: Path, name: str) -> None
     change(place)
     with pytest.raises(FileError, match=message):
         prepared(source, tmp_path / "data")
+
+
+def test_the_folder_of_another_subject_is_refused(source: Path, tmp_path: Path) -> None:
+    place = miniature.to_brain_diffuser(source, miniature.subject())
+    with pytest.raises(FileError, match="is of subject 1 by its name, and --subject is 2"):
+        open_nsd(place, subject=2, memory=10**6)
 
 
 def test_areas_of_one_split_only_are_refused(tmp_path: Path) -> None:

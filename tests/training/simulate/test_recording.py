@@ -262,6 +262,7 @@ def test_windows_are_those_that_decoders_of_the_data_sets_have() -> None:
     [
         ({"test_repetitions": 0}, "test_repetitions is 0: a picture is shown 1 to 200 times"),
         ({"soa_s": 0.0}, "the time from picture to picture is 0.0 s: give 0.05 to 20.0 s"),
+        ({"jitter_s": 0.2}, "is 0.2 s, and varies by 0.2 s: give more than 0.2 s"),
         ({"strength": float("nan")}, "strength is nan: give a number above 0"),
     ],
 )

@@ -29,6 +29,7 @@ from .files import Subject
 from .rois import AREAS, layout_of, read_mask, read_rois
 
 _WORDS = {"train": re.compile(r"(^|_)(train|trn)(_|$)"), "test": re.compile(r"(^|_)(test|val)(_|$)")}
+_SUBJECT = re.compile(r"(?:^|_)subj?(\d+)(?:_|$)")
 _VOXELS = re.compile(r"fmri|voxel", re.IGNORECASE)
 _AT_ONCE = 500
 # Per cent signal change and z-scores have a standard deviation near 1; NSD's whole numbers, 300 times as much.
@@ -69,10 +70,11 @@ class Prepared:
         self._who, self._atlases = subject, atlases
         self._files: dict[Path, str] = {}
         self._splits = _sorted_out(folder, self._files)
+        _check_subject(folder, self._files, subject)
         self._areas = _areas(self._splits, folder)
         _check_columns(self._splits)
         self.shape = (sum(array.shape[1] for array in self._splits["train"].responses.values()),)
-        self._scale, unit = _unit(self._splits["train"].responses)
+        self._scale, unit = _unit({path: a for part in self._splits.values() for path, a in part.responses.items()})
         self.layout, where = self._layout(unit)
         self.pictures = [
             shown for split in self._splits for shown in _shown(split, self._splits[split], coco, caption, self._files)
@@ -128,6 +130,17 @@ class Prepared:
                 return layout_of(mask, regions, unit), "voxels are those of nsdgeneral, in its order"
         layout = ResponseLayout(modality="fmri", shape=self.shape, unit=unit)
         return layout, "where the voxels lie is not known: there is no nsdgeneral.nii.gz with as many voxels"
+
+
+def _check_subject(folder: Path, files: Mapping[Path, str], subject: Subject) -> None:
+    """Refuse arrays whose names, or whose folder's, say that they are of another subject."""
+    for path in (folder, *files):
+        match = _SUBJECT.search(path.stem)
+        if match is not None and int(match[1]) != subject.number:
+            raise FileError(
+                f"{path} is of subject {int(match[1])} by its name, and --subject is {subject.number}: give one "
+                "subject for both"
+            )
 
 
 def _npys(folder: Path) -> list[Path]:
@@ -257,11 +270,22 @@ def _rows(split: _Split) -> int:
 
 
 def _unit(responses: Mapping[Path, NDArray[Any]]) -> tuple[int, str]:
-    """By what to divide, and what that gives, from the spread of some rows."""
-    some = np.asarray(next(iter(responses.values()))[:_AT_ONCE], np.float64)
-    some = some[np.isfinite(some)]
-    raw = some.size > 0 and some.std() > _RAW_SD
+    """By what to divide all arrays, and what that gives, from the spread of some rows of each."""
+    spreads = {path: _spread(array) for path, array in responses.items()}
+    least, most = min(spreads, key=spreads.__getitem__), max(spreads, key=spreads.__getitem__)
+    raw = spreads[most] > _RAW_SD
+    if raw and 0 < spreads[least] <= _RAW_SD:
+        raise FileError(
+            f"{most} has a standard deviation of {spreads[most]:.3g} and {least} of {spreads[least]:.3g}: they are on "
+            f"different scales (NSD's whole numbers are {SCALE} times per cent), give both from one preparation"
+        )
     return (SCALE, "% signal change") if raw else (1, "% signal change or z-scores")
+
+
+def _spread(array: NDArray[Any]) -> float:
+    some = np.asarray(array[:_AT_ONCE], np.float64)
+    some = some[np.isfinite(some)]
+    return float(some.std()) if some.size else 0.0
 
 
 def _shown(split: str, arrays: _Split, coco: Path | None, caption: str | None, files: dict[Path, str]) -> list[Shown]:

@@ -68,8 +68,6 @@ class RecordedReader:
         As of a reader.
     recordings
         Opens a recording by its place in the list; each has the same channels and rate.
-    names, n_events
-        Of each recording: its name, and how many events it has.
     signal
         The chain from the recording to the epochs, without picking and whitening: ``{"steps": […]}``.
     channels
