@@ -95,6 +95,19 @@ def test_features_are_those_of_each_stimulus(models: Models, tmp_path: Path) -> 
         np.testing.assert_allclose(found.context[index], sum(texts) / len(texts), **close)
 
 
+def test_features_of_other_models_under_the_wanted_name_are_not_taken(
+    models: Models, small_world: Path, tmp_path: Path
+) -> None:
+    wanted = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "right")
+    paper = extract_features(
+        Pictures(), "train", load_models(small_world, preset="paper"), cache_dir=tmp_path / "other"
+    )
+    shutil.copytree(paper.folder, tmp_path / "cache" / wanted.folder.name)
+    found = extract_features(Pictures(), "train", models, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(found.structure, wanted.structure)
+    assert not np.allclose(paper.structure, wanted.structure)
+
+
 def test_a_second_run_reads_and_computes_nothing(models: Models, tmp_path: Path) -> None:
     first = extract_features(Pictures(), "train", models, cache_dir=tmp_path)
     data, seen = Pictures(), []

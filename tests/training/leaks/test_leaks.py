@@ -381,3 +381,18 @@ def test_a_network_for_the_context_needs_captions_of_what_is_tested(tmp_path: Pa
     settings = replace(RIDGE, context=make_decoder("mlp", "context", hidden=4, epochs=2))
     with pytest.raises(InputError, match="needs captions of the test pictures"):
         fit_leak("test-epoch", data, Models(), tmp_path / "out", settings)  # type: ignore[arg-type]
+
+
+def test_weights_of_another_subject_are_not_carried_over(tmp_path: Path, rng: np.random.Generator) -> None:
+    data, out = subject(rng, seen(rng)), tmp_path / "out"
+
+    def killed(phase: str, done: int, _total: int) -> None:
+        if phase == "semantic" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, Models(), out, replace(NETWORK, save_every=1), progress=killed)  # type: ignore[arg-type]
+    assert any(path.name.startswith("training-") for path in out.iterdir())  # weights to go on from
+    other = replace(data, subject="S2")
+    with pytest.raises(FileError, match="an unfinished fit of other data"):
+        fit(other, Models(), out, replace(NETWORK, save_every=1))  # type: ignore[arg-type]
