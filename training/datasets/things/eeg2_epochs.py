@@ -187,8 +187,8 @@ class EpochsReader:
         form, times = train.published.form, train.times
         whose = {"np.save": "Gifford et al. (numpy.save)", "pickle": "NICE (pickle)"}[form]
         told = [
-            f"epochs of the kind of {whose}, recognised by their content: {len(train.names)} channels, {len(times)} samples, "
-            f"{times[0]:g} to {times[-1]:g} s at {train.sfreq:g} Hz"
+            f"epochs of the kind of {whose}, recognised by their content: {len(train.names)} channels, "
+            f"{len(times)} samples, {times[0]:g} to {times[-1]:g} s at {train.sfreq:g} Hz"
         ]
         other = self._splits["test"].published.form
         if other != form:
