@@ -1,6 +1,6 @@
 """Arrays that others have prepared of NSD: one .npy of voxels per split, or one per area, and one of pictures.
 
-Which array is what is seen from its content; which split it is of, from its name. Brain-Diffuser's are
+What an array is shows from its content; which split it is of, from its name. Brain-Diffuser's are
 ``nsd_train_fmriavg_nsdgeneral_sub1.npy``, ``nsd_train_stim_sub1.npy`` and ``nsd_train_cap_sub1.npy``; MindDiffuser's
 are ``trn_voxel_data_V1.npy`` and so on, ``trn_stim_data.npy`` and ``trn_cocoID_correct.npy``, with ``val_`` for the
 test.

@@ -29,7 +29,7 @@ _DATA = "preprocessed_eeg_data"
 _KEYS = (_DATA, "ch_names", "times")
 # Bytes that reading a value takes: float64 as it lies, and float32.
 _BYTES = 12
-_LOOKED_AT = 40  # pictures from which the unit is told
+_LOOKED_AT = 40  # pictures from which the unit is recognised
 _WHITENED = {
     "np.save": "the epochs were whitened by session by their authors, with the test trials among what the "
     "whitening was "
@@ -187,8 +187,8 @@ class EpochsReader:
         form, times = train.published.form, train.times
         whose = {"np.save": "Gifford et al. (numpy.save)", "pickle": "NICE (pickle)"}[form]
         told = [
-            f"epochs of the kind of {whose}, told by content: {len(train.names)} channels, {len(times)} samples, "
-            f"{times[0]:g} to {times[-1]:g} s at {train.sfreq:g} Hz"
+            f"epochs of the kind of {whose}, recognised by their content: {len(train.names)} channels, "
+            f"{len(times)} samples, {times[0]:g} to {times[-1]:g} s at {train.sfreq:g} Hz"
         ]
         other = self._splits["test"].published.form
         if other != form:

@@ -2,7 +2,7 @@
 
 sub-BIGMEG1/ses-01/meg/sub-BIGMEG1_ses-01_task-main_run-01_meg.ds, and a table sample_attributes_P1.csv of the trials.
 
-When a picture appeared is told by the trigger channel UPPT001; the times in the table of trials and in events.tsv come
+When a picture appeared is in the trigger channel UPPT001; the times in the table of trials and in events.tsv come
 from the presenting program and are late by some 150 ms. A run has a trigger of 64 for each trial, and one of 32 at its
 end.
 """

@@ -23,7 +23,7 @@ from . import units
 F32 = NDArray[np.float32]
 # Float64 copies of a channel that its way through a filter takes.
 _COPIES = 6
-_LOOKED_AT = 60.0  # seconds of a recording from which its unit is told
+_LOOKED_AT = 60.0  # seconds of a recording from which its unit is recognised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Whether a signal is in the unit that it should be in, told from its size."""
+"""Whether a signal is in the unit that it should be in, by its size."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def test_one_kind_under_the_others_name_is_told_and_read(eeg2: Path, tmp_path: P
     shutil.rmtree(place / GIFFORD)
     (place / NICE).rename(place / GIFFORD)
     reader = open_eeg2(place / GIFFORD.parent, subject=1, memory=MEMORY)
-    assert "kind of NICE (pickle), told by content: 63 channels, 250 samples" in reader.notes[0]
+    assert "kind of NICE (pickle), recognised by their content: 63 channels, 250 samples" in reader.notes[0]
     assert "first 50 are left out" in reader.notes[1]
 
 
