@@ -135,7 +135,8 @@ def test_another_decoder_goes_through_the_command(
     with pytest.raises(SystemExit):
         train.main(["fit", "--help"])
     help_text = " ".join(capsys.readouterr().out.split())
-    assert "nearest (options: shrink); ridge (options: n_selected, alpha)" in help_text
+    assert "nearest (options: shrink);" in help_text
+    assert "ridge (options: n_selected, alpha, device)" in help_text
     fit = ["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", "--decoder", "nearest", *common]
     for wrong, message in (
         (["--n-latent", "5"], "--n-latent cannot be used: decoder 'nearest' has no option 'n_selected'"),

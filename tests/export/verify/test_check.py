@@ -92,7 +92,7 @@ def test_pictures_that_are_not_the_references_fail(
     assert line().verdict == BAD
     edit_parity(folder, lambda arrays: arrays.update(responses=arrays["responses"][:, :5]))
     assert line().verdict == BAD
-    assert "responses have 5 voxels, the decoders were fitted on 2000 voxels" in line().detail
+    assert "the reference's responses have shape (2, 5), expected (n, 2000)" in line().detail
     edit_parity(folder, lambda arrays: arrays.update(responses=np.ones(5, np.float32)))
     assert "the reference's responses have shape (5,)" in line().detail
     edit_parity(folder, lambda arrays: arrays.pop("responses"))

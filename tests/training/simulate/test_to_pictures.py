@@ -20,7 +20,7 @@ def test_from_simulated_eeg_to_pictures(
     models = ["--models", str(small_world), "--device", "cpu"]
     few = ["--n-train", "12", "--n-test", "2", "--repetitions", "2", "--train-repetitions", "2", "--strength", "5"]
     assert train.main(["simulate", "eeg", "--out", "data", *few]) == 0
-    selected = [f"--n-{feature}=6" for feature in ("context", "latent", "structure", "semantic")]
+    selected = [f"--n-{feature}=6" for feature in ("embedding", "latent", "structure", "semantic")]
     assert (
         train.main(["fit", "data", "--out", "checkpoint", "--n-folds", "2", "--threads", "1", *selected, *models]) == 0
     )
