@@ -5,6 +5,7 @@ What a checkpoint holds of each candidate is made by :mod:`.concepts`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def concept_settings(
     Raises
     ------
     InputError
-        There is no candidate, or options that belong to the other route.
+        There is no candidate, or none with a training picture where its place is made of these; or options that
+        belong to the other route.
     """
     own = {split: tuple(data.concepts(split)) for split in ("train", "test")} if hasattr(data, "concepts") else {}
     if route is None:
@@ -88,18 +90,49 @@ def concept_settings(
     if route == "direct":
         strange = [option for option, value in given.items() if value is not None]
         if strange:
-            raise InputError(f"{' and '.join(strange)} are for --context concepts: leave them out, or give that")
+            are = "is" if len(strange) == 1 else "are"
+            raise InputError(f"{' and '.join(strange)} {are} for --context concepts: leave out, or give that")
         return None
     kind = prototypes or PROTOTYPES[0]
     splits = ("train",) if kind == "images" else ("train", "test")  # a candidate without a picture has no place
-    found = sorted({name for split in splits for name in own.get(split, ())})
+    found = sorted({alike(name): name for split in splits for name in own.get(split, ())}.values())
     if names is None and not found:
         raise InputError(
             "the data folder names no concepts: give the candidates with --concepts FILE, one name a line, or decode "
             "the context with --context direct"
         )
     taken = read_concepts(names) if names is not None else tuple(found)
-    return ConceptSettings(names=taken, prototypes=kind, **({} if prompt is None else {"prompt": prompt}))
+    settings = ConceptSettings(names=taken, prototypes=kind, **({} if prompt is None else {"prompt": prompt}))
+    if kind == "images":
+        pictures_of(settings.names, own.get("train", ()))
+    return settings
+
+
+def pictures_of(names: Sequence[str], shown: Sequence[str]) -> dict[str, list[int]]:
+    """The training pictures of each candidate, whose mean its place is to be.
+
+    Parameters
+    ----------
+    names
+        Of the candidates.
+    shown
+        The concept of each training picture.
+
+    Raises
+    ------
+    InputError
+        A candidate has none.
+    """
+    of: dict[str, list[int]] = {alike(name): [] for name in names}
+    for row, concept in enumerate(shown):
+        of.get(alike(concept), []).append(row)
+    without = [name for name in names if not of[alike(name)]]
+    if without:
+        raise InputError(
+            f"{len(without)} of {len(names)} candidates have no training picture, such as {without[0]!r}, of which "
+            "their place could be made: give --concept-prototypes text, or leave them out of --concepts"
+        )
+    return {name: of[alike(name)] for name in names}
 
 
 def outside(data: Data, settings: ConceptSettings) -> list[str]:

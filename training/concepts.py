@@ -3,8 +3,8 @@
 See :mod:`~minddiffuser.runtime.decoders.concepts`. Decoders are fitted to CLIP image embeddings of length 1. A
 candidate's place among them is the embedding of its prompt by CLIP's text tower, or the mean over its training
 pictures. Texts and pictures lie apart in that space, and a decoder that explains little gives something near the mean
-for every trial; so the mean over the training trials is subtracted from what is decoded and the mean over the
-candidates from these, before cosines are taken.
+for every trial; so before cosines are taken, the mean over the training trials is subtracted from what is decoded, and
+from the candidates their own mean, or where they are of pictures, that over the training trials too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from ..runtime.candidates import FIELD as PART
 from ..runtime.candidates import Candidates
-from ..runtime.data.concepts import alike
 from ..runtime.decoders.files import file_name
 from ..runtime.errors import InputError
 from ..runtime.files import read_tensors
-from .candidates import ConceptSettings, outside
+from .candidates import ConceptSettings, outside, pictures_of
 
 if TYPE_CHECKING:
     from .pieces import Job
@@ -84,14 +83,8 @@ def _arrays(job: Job, settings: ConceptSettings, embeddings: Float32, bos: Float
 
 
 def _mean_of_pictures(names: Sequence[str], shown: Sequence[str], embeddings: Float32) -> Float32:
-    of = {name: [row for row, concept in enumerate(shown) if alike(concept) == alike(name)] for name in names}
-    without = [name for name, rows in of.items() if not rows]
-    if without:
-        raise InputError(
-            f"{len(without)} of {len(names)} candidates have no training picture, such as {without[0]!r}, of which "
-            "their place could be made: give --concept-prototypes text, or leave them out of --concepts"
-        )
-    return np.stack([embeddings[rows].mean(axis=0, dtype=np.float64) for rows in of.values()]).astype(np.float32)
+    places = [embeddings[rows].mean(axis=0, dtype=np.float64) for rows in pictures_of(names, shown).values()]
+    return np.stack(places).astype(np.float32)
 
 
 def _centred(prototypes: Float32, targets: Float32, *, same_space: bool) -> tuple[Float32, Float32]:

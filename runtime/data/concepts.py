@@ -85,7 +85,7 @@ def read_concepts(path: Path) -> tuple[str, ...]:
 
 
 def distinct(names: object, source: str) -> tuple[str, ...]:
-    """Check a list of concepts to choose from: names, at least one, each once.
+    """Check a list of concepts to choose from: names, at least one, each once (see :func:`alike`).
 
     Raises
     ------
@@ -97,9 +97,10 @@ def distinct(names: object, source: str) -> tuple[str, ...]:
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         _check_name(name, f"concept {index} in {source}")
-        if name in first:
-            raise FileError(f"the concept {name!r} in {source} stands at {first[name]} and {index}: give each once")
-        first[name] = index
+        before = first.setdefault(alike(name), index)
+        if before != index:
+            also = "" if names[before] == name else f" (as {names[before]!r})"
+            raise FileError(f"the concept {name!r} in {source} stands at {before}{also} and {index}: give each once")
     return tuple(names)
 
 

@@ -21,6 +21,7 @@ from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.training import cli as train
+from minddiffuser.training.checkpoint_folder import CheckpointFolder
 
 LAYOUT = ResponseLayout(
     modality="eeg",
@@ -241,7 +242,11 @@ def test_prototypes_of_pictures(place: Path, small_world: Path, tmp_path: Path) 
     [
         (
             ["--context", "direct", "--concept-prompt", "a {}"],
-            "--concept-prompt are for --context concepts|--concept-prompt",
+            "--concept-prompt is for --context concepts: leave out, or give that",
+        ),
+        (
+            ["--context", "direct", "--concept-prompt", "a {}", "--concept-prototypes", "text"],
+            "--concept-prompt and --concept-prototypes are for --context concepts",
         ),
         (["--concept-prompt", "a thing"], "the prompt is 'a thing'"),
         (["--n-context", "4"], "--n-context is for a decoder of the context"),
@@ -278,14 +283,38 @@ def test_data_without_concepts(
     assert direct.route is None
 
 
-def test_a_resumed_fit_ends_with_the_same_bytes(place: Path, small_world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", ["constants", "concepts", "embedding"])
+def test_a_resumed_fit_ends_with_the_same_bytes(
+    place: Path, small_world: Path, tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def bytes_of(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
 
-    whole = bytes_of(place / "checkpoint")
-    shutil.copytree(place / "checkpoint", tmp_path / "again")
-    assert refit(place, tmp_path / "again", small_world, "--n-embedding", "9") == 0
-    assert bytes_of(tmp_path / "again") == whole
+    write = CheckpointFolder.write
+
+    def killed(self: CheckpointFolder, name: str, *given: Any) -> None:
+        write(self, name, *given)
+        if name == f"{last}.safetensors":
+            raise KeyboardInterrupt
+
+    out = tmp_path / "again"
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointFolder, "write", killed)
+        assert refit(place, out, small_world, "--n-embedding", "9") == 130
+    assert (out / f"{last}.safetensors").exists()
+    assert not (out / "checkpoint.json").exists()
+    assert refit(place, out, small_world, "--n-embedding", "9") == 0
+    assert bytes_of(out) == bytes_of(place / "checkpoint")
+
+
+def test_candidates_without_a_picture_are_refused_before_models(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("red\nviolet\n")
+    given = ["--concept-prototypes", "images", "--concepts", str(tmp_path / "names.txt")]
+    assert refit(place, tmp_path / "c", tmp_path / "no models", *given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of 2 candidates have no training picture, such as 'violet'" in line
 
 
 def test_the_fit_does_not_depend_on_what_test_trials_showed(place: Path, small_world: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
 from ..solvers.columns import Columns
 from .base import Array, Progress
@@ -24,7 +25,7 @@ N_SELECTED = {"context": 250, "latent": 4000, "structure": 350, "semantic": 350,
 ALPHA = 0.15
 # Blocks are whole jobs of the solver, so that their number changes no bit; and not so small that starting one counts.
 _JOB, _SMALLEST_BLOCK = 128, 1024
-# What alpha is when cross-validation chooses it, and over how many folds of the training pictures.
+# What alpha is when cross-validation chooses it, and over how many folds of the training pictures, if they are enough.
 BY_CROSS_VALIDATION, _N_FOLDS = "cv", 5
 
 
@@ -69,6 +70,20 @@ class Ridge:
         """Give the paper's settings for "context", "latent", "structure", "semantic" or "embedding"."""
         return cls(**{"n_selected": N_SELECTED[feature], **options})
 
+    def fitted_to(self, layout: ResponseLayout) -> Self:
+        """Itself, where there is its device; see :func:`~.base.fitted_to`.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        if self.device != "cpu":
+            from ..solvers.on_device import opened
+
+            opened(self.device)
+        return self
+
     def fit(
         self,
         responses: Array,
@@ -112,10 +127,12 @@ class Ridge:
         from ..folds import folds_of
         from ..solvers.penalty import choose_alpha
 
+        shown = np.arange(len(responses)) if pictures is None else pictures
+        n_folds = max(2, min(_N_FOLDS, len(np.unique(shown)) // 2))
         alpha = choose_alpha(
             responses.reshape(len(responses), -1),
             targets,
-            folds_of(np.arange(len(responses)) if pictures is None else pictures, _N_FOLDS),
+            folds_of(shown, n_folds),
             n_selected=self.n_selected,
             n_threads=n_threads,
         )

@@ -1,6 +1,6 @@
 """The one training loop of every network: AdamW, early stopping on held-out pictures, the best epoch's weights.
 
-Nothing but the validation loss decides when to stop and which epoch's weights are kept; no test trial is ever seen.
+Nothing but the validation loss decides when to stop and which epoch's weights are kept; no test trial is ever read.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Training:
             self.scaler.scale(terms[LOSS]).backward()
             self.scaler.step(self.optimiser)
             self.scaler.update()
+            self.objective.limit()
             found.append(torch.stack(list(terms.values())).detach())
         bad = self._note(TRAIN, list(terms), found, parts)
         return None if bad is None else Stopped(bad[0], self.epoch + 1, bad[1] + 1)

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 # CLIP's: the scale begins at 1 / 0.07, and does not exceed 100 (Radford et al. 2021, section 2.5).
 FIRST_LOG_SCALE, _LARGEST_LOG_SCALE = math.log(1 / 0.07), math.log(100.0)
+# The next number of float32 below it: at the bound itself, clamping leaves no gradient.
+_BACK_INSIDE = float(np.nextafter(np.float32(_LARGEST_LOG_SCALE), np.float32(0.0)))
 
 
 def info_nce(found: Tensor, wanted: Tensor, same: Tensor, log_scale: Tensor) -> Tensor:
@@ -69,6 +73,14 @@ class Objective:
                 same = pictures[:, None] == pictures[None, :]
                 terms[f"{feature}.{CONTRASTIVE}"] = info_nce(output, wanted[feature], same, self.log_scale[feature])
         return terms
+
+    def limit(self) -> None:
+        """Bring the scales back inside their bound, after a step of the optimiser.
+
+        What lies beyond it has no gradient, and would stay there.
+        """
+        for scale in self.log_scale.values():
+            scale.data.clamp_(max=_BACK_INSIDE)
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss of which `terms` are the parts."""

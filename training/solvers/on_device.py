@@ -53,7 +53,7 @@ def fit_ridge_on_device(
     x, source = checked(x, y, n_selected, [alpha], None)
     if n_selected >= x.shape[1] or has_few_trials(x, n_selected):
         return fit_ridge(x, source, n_selected=n_selected, alpha=alpha, progress=progress, dtype=dtype)
-    work, n_targets = _OnDevice(Centred(x), alpha, n_selected, _opened(device)), source.shape[1]
+    work, n_targets = _OnDevice(Centred(x), alpha, n_selected, opened(device)), source.shape[1]
     result = SparseRidge(
         np.empty((n_targets, n_selected), np.int32),
         np.empty((n_targets, n_selected), dtype),
@@ -67,7 +67,14 @@ def fit_ridge_on_device(
     return result
 
 
-def _opened(name: str) -> torch.device:
+def opened(name: str) -> torch.device:
+    """A device of PyTorch's by its name.
+
+    Raises
+    ------
+    InputError
+        It is not there, or does not compute in float64.
+    """
     import torch
 
     try:

@@ -128,6 +128,7 @@ def test_a_list_of_candidates_is_lines_or_json(tmp_path: Path, name: str, conten
     [
         ("c.txt", b"", "at least one name"),
         ("c.txt", b"a\nb\na\n", "'a' .* stands at 0 and 2"),
+        ("c.txt", b"Light_blue\nb\nlight blue\n", r"'light blue' .* stands at 0 \(as 'Light_blue'\) and 2: give each"),
         ("c.txt", b"a\n\xff\n", "not UTF-8"),
         ("c.txt", 101 * b"a", "concept 0 .*1 to 100"),
         ("c.json", b'["a", 3]', "concept 1 .* is 3"),

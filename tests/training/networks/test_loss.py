@@ -55,6 +55,24 @@ def test_where_all_pictures_differ_it_is_clips_loss() -> None:
     assert float(info_nce(found, wanted, torch.eye(8, dtype=torch.bool), scale)) == pytest.approx(float(expected))
 
 
+def test_a_scale_beyond_its_bound_comes_back() -> None:
+    """A step too far leaves no gradient behind; brought back to the bound, there is one again."""
+    scale = torch.tensor(np.log(100.0) + 0.01, dtype=torch.float32, requires_grad=True)
+    objective = Objective({"context": 0.5}, {"context": scale})
+    rng = np.random.default_rng(2)
+    found, wanted = (torch.from_numpy(a.astype(np.float32)) for a in rng.standard_normal((2, 6, 5)))
+
+    def gradient() -> float:
+        scale.grad = None
+        objective.total(objective.terms((found,), {"context": wanted}, torch.arange(6))).backward()
+        return float(scale.grad)
+
+    assert gradient() == 0
+    objective.limit()
+    assert float(scale.detach()) == pytest.approx(np.log(100.0))
+    assert gradient() > 0  # of targets that have nothing to do with what was found, a smaller scale is better
+
+
 def test_the_scale_does_not_exceed_100() -> None:
     pictures = np.arange(6)
     largest, beyond = (terms_of(pictures, 0.5, np.log(scale))[0] for scale in (100.0, 1e4))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.data.layout import ResponseLayout
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.training.decoders.base import make_decoder
+from minddiffuser.training.decoders.base import fitted_to, make_decoder
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.folds import folds_of
 from minddiffuser.training.solvers.penalty import ALPHAS, choose_alpha, sampled
@@ -90,6 +91,13 @@ def test_targets_that_do_not_vary_decide_nothing(rng: np.random.Generator) -> No
         choose_alpha(x, Whole(np.ones((120, 3))), fold, n_selected=10)
 
 
+def test_few_pictures_have_fewer_folds(rng: np.random.Generator) -> None:
+    """As are left of ten when a fold of the selection is held out."""
+    x, y = world(rng, 1.0, n=8)
+    expected = choose_alpha(x, Whole(y), folds_of(np.arange(8), 4), n_selected=6)
+    assert Ridge(n_selected=6, alpha="cv").settled(x, Whole(y))[1]["alpha"] == expected
+
+
 def test_the_fitter_takes_it_by_name(rng: np.random.Generator) -> None:
     x, y = world(rng, 1.0)
     decoder = make_decoder("ridge", "structure", alpha="cv", n_selected=10)
@@ -103,6 +111,8 @@ def test_the_fitter_takes_it_by_name(rng: np.random.Generator) -> None:
     on_device = make_decoder("ridge", "structure", alpha=alpha, n_selected=10, device="cuda:99")
     with pytest.raises(InputError, match="cannot compute on device"):
         on_device.fit(x, Whole(y))
+    with pytest.raises(InputError, match="cannot compute on device"):  # before anything is computed
+        fitted_to(on_device, ResponseLayout(modality="fmri", shape=(60,)))
     with pytest.raises(InputError, match="device is 'gpu', expected cpu, cuda or cuda:0"):
         make_decoder("ridge", "structure", device="gpu")
     with pytest.raises(InputError, match="expected a finite penalty of at least 0, or cv"):
