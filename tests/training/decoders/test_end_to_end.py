@@ -54,7 +54,19 @@ OPTIONS = {
     },
 }
 OF_SENSORS = ("nice", "eegnet", "atm", "brain_module")
-CASES = [(name, modality) for name in DECODERS for modality in LAYOUTS if modality == "eeg" or name not in OF_SENSORS]
+# The others take the same way through the code, and each has its own in tests/test_decoders_without_pytorch.py.
+BY_DEFAULT = ("ridge-fmri", "ridge-eeg", "mlp-fmri", "nice-eeg")
+CASES = [
+    pytest.param(
+        name,
+        modality,
+        id=f"{name}-{modality}",
+        marks=() if f"{name}-{modality}" in BY_DEFAULT or name not in NETWORKS else pytest.mark.slow,
+    )
+    for name in DECODERS
+    for modality in LAYOUTS
+    if modality == "eeg" or name not in OF_SENSORS
+]
 
 
 def write_subject(folder: Path, layout: ResponseLayout) -> None:
