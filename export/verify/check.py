@@ -290,9 +290,9 @@ def _pictures_line(
     named: dict[str, Any] = {"graph": name, "target": "onnx", "precision": precision}
     responses = reference["responses"]
     if responses.shape[1:] != bundle.layout.shape or len(responses) == 0:
-        expected = ", ".join(map(str, ("n", *bundle.layout.shape)))
-        detail = f"the reference's responses have shape {responses.shape}, expected ({expected})"
-        return Line(**named, verdict=BAD, detail=detail)
+        wanted = ", ".join(map(str, ("n", *bundle.layout.shape)))
+        reason = f"the reference's responses have shape {responses.shape}, expected ({wanted})"
+        return Line(**named, verdict=BAD, detail=reason)
     try:
         found = by_engines(bundle.folder, responses, precision, threads)
     except MissingExtra:
