@@ -159,13 +159,22 @@ class EpochsReader:
         return list(range(len(names)))
 
     def _checked_unit(self) -> str:
-        train = self._splits["train"]
-        some = np.asarray(train.data[:_LOOKED_AT, :, self._rows], np.float64)
-        recorded = some[some.any(axis=(2, 3))]  # repetitions that were not recorded are zeros
-        found = units.spread(recorded.swapaxes(0, 1).reshape(some.shape[2], -1))
-        unit = units.unit_of_epochs(found, "V")
-        if unit is None:
-            raise FileError(f"the signal of {train.what} at {train.published.path} {units.wrong_unit(found, 'V')}")
+        """The unit of both files; single trials in both, so that their spreads are alike."""
+        found: dict[str, str] = {}
+        for split in self._splits.values():
+            some = np.asarray(split.data[:_LOOKED_AT, :, self._rows], np.float64)
+            recorded = some[some.any(axis=(2, 3))]  # repetitions that were not recorded are zeros
+            spread = units.spread(recorded.swapaxes(0, 1).reshape(some.shape[2], -1))
+            unit = units.unit_of_epochs(spread, "V")
+            if unit is None:
+                raise FileError(f"the signal of {split.what} at {split.published.path} {units.wrong_unit(spread, 'V')}")
+            found[f"{split.what} at {split.published.path}"] = unit
+        (first, unit), (second, other) = found.items()
+        if unit != other:
+            raise FileError(
+                f"{first} is in the unit {unit!r} and {second} in {other!r} (1: whitened): give two files of one "
+                "preprocessing"
+            )
         return unit
 
     def _pieces(self, split: str, memory: int) -> list[Piece]:
