@@ -9,6 +9,7 @@ import pytest
 from minddiffuser.runtime.report.page import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
+waits = pytest.importorskip("selenium.webdriver.support.ui")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed (CI installs them)"
@@ -91,7 +92,7 @@ def test_dark_follows_the_system_and_the_button_overrules_it(page: webdriver.Chr
     scheme(page, "dark")
     assert brightness(page) < 60
     button = page.find_element("id", "theme")
-    assert button.text == "Light"
+    waits.WebDriverWait(page, 60).until(lambda _: button.text == "Light")  # the page hears of the change by an event
     button.send_keys("\n")
     assert brightness(page) > 200
     page.refresh()
