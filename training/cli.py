@@ -104,6 +104,12 @@ def _add_fit(commands: Any) -> None:
         "it, fit a clean one into CHECKPOINT-clean, and print what the leak adds: %(choices)s",
     )
     add_models(fit)
+    _add_decoders(fit)
+    add_concept_options(fit)
+    _add_selection(fit)
+
+
+def _add_decoders(fit: Any) -> None:
     decoders = fit.add_argument_group("decoders (the ridge's defaults are the paper's)")
     kinds = "; ".join(f"{name} (options: {', '.join(options_of(name)) or 'none'})" for name in sorted(DECODERS))
     decoders.add_argument(
@@ -152,7 +158,9 @@ def _add_fit(commands: Any) -> None:
             metavar="A",
             help=f"the same as {feature}.alpha=A of the ridge: the penalty, or cv",
         )
-    add_concept_options(fit)
+
+
+def _add_selection(fit: Any) -> None:
     selection = fit.add_argument_group("selection of trusted structure (Algorithm 1)")
     selection.add_argument("--percent", type=float, metavar="K", help="percentage of each layer to keep (default: 25)")
     selection.add_argument(

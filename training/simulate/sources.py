@@ -152,11 +152,11 @@ def parts_of(cortex: Cortex, share: F32, drives: Mapping[str, Drives], compressi
             for number, jitter in enumerate(_JITTER_S):
                 voxels = start + np.flatnonzero((cortex.jitter[start:stop] == number) & (weight[start:stop] > 0))
                 if len(voxels):
-                    told_apart = {split: values[:, voxels] for split, values in signals.items()}
-                    told_apart[TARGET] = np.zeros((1, len(voxels)), np.float32)
+                    values_of = {split: values[:, voxels] for split, values in signals.items()}
+                    values_of[TARGET] = np.zeros((1, len(voxels)), np.float32)
                     amplitudes = {
                         split: (weight[voxels] * (_ONSET + values)).astype(np.float32)
-                        for split, values in told_apart.items()
+                        for split, values in values_of.items()
                     }
                     parts.append(Part(kind, peak + jitter, voxels, amplitudes))
     return parts

@@ -1,4 +1,4 @@
-"""Live equals offline, bit for bit, however the signal is cut and whenever its events are told."""
+"""Live equals offline, bit for bit, however the signal is cut and whenever its events are announced."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_outcomes_come_in_the_order_in_which_epochs_end() -> None:
         stream.push(SIGNAL)
 
 
-def test_an_event_told_too_late_is_refused_with_the_reason() -> None:
+def test_an_event_marked_too_late_is_refused_with_the_reason() -> None:
     """A second is kept beyond an epoch's 201 samples: of an event at 1000, until sample 1651 = 950 + 701."""
     chain = open_chain({"steps": [EPOCH]}, CHANNELS, SFREQ)
     stream = chain.stream(keep=1.0)

@@ -60,7 +60,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("write", [write_numpy, write_pickle])
-def test_honest_files_are_read_and_told_apart_by_content(tmp_path: Path, write: Callable[..., Path]) -> None:
+def test_honest_files_are_read_and_distinguished_by_content(tmp_path: Path, write: Callable[..., Path]) -> None:
     path = write(tmp_path / "preprocessed_eeg_training.npy", honest())
     published = read_published(path, WHAT)
     assert published.form == {write_numpy: "np.save", write_pickle: "pickle"}[write]

@@ -39,8 +39,8 @@ def test_brain_noise_falls_as_one_over_f_and_is_as_strong_as_stated() -> None:
     data, drawn = made(replace(SILENT, brain_nam=5.0))
     frequencies, power = density(data)
     inside = (frequencies >= 2) & (frequencies <= 40)
-    slope = np.polyfit(np.log(frequencies[inside]), np.log(power[:, inside]).mean(axis=0), 1)[0]
-    assert slope == pytest.approx(-1, abs=0.05)
+    exponent = np.polyfit(np.log(frequencies[inside]), np.log(power[:, inside]).mean(axis=0), 1)[0]
+    assert exponent == pytest.approx(-1, abs=0.05)
     band = (frequencies >= 1) & (frequencies <= 40)
     variance = np.trapezoid(power[:, band], frequencies[band], axis=1)
     # 200 s of 1 / f noise: the lowest hertz has some hundred independent values.

@@ -144,7 +144,7 @@ class EpochsReader:
             **pictures.files,
         }
         self.settings: Mapping[str, Any] = {"form": "epochs", "channels": [train.names[row] for row in self._rows]}
-        self.notes = (*self._told(), pictures.note, names.NO_CAPTIONS)
+        self.notes = (*self._findings(), pictures.note, names.NO_CAPTIONS)
 
     def _channels(self, channels: str | None) -> list[int]:
         names = self._splits["train"].names
@@ -191,26 +191,27 @@ class EpochsReader:
             )
         return pieces
 
-    def _told(self) -> list[str]:
+    def _findings(self) -> list[str]:
         train = self._splits["train"]
         form, times = train.published.form, train.times
         whose = {"np.save": "Gifford et al. (numpy.save)", "pickle": "NICE (pickle)"}[form]
-        told = [
+        found = [
             f"epochs of the kind of {whose}, recognised by their content: {len(train.names)} channels, "
             f"{len(times)} samples, {times[0]:g} to {times[-1]:g} s at {train.sfreq:g} Hz"
         ]
         other = self._splits["test"].published.form
         if other != form:
-            told.append("the training file is of the one kind and the test file of the other; channels and times agree")
+            found.append(
+                "the training file is of the one kind and the test file of the other; channels and times agree"
+            )
         if train.n_cut:
-            told.append(
-                f"times has {train.n_cut} entries more than there are samples: the first {train.n_cut} are left "
-                "out, as "
-                "NICE cuts its data"
+            found.append(
+                f"times has {train.n_cut} entries more than there are samples: the first {train.n_cut} are left out, "
+                "as NICE cuts its data"
             )
         if self._unit == "1":
-            told.append(_WHITENED[form])
-        return told
+            found.append(_WHITENED[form])
+        return found
 
     def read(self, piece: Piece) -> Block:
         """The repetitions of some pictures, picture by picture."""

@@ -62,7 +62,7 @@ class EpochsReader:
                 f"{WHAT} at {path} are {len(self._epochs)} trials, and {trials.path} lists {len(trials)}: they are of "
                 "different subjects, or one is incomplete"
             )
-        told = check_codes(np.asarray(self._epochs.events[:, 2], np.int64), trials, path, WHAT)
+        differing = check_codes(np.asarray(self._epochs.events[:, 2], np.int64), trials, path, WHAT)
         self._rows = [row for row, kind in enumerate(self._epochs.get_channel_types()) if kind == "mag"]
         if not self._rows:
             kinds = sorted(set(self._epochs.get_channel_types()))
@@ -85,7 +85,7 @@ class EpochsReader:
             + ("z-scored by their authors" if self._unit == "1" else "in T"),
             self._shown.note,
             names.NO_CAPTIONS,
-            *([told] if told else []),
+            *([differing] if differing else []),
         )
 
     @property

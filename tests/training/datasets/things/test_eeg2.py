@@ -161,10 +161,10 @@ def test_whitening_is_fitted_on_training_trials_alone(eeg2: Path, tmp_path: Path
     open_chain(live.layout.signal, eeg_sensors(CAP).channels, 1000.0, live.folder).stream()
 
 
-@pytest.mark.parametrize(("place", "told"), [(GIFFORD, "Gifford et al."), (NICE, "NICE")])
-def test_prepared_epochs_are_taken_as_they_are(eeg2: Path, tmp_path: Path, place: Path, told: str) -> None:
+@pytest.mark.parametrize(("place", "name"), [(GIFFORD, "Gifford et al."), (NICE, "NICE")])
+def test_prepared_epochs_are_taken_as_they_are(eeg2: Path, tmp_path: Path, place: Path, name: str) -> None:
     reader = open_eeg2(eeg2 / place.parent, subject=1, memory=10**6)
-    assert any(told in note for note in reader.notes)
+    assert any(name in note for note in reader.notes)
     assert len(reader.pieces) > 1
     data = made(reader, tmp_path / "out")
     train, test = (load(eeg2 / place / f"preprocessed_eeg_{name}.npy") for name in ("training", "test"))
@@ -188,7 +188,7 @@ def test_single_test_trials_and_posterior_channels_of_nice(eeg2: Path, tmp_path:
     assert tuple(channel.name for channel in data.layout.channels) == POSTERIOR
 
 
-def test_one_kind_under_the_others_name_is_told_and_read(eeg2: Path, tmp_path: Path) -> None:
+def test_one_kind_under_the_others_name_is_noted_and_read(eeg2: Path, tmp_path: Path) -> None:
     place = copy(eeg2, tmp_path)
     shutil.rmtree(place / GIFFORD)
     (place / NICE).rename(place / GIFFORD)
@@ -356,7 +356,7 @@ def test_a_wrong_raw_file_is_named(eeg2: Path, tmp_path: Path, name: str) -> Non
     ("factor", "said"),
     [(1e6, "looks like µV, multiply by 1e-06"), (1e-9, "looks like T, as of MEG"), (0.0, "holds no signal")],
 )
-def test_another_unit_is_told_by_both_figures(
+def test_another_unit_is_refused_with_both_figures(
     eeg2: Path, tmp_path: Path, factor: float, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = copy(eeg2, tmp_path)

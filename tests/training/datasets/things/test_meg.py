@@ -281,7 +281,7 @@ def test_what_is_wrong_is_named(meg: Path, tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_volts_in_a_raw_run_are_told_by_both_figures(meg: Path, tmp_path: Path) -> None:
+def test_volts_in_a_raw_run_are_refused_with_both_figures(meg: Path, tmp_path: Path) -> None:
     place = copy(meg, tmp_path)
     raw = mne.io.read_raw_fif(place / RUN, preload=True, verbose="error")
     raw._data[:10] *= 1e8
