@@ -1,4 +1,4 @@
-"""The brain module, Benchetrit et al. 2024 (ICLR): Adam, 3e-4, 10 epochs without progress end it; batches of 128 are ours.
+"""The brain module, Benchetrit et al. 2024 (ICLR): Adam, 3e-4, patience 10; batches of 128 are ours.
 
 The loss of a semantic feature is 0.75 contrastive and 0.25 squared error. Sensors are merged by where they lie, so it
 takes recordings whose channels have positions.
