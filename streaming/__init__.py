@@ -1,0 +1,1 @@
+"""Live EEG and MEG: from the amplifier to the picture."""

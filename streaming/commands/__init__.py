@@ -1,0 +1,1 @@
+"""The commands of md-stream, one file each."""

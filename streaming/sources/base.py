@@ -1,0 +1,59 @@
+"""The contract of a source: it gives what came, in the order in which it came, and interprets nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..records import Item, SignalInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a session asks of any source.
+
+    Attributes
+    ----------
+    modality
+        "eeg" or "meg", of the bundle.
+    timeout
+        Seconds to look for it.
+    silence
+        Seconds without samples after which it says so.
+    stale
+        Age in seconds of the newest sample beyond which it says so.
+    """
+
+    modality: str
+    timeout: float = 10.0
+    silence: float = 1.0
+    stale: float = 1.0
+
+
+class Source(Protocol):
+    """One signal and its markers; a context manager's work is done by `open` and `close`.
+
+    Nothing here waits for a clock but `poll`, and that only for data: a test feeds a source's items one by one.
+    """
+
+    def open(self) -> SignalInfo:
+        """Find it, and say what it is.
+
+        Raises
+        ------
+        InputError
+            It is not there, or there are several: the message lists what was found.
+        """
+        ...
+
+    def poll(self, timeout: float) -> Sequence[Item]:
+        """What came since the last call, as it came; waits for the first at most `timeout` seconds.
+
+        After "lost" it goes on being asked, and may recover. After "ended" it gives nothing more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+        ...
