@@ -23,7 +23,8 @@ def early_key(data: Data, settings: FitSettings) -> str:
     return hash_of_json(_own_ingredients(data, settings))
 
 
-def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
+def trials_of(data: Data) -> dict[str, Any]:
+    """The training trials: their responses, which picture each showed, and which pictures are copies of one."""
     digest = hashlib.sha256()
     for array in (data.responses("train"), data.stimulus("train")):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -32,10 +33,8 @@ def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
     pictures = pictures_shown(data, "train")
     # Only where it says more than the trials' numbers: a fit that was begun before goes on.
     copies = {} if np.array_equal(pictures, data.stimulus("train")) else {"pictures": pictures.tolist()}
-    return {
-        **copies,
-        "version": VERSION,
-        "subject": data.subject,
-        "data": digest.hexdigest(),
-        "settings": settings.deciding(),
-    }
+    return {**copies, "data": digest.hexdigest()}
+
+
+def _own_ingredients(data: Data, settings: FitSettings) -> dict[str, Any]:
+    return {**trials_of(data), "version": VERSION, "subject": data.subject, "settings": settings.deciding()}

@@ -131,7 +131,7 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     for group in groups:
         if "structure" not in group:
             job.write_decoder(group, arrays, positions)
-    mask, correlations = job.write_mask(arrays["structure"])
+    mask, correlations = job.write_mask(features)
     (last,) = (group for group in groups if "structure" in group)  # to which the selection says what is decoded
     job.write_decoder(last, arrays, {**positions, "structure": np.flatnonzero(mask)})
     job.write_scores(arrays, positions, correlations)

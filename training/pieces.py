@@ -16,16 +16,18 @@ from ..runtime.data.chain_files import listed_files
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
 from ..runtime.decoders.files import KIND, VERSION, decoder_part, file_name
+from ..runtime.environment import versions
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
 from ..runtime.leaks import labelled
-from . import curves, scores
+from . import curves, libraries, scores
 from .checkpoint_folder import CheckpointFolder
 from .curves import Curve, as_part, from_part, part_name
 from .datasets.base import Data, pictures_shown
 from .decoders.base import FittedDecoder, settled, validates_itself
 from .decoders.blocks import Block, block_size, blocks, goes_in_blocks
-from .fingerprint import early_key
+from .fingerprint import early_key, trials_of
+from .kept_selection import kept_or_made
 from .networks.loop import Keeping
 from .normalise import Normaliser, TargetColumns, ZScored, column_statistics
 from .score_table import figure, remark
@@ -237,18 +239,33 @@ class Job:
                 made[start:stop] = array
         return whole
 
-    def write_mask(self, structure: Array) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    def write_mask(self, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Select structure dimensions; returns the mask (6, n_tokens, d_vision) and each fold's correlations."""
-        name, settings = file_name("mask"), self.settings
-        correlations = fold_correlations(
-            Trials(self.data.responses("train"), self.stimulus, self.pictures),
-            structure.reshape(len(structure), -1),
-            settings.selecting(),
-            settings.selection,
-            n_threads=settings.n_threads,
-            progress=self._phase("selection"),
-            parts=self.journal,
+        name, settings, structure = file_name("mask"), self.settings, features.structure
+        selecting, progress = settings.selecting(), self._phase("selection")
+        flat = structure.reshape(len(structure), -1)
+        shape = (settings.selection.n_folds, flat.shape[1])
+        correlations = kept_or_made(
+            features.folder,
+            {
+                **trials_of(self.data),
+                "features": features.key,
+                "decoder": selecting.describe(),
+                "folds": [settings.selection.n_folds, settings.selection.seed],
+                "libraries": versions(libraries.FIT),
+            },
+            shape,
+            lambda: fold_correlations(
+                Trials(self.data.responses("train"), self.stimulus, self.pictures),
+                flat,
+                selecting,
+                settings.selection,
+                n_threads=settings.n_threads,
+                progress=progress,
+                parts=self.journal,
+            ),
         )
+        progress(correlations.size, correlations.size)
         if name in self.journal.files:
             return read_tensors(self.journal.folder / name, "the mask")["mask"], correlations
         score = mean_over_folds(correlations, settings.selection).reshape(structure.shape[1:])

@@ -45,6 +45,7 @@ class Features:
     structure: np.ndarray
     semantic: np.ndarray
     key: str = "f" * 64
+    folder: Path | None = None
     libraries: dict[str, str] = field(default_factory=lambda: {"torch": "1.0"})
 
 
@@ -116,10 +117,13 @@ def data(features: Features, rng: np.random.Generator) -> Data:
 
 
 @pytest.fixture(autouse=True)
-def _stand_in_features(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stand_in_features(
+    features: Features, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     def given(*_args: Any, progress: Any, **_options: Any) -> Features:
         progress(N_STIMULI, N_STIMULI)
-        return features
+        # A folder of its own for each fit, as if what another one kept had been deleted.
+        return features if features.folder else replace(features, folder=tmp_path_factory.mktemp("features"))
 
     monkeypatch.setattr(extract, "extract_features", given)
 
@@ -534,16 +538,19 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, data: Data) -> None:
 
 
 def test_a_full_disk_is_one_sentence_and_can_be_continued(
-    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Data, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it is a small file, a fold of the selection or one of the scores that has no room."""
     import safetensors.numpy
 
     whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
     save, calls = safetensors.numpy.save_file, []
-    n_files = len(PARTS) + SETTINGS.selection.n_folds * (1 + len(SHAPES))  # folds are kept one by one
+    # Folds are kept one by one, and the selection once more beside the features.
+    n_files = len(PARTS) + SETTINGS.selection.n_folds * (1 + len(SHAPES)) + 1
     for when in (2, 8, n_files - 1):
         calls.clear()
+        features.folder = tmp_path / f"features-{when}"
+        features.folder.mkdir()
 
         def full(arrays: Any, path: Any, when: int = when, **options: Any) -> None:
             calls.append(path)
@@ -809,6 +816,35 @@ def test_checkpoints_of_shared_trunks_decode_each_feature(tmp_path: Path, data: 
         found, true = getattr(decoded, name)[:, 1:], getattr(features, name)[data.order][:, 1:]
         chosen = checkpoint.mask[1:] if name == "structure" else np.ones(true.shape[1:], bool)
         assert np.corrcoef(found[:, chosen].ravel(), true[:, chosen].ravel())[0, 1] > 0.8, name
+
+
+def test_a_selection_is_kept_beside_the_features_for_other_decoders(
+    tmp_path: Path, data: Data, features: Features
+) -> None:
+    made = contents(fit(data, Models(), tmp_path / "alone", SETTINGS))
+    features.folder = tmp_path / "features"
+    features.folder.mkdir()
+    seen: list[tuple[str, int]] = []
+
+    def again(name: str, given: Data = data, settings: FitSettings = SETTINGS) -> int:
+        """How many steps a fit reports of its selection."""
+        seen.clear()
+        fit(given, Models(), tmp_path / name, settings, progress=lambda phase, done, _: seen.append((phase, done)))
+        return sum(phase == "selection" for phase, _ in seen)
+
+    assert again("first") > 1
+    other = replace(SETTINGS, latent=Ridge(n_selected=5), selection=replace(SETTINGS.selection, percent=25))
+    assert again("second", settings=other) == 1
+    assert again("same") == 1
+    assert contents(tmp_path / "same") == contents(tmp_path / "first") == made
+    (kept,) = features.folder.iterdir()
+    assert again("more", settings=replace(SETTINGS, structure=Ridge(n_selected=9))) > 1
+    assert again("folds", settings=replace(SETTINGS, selection=replace(SETTINGS.selection, n_folds=4))) > 1
+    assert again("trials", given=Data(data.train + np.arange(14, dtype=np.float32) * data.train[::-1])) > 1
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert again("damaged") > 1
+    assert contents(tmp_path / "damaged") == made
+    assert again("written anew") == 1
 
 
 def test_decoders_with_the_same_selection_keep_the_same_dimensions(tmp_path: Path, data: Data) -> None:
