@@ -25,7 +25,7 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/tree && ln -sfn "$(CURDIR)" $(VENV)/tree/minddiffuser
-	cd $(VENV)/tree && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p minddiffuser.runtime -p minddiffuser.training -p minddiffuser.export
+	cd $(VENV)/tree && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p minddiffuser.runtime -p minddiffuser.training -p minddiffuser.export -p minddiffuser.streaming
 
 # Everything that CI runs.
 check:

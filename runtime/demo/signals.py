@@ -37,7 +37,7 @@ class Signal:
 FMRI = "fmri"
 # A sensor's sample says little, and nearly all of it is noise: the penalty is a large one, and selection ranks the
 # structure by few samples, in a minute instead of many. The tiny world's CLIP has read whole captions only, so that
-# concepts are told apart better by their pictures.
+# concepts are better distinguished by their pictures.
 _OF_SENSORS = ("--decoder-option", "alpha=1000", "--n-selection", "30", "--concept-prototypes", "images")
 # With EEG, decoders are fitted to the mean over a picture's repetitions, which is several times quicker than to each of
 # them; with MEG, half the usual rate halves the values of a trial among which each dimension's are selected.

@@ -27,7 +27,7 @@ class TrainingSettings:
     patience : int
         Training stops after so many epochs without a lower validation loss; the best epoch's weights are kept.
     batch_size : int
-        Trials per step.
+        Trials per step, at least 2.
     validation : float
         Share of the training *pictures* whose trials are held out to decide when to stop, at least two pictures.
     contrastive : float
@@ -55,10 +55,11 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
+        # Of one trial, batch normalisation and the contrastive term have nothing to compare.
+        for name, fewest in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} is {value!r:.60}, expected a whole number of at least 1")
+            if type(value) is not int or value < fewest:
+                raise InputError(f"{name} is {value!r:.60}, expected a whole number of at least {fewest}")
         if type(self.seed) is not int or not 0 <= self.seed < 1 << 63:
             raise InputError(f"seed is {self.seed!r:.60}, expected a whole number from 0 to 2^63 - 1")
         for name, least in (("learning_rate", sys.float_info.min), ("weight_decay", 0.0)):
@@ -69,11 +70,6 @@ class TrainingSettings:
             raise InputError(f"validation is {self.validation!r:.60}, expected a share above 0 and at most 0.5")
         if type(self.contrastive) not in (int, float) or not 0 <= self.contrastive < 1:
             raise InputError(f"contrastive is {self.contrastive!r:.60}, expected a weight from 0 to below 1")
-        if self.contrastive > 0 and self.batch_size < 2:
-            raise InputError(
-                f"contrastive is {self.contrastive} with a batch_size of 1, and compares the trials of a batch: "
-                "give a batch_size of at least 2"
-            )
         for name, choices in (("schedule", SCHEDULES), ("logit_scale", LOGIT_SCALES), ("precision", PRECISIONS)):
             value = getattr(self, name)
             if value not in choices:

@@ -85,7 +85,7 @@ def test_a_share_of_pictures_is_held_out_with_their_repetitions() -> None:
         ({"weight_decay": -1}, "weight_decay is -1, expected a number of at least 0"),
         ({"epochs": "many"}, "epochs is 'many', expected a whole number of at least 1"),
         ({"patience": True}, "patience is True"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1}, "batch_size is 1, expected a whole number of at least 2"),
         ({"validation": 0}, "validation is 0, expected a share above 0 and at most 0.5"),
         ({"seed": -1}, "seed is -1"),
     ],
