@@ -244,7 +244,7 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("refiner", ["adam", "guided"])
+@pytest.mark.parametrize("refiner", [pytest.param("adam", marks=pytest.mark.slow), "guided"])
 def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
     refiner: str, arguments: list[str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 from kind_checkpoint import SHAPES
-from network_settings import TAKES, write_network_checkpoint
+from network_settings import TAKES, VOXELS, write_network_checkpoint
 from onnx import TensorProto
 
 from minddiffuser.export.graphs.decode import decode_model, decode_specs
@@ -31,6 +31,7 @@ Run = Callable[..., dict[str, np.ndarray]]
 FEATURES = ("latent", "structure")  # of one trunk
 # The MLP sees no shape: one is enough.
 CASES = [(name, shape) for name in ARCHITECTURES for shape in TAKES[name][: 1 if name == "mlp" else None]]
+SLOW = [("transformer", VOXELS)]  # of one architecture, another shape is the same operators
 
 
 class Exported:
@@ -60,7 +61,11 @@ class Exported:
         return out.reshape(-1, *SHAPES[feature])
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}")
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+    ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}",
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(tmp_path_factory.mktemp("networks") / "checkpoint", *request.param)
 

@@ -36,6 +36,8 @@ from minddiffuser.runtime.run.responses import open_responses
 
 RESPONSE_SHAPES = [(40,), (5, 8)]
 CASES = [(kind, shape, route) for kind in KINDS for shape in RESPONSE_SHAPES for route in ROUTES]
+# fMRI goes straight to the context and sensors by way of concepts; every kind is seen on both.
+USUAL = {((40,), "direct"), ((5, 8), "concepts")}
 TOLERANCE = 5e-5
 
 
@@ -56,7 +58,11 @@ class Case:
         return (mean + std * np.random.default_rng(n).standard_normal((n, *self.shape))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}-{case[2]}")
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(case, marks=() if case[1:] in USUAL else pytest.mark.slow) for case in CASES],
+    ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}-{case[2]}",
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_bundle: Path) -> Case:
     return Case(tmp_path_factory.mktemp("kinds"), *request.param)
 
