@@ -19,7 +19,7 @@ _HUNDREDS_OF_MARKERS = 1000
 # Strings of a pull: liblsl before 1.18 allocates one for each slot, used or not.
 _MARKERS_AT_ONCE = 32
 _SECONDS_AT_ONCE, _FEWEST_AT_ONCE = 0.25, 64
-_PULL_TIMEOUT, _PULL_LOST = -1, -2
+_TIMED_OUT, _LOST = -1, -2
 
 Stamps = NDArray[np.float64]
 Rows = NDArray[Any]
@@ -27,6 +27,10 @@ Rows = NDArray[Any]
 
 class LostStream(FileError):
     """The stream is gone; what it had sent before was given."""
+
+
+class NoAnswer(FileError):
+    """The stream is there, as far as is known, and does not answer in time."""
 
 
 class Inlet:
@@ -127,8 +131,8 @@ class Inlet:
         return int(n_values) // n_channels
 
     def _check(self, code: int, n_before: int) -> None:
-        if code and code != _PULL_TIMEOUT and not n_before:
-            what = "is gone" if code == _PULL_LOST else f"cannot be read (error {code} of liblsl)"
+        if code and code != _TIMED_OUT and not n_before:
+            what = "is gone" if code == _LOST else f"cannot be read (error {code} of liblsl)"
             raise LostStream(f"the stream {shown(self.found.name)} {what}")
 
     def _pull_strings(self, timeout: float) -> tuple[Stamps, Rows]:
@@ -154,7 +158,9 @@ class Inlet:
         Raises
         ------
         LostStream
-            The stream is gone, or its clock could not be measured in time.
+            The stream is gone.
+        NoAnswer
+            Its clock could not be measured in time.
         """
         function = self._library.lsl_time_correction_ex
         function.restype = ctypes.c_double
@@ -167,7 +173,8 @@ class Inlet:
             ctypes.byref(error),
         )
         if error.value:
-            raise LostStream(f"the clock of the stream {shown(self.found.name)} does not answer")
+            kind = LostStream if error.value == _LOST else NoAnswer
+            raise kind(f"the clock of the stream {shown(self.found.name)} does not answer")
         return float(offset), float(uncertainty.value), float(remote.value)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ...runtime.errors import shown
 from ..records import ClockOffset, Notice
-from .inlet import LostStream
+from .inlet import LostStream, NoAnswer
 
 EVERY = 2.0
 """Seconds between measurements, as often as liblsl makes new ones."""
@@ -105,8 +105,11 @@ class OffsetThread:
         while not self._stop.is_set():
             try:
                 said = self._keeper.measured(*self._clocked.clock_offset(_TIMEOUT), self._now())
-            except LostStream:
+            except NoAnswer:
                 said = self._keeper.failed(self._now())
+            except LostStream:  # said by whoever pulls samples
+                self._first.set()
+                return
             if not self._stop.is_set():
                 self._said.extend(said)
             self._first.set()
