@@ -58,7 +58,7 @@ def live_chain(
         if step.get("causal") is False:
             if not accept_filter_mismatch:
                 raise InputError(
-                    f"the step {step['name']!r} of the training's signal chain looks ahead (\"causal\": false), which no "
+                    f'the step {step["name"]!r} of the training\'s signal chain looks ahead ("causal": false), which no '
                     f"live signal can: prepare the training data with --causal and fit again, or {_ACCEPT}"
                 )
             steps[index] = forward_only(step) if step["name"] == "filter" else {**step, "causal": True}
