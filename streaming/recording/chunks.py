@@ -22,6 +22,8 @@ _LENGTHS = {1: "<B", 4: "<I", 8: "<Q"}
 _BOUNDARY = xdf.boundary()
 # Elements of a description; a file that nests deeper is no recording.
 _MOST_DEEP = 32
+# Length, tag and stream of a chunk, at most.
+_HEAD_BYTES = 9 + 2 + 4
 # Bytes of a description; a longer one is a length that is damaged.
 _LONGEST_TEXT = 1 << 24
 
@@ -135,6 +137,9 @@ def chunks(data: memoryview) -> Iterator[Chunk | Damage]:
         if head is not None and head.stop > end and _cut_by_the_end(head):
             yield Damage(start=place, stop=end, tail=head)
             return
+        if head is None and end - place < _HEAD_BYTES:
+            yield Damage(start=place, stop=end, tail=_stub(place, end))
+            return
         after = _next_boundary(data, place)
         yield Damage(start=place, stop=after, tail=None)
         place = after
@@ -247,6 +252,11 @@ def _head(data: memoryview, place: int, end: int) -> Chunk | None:
     if not xdf.FILE_HEADER <= tag <= xdf.STREAM_FOOTER or content > stop:
         return None
     return Chunk(start=place, stop=stop, tag=tag, stream=stream, content=data[content : min(stop, end)])
+
+
+def _stub(place: int, end: int) -> Chunk:
+    """A chunk of which there is not even the head."""
+    return Chunk(start=place, stop=end, tag=0, stream=0, content=memoryview(b""))
 
 
 def _makes_sense(chunk: Chunk) -> bool:

@@ -29,12 +29,12 @@ class Step:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether an XDF file is one that md-stream recorded, by its first stream."""
+    """Whether an XDF file is one that md-stream recorded, with the arrival of everything."""
     for chunk in chunks(mapped(path)):
         if isinstance(chunk, Damage) or chunk.tag not in (xdf.FILE_HEADER, xdf.STREAM_HEADER):
             return False
-        if chunk.about is not None:
-            return bool(chunk.about.role)
+        if chunk.about is not None and chunk.about.role == "arrivals":
+            return True
     return False
 
 

@@ -42,7 +42,7 @@ def signal_tree(info: SignalInfo, channel_format: str) -> dict[str, Any]:
         for channel, unit in zip(info.channels, info.units, strict=True)
     ]
     return {
-        "name": info.name,
+        "name": info.name or "unnamed",  # pyxdf fails on a stream without a name
         "type": "MEG" if meg else "EEG",
         "channel_count": len(info.channels),
         "nominal_srate": repr(float(info.sfreq)),
