@@ -54,6 +54,11 @@ def signal_tree(info: SignalInfo, channel_format: str) -> dict[str, Any]:
     }
 
 
+def same_signal(one: SignalInfo, other: SignalInfo) -> bool:
+    """Whether samples of both can stand in one stream: same channels, rate, units and numbers."""
+    return (one.channels, one.sfreq, one.units, one.dtype) == (other.channels, other.sfreq, other.units, other.dtype)
+
+
 def markers_tree(info: SignalInfo) -> dict[str, Any]:
     return _irregular("Markers", "Markers", "string", ("marker",), _role("markers"), hostname=info.hostname)
 
