@@ -16,8 +16,8 @@ from ..runtime.errors import InputError
 
 PENDING = "pending"
 STATES = ("decoded", "rejected", "refused", "skipped", PENDING)
-"""decoded: it has features; rejected: its own values, or what was decoded from them, cannot be used; refused: there is
-no epoch for it, or it cannot be trusted (a gap, warm-up, too late); skipped: it is no event of this session."""
+"""decoded: it has features; rejected: its epoch's own values cannot be used; refused: there is no epoch that can be
+trusted (a gap, warm-up, too late), or the decoder failed; skipped: it is no event of this session."""
 PICTURES = ("drawn", "skipped", "failed", PENDING, "none")
 """Of a decoded marker: drawn; skipped: not drawn, as newer ones came or the session ended; failed: see the reason;
 none: no pictures are wanted."""
