@@ -136,12 +136,14 @@ class Painter:
         for dropped in self._queue.put(job):
             self._not(dropped, "skipped", ENDED if dropped is job else NEWER)
 
-    def close(self, *, at_once: bool = False) -> None:
-        """End: after what waits, each as far as it is planned; or at once, with the picture under way as it is."""
-        if at_once:
-            self._stopped.set()
-            for job in self._queue.remove(lambda _job: True):
-                self._not(job, "skipped", ENDED)
+    def stop(self) -> None:
+        """Draw no more: the picture under way stays as it is, and those that wait are skipped."""
+        self._stopped.set()
+        for job in self._queue.remove(lambda _job: True):
+            self._not(job, "skipped", ENDED)
+
+    def close(self) -> None:
+        """End, after what waits, each as far as it is planned."""
         self._ending.set()
         self._queue.close()
         self._thread.join()

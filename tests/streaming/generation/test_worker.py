@@ -141,7 +141,8 @@ def test_ended_at_once_every_picture_has_a_state(backend: Backend[Any], features
     wait_for(lambda: desk.asked != [])
     desk.painter.put(Job(ordinal=1, trial_id="s/1", features=features[1]))
     threading.Timer(0.05, desk.begin.set).start()
-    desk.painter.close(at_once=True)
+    desk.painter.stop()
+    desk.painter.close()
     found = desk.found
     assert of(found, LastPicture) == [0]
     assert of(found, DuePicture) == [0]
