@@ -1,1 +1,1 @@
-"""A live session put together: acquisition in a process of its own, decoding, drawing, the books, the page, the files."""
+"""A live session put together: acquisition in its own process, decoding, drawing, the books, the page, the files."""

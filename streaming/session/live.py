@@ -2,13 +2,15 @@
 
 Acquisition (a process), the decoder and the painters (threads) post messages into one inbox. The loop takes them in
 their order and does what has one owner: the books, the files, the page, the lines for people. An epoch goes to the
-decoder the moment the loop sees it; a picture is begun when its features are there.
+decoder at once, before the loop sees it; a picture is begun when its features are there.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -95,6 +97,29 @@ class LiveSettings:
         return plan_for(seconds, self.pace, self.refine, self.sampling)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """Where a session's results go.
+
+    Attributes
+    ----------
+    folder
+        Where they are written, or None.
+    hub
+        Of the page, or None.
+    outlet
+        See :class:`Outlet`; or None.
+    out, say
+        Receive lines of results, and lines about what happened.
+    """
+
+    folder: SessionFolder | None = None
+    hub: Hub | None = None
+    outlet: Outlet | None = None
+    out: Callable[[str], None] = unheard
+    say: Callable[[str], None] = unheard
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a session ended: the sums, why, and whether it was interrupted or acquisition had a fault."""
@@ -139,16 +164,9 @@ class LiveSession:
     settings
     about
         For the page.
+    outputs
     now
         The local clock.
-    folder
-        Where results are written, or None.
-    hub
-        Of the page, or None.
-    outlet
-        See :class:`Outlet`.
-    out, say
-        Receive lines of results, and lines about what happened.
     """
 
     def __init__(
@@ -157,16 +175,13 @@ class LiveSession:
         feed: Feed,
         settings: LiveSettings,
         about: SessionMessage,
+        outputs: Outputs,
         *,
         now: Callable[[], float],
-        folder: SessionFolder | None = None,
-        hub: Hub | None = None,
-        outlet: Outlet | None = None,
-        out: Callable[[str], None] = unheard,
-        say: Callable[[str], None] = unheard,
     ) -> None:
         self._feed, self._settings, self._now = feed, settings, now
-        self._folder, self._outlet, self._out, self._say = folder, outlet, out, say
+        folder, hub = outputs.folder, outputs.hub
+        self._folder, self._outlet, self._out, self._say = folder, outputs.outlet, outputs.out, outputs.say
         self._inbox: SimpleQueue[FromAcquisition | FromDecoder | FromPainter | _Finished] = SimpleQueue()
         self.ledger = Ledger(None if folder is None else folder.ledger)
         self._page = Page(hub, about, now())
@@ -176,7 +191,7 @@ class LiveSession:
         self._heard, self._deaf, self._looked, self._changed = now(), False, 0.0, False
         self._said_recording = False
         self._stopped: Stopped | None = None
-        self._interrupted = False
+        self._n_interrupts = 0
         self._parts: set[str] = set()
         self._decoder = DecodeWorker(EpochDecoder(backends[0], settings.decode), self._inbox.put, now)
         queue: Newest[Job] = Newest(WAITING)
@@ -188,23 +203,30 @@ class LiveSession:
     def run(self) -> Ended:
         """Run until the source ends or somebody interrupts; then everything is closed, whatever happened.
 
-        A first KeyboardInterrupt ends acquisition, decodes what has come, and keeps the picture that is under way as it
-        is. A second one ends at once.
+        A first Ctrl-C ends acquisition, decodes what has come, and keeps the picture that is under way as it is. A
+        second one ends at once.
         """
-        self._feed.start(self._inbox.put)
-        try:
-            while not self._ended:
-                try:
+        with _interrupts(self.interrupt):
+            self._feed.start(self._hear)
+            try:
+                while not self._ended and self._n_interrupts < 2:
                     self._turn(0.1)
-                except KeyboardInterrupt:
-                    if self._interrupted:
-                        break
-                    self._interrupted = True
-                    self._say("ending the session; press Ctrl-C again to end it without waiting")
-                    self._feed.stop()
-        finally:
-            ended = self._closed()
+            finally:
+                ended = self._closed()
         return ended
+
+    def interrupt(self) -> None:
+        """End the session, as Ctrl-C does."""
+        self._n_interrupts += 1
+        self._feed.stop()
+
+    def _hear(self, message: FromAcquisition) -> None:
+        """Take a message of acquisition, in its thread: an epoch is decoded whatever the loop is busy with."""
+        self._inbox.put(message)
+        if isinstance(message, Happened):
+            for event in message.events:
+                if isinstance(event, Accepted):
+                    self._decoder.put(event.ordinal, event.text, np.asarray(event.data, np.float32))
 
     @property
     def _ended(self) -> bool:
@@ -288,7 +310,6 @@ class LiveSession:
                 segment=event.segment,
                 sample=event.sample,
             )
-            self._decoder.put(event.ordinal, event.text, np.asarray(event.data, np.float32))
         elif isinstance(event, Refused):
             self.ledger.settle(event.ordinal, event.state, event.reason)
             if event.state != "skipped":
@@ -307,11 +328,11 @@ class LiveSession:
         self._stopped = stopped
         if stopped.fault:
             self._notice("lost", stopped.fault)
-        reason = stopped.fault or ("the session was interrupted" if self._interrupted else "the session has ended")
+        reason = stopped.fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
         for ordinal in self.ledger.pending():
             if ordinal not in self._markers:  # it has no epoch, and none will come
                 self.ledger.settle(ordinal, "refused", reason)
-        if self._interrupted:
+        if self._n_interrupts:
             for painter in self._painters:
                 painter.stop()
         self._in_background("decoder", self._decoder.close)
@@ -426,10 +447,11 @@ class LiveSession:
 
     def _closed(self) -> Ended:
         """Everything is closed and written; what had no time gets its state here."""
+        self._feed.close()
+        self._take_the_rest()
         stopped = self._stopped
         fault = "" if stopped is None else stopped.fault
-        reason = fault or ("the session was interrupted" if self._interrupted else "the session has ended")
-        self._feed.close()
+        reason = fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
         self.ledger.close(reason)
         if stopped is not None and stopped.n_markers >= 0 and stopped.n_markers != self.ledger.totals().received:
             fault = fault or (
@@ -449,15 +471,39 @@ class LiveSession:
             totals=self.ledger.totals(),
             summary=summary,
             reason=reason,
-            interrupted=self._interrupted,
+            interrupted=self._n_interrupts > 0,
             fault=fault,
             users=True if stopped is None else stopped.users,
         )
+
+    def _take_the_rest(self) -> None:
+        """What was said before everything had ended, where a session ends at once; nothing new is begun."""
+        while not self._inbox.empty():
+            message = self._inbox.get_nowait()
+            if isinstance(message, Stopped):
+                self._stopped = message
+            elif isinstance(message, Arrived | Happened | Stands | LastPicture | DuePicture | NotDrawn):
+                self._take(message)
 
     def _notice(self, kind: str, text: str) -> None:
         self._page.notice(kind, text, self._now())
         if kind != "note":
             self._say(text)
+
+
+@contextmanager
+def _interrupts(heard: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and the signal to end call `heard` instead of breaking off what runs: no message is lost half way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, lambda *_given: heard()) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 def without_semantic(refine: GuidedSettings | None) -> GuidedSettings | None:

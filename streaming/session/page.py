@@ -123,7 +123,7 @@ class Page:
             )
         )
 
-    def picture(  # noqa: PLR0913 (a picture and where it stands)
+    def picture(
         self,
         ordinal: int,
         text: str,
@@ -215,7 +215,7 @@ def control_of(scores: Sequence[Score], n_candidates: int) -> messages.Control |
 
 
 def _shares(epoch: DecodedEpoch) -> list[float]:
-    """The nearest concepts' shares: a softmax of the similarities in units of their deviation, so that 1 / n is none."""
+    """The nearest concepts' shares: a softmax of the similarities over their deviation, 1 / n where all are alike."""
     values = np.asarray(epoch.similarity, np.float64)
     scaled = np.exp((values - values.max()) / max(float(values.std()), 1e-12))
     shares = np.sort(scaled / scaled.sum())[::-1]

@@ -1,4 +1,4 @@
-"""What a session writes of its results: a line for each decoded epoch, one for each picture, and one line for people."""
+"""What a session writes of its results: lines of JSON for each epoch and picture, and lines for people."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plan_line(ordinal: int, trial_id: str, plan: Plan) -> dict[str, Any]:
 
 
 def picture_line(ordinal: int, when: str, stage: int, n_frames: int, file: str, pixels_sha256: str) -> dict[str, Any]:
-    """Of a picture: `when` is "stage1", "due" or "last", and `n_frames` after how many steps of its plan it was taken."""
+    """Of a picture: `when` is "stage1", "due" or "last"; it was taken after `n_frames` frames of its plan."""
     return {
         "kind": "picture",
         "ordinal": ordinal,
