@@ -23,7 +23,8 @@ ENTRANCE = "/enter"
 _MOST_KEYS = 64
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src {connect}; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
 
@@ -150,8 +151,8 @@ class Guard:
 
 def token_of(scope: Scope) -> str:
     """The token in the query of a request, or ""."""
-    tokens = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=4).get("token", [""])
-    return tokens[0]
+    query: str = scope["query_string"].decode("latin-1")
+    return parse_qs(query).get("token", [""])[0]
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

@@ -170,7 +170,7 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
 
 
 async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> None:
-    """Send what there is until the page goes, speaks (it has nothing to say) or reads nothing for `patience` seconds."""
+    """Send what there is until the page goes, speaks (which it never does) or does not read for `patience` seconds."""
     news.set()
     spoken = asyncio.ensure_future(page.receive())
     heard = asyncio.ensure_future(news.wait())
@@ -201,7 +201,10 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 
 # A page that leads on, where a redirect would not do: a browser that was led here from another site would leave out the
 # strict cookie on the way. It replaces the address with the token in the history.
-_ENTER = '<!doctype html><html lang="en"><meta charset="utf-8"><title>MindDiffuser</title><meta http-equiv="refresh" content="0; url=/">'
+_ENTER = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>MindDiffuser</title>'
+    '<meta http-equiv="refresh" content="0; url=/">'
+)
 _NOT_LET_IN = (
     "This address lets no one in: each opens the page once. "
     "A new one stands in the terminal of md-stream if this one was used before.\n"
