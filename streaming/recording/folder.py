@@ -276,13 +276,23 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror or error}): check that it is there") from error
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ValueError("no object")
-        except (ValueError, RecursionError):
-            raise FileError(f"{path}, line {number} is damaged: run md-stream repair {path.parent}") from None
+        entry = _object(line)
+        if entry is None:
+            raise FileError(f"{path}, line {number} is damaged: run md-stream repair {path.parent}")
         yield entry
+
+
+def is_entry(line: bytes) -> bool:
+    """Whether a line is one that :meth:`SessionFolder.ledger` or :meth:`SessionFolder.result` wrote."""
+    return _object(line) is not None
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -42,7 +42,7 @@ def signal_tree(info: SignalInfo, channel_format: str) -> dict[str, Any]:
         for channel, unit in zip(info.channels, info.units, strict=True)
     ]
     return {
-        "name": info.name,
+        "name": info.name or "unnamed",  # pyxdf fails on a stream without a name
         "type": "MEG" if meg else "EEG",
         "channel_count": len(info.channels),
         "nominal_srate": repr(float(info.sfreq)),
@@ -52,6 +52,11 @@ def signal_tree(info: SignalInfo, channel_format: str) -> dict[str, Any]:
         "hostname": info.hostname,
         "desc": {"channels": {"channel": listed}, **_role("signal", info=json.dumps(info_json(info)))},
     }
+
+
+def same_signal(one: SignalInfo, other: SignalInfo) -> bool:
+    """Whether samples of both can stand in one stream: same channels, rate, units and numbers."""
+    return (one.channels, one.sfreq, one.units, one.dtype) == (other.channels, other.sfreq, other.units, other.dtype)
 
 
 def markers_tree(info: SignalInfo) -> dict[str, Any]:

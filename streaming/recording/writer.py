@@ -145,7 +145,7 @@ class Writer:
             about["info"] = streams.info_json(item.info)  # type: ignore[assignment]
         self._notices.append((item.at, json.dumps(about).encode()))
         self._row(streams.NOTICE, item.at, streams.NOTICES, 0)
-        if item.info is not None and item.info != self._info:
+        if item.info is not None and not streams.same_signal(item.info, self._info):
             self._end_samples()
             self._open_signal(item.info, streams.xdf_format(item.info.dtype))
 

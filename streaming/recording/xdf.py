@@ -31,7 +31,7 @@ Tree = Mapping[str, Any]
 
 def chunk(tag: int, content: bytes) -> bytes:
     """One chunk."""
-    return _length(len(content) + 2) + struct.pack("<H", tag) + content
+    return varlen(len(content) + 2) + struct.pack("<H", tag) + content
 
 
 def file_header(about: Tree) -> bytes:
@@ -60,13 +60,13 @@ def numbers(stream: int, stamps: NDArray[np.float64], data: NDArray[Any]) -> byt
     kind = data.dtype.newbyteorder("<")
     table = np.empty(n, np.dtype([("size", "u1"), ("stamp", "<f8"), ("values", kind, (n_channels,))]))
     table["size"], table["stamp"], table["values"] = 8, stamps, data
-    return chunk(SAMPLES, struct.pack("<I", stream) + _length(n) + table.tobytes())
+    return chunk(SAMPLES, struct.pack("<I", stream) + varlen(n) + table.tobytes())
 
 
 def texts(stream: int, stamps: Sequence[float], values: Sequence[bytes]) -> bytes:
     """Samples of one text each, whose bytes stay what they are."""
-    parts = [struct.pack("<Bd", 8, stamp) + _length(len(raw)) + raw for stamp, raw in zip(stamps, values, strict=True)]
-    return chunk(SAMPLES, struct.pack("<I", stream) + _length(len(parts)) + b"".join(parts))
+    parts = [struct.pack("<Bd", 8, stamp) + varlen(len(raw)) + raw for stamp, raw in zip(stamps, values, strict=True)]
+    return chunk(SAMPLES, struct.pack("<I", stream) + varlen(len(parts)) + b"".join(parts))
 
 
 def clock_offset(stream: int, at: float, offset: float) -> bytes:
@@ -99,7 +99,7 @@ def _element(name: str, value: Any) -> str:
     return f"<{name}>{inside}</{name}>"
 
 
-def _length(n: int) -> bytes:
+def varlen(n: int) -> bytes:
     """A variable-length integer of XDF, in as few bytes as it takes."""
     if n < 1 << 8:
         return struct.pack("<BB", 1, n)
