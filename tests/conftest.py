@@ -94,6 +94,7 @@ _load("nsd_miniature")
 _load("recording_files")
 _load("lsl_session")
 _load("recorded_items")
+_load("session_world")
 
 
 @pytest.fixture
