@@ -92,6 +92,8 @@ _load("network_settings")
 _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
+_load("dashboard_served")
+_load("dashboard_story")
 
 
 @pytest.fixture
