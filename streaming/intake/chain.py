@@ -49,7 +49,7 @@ def live_chain(
     """
     if layout.signal is None or layout.channels is None:
         raise InputError(
-            "the decoder does not say by which signal chain its training data were made, and it cannot be repeated: fit "
+            "the decoder does not say by which signal chain its training data were made: fit "
             "it on data of md-train prepare recording, which keep the chain"
         )
     steps: list[dict[str, Any]] = [dict(step) for step in layout.signal["steps"]]

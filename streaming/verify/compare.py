@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,6 @@ def verify(case: Case, *, n_partitions: int = 3, seed: int = 0) -> Report:
 
 
 def _with_gap(settings: IntakeSettings, gap: float) -> IntakeSettings:
-    from dataclasses import replace
-
     return replace(settings, gap=gap)
 
 
@@ -166,10 +164,20 @@ def _live(case: Case, settings: IntakeSettings, rng: np.random.Generator | None)
     return found
 
 
-def partition(recorded: Recorded, rng: np.random.Generator | None) -> Iterator[tuple[float, list[Item]]]:
-    """The recording in chunks: of 10 ms, or drawn; markers at their samples, or drawn around them.
+def partition(
+    recorded: Recorded, rng: np.random.Generator | None, *, chunk: float = 0.01
+) -> Iterator[tuple[float, list[Item]]]:
+    """The recording cut into chunks, each with the local time at which it comes.
 
-    A marker's ordinal is its place in the recording. What is drawn has empty chunks and single samples.
+    Parameters
+    ----------
+    recorded
+        A marker's ordinal is its place in it.
+    rng
+        None for chunks of one size, with markers at their samples; otherwise chunks are drawn, empty ones and single
+        samples among them, and markers come up to 0.3 s before or after their samples.
+    chunk
+        Seconds of a chunk; 0 for single samples.
     """
     n = len(recorded.stamps)
     local = local_times(recorded, SIGNAL, recorded.stamps)
@@ -187,7 +195,7 @@ def partition(recorded: Recorded, rng: np.random.Generator | None) -> Iterator[t
     places.sort(key=lambda one: one[0])
     place = 0
     while place < n or places:
-        size = max(1, round(0.01 * sfreq)) if rng is None else int(rng.geometric(1 / (0.02 * sfreq))) - 1
+        size = max(1, round(chunk * sfreq)) if rng is None else int(rng.geometric(1 / (2 + 0.02 * sfreq))) - 1
         stop = min(n, place + size)
         items: list[Item] = []
         while places and (places[0][0] <= place or place == n):

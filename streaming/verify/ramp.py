@@ -1,4 +1,4 @@
-"""A signal whose numbers say which sample they are, through the live path: every shift of an epoch can be read off it."""
+"""A signal whose numbers say which sample they are, through the live path: they show the shift of every epoch."""
 
 from __future__ import annotations
 
@@ -58,15 +58,17 @@ def ramp(
     )
 
 
-def shifts(recorded: Recorded, settings: IntakeSettings, rng: np.random.Generator | None = None) -> list[Shift]:
-    """The ramp through the live path, and what each epoch's numbers say of its time."""
+def shifts(
+    recorded: Recorded, settings: IntakeSettings, rng: np.random.Generator | None = None, *, chunk: float = 0.01
+) -> list[Shift]:
+    """The ramp through the live path, cut as by `partition`; what each epoch's numbers say of its time."""
     channels = recorded.info.channels
     chain = open_chain({"steps": [{"name": "epoch", "tmin": _TMIN, "tmax": _TMAX}]}, channels, SFREQ)
     intake = Intake(chain, settings, dtype=np.float64)
     intake.start(recorded.info)
     events: list[Event] = []
     now = 0.0
-    for now, items in partition(recorded, rng):
+    for now, items in partition(recorded, rng, chunk=chunk):
         events += intake.step(items, now)
     events += intake.finish(now)
     return [_shift(event, chain.plan.window.first) for event in _of_markers(events)]

@@ -181,7 +181,8 @@ class Reference:
             reject_by_annotation=False,
             verbose="error",
         )
-        cut = dict(zip(epochs.events[:, 0].tolist(), epochs.get_data(copy=True), strict=True))
+        data = epochs.get_data(copy=True) if len(epochs) else []
+        cut = dict(zip(epochs.events[:, 0].tolist(), data, strict=True))
         logs = dict(zip(events[:, 0].tolist(), epochs.drop_log, strict=True))
         for sample, place in places.items():
             if place in cut:
