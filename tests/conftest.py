@@ -93,6 +93,9 @@ _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
 _load("recorded_items")
+_load("session_world")
+_load("dashboard_served")
+_load("dashboard_story")
 _load("lsl_session")
 
 
