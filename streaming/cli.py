@@ -12,6 +12,16 @@ from ..runtime.command import Parser, program, run_command
 PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
 COMMANDS: tuple[str, ...] = ("calibrate", "export", "repair", "replay", "run", "verify")
+    "certify",
+    "doctor",
+    "export",
+    "list",
+    "play",
+    "repair",
+    "replay",
+    "run",
+    "verify",
+)
 _EXTRAS = dict.fromkeys(("pylsl", "mne", "starlette", "uvicorn", "websockets", "pyxdf", "mne_bids", "scipy"), "stream")
 _EXAMPLE = """
 example (offline):

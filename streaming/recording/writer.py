@@ -45,7 +45,13 @@ class Writer:
         self._next, self._info, self._format = streams.FIRST_SIGNAL, info, ""
         self._stream = 0
         self._extents: dict[int, tuple[int, float, float]] = {}  # of each stream: how many, first and last stamp
-        self._clear()
+        self._chunks: list[bytes] = []
+        self._samples: list[tuple[F64, F64]] = []
+        self._markers: list[tuple[float, bytes]] = []
+        self._notices: list[tuple[float, bytes]] = []
+        self._offsets: list[bytes] = []
+        self._rows: list[tuple[float, int, int, int, float]] = []
+        self._n_new = 0
         self._chunks.append(xdf.file_header({"datetime": started}))
         self._describe(streams.MARKERS, xdf.stream_header(streams.MARKERS, streams.markers_tree(info)))
         self._describe(streams.ARRIVALS, xdf.stream_header(streams.ARRIVALS, streams.arrivals_tree()))
@@ -173,7 +179,7 @@ class Writer:
             return
         stamps = np.concatenate([stamps for stamps, _ in self._samples])
         data = np.concatenate([data for _, data in self._samples]).astype(xdf.DTYPES[self._format])
-        self._samples = []
+        self._samples.clear()
         if len(stamps):
             self._chunks.append(xdf.numbers(self._stream, stamps, data))
             self._extend(self._stream, [float(stamps[0]), float(stamps[-1])], len(stamps))
@@ -193,12 +199,8 @@ class Writer:
         return xdf.stream_footer(stream, about)
 
     def _clear(self) -> None:
-        self._chunks: list[bytes] = []
-        self._samples: list[tuple[F64, F64]] = []
-        self._markers: list[tuple[float, bytes]] = []
-        self._notices: list[tuple[float, bytes]] = []
-        self._offsets: list[bytes] = []
-        self._rows: list[tuple[float, int, int, int, float]] = []
+        for waiting in (self._chunks, self._samples, self._markers, self._notices, self._offsets, self._rows):
+            waiting.clear()
         self._n_new = 0
 
     def _write(self, data: bytes) -> None:
