@@ -11,7 +11,8 @@ from ..runtime.command import Parser, program, run_command
 
 PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
-COMMANDS: tuple[str, ...] = ("calibrate", "export", "repair", "replay", "run", "verify")
+COMMANDS: tuple[str, ...] = (
+    "calibrate",
     "certify",
     "doctor",
     "export",
