@@ -175,7 +175,7 @@ class Intake:
         segment = self._segments[-1] if self._segments else None
         running = segment if segment is not None and segment.after is None else None
         clock = self._clocks[SIGNAL].newest
-        known = self._newest is not None and clock is not None
+        known = None if self._newest is None or clock is None else self._newest + clock.offset
         settles = self._chain.warm_up
         if running is not None:
             settles = max(settles, running.learns * running.period) - running.n * running.period
@@ -183,7 +183,7 @@ class Intake:
             segment=-1 if segment is None else segment.number,
             sfreq=1 / running.timeline.period if running is not None and running.n > self._sfreq / 2 else None,
             nominal=self._sfreq,
-            sample_age=now - self._newest - clock.offset if known else None,
+            sample_age=None if known is None else now - known,
             offset=None if clock is None else clock.offset,
             uncertainty=None if clock is None else clock.uncertainty,
             **{f"n_{name}": n for name, n in self._counts.items()},
