@@ -92,6 +92,7 @@ _load("network_settings")
 _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
+_load("ramp_source")
 
 
 @pytest.fixture
