@@ -93,9 +93,10 @@ class Notice:
     info: SignalInfo | None = None
 
 
-KINDS = ("silent", "stale", "lost", "recovered", "changed", "dropped", "clock", "ended")
+KINDS = ("silent", "stale", "lost", "recovered", "changed", "dropped", "clock", "warning", "ended")
 """silent: nothing comes; stale: what comes is old; lost: the stream is gone; recovered: it is back, perhaps another
 process; changed: it is back with other channels, rate or units; dropped: samples or markers were lost, counted in the
-text; clock: the offset cannot be measured or jumped; ended: a recording is over."""
+text; clock: the offset cannot be measured or jumped, or the stamps are on no clock of LSL's; warning: what a stream
+says of itself will make trouble; ended: a recording is over."""
 
 Item = Samples | Marker | ClockOffset | Notice
