@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ _HUNDREDS_OF_MARKERS = 1000
 _MARKERS_AT_ONCE = 32
 _SECONDS_AT_ONCE, _FEWEST_AT_ONCE = 0.25, 64
 _TIMED_OUT, _LOST = -1, -2
+
+# From the first to the last sample of a chunk, in seconds, on its way through the inlet.
+_BURST = 2e-4
 
 Stamps = NDArray[np.float64]
 Rows = NDArray[Any]
@@ -45,6 +49,8 @@ class Inlet:
 
     Attributes
     ----------
+    n_at_once
+        The most that one pull gives.
     overrun
         How often the queue was found full, so that something older may be lost.
     """
@@ -61,8 +67,9 @@ class Inlet:
         self._library = pylsl.lib.lib
         self._errors = (pylsl.util.LostError, pylsl.util.TimeoutError, pylsl.util.InternalError)
         self._error = ctypes.c_int()
+        self._pulled = 0.0
         n = max(_FEWEST_AT_ONCE, math.ceil(_SECONDS_AT_ONCE * found.sfreq))
-        self._n_at_once = n if found.format != STRING else _MARKERS_AT_ONCE
+        self.n_at_once = n if found.format != STRING else _MARKERS_AT_ONCE
         if found.format != STRING:
             # One block of memory for all pulls: pylsl would allocate the largest for each.
             self._rows = np.empty((n, found.n_channels), self._inlet.np_dtype)
@@ -94,26 +101,40 @@ class Inlet:
         except self._errors as error:
             raise LostStream(f"the stream {shown(self.found.name)} does not describe itself ({error})") from error
 
-    def pull(self, timeout: float, *, gather: float = 0.0, n_gathered: int = 1) -> tuple[Stamps, Rows]:
+    def pull(self, timeout: float, *, gather: float = 0.0) -> tuple[Stamps, Rows]:
         """What has come, oldest first: stamps (n,), values (n, n_channels), of strings as bytes. May be empty.
 
-        Waits up to `timeout` seconds for the first, and then up to `gather` seconds for `n_gathered` altogether.
+        Waits up to `timeout` seconds for the first. At a high rate it first rests, until `gather` seconds have passed
+        since the last call returned: being woken for each sample costs more than all work on it.
 
         Raises
         ------
         LostStream
             The stream is gone and everything that it had sent has been pulled.
         """
-        if int(self._library.lsl_samples_available(self._inlet.obj)) >= self.capacity:
-            self.overrun += 1
         if self.found.format == STRING:
             return self._pull_strings(timeout)
-        n = self._pull_into(0, 1, timeout)
-        if 0 < n < n_gathered and gather > 0:
-            n += self._pull_into(n, n_gathered - n, gather)
-        if n:
-            n += self._pull_into(n, self._n_at_once - n, 0.0)
+        if gather * self.found.sfreq >= 1:
+            rest = min(timeout, self._pulled + gather - time.monotonic())
+            if rest > 0:
+                time.sleep(rest)
+        self._count_overrun()
+        n = self._pull_into(0, self.n_at_once, 0.0)
+        if not n and timeout > 0:
+            n = self._pull_into(0, 1, timeout)
+            if n:  # the first of a chunk, whose others are on their way
+                time.sleep(_BURST)
+                n += self._pull_into(n, self.n_at_once - n, 0.0)
+        self._pulled = time.monotonic()
         return self._stamps[:n].copy(), self._rows[:n].copy()
+
+    def _count_overrun(self) -> None:
+        if self.n_waiting() >= self.capacity:
+            self.overrun += 1
+
+    def n_waiting(self) -> int:
+        """How many samples or markers can be pulled at once."""
+        return int(self._library.lsl_samples_available(self._inlet.obj))
 
     def _pull_into(self, start: int, most: int, timeout: float) -> int:
         """Pull behind the first `start` rows; a loss counts only where nothing was pulled before."""
@@ -137,6 +158,7 @@ class Inlet:
 
     def _pull_strings(self, timeout: float) -> tuple[Stamps, Rows]:
         """As bytes: one that is no UTF-8 would end a pull of texts, and all others with it."""
+        self._count_overrun()
         try:
             rows, stamps = self._inlet.pull_chunk(timeout, max_samples=1, as_numpy=True)
         except self._errors as error:
@@ -144,7 +166,7 @@ class Inlet:
         if not len(stamps):
             return stamps, rows
         try:
-            more, later = self._inlet.pull_chunk(0.0, max_samples=self._n_at_once, as_numpy=True)
+            more, later = self._inlet.pull_chunk(0.0, max_samples=self.n_at_once, as_numpy=True)
         except self._errors:  # said by the next pull: these have come
             return stamps, rows
         return np.concatenate([stamps, later]), np.concatenate([rows, more])

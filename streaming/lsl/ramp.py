@@ -12,7 +12,7 @@ STEP = 100_000
 """Channel c has the value `STEP` * c + i at sample i."""
 
 
-def ramp(
+def ramp(  # noqa: PLR0913 (a test signal: each of them is a line of its own)
     *,
     n_channels: int = 8,
     sfreq: float = 250.0,

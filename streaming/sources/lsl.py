@@ -20,8 +20,8 @@ from ..lsl.watch import Watch
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .base import Wanted
 
-GATHER = 0.001
-"""Seconds for which samples are gathered after the first: one by one, a thousand a second cost most of a core."""
+GATHER = 0.002
+"""Seconds for which samples are gathered: one by one, a thousand a second would keep a tenth of a core awake."""
 # A wait for the signal is cut into such pieces, in seconds, so that markers and clocks are looked at in between.
 _SLICE = 0.02
 # Pulls of one poll, a quarter of a second each: a backlog comes in pieces, and the clock is looked at in between.
@@ -63,6 +63,7 @@ class LslSource:
         self._markers: Follower | None = None
         self._waiting: list[Item] = []
         self._ordinal = 0
+        self._markers_due = 0.0
         self._overrun = {SIGNAL: 0, MARKERS: 0}
         self._last_stamp = math.nan
         self._offset: float | None = None
@@ -119,7 +120,6 @@ class LslSource:
         found = follower.found
         self._info = signal_info(found, follower.connected().full, self._wanted.modality)
         self._watch = Watch(found.name, self._wanted.silence, self._wanted.stale, self._now())
-        self._n_gathered = max(1, int(self._gather * found.sfreq) + 1)
         names = [channel.name for channel in self._info.channels]
         stim = self._address.stim
         self._stimulus = StimulusChannel(names.index(stim), self._address.mask) if stim in names else None
@@ -161,17 +161,18 @@ class LslSource:
             time.sleep(min(timeout, _SLICE))
             return
         for _ in range(_MOST_PULLS):
-            block, notices = follower.pull(timeout, gather=self._gather, n_gathered=self._n_gathered)
+            block, notices = follower.pull(timeout, gather=self._gather)
             self._waiting += notices
             if block is None:
                 break
             self._take_samples(follower, *block)
+            if len(block[0]) < follower.connected().inlet.n_at_once:
+                return
             timeout = 0.0
-        at = self._now()
-        if block is not None:  # more is waiting: the newest is not here yet
+        else:  # more is waiting
             return
-        if follower.connection is not None and not notices:
-            self._waiting += self._watch.nothing(at)
+        if follower.connection is not None:
+            self._waiting += self._watch.nothing(self._now())
             if self._watch.silent:
                 follower.suspect()
 
@@ -199,6 +200,10 @@ class LslSource:
             self._say("dropped", SIGNAL, f"{n_lost:.0f} samples of {name} were lost: not read within {QUEUE_S} s")
 
     def _pull_markers(self, follower: Follower) -> None:
+        at = self._now()
+        if follower.connection is None or (follower.connection.inlet.n_waiting() == 0 and at < self._markers_due):
+            return
+        self._markers_due = at + _SLICE
         for _ in range(_MOST_MARKER_PULLS):
             block, notices = follower.pull(0.0)
             self._waiting += notices
