@@ -10,10 +10,11 @@ from typing import Any
 
 from ....runtime.data.layout import CHANNEL_TYPES
 from ....runtime.errors import FileError, InputError
+from ....runtime.signal.units import given_unit, unit_size
 from ..reader import DataSet, Reader
 from .mne_file import is_recording, open_mne
 from .reader import Recordings
-from .source import Recording, given_unit, unit_size
+from .source import Recording
 from .steps import ChainOptions
 from .table import Table, find_table, read_table
 from .xdf_file import is_xdf, open_xdf

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ....runtime.data.layout import CHANNEL_TYPES, Channel
 from ....runtime.errors import FileError, InputError, MissingExtra
-from .source import NOWHERE, Recording, unit_size
+from ....runtime.signal.units import unit_size
+from .source import NOWHERE, Recording
 
 SUFFIXES = (".xdf", ".xdfz", ".xdf.gz")
 _SIGNALS = ("eeg", "meg")
