@@ -25,6 +25,7 @@ class Piece:
         As it will be delivered.
     numbers
         Of samples: (n,) int64, which sample of the source each is, from 0; `ALTERED` where its values were changed.
+        Of a marker: (1,), its ordinal at the source; `ALTERED` for one that a fault invented.
     true
         Of samples and markers: their stamps on the source's own clock, (n,) float64, one for a marker.
     """

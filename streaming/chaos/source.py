@@ -14,9 +14,9 @@ from ..sources import open_source
 from ..sources.base import Source, Wanted
 from .faults import FAULTS
 from .faults.base import Effect, Start
-from .piece import Piece
+from .piece import ALTERED, Piece
 from .plan import Fault, drawn
-from .truth import Truth
+from .truth import TrueMarker, Truth
 
 _DIGITS = 18
 
@@ -44,14 +44,20 @@ class Injector:
         """What becomes of the items that came."""
         return [item for given in items for piece in self._step(given) for item in self._delivered(piece)]
 
+    def finish(self, at: float) -> list[Item]:
+        """What the fault of the moment still holds, at the end."""
+        return [item for piece in self._end(at) for item in self._delivered(piece)]
+
     def _step(self, item: Item) -> Iterator[Piece]:
         if isinstance(item, Samples):
             yield from self._samples(item)
             return
         if isinstance(item, Notice) and item.kind == "ended":
             yield from self._end(item.at)
-        true = np.array([item.stamp]) if isinstance(item, Marker) else None
-        yield from self._through(Piece(item=item, true=true))
+        piece = Piece(item=item)
+        if isinstance(item, Marker):
+            piece = Piece(item=item, numbers=np.array([item.ordinal]), true=np.array([item.stamp]))
+        yield from self._through(piece)
 
     def _samples(self, item: Samples) -> Iterator[Piece]:
         """The samples, cut where a fault begins or ends."""
@@ -79,8 +85,6 @@ class Injector:
             self._clocks.append(effect)
         else:
             self._effect, self._stop = effect, max(self._at(fault.stop), self._at(fault.start) + 1)
-        if self._truth is not None:
-            self._truth.breaks.append(self._n_samples)
         self.happened.append(fault)
         self._next = next(self._faults, None)
 
@@ -88,8 +92,6 @@ class Injector:
         effect, self._effect, self._stop = self._effect, None, math.inf
         if effect is not None:
             yield from effect.end(at)
-            if self._truth is not None:
-                self._truth.breaks.append(self._n_samples)
 
     def _through(self, piece: Piece) -> list[Piece]:
         """Through the clocks that are wrong, then through the fault of the moment."""
@@ -104,8 +106,10 @@ class Injector:
         if isinstance(item, Marker):
             item = replace(item, ordinal=self._n_markers)
             self._n_markers += 1
-            if self._truth is not None and piece.true is not None:
-                self._truth.markers[item.ordinal] = float(piece.true[0])
+            if self._truth is not None and piece.true is not None and piece.numbers is not None:
+                number = int(piece.numbers[0])
+                true = TrueMarker(stamp=float(piece.true[0]), ordinal=None if number == ALTERED else number)
+                self._truth.markers[item.ordinal] = true
         elif isinstance(item, Samples):
             if not len(item.stamps):
                 return []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from ...records import Marker
-from ..piece import Piece
+from ..piece import ALTERED, Piece
 from .base import Effect, Start
 
 FLOOD = b"flood"
@@ -30,12 +30,14 @@ class _Invented:
         if samples is None or true is None:
             return [piece]
         n_markers, self._n_markers = self._n_markers, 0
-        later = self._step * np.arange(n_markers)
+        # No marker half-way between two samples: either would be right.
+        later = self._step * (0.3 + np.arange(n_markers))
         return [
             piece,
             *(
                 Piece(
                     item=Marker(ordinal=0, stamp=samples.stamps[-1] + after, arrived=samples.arrived, raw=self._raw),
+                    numbers=np.array([ALTERED]),
                     true=true[-1:] + after,
                 )
                 for after in later
@@ -138,7 +140,8 @@ class _Misdated:
         if marker is None:
             return [piece]
         assert piece.true is not None
-        return [replace(piece, item=replace(marker, stamp=marker.stamp + _FAR), true=piece.true + _FAR)]
+        item = replace(marker, stamp=marker.stamp + _FAR)
+        return [replace(piece, item=item, numbers=np.array([ALTERED]), true=piece.true + _FAR)]
 
     def end(self, at: float) -> list[Piece]:
         return []
