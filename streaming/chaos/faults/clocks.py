@@ -14,8 +14,9 @@ from ..piece import Piece
 from .base import Effect, Start
 
 PPM = 50e-6
-# Seconds between two measurements of the offset, where the source itself makes none.
-_EVERY = 2.0
+# Seconds between two measurements of the offset, where the source itself makes none; and until the first, of a clock
+# that is measured soon.
+_EVERY, _SOON = 2.0, 0.3
 _UNCERTAINTY = 2e-4
 # Seconds from a computer's own zero to 2026, where stamps are those of the calendar.
 _CALENDAR = 1.79e9
@@ -62,8 +63,8 @@ class _Clock:
 
 
 def offset(rng: Generator, start: Start) -> Effect:
-    """The sender's clock jumps by up to 1000 s, and its offset is measured at once."""
-    return _Clock(start, _by(float(rng.uniform(-1000, 1000))), (SIGNAL, MARKERS), 0.0)
+    """The sender's clock jumps by up to 1000 s, and its offset is measured soon."""
+    return _Clock(start, _by(float(rng.uniform(-1000, 1000))), (SIGNAL, MARKERS), _SOON)
 
 
 def step(rng: Generator, start: Start) -> Effect:
@@ -81,12 +82,12 @@ def drift(rng: Generator, start: Start) -> Effect:
             first.append(float(stamps[0]))
         return rate * (stamps - first[0])
 
-    return _Clock(start, shift, (SIGNAL, MARKERS), 0.0)
+    return _Clock(start, shift, (SIGNAL, MARKERS), _SOON)
 
 
 def foreign(rng: Generator, start: Start) -> Effect:
-    """Markers are stamped by the calendar of another computer; the offset is measured at once."""
-    return _Clock(start, _by(_CALENDAR), (MARKERS,), 0.0)
+    """Markers are stamped by the calendar of another computer; the offset is measured soon."""
+    return _Clock(start, _by(_CALENDAR), (MARKERS,), _SOON)
 
 
 class _Unmeasured:
