@@ -95,8 +95,8 @@ class Stream:
     def mark(self, event: int, id: Hashable = None) -> None:
         """Say that an event happened at sample `event` of the input, counted from the stream's first.
 
-        It may lie in the future, or so far back that the samples of its epoch are still held; and it may be marked after
-        the signal has ended.
+        It may lie in the future, or so far back that the samples of its epoch are still held; the signal may have
+        ended.
         """
         start, stop = self._plan.span(int(event))
         self._n_marked += 1
