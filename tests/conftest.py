@@ -93,6 +93,7 @@ _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
 _load("ramp_source")
+_load("recorded_items")
 _load("lsl_session")
 
 
