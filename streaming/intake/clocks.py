@@ -49,10 +49,12 @@ class Clock:
         """From the local time `at` on, only offsets hold that are measured later."""
         self.trusted_after = max(self.trusted_after, at)
 
-    def at(self, time: float, after: float) -> tuple[float, float] | None:
-        """Offset and uncertainty for a local time, of those that were measured after `after`; None where none was."""
+    def at(self, time: float, after: float, until: float = math.inf) -> tuple[float, float] | None:
+        """Offset and uncertainty for a local time, of those measured after `after` and `until` then; None for none."""
         found = None
         for measured in reversed(self._measured):
+            if measured[0] > until:
+                continue
             if measured[0] <= after:
                 break
             found = measured

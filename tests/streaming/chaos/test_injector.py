@@ -128,7 +128,7 @@ def test_a_stamp_plus_the_offset_measured_then_is_the_local_time(kind: str, meas
             local = stamps + offsets[name]
             # Between the clock's step and the next measurement nobody can know.
             unknown = kind in {"step", "offset", "foreign"} and 12.0 <= item.arrived - T0 <= 14.2
-            tolerance = math.inf if unknown else 2.2 * 50e-6 if kind == "drift" else 1e-6
+            tolerance = 1e12 if unknown else 2.2 * 50e-6 if kind == "drift" else 1e-6
             np.testing.assert_allclose(local[-1], item.arrived, atol=tolerance + (0.105 if name == MARKERS else 0.0011))
             if offsets[name]:
                 moved.add(name)
