@@ -13,6 +13,7 @@ PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
 COMMANDS: tuple[str, ...] = ("repair",)
 COMMANDS: tuple[str, ...] = ("verify",)
+COMMANDS: tuple[str, ...] = ("export", "repair")
 _EXTRAS = dict.fromkeys(("pylsl", "mne", "starlette", "uvicorn", "websockets", "pyxdf", "mne_bids", "scipy"), "stream")
 _EXAMPLE = """
 example (offline):

@@ -136,6 +136,17 @@ def toy_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def live_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for live EEG of three channels at 200 Hz, with toy networks; see live_bundle.py."""
+    _load("toy_bundle")
+    _load("live_bundle")
+    from live_bundle import write_live_bundle
+
+    folder: Path = write_live_bundle(tmp_path_factory.mktemp("live"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def readme() -> ModuleType:
     """What the README says to type; see readme_story.py."""
     _load("readme_story")
