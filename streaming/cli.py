@@ -14,6 +14,7 @@ PROG = "md-stream"
 COMMANDS: tuple[str, ...] = ("repair",)
 COMMANDS: tuple[str, ...] = ("verify",)
 COMMANDS: tuple[str, ...] = ("export", "repair")
+COMMANDS: tuple[str, ...] = ("repair", "run")
 _EXTRAS = dict.fromkeys(("pylsl", "mne", "starlette", "uvicorn", "websockets", "pyxdf", "mne_bids", "scipy"), "stream")
 _EXAMPLE = """
 example (offline):

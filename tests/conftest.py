@@ -95,6 +95,9 @@ _load("recording_files")
 _load("ramp_source")
 _load("recorded_items")
 _load("lsl_session")
+_load("session_world")
+_load("dashboard_served")
+_load("dashboard_story")
 
 
 @pytest.fixture
