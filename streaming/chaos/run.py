@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,12 +28,14 @@ _SHIFTS = (0, 1, -1)
 _NAMED = 5
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
-    """What a session was given at the local time `now`."""
+class Step(Protocol):
+    """What a session was given at the local time `now`: a step of a recording of ours, or of a replay."""
 
-    now: float
-    items: Sequence[Item]
+    @property
+    def now(self) -> float: ...
+
+    @property
+    def items(self) -> Sequence[Item]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

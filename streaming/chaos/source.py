@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...runtime.errors import InputError, shown
+from ..clock import now as local_now
 from ..records import ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from ..sources import open_source
-from ..sources.base import Source, Wanted
+from ..sources.base import Paced, Source, Wanted
 from .faults import FAULTS
 from .faults.base import Effect, Start
 from .piece import ALTERED, Piece
@@ -129,6 +130,11 @@ class FaultySource:
     def happened(self) -> list[Fault]:
         """The faults that have begun."""
         return [] if self._injector is None else self._injector.happened
+
+    @property
+    def now(self) -> float:
+        """The source's own time, where it has one, or the local clock's."""
+        return self._source.now if isinstance(self._source, Paced) else local_now()
 
     def open(self) -> SignalInfo:
         """As the source's own."""

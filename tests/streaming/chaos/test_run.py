@@ -14,9 +14,10 @@ from minddiffuser.runtime.signal.chain import Chain, open_chain
 from minddiffuser.runtime.signal.filters import design_filter
 from minddiffuser.streaming.chaos.faults import FAULTS
 from minddiffuser.streaming.chaos.plan import Fault, Timing, drawn
-from minddiffuser.streaming.chaos.run import Report, Step, lines, suffer
+from minddiffuser.streaming.chaos.run import Report, lines, suffer
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.records import ClockOffset, Item, Marker, Notice, Samples
+from minddiffuser.streaming.sources.replay import Step
 
 EPOCH = {"name": "epoch", "tmin": -0.2, "tmax": 0.6}
 # Nothing is lost by these, and nothing is uncertain: every marker that is accepted without them is accepted.
