@@ -58,10 +58,12 @@ class Clock:
         """From the local time `at` on, only offsets hold that are measured later."""
         self.trusted_after = max(self.trusted_after, at)
 
-    def at(self, time: float, after: float) -> Measured | None:
-        """The measurement for a local time, of those that were measured after `after`; None where none was."""
+    def at(self, time: float, after: float, until: float = math.inf) -> Measured | None:
+        """The measurement for a local time, of those after `after` and up to `until`; None where there is none."""
         found = None
         for measured in reversed(self._measured):
+            if measured.at > until:
+                continue
             if measured.at < after:
                 break
             found = measured

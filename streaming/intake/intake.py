@@ -233,10 +233,13 @@ class Intake:
                 "with this computer's"
             )
         for index, segment in enumerate(self._segments):
-            clock = self._clocks[SIGNAL].at(local, segment.trusted_after)
+            # What was measured of a clock after it had jumped says nothing of the stamps before.
+            jumps = (later.trusted_after for later in self._segments[index + 1 :])
+            until = next((at for at in jumps if at > segment.trusted_after), np.inf)
+            clock = self._clocks[SIGNAL].at(local, segment.trusted_after, until)
             if clock is None:
                 # One sample out of order needs no clock of its own: it has no epoch.
-                if segment.after is not None and segment.is_short:
+                if until < np.inf or (segment.after is not None and segment.is_short):
                     continue
                 return SIGNAL
             time, half = local - clock.offset, segment.period / 2
