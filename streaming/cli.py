@@ -13,6 +13,7 @@ PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
 COMMANDS: tuple[str, ...] = (
     "certify",
+    "chaos",
     "doctor",
     "export",
     "list",
