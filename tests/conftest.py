@@ -92,11 +92,8 @@ _load("network_settings")
 _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
-<<<<<<< HEAD
 _load("lsl_session")
-=======
 _load("recorded_items")
->>>>>>> sessions
 
 
 @pytest.fixture
