@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from ...runtime.data.layout import Channel, ResponseLayout
 from ...runtime.decoders.scale import TrainingStatistics
 from ...runtime.errors import InputError
 from ..intake.chain import live_chain
-from ..intake.events import Event, IntakeState
+from ..intake.events import Event, IntakeState, Refused, Said
 from ..intake.intake import Intake
 from ..intake.settings import IntakeSettings
 from ..ledger import MOST_TEXT
 from ..recording.recorder import Recorder, RecordingState
 from ..records import Item, Marker, Notice, Samples, SignalInfo
-from ..sources.base import Source, Wanted
+from ..sources.base import Paced, Source, Wanted
 
 # Seconds between two reports of how things stand, and of signal in one preview.
 REPORT_S, PREVIEW_S = 0.2, 0.1
@@ -122,6 +122,9 @@ FromAcquisition = Opened | Arrived | Happened | Stands | Previewed | Stopped
 class Acquisition:
     """One session's way from a source to messages; each call takes the time from `now`, and only `poll` waits.
 
+    A source with a time of its own is recorded, and cut into epochs, by that. What is said of it is on the local clock,
+    moved by the difference at that moment, so that decoding and drawing can be timed beside it.
+
     Parameters
     ----------
     source
@@ -132,7 +135,7 @@ class Acquisition:
     """
 
     def __init__(self, source: Source, settings: AcquisitionSettings, now: Callable[[], float]) -> None:
-        self._source, self._settings, self._now = source, settings, now
+        self._source, self._settings, self._clock = source, settings, now
         self._intake: Intake | None = None
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
@@ -177,8 +180,8 @@ class Acquisition:
         now = self._now()
         if self._recorder is not None:
             self._recorder.write(items, now)
-        found = self._arrived(items)
-        found += self._given(self._opened.step(items, now))
+        found = self._arrived(items, now)
+        found += self._given(self._opened.step(items, now), now)
         self.ended = any(isinstance(item, Notice) and item.kind == "ended" for item in items)
         if self._settings.preview:
             found += self._preview(items)
@@ -193,7 +196,7 @@ class Acquisition:
         now = self._now()
         try:
             if self._intake is not None:
-                found += self._given(self._intake.finish(now))
+                found += self._given(self._intake.finish(now), now)
             if self._recorder is not None:
                 self._recorder.close(now)
             if self._intake is not None:
@@ -201,7 +204,15 @@ class Acquisition:
             self._source.close()
         except Exception as error:
             fault, users = fault or f"acquisition could not end ({type(error).__name__}: {error})", users and not fault
-        return [*found, Stopped(n_markers=self._n_markers, at=self._now(), fault=fault, users=users)]
+        return [*found, Stopped(n_markers=self._n_markers, at=self._clock(), fault=fault, users=users)]
+
+    def _now(self) -> float:
+        """The source's own time, or the local clock's."""
+        return self._source.now if isinstance(self._source, Paced) else self._clock()
+
+    def _behind(self, now: float) -> float:
+        """By how much the local clock is ahead of the source's own time."""
+        return self._clock() - now if isinstance(self._source, Paced) else 0.0
 
     @property
     def _opened(self) -> Intake:
@@ -209,25 +220,28 @@ class Acquisition:
             raise InputError("the acquisition was not opened: call open() first")
         return self._intake
 
-    def _arrived(self, items: Sequence[Item]) -> list[FromAcquisition]:
+    def _arrived(self, items: Sequence[Item], now: float) -> list[FromAcquisition]:
         markers = [item for item in items if isinstance(item, Marker)]
         self._n_markers += len(markers)
+        behind = self._behind(now)
         # Of a giant marker only the beginning is ever looked at here; the recording has all of it.
         return [
             Arrived(
                 ordinal=marker.ordinal,
                 text=marker.raw[: 4 * MOST_TEXT + 4].decode("utf-8", "replace")[: MOST_TEXT + 1],
-                at=marker.arrived,
+                at=marker.arrived + behind,
             )
             for marker in markers
         ]
 
-    def _given(self, events: list[Event]) -> list[FromAcquisition]:
-        return [Happened(events=tuple(events))] if events else []
+    def _given(self, events: Sequence[Event], now: float) -> list[FromAcquisition]:
+        behind = self._behind(now)
+        moved = tuple(_moved(event, behind) for event in events) if behind else tuple(events)
+        return [Happened(events=moved)] if moved else []
 
     def _stands(self, now: float) -> Stands:
         return Stands(
-            at=now,
+            at=now + self._behind(now),
             intake=self._opened.state(now),
             recording=None if self._recorder is None else self._recorder.state(),
             n_markers=self._n_markers,
@@ -243,6 +257,18 @@ class Acquisition:
         state = self._opened.state(held[-1].arrived)
         if state.problem is not None:
             return []
-        stamps = np.concatenate([one.stamps for one in held]) + (state.offset or 0.0)
+        behind = self._behind(self._now())
+        stamps = np.concatenate([one.stamps for one in held]) + ((state.offset or 0.0) + behind)
         data = self._opened.converted(np.concatenate([one.data for one in held], axis=1))
         return [Previewed(times=stamps, data=data.astype(np.float32))]
+
+
+def _moved(event: Event, seconds: float) -> Event:
+    """An event so much later."""
+    if isinstance(event, Said):
+        return event
+    if isinstance(event, Refused):
+        return replace(event, at=event.at + seconds)
+    times = event.times
+    moments = {name: getattr(times, name) + seconds for name in ("marker", "marker_arrived", "epoch_end", "ready")}
+    return replace(event, times=replace(times, **moments))

@@ -299,7 +299,13 @@ class LiveSession:
     def _event(self, event: Event) -> None:
         if isinstance(event, Accepted):
             times = event.times
-            self.ledger.moment(event.ordinal, marker=times.marker, epoch_end=times.epoch_end, ready=times.ready)
+            self.ledger.moment(
+                event.ordinal,
+                marker=times.marker,
+                arrived=times.marker_arrived,
+                epoch_end=times.epoch_end,
+                ready=times.ready,
+            )
             self.ledger.figures(
                 event.ordinal, sample_age=times.sample_age, offset=times.offset, uncertainty=times.uncertainty
             )
