@@ -66,7 +66,8 @@ def write_session(folder: Path, session: DemoSession) -> None:
         It cannot be written.
     """
     steepest = np.abs(np.diff(session.data, axis=1)).max(axis=1, initial=0.0)
-    scale = np.maximum(steepest / _STEEPEST, np.finfo(np.float64).tiny)
+    flat = np.where(session.data[:, 0] == 0, 1.0, np.abs(session.data[:, 0]))
+    scale = np.where(steepest > 0, steepest / _STEEPEST, flat)
     units = np.round(session.data / scale[:, None]).astype(np.int64)
     steps = np.zeros(units.shape, np.int8)
     steps[:, 1:] = np.diff(units, axis=1)
