@@ -65,7 +65,7 @@ def read_address(text: str) -> Address:
         key, sign, value = part.partition("=")
         if not sign and not given:
             key, value = "any", part
-        if key != "any" and key not in _KEYS:
+        elif key not in _KEYS:
             raise InputError(f"the source has {shown(part)}: give {', '.join(f'{key}=…' for key in _KEYS)}")
         if key in given or not value.strip():
             raise InputError(f"the source has {shown(part)}: give each key once, with a value")

@@ -86,7 +86,7 @@ class Resolver:
         return sorted(found.values(), key=lambda one: (one.name, one.created_at, one.uid))
 
 
-def look(enough: Callable[[Sequence[Found]], bool], timeout: float, settle: float = SETTLE) -> list[Found]:
+def look(enough: Callable[[Sequence[Found]], bool], timeout: float, settle: float) -> list[Found]:
     """Look until there is enough, then `settle` seconds more for a double; at most `timeout` seconds altogether."""
     resolver = Resolver()
     end = time.monotonic() + timeout
@@ -136,7 +136,7 @@ def find(address: Address, modality: str, timeout: float) -> tuple[Found, Found 
     def enough(streams: Sequence[Found]) -> bool:
         return bool(signals(streams, address, modality)) and (not markers or bool(marker_streams(streams, address)))
 
-    streams = look(enough, timeout)
+    streams = look(enough, timeout, SETTLE)
     signal = _one(
         signals(streams, address, modality), streams, f"streams with a rate that fit {asked(address, modality)}", "uid"
     )

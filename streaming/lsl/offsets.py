@@ -69,8 +69,9 @@ class OffsetKeeper:
         if self._failing:
             return []
         self._failing = True
-        kept = "the last offset is kept" if self._last is not None else "its offset is unknown"
-        return [self._notice(at, f"the clock of {self._name} {how}: {kept}; a firewall may block UDP")]
+        unknown = "its offset is unknown; a firewall may block UDP"
+        kept = unknown if self._last is None else "the last offset is kept"
+        return [self._notice(at, f"the clock of {self._name} {how}: {kept}")]
 
     def _notice(self, at: float, text: str) -> Notice:
         return Notice(kind="clock", stream=self._stream, at=at, text=text)

@@ -35,7 +35,7 @@ class SignalOutlet:
         about = pylsl.StreamInfo(info.name, type, n, info.sfreq, format, info.source_id)
         _describe(about.desc().append_child("channels"), info)
         self._n_channels = n
-        self._outlet = pylsl.StreamOutlet(about)
+        self._outlet: Any = pylsl.StreamOutlet(about)
 
     def push(self, data: NDArray[Any], stamps: NDArray[np.float64]) -> None:
         """Send samples now: data (n_channels, n), and the local time of each, (n,) in seconds."""
@@ -56,6 +56,10 @@ class SignalOutlet:
         """Whether somebody receives."""
         return bool(self._outlet.have_consumers())
 
+    def close(self) -> None:
+        """End the stream, at once: what was not received yet is lost."""
+        self._outlet = None
+
 
 class MarkerOutlet:
     """Sends markers.
@@ -69,7 +73,7 @@ class MarkerOutlet:
     def __init__(self, name: str, source_id: str, format: str = TEXTS, type: str = "Markers") -> None:
         pylsl = pylsl_library()
         self._texts = format == TEXTS
-        self._outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, type, 1, pylsl.IRREGULAR_RATE, format, source_id))
+        self._outlet: Any = pylsl.StreamOutlet(pylsl.StreamInfo(name, type, 1, pylsl.IRREGULAR_RATE, format, source_id))
 
     def push(self, raw: bytes, stamp: float) -> None:
         """Send one now, with its local time in seconds."""
@@ -82,6 +86,10 @@ class MarkerOutlet:
     def has_consumers(self) -> bool:
         """Whether somebody receives."""
         return bool(self._outlet.have_consumers())
+
+    def close(self) -> None:
+        """End the stream, at once: what was not received yet is lost."""
+        self._outlet = None
 
 
 def _describe(channels: Any, info: SignalInfo) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -13,11 +16,13 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import FileError, InputError
 from ..clock import now as local_now
-from ..records import SignalInfo
+from ..records import Item, Marker, Samples, SignalInfo
 from .outlet import TEXTS, MarkerOutlet, SignalOutlet
 
 # Between the moment at which somebody receives and the first sample, in seconds.
 _LEAD = 0.2
+AHEAD = 2.0
+"""Seconds of a recording that are read before they are due: markers may be recorded that much after their samples."""
 _LONGEST_SLEEP = 0.25
 
 
@@ -31,27 +36,22 @@ class Performance:
         The signal's description, see `SignalOutlet`.
     type
         "EEG" or "MEG".
-    times
-        (n,) of the samples, in seconds from the start, rising.
-    read
-        ``read(start, stop)``: samples, (n_channels, stop - start), in the units that `info` declares.
-    markers
-        Time in seconds from the start, and bytes, of each marker; rising.
+    items
+        Samples, in the units that `info` declares, and markers, as they were recorded: their stamps are seconds of one
+        clock, and those of the samples rise. Read while it plays, `AHEAD` seconds before they are due.
     format, marker_format
         Of the numbers, and of the markers.
     marker_name
         Of the marker stream, None for none; its source_id is the signal's, with "-markers" behind it.
     chunk
-        Samples that are sent together, when the last of them has come.
+        Samples that are sent together, when the last of them has come; fewer where a block of `items` ends.
     speed
         Of the sending: at 10 an hour takes six minutes. Stamps advance as in the recording all the same.
     """
 
     info: SignalInfo
     type: str
-    times: NDArray[np.float64]
-    read: Callable[[int, int], NDArray[Any]]
-    markers: Sequence[tuple[float, bytes]] = ()
+    items: Iterable[Item]
     format: str = "float32"
     marker_format: str = TEXTS
     marker_name: str | None = "Markers"
@@ -77,7 +77,7 @@ class Player:
     Parameters
     ----------
     start
-        Local time of the recording's start.
+        Local time of the first sample.
 
     Attributes
     ----------
@@ -87,40 +87,60 @@ class Player:
 
     def __init__(self, performance: Performance, signal: _Signal, markers: _Markers | None, start: float) -> None:
         self._played, self._signal, self._markers, self._start = performance, signal, markers, start
+        self._items = iter(performance.items)
+        self._chunks: deque[tuple[NDArray[np.float64], NDArray[Any]]] = deque()
+        self._texts: list[tuple[float, int, bytes]] = []
+        self._first = math.nan
+        self._read = -math.inf
         self.n_samples = self.n_markers = 0
+        self._read_ahead()
 
     def due(self) -> float:
         """Local time at which something is to be sent next; infinite at the end."""
-        played = self._played
-        moments = []
-        if self.n_samples < len(played.times):
-            moments.append(float(played.times[self._last_of_chunk()]))
-        if self._markers is not None and self.n_markers < len(played.markers):
-            moments.append(played.markers[self.n_markers][0])
-        return self._start + min(moments) / played.speed if moments else float("inf")
+        moment = self._next()
+        return moment if moment == math.inf else self._start + (moment - self._first) / self._played.speed
 
     def step(self, now: float) -> None:
-        """Send whatever is due at `now`: a chunk whose last sample has come, and the markers until then."""
+        """Send whatever is due at `now`: chunks whose last sample has come, and the markers until then."""
         while self.due() <= now:
-            self._send_next()
+            if self._texts and self._texts[0][0] <= self._chunk_due():
+                stamp, _, raw = heapq.heappop(self._texts)
+                if self._markers is not None:
+                    self._markers.push(raw, self._start + (stamp - self._first))
+                    self.n_markers += 1
+            else:
+                stamps, data = self._chunks.popleft()
+                self._signal.push(data, self._start + (stamps - self._first))
+                self.n_samples += len(stamps)
+            self._read_ahead()
 
-    def _send_next(self) -> None:
-        played = self._played
-        n_left = len(played.times) - self.n_samples
-        last = float(played.times[self._last_of_chunk()]) if n_left else float("inf")
-        if self._markers is not None and self.n_markers < len(played.markers):
-            time, raw = played.markers[self.n_markers]
-            if time <= last:
-                self._markers.push(raw, self._start + time)
-                self.n_markers += 1
+    def _chunk_due(self) -> float:
+        return float(self._chunks[0][0][-1]) if self._chunks else math.inf
+
+    def _next(self) -> float:
+        """The stamp of what comes next."""
+        return min(self._chunk_due(), self._texts[0][0] if self._texts else math.inf)
+
+    def _read_ahead(self) -> None:
+        """Take items until a marker of what is sent next has been read, if it was recorded at most `AHEAD` later."""
+        while self._read < self._next() + AHEAD or not self._chunks:
+            item = next(self._items, None)
+            if item is None:
+                self._read = math.inf
                 return
-        stop = self.n_samples + min(played.chunk, n_left)
-        stamps = self._start + played.times[self.n_samples : stop]
-        self._signal.push(played.read(self.n_samples, stop), stamps)
-        self.n_samples = stop
+            if isinstance(item, Samples) and len(item.stamps):
+                self._take(item)
+            elif isinstance(item, Marker):
+                heapq.heappush(self._texts, (item.stamp, item.ordinal, item.raw))
 
-    def _last_of_chunk(self) -> int:
-        return min(self.n_samples + self._played.chunk, len(self._played.times)) - 1
+    def _take(self, samples: Samples) -> None:
+        stamps = samples.stamps
+        if math.isnan(self._first):
+            self._first = float(stamps[0])
+        for start in range(0, len(stamps), self._played.chunk):
+            part = slice(start, start + self._played.chunk)
+            self._chunks.append((stamps[part], samples.data[:, part]))
+        self._read = float(stamps[0])  # markers of this block may stand behind it
 
 
 def perform(

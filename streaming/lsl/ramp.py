@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ...runtime.data.layout import Channel
-from ..records import SignalInfo
+from ..records import Item, Marker, Samples, SignalInfo
 from .play import Performance
 
 STEP = 100_000
 """Channel c has the value `STEP` * c + i at sample i."""
+# Samples that are made at a time.
+_BLOCK = 100
 
 
 def ramp(  # noqa: PLR0913 (a test signal: each of them is a line of its own)
@@ -48,14 +54,24 @@ def ramp(  # noqa: PLR0913 (a test signal: each of them is a line of its own)
     info = SignalInfo(
         name=name, channels=channels, sfreq=sfreq, units=("microvolts",) * n_channels, source_id=source_id
     )
-    marked = range(first_marker, n_samples, marker_every) if markers else ()
+    marked = range(first_marker, n_samples, marker_every) if markers else range(0)
     return Performance(
         info=info,
         type="EEG",
-        times=times,
-        read=lambda start, stop: STEP * rows[:, None] + np.arange(start, stop, dtype=np.float64),
-        markers=[(float(times[sample]), str(number).encode()) for number, sample in enumerate(marked)],
+        items=_items(times, rows, marked, math.lcm(chunk, _BLOCK)),
         format="double64",
         marker_name=f"{name}-markers" if markers else None,
         chunk=chunk,
     )
+
+
+def _items(times: NDArray[np.float64], rows: NDArray[np.intp], marked: range, block: int) -> Iterator[Item]:
+    ordinal = 0
+    for start in range(0, len(times), block):
+        stop = min(start + block, len(times))
+        data = STEP * rows[:, None] + np.arange(start, stop, dtype=np.float64)
+        yield Samples(stamps=times[start:stop], data=data, arrived=float(times[stop - 1]))
+        while ordinal < len(marked) and marked[ordinal] < stop:
+            stamp = float(times[marked[ordinal]])
+            yield Marker(ordinal=ordinal, stamp=stamp, arrived=stamp, raw=str(ordinal).encode())
+            ordinal += 1
