@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..intake.events import Accepted, Refused
 from ..session.acquisition import FromAcquisition, Happened
 from ..session.process import Feed, Post
@@ -16,10 +18,12 @@ class EndingFeed:
         Not started.
     n_markers
         Of the whole session.
+    before
+        Called before it is started: the streams have to be there.
     """
 
-    def __init__(self, feed: Feed, n_markers: int) -> None:
-        self._feed, self._n_markers = feed, n_markers
+    def __init__(self, feed: Feed, n_markers: int, before: Callable[[], object]) -> None:
+        self._feed, self._n_markers, self._before = feed, n_markers, before
         self._n_settled = 0
 
     def start(self, post: Post) -> None:
@@ -32,6 +36,7 @@ class EndingFeed:
                 if self._n_settled >= self._n_markers:
                     self._feed.stop()
 
+        self._before()
         self._feed.start(hear)
 
     def stop(self) -> None:

@@ -81,9 +81,10 @@ class Feed:
 
 
 def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
-    feed, heard = Feed(), list[FromAcquisition]()
-    ending = EndingFeed(feed, 3)
+    feed, heard, waited = Feed(), list[FromAcquisition](), list[object]()
+    ending = EndingFeed(feed, 3, lambda: waited.append(feed.post))
     ending.start(heard.append)
+    assert waited == [None]  # before acquisition looks for the streams
     assert feed.post is not None
     accepted, refused, said = (object.__new__(kind) for kind in (Accepted, Refused, Said))
     feed.post(Arrived(ordinal=0, text="picture/0", at=1.0))
@@ -99,5 +100,5 @@ def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
 
 def test_it_can_be_ended_before() -> None:
     feed = Feed()
-    EndingFeed(feed, 3).stop()
+    EndingFeed(feed, 3, lambda: None).stop()
     assert feed.stopped == 1
