@@ -94,6 +94,9 @@ _load("nsd_miniature")
 _load("recording_files")
 _load("lsl_session")
 _load("recorded_items")
+_load("session_world")
+_load("dashboard_served")
+_load("dashboard_story")
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def story(seconds: float, seed: int = 0, pictures: Sequence[Sequence[bytes]] = (
                         seconds=took,
                     )))  # fmt: skip
                 durations.append(1.55 + 0.2 * rng.standard_normal())
-        for when, message in sorted((item for item in due if item[0] <= now), key=lambda item: item[0]):
+        for _, message in sorted((item for item in due if item[0] <= now), key=lambda item: item[0]):
             yield now, message
             if isinstance(message, Decoded):
                 entries = [Entry(ordinal=e.ordinal, text=e.text, state="decoded") if e.ordinal == message.ordinal else e

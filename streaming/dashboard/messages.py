@@ -147,7 +147,7 @@ class Signal(Message):
     """
 
     kind: ClassVar[str] = "signal"
-    keep: ClassVar[int] = 64
+    keep: ClassVar[int] = 160
     first: int
     at: float
     column: float

@@ -87,13 +87,13 @@ class Preview:
         if self._expected is None:
             breaks = breaks[breaks > 0]
             self._since = float(times[0])
-        for start, stop in zip([0, *breaks], [*breaks, len(times)], strict=True):
+        starts = sorted({0, *breaks.tolist()})
+        for start, stop in zip(starts, [*starts[1:], len(times)], strict=True):
             if start in breaks:
                 new += self._signal(everything=True)
                 self._begin_anew(float(times[start]), float(steps[start]))
-            if stop > start:
-                new += self._follow(signal[:, start:stop])
-                self._expected = float(times[stop - 1]) + 1 / self._sfreq
+            new += self._follow(signal[:, start:stop])
+            self._expected = float(times[stop - 1]) + 1 / self._sfreq
         return new
 
     def _begin_anew(self, at: float, step: float) -> None:

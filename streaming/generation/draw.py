@@ -81,6 +81,8 @@ class Drawn:
         How many start noises were tried to their end.
     loss
         Of the best picture of stage 2, or None.
+    fault
+        Why stage 2 broke off, or "".
     """
 
     image: Picture
@@ -88,6 +90,7 @@ class Drawn:
     n_frames: int
     n_candidates: int
     loss: float | None
+    fault: str = ""
 
 
 def draw(backend: Backend[Any], decoded: Decoded, trial_id: str, plan: Plan, seed: int, on_frame: OnFrame) -> Drawn:
@@ -116,13 +119,15 @@ def draw(backend: Backend[Any], decoded: Decoded, trial_id: str, plan: Plan, see
     Raises
     ------
     Undrawable
-        The picture of stage 1 is not finite.
+        There is none of stage 1. What stage 2 raises leaves the best picture before that.
     """
     drawing = _Drawing(backend, decoded, trial_id, plan, seed, on_frame)
     try:
         drawing.run()
     except Enough:
-        pass
+        return drawing.drawn()
+    except Exception as error:  # whatever it is, the session goes on
+        return drawing.drawn(fault=f"{type(error).__name__}: {error}")
     return drawing.drawn()
 
 
@@ -144,21 +149,22 @@ class _Drawing:
         images = generator.stage1()
         self._image = _picture(images)
         if self._image is None:
-            raise Undrawable("its picture of stage 1 holds NaN or infinite values")
+            return
         refine = self._plan.refine
         self._frame(1, 1, 1, self._image, kept=True, finished=refine is None)
         if refine is not None:
             self._refine(refine, generator, images)
 
-    def drawn(self) -> Drawn:
+    def drawn(self, fault: str = "") -> Drawn:
         if self._image is None:
-            raise Undrawable("it was ended before its picture of stage 1")
+            raise Undrawable(fault or "its picture of stage 1 holds NaN or infinite values")
         return Drawn(
             image=self._image,
             stage=self._stage,
             n_frames=self._n_frames,
             n_candidates=self._n_candidates,
             loss=self._loss,
+            fault=fault,
         )
 
     def _refine(self, refine: GuidedSettings, generator: Any, images: Any) -> None:

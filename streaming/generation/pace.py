@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from ...runtime.backends.base import Backend
+from ...runtime.generators.base import Sampler
 from ...runtime.generators.noise import trial_noise
 from ...runtime.refine.arrays import as_float64, on_host
+from ...runtime.refine.base import Loss
 from ...runtime.refine.guided import guided_pass
 from ...runtime.refine.search import relative_loss
 from ...runtime.refine.settings import GuidedSettings
@@ -64,6 +67,21 @@ class Pace:
         return asdict(self)
 
 
+def warm_up(backend: Backend[Any], refine: GuidedSettings | None, sampling: Sampling) -> None:
+    """Call everything once, so that the first picture does not wait for what loads and compiles.
+
+    Raises
+    ------
+    InputError
+        Stage 2 asks for what the backend does not have.
+    """
+    parts = _Parts(backend, refine, sampling)
+    parts.decode()
+    parts.stage1(1)
+    if refine is not None:
+        parts.one_pass(1)
+
+
 def measured(
     backend: Backend[Any], refine: GuidedSettings | None, sampling: Sampling, clock: Callable[[], float]
 ) -> Pace:
@@ -80,34 +98,60 @@ def measured(
     clock
         Gives seconds.
     """
-    response = np.asarray(backend.decoder.training.mean, np.float32)[None]
-    semantic = refine is not None and refine.semantic_weight > 0
-    decode = _seconds(lambda: backend.decode(response, semantic=semantic), clock)
-    decoded = backend.decode(response, semantic=semantic)
-    noise = trial_noise(0, ["measured"], backend.latent_shape)
-    one, three = (replace(sampling, n_steps=3, n_noise=None, n_reverse=n) for n in (1, 3))
-    short = _seconds(lambda: on_host(backend.generator(decoded, noise, one).stage1()), clock)
-    long = _seconds(lambda: on_host(backend.generator(decoded, noise, three).stage1()), clock)
+    parts = _Parts(backend, refine, sampling)
+    decode = _seconds(parts.decode, clock)
+    short, long = (_seconds(partial(parts.stage1, n), clock) for n in (1, 3))
     step = max(long - short, 0.0) / 2
     pace = Pace(decode=decode, render=max(short - step, 0.0), step=step)
     if refine is None:
         return pace
-    weights = StructuralWeights.of_settings(refine, decoded.structure, backend.decoder.mask)
-    loss = relative_loss(
-        backend.structural,
-        decoded.structure,
-        weights,
-        decoded.semantic if semantic else None,
-        refine.semantic_weight if semantic else 0.0,
-    )
-    sampler = backend.generator(decoded, noise, one)
+    of_loss = _seconds(parts.one_loss, clock)
+    return replace(pace, loss=of_loss, guided=max(_seconds(partial(parts.one_pass, 1), clock) - of_loss, 0.0))
 
-    def one_pass(n_guided: int) -> None:
-        start = sampler.start(noise)
-        guided_pass(sampler, start, loss, step_size=refine.step_size, n_guided=n_guided, jacobian=refine.jacobian)
 
-    of_loss = _seconds(lambda: as_float64(loss(decoded.latent)[0]), clock)  # as_float64 waits for a GPU
-    return replace(pace, loss=of_loss, guided=max(_seconds(lambda: one_pass(1), clock) - of_loss, 0.0))
+class _Parts:
+    """The calls that are measured, on the features of the mean of training."""
+
+    def __init__(self, backend: Backend[Any], refine: GuidedSettings | None, sampling: Sampling) -> None:
+        self._backend, self._refine, self._sampling = backend, refine, sampling
+        self._response = np.asarray(backend.decoder.training.mean, np.float32)[None]
+        self._semantic = refine is not None and refine.semantic_weight > 0
+        self._decoded = backend.decode(self._response, semantic=self._semantic)
+        self._noise = trial_noise(0, ["measured"], backend.latent_shape)
+        self._loss = None if refine is None else self._relative_loss(refine)
+
+    def decode(self) -> None:
+        self._backend.decode(self._response, semantic=self._semantic)
+
+    def stage1(self, n_reverse: int) -> None:
+        on_host(self._generator(n_reverse).stage1())
+
+    def one_loss(self) -> None:
+        if self._loss is not None:
+            as_float64(self._loss(self._decoded.latent)[0])  # on the host: a GPU is waited for
+
+    def one_pass(self, n_guided: int) -> None:
+        """A guided pass of one step, which ends with a loss."""
+        if self._loss is not None and self._refine is not None:
+            sampler = self._generator(1)
+            guided_pass(
+                sampler,
+                sampler.start(self._noise),
+                self._loss,
+                step_size=self._refine.step_size,
+                n_guided=n_guided,
+                jacobian=self._refine.jacobian,
+            )
+
+    def _generator(self, n_reverse: int) -> Sampler[Any]:
+        sampling = replace(self._sampling, n_steps=3, n_noise=None, n_reverse=n_reverse)
+        return self._backend.generator(self._decoded, self._noise, sampling)
+
+    def _relative_loss(self, refine: GuidedSettings) -> Loss:
+        weights = StructuralWeights.of_settings(refine, self._decoded.structure, self._backend.decoder.mask)
+        semantic = self._decoded.semantic if self._semantic else None
+        weight = refine.semantic_weight if self._semantic else 0.0
+        return relative_loss(self._backend.structural, self._decoded.structure, weights, semantic, weight)
 
 
 def _seconds(call: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -168,9 +168,6 @@ class Painter:
         except Undrawable as error:
             self._not(job, "failed", str(error))
             return
-        except Exception as error:  # whatever it is, the session goes on with the next picture
-            self._not(job, "failed", f"drawing failed ({type(error).__name__}: {error})")
-            return
         watch.end()
         self._post(LastPicture(ordinal=job.ordinal, drawn=drawn, at=self._now()))
 

@@ -527,12 +527,11 @@ class Intake:
 
     def _begin(self, stamp: float, samples: Samples) -> Segment:
         learns = round(self._settings.learn * self._sfreq) if self._tolerance is None else 0
-        before = self._next if self._n_segments else None
         trusted = max(self._trusted(stamp, samples), self._clocks[SIGNAL].trusted_after)
         segment = Segment(
             self._chain,
             self._n_segments,
-            before=before,
+            before=self._next,
             trusted_after=trusted,
             learns=learns,
             late=self._settings.late,

@@ -14,7 +14,7 @@ from .library import pylsl_library
 
 STRING = "string"
 # After the first sign of what is wanted, how long to look for a second one, in seconds.
-SETTLE = 1.0
+SETTLE = 1.5
 _LOOK = 0.05
 # What pylsl makes up for an outlet without one: a hash that differs in each process.
 _MADE_UP = re.compile(r"-?\d{15,}")

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -419,7 +419,10 @@ class LiveSession:
             self._write(last.ordinal, "last", drawn.image, stage=drawn.stage, n_frames=drawn.n_frames)
         seconds = last.at - marker.epoch_end
         self._page.picture(last.ordinal, marker.text, drawn.image, stage=drawn.stage, final=True, seconds=seconds)
-        self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn").durations)
+        kept = f"stage 2 broke off, the picture before that was kept ({drawn.fault})" if drawn.fault else ""
+        self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn", kept).durations)
+        if kept:
+            self._notice("lost", f"marker {last.ordinal}: {kept}")
 
     def _not_drawn(self, not_drawn: NotDrawn) -> None:
         del self._markers[not_drawn.ordinal]
@@ -510,8 +513,3 @@ def _interrupts(heard: Callable[[], None]) -> Iterator[None]:
     finally:
         for name, handler in zip(names, before, strict=True):
             signal.signal(name, handler)
-
-
-def without_semantic(refine: GuidedSettings | None) -> GuidedSettings | None:
-    """The same settings without the term of eq. 6, for a decoder that has no target for it."""
-    return None if refine is None else replace(refine, semantic_weight=0.0)

@@ -50,6 +50,9 @@ class Feed(Protocol):
 class AcquisitionProcess:
     """The process and the thread that reads its messages.
 
+    The process is begun at once, with the priority that this one has now, and opens its source when :meth:`start` is
+    called: what takes long to load here is loaded meanwhile there.
+
     Parameters
     ----------
     settings
@@ -59,11 +62,12 @@ class AcquisitionProcess:
         # A fork would inherit threads and engines of this process.
         context = multiprocessing.get_context("spawn")
         self._reader, writer = context.Pipe(duplex=False)
-        self._stop = context.Event()
-        self._writer: Connection | None = writer
+        self._go, self._stop = context.Event(), context.Event()
         self._process = context.Process(
-            target=acquire, args=(settings, writer, self._stop), name="md-stream acquisition", daemon=True
+            target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
         )
+        self._process.start()
+        writer.close()  # the child's end alone keeps the pipe open, so that its death is seen
         self._thread: threading.Thread | None = None
 
     @property
@@ -73,20 +77,18 @@ class AcquisitionProcess:
 
     def start(self, post: Post) -> None:
         """See :meth:`Feed.start`."""
-        self._process.start()
-        if self._writer is not None:
-            self._writer.close()  # the child's end alone keeps the pipe open, so that its death is seen
-            self._writer = None
+        self._go.set()
         self._thread = threading.Thread(target=self._read, args=(post,), name="acquisition", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """See :meth:`Feed.stop`."""
         self._stop.set()
+        self._go.set()
 
     def close(self) -> None:
         """See :meth:`Feed.close`."""
-        self._stop.set()
+        self.stop()
         self._process.join(_END_S)
         if self._process.is_alive():
             self._process.kill()
@@ -115,16 +117,17 @@ class AcquisitionProcess:
         )
 
 
-def acquire(settings: AcquisitionSettings, connection: Connection, stop: Event) -> None:
+def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, stop: Event) -> None:
     """What the process runs."""
     # Ctrl-C reaches every process of a terminal: this one ends when the session tells it to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _follow_parent(stop)
+    _follow_parent(go, stop)
     outbox = _Outbox(connection, stop)
     acquisition: Acquisition | None = None
     fault, users = "", True
     try:
         acquisition = Acquisition(open_source(settings.source, settings.wanted), settings, now)
+        go.wait()
         outbox.put(acquisition.open())
         while not stop.is_set() and not acquisition.ended:
             acquisition.previews_dropped = outbox.n_dropped
@@ -144,8 +147,8 @@ def acquire(settings: AcquisitionSettings, connection: Connection, stop: Event) 
     outbox.close()
 
 
-def _follow_parent(stop: Event) -> None:
-    """Set `stop` when the parent is gone."""
+def _follow_parent(go: Event, stop: Event) -> None:
+    """Set both when the parent is gone."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -153,6 +156,7 @@ def _follow_parent(stop: Event) -> None:
     def wait() -> None:
         parent.join()
         stop.set()
+        go.set()
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
 

@@ -4,7 +4,7 @@ import { drawn, find, make, say } from "./dom.js";
 
 export const LETTERS = { missing: "M", flat: "F", railed: "R", hum: "H", noisy: "N" };
 const MEANINGS = {
-  missing: "no numbers", flat: "flat: check the electrode", railed: "at the end of the range", hum: "mains hum", noisy: "noisy",
+  missing: "no numbers", flat: "flat", railed: "railed", hum: "mains hum", noisy: "noisy",
 };
 const MOST_NAMES = 6;
 
@@ -67,6 +67,8 @@ export function channels() {
       });
       const good = message.faults.filter((faults) => faults.length === 0).length;
       say(find("map-good"), `${good} of ${message.faults.length} good`);
+      say(find("map-sum").querySelector(".value"), String(good));
+      say(find("map-sum").querySelector(".against"), `of ${message.faults.length} good`);
       const lines = [...byFault].filter(([, names]) => names.length).map(([fault, names]) => {
         const line = make("li");
         line.dataset.fault = fault;
@@ -76,7 +78,8 @@ export function channels() {
         line.append(make("span", "letter", LETTERS[fault]), words);
         return line;
       });
-      if (!lines.length) lines.push(make("li", "all-good", "✓ No fault in any channel"));
+      if (lines.length) lines.push(make("li", "meta", "check these sensors"));
+      else lines.push(make("li", "all-good", "✓ No fault in any channel"));
       const unknown = montage.places.some(Boolean) ? montage.places.filter((place) => !place).length : -1;
       if (unknown) lines.push(make("li", "meta", unknown < 0 ? "Positions are not known: in the order of the channels" : `${unknown} without a position`));
       find("faults").replaceChildren(...lines);

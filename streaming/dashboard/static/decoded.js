@@ -33,7 +33,8 @@ export function decoded() {
         fill(list.children[index], concept.score, message.chance, most);
       });
       const confidence = message.confidence === null ? "" : ` · confidence ${percent(message.confidence)}`;
-      say(find("measure"), `${message.measure}, bars to ${percent(most)} · ┆ chance ${percent(message.chance)}${confidence}`);
+      say(find("measure"), `${message.measure}, bars to ${percent(most)}${confidence}`);
+      say(find("chance"), `┆ chance ${percent(message.chance)}`);
       const warning = find("warning");
       warning.hidden = message.warning === null;
       if (message.warning !== null) say(warning, `▲ ${message.warning}`);

@@ -32,10 +32,11 @@ export function percent(share) {
   return `${value < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
-/** Seconds in the unit that reads best: "0.3 ms", "42 ms", "1.31 s". */
+/** Seconds in the unit that reads best: "0.31 ms", "4.2 ms", "42 ms", "1.31 s". */
 export function duration(seconds) {
   if (!isNumber(seconds)) return "–";
   const size = Math.abs(seconds);
+  if (size < 0.000995) return `${fixed(1000 * seconds, 2)} ms`;
   if (size < 0.00995) return `${fixed(1000 * seconds, 1)} ms`;
   if (size < 0.9995) return `${fixed(1000 * seconds, 0)} ms`;
   return `${fixed(seconds, size < 9.995 ? 2 : 1)} s`;

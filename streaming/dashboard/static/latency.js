@@ -48,7 +48,9 @@ export function latency() {
       const main = whole.at(-1);
       const against = deadline === null ? "no deadline" : `deadline ${duration(deadline)}`;
       const sum = find("latency-sum");
-      say(sum, main ? `${main.name} ${duration(main.last)} · ${against}` : against);
+      say(sum.querySelector(".name"), main ? `${main.name}, ` : "");
+      say(sum.querySelector(".value"), main ? duration(main.last) : "");
+      say(sum.querySelector(".against"), against);
       sum.dataset.level = main && deadline !== null && main.last > deadline ? "bad" : "";
     },
   };

@@ -38,7 +38,10 @@ export function ledger() {
       const balance = find("ledger-balance");
       balance.dataset.level = balanced ? "" : "bad";
       const counts = states.map(([, count]) => count).join(" + ") || "0";
-      say(balance, balanced ? `✓ Balanced: ${counts} = ${sum}` : `▲ Not balanced: ${counts} = ${sum}, not ${message.received}`);
+      say(balance.querySelector(".verdict"), balanced ? "✓ Balanced" : "▲ Not balanced");
+      say(balance.querySelector(".counts"), `: ${counts} = ${sum}${balanced ? "" : `, not ${message.received}`}`);
+      say(find("ledger-sum").querySelector(".value"), String(message.totals.decoded ?? 0));
+      say(find("ledger-sum").querySelector(".against"), `of ${message.received} decoded`);
       const pictures = Object.entries(message.pictures).filter(([, count]) => count > 0);
       say(find("ledger-pictures"), pictures.length ? `Pictures: ${pictures.map(([name, count]) => `${count} ${name}`).join(", ")}` : "");
       find("entries").replaceChildren(...message.entries.map(entry));

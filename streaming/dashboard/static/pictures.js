@@ -13,8 +13,7 @@ export function pictures() {
 
   const describe = (picture) => {
     const stage = picture.stage === 1 ? "stage 1" : `stage 2, frame ${picture.frame} of ${picture.n_frames}`;
-    const took = picture.seconds === null ? "" : ` · ${duration(picture.seconds)} after its epoch`;
-    return `${picture.final ? "✓ finished" : `${stage}…`}${took}`;
+    return picture.final ? "✓ finished" : `${stage}…`;
   };
 
   const fill = (number, share) => {
@@ -39,6 +38,7 @@ export function pictures() {
     say(find("picture-marker"), `${chosen === null ? "" : "looking back: "}#${picture.ordinal} ${picture.text}`);
     say(find("picture-concept"), name);
     say(find("picture-progress"), describe(picture));
+    say(find("picture-took"), picture.seconds === null ? "" : `· ${duration(picture.seconds)} after its epoch`);
     fill(1, picture.stage === 1 ? picture.frame / picture.n_frames : 1);
     fill(2, picture.stage === 1 ? 0 : picture.final ? 1 : picture.frame / picture.n_frames);
     find("to-live").hidden = chosen === null;

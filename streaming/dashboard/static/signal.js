@@ -77,7 +77,7 @@ export function signal() {
       const wanted = 4.5 * middle(spread); // a row holds about that much of a Gaussian signal
       return [unit, wanted > 0 ? niceAbove(wanted) : 1];
     }));
-    say(find("signal-scale"), [...scales].map(([unit, scale]) => `row ${fixed(scale / zoom, scale / zoom < 1 ? 2 : 0)} ${unit}`).join(" · "));
+    say(find("signal-scale"), [...scales].map(([unit, scale]) => `a row is ${fixed(scale / zoom, scale / zoom < 10 ? 1 : 0)} ${unit}`).join(" · "));
   };
 
   const colours = () => {
@@ -140,7 +140,7 @@ export function signal() {
       context.fillStyle = colour.wash;
       context.fillRect(x(from) - across / 2, 0, (k - from) * across, bottom);
       context.fillStyle = colour.warm;
-      context.fillText("gap", x(from), size);
+      context.fillText("gap", x(from), bottom - 0.4 * size);
     }
 
     // Traces.
@@ -148,7 +148,8 @@ export function signal() {
       const centre = (index + 0.5) * row;
       const bad = faults[channel]?.[0];
       const gain = (row * zoom) / (scales.get(montage.units[channel]) || 1);
-      const limit = (value) => Math.min(Math.max(centre - (value - baselines.get(channel)) * gain, centre - 2 * row), centre + 2 * row);
+      const most = (bad ? 0.9 : 2) * row; // what is no signal does not cover its neighbours'
+      const limit = (value) => Math.min(Math.max(centre - (value - baselines.get(channel)) * gain, centre - most), centre + most);
       context.strokeStyle = bad ? colour.warm : colour.ink;
       context.lineWidth = 1;
       context.setLineDash([]);

@@ -85,8 +85,8 @@ export function status() {
       const light = find("recording");
       light.dataset.level = message.stopped ? "bad" : message.on ? "on" : "off";
       say(light.querySelector(".sign"), message.stopped ? "▲" : message.on ? "●" : "○");
-      const saved = `${clock(message.seconds)}, ${bytes(message.n_bytes)}`;
-      const word = message.stopped ? `Recording stopped: ${message.stopped}` : message.on ? `REC ${saved}` : "Not recording";
+      const word = message.stopped ? `Recording stopped: ${message.stopped}` : message.on ? `REC ${clock(message.seconds)}` : "Not recording";
+      say(light.querySelector(".size"), message.on || message.stopped ? bytes(message.n_bytes) : "");
       say(light.querySelector(".word"), word);
       light.title = message.folder;
     },

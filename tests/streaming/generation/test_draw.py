@@ -133,3 +133,14 @@ def test_the_noise_is_the_trials_own(backend: Backend[Any], features: list[Decod
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
     assert not np.array_equal(pictures[0], pictures[3])
+
+
+def test_a_stage_2_that_raises_leaves_stage_1_and_says_why(
+    backend: Backend[Any], features: list[Decoded], plan: Plan
+) -> None:
+    assert plan.refine is not None
+    spoilt = replace(features[0], structure=np.full_like(features[0].structure, np.nan))
+    frames, drawn = frames_of(backend, spoilt, plan)
+    assert [frame.stage for frame in frames] == [1]
+    assert drawn.stage == 1
+    assert "is not finite" in drawn.fault

@@ -75,9 +75,7 @@ def test_a_pause_of_the_source_is_one_of_the_stream() -> None:
     times=st.lists(st.floats(-0.5, 3.0), max_size=6),
     late=st.floats(0.0, 1.5),
 )
-def test_markers_keep_their_moment_wherever_they_were_recorded(
-    blocks: list[int], times: list[float], late: float
-) -> None:
+def test_markers_keep_their_moment_wherever_they_stand(blocks: list[int], times: list[float], late: float) -> None:
     """Recorded up to `late` seconds after their samples, they are sent as if they had been there in time."""
 
     def items() -> Iterator[Item]:

@@ -256,7 +256,8 @@ def test_a_stimulus_channel_that_is_not_there_is_refused_with_those_that_are() -
     sent.close()
 
 
-def test_two_streams_that_fit_are_listed_and_refused() -> None:
+def test_two_streams_that_fit_are_listed_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found, "SETTLE", 5.0)
     name = fresh()
     twins = [outlet(info(name, source_id=f"{name}-{k}")) for k in (1, 2)]
     with pytest.raises(InputError, match="2 streams with a rate") as raised, opened(f"name={name},markers=none"):
