@@ -29,6 +29,8 @@ MODALITIES = ("eeg", "meg")
 EVENTS = ("picture/*",)
 # Two cores are enough; more would only draw faster than pictures are shown.
 _THREADS = 2
+# Threads that decode and draw yield to acquisition by this much.
+_NICENESS = 5
 # For the bundle to load, at whose end the session begins.
 _PATIENCE = 600.0
 # Streams that nobody on the network sees, and that are found where no network is.
@@ -124,6 +126,7 @@ def request_of(demo: Demo, bundle: Path, source_id: str) -> Request:
         record=demo.record,
         dashboard=demo.dashboard,
         port=demo.port,
+        niceness=_NICENESS,
     )
 
 

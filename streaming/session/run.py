@@ -28,7 +28,7 @@ from ..recording.folder import SessionFolder
 from ..sources.base import Wanted
 from .acquisition import AcquisitionSettings
 from .live import Ended, LiveSession, LiveSettings, Outlet, Outputs
-from .process import AcquisitionProcess
+from .process import AcquisitionProcess, Feed
 
 PRESET_NAMES = tuple(name for name, preset in PRESETS.items() if isinstance(preset, GuidedSettings))
 
@@ -106,7 +106,11 @@ class Request:
 
 
 def run_session(
-    request: Request, *, out: Callable[[str], None] = unheard, say: Callable[[str], None] = unheard
+    request: Request,
+    *,
+    out: Callable[[str], None] = unheard,
+    say: Callable[[str], None] = unheard,
+    around: Callable[[Feed], Feed] = lambda feed: feed,
 ) -> Ended:
     """Run a session to its end.
 
@@ -115,6 +119,8 @@ def run_session(
     request
     out, say
         Receive lines of results, and lines about what happens.
+    around
+        Gives the feed that is listened to in the place of acquisition's own.
 
     Raises
     ------
@@ -154,7 +160,7 @@ def run_session(
         outlet = _outlet(request, decoder, stack)
         session = LiveSession(
             [backend],
-            feed,
+            around(feed),
             settings,
             _session_message(request, decoder, layout),
             Outputs(folder=folder, hub=hub, outlet=outlet, out=out, say=say),
