@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,13 @@ class LiveSubject:
     epoch_hz: float = 50.0
     band: tuple[float, float] = (0.7, 16.0)
     epoch_s: float = 0.7
-    alpha: float = 1000.0
+    alpha: float = 100.0
     n_latent: int = 400
     n_structure: int = 60
     n_selection: int = 30
 
 
-SUBJECTS = {"eeg": LiveSubject(modality="eeg"), "meg": LiveSubject(modality="meg", n_train=3000)}
+SUBJECTS = {"eeg": LiveSubject(modality="eeg"), "meg": LiveSubject(modality="meg", n_train=2400)}
 
 
 def live_key(subject: LiveSubject) -> str:
@@ -144,6 +144,15 @@ def fit_command(subject: LiveSubject, data: Path, out: Path) -> list[str]:
 def simulate(subject: LiveSubject, data: Path, session: Path) -> None:
     """Write the subject's data folder, for the fit, and the session whose pictures are its test split."""
     sensed = sense(subject)
+    recorded: list[Run] = []
+
+    def runs() -> Iterator[Run]:
+        for run in sensed.subject.runs():
+            if run.split == "test":
+                recorded.append(run)
+            yield run
+
+    heard = replace(sensed, subject=replace(sensed.subject, runs=runs))
     epochs = EpochSettings(
         sfreq=subject.epoch_hz,
         tmin=0.0,
@@ -153,9 +162,9 @@ def simulate(subject: LiveSubject, data: Path, session: Path) -> None:
         single_trials=True,
     )
     with Phases() as progress, claimed(data, replace=True):
-        write_epochs(data, sensed, epochs, progress=progress)
+        write_epochs(data, heard, epochs, progress=progress)
     shown = sensed.subject.pictures["test"]
-    (run,) = (run for run in sensed.subject.runs() if run.split == "test")
+    (run,) = recorded
     session.mkdir(exist_ok=True)
     for number, image in enumerate(shown.images):
         write_png(session / "shown" / f"{number}.png", image)
