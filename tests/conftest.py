@@ -92,11 +92,11 @@ _load("network_settings")
 _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
-_load("lsl_session")
 _load("recorded_items")
 _load("session_world")
 _load("dashboard_served")
 _load("dashboard_story")
+_load("lsl_session")
 
 
 @pytest.fixture

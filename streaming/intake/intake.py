@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ class Intake:
         self._forgotten = False
         self._recent = Recent(len(plan.input.channels), max(1, round(_REMEMBERED * self._sfreq)))
         self._gathered: list[Samples] = []
+        self._n_gathered = 0
         self._lags: deque[tuple[float, float]] = deque()
         self._lags_after = -np.inf
         self._breaks: deque[float] = deque()
@@ -137,6 +139,7 @@ class Intake:
                 if len(item.stamps):
                     self._newest = float(item.stamps[-1])
                     self._gathered.append(item)
+                    self._n_gathered += len(item.stamps)
             elif isinstance(item, Marker):
                 self._take_marker(item)
             elif isinstance(item, ClockOffset):
@@ -422,7 +425,7 @@ class Intake:
             if self._waiting:
                 self._place()
             return False
-        if sum(len(samples.stamps) for samples in self._gathered) >= _GATHER * self._sfreq:
+        if self._n_gathered >= _GATHER * self._sfreq:
             return True
         newest = self._newest
         while self._dues and self._dues[0][1] not in self._placed:
@@ -439,9 +442,9 @@ class Intake:
         return newest >= marker.stamp + own[0] - signal[0] + self._reach - 1 / self._sfreq
 
     def _work(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        for samples in gathered:
-            self._take_samples(samples)
+        gathered, self._gathered, self._n_gathered = self._gathered, [], 0
+        for _, group in groupby(gathered, key=lambda samples: len(samples.data)):
+            self._take_samples(_joined(list(group)))
         self._place()
 
     def _take_samples(self, samples: Samples) -> None:
@@ -612,3 +615,14 @@ class Intake:
     def _pop(self) -> list[Event]:
         events, self._events = self._events, []
         return events
+
+
+def _joined(chunks: Sequence[Samples]) -> Samples:
+    """Chunks that came one after the other as one, which arrived with the last."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return Samples(
+        stamps=np.concatenate([chunk.stamps for chunk in chunks]),
+        data=np.concatenate([chunk.data for chunk in chunks], axis=1),
+        arrived=chunks[-1].arrived,
+    )

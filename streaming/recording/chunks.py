@@ -177,12 +177,11 @@ def samples(chunk: Chunk) -> Block:
         return _texts(content, n, place, about.n_channels)
     kind = np.dtype(xdf.DTYPES[about.channel_format])
     row = np.dtype([("size", "u1"), ("stamp", "<f8"), ("values", kind, (about.n_channels,))])
-    there = min(n, (len(content) - place) // row.itemsize)
-    table = np.frombuffer(content, row, there, place)
-    if (table["size"] == 8).all():
-        used = place + there * row.itemsize
-        whole = there == n and used == len(content)
-        return Block(stamps=table["stamp"].copy(), values=table["values"].copy(), n_bytes=used, whole=whole)
+    used = place + n * row.itemsize
+    if used == len(content):  # as it is, unless stamps were left out or the end was cut
+        table = np.frombuffer(content, row, n, place)
+        if (table["size"] == 8).all():
+            return Block(stamps=table["stamp"].copy(), values=table["values"].copy(), n_bytes=used, whole=True)
     return _numbers(content, n, place, about, kind)
 
 

@@ -21,6 +21,7 @@ from ...runtime.sampling import Sampling
 from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
+from ..decoding.computing import computing_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..intake.settings import IntakeSettings
@@ -153,11 +154,13 @@ def run_session(
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
         backend.start()
+        if folder is not None:
+            folder.describe({"computing": computing_of(backend)})
         say(f"decoding with {backend.chosen}")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
         settings = _settings(request, backend, refine, name, say)
-        outlet = _outlet(request, decoder, stack)
+        outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
             [backend],
             around(feed),
@@ -253,8 +256,12 @@ def _dashboard(request: Request, stack: ExitStack, say: Callable[[str], None]) -
     return hub
 
 
-def _outlet(request: Request, decoder: Decoder, stack: ExitStack) -> Outlet | None:
-    return None
+def _outlet(request: Request, decoder: Decoder, settings: LiveSettings, stack: ExitStack) -> Outlet | None:
+    if request.outlet is None:
+        return None
+    from .outlet import SessionOutlet
+
+    return stack.enter_context(SessionOutlet(request.outlet, decoder, semantic=settings.decode.semantic))
 
 
 def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout) -> SessionMessage:
@@ -272,7 +279,7 @@ def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout)
 def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
     """What a session is made with, for its folder: enough to run it again."""
     return {
-        "bundle": {"folder": str(request.bundle.absolute()), "hash": None, "subject": decoder.subject},
+        "bundle": {"folder": str(request.bundle.absolute()), "subject": decoder.subject},
         "source": request.source,
         "intake": asdict(request.intake),
         "accept_filter_mismatch": request.accept_filter_mismatch,

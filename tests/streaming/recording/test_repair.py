@@ -108,10 +108,12 @@ def test_other_recorders_files_are_repaired_too(tmp_path: Path) -> None:
     rows = b"".join((first if k == 0 else b"\x00") + struct.pack("<hh", k, -k) for k in range(50))
     chunk = piece(3, struct.pack("<IBQ", 9, 8, 50) + rows)
     path = tmp_path / "b.xdf"
-    path.write_bytes(b"XDF:" + piece(1, header) + piece(2, struct.pack("<I", 9) + about) + chunk + chunk[:-7])
+    single = piece(3, struct.pack("<IBB", 9, 1, 1) + b"\x00" + struct.pack("<hh", 77, 0))
+    path.write_bytes(b"XDF:" + piece(1, header) + piece(2, struct.pack("<I", 9) + about) + chunk + single + chunk[:-7])
     repair_xdf(path)
     (stream,), _ = pyxdf.load_xdf(str(path), verbose=False)
-    assert stream["time_series"][:, 0].tolist() == [*range(50), *range(48)]
+    assert stream["time_series"][:, 0].tolist() == [*range(50), 77, *range(48)]
+    assert not (tmp_path / "b.xdf.damaged").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"XD", b"RIFF....", b"XDF:", b"XDF:\x01\x40\x01\x00<in"])

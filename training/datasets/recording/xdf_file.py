@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ....runtime.data.layout import CHANNEL_TYPES, Channel
 from ....runtime.errors import FileError, InputError, MissingExtra
+from ....runtime.signal.stamps import stretches
 from ....runtime.signal.units import unit_size
 from .source import NOWHERE, Recording
 
@@ -20,8 +21,6 @@ SUFFIXES = (".xdf", ".xdfz", ".xdf.gz")
 # The description and the signal of a session of md-stream.
 SESSION = ("session.json", "signal.xdf")
 _SIGNALS = ("eeg", "meg")
-# Off from one sample's distance by so many times what nearly all samples are off, and by so many samples, is a gap.
-_GAP, _NEARLY_ALL, _GAP_SAMPLES = 3.0, 0.99, 0.75
 # How far the rate that was measured may be from the one that the stream states.
 _MOST_OFF = 0.01
 # A marker further than this many samples from the nearest one lies in a gap.
@@ -59,12 +58,14 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
     name = info["name"][0]
     if len(raw) < 2:
         raise FileError(f"the stream {name!r} of {path} has {len(raw)} samples: choose another one with --stream")
-    stamps, segments, measured = _without_jitter(raw, sfreq) if sfreq > 0 else (raw, (), 0.0)
-    if sfreq <= 0 or abs(measured / sfreq - 1) > _MOST_OFF:
+    found = stretches(raw, sfreq) if sfreq > 0 else None
+    if found is None or abs(found.sfreq / sfreq - 1) > _MOST_OFF:
+        measured = sfreq if found is None else found.sfreq
         raise FileError(
             f"the stream {name!r} of {path} states {sfreq:g} Hz and has {measured:.6g} samples a second: samples were "
             "lost or the rate is wrong, record it again"
         )
+    stamps = found.times
     channels, sizes = _channels(info, unit, path)
 
     def at(seconds: float) -> int:
@@ -82,7 +83,7 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
         channels=channels,
         bad=frozenset(),
         sfreq=sfreq,
-        segments=segments,
+        segments=found.segments,
         marks=tuple(sorted(_marks(streams, chosen, stamps, sfreq))),
         spoilt=(),
         at=at,
@@ -159,28 +160,6 @@ def _joined(streams: Sequence[Any]) -> Any:
         "time_stamps": np.concatenate([one["time_stamps"] for one in streams]),
         "time_series": np.concatenate([one["time_series"] for one in streams]),
     }
-
-
-def _without_jitter(
-    raw: NDArray[np.float64], sfreq: float
-) -> tuple[NDArray[np.float64], tuple[tuple[int, int], ...], float]:
-    """Stamps (n,) on a line for each stretch without a gap; the stretches; samples per second.
-
-    A gap is told by the recording's own jitter: stamps that come in bunches have none, and stamps that are as regular
-    as they should be are parted by a few samples that are missing.
-    """
-    off = np.abs(np.diff(raw) - 1 / sfreq)
-    most = max(_GAP_SAMPLES / sfreq, _GAP * float(np.quantile(off, _NEARLY_ALL)))
-    edges = [0, *(np.flatnonzero(off > most) + 1).tolist(), len(raw)]
-    segments = tuple(zip(edges[:-1], edges[1:], strict=True))
-    stamps, seconds, n_steps = raw.copy(), 0.0, 0
-    for start, stop in segments:
-        if stop - start > 1:
-            count = np.arange(stop - start)
-            step, first = np.polyfit(count, raw[start:stop] - raw[start], 1)
-            stamps[start:stop] = raw[start] + first + step * count
-            seconds, n_steps = seconds + step * (stop - start - 1), n_steps + stop - start - 1
-    return stamps, segments, n_steps / seconds if seconds > 0 else 0.0
 
 
 def _channels(info: Mapping[str, Any], unit: float | None, path: Path) -> tuple[tuple[Channel, ...], list[float]]:
