@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ _UNITS = {"eeg": ("microvolts", 1e6), "meg": ("fT", 1e15)}
 
 
 def played(folder: Path, source_id: str) -> Performance:
-    """The session in `folder`, to be sent sample by sample under this source_id.
+    """The session in `folder`, to be sent sample by sample under this source_id: what the process runs.
 
     Raises
     ------
     FileError
         It is missing or damaged.
     """
+    # Ctrl-C reaches every process of a terminal: this one plays on until the session has been closed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return performance(read_session(folder), source_id)
 
 

@@ -42,7 +42,7 @@ ResolveScope = machine
 KnownPeers = {{127.0.0.1}}
 SessionID = {id}
 [log]
-level = -2
+level = -3
 """
 
 
