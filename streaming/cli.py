@@ -13,7 +13,10 @@ PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
 COMMANDS: tuple[str, ...] = (
     "certify",
+COMMANDS: tuple[str, ...] = (
     "chaos",
+    "demo",
+)
     "doctor",
     "export",
     "list",
