@@ -75,13 +75,9 @@ def read_recorded(session: Session) -> Recorded:
     about = session.about["about"]
     where = session.path / SESSION_FILE
     try:
-        settings = {
-            field.name: about["intake"][field.name] for field in fields(IntakeSettings) if field.name in about["intake"]
-        }
-        settings["events"] = tuple(settings.get("events", ()))
         return Recorded(
             bundle=Path(about["bundle"]["folder"]),
-            intake=IntakeSettings(**settings),
+            intake=intake_of(about),
             accept_filter_mismatch=bool(about["accept_filter_mismatch"]),
             average=bool(about["average"]),
             seed=int(about["seed"]),
@@ -94,6 +90,13 @@ def read_recorded(session: Session) -> Recorded:
         raise FileError(
             f"{where} and its results do not say how the session ran ({shown(error)}): it was not made by md-stream run"
         ) from None
+
+
+def intake_of(about: Mapping[str, Any]) -> IntakeSettings:
+    """The settings of a session's intake."""
+    known = {field.name for field in fields(IntakeSettings)}
+    settings = {name: value for name, value in about["intake"].items() if name in known}
+    return IntakeSettings(**{**settings, "events": tuple(settings.get("events", ()))})
 
 
 def _results(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
