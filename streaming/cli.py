@@ -14,6 +14,10 @@ PROG = "md-stream"
 COMMANDS: tuple[str, ...] = (
     "calibrate",
     "certify",
+COMMANDS: tuple[str, ...] = (
+    "chaos",
+    "demo",
+)
     "doctor",
     "export",
     "list",
