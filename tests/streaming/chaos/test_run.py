@@ -21,20 +21,7 @@ from minddiffuser.streaming.sources.replay import Step
 
 EPOCH = {"name": "epoch", "tmin": -0.2, "tmax": 0.6}
 # Nothing is lost by these, and nothing is uncertain: every marker that is accepted without them is accepted.
-HARMLESS = {
-    "twice",
-    "resent",
-    "jitter",
-    "bursts",
-    "late",
-    "shuffled",
-    "doubled",
-    "flood",
-    "empty",
-    "giant",
-    "garbled",
-    "drift",
-}
+HARMLESS = {"twice", "resent", "jitter", "bursts", "late", "shuffled", "doubled", "flood", "empty", "giant", "garbled", "drift"}
 
 
 def steps_of(items: Sequence[Item]) -> list[Step]:
