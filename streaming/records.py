@@ -31,6 +31,8 @@ class SignalInfo:
         Nominal, in Hz.
     units
         Of each channel, as declared ("microvolts", "V", "T", "fT"), "" where nothing was.
+    dtype
+        numpy's name of the numbers' type at the sender; here they are float64 whatever it is.
     """
 
     name: str
@@ -40,6 +42,7 @@ class SignalInfo:
     source_id: str = ""
     uid: str = ""
     hostname: str = ""
+    dtype: str = "float64"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

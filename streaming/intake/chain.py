@@ -49,8 +49,8 @@ def live_chain(
     """
     if layout.signal is None or layout.channels is None:
         raise InputError(
-            "the decoder does not say by which signal chain its training data were made, so that it cannot be repeated: "
-            "fit it on data of md-train prepare recording, which keep the chain"
+            "the decoder does not say by which signal chain its training data were made: fit "
+            "it on data of md-train prepare recording, which keep the chain"
         )
     steps: list[dict[str, Any]] = [dict(step) for step in layout.signal["steps"]]
     notes = []
@@ -58,7 +58,7 @@ def live_chain(
         if step.get("causal") is False:
             if not accept_filter_mismatch:
                 raise InputError(
-                    f'the step {step["name"]!r} of the training\'s signal chain looks ahead ("causal": false), which no '
+                    f"the step {step['name']!r} of the training's signal chain looks ahead (causal is false), which no "
                     f"live signal can: prepare the training data with --causal and fit again, or {_ACCEPT}"
                 )
             steps[index] = forward_only(step) if step["name"] == "filter" else {**step, "causal": True}
