@@ -31,6 +31,8 @@ class SignalInfo:
         Nominal, in Hz.
     units
         Of each channel, as declared ("microvolts", "V", "T", "fT"), "" where nothing was.
+    dtype
+        numpy's name of the numbers' type at the sender; here they are float64 whatever it is.
     """
 
     name: str
@@ -40,6 +42,7 @@ class SignalInfo:
     source_id: str = ""
     uid: str = ""
     hostname: str = ""
+    dtype: str = "float64"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,9 +96,10 @@ class Notice:
     info: SignalInfo | None = None
 
 
-KINDS = ("silent", "stale", "lost", "recovered", "changed", "dropped", "clock", "ended")
+KINDS = ("silent", "stale", "lost", "recovered", "changed", "dropped", "clock", "warning", "ended")
 """silent: nothing comes; stale: what comes is old; lost: the stream is gone; recovered: it is back, perhaps another
 process; changed: it is back with other channels, rate or units; dropped: samples or markers were lost, counted in the
-text; clock: the offset cannot be measured or jumped; ended: a recording is over."""
+text; clock: the offset cannot be measured or jumped, or the stamps are on no clock of LSL's; warning: what a stream
+says of itself will make trouble; ended: a recording is over."""
 
 Item = Samples | Marker | ClockOffset | Notice

@@ -92,6 +92,12 @@ _load("network_settings")
 _load("fake_viewer")
 _load("nsd_miniature")
 _load("recording_files")
+_load("ramp_source")
+_load("recorded_items")
+_load("session_world")
+_load("dashboard_served")
+_load("dashboard_story")
+_load("lsl_session")
 
 
 @pytest.fixture
@@ -129,6 +135,17 @@ def toy_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     from toy_bundle import write_toy_bundle
 
     folder: Path = write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy", small_checkpoint)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def live_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for live EEG of three channels at 200 Hz, with toy networks; see live_bundle.py."""
+    _load("toy_bundle")
+    _load("live_bundle")
+    from live_bundle import write_live_bundle
+
+    folder: Path = write_live_bundle(tmp_path_factory.mktemp("live"))
     return folder
 
 

@@ -113,6 +113,36 @@ def screen(rows: Rows, training: TrainingStatistics, *, left_out: Collection[int
     return Screened(responses=responses, skipped=dict(sorted(skipped.items())), warnings=tuple(warnings))
 
 
+def screen_trial(row: NDArray[Any], training: TrainingStatistics) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """One trial that comes alone, as a live epoch does, by the same measures as :func:`screen`.
+
+    Parameters
+    ----------
+    row : (*response_shape)
+    training
+        Of the decoders.
+
+    Returns
+    -------
+    response : (*response_shape) float32
+        The mean of training where a value was taken as missing.
+    warnings : sentences for the user
+
+    Raises
+    ------
+    InputError
+        It is bad, or not on the scale of training; the message is the reason.
+    """
+    fault = _fault(row, training)
+    if fault is not None:
+        raise InputError(fault)
+    response, skipped = np.array(row, np.float32)[None], dict[int, str]()
+    warnings = _check_scores(response.reshape(1, -1), [0], skipped, training)
+    if skipped:
+        raise InputError(skipped[0])
+    return response[0], tuple(warnings)
+
+
 def words(response_shape: tuple[int, ...]) -> tuple[str, str]:
     """What a number of one trial is called, one and several: a voxel where a trial is a row of them."""
     return ("voxel", "voxels") if len(response_shape) == 1 else ("value", "channels and samples")

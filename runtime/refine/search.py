@@ -51,7 +51,7 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
         )
     n, n_candidates = len(problem.target), settings.candidates
     rows = [(candidate, trial) for candidate in range(n_candidates) for trial in range(n)]
-    passes = _Passes(problem, settings, on_step)
+    passes = Passes(problem, settings, on_step)
     start = passes.start()
     losses = np.full((n_candidates, n), np.nan)
     best = np.full(n, np.inf)
@@ -84,8 +84,22 @@ def refine(problem: Problem[A], settings: GuidedSettings, on_step: OnStep) -> Re
     )
 
 
-class _Passes:
-    """Guided passes of any rows (candidate, trial)."""
+class Passes:
+    """Guided passes of any rows (candidate, trial): the pieces of :func:`refine`, for whoever puts them together.
+
+    Parameters
+    ----------
+    problem
+    settings
+        Their `candidates` are not looked at, but for the number of steps that is reported.
+    on_step
+        May raise, which ends the piece that runs.
+
+    Raises
+    ------
+    InputError
+        As :func:`refine`.
+    """
 
     def __init__(self, problem: Problem[Any], settings: GuidedSettings, on_step: OnStep) -> None:
         self._problem, self._settings, self._on_step = problem, settings, on_step
@@ -105,7 +119,7 @@ class _Passes:
         return np.concatenate(latents)
 
     def run(self, rows: Sequence[tuple[int, int]], latents: NDArray[np.float32]) -> Trajectory[Any]:
-        """Sample these rows together."""
+        """Sample these rows together, from the latents (n, 4, h, w) of :meth:`start`."""
         trials, noise = [trial for _, trial in rows], self._noise(rows)
         start = replace(self._problem.start(trials), latent=latents[trials])
         sampler = self._problem.backend.generator(start, noise, self._sampling)
@@ -122,7 +136,7 @@ class _Passes:
         return found
 
     def finish(self, trials: Sequence[int], latent: Any) -> Trajectory[Any]:
-        """Move the kept latents of these trials down the loss."""
+        """Move latents (k, 4, h, w) of these k trials down the loss, and keep the best iterate of each."""
         found = finished(
             latent,
             self._loss(trials, self._settings.finish_semantic_weight),

@@ -148,13 +148,15 @@ class Chain:
             data=made[:n_kept], kept=np.array(kept, np.int64), refused=refused, in_warm_up=in_warm_up[:n_kept]
         )
 
-    def stream(self, *, keep: float = _KEEP) -> Stream:
+    def stream(self, *, keep: float = _KEEP, dtype: type[Any] = np.float32) -> Stream:
         """The chain for one signal that arrives in chunks.
 
         Parameters
         ----------
         keep
             Seconds for which samples are held beyond an epoch's length: events may be marked that late.
+        dtype
+            Of the epochs: np.float32, or np.float64 as the steps compute them.
 
         Raises
         ------
@@ -167,7 +169,7 @@ class Chain:
                     f"the step {step['name']!r} is not causal: it needs the whole recording and cannot run on a signal "
                     'that is still being recorded; fit on data that were made with "causal": true'
                 )
-        return Stream(self.plan, keep=keep)
+        return Stream(self.plan, keep=keep, dtype=dtype)
 
 
 def open_chain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ class Epochs:
     in_warm_up: NDArray[np.bool_]
 
 
-def finished(samples: Array, steps: Sequence[EpochStep]) -> tuple[NDArray[np.float32] | None, str | None]:
+def finished(
+    samples: Array, steps: Sequence[EpochStep], dtype: type[Any] = np.float32
+) -> tuple[NDArray[Any] | None, str | None]:
     """One epoch through all steps.
 
     Parameters
@@ -46,11 +49,13 @@ def finished(samples: Array, steps: Sequence[EpochStep]) -> tuple[NDArray[np.flo
         (n_channels, n_times) float64 of the continuous signal; left as they are.
     steps
         In their order.
+    dtype
+        np.float32, or np.float64 as the steps compute it.
 
     Returns
     -------
     tuple
-        The epoch, float32, and None; or None and the reason why it is refused.
+        The epoch, in that type, and None; or None and the reason why it is refused.
     """
     # A copy in one order of memory: numpy sums an axis in an order that depends on the layout.
     epoch = np.array(samples, np.float64, order="C")
@@ -59,4 +64,4 @@ def finished(samples: Array, steps: Sequence[EpochStep]) -> tuple[NDArray[np.flo
             epoch = step.apply(epoch)
     except Refused as refusal:
         return None, str(refusal)
-    return epoch.astype(np.float32, order="C"), None
+    return epoch.astype(dtype, order="C"), None

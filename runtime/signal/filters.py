@@ -84,6 +84,17 @@ def design_filter(
     return steps
 
 
+def forward_only(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A zero-phase filter's step as a causal one: the same sections, once, with the delay that they then have."""
+    sfreq = step.get("sfreq")
+    if sfreq is None:
+        return {**step, "causal": True}
+    low, high = step.get("l_freq") or 0.0, step.get("h_freq") or sfreq / 2
+    middle = math.sqrt(low * high) if low else high / 2
+    delay = _group_delay(np.array(step["sos"], np.float64), middle, sfreq)
+    return {**step, "causal": True, "delay": round(delay, 6)}
+
+
 def _check_design(sfreq: float, l_freq: float | None, h_freq: float | None, order: int) -> None:
     for name, edge in (("l_freq", l_freq), ("h_freq", h_freq)):
         if edge is not None and not (is_number(edge) and 0 < edge < sfreq / 2):

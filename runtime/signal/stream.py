@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,17 +31,20 @@ class Outcome:
     event
         Its sample.
     data
-        The epoch, (n_channels, n_times) float32; None where it was refused.
+        The epoch, (n_channels, n_times) of the stream's type; None where it was refused.
     reason
         Why it was refused, or None.
+    rejected
+        Whether a step refused it for its own values; False where its samples are not there.
     in_warm_up
         Whether a sample of it lies where the filters have not settled.
     """
 
     id: Hashable
     event: int
-    data: NDArray[np.float32] | None
+    data: NDArray[Any] | None
     reason: str | None
+    rejected: bool
     in_warm_up: bool
 
 
@@ -51,8 +55,8 @@ class Stream:
     needed. Every event that was marked comes out of :meth:`pop` exactly once.
     """
 
-    def __init__(self, plan: Plan, *, keep: float) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, *, keep: float, dtype: type[Any] = np.float32) -> None:
+        self._plan, self._dtype = plan, dtype
         self._pushes = [stage.start() for stage in plan.stages]
         self._ring = Ring(len(plan.window.channels), plan.window.n_times + max(1, round(keep * plan.window.sfreq)))
         self._waiting: list[tuple[int, int, int, int, Hashable]] = []  # a heap: stop, order, start, event, id
@@ -91,9 +95,9 @@ class Stream:
     def mark(self, event: int, id: Hashable = None) -> None:
         """Say that an event happened at sample `event` of the input, counted from the stream's first.
 
-        It may lie in the future, or so far back that the samples of its epoch are still held.
+        It may lie in the future, or so far back that the samples of its epoch are still held; the signal may have
+        ended.
         """
-        self._check_open()
         start, stop = self._plan.span(int(event))
         self._n_marked += 1
         if start < 0:
@@ -101,9 +105,15 @@ class Stream:
         elif not self._ring.holds(start):
             late = (self._ring.total - stop) / self._plan.window.sfreq
             self._refuse(id, event, f"the event came {late:.3g} s after its epoch had ended, whose samples are gone")
+        elif self._ended and stop > self._ring.total:
+            self._refuse(id, event, TOO_LATE)
         else:
             heapq.heappush(self._waiting, (stop, self._n_marked, start, int(event), id))
             self._finish_ready()
+
+    def holds(self, event: int) -> bool:
+        """Whether the samples of the epoch of an event are held, or will be; the event is not before them all."""
+        return self._ring.holds(self._plan.span(int(event))[0])
 
     def pop(self) -> list[Outcome]:
         """The outcomes since the last call, in the order in which their epochs ended."""
@@ -121,12 +131,17 @@ class Stream:
     def _finish_ready(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._ring.total:
             stop, _, start, event, id = heapq.heappop(self._waiting)
-            data, reason = finished(self._ring.window(start, stop), self._plan.steps)
+            data, reason = finished(self._ring.window(start, stop), self._plan.steps, self._dtype)
             early = start < self._plan.warm_up
-            self._outcomes.append(Outcome(id=id, event=event, data=data, reason=reason, in_warm_up=early))
+            refused = data is None
+            self._outcomes.append(
+                Outcome(id=id, event=event, data=data, reason=reason, rejected=refused, in_warm_up=early)
+            )
 
     def _refuse(self, id: Hashable, event: int, reason: str) -> None:
-        self._outcomes.append(Outcome(id=id, event=int(event), data=None, reason=reason, in_warm_up=False))
+        self._outcomes.append(
+            Outcome(id=id, event=int(event), data=None, reason=reason, rejected=False, in_warm_up=False)
+        )
 
     def _check_open(self) -> None:
         if self._ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..records import Item, SignalInfo
 
@@ -56,4 +56,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of it; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A source that brings its own time, as a recording does that is not played at the pace of its clock."""
+
+    @property
+    def now(self) -> float:
+        """The local time that goes with what :meth:`Source.poll` gave last."""
         ...

@@ -10,13 +10,14 @@ from typing import Any
 
 from ....runtime.data.layout import CHANNEL_TYPES
 from ....runtime.errors import FileError, InputError
+from ....runtime.signal.units import given_unit, unit_size
 from ..reader import DataSet, Reader
 from .mne_file import is_recording, open_mne
 from .reader import Recordings
-from .source import Recording, given_unit, unit_size
+from .source import Recording
 from .steps import ChainOptions
 from .table import Table, find_table, read_table
-from .xdf_file import is_xdf, open_xdf
+from .xdf_file import SESSION, is_session, is_xdf, open_xdf
 
 _EXAMPLE = """\
   md-train prepare recording my_lab --subject 1 --h-freq 40 --notch 50 --out data
@@ -113,14 +114,14 @@ def open_recording(  # noqa: PLR0913 (the command's options)
 def _find(source: Path, table: Table) -> list[Path]:
     """The recordings: those that the table names, or the source itself, or all in its folder."""
     if _may_be(source):
-        return [source]
+        return [_file(source)]
     if not source.is_dir():
         raise FileError(
             f"{source} has no ending of a recording that MNE or pyxdf reads: give .fif, .edf, .vhdr, .xdf …"
         )
     if table.files:
         return [_named(source, name) for name in table.files]
-    found = sorted(path for path in source.iterdir() if _may_be(path))
+    found = sorted(_file(path) for path in source.iterdir() if _may_be(path))
     if not found:
         raise FileError(f"{source} holds no recording that MNE or pyxdf reads (.fif, .edf, .bdf, .vhdr, .set, .xdf …)")
     return found
@@ -133,17 +134,22 @@ def _whole(opened: list[Recording]) -> list[Recording]:
 
 
 def _may_be(path: Path) -> bool:
-    return is_recording(path) or (is_xdf(path) and not path.is_dir())
+    return is_recording(path) or is_session(path) or (is_xdf(path) and not path.is_dir())
+
+
+def _file(path: Path) -> Path:
+    """A recording's file, or the signal in the folder of a session."""
+    return path / SESSION[1] if is_session(path) else path
 
 
 def _named(source: Path, name: str) -> Path:
     """A recording that the table names, with or without its ending."""
     if (source / name).exists():
-        return source / name
+        return _file(source / name)
     found = sorted(path for path in (source / name).parent.glob(f"{Path(name).name}.*") if _may_be(path))
     if len(found) != 1:
         raise FileError(f"the table names the recording {name}, and {source} holds {len(found)} of that name")
-    return found[0]
+    return _file(found[0])
 
 
 def _add_options(command: Any) -> None:
@@ -250,7 +256,8 @@ def _limit(text: str) -> tuple[str, float]:
 RECORDING = DataSet(
     help="a lab's own EEG or MEG",
     description="Continuous EEG or MEG of a subject: files that MNE reads (FIF, EDF, BDF, BrainVision, EEGLAB, CTF …) "
-    "or XDF, and a table of events and pictures. SOURCE is a recording, or the folder of all of them.",
+    "or XDF, or sessions of md-stream; and a table of events and pictures. SOURCE is a recording, or the folder of all "
+    "of them.",
     example=_EXAMPLE,
     open=open_recording,
     add_options=_add_options,

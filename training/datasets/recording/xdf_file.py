@@ -1,4 +1,4 @@
-"""Recordings of the Lab Streaming Layer: XDF files, as LabRecorder writes them."""
+"""Recordings of the Lab Streaming Layer: XDF files, as LabRecorder and md-stream write them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 
 from ....runtime.data.layout import CHANNEL_TYPES, Channel
 from ....runtime.errors import FileError, InputError, MissingExtra
-from .source import NOWHERE, Recording, unit_size
+from ....runtime.signal.stamps import stretches
+from ....runtime.signal.units import unit_size
+from .source import NOWHERE, Recording
 
 SUFFIXES = (".xdf", ".xdfz", ".xdf.gz")
+# The description and the signal of a session of md-stream.
+SESSION = ("session.json", "signal.xdf")
 _SIGNALS = ("eeg", "meg")
 # How far the rate that was measured may be from the one that the stream states.
 _MOST_OFF = 0.01
@@ -26,8 +30,9 @@ _NEAR = 1.5
 def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording:
     """Open the EEG or MEG stream of an XDF file, with the markers of its other streams.
 
-    Clock offsets are applied and jitter is removed by pyxdf, per stretch without a gap; a marker counts at the nearest
-    sample in time.
+    Clock offsets are applied by pyxdf; jitter is removed per stretch without a gap; a marker counts at the nearest
+    sample in time. A signal that a session of md-stream describes twice, as it came back with the same channels, is
+    one.
 
     Parameters
     ----------
@@ -48,19 +53,20 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
     changed = path.stat().st_mtime_ns if path.exists() else 0
     streams = _load(path)
     chosen = _chosen(streams, stream, path)
-    info, stamps = chosen["info"], np.asarray(chosen["time_stamps"], float)
+    info, raw = chosen["info"], np.asarray(chosen["time_stamps"], float)
     sfreq = float(info["nominal_srate"][0])
     name = info["name"][0]
-    if len(stamps) < 2:
-        raise FileError(f"the stream {name!r} of {path} has {len(stamps)} samples: choose another one with --stream")
-    measured = float(info.get("effective_srate", sfreq))
-    if sfreq <= 0 or abs(measured / sfreq - 1) > _MOST_OFF:
+    if len(raw) < 2:
+        raise FileError(f"the stream {name!r} of {path} has {len(raw)} samples: choose another one with --stream")
+    found = stretches(raw, sfreq) if sfreq > 0 else None
+    if found is None or abs(found.sfreq / sfreq - 1) > _MOST_OFF:
+        measured = sfreq if found is None else found.sfreq
         raise FileError(
             f"the stream {name!r} of {path} states {sfreq:g} Hz and has {measured:.6g} samples a second: samples were "
             "lost or the rate is wrong, record it again"
         )
+    stamps = found.times
     channels, sizes = _channels(info, unit, path)
-    segments = tuple((int(start), int(stop) + 1) for start, stop in info["segments"])
 
     def at(seconds: float) -> int:
         return _nearest(stamps, stamps[0] + seconds, sfreq)
@@ -71,13 +77,13 @@ def open_xdf(path: Path, *, stream: str | None, unit: float | None) -> Recording
         return part
 
     return Recording(
-        name=re.sub(r"\.xdf(z|\.gz)?$", "", path.name, flags=re.IGNORECASE),
+        name=path.absolute().parent.name if is_session(path.parent) else re.sub(r"(?i)\.xdf(z|\.gz)?$", "", path.name),
         path=path,
         files=(path,),
         channels=channels,
         bad=frozenset(),
         sfreq=sfreq,
-        segments=segments,
+        segments=found.segments,
         marks=tuple(sorted(_marks(streams, chosen, stamps, sfreq))),
         spoilt=(),
         at=at,
@@ -90,13 +96,18 @@ def is_xdf(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_session(folder: Path) -> bool:
+    """Whether a folder is a session that md-stream recorded."""
+    return (folder / SESSION[0]).is_file() and (folder / SESSION[1]).is_file()
+
+
 def _load(path: Path) -> list[Any]:
     try:
         import pyxdf
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading {path.name} needs {error.name}: pip install 'minddiffuser[data]'") from error
     try:
-        streams, _header = pyxdf.load_xdf(str(path), verbose=False)
+        streams, _header = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
     except Exception as error:  # pyxdf raises what its parsing of a damaged file happens to raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileError(f"{path} cannot be read as XDF ({reason:.120}): it is damaged, copy it again") from error
@@ -119,6 +130,14 @@ def _chosen(streams: Sequence[Any], name: str | None, path: Path) -> Any:
         fitting = [one for one in regular if one["info"]["type"][0].lower() in _SIGNALS]
     else:
         fitting = [one for one in regular if one["info"]["name"][0] == name]
+    ours = [one for one in fitting if _role(one["info"]) == "signal" and len(one["time_stamps"])]
+    if len(ours) > 1 and all(_same(one, ours[0]) for one in ours):
+        return _joined(ours)
+    if len(ours) > 1:
+        raise FileError(
+            f"{path} describes its signal in two ways: it came back with other channels, units or another rate during "
+            "the session; export each part with md-stream export"
+        )
     if len(fitting) != 1:
         there = ", ".join(f"{one['info']['name'][0]!r} ({one['info']['type'][0]})" for one in regular) or "none"
         what = "streams of type EEG or MEG" if name is None else f"streams named {name!r}"
@@ -126,6 +145,21 @@ def _chosen(streams: Sequence[Any], name: str | None, path: Path) -> Any:
             f"{path} has {len(fitting)} {what}; its streams with a rate are {there}: name one with --stream"
         )
     return fitting[0]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two streams of a session have the same channels, units and rate."""
+    a, b = one["info"], other["info"]
+    return a["nominal_srate"] == b["nominal_srate"] and list(_described(a)) == list(_described(b))
+
+
+def _joined(streams: Sequence[Any]) -> Any:
+    """One stream of several that followed each other."""
+    return {
+        **streams[0],
+        "time_stamps": np.concatenate([one["time_stamps"] for one in streams]),
+        "time_series": np.concatenate([one["time_series"] for one in streams]),
+    }
 
 
 def _channels(info: Mapping[str, Any], unit: float | None, path: Path) -> tuple[tuple[Channel, ...], list[float]]:
@@ -160,6 +194,12 @@ def _described(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in node if one]
 
 
+def _role(info: Mapping[str, Any]) -> str:
+    """What a stream is in a session of md-stream, or ""."""
+    node: Any = (info.get("desc") or [None])[0] or {}
+    return _text((node.get("minddiffuser") or [None])[0] or {}, "role")
+
+
 def _text(about: Mapping[str, Any], name: str) -> str:
     values = about.get(name) or [""]
     return str(values[0] or "").strip()
@@ -172,7 +212,7 @@ def _marks(streams: Sequence[Any], chosen: Any, stamps: NDArray[np.float64], sfr
         info = one["info"]
         texts = info["channel_format"][0] == "string"
         numbers = float(info["nominal_srate"][0]) == 0 and int(info["channel_count"][0]) == 1
-        if one is chosen or not (texts or numbers):
+        if one is chosen or not (texts or numbers) or _role(info) not in ("", "markers"):
             continue
         for stamp, values in zip(one["time_stamps"], one["time_series"], strict=True):
             value = values[0]

@@ -1,0 +1,74 @@
+"""md-stream export."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ...runtime.command import DONE, add_command
+from ...runtime.output import check_place
+from ..export import FORMATS
+
+_EXAMPLE = """
+example (offline):
+  md-stream export my_session --to fif --out my_session_raw.fif
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "export",
+        _export,
+        help="write a session's signal and markers as FIF or BIDS",
+        description="Write the raw signal of a session, with its markers at their samples and its gaps marked as "
+        "BAD_ACQ_SKIP. A signal that came back with other channels or another rate is a file of its own.",
+        epilog=_EXAMPLE,
+    )
+    command.add_argument("session", type=Path, metavar="SESSION", help="a session's folder, or its signal.xdf")
+    command.add_argument("--to", required=True, choices=sorted(FORMATS), help="the format")
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="PATH", help="fif: the file, NAME_raw.fif; bids: the root folder"
+    )
+    command.add_argument(
+        "--unit", metavar="UNIT", help="unit of every channel, such as uV (default: as the source declared)"
+    )
+    command.add_argument("--single", action="store_true", help="fif: float32 numbers, half the size")
+    command.add_argument("--subject", default="01", metavar="LABEL", help="bids (default: %(default)s)")
+    command.add_argument("--session-label", default="", metavar="LABEL", help="bids (default: none)")
+    command.add_argument("--task", default="live", metavar="LABEL", help="bids (default: %(default)s)")
+    command.add_argument(
+        "--line-freq", type=float, metavar="HZ", help="bids: of the mains, 50 or 60 (default: unknown)"
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from ..export.continuous import parts_of
+    from ..export.settings import ExportSettings
+    from ..recording.folder import open_session
+
+    settings = ExportSettings(
+        single=args.single,
+        subject=args.subject,
+        session=args.session_label,
+        task=args.task,
+        line_freq=args.line_freq,
+    )
+    signal, started = args.session, None
+    if args.session.is_dir():
+        session = open_session(args.session)
+        signal, started = session.signal, datetime.fromisoformat(str(session.about["started"]))
+    check_place(args.out, beside=args.to == "fif")
+    place = args.out.parent if args.to == "fif" else args.out
+    place.mkdir(parents=True, exist_ok=True)
+    module, function = FORMATS[args.to]
+    write = getattr(import_module(module, f"{__package__.rpartition('.')[0]}.export"), function)
+    with TemporaryDirectory(dir=place, prefix=".md-stream-") as scratch:
+        for path in write(parts_of(signal, Path(scratch), unit=args.unit), started, args.out, settings):
+            print(path)
+    return DONE

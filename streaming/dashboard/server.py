@@ -1,0 +1,213 @@
+"""The page's server: a thread of its own with a loop of its own, on 127.0.0.1 alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from ...runtime.closing import Closing
+from ...runtime.errors import InputError
+from ...runtime.progress import unheard
+from .hub import Client, Hub
+from .security import HOST, Door, Guard, token_of
+
+STATIC = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_MOST_CONNECTIONS = 64
+_LARGEST_FRAME = 1024
+_PAUSE_S = 1 / 30
+_START_S, _STOP_S = 30.0, 10.0
+
+
+class DashboardServer(Closing):
+    """Serves the page of a hub until it is closed.
+
+    Parameters
+    ----------
+    hub
+        What the pages show.
+    port
+        0: a free one.
+    said
+        Takes lines for the terminal: a new address, where somebody came with a used one.
+    patience
+        Seconds after which a page that does not read is dropped.
+
+    Raises
+    ------
+    InputError
+        The port is taken.
+    ModuleNotFoundError
+        The extra `stream` is not installed.
+    """
+
+    def __init__(
+        self, hub: Hub, *, port: int = 0, said: Callable[[str], None] = unheard, patience: float = 10.0
+    ) -> None:
+        import uvicorn
+        from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+        class Ending(WebSocketsSansIOProtocol):
+            """A socket that is done is gone: what a page does not read is not kept for it."""
+
+            async def run_asgi(self) -> None:
+                await super().run_asgi()
+                self.loop.call_later(1.0, self.transport.abort)
+
+        self._socket = _listening(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.door = Door(self.port)
+        app = Guard(_application(hub, self.door, said, patience), self.door)
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws=Ending,
+            ws_max_size=_LARGEST_FRAME,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
+        self._thread.start()
+
+    def address(self) -> str:
+        """A new address of the page, which lets one browser in, once."""
+        return self.door.address()
+
+    def close(self) -> None:
+        """End the pages and the thread."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_S)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket on this machine alone, which listens, so that a browser may come before the loop turns."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let another program take the port over
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((HOST, port))
+        server.listen(_MOST_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        server.close()
+        raise InputError(f"the dashboard cannot use port {port}: {error}; give another, or 0 for a free one") from None
+    return server
+
+
+def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: float) -> Any:
+    """The routes behind the guard."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocket
+
+    files = _static_files()
+
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in files:
+            return PlainTextResponse("There is no such file.\n", 404)
+        content, kind = files[name]
+        return Response(content, media_type=kind)
+
+    async def enter(request: Request) -> Response:
+        token = token_of(request.scope)
+        cookie = door.enter(token)
+        if cookie is not None:
+            return HTMLResponse(_ENTER, headers={"set-cookie": cookie})
+        if door.knows(request.headers.get("cookie", "")):
+            return HTMLResponse(_ENTER)
+        if door.was_used(token):
+            said(f"an address of the dashboard was opened a second time; a new one: {door.address()}")
+        return PlainTextResponse(_NOT_LET_IN, 403)
+
+    async def live(page: WebSocket) -> None:
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is over, and the page with it
+                loop.call_soon_threadsafe(news.set)
+
+        client = hub.join(wake)
+        if client is None:
+            await page.close(1013)
+            return
+        try:
+            await page.accept()
+            await _serve(page, client, news, patience)
+        finally:
+            client.leave()
+
+    return Starlette(
+        routes=[
+            Route("/", file),
+            Route("/enter", enter),
+            Route("/static/{name}", file),
+            WebSocketRoute("/live", live),
+        ]
+    )
+
+
+async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> None:
+    """Send what there is until the page goes, speaks (which it never does) or does not read for `patience` seconds."""
+    news.set()
+    spoken = asyncio.ensure_future(page.receive())
+    heard = asyncio.ensure_future(news.wait())
+    try:
+        while True:
+            await asyncio.wait({spoken, heard}, return_when=asyncio.FIRST_COMPLETED)
+            if spoken.done():
+                break
+            news.clear()
+            heard = asyncio.ensure_future(news.wait())
+            for text in client.take():
+                await asyncio.wait_for(page.send_text(text), patience)
+            await asyncio.sleep(_PAUSE_S)  # what comes in a burst goes out as one
+    except TimeoutError:
+        pass
+    finally:
+        spoken.cancel()
+        heard.cancel()
+
+
+def _static_files() -> dict[str, tuple[bytes, str]]:
+    """The page's files by name, read once: nothing that a request names is ever a path."""
+    found = resources.files(__package__).joinpath("static").iterdir()
+    kinds = {file.name: STATIC.get(file.name[file.name.rfind(".") :]) for file in found}
+    folder = resources.files(__package__).joinpath("static")
+    return {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in kinds.items() if kind is not None}
+
+
+# A page that leads on, where a redirect would not do: a browser that was led here from another site would leave out the
+# strict cookie on the way. It replaces the address with the token in the history.
+_ENTER = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>MindDiffuser</title>'
+    '<meta http-equiv="refresh" content="0; url=/">'
+)
+_NOT_LET_IN = (
+    "This address lets no one in: each opens the page once. "
+    "A new one stands in the terminal of md-stream if this one was used before.\n"
+)

@@ -1,0 +1,228 @@
+"""A session's signal as other programs have it: samples at a constant rate, gaps filled with zeros and marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.data.layout import Channel
+from ...runtime.errors import InputError, shown
+from ...runtime.signal.stamps import stretches
+from ...runtime.signal.units import given_unit, unit_size
+from ..recording.items import read_info, read_steps
+from ..recording.streams import same_signal
+from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
+
+F64 = NDArray[np.float64]
+# A pause that is longer parts the recording into several: nobody wants hours of zeros.
+LONGEST_GAP = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A marker: its place in the part, in samples from the first, and its text."""
+
+    sample: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """A stretch of a session with one description.
+
+    Attributes
+    ----------
+    channels, sfreq
+        Of the signal; sfreq is nominal.
+    data
+        (n_channels, n_samples) float64 in V, T or T/m, mapped from a file; 0 in gaps.
+    gaps
+        First sample and the one behind the last of each gap.
+    events
+        In the order of their arrival.
+    start
+        Local time of the first sample, in seconds.
+    """
+
+    channels: tuple[Channel, ...]
+    sfreq: float
+    data: F64
+    gaps: tuple[tuple[int, int], ...]
+    events: tuple[Event, ...]
+    start: float
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """What becomes a part: samples `first` to `first + n` of those of its description."""
+
+    info: SignalInfo
+    first: int
+    times: F64 = field(default_factory=lambda: np.empty(0))
+    places: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+
+def parts_of(signal: Path, scratch: Path, *, unit: str | None = None) -> list[Part]:
+    """Read a session's XDF file; a signal that came back with another description, or after long, is a part of its own.
+
+    Stamps become local times by the clock offsets, on a line within each stretch without a gap. A marker stands at the
+    nearest sample.
+
+    Parameters
+    ----------
+    signal
+        The file.
+    scratch
+        A folder for the samples, which are mapped and not held.
+    unit
+        Of every channel, where the source declared none or a wrong one.
+
+    Raises
+    ------
+    FileError
+        The file is damaged, or none of ours.
+    InputError
+        A unit is unknown, or there are no samples.
+    """
+    infos, stamps, markers, offsets = _read(signal)
+    drafts: list[_Draft] = []
+    for info, of_info in zip(infos, stamps, strict=True):
+        local = _locally(np.concatenate([np.empty(0), *of_info]), offsets[SIGNAL])
+        drafts += _drafts(info, local)
+    if not drafts:
+        raise InputError(f"{signal} holds no samples: there is nothing to export")
+    sizes = [_sizes(draft.info, unit) for draft in drafts]
+    data = [
+        np.lib.format.open_memmap(
+            scratch / f"part{k}.npy", "w+", np.float64, (len(draft.info.channels), int(draft.places[-1]) + 1)
+        )
+        for k, draft in enumerate(drafts)
+    ]
+    _fill(signal, infos, drafts, data)
+    for block, size in zip(data, sizes, strict=True):
+        for row in range(len(block)):
+            block[row] *= size[row]
+    events = _placed(markers, offsets[MARKERS], drafts)
+    return [
+        Part(
+            channels=draft.info.channels, sfreq=draft.info.sfreq, data=block, gaps=tuple(draft.gaps),
+            events=tuple(events[k]), start=float(draft.times[0]),
+        )
+        for k, (draft, block) in enumerate(zip(drafts, data, strict=True))
+    ]  # fmt: skip
+
+
+class _Following:
+    """Which description holds, while the items of a session go by."""
+
+    def __init__(self, signal: Path) -> None:
+        self.infos = [read_info(signal)]
+
+    def take(self, item: Item) -> None:
+        if isinstance(item, Notice) and item.info is not None and not same_signal(item.info, self.infos[-1]):
+            self.infos.append(item.info)
+
+
+def _read(signal: Path) -> tuple[list[SignalInfo], list[list[F64]], list[Marker], dict[str, list[ClockOffset]]]:
+    """The descriptions, the stamps of each, the markers, and the clock offsets of both streams."""
+    following = _Following(signal)
+    stamps: list[list[F64]] = [[]]
+    markers: list[Marker] = []
+    offsets: dict[str, list[ClockOffset]] = {SIGNAL: [], MARKERS: []}
+    for step in read_steps(signal):
+        for item in step.items:
+            following.take(item)
+            if len(stamps) < len(following.infos):
+                stamps.append([])
+            if isinstance(item, Samples):
+                stamps[-1].append(item.stamps)
+            elif isinstance(item, Marker):
+                markers.append(item)
+            elif isinstance(item, ClockOffset):
+                offsets[item.stream].append(item)
+    return following.infos, stamps, markers, offsets
+
+
+def _locally(stamps: F64, offsets: Sequence[ClockOffset]) -> F64:
+    """Stamps on the local clock: offsets between two measurements by a line, before and after them as measured."""
+    if not offsets:
+        return stamps
+    at = np.array([item.at - item.offset for item in offsets])
+    order = np.argsort(at, kind="stable")
+    return np.asarray(stamps + np.interp(stamps, at[order], np.array([item.offset for item in offsets])[order]))
+
+
+def _drafts(info: SignalInfo, times: F64) -> list[_Draft]:
+    """The parts of one description, with the place of each sample."""
+    found = stretches(times, info.sfreq)
+    drafts: list[_Draft] = []
+    for start, stop in found.segments:
+        place = 0
+        if drafts and start > 0:
+            draft = drafts[-1]
+            pause = float(found.times[start] - found.times[start - 1])
+            if -1 < pause <= LONGEST_GAP:
+                last = int(draft.places[-1])
+                place = last + max(1, round(pause * info.sfreq))
+                if place > last + 1:
+                    draft.gaps.append((last + 1, place))
+        if place == 0:
+            drafts.append(_Draft(info=info, first=start))
+        draft = drafts[-1]
+        draft.places = np.concatenate([draft.places, place + np.arange(stop - start)])
+        draft.times = found.times[draft.first : stop]
+    return drafts
+
+
+def _fill(signal: Path, infos: Sequence[SignalInfo], drafts: Sequence[_Draft], data: Sequence[F64]) -> None:
+    """Put every sample in its place."""
+    following, seen = _Following(signal), [0] * len(infos)
+    for step in read_steps(signal):
+        for item in step.items:
+            following.take(item)
+            if not isinstance(item, Samples):
+                continue
+            which = len(following.infos) - 1
+            first, seen[which] = seen[which], seen[which] + len(item.stamps)
+            for draft, block in zip(drafts, data, strict=True):
+                if draft.info is not infos[which]:
+                    continue
+                start, stop = max(first, draft.first), min(seen[which], draft.first + len(draft.places))
+                if start < stop:
+                    part = slice(start - draft.first, stop - draft.first)
+                    block[:, draft.places[part]] = item.data[:, start - first : stop - first]
+
+
+def _placed(markers: Sequence[Marker], offsets: Sequence[ClockOffset], drafts: Sequence[_Draft]) -> list[list[Event]]:
+    """The markers of each part; one that lies in no part belongs to the nearest."""
+    events: list[list[Event]] = [[] for _ in drafts]
+    times = _locally(np.array([marker.stamp for marker in markers]), offsets)
+    for marker, time in zip(markers, times.tolist(), strict=True):
+        far = [max(draft.times[0] - time, time - draft.times[-1], 0.0) for draft in drafts]
+        which = int(np.argmin(far))
+        draft = drafts[which]
+        before = max(int(np.searchsorted(draft.times, time, side="right")) - 1, 0)
+        sample = int(draft.places[before]) + round((time - float(draft.times[before])) * draft.info.sfreq)
+        if 0 <= sample <= draft.places[-1]:
+            events[which].append(Event(sample=sample, text=marker.text))
+    return events
+
+
+def _sizes(info: SignalInfo, unit: str | None) -> list[float]:
+    """The size of each channel's unit."""
+    given = None if unit is None else given_unit(unit)
+    sizes = []
+    for channel, declared in zip(info.channels, info.units, strict=True):
+        size = given if given is not None else unit_size(declared) if declared else None
+        if size is None and channel.type != "misc":
+            raise InputError(
+                f"channel {shown(channel.name)} declares the unit {shown(declared)}: say it with --unit, such as "
+                "--unit uV"
+            )
+        sizes.append(1.0 if size is None or channel.type == "misc" else size)
+    return sizes

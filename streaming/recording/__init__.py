@@ -1,0 +1,1 @@
+"""One live session on disk: what came, as it came, and what was made of it."""

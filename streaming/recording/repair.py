@@ -1,0 +1,229 @@
+"""A session that was killed, or a file that was damaged: what is whole is kept, and the file is finished.
+
+Of a file that ends inside a chunk, the whole samples of that chunk are kept too. Bytes in the middle that make no sense
+are left out up to the next boundary; the file as it was then stays beside the new one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from ...runtime.errors import FileError
+from ...runtime.files import replacing
+from ...runtime.locks import inside, locked
+from ...runtime.output import draft_of
+from . import xdf
+from .chunks import Chunk, Damage, Description, chunks, mapped, samples
+from .folder import (
+    LEDGER_FILE,
+    PICTURES,
+    RECORDING,
+    REPAIRED,
+    RESULTS_FILE,
+    is_entry,
+    open_session,
+    write_session,
+)
+
+_COPY = 1 << 20
+
+
+@dataclass(kw_only=True)
+class _Extent:
+    """How much there is of a stream."""
+
+    about: Description
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    finished: bool = False
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What a scan has found in a file."""
+
+    extents: dict[int, _Extent] = field(default_factory=dict)
+    kept: list[tuple[int, int, int]] = field(default_factory=list)  # bytes from, to; of which stream
+    tail: bytes = b""  # a chunk with the whole samples of the one that was cut
+    n_cut: int = 0
+    n_dropped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What was done to a file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    changed
+        Whether anything was to be done.
+    text
+        A sentence about it.
+    """
+
+    path: Path
+    changed: bool
+    text: str
+
+
+def repair(path: Path) -> list[Repair]:
+    """Repair a session's folder, or one XDF file, in place.
+
+    Raises
+    ------
+    FileError
+        It is neither, another process is at it, nothing of it can be restored, or the disk refuses.
+    """
+    if not path.is_dir():
+        return [repair_xdf(path)]
+    session = open_session(path)
+    with locked(inside(path), path):
+        done = [repair_xdf(session.signal)] if session.signal.exists() else []
+        done += [_repair_lines(path / name) for name in (LEDGER_FILE, RESULTS_FILE) if (path / name).exists()]
+        for left in (path / PICTURES).glob(".*"):
+            if draft_of(left.name) is not None:
+                left.unlink()
+        if session.about["state"] == RECORDING:
+            write_session(path, {**session.about, "state": REPAIRED, "repaired": [one.text for one in done]})
+        return done
+
+
+def repair_xdf(path: Path) -> Repair:
+    """Restore an XDF file, whoever wrote it: whole chunks, whole samples, footers.
+
+    A recording of ours that lost bytes in its middle loses its `arrivals` too, which would no longer belong to the
+    data; it is then as good as any other recorder's.
+
+    Raises
+    ------
+    FileError
+        It is no XDF file, or its first header is damaged.
+    """
+    data = mapped(path)
+    found = _scan(data, path)
+    open_ends = [stream for stream, extent in found.extents.items() if not extent.finished]
+    if not (open_ends or found.n_cut or found.n_dropped):
+        return Repair(path=path, changed=False, text=f"{path.name} is whole")
+    without = {k for k, extent in found.extents.items() if found.n_dropped and extent.about.role == "arrivals"}
+    if found.n_dropped:
+        shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
+    with replacing(path) as draft, open(draft, "r+b") as file:
+        mode = path.stat().st_mode
+        _write(file, data, found, without)
+    path.chmod(mode)
+    return Repair(path=path, changed=True, text=_told(path, found, without))
+
+
+def _scan(data: memoryview, path: Path) -> _Found:
+    found = _Found()
+    for chunk in chunks(data):
+        if isinstance(chunk, Damage):
+            if not found.kept:
+                raise FileError(f"{path} is damaged in its header: nothing of it can be restored")
+            _take_damage(chunk, found)
+            continue
+        found.kept.append((chunk.start, chunk.stop, chunk.stream))
+        if chunk.tag == xdf.STREAM_HEADER and chunk.about is not None:
+            found.extents.setdefault(chunk.stream, _Extent(about=chunk.about))
+        elif chunk.tag == xdf.SAMPLES:
+            _extend(found.extents[chunk.stream], chunk)
+        elif chunk.tag == xdf.STREAM_FOOTER and chunk.stream in found.extents:
+            found.extents[chunk.stream].finished = True
+    if not found.kept:
+        raise FileError(f"{path} ends before its first header: nothing of it can be restored")
+    return found
+
+
+def _take_damage(damage: Damage, found: _Found) -> None:
+    if damage.tail is None:
+        found.n_dropped += damage.stop - damage.start
+        return
+    found.n_cut = damage.stop - damage.start
+    cut = damage.tail
+    if cut.tag == xdf.SAMPLES:
+        n = _extend(found.extents[cut.stream], cut)
+        if n:
+            size = 2 if cut.content[0] == 1 else cut.content[0] + 1  # of the number of samples
+            rows = bytes(cut.content[size : samples(cut).n_bytes])
+            found.tail = xdf.chunk(xdf.SAMPLES, struct.pack("<I", cut.stream) + xdf.varlen(n) + rows)
+            found.n_cut -= len(rows)
+
+
+def _extend(extent: _Extent, chunk: Chunk) -> int:
+    block = samples(chunk)
+    n = len(block.stamps)
+    if n:
+        extent.first = float(block.stamps[0]) if extent.count == 0 else extent.first
+        extent.last, extent.count = float(block.stamps[-1]), extent.count + n
+    return n
+
+
+def _write(file: BinaryIO, data: memoryview, found: _Found, without: set[int]) -> None:
+    file.write(xdf.MAGIC)
+    for start, stop in _joined(found.kept, without):
+        for first in range(start, stop, _COPY):
+            file.write(data[first : min(first + _COPY, stop)])
+    file.write(found.tail)
+    file.write(xdf.boundary())
+    for stream, extent in found.extents.items():
+        if not extent.finished and stream not in without:
+            about = {"first_timestamp": repr(extent.first), "last_timestamp": repr(extent.last)}
+            file.write(xdf.stream_footer(stream, {**about, "sample_count": extent.count}))
+
+
+def _joined(kept: list[tuple[int, int, int]], without: set[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of bytes, neighbours as one."""
+    start = stop = 0
+    for first, last, stream in kept:
+        if stream in without:
+            continue
+        if first != stop:
+            yield start, stop
+            start = first
+        stop = last
+    yield start, stop
+
+
+def _told(path: Path, found: _Found, without: set[int]) -> str:
+    streams = ", ".join(
+        f"{extent.count:,} of {extent.about.name!r:.60}"
+        for stream, extent in found.extents.items()
+        if stream not in without and extent.about.role not in ("arrivals", "notices")
+    )
+    text = f"{path.name}: finished, with all samples that were in it ({streams})"
+    if found.n_cut:
+        text += f"; {found.n_cut:,} bytes of a sample or description that was not whole were cut off its end"
+    if found.n_dropped:
+        text += (
+            f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: the file as it was is "
+            f"{path.name}.damaged"
+        )
+    if without:
+        text += "; when each sample arrived is no longer known"
+    return text
+
+
+def _repair_lines(path: Path) -> Repair:
+    """Leave out what is no JSON object."""
+    *whole, cut = path.read_bytes().split(b"\n")
+    good = [line for line in whole if is_entry(line)]
+    n_bad = len(whole) - len(good)
+    if not cut and not n_bad:
+        return Repair(path=path, changed=False, text=f"{path.name} is whole")
+    if n_bad:
+        shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
+    with replacing(path) as draft:
+        draft.write_bytes(b"".join(line + b"\n" for line in good))
+    path.chmod(0o600)
+    text = f"{path.name}: {len(good):,} lines are whole"
+    text += f"; {len(cut):,} bytes of a line that was not whole were cut off its end" if cut else ""
+    text += f"; {n_bad} damaged lines are left out: the file as it was is {path.name}.damaged" if n_bad else ""
+    return Repair(path=path, changed=True, text=text)

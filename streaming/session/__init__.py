@@ -1,0 +1,1 @@
+"""A live session put together: acquisition in its own process, decoding, drawing, the books, the page, the files."""

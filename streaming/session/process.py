@@ -1,0 +1,222 @@
+"""Acquisition in a process of its own, so that nothing that decodes, draws or shows can keep it waiting.
+
+Messages come through a pipe in their order. Epochs and everything that the books need wait for a slow reader as long as
+it takes; previews of the signal are left out, and counted. The process ends by itself, with its file finished, when its
+parent is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from typing import Any, Protocol
+
+from ...runtime.errors import MindDiffuserError, MissingExtra
+from ..clock import now
+from ..sources import open_source
+from .acquisition import Acquisition, AcquisitionSettings, FromAcquisition, Previewed, Stopped
+
+# Seconds that a poll waits for data: how soon the process ends when it is asked to.
+POLL_S = 0.1
+# Previews that may wait for a slow reader: two seconds of signal.
+_MOST_PREVIEWS = 20
+# Seconds that the process has to finish its file after it was asked to end.
+_END_S = 20.0
+
+Post = Callable[[FromAcquisition], None]
+
+
+class Feed(Protocol):
+    """Where a session gets its messages from: a process, or in a test whatever steps an acquisition."""
+
+    def start(self, post: Post) -> None:
+        """Begin; `post` receives every message, from any thread."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end, which it says by a last message; may be called twice."""
+        ...
+
+    def close(self) -> None:
+        """Wait until it has ended, or end it."""
+        ...
+
+
+class AcquisitionProcess:
+    """The process and the thread that reads its messages.
+
+    The process is begun at once, with the priority that this one has now, and opens its source when :meth:`start` is
+    called: what takes long to load here is loaded meanwhile there.
+
+    Parameters
+    ----------
+    settings
+    """
+
+    def __init__(self, settings: AcquisitionSettings) -> None:
+        # A fork would inherit threads and engines of this process.
+        context = multiprocessing.get_context("spawn")
+        self._reader, writer = context.Pipe(duplex=False)
+        self._go, self._stop = context.Event(), context.Event()
+        self._process = context.Process(
+            target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
+        )
+        with _without_interrupts():
+            self._process.start()
+        writer.close()  # the child's end alone keeps the pipe open, so that its death is seen
+        self._thread: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid
+
+    def start(self, post: Post) -> None:
+        """See :meth:`Feed.start`."""
+        self._go.set()
+        self._thread = threading.Thread(target=self._read, args=(post,), name="acquisition", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """See :meth:`Feed.stop`."""
+        self._stop.set()
+        self._go.set()
+
+    def close(self) -> None:
+        """See :meth:`Feed.close`."""
+        self.stop()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        if self._thread is not None:
+            self._thread.join(_END_S)
+
+    def _read(self, post: Post) -> None:
+        while True:
+            try:
+                message = self._reader.recv()
+            except (EOFError, OSError):
+                break
+            post(message)
+            if isinstance(message, Stopped):
+                return
+        self._process.join(_END_S)
+        post(
+            Stopped(
+                n_markers=-1,
+                at=now(),
+                fault=f"the acquisition process has died (exit code {self._process.exitcode}): what had arrived is "
+                "whole, the recording can be repaired with md-stream repair",
+                users=False,
+            )
+        )
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process begun inside does not hear Ctrl-C, which reaches all of a terminal: it ends when it is told to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, stop: Event) -> None:
+    """What the process runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no terminal's children inherit that
+    _follow_parent(go, stop)
+    outbox = _Outbox(connection, stop)
+    acquisition: Acquisition | None = None
+    fault, users = "", True
+    try:
+        acquisition = Acquisition(open_source(settings.source, settings.wanted), settings, now)
+        go.wait()
+        outbox.put(acquisition.open())
+        while not stop.is_set() and not acquisition.ended:
+            acquisition.previews_dropped = outbox.n_dropped
+            for message in acquisition.step(POLL_S):
+                outbox.put(message)
+    except MindDiffuserError as error:
+        fault = str(error)
+    except ModuleNotFoundError as error:
+        fault = str(MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[stream]'"))
+    except Exception as error:
+        fault, users = f"acquisition failed ({type(error).__name__}: {error})", False
+    if acquisition is None:
+        outbox.put(Stopped(n_markers=0, at=now(), fault=fault, users=users))
+    else:
+        for message in acquisition.close(fault, users=users):
+            outbox.put(message)
+    outbox.close()
+
+
+def _follow_parent(go: Event, stop: Event) -> None:
+    """Set both when the parent is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        stop.set()
+        go.set()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+class _Outbox:
+    """Messages on their way to the session, sent by a thread of its own."""
+
+    def __init__(self, connection: Connection, stop: Event) -> None:
+        self._connection, self._stop = connection, stop
+        self._waiting: deque[Any] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._n_previews = 0
+        self.n_dropped = 0
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, message: FromAcquisition) -> None:
+        """Send a message; a preview is left out where too many wait."""
+        with self._changed:
+            if isinstance(message, Previewed):
+                if self._n_previews >= _MOST_PREVIEWS:
+                    self.n_dropped += 1
+                    return
+                self._n_previews += 1
+            self._waiting.append(message)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Send what waits, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    break
+                message = self._waiting.popleft()
+                self._n_previews -= isinstance(message, Previewed)
+            try:
+                self._connection.send(message)
+            except (BrokenPipeError, OSError):  # the session is gone: what was received is still recorded
+                self._stop.set()
+                return
+        self._connection.close()

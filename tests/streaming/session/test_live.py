@@ -1,0 +1,227 @@
+"""Whole sessions, with an acquisition that a thread steps: what becomes of each marker, and where it is written."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from session_world import EVENTS, World, folder_of, steps_of
+
+from minddiffuser.runtime.images import pixel_hash, read_image
+from minddiffuser.runtime.refine.settings import GuidedSettings
+from minddiffuser.runtime.sampling import Sampling
+from minddiffuser.streaming.dashboard.hub import Hub
+from minddiffuser.streaming.decoding.decode import DecodeSettings
+from minddiffuser.streaming.generation.draw import Enough, Frame, draw
+from minddiffuser.streaming.generation.plan import Plan
+from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.session.live import LiveSettings
+
+SHORT = Sampling(n_steps=6, n_noise=None, n_reverse=2)
+REFINE = GuidedSettings(candidates=1, start_steps=1, finish_steps=1, n_steps=6, strength=0.32, semantic_weight=0.0)
+DECODE = DecodeSettings(session="s", semantic=False)
+
+
+def last_lines(path: Path) -> dict[int, dict[str, Any]]:
+    return {line["ordinal"]: line for line in open_session(path).ledger() if "ordinal" in line}
+
+
+def test_every_marker_ends_in_one_state_and_the_file_says_the_same(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path
+) -> None:
+    ended = world.session(steps_of(20, markers), folder=folder_of(tmp_path / "s")).run()
+    assert ended.totals.balanced
+    assert ended.totals.received == 15
+    assert ended.totals.states == {"decoded": 12, "rejected": 0, "refused": 2, "skipped": 1, "pending": 0}
+    lines = last_lines(tmp_path / "s")
+    assert [lines[number]["state"] for number in range(15)] == ["refused", "skipped", *["decoded"] * 12, "refused"]
+    assert "settle" in lines[0]["reason"] or "warm" in lines[0]["reason"]
+    assert "ended" in lines[14]["reason"]
+    *_, totals = open_session(tmp_path / "s").ledger()
+    assert totals["totals"]["states"] == ended.totals.states
+    assert totals["totals"]["balanced"]
+    for line in (lines[number] for number in range(2, 14)):
+        at = line["moments"]
+        assert at["marker"] <= at["arrived"] <= at["ready"] <= at["decode_start"] <= at["decoded"]
+        # The epoch's last sample is 0.3 s behind its marker, here on the sample itself.
+        assert at["epoch_end"] - at["marker"] == pytest.approx(0.3, abs=0.006)
+        assert line["uncertainty"] == pytest.approx(2e-4)
+    results = [line for line in open_session(tmp_path / "s").results() if line["kind"] == "decoded"]
+    assert [line["ordinal"] for line in results] == list(range(2, 14))
+
+
+def test_what_is_decoded_does_not_depend_on_how_the_session_went(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path
+) -> None:
+    hashes = []
+    for name in ("a", "b"):
+        world.session(steps_of(20, markers), folder=folder_of(tmp_path / name)).run()
+        hashes.append([line["hashes"] for line in open_session(tmp_path / name).results()])
+    assert hashes[0] == hashes[1]
+
+
+def test_pictures_are_written_and_can_be_made_again(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path
+) -> None:
+    live = LiveSettings(decode=DECODE, refine=REFINE, sampling=SHORT)
+    ended = world.session(steps_of(20, markers), live, folder=folder_of(tmp_path / "s")).run()
+    assert ended.totals.balanced
+    assert ended.totals.pictures["drawn"] > 0
+    assert sum(ended.totals.pictures.values()) == 12
+    session = open_session(tmp_path / "s")
+    lines = list(session.results())
+    plans = {line["ordinal"]: line for line in lines if line["kind"] == "plan"}
+    # What was decoded comes from the same signal, cut by the intake alone.
+    epochs = {}
+    acquisition = world.acquisition(steps_of(20, markers))
+    acquisition.open()
+    while not acquisition.ended:
+        for message in acquisition.step(0.0):
+            for event in getattr(message, "events", ()):
+                if hasattr(event, "data"):
+                    epochs[event.ordinal] = event.data
+    pictures = [line for line in lines if line["kind"] == "picture"]
+    assert {line["when"] for line in pictures} == {"stage1", "due"}
+    for line in pictures[:8]:
+        written = read_image(tmp_path / "s" / line["file"])
+        assert pixel_hash(written) == line["pixels_sha256"]
+        features = world.backend.decode(epochs[line["ordinal"]][None], semantic=False)
+
+        def until(frame: Frame, n_frames: int = line["n_frames"]) -> None:
+            if frame.number == n_frames:
+                raise Enough
+
+        plan = plans[line["ordinal"]]
+        again = draw(world.backend, features, plan["trial_id"], Plan.from_json(plan), 42, until)
+        np.testing.assert_array_equal(again.image, written)
+
+
+def test_repetitions_are_averaged(world: World, markers: list[tuple[float, str]], tmp_path: Path) -> None:
+    live = LiveSettings(decode=DecodeSettings(session="s", average=True), pictures=False)
+    world.session(steps_of(20, markers), live, folder=folder_of(tmp_path / "s")).run()
+    lines = list(open_session(tmp_path / "s").results())
+    assert [line["n_averaged"] for line in lines] == [1 + number // 3 for number in range(12)]
+    assert {line["trial_id"] for line in lines} == {f"s/mean/{text}" for text in EVENTS[:3]}
+
+
+def test_a_gap_refuses_what_touches_it_and_is_said_once(world: World, markers: list[tuple[float, str]]) -> None:
+    ended = world.session(steps_of(20, markers, gap=(8.1, 9.6))).run()
+    assert ended.totals.balanced
+    # Events at 4, 5, 6, 7 are before it; at 8 and 9 they touch it; then the filters settle anew.
+    assert ended.totals.states["decoded"] < 10
+    assert ended.totals.states["decoded"] >= 4
+    assert len([text for text in world.said if "1.5" in text]) == 1
+
+
+def test_ctrl_c_closes_the_books(world: World, markers: list[tuple[float, str]], tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    def before(step: int) -> None:
+        if step == 500:  # at 10 s
+            reached.set()
+            session.interrupt()
+
+    session = world.session(steps_of(20, markers), before=before, folder=folder_of(tmp_path / "s"))
+    ended = session.run()
+    assert reached.is_set()
+    assert ended.interrupted
+    assert ended.totals.balanced
+    assert ended.totals.states["pending"] == 0
+    assert 0 < ended.totals.received < 15
+    assert open_session(tmp_path / "s").about["state"] == "finished"
+    assert open_session(tmp_path / "s").about["ended"]["reason"] == "the session was interrupted"
+
+
+def test_a_source_that_breaks_ends_the_session_with_its_reason(world: World, markers: list[tuple[float, str]]) -> None:
+    def before(step: int) -> None:
+        if step == 400:
+            raise OSError("the cable was pulled")
+
+    ended = world.session(steps_of(20, markers), before=before).run()
+    assert ended.fault == "the cable was pulled"
+    assert ended.totals.balanced
+    assert ended.totals.states["decoded"] == 4
+    assert any("the cable was pulled" in text for text in world.said)
+
+
+def test_an_acquisition_that_hangs_is_said_and_its_return_too(world: World, markers: list[tuple[float, str]]) -> None:
+    def heard(text: str) -> bool:
+        return any(text in line for line in world.said)
+
+    def before(step: int) -> None:
+        for _ in range(6000 if step == 400 else 0):
+            if heard("acquisition has said nothing for 2 s"):
+                return
+            threading.Event().wait(0.01)
+
+    ended = world.session(steps_of(20, markers), before=before).run()
+    assert heard("acquisition has said nothing for 2 s")
+    assert heard("acquisition goes on")
+    assert ended.totals.states["decoded"] == 12
+
+
+def test_a_source_of_another_rate_is_refused_before_anything_is_received(
+    world: World, markers: list[tuple[float, str]]
+) -> None:
+    ended = world.session(steps_of(20, markers), sfreq=250.0).run()
+    assert "250" in ended.fault
+    assert "200" in ended.fault
+    assert ended.totals.received == 0
+
+
+def test_the_recording_can_be_run_again(world: World, markers: list[tuple[float, str]], tmp_path: Path) -> None:
+    """The signal file of a session is a source that gives the same epochs."""
+    from minddiffuser.streaming.sources import open_source
+
+    first = world.session(steps_of(20, markers), folder=folder_of(tmp_path / "a"), record=tmp_path / "a").run()
+    source = open_source(f"replay:{tmp_path / 'a' / 'signal.xdf'},speed=max", world.settings().wanted)
+    from minddiffuser.streaming.clock import now
+    from minddiffuser.streaming.session.acquisition import Acquisition
+
+    again = world.session(steps_of(1, []), folder=folder_of(tmp_path / "b"))
+    again._feed._acquisition = Acquisition(source, world.settings(), now)  # type: ignore[attr-defined]
+    second = again.run()
+    assert second.totals.states == first.totals.states
+    hashes = [
+        [line["hashes"] for line in open_session(tmp_path / name).results() if line["kind"] == "decoded"]
+        for name in "ab"
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 12
+
+
+def test_the_page_is_told_everything(world: World, markers: list[tuple[float, str]]) -> None:
+    hub = Hub()
+    client = hub.join(lambda: None)
+    assert client is not None
+    live = LiveSettings(decode=DECODE, refine=REFINE, sampling=SHORT)
+    world.session(steps_of(20, markers), live, hub=hub, preview=True).run()
+    import json
+
+    found = [json.loads(text) for text in client.take()]
+    kinds = {message["kind"] for message in found}
+    assert {"session", "stream", "montage", "signal", "quality", "marker", "decoded", "picture"} <= kinds
+    assert {"latency", "ledger", "notice"} <= kinds
+    books = [message for message in found if message["kind"] == "ledger"][-1]
+    assert books["received"] == 15
+    assert sum(books["totals"].values()) == 15
+    decoded = [message for message in found if message["kind"] == "decoded"][-1]
+    assert decoded["ordinal"] == 13
+    assert sum(concept["score"] for concept in decoded["top"]) == pytest.approx(1.0)
+    assert decoded["control"]["n"] == 3 or decoded["control"]["n"] > 3
+    assert next(message for message in found if message["kind"] == "session")["ended"] == "the session has ended"
+
+
+def test_results_go_to_an_outlet(world: World, markers: list[tuple[float, str]]) -> None:
+    sent: list[tuple[int, float]] = []
+
+    class Kept:
+        def push(self, decoded: Any, latency: float, at: float) -> None:
+            sent.append((decoded.ordinal, latency))
+
+    world.session(steps_of(20, markers), outlet=Kept()).run()
+    assert [ordinal for ordinal, _ in sent] == list(range(2, 14))
+    assert all(latency > 0 for _, latency in sent)
