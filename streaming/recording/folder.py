@@ -267,6 +267,11 @@ def open_session(path: Path) -> Session:
     return Session(path=path, about=about)
 
 
+def signal_lock(folder: Path) -> Path:
+    """What the recorder of a session holds, which may outlive the session by a moment when that is killed."""
+    return folder / ".signal.lock"
+
+
 def why_stopped(path: Path, error: OSError) -> str:
     """What to say when the system refuses to write in the middle of a session."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
