@@ -64,6 +64,7 @@ class AcquisitionProcess:
         context = multiprocessing.get_context("spawn")
         self._reader, writer = context.Pipe(duplex=False)
         self._go, self._stop = context.Event(), context.Event()
+        self._advice = "" if settings.record is None else f": md-stream repair {settings.record} finishes its file"
         self._process = context.Process(
             target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
         )
@@ -117,8 +118,7 @@ class AcquisitionProcess:
             Stopped(
                 n_markers=-1,
                 at=now(),
-                fault=f"the acquisition process has died (exit code {self._process.exitcode}): what had arrived is "
-                "whole, the recording can be repaired with md-stream repair",
+                fault=f"the acquisition process has died (exit code {self._process.exitcode}){self._advice}",
                 users=False,
             )
         )
