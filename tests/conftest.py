@@ -94,10 +94,10 @@ _load("nsd_miniature")
 _load("recording_files")
 _load("ramp_source")
 _load("recorded_items")
-_load("lsl_session")
 _load("session_world")
 _load("dashboard_served")
 _load("dashboard_story")
+_load("lsl_session")
 
 
 @pytest.fixture

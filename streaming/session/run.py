@@ -21,6 +21,7 @@ from ...runtime.sampling import Sampling
 from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
+from ..decoding.computing import computing_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..intake.settings import IntakeSettings
@@ -28,7 +29,7 @@ from ..recording.folder import SessionFolder
 from ..sources.base import Wanted
 from .acquisition import AcquisitionSettings
 from .live import Ended, LiveSession, LiveSettings, Outlet, Outputs
-from .process import AcquisitionProcess
+from .process import AcquisitionProcess, Feed
 
 PRESET_NAMES = tuple(name for name, preset in PRESETS.items() if isinstance(preset, GuidedSettings))
 
@@ -106,7 +107,11 @@ class Request:
 
 
 def run_session(
-    request: Request, *, out: Callable[[str], None] = unheard, say: Callable[[str], None] = unheard
+    request: Request,
+    *,
+    out: Callable[[str], None] = unheard,
+    say: Callable[[str], None] = unheard,
+    around: Callable[[Feed], Feed] = lambda feed: feed,
 ) -> Ended:
     """Run a session to its end.
 
@@ -115,6 +120,8 @@ def run_session(
     request
     out, say
         Receive lines of results, and lines about what happens.
+    around
+        Gives the feed that is listened to in the place of acquisition's own.
 
     Raises
     ------
@@ -147,14 +154,16 @@ def run_session(
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
         backend.start()
+        if folder is not None:
+            folder.describe({"needs": asdict(needs), "computing": computing_of(backend)})
         say(f"decoding with {backend.chosen}")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
         settings = _settings(request, backend, refine, name, say)
-        outlet = _outlet(request, decoder, stack)
+        outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
             [backend],
-            feed,
+            around(feed),
             settings,
             _session_message(request, decoder, layout),
             Outputs(folder=folder, hub=hub, outlet=outlet, out=out, say=say),
@@ -247,8 +256,12 @@ def _dashboard(request: Request, stack: ExitStack, say: Callable[[str], None]) -
     return hub
 
 
-def _outlet(request: Request, decoder: Decoder, stack: ExitStack) -> Outlet | None:
-    return None
+def _outlet(request: Request, decoder: Decoder, settings: LiveSettings, stack: ExitStack) -> Outlet | None:
+    if request.outlet is None:
+        return None
+    from .outlet import SessionOutlet
+
+    return stack.enter_context(SessionOutlet(request.outlet, decoder, semantic=settings.decode.semantic))
 
 
 def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout) -> SessionMessage:
@@ -266,7 +279,7 @@ def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout)
 def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
     """What a session is made with, for its folder: enough to run it again."""
     return {
-        "bundle": {"folder": str(request.bundle.absolute()), "hash": None, "subject": decoder.subject},
+        "bundle": {"folder": str(request.bundle.absolute()), "subject": decoder.subject},
         "source": request.source,
         "intake": asdict(request.intake),
         "accept_filter_mismatch": request.accept_filter_mismatch,
