@@ -41,21 +41,3 @@ def test_an_xdf_with_clock_offsets() -> None:
     assert recording.segments == ((0, 9),)
     assert recording.marks[1:4] == ((2, "Hello"), (3, "World"), (4, "from"))
     np.testing.assert_allclose(recording.read([0, 2], 0, 2), [[192e-6, 12e-6], [238e-6, 32e-6]])
-
-
-def test_annotations_count_from_the_file_s_first_sample_with_and_without_a_date(tmp_path: Path) -> None:
-    """Two ways in which MNE writes the same time, told apart by `mne.events_from_annotations`."""
-    from datetime import UTC, datetime
-
-    import mne
-
-    from minddiffuser.training.datasets.recording.mne_file import open_mne
-
-    for date in (None, datetime(2024, 1, 1, tzinfo=UTC)):
-        raw = mne.io.RawArray(np.zeros((1, 1000)), mne.create_info(["Cz"], 200.0, ["eeg"]), first_samp=4321)
-        raw.set_meas_date(date)
-        raw.set_annotations(mne.Annotations([0.5], [0], ["see"]))
-        path = tmp_path / "x_raw.fif"
-        raw.save(path, overwrite=True)
-        assert open_mne(path, trigger=None, montage=None, size=1.0).marks == ((100, "see"),)
-        assert mne.events_from_annotations(raw)[0][0, 0] - raw.first_samp == 100
