@@ -32,22 +32,25 @@ def browser(profile: str) -> webdriver.Chrome:
 def address_of(demo: subprocess.Popen[str]) -> str:
     """What it prints where there is no screen."""
     assert demo.stderr is not None
+    said = []
     for line in demo.stderr:
+        said.append(line)
         found = re.search(r"http://\S+token=[\w-]+", line)
         if found:
             return found[0]
-    raise SystemExit("the demonstration ended before its page was there")
+    raise SystemExit(f"the demonstration ended before its page was there: {''.join(said)}")
 
 
 def main(folder: Path) -> None:
     no_screen = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    with tempfile.TemporaryDirectory() as made:
-        page = browser(f"{made}/profile")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
         command = [sys.executable, "-m", "minddiffuser.streaming.cli", "demo", "--record", f"{made}/session"]
         with subprocess.Popen(command, env=no_screen, stderr=subprocess.PIPE, text=True) as demo:
             metrics = {"width": 1600, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            address = address_of(demo)
+            page = browser(f"{made}/profile")
             page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-            page.get(address_of(demo))
+            page.get(address)
             WebDriverWait(page, 300).until(
                 lambda _: len(page.find_elements("css selector", "#history li")) >= N_PICTURES
             )
