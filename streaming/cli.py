@@ -14,10 +14,8 @@ PROG = "md-stream"
 COMMANDS: tuple[str, ...] = (
     "calibrate",
     "certify",
-COMMANDS: tuple[str, ...] = (
     "chaos",
     "demo",
-)
     "doctor",
     "export",
     "list",
