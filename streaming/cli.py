@@ -12,7 +12,9 @@ from ..runtime.command import Parser, program, run_command
 PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
 COMMANDS: tuple[str, ...] = (
+    "calibrate",
     "certify",
+    "chaos",
     "demo",
     "doctor",
     "export",

@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 
 def _replay(args: argparse.Namespace) -> int:
     from ...runtime import backends
-    from ...runtime.backends.base import Needs, Options
+    from ...runtime.backends.base import Options
     from ...runtime.errors import FileError
     from ..recording.folder import open_session
     from ..rerun.recorded import read_recorded
@@ -66,12 +66,7 @@ def _replay(args: argparse.Namespace) -> int:
         share_threads=True,
         trust_list=trust_list(os.environ),
     )
-    needs = Needs(
-        refine=args.pictures and recorded.refines,
-        steps_back=args.pictures and recorded.steps_back,
-        semantic=recorded.semantic,
-    )
-    with backends.open(bundle, replace(options, needs=needs)) as backend:
+    with backends.open(bundle, replace(options, needs=recorded.needs)) as backend:
         backend.start()
         done = rerun(session, recorded, backend, pictures=args.pictures, say=_say)
     print(f"markers: {done.n_same_states} of {done.n_markers} ended as then")

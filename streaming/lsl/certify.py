@@ -76,8 +76,8 @@ class Measured:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
-        return asdict(self)
+        """All of it; None where nothing came."""
+        return {name: None if value == np.inf else value for name, value in asdict(self).items()}
 
 
 def measure(load: Load, items: Sequence[Item], cpu: float) -> Measured:
@@ -93,17 +93,16 @@ def measure(load: Load, items: Sequence[Item], cpu: float) -> Measured:
     stamps = np.concatenate([item.stamps for item in samples]) if samples else np.empty(0)
     arrived = np.concatenate([np.full(len(item.stamps), item.arrived) for item in samples]) if samples else np.empty(0)
     late = arrived - _due(numbers, stamps, load)
-    if not len(late):
-        late = np.full(1, np.inf)
+    p50, p95, p99 = np.percentile(late, (50, 95, 99)).tolist() if len(late) else (np.inf,) * 3
     offsets = [item for item in items if isinstance(item, ClockOffset) and item.stream == SIGNAL]
     worst = max(offsets, key=lambda item: abs(item.offset) - item.uncertainty, default=None)
     return Measured(
         load=load,
-        p50=float(np.percentile(late, 50)),
-        p95=float(np.percentile(late, 95)),
-        p99=float(np.percentile(late, 99)),
-        most=float(late.max()),
-        jitter=float(late.std()) if np.isfinite(late).all() else float("inf"),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        most=float(late.max()) if len(late) else np.inf,
+        jitter=float(late.std()) if len(late) else np.inf,
         marker_most=max((item.arrived - item.stamp for item in items if isinstance(item, Marker)), default=0.0),
         n_lost=_lost(samples, load),
         offset=0.0 if worst is None else worst.offset,

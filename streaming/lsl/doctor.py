@@ -111,10 +111,9 @@ def read_settings(text: str, name: str) -> Iterator[tuple[str, str]]:
         yield BAD, f"{name} cannot be read ({str(error).splitlines()[0]:.120}): correct it"
         return
     session = parser.get("lab", "SessionID", fallback="")
-    yield (
-        GOOD,
-        f"settings of {name}" + (f", session {session!r}: only streams of this session are seen" * bool(session)),
-    )
+    yield GOOD, f"settings of {name}"
+    if session:
+        yield NOTE, f"SessionID is {session!r} in {name}: only streams of this session are found"
     peers = parser.get("lab", "KnownPeers", fallback="").strip()
     if peers and not (peers.startswith("{") and peers.endswith("}")):
         yield BAD, f"KnownPeers is {peers!r} in {name}, which liblsl reads as none: write {{{peers}}}, with the braces"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...runtime.backends.base import Needs
 from ...runtime.errors import FileError, InputError, shown
 from ..generation.plan import Plan
 from ..intake.settings import IntakeSettings
@@ -34,8 +35,10 @@ class Recorded:
         Its settings.
     accept_filter_mismatch, average, seed
         See :class:`~..session.run.Request`.
+    needs
+        What was asked of it.
     computing
-        What computed; see :mod:`~..decoding.computing`. Empty where the session does not say.
+        What computed; see :mod:`~..decoding.computing`.
     states
         Of each marker by its ordinal, as the books ended.
     decoded
@@ -49,6 +52,7 @@ class Recorded:
     accept_filter_mismatch: bool
     average: bool
     seed: int
+    needs: Needs
     computing: Mapping[str, Any]
     states: Mapping[int, str]
     decoded: Mapping[int, Mapping[str, Any]]
@@ -58,16 +62,6 @@ class Recorded:
     def semantic(self) -> bool:
         """Whether the semantic feature was decoded."""
         return any("semantic" in line["hashes"] for line in self.decoded.values())
-
-    @property
-    def refines(self) -> bool:
-        """Whether a picture was refined."""
-        return any(one.plan.refine is not None for one in self.pictures.values())
-
-    @property
-    def steps_back(self) -> bool:
-        """Whether gradients went through denoising steps."""
-        return any(one.plan.refine is not None and one.plan.refine.steps_back for one in self.pictures.values())
 
 
 def read_recorded(session: Session) -> Recorded:
@@ -81,17 +75,14 @@ def read_recorded(session: Session) -> Recorded:
     about = session.about["about"]
     where = session.path / SESSION_FILE
     try:
-        settings = {
-            field.name: about["intake"][field.name] for field in fields(IntakeSettings) if field.name in about["intake"]
-        }
-        settings["events"] = tuple(settings.get("events", ()))
         return Recorded(
             bundle=Path(about["bundle"]["folder"]),
-            intake=IntakeSettings(**settings),
+            intake=intake_of(about),
             accept_filter_mismatch=bool(about["accept_filter_mismatch"]),
             average=bool(about["average"]),
             seed=int(about["seed"]),
-            computing=about.get("computing", {}),
+            needs=Needs(**about["needs"]),
+            computing=about["computing"],
             states={int(line["ordinal"]): str(line["state"]) for line in session.ledger() if "ordinal" in line},
             **_results(list(session.results())),
         )
@@ -99,6 +90,13 @@ def read_recorded(session: Session) -> Recorded:
         raise FileError(
             f"{where} and its results do not say how the session ran ({shown(error)}): it was not made by md-stream run"
         ) from None
+
+
+def intake_of(about: Mapping[str, Any]) -> IntakeSettings:
+    """The settings of a session's intake."""
+    known = {field.name for field in fields(IntakeSettings)}
+    settings = {name: value for name, value in about["intake"].items() if name in known}
+    return IntakeSettings(**{**settings, "events": tuple(settings.get("events", ()))})
 
 
 def _results(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

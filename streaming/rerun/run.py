@@ -82,8 +82,6 @@ def rerun(
         The recording is damaged, or does not fit the decoder.
     """
     done = Rerun(reasons=differences(recorded.computing, computing_of(backend)))
-    if not recorded.computing:
-        done.reasons.append("the session does not say what computed it")
     settings = DecodeSettings(
         session=session.id, average=recorded.average, semantic=recorded.semantic, seed=recorded.seed
     )

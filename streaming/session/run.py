@@ -155,7 +155,7 @@ def run_session(
             os.nice(request.niceness)  # the process of the acquisition was begun before
         backend.start()
         if folder is not None:
-            folder.describe({"computing": computing_of(backend)})
+            folder.describe({"needs": asdict(needs), "computing": computing_of(backend)})
         say(f"decoding with {backend.chosen}")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)

@@ -13,6 +13,7 @@ from .base import Source, Wanted
 SOURCES: Mapping[str, tuple[str, str]] = {
     "lsl": (".lsl", "open_lsl"),
     "replay": (".replay", "open_replay"),
+    "chaos": ("..chaos.source", "open_chaos"),
 }
 
 

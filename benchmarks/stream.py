@@ -1,0 +1,227 @@
+"""How late epochs are: md-stream, mne-lsl's EpochsStream and a plain loop over pylsl, in turn on the same outlet.
+
+Lateness is of an epoch in the hands of the program, beyond the push of the last sample that it holds: the sender's
+chunks and the declared delays are not in it. All are on one liblsl. Needs mne-lsl beside the extra `stream`; without
+it, its rows are left out.
+
+    python benchmarks/stream.py --seconds 120 --json stream.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stream_readers import FIRST, LAST, READERS
+from stream_sender import MARKER_EVERY, SFREQ, marker_sample
+
+HERE = Path(__file__).parent
+CHANNELS, CHUNKS = (64, 306), (1, 10)
+OURS = [name for name in READERS if name.startswith("md-stream")]
+GOALS = {"p50_ms": 2.0, "p99_ms": 5.0, "cpu_share": 0.05, "n_lost": 0, "error_samples": 0}
+# Markers this close to a turn's end are not counted: their epochs may still be on their way.
+_MARGIN_S = 0.3
+_SETTINGS = """[ports]
+IPv6 = disable
+[multicast]
+ResolveScope = machine
+[lab]
+KnownPeers = {{127.0.0.1}}
+SessionID = {session}
+[log]
+level = -3
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One contestant with one sender.
+
+    Attributes
+    ----------
+    n_epochs, n_lost
+        That came of the markers that count, and that did not.
+    p50_ms, p95_ms, p99_ms, max_ms
+        Of the lateness.
+    error_samples
+        The largest distance between the event's own sample and the one at the event's place in the epoch.
+    cpu_share
+        Of one core.
+    memory_mb
+        Resident.
+    """
+
+    n_channels: int
+    chunk: int
+    reader: str
+    n_epochs: int
+    n_lost: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    error_samples: int
+    cpu_share: float
+    memory_mb: float
+
+
+@contextlib.contextmanager
+def sender(n_channels: int, chunk: int, folder: Path, env: Mapping[str, str]) -> Iterator[tuple[float, Any]]:
+    """A running amplifier: the local time of its sample 0, and the push times, float64, growing."""
+    log = folder / f"pushed-{n_channels}-{chunk}"
+    command = [sys.executable, str(HERE / "stream_sender.py"), str(n_channels), str(chunk), str(log)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(env))
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        start = float(process.stdout.readline())
+        yield start, np.memmap(log, np.float64, "r")
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def turn(reader: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
+    """One contestant, once, in a process of its own."""
+    command = [sys.executable, str(HERE / "stream_readers.py"), reader, str(seconds)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=dict(env), check=True)
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return report
+
+
+def row_of(
+    reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, Any]], start: float, pushed: Any
+) -> Row:
+    """All turns of one contestant."""
+    late: list[float] = []
+    errors, n_lost, n_wanted = [0], 0, 0
+    for report in turns:
+        first = np.ceil((report["ready"] - start) * SFREQ) - FIRST
+        last = (report["stopped"] - _MARGIN_S - start) * SFREQ - LAST
+        numbers = range(
+            int(np.ceil((first - marker_sample(0)) / MARKER_EVERY)),
+            int(np.floor((last - marker_sample(0)) / MARKER_EVERY)) + 1,
+        )
+        found: dict[int, list[tuple[float, int, int]]] = {}
+        for at, zero, end in report["epochs"]:
+            found.setdefault(round((zero - marker_sample(0)) / MARKER_EVERY), []).append((at, zero, end))
+        n_wanted += len(numbers)
+        for number in numbers:
+            if number not in found:
+                n_lost += 1
+                continue
+            at, zero, end = found[number][0]
+            late.append(1e3 * (at - float(pushed[end])))
+            errors.append(abs(zero - marker_sample(number)))
+    p50, p95, p99 = np.percentile(late, [50, 95, 99], method="inverted_cdf") if late else [np.nan] * 3
+    return Row(
+        n_channels=n_channels,
+        chunk=chunk,
+        reader=reader,
+        n_epochs=n_wanted - n_lost,
+        n_lost=n_lost,
+        p50_ms=float(p50),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        max_ms=max(late, default=float("nan")),
+        error_samples=max(errors),
+        cpu_share=float(np.mean([report["cpu_share"] for report in turns])),
+        memory_mb=max(report["memory_mb"] for report in turns),
+    )
+
+
+def measure(
+    n_channels: int, chunk: int, readers: Sequence[str], seconds: float, rounds: int, folder: Path
+) -> list[Row]:
+    """All contestants, in turn, `rounds` times, on one sender."""
+    env = environment(folder)
+    turns: dict[str, list[dict[str, Any]]] = {reader: [] for reader in readers}
+    with sender(n_channels, chunk, folder, env) as (start, pushed):
+        for _ in range(rounds):
+            for reader in readers:
+                turns[reader].append(turn(reader, seconds / rounds, env))
+        return [row_of(reader, n_channels, chunk, turns[reader], start, pushed) for reader in readers]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """An LSL of this run's own, and the same liblsl for all."""
+    import pylsl
+
+    settings = folder / "lsl_api.cfg"
+    if not settings.exists():
+        settings.write_text(_SETTINGS.format(session=uuid.uuid4()))
+    library = pylsl.lib.lib._name
+    return {**os.environ, "LSLAPICFG": str(settings), "MNE_LSL_LIB": library, "OMP_NUM_THREADS": "1"}
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [
+        f"{'channels':>8} {'sender':<14} {'reader':<34}{'epochs':>7}{'lost':>6}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} ms"
+        f"{'error':>7}{'CPU':>7}{'MB':>6}"
+    ]
+    for row in rows:
+        sends = "single samples" if row.chunk == 1 else f"{row.chunk / SFREQ * 1e3:.0f} ms chunks"
+        lines.append(
+            f"{row.n_channels:>8} {sends:<14} {row.reader:<34}{row.n_epochs:>7}{row.n_lost:>6}{row.p50_ms:>8.2f}"
+            f"{row.p95_ms:>8.2f}{row.p99_ms:>8.2f}{row.max_ms:>8.2f}   {row.error_samples:>7}{row.cpu_share:>7.1%}"
+            f"{row.memory_mb:>6.0f}"
+        )
+    return "\n".join(lines)
+
+
+def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each goal against each row of ours."""
+    return [
+        {
+            "n_channels": row.n_channels,
+            "chunk": row.chunk,
+            "reader": row.reader,
+            "goal": f"{name} at most {most:g}",
+            "found": getattr(row, name),
+            "met": bool(getattr(row, name) <= most),
+        }
+        for row in rows
+        if row.reader in OURS
+        for name, most in GOALS.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each contestant with each sender")
+    parser.add_argument("--rounds", type=int, default=2, help="turns in which these seconds are divided")
+    parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
+    parser.add_argument("--chunks", type=int, nargs="+", default=CHUNKS, help="samples that the sender sends at once")
+    parser.add_argument("--readers", nargs="+", choices=READERS, default=tuple(READERS))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    readers = [name for name in args.readers if find_spec("mne_lsl") or not name.startswith("EpochsStream")]
+    rows: list[Row] = []
+    for n_channels in args.channels:
+        for chunk in args.chunks:
+            with tempfile.TemporaryDirectory() as folder:
+                rows += measure(n_channels, chunk, readers, args.seconds, args.rounds, Path(folder))
+            print(table(rows), file=sys.stderr)
+    print(table(rows))
+    found = verdicts(rows)
+    for verdict in found:
+        if not verdict["met"]:
+            print(f"MISSED  {verdict['reader']}, {verdict['n_channels']} channels: {verdict['goal']}, {verdict['found']:.3g}")
+    if args.json:
+        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "goals": found}, indent=1))
+    return 0 if all(verdict["met"] for verdict in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
