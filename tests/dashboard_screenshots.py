@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 SECONDS, N_PICTURES = 60.0, 8
-SHOTS = (("dashboard_light", "light", False), ("dashboard_dark", "dark", False), ("dashboard_far", "dark", True))
+SHOTS = (("dashboard_light", "light", False), ("dashboard_far", "dark", True))
 
 
 def browser(profile: str) -> webdriver.Chrome:
