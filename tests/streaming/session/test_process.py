@@ -137,6 +137,28 @@ def test_a_killed_acquisition_is_said_and_the_books_are_closed(
     assert open_session(tmp_path / "s").about["state"] == "finished"
 
 
+def test_a_process_that_was_never_started_opens_nothing(live_bundle: Path) -> None:
+    from minddiffuser.runtime import backends
+    from minddiffuser.streaming.session.acquisition import AcquisitionSettings
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+    from minddiffuser.streaming.sources.base import Wanted
+
+    with backends.open(live_bundle, Options(backend="ort", threads=1)) as backend:
+        training = backend.decoder.training
+    assert training.layout is not None
+    feed = AcquisitionProcess(
+        AcquisitionSettings(
+            source="replay:nowhere.xdf",
+            wanted=Wanted(modality="eeg"),
+            layout=training.layout,
+            training=training,
+            folder=live_bundle,
+        )
+    )
+    feed.close(patience=120.0)
+    assert feed.exit_code == 0
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "minddiffuser.streaming.cli", "run", *arguments]
 
