@@ -245,7 +245,7 @@ class LiveSession:
         at = self._now()
         if self._receiving and at - self._heard > _DEAF_S and not self._deaf:
             self._deaf = True
-            self._notice("silent", f"acquisition has said nothing for {_DEAF_S:g} s: the machine is busy, or it hangs")
+            self._notice("deaf", f"acquisition has said nothing for {_DEAF_S:g} s: the machine is busy, or it hangs")
         if at - self._looked >= _BOOKS_S and self._changed:
             self._looked, self._changed = at, False
             self._page.books(self.ledger)
