@@ -12,8 +12,8 @@ from ...runtime.errors import MissingExtra
 
 # Where liblsl looks for its settings, in this order, after LSLAPICFG.
 _SETTINGS = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
-# Errors alone: by default liblsl writes each network interface and each connection to standard error.
-_QUIET = "[log]\nlevel = -2\n"
+# Nothing below a crash: by default liblsl writes each interface, connection and lost stream to standard error.
+_QUIET = "[log]\nlevel = -3\n"
 HOW_TO_GET_IT = (
     "install liblsl (conda install -c conda-forge liblsl, or a package of github.com/sccn/liblsl/releases) and, where "
     "it is not found by itself, put its path into the environment variable PYLSL_LIB; md-stream doctor says more"

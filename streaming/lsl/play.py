@@ -24,6 +24,7 @@ _LEAD = 0.2
 AHEAD = 2.0
 """Seconds of a recording that are read before they are due: markers may be recorded that much after their samples."""
 _LONGEST_SLEEP = 0.25
+_MARKERS_WAIT = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +158,8 @@ def perform(
     Parameters
     ----------
     wait
-        Seconds to wait for somebody who receives each of the streams; then it plays all the same.
+        Seconds to wait for somebody who receives; then it plays all the same. Once the signal is received, the markers
+        are waited for some seconds, and not all want them.
     linger
         Seconds for which the streams stay after the end, so that the last of it arrives.
     ready
@@ -171,11 +173,10 @@ def perform(
         source_id = performance.info.source_id and f"{performance.info.source_id}-markers"
         markers = MarkerOutlet(performance.marker_name, source_id, performance.marker_format)
     ready()
-    for outlet in (signal, markers):
-        if wait and outlet is not None:
-            end = now() + wait
-            while now() < end and not stopped() and not outlet.wait_for_consumers(min(_LONGEST_SLEEP, wait)):
-                pass
+    for outlet, patience in ((signal, wait), (markers, min(wait, _MARKERS_WAIT))):
+        end = now() + patience
+        while outlet is not None and now() < end and not stopped() and not outlet.wait_for_consumers(_LONGEST_SLEEP):
+            pass
     player = Player(performance, signal, markers, now() + _LEAD)
     while (due := player.due()) < float("inf") and not stopped():
         time.sleep(min(max(0.0, due - now()), _LONGEST_SLEEP))

@@ -1,0 +1,80 @@
+"""``md-stream play FILE``: a recording as a stream of the Lab Streaming Layer."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from ...runtime.command import DONE, add_command, count
+from ...runtime.errors import InputError
+from .options import positive
+
+_FORMATS = ("double64", "float32", "int32", "int16")
+_MARKERS = {"text": "string", "number": "int32", "none": None}
+
+
+def add(commands: Any) -> None:
+    """See `COMMANDS`."""
+    command = add_command(
+        commands,
+        "play",
+        _play,
+        help="a recording as a live stream with markers",
+        description="Play a recording as an LSL stream and a marker stream, in real time: XDF, or any file that MNE "
+        "reads, with its annotations and triggers. Each sample and marker has the exact stamp of its moment. It begins "
+        "when somebody receives.",
+        epilog="example (offline):\n  md-stream play recording.fif --at-once",
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="XDF, FIF, EDF, BDF, BrainVision, EEGLAB, CTF, …")
+    command.add_argument("--name", help="of the stream; the markers' is the same with -markers (the file's)")
+    command.add_argument("--source-id", metavar="ID", help="identity of the stream (md-play-NAME)")
+    command.add_argument("--chunk", type=count, default=1, metavar="N", help="samples that are sent together (1)")
+    command.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the numbers (double64)")
+    command.add_argument("--markers", choices=_MARKERS, default="text", help="as texts, numbers, or none (text)")
+    command.add_argument("--speed", type=positive, default=1.0, metavar="X", help="pace; stamps stay the file's (1)")
+    command.add_argument("--modality", choices=("eeg", "meg"), default="eeg", help="which signal of an XDF file (eeg)")
+    command.add_argument("--stream", metavar="NAME", help="the signal of an XDF file, where it has several")
+    command.add_argument("--marker-stream", metavar="NAME", help="its markers, where it has several streams of them")
+    command.add_argument("--trigger", metavar="CHANNEL", help="the stimulus channel of another file")
+    command.add_argument("--at-once", action="store_true", help="begin though nobody receives yet")
+
+
+def _play(args: argparse.Namespace) -> int:
+    from ..files import open_file
+    from ..files.recorded import Choice
+    from ..lsl.play import perform
+    from ..lsl.recorded import performance
+
+    choice = Choice(modality=args.modality, stream=args.stream, markers=args.marker_stream, trigger=args.trigger)
+    recorded = open_file(args.file, choice)
+    if args.markers == "number" and (odd := next((raw for _, raw in recorded.markers if not raw.isdigit()), None)):
+        raise InputError(f"a marker of {args.file} is {odd.decode('utf-8', 'replace')!r}: give --markers text")
+    played = performance(
+        recorded,
+        name=args.name or args.file.name,
+        source_id=args.source_id or f"md-play-{args.name or args.file.name}",
+        format=args.format,
+        marker_format=_MARKERS[args.markers],
+        chunk=args.chunk,
+        speed=args.speed,
+    )
+    info = played.info
+    _tell(
+        f"{len(recorded.stamps)} samples of {len(info.channels)} channels at {info.sfreq:g} Hz, type {played.type}, "
+        f"{len(recorded.markers)} markers: receive it with --source lsl:id={info.source_id}"
+        + (f",markers={played.marker_name}" if played.marker_name else ",markers=none")
+    )
+    for _, why in recorded.joints:
+        _tell(f"the signal does not continue where {why}, and its stamps do")
+    if not args.at_once:
+        _tell("waiting for somebody who receives; Ctrl-C ends it")
+    n_samples, n_markers = perform(played, wait=0.0 if args.at_once else math.inf)
+    print(f"{n_samples} samples and {n_markers} markers sent")
+    return DONE
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
