@@ -76,7 +76,7 @@ def _verify_ramp(args: argparse.Namespace) -> int:
         "a pause of 1 s in an epoch": ramp(pause=(6300, 1.0)),
         "stamps that jitter by 2 ms": ramp(jitter=0.002, seed=args.seed),
     }
-    good, figures = True, []
+    good, figures = True, list[dict[str, Any]]()
     for name, recorded in cases.items():
         for cut in ("sample by sample", "chunks of 10 ms", "drawn chunks"):
             rng = np.random.default_rng(args.seed) if cut == "drawn chunks" else None
@@ -87,16 +87,9 @@ def _verify_ramp(args: argparse.Namespace) -> int:
             n_most = 0 if "jitter" not in name else 1
             good &= max(off, default=0) <= n_most and len(off) + len(refused) == N_MARKERS
             good &= len(refused) == ("in an epoch" in name)
-            figures.append(
-                {
-                    "signal": name,
-                    "cut": cut,
-                    "exact": exact,
-                    "markers": len(found),
-                    "largest_error_ms": 1000 * max(off, default=0) / SFREQ,
-                    "refused": refused,
-                }
-            )
+            most = 1000 * max(off, default=0) / SFREQ
+            row: dict[str, Any] = {"signal": name, "cut": cut, "exact": exact, "markers": len(found), "largest_error_ms": most}
+            figures.append({**row, "refused": refused})
     if args.json:
         print(json.dumps({"ramp": figures, "equal": good}, indent=1))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from typing import NamedTuple
 
 from ..records import ClockOffset
 
@@ -13,18 +14,26 @@ _MOST = 4096
 _JUMP = 0.02
 
 
+class Measured(NamedTuple):
+    """An offset, when it was measured, and how uncertain it is; seconds."""
+
+    at: float
+    offset: float
+    uncertainty: float
+
+
 class Clock:
     """Offsets by the time at which they were measured; the last one before a moment holds for it."""
 
     def __init__(self) -> None:
-        self._measured: list[tuple[float, float, float]] = []
+        self._measured: list[Measured] = []
         self._jumps: list[tuple[float, float]] = []
         self.trusted_after = -math.inf
 
     @property
-    def newest(self) -> tuple[float, float] | None:
-        """The last offset and its uncertainty, or None."""
-        return self._measured[-1][1:] if self._measured else None
+    def newest(self) -> Measured | None:
+        """The last measurement, or None."""
+        return self._measured[-1] if self._measured else None
 
     def add(self, item: ClockOffset) -> float | None:
         """Take a measurement; the change since the one before where it is a jump, None otherwise."""
@@ -32,17 +41,17 @@ class Clock:
             return None
         uncertainty = item.uncertainty if item.uncertainty >= 0 else math.inf
         before = self._measured[-1] if self._measured else None
-        insort(self._measured, (item.at, item.offset, uncertainty))
+        insort(self._measured, Measured(item.at, item.offset, uncertainty))
         del self._measured[:-_MOST]
-        if before is None or item.at < before[0]:
+        if before is None or item.at < before.at:
             return None
-        change = item.offset - before[1]
-        unsure = sum(value for value in (before[2], uncertainty) if math.isfinite(value))
+        change = item.offset - before.offset
+        unsure = sum(value for value in (before.uncertainty, uncertainty) if math.isfinite(value))
         if abs(change) <= _JUMP + unsure:
             return None
-        if item.at > self.trusted_after >= before[0]:
+        if item.at > self.trusted_after >= before.at:
             return None  # it was known to have jumped, and nothing was placed by the old offset since
-        self._jumps.append((before[0], item.at))
+        self._jumps.append((before.at, item.at))
         return change
 
     def distrust(self, at: float) -> None:
@@ -56,23 +65,28 @@ class Clock:
             if measured[0] > until:
                 continue
             if measured[0] <= after:
+    def at(self, time: float, after: float) -> Measured | None:
+        """The measurement for a local time, of those that were measured after `after`; None where none was."""
+        found = None
+        for measured in reversed(self._measured):
+            if measured.at < after:
                 break
             found = measured
-            if measured[0] <= time:
+            if measured.at <= time:
                 break
-        return None if found is None else found[1:]
+        return found
 
-    def of_stamp(self, stamp: float, after: float) -> tuple[float, float] | None:
+    def of_stamp(self, stamp: float, after: float) -> Measured | None:
         """As :meth:`at`, for the time that a stamp of this stream stands for."""
         found = None
         for measured in reversed(self._measured):
-            if measured[0] <= after:
+            if measured.at < after:
                 break
             found = measured
-            if measured[0] <= stamp + measured[1]:
+            if measured.at <= stamp + measured.offset:
                 break
-        return None if found is None else found[1:]
+        return found
 
-    def jumped_about(self, time: float) -> bool:
-        """Whether the offset jumped between the two measurements around a time, unnoticed until the second."""
-        return any(first <= time <= last for first, last in self._jumps)
+    def has_jumped(self, measured: Measured, time: float) -> bool:
+        """Whether the offset was found to have jumped when it was next measured, and the time lies in between."""
+        return any(first == measured.at and first <= time <= last for first, last in self._jumps)

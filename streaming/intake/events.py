@@ -97,7 +97,7 @@ class IntakeState:
     offset, uncertainty
         Of the signal's clock in seconds, as last measured; None before.
     n_samples
-        That came.
+        That came; the last 20 ms may not be counted yet.
     n_used
         That went through the chain.
     n_duplicate, n_nan, n_unusable

@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ...runtime.signal.chain import Chain
 from ...runtime.signal.stream import Outcome
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .channels import Picked, pick
-from .clocks import Clock
+from .clocks import Clock, Measured
 from .events import REFUSED, REJECTED, SKIPPED, Accepted, EpochTimes, Event, IntakeState, Refused, Said
 from .markers import Waiting, Waits, text_of, why_no_event
 from .scale import ScaleCheck
@@ -43,6 +44,8 @@ _SOONER, _LAG_MEMORY = 0.02, 60.0
 _AHEAD = 60.0
 # How far the measured rate may be from the declared one.
 _MOST_OFF = 0.01
+# Epochs that are remembered, to name them where the clock turns out to have jumped.
+_GIVEN = 100
 # Interruptions in this many seconds that are each said; further ones are counted.
 _SAID_EACH, _SAID_WITHIN = 5, 10.0
 # Stretches that markers can still be placed in; only a signal in shreds has so many in the time that they may be late.
@@ -55,10 +58,15 @@ class _Placed:
 
     marker: Marker
     local: float
-    offset: float
-    uncertainty: float
+    signal: Measured
+    own: Measured
     segment: Segment
     sample: int
+
+    @property
+    def uncertainty(self) -> float:
+        """Of both clock offsets together."""
+        return self.signal.uncertainty + self.own.uncertainty
 
 
 class Intake:
@@ -92,11 +100,13 @@ class Intake:
         self._scale = None if training is None else ScaleCheck(training, chain.output.unit)
         self._clocks = {SIGNAL: Clock(), MARKERS: Clock()}
         self._waiting, self._placed = Waiting(), dict[int, _Placed]()
+        self._given: deque[_Placed] = deque(maxlen=_GIVEN)
         self._dues: list[tuple[float, int]] = []
         self._segments: list[Segment] = []
         self._forgotten = False
         self._recent = Recent(len(plan.input.channels), max(1, round(_REMEMBERED * self._sfreq)))
         self._gathered: list[Samples] = []
+        self._n_gathered = 0
         self._lags: deque[tuple[float, float]] = deque()
         self._lags_after = -np.inf
         self._breaks: deque[float] = deque()
@@ -133,10 +143,10 @@ class Intake:
         self._now = now
         for item in items:
             if isinstance(item, Samples):
-                self._counts["samples"] += len(item.stamps)
                 if len(item.stamps):
                     self._newest = float(item.stamps[-1])
                     self._gathered.append(item)
+                    self._n_gathered += len(item.stamps)
             elif isinstance(item, Marker):
                 self._take_marker(item)
             elif isinstance(item, ClockOffset):
@@ -164,8 +174,8 @@ class Intake:
         """How the signal is."""
         segment = self._segments[-1] if self._segments else None
         running = segment if segment is not None and segment.after is None else None
-        offset, uncertainty = self._clocks[SIGNAL].newest or (None, None)
-        known = None not in (self._newest, offset)
+        clock = self._clocks[SIGNAL].newest
+        known = None if self._newest is None or clock is None else self._newest + clock.offset
         settles = self._chain.warm_up
         if running is not None:
             settles = max(settles, running.learns * running.period) - running.n * running.period
@@ -173,9 +183,9 @@ class Intake:
             segment=-1 if segment is None else segment.number,
             sfreq=1 / running.timeline.period if running is not None and running.n > self._sfreq / 2 else None,
             nominal=self._sfreq,
-            sample_age=now - self._newest - offset if known else None,  # type: ignore[operator]
-            offset=offset,
-            uncertainty=uncertainty,
+            sample_age=None if known is None else now - known,
+            offset=None if clock is None else clock.offset,
+            uncertainty=None if clock is None else clock.uncertainty,
             **{f"n_{name}": n for name, n in self._counts.items()},
             warm_up_left=max(0.0, settles),
             n_waiting=len(self._waiting) + len(self._placed),
@@ -216,7 +226,7 @@ class Intake:
         own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
         if own is None:
             return MARKERS
-        local = marker.stamp + own[0]
+        local = marker.stamp + own.offset
         if local > marker.arrived + _AHEAD:
             return REFUSED, (
                 f"the marker's time lies {local - marker.arrived:.4g} s after its arrival: its clock was not compared "
@@ -232,7 +242,7 @@ class Intake:
                 if until < np.inf or (segment.after is not None and segment.is_short):
                     continue
                 return SIGNAL
-            time, half = local - clock[0], segment.period / 2
+            time, half = local - clock.offset, segment.period / 2
             if time < segment.timeline.first - half:
                 return self._between(index, segment)
             newest = segment.timeline.newest
@@ -240,10 +250,7 @@ class Intake:
                 sample = segment.timeline.nearest(time)
                 if sample is None or waits.newest - time - self._reach > self._settings.late:
                     return REFUSED, self._too_late()
-                unsure = own[1] + clock[1]
-                return _Placed(
-                    marker=marker, local=local, offset=clock[0], uncertainty=unsure, segment=segment, sample=sample
-                )
+                return _Placed(marker=marker, local=local, signal=clock, own=own, segment=segment, sample=sample)
             if segment.after is None:
                 return None
         return None
@@ -330,16 +337,17 @@ class Intake:
         if data is None or reason is not None:
             self._refuse(marker, state, str(reason))
             return
+        self._given.append(placed)
         sample_time = segment.timeline.time(placed.sample)
-        at = placed.local if sample_time is None else sample_time + placed.offset
-        newest = placed.local if self._newest is None else self._newest + placed.offset
+        at = placed.local if sample_time is None else sample_time + placed.signal.offset
+        newest = placed.local if self._newest is None else self._newest + placed.signal.offset
         times = EpochTimes(
             marker=placed.local,
             marker_arrived=marker.arrived,
             epoch_end=at + self._reach,
             ready=self._now,
             sample_age=self._now - newest,
-            offset=placed.offset,
+            offset=placed.signal.offset,
             uncertainty=placed.uncertainty,
         )
         self._events.append(
@@ -370,7 +378,7 @@ class Intake:
         rate = segment.rate(sample)
         if rate is not None and abs(rate / self._sfreq - 1) > _MOST_OFF:
             return REFUSED, f"the signal had {rate:.5g} samples a second in the epoch, and declares {self._sfreq:g}"
-        if self._clocks[SIGNAL].jumped_about(placed.local) or self._clocks[MARKERS].jumped_about(placed.local):
+        if self._is_doubtful(placed):
             return REFUSED, "a clock jumped between two measurements of its offset around the marker"
         if outcome.rejected:
             return REJECTED, outcome.reason
@@ -386,11 +394,20 @@ class Intake:
         change = clock.add(item)
         if change is None or before is None:
             return
+        wrong = [f"{placed.marker.ordinal}" for placed in self._given if self._is_doubtful(placed)]
+        given = f"the epochs of the markers {', '.join(wrong)} were given already, and" if wrong else "epochs"
         text = (
-            f"the clock of the {item.stream} jumped by {change:+.4g} s between two measurements of its offset; epochs "
-            "of markers from between them that were not given yet are refused"
+            f"the clock of the {item.stream} jumped by {change:+.4g} s between two measurements of its offset: {given} "
+            "may be of the wrong time; those that still wait are refused"
         )
         self._say("clock", item.stream, item.at, text)
+
+    def _is_doubtful(self, placed: _Placed) -> bool:
+        """Whether it was placed by an offset that has jumped since."""
+        clocks = self._clocks
+        return clocks[SIGNAL].has_jumped(placed.signal, placed.local) or clocks[MARKERS].has_jumped(
+            placed.own, placed.local
+        )
 
     def _take_notice(self, notice: Notice) -> None:
         self._events.append(Said(notice=notice))
@@ -425,7 +442,7 @@ class Intake:
             if self._waiting:
                 self._place()
             return False
-        if sum(len(samples.stamps) for samples in self._gathered) >= _GATHER * self._sfreq:
+        if self._n_gathered >= _GATHER * self._sfreq:
             return True
         newest = self._newest
         while self._dues and self._dues[0][1] not in self._placed:
@@ -439,15 +456,16 @@ class Intake:
         own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
         if own is None or signal is None or newest is None:
             return False
-        return newest >= marker.stamp + own[0] - signal[0] + self._reach - 1 / self._sfreq
+        return newest >= marker.stamp + own.offset - signal.offset + self._reach - 1 / self._sfreq
 
     def _work(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        for samples in gathered:
-            self._take_samples(samples)
+        gathered, self._gathered, self._n_gathered = self._gathered, [], 0
+        for _, group in groupby(gathered, key=lambda samples: len(samples.data)):
+            self._take_samples(_joined(list(group)))
         self._place()
 
     def _take_samples(self, samples: Samples) -> None:
+        self._counts["samples"] += len(samples.stamps)
         if self._picked is not None and len(samples.data) != self._picked.n_rows:
             self._picked = None
             n_rows = 0 if self._info is None else len(self._info.channels)
@@ -615,3 +633,14 @@ class Intake:
     def _pop(self) -> list[Event]:
         events, self._events = self._events, []
         return events
+
+
+def _joined(chunks: Sequence[Samples]) -> Samples:
+    """Chunks that came one after the other as one, which arrived with the last."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return Samples(
+        stamps=np.concatenate([chunk.stamps for chunk in chunks]),
+        data=np.concatenate([chunk.data for chunk in chunks], axis=1),
+        arrived=chunks[-1].arrived,
+    )

@@ -139,14 +139,16 @@ def local_times(recorded: Recorded, stream: str, stamps: F64) -> F64:
     """Stamps on the local clock, by the last offset that was measured before each."""
     found = sorted((o.at, o.offset) for o in recorded.offsets if o.stream == stream)
     at, offsets = np.array([one[0] for one in found]), np.array([one[1] for one in found])
-    return stamps + offsets[np.maximum(0, np.searchsorted(at - offsets, stamps, side="right") - 1)]
+    times: F64 = stamps + offsets[np.maximum(0, np.searchsorted(at - offsets, stamps, side="right") - 1)]
+    return times
 
 
 def to_signal_clock(recorded: Recorded, times: F64) -> F64:
     """Local times on the clock of the signal's stamps."""
     found = sorted((o.at, o.offset) for o in recorded.offsets if o.stream == SIGNAL)
     at, offsets = np.array([one[0] for one in found]), np.array([one[1] for one in found])
-    return times - offsets[np.maximum(0, np.searchsorted(at, times, side="right") - 1)]
+    stamps: F64 = times - offsets[np.maximum(0, np.searchsorted(at, times, side="right") - 1)]
+    return stamps
 
 
 def _live(case: Case, settings: IntakeSettings, rng: np.random.Generator | None) -> dict[int, Accepted | Refused]:
