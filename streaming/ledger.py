@@ -50,7 +50,9 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "to picture": ("epoch_end", "shown"),
     "to refined": ("epoch_end", "stage2"),
 }
-"""Durations that are added up, from one moment to another; the last three are sums of others."""
+"""Durations that are added up, from one moment to another."""
+SUMS = ("to features", "to picture", "to refined")
+"""Those of `STAGES` that are made of others."""
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 MOST_TEXT = 200
 _RECENT = 50

@@ -98,6 +98,10 @@ _load("lsl_session")
 _load("session_world")
 _load("dashboard_served")
 _load("dashboard_story")
+_load("session_world")
+_load("dashboard_served")
+_load("dashboard_story")
+_load("lsl_session")
 
 
 @pytest.fixture

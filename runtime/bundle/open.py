@@ -210,6 +210,8 @@ class Bundle(Contents):
         of the structure's shape; ``alphas_cumprod`` (n_train,) float64, falling within (0, 1]; ``mean`` and ``std``
         float32 of the training responses, of one trial's shape, std 0 marking a value that did not vary. Where the
         context is found by way of concepts, ``concept_context`` (n_candidates, 15, d_text) float32, that of each.
+        Where the statistics were fitted again after the graphs had been made, ``built_in_mean`` and ``built_in_std``,
+        those that the graphs z-score by.
 
         Raises
         ------
@@ -231,12 +233,15 @@ class Bundle(Contents):
         }
         if self.candidates is not None:
             expected["concept_context"] = (np.float32, (len(self.candidates.names), *context))
+        if {"built_in_mean", "built_in_std"} & arrays.keys():
+            expected |= dict.fromkeys(("built_in_mean", "built_in_std"), (np.float32, self.layout.shape))
         check_arrays(arrays, path, expected, ADVICE)
         alphas = arrays["alphas_cumprod"]
         if not (alphas.size and 0 < alphas[-1] and alphas[0] <= 1 and (np.diff(alphas) < 0).all()):
             raise FileError(f"{path}: array 'alphas_cumprod' does not fall within (0, 1]: {ADVICE}")
-        if (arrays["std"] < 0).any():
-            raise FileError(f"{path}: array 'std' holds negative values: {ADVICE}")
+        for name in ("std", "built_in_std"):
+            if name in expected and (arrays[name] < 0).any():
+                raise FileError(f"{path}: array {name!r} holds negative values: {ADVICE}")
         return {name: arrays[name] for name in expected}
 
 

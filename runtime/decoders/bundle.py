@@ -36,6 +36,7 @@ class BundleDecoder(Belonging):
         self.mask: NDArray[np.bool_] = arrays["mask"]
         self.uncond_context: Float32 = arrays["uncond_context"]
         self.training = TrainingStatistics(mean=arrays["mean"], std=arrays["std"], layout=self.layout)
+        self._built_in = (arrays["built_in_mean"], arrays["built_in_std"]) if "built_in_mean" in arrays else None
 
     @property
     def hash(self) -> str:
@@ -56,4 +57,12 @@ class BundleDecoder(Belonging):
 
     def _run(self, feature: str, output: str, responses: Float32) -> Float32:
         engine = self._engines[DECODE + feature]
-        return np.concatenate([as_numpy(engine.run({"responses": row[None]})[output]) for row in responses])
+        rows = self._as_built_in(responses)
+        return np.concatenate([as_numpy(engine.run({"responses": row[None]})[output]) for row in rows])
+
+    def _as_built_in(self, responses: Float32) -> Float32:
+        """Responses whose z-scores by the statistics in the graphs are those of `responses` by today's."""
+        if self._built_in is None:
+            return responses
+        mean, std = self._built_in
+        return mean + std * self.training.scores(responses)

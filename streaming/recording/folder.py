@@ -119,6 +119,16 @@ class SessionFolder:
             locks.close()
             raise
 
+    def describe(self, more: Mapping[str, Any]) -> None:
+        """Add to what the session is made with, as soon as it is known: JSON."""
+        with self._guard:
+            self._about["about"] = {**self._about["about"], **more}
+            if not self.stopped:
+                try:
+                    write_session(self.path, self._about)
+                except OSError as error:
+                    self._stop(self.path / SESSION_FILE, error)
+
     def ledger(self, entry: Mapping[str, Any]) -> None:
         """Add a line to the ledger: JSON without NaN."""
         self._add(LEDGER_FILE, entry)

@@ -68,6 +68,24 @@ def read_steps(path: Path) -> Iterator[Step]:
     yield from reading.rest()
 
 
+def read_end(path: Path) -> float | None:
+    """The local time at which the recording was closed; None where it was cut.
+
+    Raises
+    ------
+    FileError
+        The file is missing, or no recording of md-stream.
+    """
+    end = None
+    for chunk in chunks(mapped(path)):
+        if isinstance(chunk, Damage) or chunk.tag != xdf.SAMPLES or chunk.about is None:
+            continue
+        if chunk.about.role == "arrivals":
+            block = samples(chunk)
+            end = float(block.stamps[-1]) if len(block.stamps) and block.values[-1][0] == streams.END else None
+    return end
+
+
 def _info(about: Description, path: Path) -> SignalInfo:
     try:
         content = json.loads(about.info)

@@ -100,7 +100,10 @@ class Stands:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Previewed:
-    """Samples for display: local times (n,) and the chain's input (n_channels, n) float32 in V or T."""
+    """Samples for display: local times (n,) and the chain's input (n_channels, n) float32 in V or T.
+
+    Of a source with a time of its own they go on at its pace, from the local time when it was opened.
+    """
 
     times: NDArray[np.float64]
     data: NDArray[np.float32]
@@ -140,6 +143,7 @@ class Acquisition:
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
         self._held: list[Samples] = []
+        self._shift = 0.0
         self.ended = False
         self.previews_dropped = 0
 
@@ -153,6 +157,7 @@ class Acquisition:
         """
         settings = self._settings
         info = self._source.open()
+        self._shift = self._behind(self._now())
         live = live_chain(
             settings.layout,
             info,
@@ -257,8 +262,7 @@ class Acquisition:
         state = self._opened.state(held[-1].arrived)
         if state.problem is not None:
             return []
-        behind = self._behind(self._now())
-        stamps = np.concatenate([one.stamps for one in held]) + ((state.offset or 0.0) + behind)
+        stamps = np.concatenate([one.stamps for one in held]) + ((state.offset or 0.0) + self._shift)
         data = self._opened.converted(np.concatenate([one.data for one in held], axis=1))
         return [Previewed(times=stamps, data=data.astype(np.float32))]
 

@@ -309,6 +309,7 @@ class LiveSession:
             self.ledger.figures(
                 event.ordinal, sample_age=times.sample_age, offset=times.offset, uncertainty=times.uncertainty
             )
+            self._page.marker(event.ordinal, event.text, times.marker)
             self._markers[event.ordinal] = _Marker(
                 text=event.text,
                 epoch_end=times.epoch_end,
@@ -362,7 +363,7 @@ class LiveSession:
         if self._folder is not None:
             self._folder.result(decoded_line(epoch, self._scores, marker.segment, marker.sample))
         self._page.decoded(epoch, self._scores, self._outside)
-        self._page.durations(entry.durations)
+        self._page.durations(entry)
         self._out(decoded_words(epoch, latency))
         for warning in epoch.warnings:
             self._notice("note", f"marker {epoch.ordinal}: {warning}")
@@ -420,7 +421,7 @@ class LiveSession:
         seconds = last.at - marker.epoch_end
         self._page.picture(last.ordinal, marker.text, drawn.image, stage=drawn.stage, final=True, seconds=seconds)
         kept = f"stage 2 broke off, the picture before that was kept ({drawn.fault})" if drawn.fault else ""
-        self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn", kept).durations)
+        self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn", kept))
         if kept:
             self._notice("lost", f"marker {last.ordinal}: {kept}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..dashboard.preview import Preview
 from ..decoding.control import Score
 from ..decoding.decode import DecodedEpoch
 from ..generation.draw import Picture
-from ..ledger import STAGES, Ledger
+from ..ledger import STAGES, SUMS, Entry, Ledger
 from .acquisition import Opened, Previewed, Stands
 
 _LEVELS = {
@@ -25,8 +25,8 @@ _LEVELS = {
     "dropped": "warning",
     "clock": "warning",
 }
-# Entries of the ledger, and sums of stages that are shown apart.
-_SHOWN, _SUMS = 12, ("to features", "to picture", "to refined")
+# Entries of the ledger.
+_SHOWN = 12
 # Decoded with fewer candidates than this, the first one alone counts as right.
 _MANY = 10
 
@@ -49,7 +49,7 @@ class Page:
         self._preview: Preview | None = None
         self._opened: Opened | None = None
         self._trouble: str | None = None
-        self._newest: dict[str, float] = {}
+        self._newest: dict[str, tuple[float, float]] = {}
         self._say(about)
 
     def opened(self, opened: Opened) -> None:
@@ -100,7 +100,7 @@ class Page:
             )
 
     def marker(self, ordinal: int, text: str, at: float) -> None:
-        """A marker came."""
+        """A marker came; said again when its own time is known."""
         self._say(messages.Marker(at=at - self._began, ordinal=ordinal, text=text))
 
     def decoded(self, epoch: DecodedEpoch, scores: Sequence[Score], outside: Sequence[str]) -> None:
@@ -150,9 +150,12 @@ class Page:
                 )
             )
 
-    def durations(self, durations: Mapping[str, float]) -> None:
-        """Of the newest marker, by stage."""
-        self._newest |= durations
+    def durations(self, entry: Entry) -> None:
+        """How long each stage of this marker took, and when it began, counted from its epoch's end."""
+        zero = entry.moments.get("epoch_end")
+        if zero is not None:
+            for name, seconds in entry.durations.items():
+                self._newest[name] = entry.moments[STAGES[name][0]] - zero, seconds
 
     def books(self, ledger: Ledger) -> None:
         """The totals, the newest entries, and how long each stage takes."""
@@ -175,14 +178,16 @@ class Page:
         stages = tuple(
             messages.StageTime(
                 name=name,
-                last=self._newest.get(name, found[name]["p50"]),
+                start=self._newest[name][0],
+                last=self._newest[name][1],
                 p50=found[name]["p50"],
                 p95=found[name]["p95"],
                 p99=found[name]["p99"],
                 longest=found[name]["max"],
+                total=name in SUMS,
             )
             for name in STAGES
-            if name in found and name not in _SUMS
+            if name in found and name in self._newest
         )
         n = max((int(one["n"]) for one in found.values()), default=0)
         self._say(messages.Latency(stages=stages, n=n, deadline=self._about.deadline))

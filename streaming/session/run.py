@@ -21,6 +21,7 @@ from ...runtime.sampling import Sampling
 from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
+from ..decoding.computing import computing_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..intake.settings import IntakeSettings
@@ -147,6 +148,8 @@ def run_session(
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
         backend.start()
+        if folder is not None:
+            folder.describe({"needs": asdict(needs), "computing": computing_of(backend)})
         say(f"decoding with {backend.chosen}")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
@@ -266,7 +269,7 @@ def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout)
 def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
     """What a session is made with, for its folder: enough to run it again."""
     return {
-        "bundle": {"folder": str(request.bundle.absolute()), "hash": None, "subject": decoder.subject},
+        "bundle": {"folder": str(request.bundle.absolute()), "subject": decoder.subject},
         "source": request.source,
         "intake": asdict(request.intake),
         "accept_filter_mismatch": request.accept_filter_mismatch,

@@ -1,0 +1,1 @@
+"""The normaliser of a decoder, fitted again on trials of today."""

@@ -1,0 +1,1 @@
+"""A recorded session run again, and compared with what it gave then."""
