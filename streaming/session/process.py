@@ -11,7 +11,8 @@ import multiprocessing
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol
@@ -66,7 +67,8 @@ class AcquisitionProcess:
         self._process = context.Process(
             target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
         )
-        self._process.start()
+        with _without_interrupts():
+            self._process.start()
         writer.close()  # the child's end alone keeps the pipe open, so that its death is seen
         self._thread: threading.Thread | None = None
 
@@ -117,10 +119,22 @@ class AcquisitionProcess:
         )
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process begun inside does not hear Ctrl-C, which reaches all of a terminal: it ends when it is told to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, stop: Event) -> None:
     """What the process runs."""
-    # Ctrl-C reaches every process of a terminal: this one ends when the session tells it to.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no terminal's children inherit that
     _follow_parent(go, stop)
     outbox = _Outbox(connection, stop)
     acquisition: Acquisition | None = None

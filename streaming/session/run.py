@@ -154,7 +154,7 @@ def run_session(
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
         settings = _settings(request, backend, refine, name, say)
-        outlet = _outlet(request, decoder, stack)
+        outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
             [backend],
             feed,
@@ -250,8 +250,12 @@ def _dashboard(request: Request, stack: ExitStack, say: Callable[[str], None]) -
     return hub
 
 
-def _outlet(request: Request, decoder: Decoder, stack: ExitStack) -> Outlet | None:
-    return None
+def _outlet(request: Request, decoder: Decoder, settings: LiveSettings, stack: ExitStack) -> Outlet | None:
+    if request.outlet is None:
+        return None
+    from .outlet import SessionOutlet
+
+    return stack.enter_context(SessionOutlet(request.outlet, decoder, semantic=settings.decode.semantic))
 
 
 def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout) -> SessionMessage:

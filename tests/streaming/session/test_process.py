@@ -1,0 +1,176 @@
+"""Sessions with their acquisition in a process of its own, and the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mne
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.backends.base import Options
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.streaming.intake.settings import IntakeSettings
+from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.session.run import Request, run_session
+
+SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a minute of noise with twenty events, and three markers that are none."""
+    path = tmp_path_factory.mktemp("recordings") / "noise_raw.fif"
+    rng = np.random.default_rng(3)
+    info = mne.create_info(["O1", "Oz", "O2", "Cz"], SFREQ, "eeg", verbose="error")
+    raw = mne.io.RawArray(SIZE * rng.standard_normal((4, round(SECONDS * SFREQ))), info, verbose="error")
+    names = [f"stim/{name}" for name in ("cat", "dog", "fish", "sea lion")]
+    onsets = [*(6.0 + number for number in range(20)), 5.5, 15.5, 25.5]
+    texts = [*(names[number % 4] for number in range(20)), *["block"] * 3]
+    raw.set_annotations(mne.Annotations(onsets, 0, texts))
+    raw.save(path, verbose="error")
+    return path
+
+
+def request(bundle: Path, recording: Path, **changes: Any) -> Request:
+    asked: dict[str, Any] = {
+        "bundle": bundle,
+        "source": f"replay:{recording},speed=max",
+        "intake": IntakeSettings(events=("stim/*",)),
+        "options": Options(backend="ort", threads=1),
+        "stage": 0,
+        "dashboard": False,
+    }
+    return Request(**{**asked, **changes})
+
+
+def test_a_session_from_the_source_to_its_folder(live_bundle: Path, recording: Path, tmp_path: Path) -> None:
+    out: list[str] = []
+    said: list[str] = []
+    folder = tmp_path / "session"
+    ended = run_session(request(live_bundle, recording, stage=1, record=folder), out=out.append, say=said.append)
+    assert not ended.fault
+    assert ended.totals.states == {"decoded": 20, "rejected": 0, "refused": 0, "skipped": 3, "pending": 0}
+    assert ended.totals.balanced
+    assert len([line for line in out if line.startswith("marker ")]) == 20
+    session = open_session(folder)
+    assert session.about["about"]["bundle"]["folder"] == str(live_bundle)
+    assert session.about["ended"]["states"] == ended.totals.states
+    pictures = [line for line in session.results() if line["kind"] == "picture"]
+    assert len(pictures) == 2 * ended.totals.pictures["drawn"]
+    assert all((folder / line["file"]).is_file() for line in pictures)
+    assert (folder / "signal.xdf").stat().st_size > SECONDS * SFREQ * 4 * 4
+    assert {path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name != ".lock"} == {0}
+
+
+def test_a_deadline_measures_first_and_says_what_it_allows(live_bundle: Path, recording: Path) -> None:
+    said: list[str] = []
+    ended = run_session(request(live_bundle, recording, stage=2, deadline=30.0), say=said.append)
+    assert ended.totals.balanced
+    assert ended.totals.pictures["drawn"] > 0
+    assert any(line.startswith("within 30 s this machine makes stage 1 in 35 steps") for line in said)
+    assert any("goes by the structure alone" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("replay:nowhere.xdf", "nowhere.xdf does not exist"),
+        ("serial:port", "give one of lsl:…, replay:…"),
+    ],
+)
+def test_a_source_that_is_not_there_is_one_sentence(live_bundle: Path, source: str, message: str) -> None:
+    ended = run_session(request(live_bundle, Path(), source=source))
+    assert message in ended.fault
+    assert ended.users
+
+
+def test_a_bundle_of_fmri_is_refused(toy_bundle: Path, recording: Path) -> None:
+    with pytest.raises(InputError, match="decodes fMRI, and md-stream receives EEG and MEG"):
+        run_session(request(toy_bundle, recording))
+
+
+def test_missing_channels_are_refused_by_name(live_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "two_raw.fif"
+    info = mne.create_info(["O1", "Oz"], SFREQ, "eeg", verbose="error")
+    mne.io.RawArray(np.zeros((2, 2000)), info, verbose="error").save(path, verbose="error")
+    ended = run_session(request(live_bundle, path))
+    assert "O2" in ended.fault
+    assert ended.users
+
+
+def test_a_killed_acquisition_is_said_and_the_books_are_closed(
+    live_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minddiffuser.streaming.session import run as module
+
+    class Mortal(module.AcquisitionProcess):
+        """Killed when the first decoded epoch is there."""
+
+        kept: Any = None
+
+        def start(self, post: Any) -> None:
+            Mortal.kept = self
+            super().start(post)
+
+    monkeypatch.setattr(module, "AcquisitionProcess", Mortal)
+
+    def out(line: str) -> None:
+        if line.startswith("marker ") and Mortal.kept is not None:
+            os.kill(Mortal.kept.pid, signal.SIGKILL)
+            Mortal.kept = None
+
+    said: list[str] = []
+    source = f"replay:{recording},speed=4"
+    ended = run_session(request(live_bundle, recording, source=source, record=tmp_path / "s"), out=out, say=said.append)
+    assert not ended.users
+    assert "the acquisition process has died (exit code -9)" in ended.fault
+    assert ended.totals.balanced
+    assert ended.totals.states["pending"] == 0
+    assert 0 < ended.totals.states["decoded"] < 20
+    assert open_session(tmp_path / "s").about["state"] == "finished"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "minddiffuser.streaming.cli", "run", *arguments]
+
+
+def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(
+    live_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "s"
+    process = subprocess.Popen(
+        command(
+            str(live_bundle), "--source", f"replay:{recording}", "--events", "stim/*", "--record", str(folder),
+            "--no-dashboard", "--backend", "ort", "--threads", "1", "--stage", "1",
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("marker ")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("interrupted: the session was closed, its files are whole")
+    session = open_session(folder)
+    assert session.about["state"] == "finished"
+    assert session.about["ended"]["balanced"]
+    *_, totals = session.ledger()
+    assert totals["totals"]["states"]["pending"] == 0
+    assert totals["totals"]["received"] == json.loads(json.dumps(session.about["ended"]["received"]))
+    assert out.splitlines()[-1].startswith(f"{totals['totals']['received']} marker")
+    import pyxdf
+
+    streams, _ = pyxdf.load_xdf(folder / "signal.xdf")
+    assert sum(len(stream["time_stamps"]) for stream in streams) > 0
