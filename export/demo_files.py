@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from ..training.simulate.brains import DEFAULT_BRAIN
 from ..training.simulate.subject import GENERATOR_VERSION
 from .bundle.pack import pack
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 PROG = "demo_files"
 # Parts of the world that decide the files.
 _PARTS = ("clip", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
@@ -49,15 +52,18 @@ class Subject:
     n_structure: int = 150
 
 
-def key(subject: Subject) -> str:
-    """SHA-256 of what decides the shipped files: the world, the subject, and the versions of all formats."""
+def key(subject: DataclassInstance, *versions: int) -> str:
+    """SHA-256 of what decides the shipped files: the world, the subject, and the versions of all formats.
+
+    `versions` are those of formats beside the usual ones.
+    """
     paths = [path for part in _PARTS for path in sorted((WORLD / part).rglob("*")) if path.is_file()]
     world = {path.relative_to(WORLD).as_posix(): sha256_of(path) for path in paths}
-    formats = [GENERATOR_VERSION, DATA_VERSION, checkpoints.VERSION, BUNDLE_VERSION, packed.VERSION]
+    formats = [GENERATOR_VERSION, DATA_VERSION, checkpoints.VERSION, BUNDLE_VERSION, packed.VERSION, *versions]
     return hash_of_json([world, asdict(subject), formats])
 
 
-def work_name(subject: Subject) -> str:
+def work_name(subject: DataclassInstance) -> str:
     """Name of the folder for what is made on the way.
 
     It knows all code as well, so that nothing of older code is taken for finished. The shipped files' own key does not:
@@ -89,13 +95,15 @@ def make(work: Path, out: Path, subject: Subject) -> None:
     simulate += ["--brain", subject.brain]
     fit = ["fit", str(data), "--models", "tiny", "--out", str(fitted), "--cache", str(work / "features")]
     if not (data / "data.json").exists():
-        _command("md-train", simulate)
+        run_command("md-train", simulate)
     if not (fitted / checkpoints.DESCRIPTION).exists():
-        _command("md-train", [*fit, "--n-structure", str(subject.n_structure)])
+        run_command("md-train", [*fit, "--n-structure", str(subject.n_structure)])
     if not (rounded / checkpoints.DESCRIPTION).exists():
         round_weights(fitted, rounded)
     if not (bundle / "manifest.json").exists():
-        _command("md-export", ["bundle", str(rounded), "--models", "tiny", "--data", str(data), "--out", str(bundle)])
+        run_command(
+            "md-export", ["bundle", str(rounded), "--models", "tiny", "--data", str(data), "--out", str(bundle)]
+        )
     shutil.rmtree(whole, ignore_errors=True)
     shutil.copytree(bundle, whole / "bundle")
     # The train split may be missing in a data folder that is reconstructed.
@@ -126,7 +134,14 @@ def _rounded(name: str, array: Any) -> Any:
     return array
 
 
-def _command(program: str, arguments: Sequence[str]) -> None:
+def run_command(program: str, arguments: Sequence[str]) -> None:
+    """Run one of the package's commands in this process.
+
+    Raises
+    ------
+    InputError
+        It failed, and has given its reason.
+    """
     from ..training import cli as train
     from . import cli as export
 

@@ -40,6 +40,7 @@ _PLACES = [
 SFREQ = 250.0
 CONCEPTS = "heart star mug fish house leaf moon key arrow tree".split()
 EVERY_S = 2.0
+GAP_S = 15.0
 _COLOURS = np.array([[196, 62, 58], [52, 116, 180], [226, 172, 52], [82, 148, 92], [130, 88, 168]], np.float64)
 
 
@@ -103,40 +104,45 @@ def opening(text: str = "run7/eeg.bundle") -> list[Message]:
     ]  # fmt: skip
 
 
-def story(seconds: float, seed: int = 0, pictures: Sequence[Sequence[bytes]] = ()) -> Iterator[tuple[float, Message]]:
-    """(time, message) of a session in order. `pictures` are the growing frames of each trial; none: drawn here."""
+def story(
+    seconds: float, seed: int = 0, pictures: Sequence[tuple[str, Sequence[bytes]]] = ()
+) -> Iterator[tuple[float, Message]]:
+    """(time, message) of a session in order; a gap of 0.4 s begins at GAP_S.
+
+    `pictures` are a name and the growing frames of each trial; none: drawn here.
+    """
     rng = np.random.default_rng(seed)
     preview, data, chunk = Preview(channels(), SFREQ), signal(rng, seconds), round(0.1 * SFREQ)
     yield from ((0.0, message) for message in opening())
     decoded, refused, hits, controls, durations = 0, 0, 0, 0, []
-    ordinal = -1
+    ordinal, back = -1, GAP_S + 0.4
     entries: list[Entry] = []
     due: list[tuple[float, Message]] = []
     for start in range(0, data.shape[1], chunk):
         now = start / SFREQ
         part = data[:, start : start + chunk]
         times = now + np.arange(part.shape[1]) / SFREQ
-        gap = 11.0 <= now < 11.4
+        gap = GAP_S <= now < back
         for message in [] if gap else preview.add(times, part):
             yield now, message
-        if abs(now - 11.4) < 1e-6:
+        if abs(now - back) < 1e-6:
             yield now, Notice(
                 at=now, level="warning",
                 text="The signal has a gap of 0.40 s: a new segment began, its filters warm up for 1.8 s.",
             )  # fmt: skip
         yield now, Stream(
-            state="warming up" if now < 1.8 or 11.4 <= now < 13.2 else "silent" if gap else "running", name="BrainAmp",
-            nominal=SFREQ, measured=249.97 + 0.02 * np.sin(now), age=0.004 + (now - 11 if gap else 0),
-            offset=0.00031 + 1e-6 * now, uncertainty=0.00005, gaps=int(now >= 11.4), n_samples=start,
-            segment=1 + int(now >= 11.4), warm_up=max(0.0, 1.8 - now, 13.2 - now if now >= 11.4 else 0),
+            state="warming up" if now < 1.8 or back <= now < back + 1.8 else "silent" if gap else "running",
+            name="BrainAmp", nominal=SFREQ, measured=249.97 + 0.02 * np.sin(now), age=0.004 + (now - GAP_S if gap else 0),
+            offset=0.00031 + 1e-6 * now, uncertainty=0.00005, gaps=int(now >= back), n_samples=start,
+            segment=1 + int(now >= back), warm_up=max(0.0, 1.8 - now, back + 1.8 - now if now >= back else 0),
         )  # fmt: skip
         yield now, Recording(on=True, folder="sessions/2026-11-26T14-05", n_bytes=start * 32 * 8, seconds=now)
         if now >= EVERY_S * (ordinal + 2) - 1e-9:
             ordinal += 1
-            name = CONCEPTS[ordinal % len(CONCEPTS)]
+            name = pictures[ordinal % len(pictures)][0] if pictures else CONCEPTS[ordinal % len(CONCEPTS)]
             text = f"stimulus/{name}"
             yield now, Marker(at=now, ordinal=ordinal, text=text)
-            in_gap = 10.0 < now < 13.2
+            in_gap = GAP_S - 0.6 < now < back + 1.8
             state = "refused" if in_gap else "pending"
             reason = "the epoch touches the filters' warm-up" if in_gap else ""
             entries.insert(0, Entry(ordinal=ordinal, text=text, state=state, reason=reason))
@@ -156,9 +162,9 @@ def story(seconds: float, seed: int = 0, pictures: Sequence[Sequence[bytes]] = (
                         label="Right concept among the first five", n=decoded, value=0.5 + 0.4 * hits / decoded,
                         shuffled=0.3 + 0.4 * controls / decoded, chance=0.5),
                     warning="Alpha is three times as strong as in training: results may be worse."
-                    if ordinal in (8, 9) else None,
+                    if ordinal == 9 else None,
                 )))  # fmt: skip
-                frames = pictures[ordinal % len(pictures)] if pictures else _growth(rng)
+                frames = pictures[ordinal % len(pictures)][1] if pictures else _growth(rng)
                 for index, png in enumerate(frames):
                     took = 0.35 + 1.2 * index / max(1, len(frames) - 1)
                     due.append((now + 0.8 + took, Picture(

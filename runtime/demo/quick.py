@@ -38,7 +38,6 @@ from .steps import (
 _PACKAGE = Path(__file__).resolve().parents[2]
 SHIPPED = _PACKAGE / "runtime" / "demo_files"
 WORLD = _PACKAGE / "training" / "tinyworld" / "world"
-_KEPT = re.compile(r"shipped-[0-9a-f]{16}")
 
 
 # It ends within half a minute on two cores: two candidates for each picture are all that fits.
@@ -96,20 +95,31 @@ def run_quick(out: Path, *, stimuli: Path | None, stream: TextIO, execute: Execu
     return max(codes)
 
 
-def open_shipped(instead: Callable[[], Path], say: Callable[[str], None]) -> Path:
-    """Write the shipped subject out in full: bundle/ and data/ in a folder of the user's cache, or else in `instead`.
+def open_shipped(instead: Callable[[], Path], say: Callable[[str], None], of: str = "") -> Path:
+    """Write a shipped subject out in full, into a folder of the user's cache, or else into `instead`.
 
     What an earlier release wrote into the cache is deleted, where nobody uses it or has added anything to it.
+
+    Parameters
+    ----------
+    instead
+        Called where the cache cannot be written.
+    say
+        Receives single lines.
+    of
+        "": bundle/ and data/ of the fMRI subject. "eeg" or "meg": bundle/ and session/ of a live one.
 
     Raises
     ------
     FileError
         The shipped files are missing or damaged, or there is no place to write them.
     """
-    kept = kept_in(f"shipped-{read_index(SHIPPED).sha256[:16]}", instead, say)
-    unpack(SHIPPED, kept, WORLD, on_wait=say)
-    if _KEPT.fullmatch(kept.name):
-        drop_older(kept, _KEPT)
+    packed, prefix = SHIPPED / of, f"shipped-{of}{of and '-'}"
+    kept = kept_in(f"{prefix}{read_index(packed).sha256[:16]}", instead, say)
+    unpack(packed, kept, WORLD, on_wait=say)
+    mine = re.compile(rf"{prefix}[0-9a-f]{{16}}")
+    if mine.fullmatch(kept.name):
+        drop_older(kept, mine)
     return kept
 
 

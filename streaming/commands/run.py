@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...runtime.command import DONE, SOME_SKIPPED, add_command, count
 from ...runtime.engines.here import BACKENDS
 from ...runtime.engines.trust import trust_list
 from ...runtime.errors import InputError
 from ...runtime.sampling import SAMPLINGS
+
+if TYPE_CHECKING:
+    from ..session.live import Ended
 
 _EXAMPLE = """
 example (offline, with the session that the package ships):
@@ -168,11 +171,21 @@ def seconds(text: str) -> float:
 def _run(args: argparse.Namespace) -> int:
     from ..session.run import run_session
 
-    ended = run_session(_request(args), out=_out, say=_say)
-    _out(f"{ended.totals}")
+    return closed(run_session(_request(args), out=out, say=say))
+
+
+def closed(ended: Ended) -> int:
+    """Say how a session ended, and give the exit code.
+
+    Raises
+    ------
+    InputError, KeyboardInterrupt
+        Acquisition had a fault that the user can fix; it was interrupted.
+    """
+    out(f"{ended.totals}")
     for name, spent in ended.summary["seconds"].items():
         figures = ", ".join(f"{key} {1000 * spent[key]:.1f}" for key in ("p50", "p95", "p99", "max"))
-        _say(f"{name}: {figures} ms (n = {spent['n']:.0f})")
+        say(f"{name}: {figures} ms (n = {spent['n']:.0f})")
     if ended.interrupted:
         raise KeyboardInterrupt
     if ended.fault and ended.users:
@@ -216,11 +229,13 @@ def _request(args: argparse.Namespace) -> Any:
     )
 
 
-def _out(line: str) -> None:
+def out(line: str) -> None:
+    """A line of results."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line about what happens."""
     sys.stderr.write(f"md-stream: {line}\n")
     sys.stderr.flush()

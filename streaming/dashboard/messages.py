@@ -278,17 +278,17 @@ class Picture(Message):
 class StageTime:
     """How long one stage took: the last time, and over the session.
 
-    `start` is when it began the last time, counted from the end of its epoch: negative for what came before. `total`
-    marks a duration that is made of others ("to picture").
+    `start` is when it began the last time, counted from the end of its epoch: negative for what came before, None where
+    it is not known. `total` marks a duration that is made of others ("to picture").
     """
 
     name: str
-    start: float
     last: float
     p50: float
     p95: float
     p99: float
     longest: float
+    start: float | None = None
     total: bool = False
 
 

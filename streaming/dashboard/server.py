@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -46,8 +47,8 @@ class DashboardServer(Closing):
     ------
     InputError
         The port is taken.
-    MissingExtra
-        By the command: the extra `stream` is not installed.
+    ModuleNotFoundError
+        The extra `stream` is not installed.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class DashboardServer(Closing):
 def _listening(port: int) -> socket.socket:
     """A socket on this machine alone, which listens, so that a browser may come before the loop turns."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # elsewhere it would let another program take the port over
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         server.bind((HOST, port))
         server.listen(_MOST_CONNECTIONS)

@@ -29,7 +29,7 @@ from ..recording.folder import SessionFolder
 from ..sources.base import Wanted
 from .acquisition import AcquisitionSettings
 from .live import Ended, LiveSession, LiveSettings, Outlet, Outputs
-from .process import AcquisitionProcess
+from .process import AcquisitionProcess, Feed
 
 PRESET_NAMES = tuple(name for name, preset in PRESETS.items() if isinstance(preset, GuidedSettings))
 
@@ -107,7 +107,11 @@ class Request:
 
 
 def run_session(
-    request: Request, *, out: Callable[[str], None] = unheard, say: Callable[[str], None] = unheard
+    request: Request,
+    *,
+    out: Callable[[str], None] = unheard,
+    say: Callable[[str], None] = unheard,
+    around: Callable[[Feed], Feed] = lambda feed: feed,
 ) -> Ended:
     """Run a session to its end.
 
@@ -116,6 +120,8 @@ def run_session(
     request
     out, say
         Receive lines of results, and lines about what happens.
+    around
+        Gives the feed that is listened to in the place of acquisition's own.
 
     Raises
     ------
@@ -157,7 +163,7 @@ def run_session(
         outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
             [backend],
-            feed,
+            around(feed),
             settings,
             _session_message(request, decoder, layout),
             Outputs(folder=folder, hub=hub, outlet=outlet, out=out, say=say),

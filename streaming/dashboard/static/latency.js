@@ -26,8 +26,9 @@ export function latency() {
       const body = find("stages");
       while (body.children.length < stages.length) body.append(row());
       while (body.children.length > stages.length) body.lastChild.remove();
-      const first = Math.min(0, ...stages.map((stage) => stage.start));
-      const last = Math.max(deadline ?? 0, ...stages.map((stage) => stage.start + stage.last)) * 1.04 || 1;
+      const start = (stage) => stage.start ?? 0;
+      const first = Math.min(0, ...stages.map(start));
+      const last = Math.max(deadline ?? 0, ...stages.map((stage) => start(stage) + stage.last)) * 1.04 || 1;
       const at = (seconds) => `${(100 * (seconds - first)) / (last - first)}%`;
       stages.forEach((stage, index) => {
         const line = body.children[index];
@@ -36,7 +37,7 @@ export function latency() {
         line.dataset.level = over ? "bad" : "";
         say(line.querySelector("th"), over ? `▲ ${stage.name}` : stage.name);
         const fill = line.querySelector(".fill");
-        fill.style.left = at(stage.start);
+        fill.style.left = at(start(stage));
         fill.style.width = `max(2px, ${(100 * stage.last) / (last - first)}%)`;
         const mark = line.querySelector(".deadline");
         mark.hidden = deadline === null;

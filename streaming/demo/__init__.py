@@ -1,0 +1,1 @@
+"""A live session without a laboratory: a simulated subject that ships with the package, played as real streams."""

@@ -1,0 +1,48 @@
+"""The end of the demonstration: when every marker of the session has come and its epoch is made or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..intake.events import Accepted, Refused
+from ..session.acquisition import FromAcquisition, Happened
+from ..session.process import Feed, Post
+
+
+class EndingFeed:
+    """A feed that ends by itself after so many markers.
+
+    Parameters
+    ----------
+    feed
+        Not started.
+    n_markers
+        Of the whole session.
+    before
+        Called before it is started: the streams have to be there.
+    """
+
+    def __init__(self, feed: Feed, n_markers: int, before: Callable[[], object]) -> None:
+        self._feed, self._n_markers, self._before = feed, n_markers, before
+        self._n_settled = 0
+
+    def start(self, post: Post) -> None:
+        """Begin; `post` receives every message."""
+
+        def hear(message: FromAcquisition) -> None:
+            post(message)
+            if isinstance(message, Happened):
+                self._n_settled += sum(isinstance(event, Accepted | Refused) for event in message.events)
+                if self._n_settled >= self._n_markers:
+                    self._feed.stop()
+
+        self._before()
+        self._feed.start(hear)
+
+    def stop(self) -> None:
+        """Ask it to end, before its time."""
+        self._feed.stop()
+
+    def close(self) -> None:
+        """Wait until it has ended, or end it."""
+        self._feed.close()
