@@ -58,17 +58,12 @@ class Clock:
         """From the local time `at` on, only offsets hold that are measured later."""
         self.trusted_after = max(self.trusted_after, at)
 
-    def at(self, time: float, after: float, until: float = math.inf) -> tuple[float, float] | None:
-        """Offset and uncertainty for a local time, of those measured after `after` and `until` then; None for none."""
+    def at(self, time: float, after: float, until: float = math.inf) -> Measured | None:
+        """The measurement for a local time, of those measured after `after` and until `until`; None where none was."""
         found = None
         for measured in reversed(self._measured):
-            if measured[0] > until:
+            if measured.at > until:
                 continue
-            if measured[0] <= after:
-    def at(self, time: float, after: float) -> Measured | None:
-        """The measurement for a local time, of those that were measured after `after`; None where none was."""
-        found = None
-        for measured in reversed(self._measured):
             if measured.at < after:
                 break
             found = measured
@@ -88,5 +83,5 @@ class Clock:
         return found
 
     def has_jumped(self, measured: Measured, time: float) -> bool:
-        """Whether the offset was found to have jumped when it was next measured, and the time lies in between."""
-        return any(first == measured.at and first <= time <= last for first, last in self._jumps)
+        """Whether the offset was found to have jumped when it was next measured, and the time is later than before."""
+        return any(first == measured.at and first <= time for first, _ in self._jumps)
