@@ -88,7 +88,13 @@ def _verify_ramp(args: argparse.Namespace) -> int:
             good &= max(off, default=0) <= n_most and len(off) + len(refused) == N_MARKERS
             good &= len(refused) == ("in an epoch" in name)
             most = 1000 * max(off, default=0) / SFREQ
-            row: dict[str, Any] = {"signal": name, "cut": cut, "exact": exact, "markers": len(found), "largest_error_ms": most}
+            row: dict[str, Any] = {
+                "signal": name,
+                "cut": cut,
+                "exact": exact,
+                "markers": len(found),
+                "largest_error_ms": most,
+            }
             figures.append({**row, "refused": refused})
     if args.json:
         print(json.dumps({"ramp": figures, "equal": good}, indent=1))

@@ -59,7 +59,7 @@ class Clock:
         self.trusted_after = max(self.trusted_after, at)
 
     def at(self, time: float, after: float, until: float = math.inf) -> Measured | None:
-        """The measurement for a local time, of those measured after `after` and until `until`; None where none was."""
+        """The measurement for a local time, of those after `after` and up to `until`; None where there is none."""
         found = None
         for measured in reversed(self._measured):
             if measured.at > until:

@@ -189,8 +189,8 @@ def test_a_marker_clock_that_jumped_unnoticed_is_said_and_refuses_what_still_wai
     doubtful = "a clock jumped between two measurements of its offset around the marker"
     assert one.refused == {1: ("refused", doubtful), 2: ("refused", doubtful)}
     assert one.said == [
-        "the clock of the markers jumped by -0.15 s between two measurements of its offset: the epochs of the markers 0 "
-        "were given already, and may be of the wrong time; those that still wait are refused"
+        "the clock of the markers jumped by -0.15 s between two measurements of its offset: the epochs of the markers "
+        "0 were given already, and may be of the wrong time; those that still wait are refused"
     ]
 
 
