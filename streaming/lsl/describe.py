@@ -78,4 +78,4 @@ def _position(about: Any) -> tuple[float, float, float] | None:
     except ValueError:
         return None
     # NaN, and a head larger than a metre, are no positions.
-    return (x, y, z) if max(abs(x), abs(y), abs(z)) < 1.0 else None
+    return (x, y, z) if all(abs(value) < 1.0 for value in (x, y, z)) else None

@@ -160,13 +160,15 @@ class LslSource:
         if follower.connection is None:
             time.sleep(min(timeout, _SLICE))
             return
-        for _ in range(_MOST_PULLS):
+        for n_pulled in range(1, _MOST_PULLS + 1):
             block, notices = follower.pull(timeout, gather=self._gather)
             self._waiting += notices
             if block is None:
                 break
-            self._take_samples(follower, *block)
-            if len(block[0]) < follower.connected().inlet.n_at_once:
+            whole = len(block[0]) == follower.connected().inlet.n_at_once
+            # Of a backlog only the end says how late the source is.
+            self._take_samples(follower, *block, newest=not whole or n_pulled == _MOST_PULLS)
+            if not whole:
                 return
             timeout = 0.0
         else:  # more is waiting
@@ -176,12 +178,13 @@ class LslSource:
             if self._watch.silent:
                 follower.suspect()
 
-    def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows) -> None:
+    def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows, *, newest: bool) -> None:
         at = self._now()
         self._count_lost(follower, stamps)
         data = np.ascontiguousarray(rows.T, np.float64)
         self._waiting.append(Samples(stamps=stamps, data=data, arrived=at))
-        self._waiting += self._watch.came(at, None if self._offset is None else float(stamps[-1]) + self._offset)
+        known = newest and self._offset is not None
+        self._waiting += self._watch.came(at, float(stamps[-1]) + (self._offset or 0.0) if known else None)
         follower.trust()
         self._last_stamp = float(stamps[-1])
         if self._stimulus is not None:
