@@ -11,7 +11,20 @@ from ..runtime.command import Parser, program, run_command
 
 PROG = "md-stream"
 # A command is one module with `add(commands)`, and one line here.
-COMMANDS: tuple[str, ...] = ("calibrate", "certify", "chaos", "demo", "doctor", "export", "list", "play", "repair", "replay", "run", "verify")
+COMMANDS: tuple[str, ...] = (
+    "calibrate",
+    "certify",
+    "chaos",
+    "demo",
+    "doctor",
+    "export",
+    "list",
+    "play",
+    "repair",
+    "replay",
+    "run",
+    "verify",
+)
 _EXTRAS = dict.fromkeys(("pylsl", "mne", "starlette", "uvicorn", "websockets", "pyxdf", "mne_bids", "scipy"), "stream")
 _EXAMPLE = """
 example (offline):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -249,14 +250,13 @@ class Ledger:
         if entry.closed:
             del self._open[entry.ordinal]
             for name, seconds in entry.durations.items():
-                self._durations[name].append(seconds)
+                insort(self._durations[name], seconds)  # in order, so that percentiles are looked up
 
     def _line(self, entry: Entry) -> None:
         if self._write is not None:
             self._write(entry.as_json())
 
 
-def _quantiles(values: array[float]) -> dict[str, float]:
-    ordered = sorted(values)
+def _quantiles(ordered: array[float]) -> dict[str, float]:
     n = len(ordered)
     return {"n": n, **{name: ordered[math.ceil(q * n) - 1] for name, q in QUANTILES.items()}}

@@ -22,8 +22,9 @@ _NAMED = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What changed in a channel: its mean moved by `shift` standard deviations of training; its deviation is now
-    `scale` times that of training. Medians over its samples.
+    """What changed in a channel, medians over its samples.
+
+    Its mean moved by `shift` standard deviations of training; its deviation is now `scale` times that of training.
     """
 
     channel: str

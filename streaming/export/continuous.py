@@ -154,7 +154,7 @@ def _locally(stamps: F64, offsets: Sequence[ClockOffset]) -> F64:
         return stamps
     at = np.array([item.at - item.offset for item in offsets])
     order = np.argsort(at, kind="stable")
-    return stamps + np.interp(stamps, at[order], np.array([item.offset for item in offsets])[order])
+    return np.asarray(stamps + np.interp(stamps, at[order], np.array([item.offset for item in offsets])[order]))
 
 
 def _drafts(info: SignalInfo, times: F64) -> list[_Draft]:

@@ -187,7 +187,8 @@ def samples(chunk: Chunk) -> Block:
 
 def _numbers(content: memoryview, n: int, place: int, about: Description, kind: np.dtype[Any]) -> Block:
     """Samples of which some have no stamp."""
-    stamps, rows = [], []
+    stamps: list[float] = []
+    rows: list[NDArray[Any]] = []
     while len(rows) < n and place < len(content):
         stamp = _stamp(content, place)
         if stamp is None or stamp[1] + about.row_bytes > len(content):
@@ -201,7 +202,8 @@ def _numbers(content: memoryview, n: int, place: int, about: Description, kind: 
 
 
 def _texts(content: memoryview, n: int, place: int, n_channels: int) -> Block:
-    stamps, values = [], []
+    stamps: list[float] = []
+    values: list[list[bytes]] = []
     while len(values) < n:
         stamp = _stamp(content, place)
         if stamp is None:

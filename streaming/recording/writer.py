@@ -45,7 +45,14 @@ class Writer:
         self._next, self._info, self._format = streams.FIRST_SIGNAL, info, ""
         self._stream = 0
         self._extents: dict[int, tuple[int, float, float]] = {}  # of each stream: how many, first and last stamp
-        self._clear()
+        self._chunks: list[bytes] = []
+        self._samples: list[tuple[F64, F64]] = []
+        self._markers: list[tuple[float, bytes]] = []
+        self._notices: list[tuple[float, bytes]] = []
+        self._offsets: list[bytes] = []
+        self._rows: list[tuple[float, int, int, int, float]] = []
+        self._unnamed: list[int] = []  # rows of samples whose stream is chosen when they are written
+        self._n_new = 0
         self._chunks.append(xdf.file_header({"datetime": started}))
         self._describe(streams.MARKERS, xdf.stream_header(streams.MARKERS, streams.markers_tree(info)))
         self._describe(streams.ARRIVALS, xdf.stream_header(streams.ARRIVALS, streams.arrivals_tree()))
@@ -125,12 +132,9 @@ class Writer:
         n_channels, n = item.data.shape
         if n_channels != len(self._info.channels):
             raise ValueError(f"samples of {n_channels} channels came, and {len(self._info.channels)} were described")
-        data = np.ascontiguousarray(item.data.T)
-        if not self._fits(data):  # as seldom as a sender that is not what it says
-            self._end_samples()
-            self._open_signal(self._info, "double64")
-        self._samples.append((item.stamps, data))
-        self._row(streams.SAMPLES, item.arrived, self._stream, n)
+        self._samples.append((item.stamps, item.data))
+        self._unnamed.append(len(self._rows))
+        self._row(streams.SAMPLES, item.arrived, 0, n)
 
     def _add_offset(self, item: ClockOffset) -> None:
         of_signal = item.stream == SIGNAL
@@ -172,10 +176,16 @@ class Writer:
         if not self._samples:
             return
         stamps = np.concatenate([stamps for stamps, _ in self._samples])
-        data = np.concatenate([data for _, data in self._samples]).astype(xdf.DTYPES[self._format])
-        self._samples = []
+        data = np.concatenate([data for _, data in self._samples], axis=1).T
+        self._samples.clear()
+        if not self._fits(data):  # as seldom as a sender that is not what it says
+            self._open_signal(self._info, "double64")
+        for place in self._unnamed:
+            at, what, _, count, uncertainty = self._rows[place]
+            self._rows[place] = (at, what, self._stream, count, uncertainty)
+        self._unnamed.clear()
         if len(stamps):
-            self._chunks.append(xdf.numbers(self._stream, stamps, data))
+            self._chunks.append(xdf.numbers(self._stream, stamps, data.astype(xdf.DTYPES[self._format])))
             self._extend(self._stream, [float(stamps[0]), float(stamps[-1])], len(stamps))
             self._n_new += len(stamps)
 
@@ -193,12 +203,8 @@ class Writer:
         return xdf.stream_footer(stream, about)
 
     def _clear(self) -> None:
-        self._chunks: list[bytes] = []
-        self._samples: list[tuple[F64, F64]] = []
-        self._markers: list[tuple[float, bytes]] = []
-        self._notices: list[tuple[float, bytes]] = []
-        self._offsets: list[bytes] = []
-        self._rows: list[tuple[float, int, int, int, float]] = []
+        for waiting in (self._chunks, self._samples, self._markers, self._notices, self._offsets, self._rows):
+            waiting.clear()
         self._n_new = 0
 
     def _write(self, data: bytes) -> None:

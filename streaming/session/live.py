@@ -190,6 +190,7 @@ class LiveSession:
         self._outside: tuple[str, ...] = ()
         self._heard, self._deaf, self._looked, self._changed = now(), False, 0.0, False
         self._said_recording = False
+        self._receiving = False
         self._stopped: Stopped | None = None
         self._n_interrupts = 0
         self._parts: set[str] = set()
@@ -241,7 +242,7 @@ class LiveSession:
         else:
             self._take(message)
         at = self._now()
-        if self._stopped is None and at - self._heard > _DEAF_S and not self._deaf:
+        if self._receiving and at - self._heard > _DEAF_S and not self._deaf:
             self._deaf = True
             self._notice("silent", f"acquisition has said nothing for {_DEAF_S:g} s: the machine is busy, or it hangs")
         if at - self._looked >= _BOOKS_S and self._changed:
@@ -269,7 +270,10 @@ class LiveSession:
             _Finished: lambda finished: self._parts.add(finished.part),
         }
         if isinstance(message, Opened | Happened | Stands | Arrived):
-            self._heard, self._deaf = self._now(), False
+            self._heard = self._now()
+            if self._deaf:
+                self._deaf = False
+                self._notice("recovered", "acquisition goes on")
         if not isinstance(message, Stands | Previewed | Grew):
             self._changed = True
         actions[type(message)](message)
@@ -279,13 +283,13 @@ class LiveSession:
     # Acquisition
 
     def _opened(self, opened: Opened) -> None:
-        info = opened.info
+        info, self._receiving = opened.info, True
         self._say(
             f"receiving {info.name!r}: {len(info.channels)} channels at {info.sfreq:g} Hz; the filters settle in "
             f"{opened.warm_up:.1f} s and delay the signal by {1000 * opened.delay:.0f} ms"
         )
         for note in opened.notes:
-            self._notice("changed", note)
+            self._notice("filters", note)
         self._page.opened(opened)
 
     def _arrived(self, arrived: Arrived) -> None:
@@ -329,10 +333,10 @@ class LiveSession:
         self._page.stands(stands, folder)
         if stands.recording is not None and stands.recording.reason and not self._said_recording:
             self._said_recording = True
-            self._notice("dropped", f"the recording has stopped: {stands.recording.reason}")
+            self._notice("recording", f"the recording has stopped: {stands.recording.reason}")
 
     def _acquisition_stopped(self, stopped: Stopped) -> None:
-        self._stopped = stopped
+        self._stopped, self._receiving = stopped, False
         if stopped.fault:
             self._notice("lost", stopped.fault)
         reason = stopped.fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
@@ -377,7 +381,7 @@ class LiveSession:
     def _stands_beside(self, beside: StandsBeside) -> None:
         self._scores, self._outside = beside.scores, beside.outside
         if beside.said is not None:
-            self._notice("changed", beside.said)
+            self._notice("drift", beside.said)
 
     # Pictures
 
@@ -423,13 +427,13 @@ class LiveSession:
         kept = f"stage 2 broke off, the picture before that was kept ({drawn.fault})" if drawn.fault else ""
         self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn", kept))
         if kept:
-            self._notice("lost", f"marker {last.ordinal}: {kept}")
+            self._notice("failed", f"marker {last.ordinal}: {kept}")
 
     def _not_drawn(self, not_drawn: NotDrawn) -> None:
         del self._markers[not_drawn.ordinal]
         self.ledger.settle_picture(not_drawn.ordinal, not_drawn.state, not_drawn.reason)
         if not_drawn.state == "failed":
-            self._notice("lost", f"the picture of marker {not_drawn.ordinal} failed: {not_drawn.reason}")
+            self._notice("failed", f"the picture of marker {not_drawn.ordinal} failed: {not_drawn.reason}")
 
     def _write(self, ordinal: int, when: str, image: NDArray[np.uint8], *, stage: int, n_frames: int) -> None:
         if self._folder is not None:

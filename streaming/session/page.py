@@ -24,6 +24,10 @@ _LEVELS = {
     "changed": "warning",
     "dropped": "warning",
     "clock": "warning",
+    "filters": "warning",
+    "drift": "warning",
+    "failed": "warning",
+    "recording": "error",
 }
 # Entries of the ledger.
 _SHOWN = 12
@@ -135,8 +139,9 @@ class Page:
         final: bool = False,
         seconds: float | None = None,
     ) -> None:
-        """A picture as far as it is."""
-        if self._hub is not None:
+        """A picture as far as it is; on its way it is shown to who looks on, and not kept for others."""
+        on_its_way = stage == 2 and not final
+        if self._hub is not None and (self._hub.n_clients or not on_its_way):
             self._say(
                 messages.Picture(
                     ordinal=ordinal,

@@ -19,6 +19,9 @@ from ...runtime.errors import InputError, shown
 from ..clock import now as local_now
 from ..files import open_file
 from ..files.recorded import Choice, Recorded
+from ..files.xdf_file import is_xdf
+from ..recording.folder import SIGNAL_FILE
+from ..recording.items import is_ours, read_info, read_steps
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .base import Wanted
 
@@ -205,6 +208,10 @@ def open_replay(text: str, wanted: Wanted) -> Replay:
     chunk = _number(options.get("chunk", str(_CHUNK)), "chunk", "seconds of signal")
     pace = options.get("speed", "1")
     speed = None if pace == "max" else _number(pace, "speed", "a factor, or max")
+    ours = _recording_of_ours(Path(name))
+    if ours is not None and not options.keys() & {"stream", "markers", "trigger", "chunk"}:
+        steps = (Step(now=step.now, items=step.items) for step in read_steps(ours))
+        return Replay(read_info(ours), steps, speed=speed)
     choice = Choice(
         modality=wanted.modality,
         stream=options.get("stream"),
@@ -213,6 +220,12 @@ def open_replay(text: str, wanted: Wanted) -> Replay:
     )
     recorded = open_file(Path(name), choice)
     return Replay(recorded.info, steps_of(recorded, chunk), speed=speed)
+
+
+def _recording_of_ours(path: Path) -> Path | None:
+    """The XDF file of a session of ours, which says when everything arrived; None of other recordings."""
+    signal = path / SIGNAL_FILE if path.is_dir() else path
+    return signal if signal.is_file() and is_xdf(signal) and is_ours(signal) else None
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:

@@ -147,6 +147,22 @@ def test_a_source_that_breaks_ends_the_session_with_its_reason(world: World, mar
     assert any("the cable was pulled" in text for text in world.said)
 
 
+def test_an_acquisition_that_hangs_is_said_and_its_return_too(world: World, markers: list[tuple[float, str]]) -> None:
+    def heard(text: str) -> bool:
+        return any(text in line for line in world.said)
+
+    def before(step: int) -> None:
+        for _ in range(6000 if step == 400 else 0):
+            if heard("acquisition has said nothing for 2 s"):
+                return
+            threading.Event().wait(0.01)
+
+    ended = world.session(steps_of(20, markers), before=before).run()
+    assert heard("acquisition has said nothing for 2 s")
+    assert heard("acquisition goes on")
+    assert ended.totals.states["decoded"] == 12
+
+
 def test_a_source_of_another_rate_is_refused_before_anything_is_received(
     world: World, markers: list[tuple[float, str]]
 ) -> None:

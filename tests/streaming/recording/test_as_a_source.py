@@ -1,0 +1,36 @@
+"""A session of ours as a source: the very items, in the very steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded_items import Steps, made_up_steps, same_steps, signal_info, write_xdf_steps
+
+from minddiffuser.streaming.recording.folder import SessionFolder
+from minddiffuser.streaming.recording.items import read_steps
+from minddiffuser.streaming.records import Notice
+from minddiffuser.streaming.sources import open_source
+from minddiffuser.streaming.sources.base import Wanted
+
+
+def items_of(text: str) -> Steps:
+    source = open_source(text, Wanted(modality="eeg"))
+    assert source.open() == signal_info()
+    steps: Steps = []
+    while True:
+        items = list(source.poll(0.0))
+        if any(isinstance(item, Notice) and item.kind == "ended" for item in items):
+            source.close()
+            return steps
+        steps.append((source.now, items))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_it_comes_as_it_came(tmp_path: Path, what: str) -> None:
+    steps = made_up_steps(9, 120, signal_info())
+    SessionFolder.create(tmp_path / "s", {}).close()
+    path = write_xdf_steps(tmp_path / "s" / "signal.xdf", steps, signal_info())
+    found = items_of(f"replay:{path if what == 'file' else path.parent},speed=max")
+    assert same_steps(found, steps)
+    assert same_steps([(step.now, step.items) for step in read_steps(path)], steps)
