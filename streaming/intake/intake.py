@@ -416,10 +416,12 @@ class Intake:
         self._say("clock", item.stream, item.at, text)
 
     def _is_doubtful(self, placed: _Placed) -> bool:
-        """Whether it was placed by an offset that has jumped since."""
-        clocks = self._clocks
-        return clocks[SIGNAL].has_jumped(placed.signal, placed.local) or clocks[MARKERS].has_jumped(
-            placed.own, placed.local
+        """Whether it was placed by an offset that has jumped since, or came while its clock jumped."""
+        signal, markers = self._clocks[SIGNAL], self._clocks[MARKERS]
+        return (
+            signal.has_jumped(placed.signal, placed.local)
+            or markers.has_jumped(placed.own, placed.local)
+            or markers.jumped_around(placed.marker.arrived)
         )
 
     def _take_notice(self, notice: Notice) -> None:
