@@ -117,6 +117,7 @@ class Intake:
         self._info: SignalInfo | None = None
         self._picked: Picked | None = None
         self._problem: str | None = None
+        self._lost = set[str]()
         self._next: Break | None = None
         self._tolerance = settings.gap
         self._n_unsaid, self._n_segments = 0, 0
@@ -426,11 +427,16 @@ class Intake:
 
     def _take_notice(self, notice: Notice) -> None:
         self._events.append(Said(notice=notice))
-        if notice.kind in ("recovered", "changed") and notice.stream in self._clocks:
+        if notice.kind == "lost":
+            self._lost.add(notice.stream)
+        # After mere silence or delay, the same process goes on: its stamps say whether anything is missing.
+        is_another = notice.kind == "changed" or (notice.kind == "recovered" and notice.stream in self._lost)
+        if is_another and notice.stream in self._clocks:
+            self._lost.discard(notice.stream)
             self._clocks[notice.stream].distrust(notice.at)
         if notice.stream != SIGNAL:
             return
-        if notice.kind in ("recovered", "dropped", "changed"):
+        if is_another or notice.kind == "dropped":
             self._end_segment(Break(notice.text), said=True)
         if notice.kind == "changed" and notice.info is not None:
             self._tolerance = self._settings.gap

@@ -11,6 +11,7 @@ Brain data are personal: the folder and everything in it can be read by its owne
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -189,7 +190,7 @@ class SessionFolder:
 
     def _stop(self, path: Path, error: OSError) -> None:
         if not self.stopped:
-            self.stopped = f"{cannot_write(path, error)}; decoding goes on"
+            self.stopped = why_stopped(path, error)
 
 
 class _Lines:
@@ -264,6 +265,13 @@ def open_session(path: Path) -> Session:
     if not is_label(about.get("id")) or not isinstance(about.get("about"), dict) or "state" not in about:
         raise FileError(f"{file} lacks the session's id, its state or what it was made with: it is damaged")
     return Session(path=path, about=about)
+
+
+def why_stopped(path: Path, error: OSError) -> str:
+    """What to say when the system refuses to write in the middle of a session."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = f"the disk is full while writing {path}" if full else f"{path} cannot be written ({error.strerror or error})"
+    return f"{what}: nothing more is recorded, decoding goes on"
 
 
 def write_session(path: Path, about: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...runtime.files import cannot_write
 from ..records import SIGNAL, Item, Marker, Notice, Samples, SignalInfo
-from .folder import SIGNAL_FILE
+from .folder import SIGNAL_FILE, why_stopped
 from .writer import Writer
 
 # Bytes that may wait for a slow disk, and how long what came is gathered before it is handed to the system.
@@ -142,9 +142,11 @@ class Recorder:
             while self._step():
                 pass
         except OSError as error:
-            self._stop(f"{cannot_write(self.path, error)}; decoding goes on")
+            self._stop(why_stopped(self.path, error))
         except Exception as error:  # a recording must not end a session
-            self._stop(f"{self.path} was given what it cannot hold ({error}); decoding goes on")
+            self._stop(
+                f"{self.path} was given what it cannot hold ({error}): nothing more is recorded, decoding goes on"
+            )
 
     def _step(self) -> bool:
         """Write what waits; False after the last time."""

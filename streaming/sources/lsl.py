@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...runtime.errors import InputError, shown
+from ...runtime.errors import InputError, MindDiffuserError, shown
 from ..clock import now as local_now
 from ..lsl.address import Address, read_address
 from ..lsl.describe import labels, signal_info
 from ..lsl.follow import Follower
-from ..lsl.found import STRING, find, weakness
+from ..lsl.found import STRING, Found, find, weakness
 from ..lsl.inlet import QUEUE_S, Rows, Stamps
 from ..lsl.markers import StimulusChannel, number, number_rows, text_rows
 from ..lsl.watch import Watch
@@ -35,8 +35,10 @@ def open_lsl(text: str, wanted: Wanted) -> LslSource:
     Raises
     ------
     InputError
-        The text cannot be read.
+        The text cannot be read, or the modality is none that can be live.
     """
+    if wanted.modality not in ("eeg", "meg"):
+        raise InputError(f"the modality is {wanted.modality!r}: only eeg and meg can be live")
     return LslSource(read_address(text), wanted)
 
 
@@ -71,19 +73,16 @@ class LslSource:
     def open(self) -> SignalInfo:
         """See `Source`."""
         found, markers = find(self._address, self._wanted.modality, self._wanted.timeout)
-        if self._wanted.modality not in ("eeg", "meg"):
-            raise InputError(f"the modality is {self._wanted.modality!r}: only eeg and meg can be live")
-        self._signal = Follower(SIGNAL, found, self._now)
-        self._begin_signal(self._signal)
-        if self._address.stim and self._stimulus is None:
-            names = ", ".join(channel.name for channel in self._info.channels)
+        try:
+            self._signal = Follower(SIGNAL, found, self._now)
+            self._begin_signal(self._signal)
+            self._check_stimulus(found)
+            if markers is not None:
+                self._markers = Follower(MARKERS, markers, self._now)
+                self._begin_markers(self._markers)
+        except MindDiffuserError:
             self.close()
-            raise InputError(
-                f"the stream {shown(found.name)} has no channel {shown(self._address.stim)}: give stim= one of {names}"
-            )
-        if markers is not None:
-            self._markers = Follower(MARKERS, markers, self._now)
-            self._begin_markers(self._markers)
+            raise
         for stream, one in ((SIGNAL, found), (MARKERS, markers)):
             if one is not None and (text := weakness(one)):
                 self._say("warning", stream, text)
@@ -124,6 +123,13 @@ class LslSource:
         stim = self._address.stim
         self._stimulus = StimulusChannel(names.index(stim), self._address.mask) if stim in names else None
         self._offset, self._overrun[SIGNAL], self._last_stamp = None, 0, math.nan
+
+    def _check_stimulus(self, found: Found) -> None:
+        if self._address.stim and self._stimulus is None:
+            names = ", ".join(channel.name for channel in self._info.channels)
+            raise InputError(
+                f"the stream {shown(found.name)} has no channel {shown(self._address.stim)}: give stim= one of {names}"
+            )
 
     def _begin_markers(self, follower: Follower) -> None:
         self._labels = labels(follower.connected().full, follower.found.n_channels)
