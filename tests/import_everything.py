@@ -25,7 +25,8 @@ report = pathlib.Path(minddiffuser.__path__[0]) / "runtime" / "report"
 for name in ("page.html", "page.css", "page.js"):
     if not (report / name).is_file():
         raise SystemExit(f"the wheel misses runtime/report/{name}")
-for name in ("packed.json", "packed.bin"):
-    if not (report.parent / "demo_files" / name).is_file():
-        raise SystemExit(f"the wheel misses runtime/demo_files/{name}")
+for part in ("", "eeg/", "meg/"):
+    for name in ("packed.json", "packed.bin"):
+        if not (report.parent / "demo_files" / f"{part}{name}").is_file():
+            raise SystemExit(f"the wheel misses runtime/demo_files/{part}{name}")
 print(f"{len(names)} modules and the tiny world, from {minddiffuser.__path__[0]}")  # noqa: T201

@@ -109,11 +109,12 @@ def read_session(folder: Path) -> DemoSession:
     }
     check_arrays(arrays, folder / SIGNAL, expected, ADVICE)
     units = np.cumsum(arrays["steps"], axis=1, dtype=np.int64) + arrays["first"][:, None]
+    data: F64 = units.astype(np.float64) * arrays["scale"][:, None]
     return DemoSession(
         modality=layout.modality,
         channels=layout.channels,
         sfreq=layout.sfreq,
-        data=units * arrays["scale"][:, None],
+        data=data,
         markers=_markers(top.get("markers").items(0, _MOST_MARKERS, "markers"), n_samples),
     )
 

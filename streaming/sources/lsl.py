@@ -65,7 +65,7 @@ class LslSource:
         self._markers: Follower | None = None
         self._waiting: list[Item] = []
         self._ordinal = 0
-        self._markers_due = 0.0
+        self._look_due = self._markers_due = 0.0
         self._overrun = {SIGNAL: 0, MARKERS: 0}
         self._last_stamp = math.nan
         self._offset: float | None = None
@@ -95,10 +95,13 @@ class LslSource:
         end = time.monotonic() + timeout
         while True:
             left = max(0.0, end - time.monotonic())
-            self._look_after(self._signal)
+            if (at := self._now()) >= self._look_due:
+                self._look_due = at + _SLICE
+                for follower in (self._signal, self._markers):
+                    if follower is not None:
+                        self._look_after(follower)
             self._pull_signal(self._signal, min(left, _SLICE))
             if self._markers is not None:
-                self._look_after(self._markers)
                 self._pull_markers(self._markers)
             if self._waiting or left <= 0:
                 items, self._waiting = self._waiting, []
@@ -187,7 +190,7 @@ class LslSource:
     def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows, *, newest: bool) -> None:
         at = self._now()
         self._count_lost(follower, stamps)
-        data = np.ascontiguousarray(rows.T, np.float64)
+        data = rows.T.astype(np.float64, order="C")
         self._waiting.append(Samples(stamps=stamps, data=data, arrived=at))
         known = newest and self._offset is not None
         self._waiting += self._watch.came(at, float(stamps[-1]) + (self._offset or 0.0) if known else None)
