@@ -267,7 +267,7 @@ def test_what_comes_late_but_whole_is_used(feed: Any, kind: str) -> None:
     one.notice("recovered")
     one.samples(210, 600)
     behind = one.marker(500)
-    one.samples(600, 610)
+    one.samples(600, 700)
     assert one.accepted == {number: 190, behind: 500}
     assert one.intake.state(one.now).n_gaps == 0
 
