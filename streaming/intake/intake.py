@@ -236,9 +236,9 @@ class Intake:
         if not self._worked > marker.arrived:
             return None  # the next sample may show that the clock has been set
         own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
-        newest = self._clocks[MARKERS].newest
+        last = self._clocks[MARKERS].newest
         before, after = self._set_back
-        if own is None or newest is None or (marker.arrived >= before and newest.at <= after):
+        if own is None or last is None or (marker.arrived >= before and last.at <= after):
             return MARKERS
         local = marker.stamp + own.offset
         if local > marker.arrived + _AHEAD:
@@ -248,8 +248,8 @@ class Intake:
             )
         for index, segment in enumerate(self._segments):
             # What was measured of a clock after it had jumped says nothing of the stamps before.
-            jumps = (later.trusted_after for later in self._segments[index + 1 :])
-            until = next((at for at in jumps if at > segment.trusted_after), np.inf)
+            trusted = (later.trusted_after for later in self._segments[index + 1 :])
+            until = next((at for at in trusted if at > segment.trusted_after), np.inf)
             clock = self._clocks[SIGNAL].at(local, segment.trusted_after, until)
             if clock is None:
                 # One sample out of order needs no clock of its own: it has no epoch.
