@@ -132,7 +132,8 @@ def story(
             )  # fmt: skip
         yield now, Stream(
             state="warming up" if now < 1.8 or back <= now < back + 1.8 else "silent" if gap else "running",
-            name="BrainAmp", nominal=SFREQ, measured=249.97 + 0.02 * np.sin(now), age=0.004 + (now - GAP_S if gap else 0),
+            name="BrainAmp", nominal=SFREQ, measured=249.97 + 0.02 * np.sin(now),
+            age=0.004 + (now - GAP_S if gap else 0),
             offset=0.00031 + 1e-6 * now, uncertainty=0.00005, gaps=int(now >= back), n_samples=start,
             segment=1 + int(now >= back), warm_up=max(0.0, 1.8 - now, back + 1.8 - now if now >= back else 0),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A bundle for live EEG: three channels at 200 Hz through a causal chain, real decoders with random weights, toy networks.
+"""A bundle for live EEG: three channels at 200 Hz, a causal chain, decoders with random weights, toy networks.
 
 What it decodes means nothing; every check, every refusal and every step of a session is real.
 """

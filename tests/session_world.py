@@ -84,10 +84,10 @@ class ThreadFeed:
     def stop(self) -> None:
         self._stop.set()
 
-    def close(self) -> None:
+    def close(self, patience: float = 60.0) -> None:
         self.stop()
         if self._thread is not None:
-            self._thread.join(60)
+            self._thread.join(patience)
 
 
 class World:

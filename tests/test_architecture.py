@@ -139,6 +139,7 @@ def test_a_circle_by_an_import_inside_a_function_would_be_seen(tmp_path: Path, m
         "runtime.refine.search",
         "runtime.run.budget",
         "runtime.run.execute",
+        "streaming.sources.lsl",
     ],
 )
 def test_what_an_edge_box_imports_is_not_heavy(module: str) -> None:

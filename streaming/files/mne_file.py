@@ -84,8 +84,10 @@ def open_mne(path: Path, choice: Choice) -> Recorded:
 def _annotated(raw: Any) -> list[tuple[int, int, str]]:
     """First sample, the one behind the last, and text of each annotation; samples as mne.events_from_annotations."""
     found = raw.annotations
-    starts = raw.time_as_index(found.onset, use_rounding=True, origin=found.orig_time)
-    ends = raw.time_as_index(found.onset + found.duration, use_rounding=True, origin=found.orig_time)
+    # Without a date of the measurement MNE counts annotations from sample 0 of the device, not of the file.
+    skipped = raw.first_samp if found.orig_time is None else 0
+    starts = raw.time_as_index(found.onset, use_rounding=True, origin=found.orig_time) - skipped
+    ends = raw.time_as_index(found.onset + found.duration, use_rounding=True, origin=found.orig_time) - skipped
     texts = map(str, found.description)
     return [(int(start), int(end), text) for start, end, text in zip(starts, ends, texts, strict=True)]
 

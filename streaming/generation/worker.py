@@ -193,9 +193,13 @@ class _Watch:
         self._job, self._post, self._now, self._enough = job, post, now, enough
         self._best: Frame | None = None
         self._n_frames, self._is_due, self._shown_at = 0, False, -1.0
+        self._looked_at, self._step_s = now(), 0.0
 
     def __call__(self, frame: Frame) -> None:
         at, due = self._now(), self._job.due
+        # It is due where another step like the longest of stage 2 so far would end too late.
+        self._step_s = max(self._step_s, at - self._looked_at) if frame.number > 1 else 0.0
+        self._looked_at = at
         self._n_frames = frame.number
         if frame.kept and frame.image is not None:
             self._best = frame
@@ -204,7 +208,7 @@ class _Watch:
         elif frame.image is not None and (frame.kept or at - self._shown_at >= _FRAME_S):
             self._shown_at = at
             self._post(Grew(ordinal=self._job.ordinal, frame=frame, at=at))
-        if not self._is_due and (frame.finished or (due is not None and at >= due)):
+        if not self._is_due and (frame.finished or (due is not None and at + self._step_s >= due)):
             self._say_due(finished=frame.finished, at=at)
         if self._enough(self._job, self._is_due):
             raise Enough

@@ -83,5 +83,9 @@ class Clock:
         return found
 
     def has_jumped(self, measured: Measured, time: float) -> bool:
-        """Whether the offset was found to have jumped when it was next measured, and the time lies in between."""
-        return any(first == measured.at and first <= time <= last for first, last in self._jumps)
+        """Whether the offset was found to have jumped when it was next measured, and the time is later than before."""
+        return any(first == measured.at and first <= time for first, _ in self._jumps)
+
+    def jumped_around(self, time: float) -> bool:
+        """Whether the offset was found to have jumped between the measurements before and behind a local time."""
+        return any(first <= time <= last for first, last in self._jumps)

@@ -110,7 +110,7 @@ class Timeline:
         times = self._times.window(self.n - n_held, self.n)[0]
         wanted = time - self._origin
         after = int(np.searchsorted(times, wanted))
-        if after == 0 and n_held < self.n:
+        if after == 0 and n_held < self.n and wanted < times[0]:
             return None
         if after == n_held or (after > 0 and wanted - times[after - 1] <= times[after] - wanted):
             after -= 1

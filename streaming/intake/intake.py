@@ -40,6 +40,10 @@ _OFF, _JITTERS, _LEARNING = 0.75, 1.5, 0.25
 _REMEMBERED = 1.0
 # By how many seconds samples may arrive sooner after their stamps than ever before: earlier, their clock has jumped.
 _SOONER, _LAG_MEMORY = 0.02, 60.0
+# By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
+_SET_BACK = 0.05
+# Clock offsets of one computer's streams differ by no more seconds.
+_SAME_CLOCK = 0.005
 # A marker this many seconds ahead of its arrival is on a clock that was never compared with this one.
 _AHEAD = 60.0
 # How far the measured rate may be from the declared one.
@@ -113,6 +117,7 @@ class Intake:
         self._info: SignalInfo | None = None
         self._picked: Picked | None = None
         self._problem: str | None = None
+        self._lost = set[str]()
         self._next: Break | None = None
         self._tolerance = settings.gap
         self._n_unsaid, self._n_segments = 0, 0
@@ -120,6 +125,10 @@ class Intake:
         self._counts = dict.fromkeys(("samples", "used", "duplicate", "nan", "unusable", "gaps"), 0)
         self._events: list[Event] = []
         self._now = 0.0
+        # When the last samples came that were worked on; and the last ones before, and the first after, the signal's
+        # clock was set back, with which the markers' may have been.
+        self._worked = self._last_stamp = -np.inf
+        self._set_back = (np.inf, np.inf)
 
     def start(self, info: SignalInfo) -> None:
         """Find the channels and units in what the source says of itself.
@@ -162,6 +171,7 @@ class Intake:
     def finish(self, now: float) -> list[Event]:
         """End the session: every marker that still waits is refused."""
         self._now = now
+        self._worked = np.inf
         self._work()
         for segment in self._segments:
             for outcome in segment.stream.finish():
@@ -223,8 +233,12 @@ class Intake:
     def _locate(self, waits: Waits) -> _Placed | tuple[str, str] | str | None:
         """Where a marker belongs; or its state and the reason; or the clock that is not known; None to wait."""
         marker = waits.marker
+        if not self._worked > marker.arrived:
+            return None  # the next sample may show that the clock has been set
         own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
-        if own is None:
+        newest = self._clocks[MARKERS].newest
+        before, after = self._set_back
+        if own is None or newest is None or (marker.arrived >= before and newest.at <= after):
             return MARKERS
         local = marker.stamp + own.offset
         if local > marker.arrived + _AHEAD:
@@ -403,19 +417,26 @@ class Intake:
         self._say("clock", item.stream, item.at, text)
 
     def _is_doubtful(self, placed: _Placed) -> bool:
-        """Whether it was placed by an offset that has jumped since."""
-        clocks = self._clocks
-        return clocks[SIGNAL].has_jumped(placed.signal, placed.local) or clocks[MARKERS].has_jumped(
-            placed.own, placed.local
+        """Whether it was placed by an offset that has jumped since, or came while its clock jumped."""
+        signal, markers = self._clocks[SIGNAL], self._clocks[MARKERS]
+        return (
+            signal.has_jumped(placed.signal, placed.local)
+            or markers.has_jumped(placed.own, placed.local)
+            or markers.jumped_around(placed.marker.arrived)
         )
 
     def _take_notice(self, notice: Notice) -> None:
         self._events.append(Said(notice=notice))
-        if notice.kind in ("recovered", "changed") and notice.stream in self._clocks:
+        if notice.kind == "lost":
+            self._lost.add(notice.stream)
+        # After mere silence or delay, the same process goes on: its stamps say whether anything is missing.
+        is_another = notice.kind == "changed" or (notice.kind == "recovered" and notice.stream in self._lost)
+        if is_another and notice.stream in self._clocks:
+            self._lost.discard(notice.stream)
             self._clocks[notice.stream].distrust(notice.at)
         if notice.stream != SIGNAL:
             return
-        if notice.kind in ("recovered", "dropped", "changed"):
+        if is_another or notice.kind == "dropped":
             self._end_segment(Break(notice.text), said=True)
         if notice.kind == "changed" and notice.info is not None:
             self._tolerance = self._settings.gap
@@ -466,6 +487,9 @@ class Intake:
 
     def _take_samples(self, samples: Samples) -> None:
         self._counts["samples"] += len(samples.stamps)
+        if (np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any() and self._one_clock():
+            self._set_back = (self._worked, samples.arrived)
+        self._worked, self._last_stamp = samples.arrived, float(samples.stamps[-1])
         if self._picked is not None and len(samples.data) != self._picked.n_rows:
             self._picked = None
             n_rows = 0 if self._info is None else len(self._info.channels)
@@ -482,6 +506,11 @@ class Intake:
             self._take_piece(np.asarray(samples.stamps, np.float64)[part], data, samples)
             self._place()
         self._note_lag(samples)
+
+    def _one_clock(self) -> bool:
+        """Whether signal and markers are stamped by one computer, as far as their offsets tell."""
+        one, other = (self._clocks[stream].newest for stream in (SIGNAL, MARKERS))
+        return one is not None and other is not None and abs(one.offset - other.offset) <= _SAME_CLOCK
 
     def _take_piece(self, stamps: NDArray[np.float64], data: NDArray[np.float64], samples: Samples) -> None:
         bad = ~(np.isfinite(stamps) & np.isfinite(data).all(axis=0))
@@ -519,8 +548,9 @@ class Intake:
                 tolerance = self._tolerance
             taken = segment.timeline.extend(stamps[place:stop], tolerance)
             if taken == 0 and not self._is_repeated(stamps, data, place):
-                # In time, and only not later than the stamp before, as of packets that overlap.
-                taken = segment.timeline.extend(stamps[place : place + 1], tolerance, back=True)
+                # In time, and only not later than the stamp before, as of packets that overlap or stamps that jitter.
+                if not self._recent.misses(float(stamps[place]), segment.period):
+                    taken = segment.timeline.extend(stamps[place : place + 1], tolerance, back=True)
                 if taken == 0:
                     self._interrupt(segment, float(stamps[place]))
                     continue

@@ -15,6 +15,9 @@ from .dejitter import Timeline
 # Seconds that are held longer than they have to be: samples are worked on in pieces.
 _SPARE = 1.0
 
+# Two stamps are apart by one period, but for this share of it, where a source stamps its samples evenly.
+_EVEN = 0.1
+
 
 @dataclass(frozen=True)
 class Break:
@@ -111,6 +114,13 @@ class Recent:
             part = slice(start, start + self._stamps.capacity)
             self._stamps.push(stamps[None, part])
             self._data.push(data[:, part])
+
+    def misses(self, stamp: float, period: float) -> bool:
+        """Whether stamps are even, and the place of this one was left free: then it comes out of its order."""
+        first = max(0, self._stamps.total - self._stamps.capacity)
+        stamps = self._stamps.window(first, self._stamps.total)[0]
+        uneven = np.abs(np.diff(stamps) - period) > _EVEN * period
+        return bool(2 * uneven.sum() < uneven.size and np.abs(stamps - stamp).min() > period / 2)
 
     def has(self, stamp: float, values: NDArray[np.float64]) -> bool:
         """Whether a sample of this stamp with these values came."""

@@ -12,6 +12,8 @@ from .found import Found
 _LONGEST = 100
 # By the stream's type, where a channel states none.
 _TYPES = {"eeg": "eeg", "meg": "mag"}
+# LSL's names of the formats that numpy calls otherwise or has too.
+_DTYPES = {"double64": "float64"} | {name: name for name in ("float32", "int8", "int16", "int32", "int64")}
 _METRES = {"m": 1.0, "meters": 1.0, "metres": 1.0, "millimeters": 1e-3, "mm": 1e-3, "cm": 1e-2, "centimeters": 1e-2}
 
 
@@ -37,6 +39,7 @@ def signal_info(found: Found, full: Any, modality: str) -> SignalInfo:
         source_id=found.source_id,
         uid=found.uid,
         hostname=found.hostname,
+        dtype=_DTYPES.get(found.format, "float64"),
     )
 
 
@@ -78,4 +81,4 @@ def _position(about: Any) -> tuple[float, float, float] | None:
     except ValueError:
         return None
     # NaN, and a head larger than a metre, are no positions.
-    return (x, y, z) if max(abs(x), abs(y), abs(z)) < 1.0 else None
+    return (x, y, z) if all(abs(value) < 1.0 for value in (x, y, z)) else None

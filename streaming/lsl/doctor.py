@@ -9,7 +9,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -238,7 +238,7 @@ def loopback() -> Iterator[tuple[str, str]]:
     )
 
 
-def _named(streams: list[Found] | tuple[Found, ...], name: str) -> list[Found]:
+def _named(streams: Sequence[Found], name: str) -> list[Found]:
     return [one for one in streams if one.name == name]
 
 

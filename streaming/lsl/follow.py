@@ -19,6 +19,7 @@ _ANSWER = 5.0
 # For the first measurement of a clock, which takes two thirds of a second where nothing is in its way.
 _FIRST_CLOCK = 2.5
 _LOOK = 0.1
+_END = 1.0
 # How long a second stream with the same identity is looked for, while samples of the first already queue.
 _SETTLE = 0.5
 
@@ -35,6 +36,11 @@ class Connection:
         """Stop measuring, and disconnect."""
         self.offsets.stop()
         self.inlet.close()
+
+    def end(self) -> None:
+        """Disconnect, and wait for the thread: a program must not end within a call of liblsl."""
+        self.close()
+        self.offsets.join(_END)
 
 
 def connect(found: Found, stream: str, now: Callable[[], float], *, clock_first: bool) -> Connection:
@@ -72,26 +78,34 @@ class Search:
     Parameters
     ----------
     lost
-        The stream. While it still answers it is silent, not gone, and nothing takes its place.
+        The stream.
+    gone
+        Whether the connection is broken: then the same stream is looked for too. Otherwise it is silent, and while it
+        answers nothing takes its place.
     connect
         Connects to what was found.
     """
 
-    def __init__(self, lost: Found, connect: Callable[[Found], Connection]) -> None:
-        self._lost, self._connect = lost, connect
+    def __init__(self, lost: Found, gone: bool, connect: Callable[[Found], Connection]) -> None:
+        self._lost, self._gone, self._connect = lost, gone, connect
         self._said: deque[str] = deque()
         self._done, self._stop = threading.Event(), threading.Event()
         self._connection: Connection | None = None
-        threading.Thread(target=self._run, name="stream search", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="stream search", daemon=True)
+        self._thread.start()
 
     def take(self) -> tuple[Connection | None, list[str]]:
         """The new connection once there is one, and what was said since the last call."""
         said = [self._said.popleft() for _ in range(len(self._said))]
         return (self._connection if self._done.is_set() else None), said
 
-    def stop(self) -> None:
-        """End it, and let go of what it has found and nobody has taken."""
+    def stop(self, wait: float = 0.0) -> None:
+        """End it, wait up to so many seconds for its end, and let go of what it has found and nobody has taken."""
         self._stop.set()
+        if wait:
+            self._thread.join(wait)
+        if self._connection is not None:
+            self._connection.close()
 
     def _run(self) -> None:
         resolver = Resolver()
@@ -107,8 +121,9 @@ class Search:
 
     def _fitting(self, resolver: Resolver) -> list[Found]:
         streams = resolver.streams()
-        if any(one.uid == self._lost.uid for one in streams):
-            return []
+        same = [one for one in streams if one.uid == self._lost.uid]
+        if same:
+            return same if self._gone else []
         return [one for one in streams if is_successor(one, self._lost)]
 
     def _taken(self, found: Found, resolver: Resolver) -> bool:
@@ -122,6 +137,8 @@ class Search:
             return False
         self._connection = connection
         self._done.set()
+        if self._stop.is_set():  # meanwhile
+            connection.close()
         return True
 
 
@@ -177,7 +194,7 @@ class Follower:
     def suspect(self) -> None:
         """It is silent: look whether another process has taken its place."""
         if self._search is None:
-            self._search = Search(self.found, self._connect)
+            self._search = Search(self.found, self.connection is None, self._connect)
 
     def trust(self) -> None:
         """It is heard again."""
@@ -202,9 +219,9 @@ class Follower:
     def close(self) -> None:
         """Let go of it; may be called twice."""
         if self._search is not None:
-            self._search.stop()
+            self._search.stop(_END)
         if self.connection is not None:
-            self.connection.close()
+            self.connection.end()
         self.connection = self._search = None
 
     def _connect(self, found: Found) -> Connection:
@@ -213,6 +230,9 @@ class Follower:
     def _lost(self, why: str) -> Notice:
         self.connected().close()
         self.connection = None
+        if self._search is not None:  # for somebody else, while this one was silent
+            self._search.stop()
+            self._search = None
         self.suspect()
         return self._notice("lost", f"{why}: looking for it, by {_identity(self.found)}")
 

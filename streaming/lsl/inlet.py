@@ -74,6 +74,7 @@ class Inlet:
             # One block of memory for all pulls: pylsl would allocate the largest for each.
             self._rows = np.empty((n, found.n_channels), self._inlet.np_dtype)
             self._stamps = np.empty(n, np.float64)
+            self._rows_at, self._stamps_at = self._rows.ctypes.data, self._stamps.ctypes.data
 
     def open(self, timeout: float) -> None:
         """Begin to receive: what is sent from now on is kept.
@@ -104,6 +105,8 @@ class Inlet:
     def pull(self, timeout: float, *, gather: float = 0.0) -> tuple[Stamps, Rows]:
         """What has come, oldest first: stamps (n,), values (n, n_channels), of strings as bytes. May be empty.
 
+        The values are good until the next call: copy them.
+
         Waits up to `timeout` seconds for the first. At a high rate it first rests, until `gather` seconds have passed
         since the last call returned: being woken for each sample costs more than all work on it.
 
@@ -126,7 +129,7 @@ class Inlet:
                 time.sleep(_BURST)
                 n += self._pull_into(n, self.n_at_once - n, 0.0)
         self._pulled = time.monotonic()
-        return self._stamps[:n].copy(), self._rows[:n].copy()
+        return self._stamps[:n].copy(), self._rows[:n]
 
     def _count_overrun(self) -> None:
         if self.n_waiting() >= self.capacity:
@@ -141,8 +144,8 @@ class Inlet:
         n_channels = self.found.n_channels
         n_values = self._inlet.do_pull_chunk(
             self._inlet.obj,
-            ctypes.c_void_p(self._rows.ctypes.data + start * self._rows.strides[0]),
-            ctypes.c_void_p(self._stamps.ctypes.data + start * 8),
+            ctypes.c_void_p(self._rows_at + start * self._rows.strides[0]),
+            ctypes.c_void_p(self._stamps_at + start * self._stamps.itemsize),
             ctypes.c_size_t(most * n_channels),
             ctypes.c_size_t(most),
             ctypes.c_double(timeout),

@@ -102,6 +102,10 @@ class OffsetThread:
         """End it; a measurement under way is left to itself."""
         self._stop.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:

@@ -83,10 +83,6 @@ class MarkerOutlet:
         """Wait until somebody receives."""
         return bool(self._outlet.wait_for_consumers(timeout))
 
-    def has_consumers(self) -> bool:
-        """Whether somebody receives."""
-        return bool(self._outlet.have_consumers())
-
     def close(self) -> None:
         """End the stream, at once: what was not received yet is lost."""
         self._outlet = None

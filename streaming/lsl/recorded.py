@@ -84,4 +84,5 @@ def _offsets(
     measured = sorted((item for item in recorded.offsets if item.stream == stream), key=lambda item: item.at)
     values = np.array([item.offset for item in measured])
     at = np.array([item.at for item in measured]) - (0.0 if given_locally else values)
-    return np.interp(times, at, values)
+    found: NDArray[np.float64] = np.interp(times, at, values)
+    return found

@@ -11,6 +11,7 @@ Brain data are personal: the folder and everything in it can be read by its owne
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from ...runtime.files import cannot_write, check_format, read_json, write_json
 from ...runtime.images import pixel_hash, png_bytes
 from ...runtime.locks import inside, locked
 from ...runtime.output import check_free
+from ...runtime.progress import unheard
 
 SESSION_FILE, SIGNAL_FILE, LEDGER_FILE, RESULTS_FILE, PICTURES = (
     "session.json", "signal.xdf", "ledger.jsonl", "results.jsonl", "pictures",
@@ -58,17 +60,29 @@ class SessionFolder:
     is written. It may be used from several threads.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], locks: ExitStack, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        locks: ExitStack,
+        clock: Callable[[], float],
+        on_stop: Callable[[str], None],
+    ) -> None:
         self.path, self.id = path, str(about["id"])
         self.stopped = ""
-        self._about, self._locks, self._clock = dict(about), locks, clock
+        self._about, self._locks, self._clock, self._on_stop = dict(about), locks, clock, on_stop
         self._guard = threading.Lock()
         self._lines = {name: _Lines(path / name) for name in (LEDGER_FILE, RESULTS_FILE)}
         self._synced_at = clock()
 
     @staticmethod
     def create(
-        path: Path, about: Mapping[str, Any], *, id: str | None = None, clock: Callable[[], float] = time.monotonic
+        path: Path,
+        about: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_stop: Callable[[str], None] = unheard,
     ) -> SessionFolder:
         """Make the folder of a new session, and hold its lock.
 
@@ -82,6 +96,8 @@ class SessionFolder:
             The session's, which the ids of its trials start with; the folder's name where none is given.
         clock
             Monotonic seconds.
+        on_stop
+            Receives one sentence at the moment when the disk refuses, in the thread that wrote.
 
         Raises
         ------
@@ -111,7 +127,7 @@ class SessionFolder:
                 "about": dict(about),
             }  # fmt: skip
             write_session(path, whole)
-            return SessionFolder(path, whole, locks, clock)
+            return SessionFolder(path, whole, locks, clock, on_stop)
         except OSError as error:
             locks.close()
             raise error if isinstance(error, FileError) else cannot_write(path, error) from error
@@ -189,7 +205,8 @@ class SessionFolder:
 
     def _stop(self, path: Path, error: OSError) -> None:
         if not self.stopped:
-            self.stopped = f"{cannot_write(path, error)}; decoding goes on"
+            self.stopped = why_stopped(path, error)
+            self._on_stop(self.stopped)
 
 
 class _Lines:
@@ -264,6 +281,18 @@ def open_session(path: Path) -> Session:
     if not is_label(about.get("id")) or not isinstance(about.get("about"), dict) or "state" not in about:
         raise FileError(f"{file} lacks the session's id, its state or what it was made with: it is damaged")
     return Session(path=path, about=about)
+
+
+def signal_lock(folder: Path) -> Path:
+    """What the recorder of a session holds, which may outlive the session by a moment when that is killed."""
+    return folder / ".signal.lock"
+
+
+def why_stopped(path: Path, error: OSError) -> str:
+    """What to say when the system refuses to write in the middle of a session."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = f"the disk is full while writing {path}" if full else f"{path} cannot be written ({error.strerror or error})"
+    return f"{what}: nothing more is recorded, decoding goes on"
 
 
 def write_session(path: Path, about: Mapping[str, Any]) -> None:

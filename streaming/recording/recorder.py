@@ -6,13 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ...runtime.files import cannot_write
+from ...runtime.locks import locked
 from ..records import SIGNAL, Item, Marker, Notice, Samples, SignalInfo
-from .folder import SIGNAL_FILE
+from .folder import SIGNAL_FILE, signal_lock, why_stopped
 from .writer import Writer
 
 # Bytes that may wait for a slow disk, and how long what came is gathered before it is handed to the system.
@@ -70,7 +72,7 @@ class Recorder:
     Raises
     ------
     FileError
-        The file cannot be made.
+        The file cannot be made, or another process records there.
     """
 
     def __init__(
@@ -82,9 +84,12 @@ class Recorder:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.path = folder / SIGNAL_FILE
+        self._lock = ExitStack()
+        self._lock.enter_context(locked(signal_lock(folder), folder))
         try:
             self._writer = Writer(self.path, info, started=datetime.now().astimezone().isoformat(timespec="seconds"))
         except OSError as error:
+            self._lock.close()
             raise cannot_write(self.path, error) from error
         self._clock, self._most = clock, queue_bytes
         self._queue: deque[tuple[Sequence[Item], float]] = deque()
@@ -135,6 +140,7 @@ class Recorder:
             self._closing, self._end = True, now
             self._changed.notify()
         self._thread.join()
+        self._lock.close()
         return self.state()
 
     def _run(self) -> None:
@@ -142,9 +148,11 @@ class Recorder:
             while self._step():
                 pass
         except OSError as error:
-            self._stop(f"{cannot_write(self.path, error)}; decoding goes on")
+            self._stop(why_stopped(self.path, error))
         except Exception as error:  # a recording must not end a session
-            self._stop(f"{self.path} was given what it cannot hold ({error}); decoding goes on")
+            self._stop(
+                f"{self.path} was given what it cannot hold ({error}): nothing more is recorded, decoding goes on"
+            )
 
     def _step(self) -> bool:
         """Write what waits; False after the last time."""

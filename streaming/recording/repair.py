@@ -27,6 +27,7 @@ from .folder import (
     RESULTS_FILE,
     is_entry,
     open_session,
+    signal_lock,
     write_session,
 )
 
@@ -85,7 +86,7 @@ def repair(path: Path) -> list[Repair]:
     if not path.is_dir():
         return [repair_xdf(path)]
     session = open_session(path)
-    with locked(inside(path), path):
+    with locked(inside(path), path), locked(signal_lock(path), path):
         done = [repair_xdf(session.signal)] if session.signal.exists() else []
         done += [_repair_lines(path / name) for name in (LEDGER_FILE, RESULTS_FILE) if (path / name).exists()]
         for left in (path / PICTURES).glob(".*"):

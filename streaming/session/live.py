@@ -46,7 +46,7 @@ from ..ledger import Ledger, Totals
 from ..recording.folder import SessionFolder
 from .acquisition import Arrived, FromAcquisition, Happened, Opened, Previewed, Stands, Stopped
 from .page import Page
-from .process import Feed
+from .process import END_S, Feed
 from .results import decoded_line, decoded_words, picture_line, plan_line
 
 # Pictures that may wait for their turn.
@@ -78,7 +78,8 @@ class LiveSettings:
     sampling
         Of stage 1.
     deadline
-        Seconds from an epoch to its picture, or None: every picture is drawn as the settings say.
+        Seconds from an epoch's end, or its marker's arrival where that is later, to its picture; None: every picture is
+        drawn as the settings say.
     pace
         Of this machine; with a deadline.
     """
@@ -144,8 +145,8 @@ class _Marker:
     """What the loop must remember of a marker until its picture is done."""
 
     text: str
+    arrived: float
     epoch_end: float
-    ready: float
     segment: int
     sample: int
     trial_id: str = ""
@@ -244,7 +245,7 @@ class LiveSession:
         at = self._now()
         if self._receiving and at - self._heard > _DEAF_S and not self._deaf:
             self._deaf = True
-            self._notice("silent", f"acquisition has said nothing for {_DEAF_S:g} s: the machine is busy, or it hangs")
+            self._notice("deaf", f"acquisition has said nothing for {_DEAF_S:g} s: the machine is busy, or it hangs")
         if at - self._looked >= _BOOKS_S and self._changed:
             self._looked, self._changed = at, False
             self._page.books(self.ledger)
@@ -316,8 +317,8 @@ class LiveSession:
             self._page.marker(event.ordinal, event.text, times.marker)
             self._markers[event.ordinal] = _Marker(
                 text=event.text,
+                arrived=times.marker_arrived,
                 epoch_end=times.epoch_end,
-                ready=times.ready,
                 segment=event.segment,
                 sample=event.sample,
             )
@@ -357,7 +358,8 @@ class LiveSession:
         entry = self.ledger.settle(epoch.ordinal, "decoded", picture=bool(self._painters))
         latency = was.done - marker.epoch_end
         if self._painters:
-            due = None if self._settings.deadline is None else marker.ready + self._settings.deadline
+            deadline = self._settings.deadline
+            due = None if deadline is None else max(marker.epoch_end, marker.arrived) + deadline
             job = Job(ordinal=epoch.ordinal, trial_id=epoch.trial_id, features=epoch.features, due=due)
             self._painters[0].put(job)
         else:
@@ -461,7 +463,7 @@ class LiveSession:
 
     def _closed(self) -> Ended:
         """Everything is closed and written; what had no time gets its state here."""
-        self._feed.close()
+        self._feed.close(END_S if self._n_interrupts < 2 else 1.0)
         self._take_the_rest()
         stopped = self._stopped
         fault = "" if stopped is None else stopped.fault

@@ -18,6 +18,7 @@ from ..ledger import STAGES, SUMS, Entry, Ledger
 from .acquisition import Opened, Previewed, Stands
 
 _LEVELS = {
+    "deaf": "warning",  # acquisition says nothing: of the signal nothing is known
     "silent": "warning",
     "stale": "warning",
     "lost": "error",

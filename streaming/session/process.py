@@ -27,7 +27,7 @@ POLL_S = 0.1
 # Previews that may wait for a slow reader: two seconds of signal.
 _MOST_PREVIEWS = 20
 # Seconds that the process has to finish its file after it was asked to end.
-_END_S = 20.0
+END_S = 20.0
 
 Post = Callable[[FromAcquisition], None]
 
@@ -43,8 +43,8 @@ class Feed(Protocol):
         """Ask it to end, which it says by a last message; may be called twice."""
         ...
 
-    def close(self) -> None:
-        """Wait until it has ended, or end it."""
+    def close(self, patience: float = END_S) -> None:
+        """Wait until it has ended, and end it after so many seconds."""
         ...
 
 
@@ -64,6 +64,7 @@ class AcquisitionProcess:
         context = multiprocessing.get_context("spawn")
         self._reader, writer = context.Pipe(duplex=False)
         self._go, self._stop = context.Event(), context.Event()
+        self._advice = "" if settings.record is None else f": md-stream repair {settings.record} finishes its file"
         self._process = context.Process(
             target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
         )
@@ -77,6 +78,11 @@ class AcquisitionProcess:
         """Of the process."""
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of the process; None while it runs."""
+        return self._process.exitcode
+
     def start(self, post: Post) -> None:
         """See :meth:`Feed.start`."""
         self._go.set()
@@ -88,15 +94,15 @@ class AcquisitionProcess:
         self._stop.set()
         self._go.set()
 
-    def close(self) -> None:
+    def close(self, patience: float = END_S) -> None:
         """See :meth:`Feed.close`."""
         self.stop()
-        self._process.join(_END_S)
+        self._process.join(patience)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
         if self._thread is not None:
-            self._thread.join(_END_S)
+            self._thread.join(END_S)
 
     def _read(self, post: Post) -> None:
         while True:
@@ -107,13 +113,12 @@ class AcquisitionProcess:
             post(message)
             if isinstance(message, Stopped):
                 return
-        self._process.join(_END_S)
+        self._process.join(END_S)
         post(
             Stopped(
                 n_markers=-1,
                 at=now(),
-                fault=f"the acquisition process has died (exit code {self._process.exitcode}): what had arrived is "
-                "whole, the recording can be repaired with md-stream repair",
+                fault=f"the acquisition process has died (exit code {self._process.exitcode}){self._advice}",
                 users=False,
             )
         )
@@ -142,7 +147,8 @@ def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, st
     try:
         acquisition = Acquisition(open_source(settings.source, settings.wanted), settings, now)
         go.wait()
-        outbox.put(acquisition.open())
+        if not stop.is_set():
+            outbox.put(acquisition.open())
         while not stop.is_set() and not acquisition.ended:
             acquisition.previews_dropped = outbox.n_dropped
             for message in acquisition.step(POLL_S):

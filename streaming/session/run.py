@@ -145,7 +145,7 @@ def run_session(
             request.record.absolute().name if request.record else datetime.now().strftime("live-%Y%m%d-%H%M%S")
         )
         about = _about(request, decoder)
-        folder = None if request.record is None else SessionFolder.create(request.record, about, id=name)
+        folder = None if request.record is None else SessionFolder.create(request.record, about, id=name, on_stop=say)
         if folder is not None:
             stack.callback(folder.close, {"reason": "it did not begin"})  # the second time does nothing
         hub = _dashboard(request, stack, say) if request.dashboard else None

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...runtime.errors import InputError, shown
+from ...runtime.errors import InputError, MindDiffuserError, shown
 from ..clock import now as local_now
 from ..lsl.address import Address, read_address
 from ..lsl.describe import labels, signal_info
 from ..lsl.follow import Follower
-from ..lsl.found import STRING, find, weakness
+from ..lsl.found import STRING, Found, find, weakness
 from ..lsl.inlet import QUEUE_S, Rows, Stamps
 from ..lsl.markers import StimulusChannel, number, number_rows, text_rows
 from ..lsl.watch import Watch
@@ -35,8 +35,10 @@ def open_lsl(text: str, wanted: Wanted) -> LslSource:
     Raises
     ------
     InputError
-        The text cannot be read.
+        The text cannot be read, or the modality is none that can be live.
     """
+    if wanted.modality not in ("eeg", "meg"):
+        raise InputError(f"the modality is {wanted.modality!r}: only eeg and meg can be live")
     return LslSource(read_address(text), wanted)
 
 
@@ -63,7 +65,7 @@ class LslSource:
         self._markers: Follower | None = None
         self._waiting: list[Item] = []
         self._ordinal = 0
-        self._markers_due = 0.0
+        self._look_due = self._markers_due = 0.0
         self._overrun = {SIGNAL: 0, MARKERS: 0}
         self._last_stamp = math.nan
         self._offset: float | None = None
@@ -71,19 +73,16 @@ class LslSource:
     def open(self) -> SignalInfo:
         """See `Source`."""
         found, markers = find(self._address, self._wanted.modality, self._wanted.timeout)
-        if self._wanted.modality not in ("eeg", "meg"):
-            raise InputError(f"the modality is {self._wanted.modality!r}: only eeg and meg can be live")
-        self._signal = Follower(SIGNAL, found, self._now)
-        self._begin_signal(self._signal)
-        if self._address.stim and self._stimulus is None:
-            names = ", ".join(channel.name for channel in self._info.channels)
+        try:
+            self._signal = Follower(SIGNAL, found, self._now)
+            self._begin_signal(self._signal)
+            self._check_stimulus(found)
+            if markers is not None:
+                self._markers = Follower(MARKERS, markers, self._now)
+                self._begin_markers(self._markers)
+        except MindDiffuserError:
             self.close()
-            raise InputError(
-                f"the stream {shown(found.name)} has no channel {shown(self._address.stim)}: give stim= one of {names}"
-            )
-        if markers is not None:
-            self._markers = Follower(MARKERS, markers, self._now)
-            self._begin_markers(self._markers)
+            raise
         for stream, one in ((SIGNAL, found), (MARKERS, markers)):
             if one is not None and (text := weakness(one)):
                 self._say("warning", stream, text)
@@ -96,10 +95,13 @@ class LslSource:
         end = time.monotonic() + timeout
         while True:
             left = max(0.0, end - time.monotonic())
-            self._look_after(self._signal)
+            if (at := self._now()) >= self._look_due:
+                self._look_due = at + _SLICE
+                for follower in (self._signal, self._markers):
+                    if follower is not None:
+                        self._look_after(follower)
             self._pull_signal(self._signal, min(left, _SLICE))
             if self._markers is not None:
-                self._look_after(self._markers)
                 self._pull_markers(self._markers)
             if self._waiting or left <= 0:
                 items, self._waiting = self._waiting, []
@@ -124,6 +126,13 @@ class LslSource:
         stim = self._address.stim
         self._stimulus = StimulusChannel(names.index(stim), self._address.mask) if stim in names else None
         self._offset, self._overrun[SIGNAL], self._last_stamp = None, 0, math.nan
+
+    def _check_stimulus(self, found: Found) -> None:
+        if self._address.stim and self._stimulus is None:
+            names = ", ".join(channel.name for channel in self._info.channels)
+            raise InputError(
+                f"the stream {shown(found.name)} has no channel {shown(self._address.stim)}: give stim= one of {names}"
+            )
 
     def _begin_markers(self, follower: Follower) -> None:
         self._labels = labels(follower.connected().full, follower.found.n_channels)
@@ -160,13 +169,15 @@ class LslSource:
         if follower.connection is None:
             time.sleep(min(timeout, _SLICE))
             return
-        for _ in range(_MOST_PULLS):
+        for n_pulled in range(1, _MOST_PULLS + 1):
             block, notices = follower.pull(timeout, gather=self._gather)
             self._waiting += notices
             if block is None:
                 break
-            self._take_samples(follower, *block)
-            if len(block[0]) < follower.connected().inlet.n_at_once:
+            whole = len(block[0]) == follower.connected().inlet.n_at_once
+            # Of a backlog only the end says how late the source is.
+            self._take_samples(follower, *block, newest=not whole or n_pulled == _MOST_PULLS)
+            if not whole:
                 return
             timeout = 0.0
         else:  # more is waiting
@@ -176,12 +187,13 @@ class LslSource:
             if self._watch.silent:
                 follower.suspect()
 
-    def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows) -> None:
+    def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows, *, newest: bool) -> None:
         at = self._now()
         self._count_lost(follower, stamps)
-        data = np.ascontiguousarray(rows.T, np.float64)
+        data = rows.T.astype(np.float64, order="C")
         self._waiting.append(Samples(stamps=stamps, data=data, arrived=at))
-        self._waiting += self._watch.came(at, None if self._offset is None else float(stamps[-1]) + self._offset)
+        known = newest and self._offset is not None
+        self._waiting += self._watch.came(at, float(stamps[-1]) + (self._offset or 0.0) if known else None)
         follower.trust()
         self._last_stamp = float(stamps[-1])
         if self._stimulus is not None:

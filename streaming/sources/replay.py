@@ -26,6 +26,8 @@ from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Sample
 from .base import Wanted
 
 _CHUNK = 0.01
+# Seconds by which a step may come early: a sleep may end a rounding error before its time.
+_EARLY = 1e-6
 _OPTIONS = ("speed", "stream", "markers", "trigger", "chunk")
 
 
@@ -97,7 +99,7 @@ class Replay:
         if wait > 0:
             self._sleep(min(wait, timeout))
         items: list[Item] = []
-        while self._next is not None and self._next.now + shift <= self.now:
+        while self._next is not None and self._next.now + shift <= self.now + _EARLY:
             items += self._take(shift)
         return items
 

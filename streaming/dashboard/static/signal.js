@@ -105,7 +105,8 @@ export function signal() {
     const longest = Math.max(0, ...shown.map((channel) => context.measureText(montage.names[channel].slice(0, 10)).width));
     const left = Math.ceil(longest + 2.2 * size);
     const bottom = height - 1.6 * size;
-    const row = bottom / Math.max(shown.length, 1);
+    const top = 1.3 * size; // for the markers' numbers
+    const row = (bottom - top) / Math.max(shown.length, 1);
     const across = (width - left) / store.width;
     const x = (k) => left + (k - last + store.width - 1 + 0.5) * across;
     if (performance.now() - measuredAt > BASELINE_MS) {
@@ -145,10 +146,10 @@ export function signal() {
 
     // Traces.
     shown.forEach((channel, index) => {
-      const centre = (index + 0.5) * row;
+      const centre = top + (index + 0.5) * row;
       const bad = faults[channel]?.[0];
       const gain = (row * zoom) / (scales.get(montage.units[channel]) || 1);
-      const most = (bad ? 0.9 : 2) * row; // what is no signal does not cover its neighbours'
+      const most = (bad ? 0.9 : 2) * row; // what is no signal does not cover its neighbours
       const limit = (value) => Math.min(Math.max(centre - (value - baselines.get(channel)) * gain, centre - most), centre + most);
       context.strokeStyle = bad ? colour.warm : colour.ink;
       context.lineWidth = 1;

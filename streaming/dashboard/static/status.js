@@ -38,7 +38,7 @@ export function status() {
 
   const state = () => {
     const silent = performance.now() - heard;
-    document.body.dataset.old = String(gone !== null || (silent > OLD_MS && !session?.ended));
+    document.body.dataset.old = String(gone !== null || (stream !== null && silent > OLD_MS && !session?.ended));
     if (session?.ended) {
       show("end", `Ended: ${session.ended}`);
       alert(null);
@@ -46,7 +46,7 @@ export function status() {
     }
     alert(gone);
     if (gone !== null) show("bad", "Not connected");
-    else if (stream === null) show("wait", silent > OLD_MS ? "Waiting for md-stream" : "Connecting");
+    else if (stream === null) show("wait", session === null ? "Connecting" : "Opening the source");
     else if (silent > OLD_MS) show("bad", `Nothing from md-stream for ${Math.floor(silent / 1000)} s`);
     else if (stream.state === "warming up") show("warm", `Warming up, ${duration(stream.warm_up)}`);
     else show(LEVELS[stream.state] ?? "bad", WORDS[stream.state] ?? stream.state);

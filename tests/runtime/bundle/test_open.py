@@ -551,6 +551,29 @@ def test_bad_arrays(case: str, folder: Path) -> None:
         _ = bundle.arrays
 
 
+BAD_BUILT_IN: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "alone": ({"built_in_mean": np.zeros(12, np.float32)}, "array 'built_in_std' is missing"),
+    "negative": (
+        {"built_in_mean": np.zeros(12, np.float32), "built_in_std": np.full(12, -1, np.float32)},
+        "'built_in_std' holds negative",
+    ),
+    "shape": (
+        {"built_in_mean": np.zeros(11, np.float32), "built_in_std": np.ones(12, np.float32)},
+        r"'built_in_mean' is float32 \(11,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BUILT_IN)
+def test_bad_statistics_of_the_graphs(case: str, folder: Path) -> None:
+    """Of a bundle whose statistics were fitted again; they come in pairs."""
+    arrays, message = BAD_BUILT_IN[case]
+    save_file({**small.small_arrays(), **arrays}, folder / "arrays.safetensors")
+    relist(folder, "arrays.safetensors")
+    with pytest.raises(FileError, match=message):
+        _ = Bundle.open(folder).arrays
+
+
 # --- damage and malice at random ---
 
 _opened: list[list[str]] = []

@@ -246,3 +246,18 @@ def test_mistakes_are_said(
     assert main(change(words, calibrated / "bundle")) == 2
     assert re.search(error, capsys.readouterr().err)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_exporters_check_verifies_it_as_before(
+    calibrated: Path, live_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from minddiffuser.export.cli import main as export
+
+    found = []
+    for folder in (live_bundle, calibrated / "bundle"):
+        code = export(["check", str(folder), "--threads", "1"])
+        said = capsys.readouterr()
+        found.append((code, [line.split()[:2] for line in said.out.splitlines()], said.err))
+    assert found[0][:2] == found[1][:2]

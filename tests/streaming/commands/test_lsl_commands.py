@@ -14,6 +14,7 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+import pyxdf
 from lsl_session import settings
 from recording_files import noise, write_brainvision, write_xdf
 
@@ -224,3 +225,16 @@ def test_recordings_of_others_are_played_as_mne_reads_them(name: str) -> None:
     assert len(names) > 20
     np.testing.assert_array_equal(got.data, raw.get_data(picks=names))
     got.check_times(raw.times)
+
+
+@pytest.mark.skipif(RECORDINGS is None, reason="the recordings of others are not beside this checkout")
+def test_an_xdf_file_of_others_is_played_as_pyxdf_reads_it() -> None:
+    assert RECORDINGS is not None
+    got = Received(RECORDINGS / "minimal.xdf")
+    streams, _ = pyxdf.load_xdf(RECORDINGS / "minimal.xdf", synchronize_clocks=True, dejitter_timestamps=False)
+    signal, markers = sorted(streams, key=lambda one: one["info"]["type"][0].lower() == "marker")
+    np.testing.assert_array_equal(got.data, np.asarray(signal["time_series"]).T)
+    assert [marker.text for marker in got.markers] == [row[0] for row in markers["time_series"]]
+    # pyxdf fits a line through the clock offsets, where we go from one to the next: both of the clocks' measurements.
+    apart = np.asarray(markers["time_stamps"]) - signal["time_stamps"][0]
+    np.testing.assert_allclose([marker.stamp - got.stamps[0] for marker in got.markers], apart, rtol=0, atol=1e-3)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from minddiffuser.runtime.data.layout import Channel
@@ -30,6 +31,16 @@ def test_a_helmet_that_reaches_lower_is_drawn_within_the_rim() -> None:
     lowest, right = at((0, -0.1, -0.1 * math.tan(math.radians(30))), (0.1, 0, 0))  # 120 and 90 degrees
     assert lowest == pytest.approx((0, -1))
     assert right == pytest.approx((0.75, 0))
+
+
+def test_the_middle_of_a_cap_lies_above_the_ears(rng: np.random.Generator) -> None:
+    """A cap on a sphere around (0, 0, 4 cm), in head coordinates: the ring that is level with its middle is the rim."""
+    azimuth, angle = rng.uniform(0, 2 * np.pi, 40), rng.uniform(0, np.pi / 2, 40)
+    angle[0] = np.pi / 2
+    x, y = np.sin(angle) * np.sin(azimuth), np.sin(angle) * np.cos(azimuth)
+    found = at(*[(0.09 * a, 0.09 * b, 0.04 + 0.09 * c) for a, b, c in zip(x, y, np.cos(angle), strict=True)])
+    expected = np.stack([angle * np.sin(azimuth), angle * np.cos(azimuth)], axis=1) / (np.pi / 2)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_what_is_not_known_stays_so() -> None:

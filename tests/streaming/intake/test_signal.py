@@ -254,6 +254,23 @@ def test_a_source_that_comes_back_starts_a_new_stretch(feed: Any) -> None:
     assert one.refused == {touching: ("refused", "the epoch touches a break in the signal: signal recovered")}
 
 
+@pytest.mark.parametrize("kind", ["silent", "stale"])
+def test_what_comes_late_but_whole_is_used(feed: Any, kind: str) -> None:
+    """A network that was down for 4 s: nothing is lost, and the clocks are what they were."""
+    one = feed()
+    one.clocks()
+    number = one.marker(190)
+    one.samples(0, 200)
+    one.notice(kind)
+    one.samples(200, 210, late=4.0)
+    one.notice("recovered")
+    one.samples(210, 600)
+    behind = one.marker(500)
+    one.give()
+    assert one.accepted == {number: 190, behind: 500}
+    assert one.intake.state(one.now).n_gaps == 0
+
+
 def test_a_source_that_comes_back_as_another_is_refused_until_it_fits(feed: Any) -> None:
     info = feed().intake._info
     one = feed()

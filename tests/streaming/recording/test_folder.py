@@ -71,7 +71,8 @@ def test_a_pictures_name_is_no_path(tmp_path: Path, name: str) -> None:
 
 
 def test_a_full_disk_ends_the_writing_and_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = SessionFolder.create(tmp_path / "s", {})
+    said: list[str] = []
+    folder = SessionFolder.create(tmp_path / "s", {}, on_stop=said.append)
     folder.result({"ordinal": 0})
     left, real = [7], os.write
 
@@ -89,6 +90,7 @@ def test_a_full_disk_ends_the_writing_and_leaves_whole_lines(tmp_path: Path, mon
     folder.ledger({"ordinal": 2})
     made = folder.picture("a", np.zeros((2, 2, 3), np.uint8))
     assert not (folder.path / made.file).exists()
+    assert said == [folder.stopped]
     monkeypatch.undo()
     folder.close()
     assert (folder.path / "results.jsonl").read_bytes() == b'{"ordinal": 0}\n'

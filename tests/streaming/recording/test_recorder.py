@@ -190,5 +190,6 @@ def test_what_does_not_fit_its_description_ends_the_recording_with_the_reason(tm
 
 
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").write_text("")
     with pytest.raises(FileError, match="cannot be written"):
         Recorder(tmp_path / "nowhere", signal_info())

@@ -27,6 +27,7 @@ from minddiffuser.streaming.cli import main
 from minddiffuser.streaming.recording import xdf
 from minddiffuser.streaming.recording.folder import SessionFolder, open_session
 from minddiffuser.streaming.recording.items import is_ours, read_steps
+from minddiffuser.streaming.recording.recorder import Recorder
 from minddiffuser.streaming.recording.repair import repair, repair_xdf
 from minddiffuser.streaming.records import Samples
 
@@ -173,6 +174,16 @@ def test_repair_is_refused_while_a_session_runs(tmp_path: Path) -> None:
     SessionFolder.create(tmp_path / "s", {}).close()
     with locked(inside(tmp_path / "s"), tmp_path / "s"), pytest.raises(FileError, match="another process"):
         repair(tmp_path / "s")
+
+
+def test_repair_is_refused_while_the_recorder_of_a_killed_session_still_writes(tmp_path: Path) -> None:
+    """Acquisition is a process of its own, and finishes its file when it finds itself alone."""
+    SessionFolder.create(tmp_path / "s", {}).close()
+    recorder = Recorder(tmp_path / "s", signal_info())
+    with pytest.raises(FileError, match="another process"):
+        repair(tmp_path / "s")
+    recorder.close(0.0)
+    assert not any(one.changed for one in repair(tmp_path / "s"))
 
 
 KILLED = """

@@ -129,7 +129,9 @@ def test_numbers_that_a_type_cannot_hold_go_into_a_stream_that_can(tmp_path: Pat
     info = signal_info(2, dtype="int16")
     small = Samples(stamps=np.array([1.0, 1.1]), data=np.array([[1.0, -2.0], [3.0, 4.0]]), arrived=5.0)
     large = replace(small, stamps=np.array([1.2]), data=np.array([[0.1], [np.nan]]))
-    streams, _ = read_xdf_by_the_book(write_xdf_steps(tmp_path / "a.xdf", [(5.0, [small]), (5.0, [large, small])], info))
+    streams, _ = read_xdf_by_the_book(
+        write_xdf_steps(tmp_path / "a.xdf", [(5.0, [small]), (5.0, [large, small])], info)
+    )
     first, second = by_role(streams, "signal")
     assert [one["header"].findtext("channel_format") for one in (first, second)] == ["int16", "double64"]
     assert first["values"] == [(1, 3), (-2, 4)]

@@ -130,11 +130,35 @@ def test_a_killed_acquisition_is_said_and_the_books_are_closed(
     source = f"replay:{recording},speed=4"
     ended = run_session(request(live_bundle, recording, source=source, record=tmp_path / "s"), out=out, say=said.append)
     assert not ended.users
-    assert "the acquisition process has died (exit code -9)" in ended.fault
+    assert ended.fault == (
+        f"the acquisition process has died (exit code -9): md-stream repair {tmp_path / 's'} finishes its file"
+    )
     assert ended.totals.balanced
     assert ended.totals.states["pending"] == 0
     assert 0 < ended.totals.states["decoded"] < 20
     assert open_session(tmp_path / "s").about["state"] == "finished"
+
+
+def test_a_process_that_was_never_started_ends_by_itself(live_bundle: Path) -> None:
+    from minddiffuser.runtime import backends
+    from minddiffuser.streaming.session.acquisition import AcquisitionSettings
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+    from minddiffuser.streaming.sources.base import Wanted
+
+    with backends.open(live_bundle, Options(backend="ort", threads=1)) as backend:
+        training = backend.decoder.training
+    assert training.layout is not None
+    feed = AcquisitionProcess(
+        AcquisitionSettings(
+            source="replay:nowhere.xdf",
+            wanted=Wanted(modality="eeg"),
+            layout=training.layout,
+            training=training,
+            folder=live_bundle,
+        )
+    )
+    feed.close(patience=120.0)
+    assert feed.exit_code == 0
 
 
 def command(*arguments: str) -> list[str]:

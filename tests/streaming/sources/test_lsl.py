@@ -189,6 +189,7 @@ def test_all_formats_of_numbers_are_given_as_they_are(format: str) -> None:
     sent = outlet(info(name), format=format)
     values = np.array([[1.0, -2.0, 300.0], [0.0, 32767.0, -32768.0]])
     with opened(f"id={name},markers=none") as source:
+        assert source._info.dtype == format.replace("double64", "float64")
         own = push(sent, values)
         items = collect(source, lambda items: n_samples(items) >= 3)
     sent.close()

@@ -73,8 +73,10 @@ def open_mne(path: Path, *, trigger: str | None, montage: str | None, size: floa
     rows = [row for row, kind in enumerate(types) if kind in CHANNEL_TYPES]
     channels = tuple(_channel(mne, raw.info, row, types[row]) for row in rows)
     annotations = raw.annotations
-    starts = raw.time_as_index(annotations.onset, use_rounding=True, origin=annotations.orig_time)
-    ends = raw.time_as_index(annotations.onset + annotations.duration, use_rounding=True, origin=annotations.orig_time)
+    # Without a date of the measurement MNE counts annotations from sample 0 of the device, not of the file.
+    skipped, origin = (raw.first_samp if annotations.orig_time is None else 0), annotations.orig_time
+    starts = raw.time_as_index(annotations.onset, use_rounding=True, origin=origin) - skipped
+    ends = raw.time_as_index(annotations.onset + annotations.duration, use_rounding=True, origin=origin) - skipped
     texts = [str(text) for text in annotations.description]
     spans = [(text.lower(), int(a), int(b)) for text, a, b in zip(texts, starts, ends, strict=True)]
     marks = [(int(start), text) for start, text in zip(starts, texts, strict=True)]

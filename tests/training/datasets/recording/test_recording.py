@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from minddiffuser.runtime.signal.chain import open_chain
 from minddiffuser.training.cli import main
 from minddiffuser.training.datasets.prepare import PrepareSettings, prepare
 from minddiffuser.training.datasets.recording import open_recording
+from minddiffuser.training.datasets.recording.mne_file import open_mne
 from minddiffuser.training.datasets.recording.scale import check_scale
 
 SFREQ, N_PICTURES = 250, 6
@@ -531,3 +533,15 @@ def test_the_command(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(data.responses("test")) == 2  # means of the repetitions
     assert main([*arguments, "--force", "--reject", "eeg=150 furlongs"]) == 2
     assert "is no limit: give a type and a size, such as eeg=150uV" in capsys.readouterr().err
+
+
+def test_annotations_count_from_the_file_s_first_sample_with_and_without_a_date(tmp_path: Path) -> None:
+    """Two ways in which MNE writes the same time, told apart by `mne.events_from_annotations`."""
+    for date in (None, datetime(2024, 1, 1, tzinfo=UTC)):
+        raw = mne.io.RawArray(np.zeros((1, 1000)), mne.create_info(["Cz"], 200.0, ["eeg"]), first_samp=4321)
+        raw.set_meas_date(date)
+        raw.set_annotations(mne.Annotations([0.5], [0], ["see"]))
+        path = tmp_path / "x_raw.fif"
+        raw.save(path, overwrite=True)
+        assert open_mne(path, trigger=None, montage=None, size=1.0).marks == ((100, "see"),)
+        assert mne.events_from_annotations(raw)[0][0, 0] - raw.first_samp == 100
