@@ -64,9 +64,11 @@ class LiveSubject:
         From the picture on.
     alpha
         The ridge's penalty.
-    n_latent, n_structure
-        Values of a trial from which a dimension of the latent and of the structure is decoded; the embedding's and
-        the semantic feature's, all.
+    n_embedding, n_latent, n_structure
+        Values of a trial from which a dimension of the embedding and of the semantic feature, of the latent and of the
+        structure is decoded: as many as there are, when there are fewer.
+    n_selection
+        The same in the folds that select the trusted structure.
     """
 
     modality: str
@@ -83,12 +85,13 @@ class LiveSubject:
     band: tuple[float, float] = (0.7, 16.0)
     epoch_s: float = 0.7
     alpha: float = 100.0
+    n_embedding: int = 100_000
     n_latent: int = 400
     n_structure: int = 60
     n_selection: int = 30
 
 
-SUBJECTS = {"eeg": LiveSubject(modality="eeg"), "meg": LiveSubject(modality="meg", n_train=2400)}
+SUBJECTS = {"eeg": LiveSubject(modality="eeg"), "meg": LiveSubject(modality="meg", n_train=2400, n_embedding=2000)}
 
 
 def live_key(subject: LiveSubject) -> str:
@@ -134,9 +137,9 @@ def make(work: Path, out: Path, subject: LiveSubject) -> None:
 
 def fit_command(subject: LiveSubject, data: Path, out: Path) -> list[str]:
     """``md-train fit`` with the subject's options."""
-    whole = "100000"  # as many values as there are, when there are fewer
+    n_embedding = str(subject.n_embedding)
     command = ["fit", str(data), "--models", "tiny", "--out", str(out), "--decoder-option", f"alpha={subject.alpha:g}"]
-    command += ["--n-embedding", whole, "--n-semantic", whole, "--n-latent", str(subject.n_latent)]
+    command += ["--n-embedding", n_embedding, "--n-semantic", n_embedding, "--n-latent", str(subject.n_latent)]
     command += ["--n-structure", str(subject.n_structure), "--n-selection", str(subject.n_selection)]
     return [*command, "--n-folds", "2", "--concept-prototypes", "images"]
 

@@ -18,6 +18,7 @@ from minddiffuser.streaming.decoding.decode import DecodeSettings
 from minddiffuser.streaming.generation.draw import Enough, Frame, draw
 from minddiffuser.streaming.generation.plan import Plan
 from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.records import Samples
 from minddiffuser.streaming.session.live import LiveSettings
 
 SHORT = Sampling(n_steps=6, n_noise=None, n_reverse=2)
@@ -144,7 +145,45 @@ def test_a_source_that_breaks_ends_the_session_with_its_reason(world: World, mar
     assert ended.fault == "the cable was pulled"
     assert ended.totals.balanced
     assert ended.totals.states["decoded"] == 4
-    assert any("the cable was pulled" in text for text in world.said)
+    assert not any("the cable was pulled" in text for text in world.said)  # it is the command's last line
+
+
+def test_an_artefact_and_a_decoder_that_fails_cost_their_own_markers(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path
+) -> None:
+    steps = steps_of(20, markers)
+    for step in steps:
+        for item in step.items:
+            if isinstance(item, Samples) and item.stamps[0] <= 6.1 < item.stamps[-1] + 0.005:
+                item.data[2] += 1e-3  # Oz, in the epoch of marker 4
+    backend = world.backend
+
+    class Failing:
+        """Its fifth epoch raises, its seventh holds NaN."""
+
+        decoder, n = backend.decoder, 0
+
+        def decode(self, responses: np.ndarray, *, semantic: bool = True) -> Any:
+            self.n += 1
+            decoded = backend.decode(responses, semantic=semantic)
+            if self.n == 5:
+                raise RuntimeError("out of memory, as it were")
+            if self.n == 7:
+                decoded.structure[0, 0, 0, 0] = np.nan
+            return decoded
+
+    world.backend = Failing()  # type: ignore[assignment]
+    ended = world.session(steps, folder=folder_of(tmp_path / "s")).run()
+    assert ended.totals.balanced
+    assert ended.totals.states == {"decoded": 9, "rejected": 1, "refused": 4, "skipped": 1, "pending": 0}
+    lines = last_lines(tmp_path / "s")
+    assert lines[4]["state"] == "rejected"
+    assert "Oz" in lines[4]["reason"]
+    failed = [line["reason"] for line in lines.values() if "decode" in line.get("reason", "")]
+    assert failed == [
+        "the decoder failed (RuntimeError: out of memory, as it were)",
+        "what was decoded holds NaN or infinite values (structure)",
+    ]
 
 
 def test_an_acquisition_that_hangs_is_said_and_its_return_too(world: World, markers: list[tuple[float, str]]) -> None:
