@@ -171,7 +171,6 @@ class Intake:
     def finish(self, now: float) -> list[Event]:
         """End the session: every marker that still waits is refused."""
         self._now = now
-        self._worked = np.inf
         self._work()
         for segment in self._segments:
             for outcome in segment.stream.finish():
@@ -233,8 +232,6 @@ class Intake:
     def _locate(self, waits: Waits) -> _Placed | tuple[str, str] | str | None:
         """Where a marker belongs; or its state and the reason; or the clock that is not known; None to wait."""
         marker = waits.marker
-        if not self._worked > marker.arrived:
-            return None  # the next sample may show that the clock has been set
         own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
         last = self._clocks[MARKERS].newest
         before, after = self._set_back
