@@ -1,0 +1,45 @@
+"""The table of lateness: what is counted as late, lost and beside the event, on turns that are written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pylsl")
+START, SFREQ = 100.0, 1000.0
+
+
+def test_lateness_is_from_the_push_of_the_last_sample_and_a_missing_epoch_is_lost(
+    load: Callable[[str], ModuleType],
+) -> None:
+    stream = load("stream")
+    pushed = START + (np.arange(20_000) // 10 * 10 + 9) / SFREQ  # chunks of ten samples
+    first, last = stream.FIRST, stream.LAST
+    numbers = range(2, 20)
+    epochs = []
+    for number in numbers:
+        sample = stream.marker_sample(number)
+        beside = 2 if number == 4 else 0
+        epochs.append([pushed[sample + last + beside] + 0.001 * number, sample + beside, sample + last + beside])
+    del epochs[5]
+    ready = START + (stream.marker_sample(2) + first) / SFREQ - 0.001
+    stopped = START + (stream.marker_sample(19) + last) / SFREQ + 0.301
+    report = {"ready": ready, "stopped": stopped, "epochs": epochs, "cpu_share": 0.03, "memory_mb": 100.0}
+    row = stream.row_of("md-stream", 64, 10, [report], START, pushed)
+    assert (row.n_epochs, row.n_lost, row.error_samples) == (17, 1, 2)
+    late = [number for number in numbers if number != 7]
+    assert row.max_ms == pytest.approx(19.0)
+    assert row.p50_ms == pytest.approx(sorted(late)[8])
+    missed = {verdict["goal"] for verdict in stream.verdicts([row]) if not verdict["met"]}
+    assert missed == {"p50_ms at most 2", "p99_ms at most 5", "n_lost at most 0", "error_samples at most 0"}
+    assert "10 ms chunks" in stream.table([row])
+
+
+def test_a_rival_has_no_goals(load: Callable[[str], ModuleType]) -> None:
+    stream = load("stream")
+    report = {"ready": START, "stopped": START + 1, "epochs": [], "cpu_share": 0.5, "memory_mb": 1.0}
+    row = stream.row_of("plain pylsl loop", 64, 1, [report], START, np.zeros(10))
+    assert stream.verdicts([row]) == []
