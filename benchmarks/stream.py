@@ -83,7 +83,8 @@ def sender(n_channels: int, chunk: int, folder: Path, env: Mapping[str, str]) ->
     log = folder / f"pushed-{n_channels}-{chunk}"
     command = [sys.executable, str(HERE / "stream_sender.py"), str(n_channels), str(chunk), str(log)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(env))
-    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdin is not None
     try:
         start = float(process.stdout.readline())
         yield start, np.memmap(log, np.float64, "r")
@@ -100,9 +101,7 @@ def turn(reader: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
     return report
 
 
-def row_of(
-    reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, Any]], start: float, pushed: Any
-) -> Row:
+def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, Any]], start: float, pushed: Any) -> Row:
     """All turns of one contestant."""
     late: list[float] = []
     errors, n_lost, n_wanted = [0], 0, 0
@@ -167,8 +166,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def table(rows: Sequence[Row]) -> str:
     lines = [
-        f"{'channels':>8} {'sender':<14} {'reader':<34}{'epochs':>7}{'lost':>6}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} ms"
-        f"{'error':>7}{'CPU':>7}{'MB':>6}"
+        f"{'channels':>8} {'sender':<14} {'reader':<34}{'epochs':>7}{'lost':>6}{'p50':>8}{'p95':>8}{'p99':>8}"
+        f"{'max':>8} ms{'error':>7}{'CPU':>7}{'MB':>6}"
     ]
     for row in rows:
         sends = "single samples" if row.chunk == 1 else f"{row.chunk / SFREQ * 1e3:.0f} ms chunks"
@@ -217,7 +216,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = verdicts(rows)
     for verdict in found:
         if not verdict["met"]:
-            print(f"MISSED  {verdict['reader']}, {verdict['n_channels']} channels: {verdict['goal']}, {verdict['found']:.3g}")
+            print(
+                f"MISSED  {verdict['reader']}, {verdict['n_channels']} channels, {verdict['chunk']} at once: "
+                f"{verdict['goal']}, {verdict['found']:.3g}"
+            )
     if args.json:
         args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "goals": found}, indent=1))
     return 0 if all(verdict["met"] for verdict in found) else 1

@@ -145,7 +145,9 @@ def outage(seconds: float) -> dict[str, Any]:
         listener.close()
     return {
         "said_after": listener.of("silent")[0][0] - down,
-        "missing": sorted(set(range(texts[0], texts[-1] + 1)) - set(texts) - {int(one.text) for one in listener.refused}),
+        "missing": sorted(
+            set(range(texts[0], texts[-1] + 1)) - set(texts) - {int(one.text) for one in listener.refused}
+        ),
         "refused": [one.reason for one in listener.refused],
         "said": listener.said(),
     }
@@ -153,4 +155,4 @@ def outage(seconds: float) -> dict[str, Any]:
 
 if __name__ == "__main__":
     loopback("up")
-    print(json.dumps(outage(float(sys.argv[1]))))
+    sys.stdout.write(f"{json.dumps(outage(float(sys.argv[1])))}\n")

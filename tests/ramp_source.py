@@ -37,7 +37,9 @@ def ramp_items(
         numbers = np.arange(at, at + n)
         arrived = T0 + (at + n - 1) / sfreq + 0.001
         if measured and arrived >= offset_due:
-            yield from (ClockOffset(stream=name, at=arrived, offset=0.0, uncertainty=1e-4) for name in (SIGNAL, MARKERS))
+            yield from (
+                ClockOffset(stream=name, at=arrived, offset=0.0, uncertainty=1e-4) for name in (SIGNAL, MARKERS)
+            )
             offset_due = arrived + 2.0
         yield Samples(stamps=T0 + numbers / sfreq, data=ramp(numbers, n_channels), arrived=arrived)
         at += n

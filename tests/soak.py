@@ -96,7 +96,10 @@ class Books:
 
 def send(name: str, seconds: float, speed: float) -> None:
     """Send the ramp; its stamps end when the sending does, and begin as long ago as the signal lasts."""
-    signal, markers = SignalOutlet(info(name), type="EEG", format="double64"), MarkerOutlet(f"{name}-markers", name + "-m")
+    signal, markers = (
+        SignalOutlet(info(name), type="EEG", format="double64"),
+        MarkerOutlet(f"{name}-markers", name + "-m"),
+    )
     signal.wait_for_consumers(60.0)
     markers.wait_for_consumers(60.0)
     n, begun = round(seconds * SFREQ), now()
@@ -109,8 +112,14 @@ def send(name: str, seconds: float, speed: float) -> None:
         signal.push(ramp(first, count), zero + np.arange(first, first + count) / SFREQ)
         for number in range(first + (-first % EVERY), first + count, EVERY):
             markers.push(b"%d" % number, zero + number / SFREQ)
-    print(json.dumps({"samples": n, "markers": len(range(0, n, EVERY))}), flush=True)
+    said({"samples": n, "markers": len(range(0, n, EVERY))})
     sys.stdin.read()
+
+
+def said(figures: dict[str, Any]) -> None:
+    """One line of JSON."""
+    sys.stdout.write(f"{json.dumps(figures)}\n")
+    sys.stdout.flush()
 
 
 def soak(hours: float, speed: float) -> dict[str, Any]:
@@ -118,7 +127,8 @@ def soak(hours: float, speed: float) -> dict[str, Any]:
     name, seconds = f"soak-{os.getpid()}", hours * 3600
     command = [sys.executable, __file__, "--send", name, "--hours", str(hours), "--speed", str(speed)]
     sender = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert sender.stdin is not None and sender.stdout is not None
+    assert sender.stdin is not None
+    assert sender.stdout is not None
     books, samples = Books(), []
     source = open_source(f"lsl:name={name},markers={name}-markers", Wanted(modality="eeg", timeout=60.0))
     try:
@@ -152,7 +162,7 @@ def main() -> None:
     if args.send:
         send(args.send, args.hours * 3600, args.speed)
     else:
-        print(json.dumps(soak(args.hours, args.speed), indent=1))
+        said(soak(args.hours, args.speed))
 
 
 if __name__ == "__main__":

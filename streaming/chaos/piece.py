@@ -51,7 +51,9 @@ class Piece:
 
     def part(self, which: Which) -> Piece:
         """Some of the samples, in that order."""
-        assert isinstance(self.item, Samples) and self.numbers is not None and self.true is not None
+        assert isinstance(self.item, Samples)
+        assert self.numbers is not None
+        assert self.true is not None
         item = replace(self.item, stamps=self.item.stamps[which], data=self.item.data[:, which])
         return replace(self, item=item, numbers=self.numbers[which], true=self.true[which])
 

@@ -287,7 +287,9 @@ class _Check:
             event = self.original.sample_at(true.stamp)
             first, last = event - before - recovery, event + behind + round(sfreq)
             if not any(start <= last and stop >= first for start, stop in spans):
-                said.append(f"marker {refused.ordinal} ({refused.text!r}) was refused, and no fault was near: {refused.reason}")
+                said.append(
+                    f"marker {refused.ordinal} ({refused.text!r}) was refused, and no fault was near: {refused.reason}"
+                )
         return said
 
 

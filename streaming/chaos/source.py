@@ -162,5 +162,7 @@ def open_chaos(text: str, wanted: Wanted) -> FaultySource:
     """
     seed, _, source = text.partition(":")
     if not seed.isdecimal() or len(seed) > _DIGITS:
-        raise InputError(f"the source is {shown('chaos:' + text)}: give chaos:SEED:SOURCE, such as chaos:7:lsl:name=EEG")
+        raise InputError(
+            f"the source is {shown('chaos:' + text)}: give chaos:SEED:SOURCE, such as chaos:7:lsl:name=EEG"
+        )
     return FaultySource(open_source(source, wanted), drawn(int(seed)))

@@ -34,20 +34,27 @@ def add(commands: Any) -> None:
         _chaos,
         help="replay a recording with faults on purpose, and check what came out",
         description="Give a recording to the live path once as it is and once with faults that a seed chooses. Every "
-        "epoch that is accepted under faults has to be, to the bit, what the undisturbed samples give; every marker and "
-        "sample has to be accounted for; and where no fault is near, nothing may be refused.",
-        epilog=f"{_EXAMPLE}\nkinds of faults:\n" + "\n".join(f"  {name:<15} {kind.what}" for name, kind in FAULTS.items()),
+        "epoch that is accepted under faults has to be, to the bit, what the undisturbed samples give; every marker "
+        "and sample has to be accounted for; and where no fault is near, nothing may be refused.",
+        epilog=f"{_EXAMPLE}\nkinds of faults:\n"
+        + "\n".join(f"  {name:<15} {kind.what}" for name, kind in FAULTS.items()),
     )
-    chaos.add_argument("recording", type=Path, metavar="SESSION|FILE", help="a session's folder, XDF, or what MNE reads")
+    chaos.add_argument(
+        "recording", type=Path, metavar="SESSION|FILE", help="a session's folder, XDF, or what MNE reads"
+    )
     chaos.add_argument("--seed", type=_seed, default=0, help="of the faults (default: %(default)s)")
     chaos.add_argument("--faults", nargs="+", choices=FAULTS, metavar="KIND", help="of these kinds only (see below)")
     chaos.add_argument("--json", action="store_true", help="print the report as JSON")
     signal = chaos.add_argument_group("signal, of a file")
     signal.add_argument("--bundle", type=Path, metavar="DIR", help="with the signal chain of this bundle or checkpoint")
     signal.add_argument("--modality", choices=("eeg", "meg"), default="eeg", help="(default: %(default)s)")
-    signal.add_argument("--events", nargs="+", default=(), metavar="PATTERN", help="markers that are events (default: all)")
+    signal.add_argument(
+        "--events", nargs="+", default=(), metavar="PATTERN", help="markers that are events (default: all)"
+    )
     signal.add_argument("--unit", help="of every channel, where the file does not say, such as uV")
-    signal.add_argument("--tmin", type=float, default=-0.2, metavar="S", help="where no bundle is given (default: -0.2)")
+    signal.add_argument(
+        "--tmin", type=float, default=-0.2, metavar="S", help="where no bundle is given (default: -0.2)"
+    )
     signal.add_argument("--tmax", type=float, default=0.8, metavar="S", help="where no bundle is given (default: 0.8)")
 
 

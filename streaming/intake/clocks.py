@@ -88,4 +88,4 @@ class Clock:
 
     def jumped_around(self, time: float) -> bool:
         """Whether the offset was found to have jumped between the measurements before and behind a local time."""
-        return any(first <= time <= last for first, last in self._jumps)
+        return any(first <= time < last for first, last in self._jumps)

@@ -171,7 +171,6 @@ class Intake:
     def finish(self, now: float) -> list[Event]:
         """End the session: every marker that still waits is refused."""
         self._now = now
-        self._worked = np.inf
         self._work()
         for segment in self._segments:
             for outcome in segment.stream.finish():
@@ -233,12 +232,10 @@ class Intake:
     def _locate(self, waits: Waits) -> _Placed | tuple[str, str] | str | None:
         """Where a marker belongs; or its state and the reason; or the clock that is not known; None to wait."""
         marker = waits.marker
-        if not self._worked > marker.arrived:
-            return None  # the next sample may show that the clock has been set
         own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
-        newest = self._clocks[MARKERS].newest
+        last = self._clocks[MARKERS].newest
         before, after = self._set_back
-        if own is None or newest is None or (marker.arrived >= before and newest.at <= after):
+        if own is None or last is None or (marker.arrived >= before and last.at <= after):
             return MARKERS
         local = marker.stamp + own.offset
         if local > marker.arrived + _AHEAD:
@@ -248,8 +245,8 @@ class Intake:
             )
         for index, segment in enumerate(self._segments):
             # What was measured of a clock after it had jumped says nothing of the stamps before.
-            jumps = (later.trusted_after for later in self._segments[index + 1 :])
-            until = next((at for at in jumps if at > segment.trusted_after), np.inf)
+            trusted = (later.trusted_after for later in self._segments[index + 1 :])
+            until = next((at for at in trusted if at > segment.trusted_after), np.inf)
             clock = self._clocks[SIGNAL].at(local, segment.trusted_after, until)
             if clock is None:
                 # One sample out of order needs no clock of its own: it has no epoch.

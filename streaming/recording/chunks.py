@@ -166,6 +166,15 @@ def _description(chunk: Chunk) -> Description | None:
     return found
 
 
+def is_xml(content: memoryview) -> bool:
+    """Whether a file's header or a stream's footer can be read."""
+    try:
+        ElementTree.fromstring(bytes(content))
+    except (ElementTree.ParseError, ValueError):
+        return False
+    return True
+
+
 def samples(chunk: Chunk) -> Block:
     """The samples of a chunk, or of the beginning of one; those that are whole and make sense."""
     content, about = chunk.content, chunk.about
@@ -268,6 +277,8 @@ def _makes_sense(chunk: Chunk) -> bool:
         return chunk.about is not None and samples(chunk).whole
     if chunk.tag == xdf.CLOCK_OFFSET:
         return len(chunk.content) == 16
+    if chunk.tag == xdf.STREAM_FOOTER:
+        return is_xml(chunk.content)
     return chunk.tag != xdf.BOUNDARY or bytes(chunk.content) == xdf.BOUNDARY_UUID
 
 

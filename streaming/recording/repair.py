@@ -18,7 +18,7 @@ from ...runtime.files import replacing
 from ...runtime.locks import inside, locked
 from ...runtime.output import draft_of
 from . import xdf
-from .chunks import Chunk, Damage, Description, chunks, mapped, samples
+from .chunks import Chunk, Damage, Description, chunks, is_xml, mapped, samples
 from .folder import (
     LEDGER_FILE,
     PICTURES,
@@ -52,6 +52,7 @@ class _Found:
     extents: dict[int, _Extent] = field(default_factory=dict)
     kept: list[tuple[int, int, int]] = field(default_factory=list)  # bytes from, to; of which stream
     tail: bytes = b""  # a chunk with the whole samples of the one that was cut
+    header: bytes = b""  # in place of one that cannot be read
     n_cut: int = 0
     n_dropped: int = 0
 
@@ -111,10 +112,10 @@ def repair_xdf(path: Path) -> Repair:
     data = mapped(path)
     found = _scan(data, path)
     open_ends = [stream for stream, extent in found.extents.items() if not extent.finished]
-    if not (open_ends or found.n_cut or found.n_dropped):
+    if not (open_ends or found.n_cut or found.n_dropped or found.header):
         return Repair(path=path, changed=False, text=f"{path.name} is whole")
     without = {k for k, extent in found.extents.items() if found.n_dropped and extent.about.role == "arrivals"}
-    if found.n_dropped:
+    if found.n_dropped or found.header:
         shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
     with replacing(path) as draft, open(draft, "r+b") as file:
         mode = path.stat().st_mode
@@ -127,9 +128,10 @@ def _scan(data: memoryview, path: Path) -> _Found:
     found = _Found()
     for chunk in chunks(data):
         if isinstance(chunk, Damage):
-            if not found.kept:
-                raise FileError(f"{path} is damaged in its header: nothing of it can be restored")
             _take_damage(chunk, found)
+            continue
+        if chunk.tag == xdf.FILE_HEADER and not is_xml(chunk.content):
+            found.header = xdf.chunk(xdf.FILE_HEADER, xdf.xml({"version": "1.0"}))
             continue
         found.kept.append((chunk.start, chunk.stop, chunk.stream))
         if chunk.tag == xdf.STREAM_HEADER and chunk.about is not None:
@@ -138,8 +140,8 @@ def _scan(data: memoryview, path: Path) -> _Found:
             _extend(found.extents[chunk.stream], chunk)
         elif chunk.tag == xdf.STREAM_FOOTER and chunk.stream in found.extents:
             found.extents[chunk.stream].finished = True
-    if not found.kept:
-        raise FileError(f"{path} ends before its first header: nothing of it can be restored")
+    if not found.extents:
+        raise FileError(f"{path} ends, or is damaged, before it describes a stream: nothing of it can be restored")
     return found
 
 
@@ -168,7 +170,7 @@ def _extend(extent: _Extent, chunk: Chunk) -> int:
 
 
 def _write(file: BinaryIO, data: memoryview, found: _Found, without: set[int]) -> None:
-    file.write(xdf.MAGIC)
+    file.write(xdf.MAGIC + found.header)
     for start, stop in _joined(found.kept, without):
         for first in range(start, stop, _COPY):
             file.write(data[first : min(first + _COPY, stop)])
@@ -207,6 +209,8 @@ def _told(path: Path, found: _Found, without: set[int]) -> str:
             f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: the file as it was is "
             f"{path.name}.damaged"
         )
+    if found.header:
+        text += f"; its header was damaged and is made anew: the file as it was is {path.name}.damaged"
     if without:
         text += "; when each sample arrived is no longer known"
     return text

@@ -338,8 +338,8 @@ class LiveSession:
 
     def _acquisition_stopped(self, stopped: Stopped) -> None:
         self._stopped, self._receiving = stopped, False
-        if stopped.fault:
-            self._notice("lost", stopped.fault)
+        if stopped.fault:  # what the user can fix is said by the command, as the last line
+            self._notice("lost", stopped.fault, say=not stopped.users)
         reason = stopped.fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
         for ordinal in self.ledger.pending():
             if ordinal not in self._markers:  # it has no epoch, and none will come
@@ -501,9 +501,9 @@ class LiveSession:
             elif isinstance(message, Arrived | Happened | Stands | LastPicture | DuePicture | NotDrawn):
                 self._take(message)
 
-    def _notice(self, kind: str, text: str) -> None:
+    def _notice(self, kind: str, text: str, *, say: bool = True) -> None:
         self._page.notice(kind, text, self._now())
-        if kind != "note":
+        if say and kind != "note":
             self._say(text)
 
 

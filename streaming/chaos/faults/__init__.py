@@ -19,9 +19,7 @@ FAULTS: Mapping[str, Kind] = {
     "outage": Kind(what="nothing arrived, then all at once", lasts=(1.0, 6.0), make=delivery.outage),
     "bursts": Kind(what="everything arrived in bursts", lasts=(2.0, 5.0), make=delivery.bursts),
     "restart": Kind(what="the source was restarted", lasts=(3.0, 5.0), make=delivery.restart),
-    "other-rate": Kind(
-        what="the source was restarted at half of its rate", lasts=(3.0, 5.0), make=delivery.other_rate
-    ),
+    "other-rate": Kind(what="the source was restarted at half of its rate", lasts=(3.0, 5.0), make=delivery.other_rate),
     "other-order": Kind(
         what="the source was restarted with its channels in another order",
         lasts=(3.0, 5.0),

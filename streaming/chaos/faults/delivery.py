@@ -13,6 +13,7 @@ from ...records import SIGNAL, Notice, Samples, SignalInfo
 from ..piece import Piece
 from .base import Effect, Start
 
+
 class _Held:
     """Holds everything for a time, again and again, then gives it at once."""
 

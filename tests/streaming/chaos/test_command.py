@@ -41,9 +41,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "signal.xdf"
 
 
-def test_a_recording_holds_and_the_same_seed_says_the_same(
-    recording: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recording_holds_and_the_same_seed_says_the_same(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for _ in range(2):
         assert main(["chaos", str(recording), "--seed", "3", "--tmax", "0.6"]) == 0

@@ -35,9 +35,7 @@ def injected(faults: Sequence[Fault], chunks: Sequence[int] = (25,), measured: b
     truth = Truth()
     injector = Injector(iter(faults), ramp_info(N_CHANNELS), truth)
     items = [
-        given
-        for item in ramp_items(SECONDS, chunks, N_CHANNELS, measured=measured)
-        for given in injector.step([item])
+        given for item in ramp_items(SECONDS, chunks, N_CHANNELS, measured=measured) for given in injector.step([item])
     ]
     assert injector.happened == list(faults)
     return items, truth

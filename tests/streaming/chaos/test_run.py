@@ -21,7 +21,20 @@ from minddiffuser.streaming.sources.replay import Step
 
 EPOCH = {"name": "epoch", "tmin": -0.2, "tmax": 0.6}
 # Nothing is lost by these, and nothing is uncertain: every marker that is accepted without them is accepted.
-HARMLESS = {"twice", "resent", "jitter", "bursts", "late", "shuffled", "doubled", "flood", "empty", "giant", "garbled", "drift"}
+HARMLESS = {
+    "twice",
+    "resent",
+    "jitter",
+    "bursts",
+    "late",
+    "shuffled",
+    "doubled",
+    "flood",
+    "empty",
+    "giant",
+    "garbled",
+    "drift",
+}
 
 
 def steps_of(items: Sequence[Item]) -> list[Step]:
@@ -139,7 +152,9 @@ class _Tampered:
         return intake
 
 
-@pytest.mark.parametrize(("how", "found"), [("shifted", "wrong"), ("rows", "wrong"), ("lost", "unbalanced"), ("twice", "unbalanced")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "found"), [("shifted", "wrong"), ("rows", "wrong"), ("lost", "unbalanced"), ("twice", "unbalanced")]
+)
 def test_a_wrong_intake_is_found_out(how: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minddiffuser.streaming.chaos.run.Intake", _Tampered(how))
     report = ramp_report([one("pause", 0, start=40.0)])

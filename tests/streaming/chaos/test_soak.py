@@ -14,14 +14,16 @@ from minddiffuser.streaming.records import MARKERS, SIGNAL, ClockOffset, Item, M
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 # What Python's allocator and numpy may keep more of, in MB; an epoch a second that were held would be ten times this.
 SLACK_MB = 4.0
+# Markers of the first seconds at ten times their speed: stamps so old are said to be on no clock of LSL, which is
+# measured again two seconds later.
+_UNSETTLED = 60
 
 
-def check(found: dict[str, Any], n_samples: int, n_markers: int) -> None:
+def check(found: dict[str, Any], n_samples: int, n_markers: int, n_without: int) -> None:
     assert found["samples"] == found["accounted"] == found["used"] == n_samples
     assert found["markers"] == n_markers == sum(found["states"].values())
     assert found["states"]["pending"] == found["wrong"] == found["unbalanced"] == 0
-    # The first epochs begin before the signal or while its jitter is learnt, the last one may not end.
-    assert found["states"]["decoded"] >= n_markers - 7
+    assert found["states"]["decoded"] >= n_markers - n_without
 
 
 @needs_proc
@@ -43,7 +45,8 @@ def test_ten_minutes_step_by_step() -> None:
         if (first + CHUNK) % round(60 * SFREQ) == 0:
             kept.append(held())
     books.finish(at)
-    check(books.figures(), n, ordinal)
+    # One epoch begins before the signal, four while the jitter of its stamps is learnt, and one does not end.
+    check(books.figures(), n, ordinal, 6)
     assert kept[-1]["mb"] - kept[2]["mb"] < SLACK_MB
     assert {one["files"] for one in kept} == {kept[0]["files"]}
     assert {one["threads"] for one in kept} == {kept[0]["threads"]}
@@ -60,7 +63,7 @@ def _flat(found: dict[str, Any]) -> None:
 @pytest.mark.chaos
 def test_five_minutes_over_lsl_at_ten_times_their_speed() -> None:
     found = soak(5 / 60, 10.0)
-    check(found, found["sent"]["samples"], found["sent"]["markers"])
+    check(found, found["sent"]["samples"], found["sent"]["markers"], _UNSETTLED)
     _flat(found)
 
 
@@ -68,5 +71,5 @@ def test_five_minutes_over_lsl_at_ten_times_their_speed() -> None:
 @pytest.mark.soak
 def test_eight_hours_over_lsl_at_ten_times_their_speed() -> None:
     found = soak(8.0, 10.0)
-    check(found, found["sent"]["samples"], found["sent"]["markers"])
+    check(found, found["sent"]["samples"], found["sent"]["markers"], _UNSETTLED)
     _flat(found)

@@ -183,8 +183,9 @@ def test_a_marker_clock_that_jumped_unnoticed_is_said_and_refuses_what_still_wai
     one.marker(196, shift=0.15)  # or forward
     one.samples(200, 215)
     one.offset(MARKERS, 1999.85)
+    one.samples(215, 220)
     one.marker(220, shift=0.15)
-    one.samples(215, 400)
+    one.samples(220, 400)
     assert one.accepted == {0: 70, 3: 220}
     doubtful = "a clock jumped between two measurements of its offset around the marker"
     assert one.refused == {1: ("refused", doubtful), 2: ("refused", doubtful)}
@@ -266,7 +267,7 @@ def test_what_comes_late_but_whole_is_used(feed: Any, kind: str) -> None:
     one.notice("recovered")
     one.samples(210, 600)
     behind = one.marker(500)
-    one.give()
+    one.samples(600, 700)
     assert one.accepted == {number: 190, behind: 500}
     assert one.intake.state(one.now).n_gaps == 0
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recorded_items import (
     by_role,
     joined,
@@ -26,7 +28,7 @@ from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.streaming.cli import main
 from minddiffuser.streaming.recording import xdf
 from minddiffuser.streaming.recording.folder import SessionFolder, open_session
-from minddiffuser.streaming.recording.items import is_ours, read_steps
+from minddiffuser.streaming.recording.items import is_ours, read_end, read_info, read_steps
 from minddiffuser.streaming.recording.recorder import Recorder
 from minddiffuser.streaming.recording.repair import repair, repair_xdf
 from minddiffuser.streaming.records import Samples
@@ -220,3 +222,36 @@ def test_after_a_kill_everything_that_was_handed_to_the_system_is_there(tmp_path
     assert same_steps(found[: last + 1], steps[: last + 1])
     stamps, data, _ = joined(found)
     assert np.array_equal(data, joined(steps)[1][:, : len(stamps)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_to_its_bytes_a_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Bytes that changed, went or came: a result or one clear error, never another one; repair helps or refuses."""
+    folder = tmp_path_factory.getbasetemp() / "hostile"
+    folder.mkdir(exist_ok=True)
+    whole = folder / "whole.xdf"
+    if not whole.exists():
+        write_xdf_steps(whole, made_up_steps(6, 30, signal_info()), signal_info())
+    content = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.integers(0, 20))
+        content[place : place + length] = data.draw(st.binary(max_size=20) | st.just(b"\xff" * 8) | st.just(bytes(9)))
+    path = folder / "changed.xdf"
+    path.write_bytes(content)
+    try:
+        list(read_steps(path))
+        read_info(path)
+        read_end(path)
+    except FileError:
+        pass
+    try:
+        repair_xdf(path)
+    except FileError:
+        return
+    assert not repair_xdf(path).changed
+    for one in read_xdf_by_the_book(path)[0].values():
+        assert one["footer"] is not None
