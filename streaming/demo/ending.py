@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..intake.events import Accepted, Event, Refused, Said
 from ..records import SIGNAL
 from ..session.acquisition import FromAcquisition, Happened
-from ..session.process import Feed, Post
+from ..session.process import END_S, Feed, Post
 
 
 class EndingFeed:
@@ -44,9 +44,9 @@ class EndingFeed:
         """Ask it to end, before its time."""
         self._feed.stop()
 
-    def close(self) -> None:
+    def close(self, patience: float = END_S) -> None:
         """Wait until it has ended, or end it."""
-        self._feed.close()
+        self._feed.close(patience)
 
 
 def _is_over(event: Event) -> bool:

@@ -77,7 +77,7 @@ class Feed:
     def stop(self) -> None:
         self.stopped += 1
 
-    def close(self) -> None:
+    def close(self, patience: float = 20.0) -> None:
         self.closed += 1
 
 
