@@ -211,7 +211,8 @@ def open_replay(text: str, wanted: Wanted) -> Replay:
     pace = options.get("speed", "1")
     speed = None if pace == "max" else _number(pace, "speed", "a factor, or max")
     path = _file_of(Path(name))
-    if is_xdf(path) and path.is_file() and is_ours(path) and not options.keys() & {"stream", "markers", "trigger", "chunk"}:
+    as_it_came = not options.keys() & {"stream", "markers", "trigger", "chunk"}
+    if as_it_came and is_xdf(path) and path.is_file() and is_ours(path):
         steps = (Step(now=step.now, items=step.items) for step in read_steps(path))
         return Replay(read_info(path), steps, speed=speed)
     choice = Choice(
