@@ -50,6 +50,9 @@ class LiveSubject:
     ----------
     modality
         "eeg", of the whole cap, or "meg".
+    seed, session_seed
+        Of the subject and its training; and of the session, its pictures, their order and the noise. Every setting
+        below was chosen before this session was drawn, some on an earlier one: nothing may be chosen by its results.
     n_train, n_shown, n_repetitions
         Training pictures, shown once each; pictures of the session, and how often each is shown there.
     strength
@@ -74,6 +77,7 @@ class LiveSubject:
     modality: str
     brain: str = DEFAULT_BRAIN
     seed: int = 7
+    session_seed: int = 1
     n_train: int = 4000
     n_shown: int = 8
     n_repetitions: int = 12
@@ -201,6 +205,7 @@ def sense(subject: LiveSubject) -> Sensed:
             settings,
             Showing(n_train=subject.n_train, n_test=subject.n_shown),
             seed=subject.seed,
+            test_seed=subject.session_seed,
             progress=progress,
         )
 

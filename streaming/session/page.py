@@ -15,6 +15,7 @@ from ..decoding.control import Score
 from ..decoding.decode import DecodedEpoch
 from ..generation.draw import Picture
 from ..ledger import STAGES, SUMS, Entry, Ledger
+from ..records import SIGNAL
 from .acquisition import Opened, Previewed, Stands
 
 _LEVELS = {
@@ -198,11 +199,11 @@ class Page:
         n = max((int(one["n"]) for one in found.values()), default=0)
         self._say(messages.Latency(stages=stages, n=n, deadline=self._about.deadline))
 
-    def notice(self, kind: str, text: str, at: float) -> None:
-        """Something happened; what a source says of itself changes the stream's state too."""
-        if kind in ("silent", "stale", "lost", "ended"):
+    def notice(self, kind: str, text: str, at: float, stream: str = "") -> None:
+        """Something happened; what is said of the signal's stream changes its state too, of the markers' does not."""
+        if stream == SIGNAL and kind in ("silent", "stale", "lost", "ended"):
             self._trouble = kind
-        elif kind in ("recovered", "changed"):
+        elif stream == SIGNAL and kind in ("recovered", "changed"):
             self._trouble = None
         self._say(messages.Notice(at=at - self._began, level=_LEVELS.get(kind, "note"), text=text))
 

@@ -7,7 +7,7 @@ its own, so that a run is the same whatever is recorded before it, and a longer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,7 @@ def sensor_subject(
     showing: Showing,
     *,
     seed: int,
+    test_seed: int | None = None,
     progress: OnProgress,
 ) -> Sensed:
     """Simulate a subject that looks at pictures under these sensors.
@@ -131,11 +132,17 @@ def sensor_subject(
     sensors : which.
     brain, showing, seed : as of :func:`~.subject.simulate_subject`.
     settings : of the recording.
+    test_seed : of other pictures of the test split, in another order and with other noise, shown to the same subject
+        after the same training; None for those of `seed`.
     progress : called with (phase, done, total).
     """
     seeds = Seeds.of(seed)
     areas = FmriSettings()
     cortex_seed, other_seed, sensor_seed, run_seed = seeds.noise.spawn(4)
+    run_seeds = dict(zip(SPLITS, run_seed.spawn(len(SPLITS)), strict=True))
+    if test_seed is not None:
+        test_pictures_seed, run_seeds["test"] = np.random.SeedSequence([seed, test_seed]).spawn(2)
+        seeds = replace(seeds, test=test_pictures_seed)
     pictures = shown_pictures(showing, brain.image_size, seeds)
     looked = brain.look(pictures["train"], pictures["test"], areas, np.random.default_rng(seeds.brain), progress)
     cortex = draw_cortex(areas, np.random.default_rng(cortex_seed))
@@ -146,7 +153,7 @@ def sensor_subject(
         sensors, settings.background, np.random.default_rng(other_seed), np.random.default_rng(sensor_seed)
     )
     n_pictures = {split: len(pictures[split].images) for split in SPLITS}
-    plan = plan_of(settings, n_pictures, run_seed)
+    plan = plan_of(settings, n_pictures, run_seeds)
     modality = "eeg" if sensors.referenced else "meg"
 
     def runs() -> Iterator[Run]:
@@ -163,7 +170,10 @@ def sensor_subject(
         n_runs=len(plan),
         runs=runs,
         n_repetitions={"train": settings.train_repetitions, "test": settings.test_repetitions},
-        provenance=_provenance(modality, brain, settings, seed, sources_of(showing, pictures)),
+        provenance={
+            **_provenance(modality, brain, settings, seed, sources_of(showing, pictures)),
+            **({} if test_seed is None else {"test_seed": test_seed}),
+        },
     )
     return Sensed(subject=subject, answers=answers)
 
@@ -190,13 +200,13 @@ class PlannedRun:
 
 
 def plan_of(
-    settings: RecordingSettings, n_pictures: Mapping[str, int], seed: np.random.SeedSequence
+    settings: RecordingSettings, n_pictures: Mapping[str, int], seeds: Mapping[str, np.random.SeedSequence]
 ) -> list[PlannedRun]:
-    """All runs, session by session, training runs before test runs."""
+    """All runs, session by session, training runs before test runs; each split has a seed of its own."""
     repetitions = {"train": settings.train_repetitions, "test": settings.test_repetitions}
     planned: list[PlannedRun] = []
-    for split, child in zip(SPLITS, seed.spawn(len(SPLITS)), strict=True):
-        order_seed, timing_seed, noise_seed = child.spawn(3)
+    for split in SPLITS:
+        order_seed, timing_seed, noise_seed = seeds[split].spawn(3)
         showings = [
             (int(picture), repetition)
             for repetition, own in enumerate(order_seed.spawn(repetitions[split]))

@@ -69,7 +69,13 @@ def signs(n: int, period: int) -> np.ndarray:
 
 
 def recorded(
-    settings: RecordingSettings = QUICK, *, n_train: int = 8, n_test: int = 4, seed: int = 1, under: Any = None
+    settings: RecordingSettings = QUICK,
+    *,
+    n_train: int = 8,
+    n_test: int = 4,
+    seed: int = 1,
+    under: Any = None,
+    **given: Any,
 ) -> Sensed:
     """A subject whose structure changes with every picture and whose meaning with every second."""
     n = {"train": n_train, "test": n_test}
@@ -78,7 +84,7 @@ def recorded(
     )
     showing = Showing(n_train=n_train, n_test=n_test)
     return sensor_subject(
-        eeg.sensors(17) if under is None else under, brain, settings, showing, seed=seed, progress=unheard
+        eeg.sensors(17) if under is None else under, brain, settings, showing, seed=seed, progress=unheard, **given
     )
 
 
@@ -86,8 +92,12 @@ def runs(sensed: Any, split: str) -> list[Run]:
     return [run for run in sensed.subject.runs() if run.split == split]
 
 
+def seeds_of_splits() -> dict[str, np.random.SeedSequence]:
+    return dict(zip(("train", "test"), np.random.SeedSequence(3).spawn(2), strict=True))
+
+
 def test_every_picture_is_shown_as_often_as_asked_in_runs_of_bounded_length() -> None:
-    plan = plan_of(replace(QUICK, target_share=0.2), {"train": 70, "test": 30}, np.random.SeedSequence(3))
+    plan = plan_of(replace(QUICK, target_share=0.2), {"train": 70, "test": 30}, seeds_of_splits())
     for split, n_pictures, n_repetitions in (("train", 70, 3), ("test", 30, 4)):
         shown = [event for run in plan if run.split == split for event in run.events if event.split != TARGET]
         assert {event.split for event in shown} == {split}
@@ -110,7 +120,7 @@ def test_every_picture_is_shown_as_often_as_asked_in_runs_of_bounded_length() ->
 
 
 def test_meg_follows_its_own_rhythm() -> None:
-    plan = plan_of(meg.MEG, {"train": 60, "test": 4}, np.random.SeedSequence(3))
+    plan = plan_of(meg.MEG, {"train": 60, "test": 4}, seeds_of_splits())
     apart = np.concatenate([np.diff([event.sample for event in run.events]) for run in plan]) / meg.MEG.recorded_hz
     assert apart.min() >= 1.3 - 1e-3
     assert apart.max() <= 1.7 + 1e-3
@@ -128,6 +138,25 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:
     assert first.shape[0] == 17
     different = next(iter(other.subject.runs())).data[:, :1000]
     assert np.abs(np.corrcoef(first[:, :1000].ravel(), different.ravel())[0, 1]) < 0.5
+
+
+def test_another_test_seed_is_another_session_of_the_same_subject() -> None:
+    """The training stays what it was; the test split has other pictures, another order and other noise."""
+    first, same, second = (recorded(QUICK, n_test=30, test_seed=seed) for seed in (None, None, 1))
+    for one, other in zip(runs(first, "train"), runs(second, "train"), strict=True):
+        assert one.data.tobytes() == other.data.tobytes()
+        assert one.events == other.events
+    assert captions(first, "train") == captions(second, "train")
+    assert captions(first, "test") == captions(same, "test") != captions(second, "test")
+    (one, *_), (other, *_) = runs(first, "test"), runs(second, "test")
+    assert [event.stimulus for event in one.events] != [event.stimulus for event in other.events]
+    before = slice(0, one.events[0].sample)  # noise alone
+    assert np.abs(np.corrcoef(one.data[:, before].ravel(), other.data[:, before].ravel())[0, 1]) < 0.5
+    assert second.subject.provenance == {**first.subject.provenance, "test_seed": 1}
+
+
+def captions(sensed: Sensed, split: str) -> list[Any]:
+    return list(sensed.subject.pictures[split].captions)
 
 
 def test_a_longer_training_changes_no_test_run() -> None:
