@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..intake.events import Accepted, Refused
 from ..session.acquisition import FromAcquisition, Happened
-from ..session.process import Feed, Post
+from ..session.process import END_S, Feed, Post
 
 
 class EndingFeed:
@@ -43,6 +43,6 @@ class EndingFeed:
         """Ask it to end, before its time."""
         self._feed.stop()
 
-    def close(self) -> None:
-        """Wait until it has ended, or end it."""
-        self._feed.close()
+    def close(self, patience: float = END_S) -> None:
+        """Wait until it has ended, and end it after so many seconds."""
+        self._feed.close(patience)
