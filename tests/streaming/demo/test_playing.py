@@ -76,7 +76,7 @@ class Feed:
     def stop(self) -> None:
         self.stopped += 1
 
-    def close(self) -> None:
+    def close(self, patience: float = 0.0) -> None:
         self.closed += 1
 
 
@@ -94,7 +94,7 @@ def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
     feed.post(Happened(events=(accepted,)))
     assert feed.stopped == 1
     assert len(heard) == 4  # all of it went on to the session
-    ending.close()
+    ending.close(2.5)
     assert feed.closed == 1
 
 
