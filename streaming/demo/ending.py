@@ -45,6 +45,7 @@ class EndingFeed:
         self._feed.stop()
 
     def close(self, patience: float = END_S) -> None:
+<<<<<<< HEAD
         """Wait until it has ended, or end it."""
         self._feed.close(patience)
 
@@ -52,3 +53,7 @@ class EndingFeed:
 def _is_over(event: Event) -> bool:
     """Whether the signal is gone."""
     return isinstance(event, Said) and event.notice.kind == "lost" and event.notice.stream == SIGNAL
+=======
+        """Wait until it has ended, and end it after so many seconds."""
+        self._feed.close(patience)
+>>>>>>> rva

@@ -96,7 +96,7 @@ def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
     feed.post(Happened(events=(accepted,)))
     assert feed.stopped == 1
     assert len(heard) == 4  # all of it went on to the session
-    ending.close()
+    ending.close(2.5)
     assert feed.closed == 1
 
 
