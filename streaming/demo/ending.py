@@ -45,15 +45,10 @@ class EndingFeed:
         self._feed.stop()
 
     def close(self, patience: float = END_S) -> None:
-<<<<<<< HEAD
-        """Wait until it has ended, or end it."""
+        """Wait until it has ended, and end it after so many seconds."""
         self._feed.close(patience)
 
 
 def _is_over(event: Event) -> bool:
     """Whether the signal is gone."""
     return isinstance(event, Said) and event.notice.kind == "lost" and event.notice.stream == SIGNAL
-=======
-        """Wait until it has ended, and end it after so many seconds."""
-        self._feed.close(patience)
->>>>>>> rva
