@@ -340,11 +340,7 @@ class LiveSession:
     def _acquisition_stopped(self, stopped: Stopped) -> None:
         self._stopped, self._receiving = stopped, False
         if stopped.fault:  # what the user can fix is said by the command, as the last line
-<<<<<<< HEAD
             self._notice("lost", stopped.fault, stream=SIGNAL, say=not stopped.users)
-=======
-            self._notice("lost", stopped.fault, say=not stopped.users, stream=SIGNAL)
->>>>>>> rva
         reason = stopped.fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
         for ordinal in self.ledger.pending():
             if ordinal not in self._markers:  # it has no epoch, and none will come
@@ -506,11 +502,7 @@ class LiveSession:
             elif isinstance(message, Arrived | Happened | Stands | LastPicture | DuePicture | NotDrawn):
                 self._take(message)
 
-<<<<<<< HEAD
     def _notice(self, kind: str, text: str, *, stream: str = "", say: bool = True) -> None:
-=======
-    def _notice(self, kind: str, text: str, *, say: bool = True, stream: str = "") -> None:
->>>>>>> rva
         self._page.notice(kind, text, self._now(), stream)
         if say and kind != "note":
             self._say(text)

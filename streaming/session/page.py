@@ -205,19 +205,11 @@ class Page:
         self._say(messages.Latency(stages=stages, n=n, deadline=self._about.deadline))
 
     def notice(self, kind: str, text: str, at: float, stream: str = "") -> None:
-<<<<<<< HEAD
         """Something happened; what is said of the signal's stream changes its state too, of the markers' does not."""
-        if stream == SIGNAL and kind in ("silent", "stale", "lost", "ended"):
-            self._trouble = kind
-        elif stream == SIGNAL and kind in ("recovered", "changed"):
-            self._trouble = None
-=======
-        """Something happened; what a source says of its signal changes the stream's state too."""
         if stream == SIGNAL and kind in ("silent", "stale", "lost", "ended"):
             self.trouble = kind
         elif stream == SIGNAL and kind in ("recovered", "changed"):
             self.trouble = None
->>>>>>> rva
         self._say(messages.Notice(at=at - self._began, level=_LEVELS.get(kind, "note"), text=text))
 
     def ended(self, why: str) -> None:
