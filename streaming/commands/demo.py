@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.command import add_command
-from .run import closed, out, say, seconds
+from .options import seconds
+from .run import closed, out, say
 
 _EXAMPLE = """
 example (offline):

@@ -81,7 +81,7 @@ def _replay(args: argparse.Namespace) -> int:
         print(line)
     if len(done.different) > _MOST_SHOWN:
         print(f"and {len(done.different) - _MOST_SHOWN} more")
-    for reason in done.reasons or ["nothing that computes is known to be another one"]:
+    for reason in done.reasons or ["unknown: bundle, libraries, machine and settings are the recorded session's"]:
         print(f"reason: {reason}")
     return SOME_SKIPPED
 

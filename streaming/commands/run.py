@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from ...runtime.engines.here import BACKENDS
 from ...runtime.engines.trust import trust_list
 from ...runtime.errors import InputError
 from ...runtime.sampling import SAMPLINGS
+from .options import seconds
 
 if TYPE_CHECKING:
     from ..session.live import Ended
@@ -28,8 +28,6 @@ with an amplifier on the network:
 
 exit codes: 0 the source has ended, 1 acquisition had a fault of its own, 2 an error that you can fix, 130 interrupted.
 """
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min)?")
-_UNITS = {None: 1.0, "ms": 1e-3, "s": 1.0, "min": 60.0}
 # Threads that decode and draw yield to acquisition by this much.
 _NICENESS = 5
 
@@ -158,14 +156,6 @@ def _add_computing(run: Any) -> None:
     computing.add_argument("--models", help="of a checkpoint: tiny, a model folder, or a hub id (default: tiny)")
     computing.add_argument("--device", default="auto", help="PyTorch's device (default: %(default)s)")
     computing.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all usable cores)")
-
-
-def seconds(text: str) -> float:
-    """A time such as "2s", "800ms" or "1.5"."""
-    match = _SECONDS.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give such as 2s or 800ms")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ class Clock:
         if item.at > self.trusted_after >= before.at:
             return None  # it was known to have jumped, and nothing was placed by the old offset since
         self._jumps.append((before.at, item.at))
+        del self._jumps[:-_MOST]
         return change
 
     def distrust(self, at: float) -> None:

@@ -123,13 +123,20 @@ def repair_xdf(path: Path) -> Repair:
     if not (open_ends or found.n_cut or found.n_dropped or found.n_end or found.header):
         return Repair(path=path, changed=False, text=f"{path.name} is whole")
     without = {k for k, extent in found.extents.items() if found.n_dropped and extent.about.role == "arrivals"}
-    if found.n_dropped or found.n_end or found.header:
-        shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
+    aside = _set_aside(path) if found.n_dropped or found.n_end or found.header else ""
     with replacing(path) as draft, open(draft, "r+b") as file:
         mode = path.stat().st_mode
         _write(file, data, found, without)
     path.chmod(mode)
-    return Repair(path=path, changed=True, text=_told(path, found, without))
+    return Repair(path=path, changed=True, text=_text(path, found, without, aside))
+
+
+def _set_aside(path: Path) -> str:
+    """Copy a damaged file beside itself, under a name that nothing has; the name."""
+    names = (f"{path.name}.damaged{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
+    name = next(name for name in names if not path.with_name(name).exists())
+    shutil.copy2(path, path.with_name(name))
+    return name
 
 
 def _scan(data: memoryview, path: Path) -> _Found:
@@ -206,7 +213,7 @@ def _joined(kept: list[tuple[int, int, int]], without: set[int]) -> Iterator[tup
     yield start, stop
 
 
-def _told(path: Path, found: _Found, without: set[int]) -> str:
+def _text(path: Path, found: _Found, without: set[int], aside: str) -> str:
     streams = ", ".join(
         f"{extent.count:,} of {extent.about.name!r:.60}"
         for stream, extent in found.extents.items()
@@ -217,16 +224,12 @@ def _told(path: Path, found: _Found, without: set[int]) -> str:
         text += f"; {found.n_cut:,} bytes of a sample or description that was not whole were cut off its end"
     if found.n_dropped:
         text += (
-            f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: the file as it was is "
-            f"{path.name}.damaged"
+            f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: what it was is {aside}"
         )
     if found.n_end:
-        text += (
-            f"; {found.n_end:,} bytes at its end made no sense and are cut off: the file as it was is "
-            f"{path.name}.damaged"
-        )
+        text += f"; {found.n_end:,} bytes at its end made no sense and are cut off: the file as it was is {aside}"
     if found.header:
-        text += f"; its header was damaged and is made anew: the file as it was is {path.name}.damaged"
+        text += f"; its header was damaged and is made anew: the file as it was is {aside}"
     if without:
         text += "; when each sample arrived is no longer known"
     return text
@@ -239,12 +242,11 @@ def _repair_lines(path: Path) -> Repair:
     n_bad = len(whole) - len(good)
     if not cut and not n_bad:
         return Repair(path=path, changed=False, text=f"{path.name} is whole")
-    if n_bad:
-        shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
+    aside = _set_aside(path) if n_bad else ""
     with replacing(path) as draft:
         draft.write_bytes(b"".join(line + b"\n" for line in good))
     path.chmod(0o600)
     text = f"{path.name}: {len(good):,} lines are whole"
     text += f"; {len(cut):,} bytes of a line that was not whole were cut off its end" if cut else ""
-    text += f"; {n_bad} damaged lines are left out: the file as it was is {path.name}.damaged" if n_bad else ""
+    text += f"; {n_bad} damaged lines are left out: the file as it was is {aside}" if n_bad else ""
     return Repair(path=path, changed=True, text=text)

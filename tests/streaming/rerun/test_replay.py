@@ -100,7 +100,7 @@ def test_another_sample_is_found_at_the_epochs_that_it_is_in(session: Path, caps
     assert lines[0] == f"markers: {N_EVENTS} of {N_EVENTS} ended as then"
     assert lines[1] == "features: 6 of 8 the same to the bit"
     assert lines[2] == "marker 7: its epoch is another one, as the signal chain gives it"
-    assert lines[-1] == "reason: nothing that computes is known to be another one"
+    assert lines[-1] == "reason: unknown: bundle, libraries, machine and settings are the recorded session's"
 
 
 def test_another_feature_or_picture_is_named(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
