@@ -3,8 +3,8 @@
     python -m minddiffuser.export.demo_sessions
 
 Run again after an interruption, it goes on after the last finished step. The networks' graphs are those of the
-demonstration of fMRI (demo_files.py, to be made before), and are not traced again. Run it after a change of the tiny
-world or of a format: a test says when.
+demonstration of fMRI (demo_files.py, to be made before), traced again only if the exporter's code has changed since.
+Run it after a change of the tiny world or of a format: a test says when.
 """
 
 from __future__ import annotations
