@@ -24,6 +24,7 @@ from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.training.features.extract import extract_features
+from minddiffuser.training.tinyworld.scenes import CONCEPTS
 
 DECODERS: dict[str, tuple[str, ...]] = {
     "fmri": ("ridge", "mlp", "transformer"),
@@ -191,7 +192,8 @@ def direct_concepts(
     """Whether a trial's context is nearest to that of its own concept, the mean context of its training pictures."""
     train = extract_features(data, "train", models, cache_dir=sizes.out / "features").context
     assert train is not None
-    names, shown = data.concepts("train"), [data.concepts("test")[row] for row in stimulus]
+    names, tested = (_concepts(data, split) for split in ("train", "test"))
+    shown = [tested[row] for row in stimulus]
     known = sorted(set(names))
     flat = train.reshape(len(train), -1)
     places = np.stack([flat[[name == concept for name in names]].mean(axis=0) for concept in known]).astype(np.float64)
@@ -200,6 +202,11 @@ def direct_concepts(
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     nearest = (a @ b.T).argmax(axis=1)
     return _column(known[i] == name for i, name in zip(nearest, shown, strict=True)), len(known)
+
+
+def _concepts(data: Any, split: str) -> list[str]:
+    """The thing that each picture's caption names: simulated fMRI does not state concepts."""
+    return [next(word for word in captions[0].split() if word in CONCEPTS) for captions in data.captions(split)]
 
 
 def tiny_models() -> Any:

@@ -56,7 +56,8 @@ class Row:
     p50_ms, p95_ms, p99_ms, max_ms
         Of the lateness.
     error_samples
-        The largest distance between the event's own sample and the one at the event's place in the epoch.
+        The largest distance between the event's own sample and the one at the event's place in the epoch; None where
+        a filter has changed the numbers that would show it.
     cpu_share
         Of one core.
     memory_mb
@@ -72,7 +73,7 @@ class Row:
     p95_ms: float
     p99_ms: float
     max_ms: float
-    error_samples: int
+    error_samples: int | None
     cpu_share: float
     memory_mb: float
 
@@ -104,7 +105,8 @@ def turn(reader: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
 def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, Any]], start: float, pushed: Any) -> Row:
     """All turns of one contestant."""
     late: list[float] = []
-    errors, n_lost, n_wanted = [0], 0, 0
+    errors: list[int] = []
+    n_lost = n_wanted = 0
     for report in turns:
         first = np.ceil((report["ready"] - start) * SFREQ) - FIRST
         last = (report["stopped"] - _MARGIN_S - start) * SFREQ - LAST
@@ -112,9 +114,9 @@ def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, A
             int(np.ceil((first - marker_sample(0)) / MARKER_EVERY)),
             int(np.floor((last - marker_sample(0)) / MARKER_EVERY)) + 1,
         )
-        found: dict[int, list[tuple[float, int, int]]] = {}
+        found: dict[int, list[tuple[float, int | None, int]]] = {}
         for at, zero, end in report["epochs"]:
-            found.setdefault(round((zero - marker_sample(0)) / MARKER_EVERY), []).append((at, zero, end))
+            found.setdefault(round((end - LAST - marker_sample(0)) / MARKER_EVERY), []).append((at, zero, end))
         n_wanted += len(numbers)
         for number in numbers:
             if number not in found:
@@ -122,7 +124,8 @@ def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, A
                 continue
             at, zero, end = found[number][0]
             late.append(1e3 * (at - float(pushed[end])))
-            errors.append(abs(zero - marker_sample(number)))
+            if zero is not None:
+                errors.append(abs(zero - marker_sample(number)))
     p50, p95, p99 = np.percentile(late, [50, 95, 99], method="inverted_cdf") if late else [np.nan] * 3
     return Row(
         n_channels=n_channels,
@@ -134,7 +137,7 @@ def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, A
         p95_ms=float(p95),
         p99_ms=float(p99),
         max_ms=max(late, default=float("nan")),
-        error_samples=max(errors),
+        error_samples=max(errors, default=None),
         cpu_share=float(np.mean([report["cpu_share"] for report in turns])),
         memory_mb=max(report["memory_mb"] for report in turns),
     )
@@ -170,10 +173,11 @@ def table(rows: Sequence[Row]) -> str:
         f"{'max':>8} ms{'error':>7}{'CPU':>7}{'MB':>6}"
     ]
     for row in rows:
+        error = "-" if row.error_samples is None else row.error_samples
         sends = "single samples" if row.chunk == 1 else f"{row.chunk / SFREQ * 1e3:.0f} ms chunks"
         lines.append(
             f"{row.n_channels:>8} {sends:<14} {row.reader:<34}{row.n_epochs:>7}{row.n_lost:>6}{row.p50_ms:>8.2f}"
-            f"{row.p95_ms:>8.2f}{row.p99_ms:>8.2f}{row.max_ms:>8.2f}   {row.error_samples:>7}{row.cpu_share:>7.1%}"
+            f"{row.p95_ms:>8.2f}{row.p99_ms:>8.2f}{row.max_ms:>8.2f}   {error:>7}{row.cpu_share:>7.1%}"
             f"{row.memory_mb:>6.0f}"
         )
     return "\n".join(lines)
@@ -193,6 +197,7 @@ def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for row in rows
         if row.reader in OURS
         for name, most in GOALS.items()
+        if getattr(row, name) is not None
     ]
 
 

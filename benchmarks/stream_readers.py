@@ -1,8 +1,9 @@
 """The contestants of benchmarks/stream.py: each receives the sender's streams, cuts epochs, and says when it had them.
 
 `python stream_readers.py NAME SECONDS` prints one line of JSON: when it was ready and when it stopped, and for each
-epoch the local time at which the program had it, the sample at the event's place, and the last sample in it. CPU is of
-the whole process between the two moments, the memory that it has at the end.
+epoch the local time at which the program had it, the sample at the event's place (null where filters have changed the
+numbers), and the last sample in it. CPU is of the whole process between the two moments, the memory that it has at the
+end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TMIN, TMAX = -0.1, 0.6
 FIRST, LAST = round(TMIN * SFREQ), round(TMAX * SFREQ)
 # Of the decoder's chain: what a band-pass and a decimation cost.
 BAND, DECIMATION = (0.5, 40.0), 4
-Epoch = tuple[float, int, int]
+Epoch = tuple[float, int | None, int]
 
 
 class Report:
@@ -155,8 +156,8 @@ def ours(report: Report, *, filtered: bool) -> None:
         for event in events:
             if isinstance(event, Accepted):
                 sample = marker_sample(int(event.text))
-                first = sample if filtered else round(float(event.data[0, -FIRST]) * 1e6)
-                report.epochs.append((at, first, first + LAST))
+                zero = None if filtered else round(float(event.data[0, -FIRST]) * 1e6)
+                report.epochs.append((at, zero, (sample if zero is None else zero) + LAST))
         if not report.ready and not intake.state(now()).warm_up_left:
             report.begin()
     source.close()

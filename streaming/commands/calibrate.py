@@ -106,6 +106,6 @@ def _calibrate(args: argparse.Namespace) -> int:
     for change in changed[:_MOST_SHOWN]:
         print(f"  {change.channel}: mean by {change.shift:+.2f} deviations of training, deviation x {change.scale:.2f}")
     if len(changed) > _MOST_SHOWN:
-        print(f"  and {len(changed) - _MOST_SHOWN} channels less")
+        print(f"  and {len(changed) - _MOST_SHOWN} more channels, which changed less")
     print(args.out)
     return DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -19,7 +20,7 @@ example (offline), of a session that md-stream run --record has written:
 of any recording, with epochs of its own:
   md-stream chaos recording.vhdr --seed 7 --faults pause step doubled
 
-exit codes: 0 it held, 1 it did not, 2 an error that you can fix.
+exit codes: 0 it held, 1 it did not or nothing could be tested, 2 an error that you can fix.
 """
 _MOST_SEED = 2**63
 
@@ -80,21 +81,23 @@ def _chaos(args: argparse.Namespace) -> int:
     else:
         print(f"seed {args.seed}")
         print("\n".join(lines(report)))
+    if report.n_undisturbed == 0:
+        sys.stderr.write("no marker is accepted even without faults: nothing was tested\n")
+        return SOME_SKIPPED
     return DONE if report.held else SOME_SKIPPED
 
 
 def _of_session(args: argparse.Namespace) -> Any:
     """A session, by the bundle and the settings that it was recorded with."""
-    from ..intake.settings import IntakeSettings
     from ..recording.folder import open_session
     from ..recording.items import read_info, read_steps
+    from ..rerun.recorded import intake_of
 
     session = open_session(args.recording)
     about = session.about["about"]
-    intake = about.get("intake")
-    if not isinstance(intake, Mapping) or not isinstance(about.get("bundle"), Mapping):
-        raise FileError(f"{args.recording} does not say how it was recorded: run md-stream repair on it")
-    settings = IntakeSettings(**{**intake, "events": tuple(intake.get("events", ()))})
+    if not isinstance(about.get("intake"), Mapping) or not isinstance(about.get("bundle"), Mapping):
+        raise FileError(f"{args.recording} does not say how it was recorded: it was not made by md-stream run")
+    settings = intake_of(about)
     info = read_info(session.signal)
     bundle = args.bundle or Path(str(about["bundle"].get("folder")))
     chain = _chain_of_bundle(bundle, info, mismatch=bool(about.get("accept_filter_mismatch")))

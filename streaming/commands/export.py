@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -69,6 +70,10 @@ def _export(args: argparse.Namespace) -> int:
     module, function = FORMATS[args.to]
     write = getattr(import_module(module, f"{__package__.rpartition('.')[0]}.export"), function)
     with TemporaryDirectory(dir=place, prefix=".md-stream-") as scratch:
-        for path in write(parts_of(signal, Path(scratch), unit=args.unit), started, args.out, settings):
+        parts = parts_of(signal, Path(scratch), unit=args.unit)
+        for path in write(parts, started, args.out, settings):
             print(path)
+        n_outside = sum(part.n_outside for part in parts)
+    if n_outside:
+        sys.stderr.write(f"{n_outside} markers lie before or after the signal and are in no file\n")
     return DONE

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.command import DONE, add_command, count
-from ...runtime.errors import InputError
+from ...runtime.errors import InputError, shown
 from .options import positive
 
 _FORMATS = ("double64", "float32", "int32", "int16")
+_MOST_DIGITS = 10
+# Seconds of a recording that have to hold whole numbers, where these are to be sent.
+_LOOKED_AT = 10.0
 _MARKERS = {"text": "string", "number": "int32", "none": None}
 
 
@@ -50,8 +53,10 @@ def _play(args: argparse.Namespace) -> int:
 
     choice = Choice(modality=args.modality, stream=args.stream, markers=args.marker_stream, trigger=args.trigger)
     recorded = open_file(args.file, choice)
-    if args.markers == "number" and (odd := next((raw for _, raw in recorded.markers if not raw.isdigit()), None)):
-        raise InputError(f"a marker of {args.file} is {odd.decode('utf-8', 'replace')!r}: give --markers text")
+    if args.markers == "number" and (odd := next((raw for _, raw in recorded.markers if not _is_int32(raw)), None)):
+        raise InputError(f"a marker of {args.file} is {shown(odd.decode('utf-8', 'replace'))}: give --markers text")
+    if args.format.startswith("int"):
+        _require_whole(recorded, args)
     played = performance(
         recorded,
         name=args.name or args.file.name,
@@ -74,6 +79,22 @@ def _play(args: argparse.Namespace) -> int:
     n_samples, n_markers = perform(played, wait=0.0 if args.at_once else math.inf)
     print(f"{n_samples} samples and {n_markers} markers sent")
     return DONE
+
+
+def _is_int32(raw: bytes) -> bool:
+    """Whether a marker can be sent as a number: decimal digits, of at most 32 bits."""
+    return raw.isdigit() and len(raw) <= _MOST_DIGITS and int(raw) < 2**31
+
+
+def _require_whole(recorded: Any, args: argparse.Namespace) -> None:
+    """Refuse a recording in volts, which would be sent as zeros; the first seconds are looked at."""
+    import numpy as np
+
+    data = recorded.read(0, min(len(recorded.stamps), round(_LOOKED_AT * recorded.info.sfreq)))
+    most = np.iinfo(args.format)
+    wrong = data[(data != np.round(data)) | (data < most.min) | (data > most.max)]
+    if wrong.size:
+        raise InputError(f"{args.file} has the value {wrong[0]:g}, which is no {args.format}: give --format float32")
 
 
 def _tell(text: str) -> None:

@@ -114,10 +114,8 @@ def _verify_file(args: argparse.Namespace) -> int:
     from ..intake.settings import IntakeSettings
     from ..verify.compare import TOLERANCE, Case, verify
 
-    path = args.recording / "signal.xdf" if args.recording.is_dir() and _is_session(args.recording) else args.recording
-    recorded = open_file(
-        path, Choice(modality=args.modality, stream=args.stream, markers=args.markers, trigger=args.trigger)
-    )
+    choice = Choice(modality=args.modality, stream=args.stream, markers=args.markers, trigger=args.trigger)
+    recorded = open_file(args.recording, choice)
     if args.every is not None:
         recorded = _with_events(recorded, args.every)
     settings = IntakeSettings(events=tuple(args.events), unit=args.unit)
@@ -138,10 +136,6 @@ def _verify_file(args: argparse.Namespace) -> int:
     else:
         _print(report, len(case.names), recorded.info.sfreq, TOLERANCE)
     return DONE if report.equal and report.n_accepted else SOME_SKIPPED
-
-
-def _is_session(folder: Path) -> bool:
-    return (folder / "session.json").exists()
 
 
 def _with_events(recorded: Any, every: float) -> Any:

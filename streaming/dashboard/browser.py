@@ -18,8 +18,15 @@ def has_screen(environment: Mapping[str, str], platform: str = sys.platform) -> 
 
 def tunnel(port: int, user: str | None = None, host: str | None = None) -> str:
     """The line to type on the machine with the screen. The port is the same there: the page answers to no other."""
-    user, host = getpass.getuser() if user is None else user, socket.gethostname() if host is None else host
+    user, host = _user() if user is None else user, socket.gethostname() if host is None else host
     return f"ssh -N -L {port}:127.0.0.1:{port} {user}@{host}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container may run under a number without a name
+        return "USER"
 
 
 def invite(

@@ -26,7 +26,7 @@ STATIC = {
 _MOST_CONNECTIONS = 64
 _LARGEST_FRAME = 1024
 _PAUSE_S = 1 / 30
-_START_S, _STOP_S = 30.0, 10.0
+_STOP_S = 10.0
 
 
 class DashboardServer(Closing):

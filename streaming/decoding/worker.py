@@ -92,6 +92,12 @@ class DecodeWorker:
                 WasNotDecoded(ordinal=ordinal, state=error.state, reason=str(error), started=started, done=self._now())
             )
             return
+        except Exception as error:  # a fault of the program costs this epoch, and not all those behind it
+            reason = f"it could not be decoded ({type(error).__name__}: {error})"
+            self._post(
+                WasNotDecoded(ordinal=ordinal, state="refused", reason=reason, started=started, done=self._now())
+            )
+            return
         self._post(WasDecoded(epoch=decoded, started=started, done=self._now()))
         try:
             said = self._decoder.after(decoded)

@@ -1,16 +1,17 @@
-"""The end of the demonstration: when every marker of the session has come and its epoch is made or refused."""
+"""The end of the demonstration: when every marker has its epoch or a reason, or the player is gone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..intake.events import Accepted, Refused
+from ..intake.events import Accepted, Event, Refused, Said
+from ..records import SIGNAL
 from ..session.acquisition import FromAcquisition, Happened
 from ..session.process import END_S, Feed, Post
 
 
 class EndingFeed:
-    """A feed that ends by itself after so many markers.
+    """A feed that ends by itself after so many markers, or with its signal: nobody plays it a second time.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class EndingFeed:
             post(message)
             if isinstance(message, Happened):
                 self._n_settled += sum(isinstance(event, Accepted | Refused) for event in message.events)
-                if self._n_settled >= self._n_markers:
+                if self._n_settled >= self._n_markers or any(map(_is_over, message.events)):
                     self._feed.stop()
 
         self._before()
@@ -44,5 +45,10 @@ class EndingFeed:
         self._feed.stop()
 
     def close(self, patience: float = END_S) -> None:
-        """Wait until it has ended, or end it."""
+        """Wait until it has ended, and end it after so many seconds."""
         self._feed.close(patience)
+
+
+def _is_over(event: Event) -> bool:
+    """Whether the signal is gone."""
+    return isinstance(event, Said) and event.notice.kind == "lost" and event.notice.stream == SIGNAL

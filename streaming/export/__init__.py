@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Name of --to: the module here and its function, which takes an Exported and an output path.
+# Name of --to: the module here and its function; see write_fif for what it takes.
 FORMATS: Mapping[str, tuple[str, str]] = {
     "fif": (".fif", "write_fif"),
     "bids": (".bids", "write_bids"),

@@ -38,7 +38,7 @@ def write_bids(parts: Sequence[Part], started: datetime | None, out: Path, setti
             run=None if len(parts) == 1 else f"{number:02d}", datatype="meg" if meg else "eeg",
         )  # fmt: skip
         if where.directory.is_dir() and any(where.directory.glob(f"{where.basename}_*")):
-            raise InputError(f"{where.directory} has {where.basename} already: give another --session or --task")
+            raise InputError(f"{where.directory} has {where.basename} already: give another --session-label or --task")
         with writing(out):
             made = write_raw_bids(
                 raw, where, format="FIF" if meg else "BrainVision", allow_preload=True, verbose="error"

@@ -20,6 +20,8 @@ from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Sample
 F64 = NDArray[np.float64]
 # A pause that is longer parts the recording into several: nobody wants hours of zeros.
 LONGEST_GAP = 600.0
+# How far the measured rate may be from the stated one, as a share and in seconds over the whole signal.
+_MOST_OFF, _MOST_OFF_S = 0.01, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Part:
         First sample and the one behind the last of each gap.
     events
         In the order of their arrival.
+    n_outside
+        Markers before its first sample or behind its last one, which are in no event.
     start
         Local time of the first sample, in seconds.
     """
@@ -53,6 +57,7 @@ class Part:
     data: F64
     gaps: tuple[tuple[int, int], ...]
     events: tuple[Event, ...]
+    n_outside: int
     start: float
 
 
@@ -87,7 +92,7 @@ def parts_of(signal: Path, scratch: Path, *, unit: str | None = None) -> list[Pa
     FileError
         The file is damaged, or none of ours.
     InputError
-        A unit is unknown, or there are no samples.
+        A unit is unknown, there are no samples, or their rate is not the one that the source stated.
     """
     infos, stamps, markers, offsets = _read(signal)
     drafts: list[_Draft] = []
@@ -107,11 +112,11 @@ def parts_of(signal: Path, scratch: Path, *, unit: str | None = None) -> list[Pa
     for block, size in zip(data, sizes, strict=True):
         for row in range(len(block)):
             block[row] *= size[row]
-    events = _placed(markers, offsets[MARKERS], drafts)
+    events, n_outside = _placed(markers, offsets[MARKERS], drafts)
     return [
         Part(
             channels=draft.info.channels, sfreq=draft.info.sfreq, data=block, gaps=tuple(draft.gaps),
-            events=tuple(events[k]), start=float(draft.times[0]),
+            events=tuple(events[k]), n_outside=n_outside[k], start=float(draft.times[0]),
         )
         for k, (draft, block) in enumerate(zip(drafts, data, strict=True))
     ]  # fmt: skip
@@ -160,22 +165,32 @@ def _locally(stamps: F64, offsets: Sequence[ClockOffset]) -> F64:
 def _drafts(info: SignalInfo, times: F64) -> list[_Draft]:
     """The parts of one description, with the place of each sample."""
     found = stretches(times, info.sfreq)
+    if found.sfreq > 0 and abs(found.sfreq / info.sfreq - 1) > _MOST_OFF:
+        # Of a short signal, jitter alone may tell another rate.
+        if abs(len(times) / found.sfreq - len(times) / info.sfreq) > _MOST_OFF_S:
+            raise InputError(
+                f"the source stated {info.sfreq:g} Hz, and {found.sfreq:.6g} samples a second came: too many "
+                "were lost, or the rate is wrong; read the samples and their stamps from the session's signal.xdf"
+            )
     drafts: list[_Draft] = []
+    places: list[list[NDArray[np.int64]]] = []  # of each part, those of its stretches
+    last = -1
     for start, stop in found.segments:
         place = 0
-        if drafts and start > 0:
-            draft = drafts[-1]
+        if drafts:
             pause = float(found.times[start] - found.times[start - 1])
             if -1 < pause <= LONGEST_GAP:
-                last = int(draft.places[-1])
                 place = last + max(1, round(pause * info.sfreq))
                 if place > last + 1:
-                    draft.gaps.append((last + 1, place))
+                    drafts[-1].gaps.append((last + 1, place))
         if place == 0:
             drafts.append(_Draft(info=info, first=start))
-        draft = drafts[-1]
-        draft.places = np.concatenate([draft.places, place + np.arange(stop - start)])
-        draft.times = found.times[draft.first : stop]
+            places.append([])
+        places[-1].append(place + np.arange(stop - start))
+        last = place + stop - start - 1
+    for draft, own in zip(drafts, places, strict=True):
+        draft.places = np.concatenate(own)
+        draft.times = found.times[draft.first : draft.first + len(draft.places)]
     return drafts
 
 
@@ -198,9 +213,12 @@ def _fill(signal: Path, infos: Sequence[SignalInfo], drafts: Sequence[_Draft], d
                     block[:, draft.places[part]] = item.data[:, start - first : stop - first]
 
 
-def _placed(markers: Sequence[Marker], offsets: Sequence[ClockOffset], drafts: Sequence[_Draft]) -> list[list[Event]]:
-    """The markers of each part; one that lies in no part belongs to the nearest."""
+def _placed(
+    markers: Sequence[Marker], offsets: Sequence[ClockOffset], drafts: Sequence[_Draft]
+) -> tuple[list[list[Event]], list[int]]:
+    """The markers of each part, and how many lie outside of it; one that lies in no part belongs to the nearest."""
     events: list[list[Event]] = [[] for _ in drafts]
+    n_outside = [0] * len(drafts)
     times = _locally(np.array([marker.stamp for marker in markers]), offsets)
     for marker, time in zip(markers, times.tolist(), strict=True):
         far = [max(draft.times[0] - time, time - draft.times[-1], 0.0) for draft in drafts]
@@ -210,7 +228,9 @@ def _placed(markers: Sequence[Marker], offsets: Sequence[ClockOffset], drafts: S
         sample = int(draft.places[before]) + round((time - float(draft.times[before])) * draft.info.sfreq)
         if 0 <= sample <= draft.places[-1]:
             events[which].append(Event(sample=sample, text=marker.text))
-    return events
+        else:
+            n_outside[which] += 1
+    return events, n_outside
 
 
 def _sizes(info: SignalInfo, unit: str | None) -> list[float]:

@@ -31,4 +31,5 @@ class ExportSettings:
         for name in ("subject", "session", "task"):
             value = getattr(self, name)
             if not (value.isascii() and value.isalnum()) and not (name == "session" and value == ""):
-                raise InputError(f"--{name} is {value!r}: BIDS takes letters and digits only")
+                option = "--session-label" if name == "session" else f"--{name}"
+                raise InputError(f"{option} is {value!r}: BIDS takes letters and digits only")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -22,55 +21,27 @@ from ...runtime.signal.chain import Chain
 from ...runtime.signal.stream import Outcome
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .channels import Picked, pick
-from .clocks import Clock, Measured
+from .clocks import Clock
 from .events import REFUSED, REJECTED, SKIPPED, Accepted, EpochTimes, Event, IntakeState, Refused, Said
 from .markers import Waiting, Waits, text_of, why_no_event
+from .placing import Placed, Placer
 from .scale import ScaleCheck
-from .segments import Break, Recent, Segment
+from .segments import Break, Segment
 from .settings import IntakeSettings
+from .splitting import Splitter
 
 ENDED = "the session ended before the epoch did"
 # Seconds of samples that gather before they are worked on, where no epoch needs them earlier; and that are worked on
 # at a time, however many came together.
 _GATHER, _PIECE = 0.02, 0.1
-# Off the line by more than this share of a sample is a gap, of stamps that do not jitter; this times their jitter, of
-# stamps that do; and seconds while the jitter is being measured.
-_OFF, _JITTERS, _LEARNING = 0.75, 1.5, 0.25
-# Seconds for which samples are remembered, to recognise one that comes twice.
-_REMEMBERED = 1.0
-# By how many seconds samples may arrive sooner after their stamps than ever before: earlier, their clock has jumped.
-_SOONER, _LAG_MEMORY = 0.02, 60.0
 # By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.
 _SAME_CLOCK = 0.005
-# A marker this many seconds ahead of its arrival is on a clock that was never compared with this one.
-_AHEAD = 60.0
 # How far the measured rate may be from the declared one.
 _MOST_OFF = 0.01
 # Epochs that are remembered, to name them where the clock turns out to have jumped.
 _GIVEN = 100
-# Interruptions in this many seconds that are each said; further ones are counted.
-_SAID_EACH, _SAID_WITHIN = 5, 10.0
-# Stretches that markers can still be placed in; only a signal in shreds has so many in the time that they may be late.
-_MOST_SEGMENTS = 64
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Placed:
-    """A marker whose sample is known and whose epoch is waited for."""
-
-    marker: Marker
-    local: float
-    signal: Measured
-    own: Measured
-    segment: Segment
-    sample: int
-
-    @property
-    def uncertainty(self) -> float:
-        """Of both clock offsets together."""
-        return self.signal.uncertainty + self.own.uncertainty
 
 
 class Intake:
@@ -96,39 +67,38 @@ class Intake:
         training: TrainingStatistics | None = None,
         dtype: type[Any] = np.float32,
     ) -> None:
-        self._chain, self._settings, self._dtype = chain, settings, dtype
+        self._chain, self._settings = chain, settings
         plan = chain.plan
         self._sfreq = plan.input.sfreq
         # Seconds from an event to the last sample that its epoch needs.
         self._reach = max(0.0, (plan.window.first + plan.window.n_times - 1) / plan.window.sfreq + chain.latency)
         self._scale = None if training is None else ScaleCheck(training, chain.output.unit)
         self._clocks = {SIGNAL: Clock(), MARKERS: Clock()}
-        self._waiting, self._placed = Waiting(), dict[int, _Placed]()
-        self._given: deque[_Placed] = deque(maxlen=_GIVEN)
+        self._splitter = Splitter(
+            chain,
+            settings,
+            self._clocks[SIGNAL],
+            reach=self._reach,
+            dtype=dtype,
+            collect=self._collect,
+            say=lambda text, at: self._say("gap", SIGNAL, at, text),
+        )
+        self._placer = Placer(self._splitter, self._clocks, settings, reach=self._reach)
+        self._waiting, self._placed = Waiting(), dict[int, Placed]()
+        self._given: deque[Placed] = deque(maxlen=_GIVEN)
         self._dues: list[tuple[float, int]] = []
-        self._segments: list[Segment] = []
-        self._forgotten = False
-        self._recent = Recent(len(plan.input.channels), max(1, round(_REMEMBERED * self._sfreq)))
         self._gathered: list[Samples] = []
         self._n_gathered = 0
-        self._lags: deque[tuple[float, float]] = deque()
-        self._lags_after = -np.inf
-        self._breaks: deque[float] = deque()
         self._info: SignalInfo | None = None
         self._picked: Picked | None = None
         self._problem: str | None = None
         self._lost = set[str]()
-        self._next: Break | None = None
-        self._tolerance = settings.gap
-        self._n_unsaid, self._n_segments = 0, 0
         self._newest: float | None = None
-        self._counts = dict.fromkeys(("samples", "used", "duplicate", "nan", "unusable", "gaps"), 0)
+        self._counts = dict.fromkeys(("samples", "unusable"), 0)
         self._events: list[Event] = []
         self._now = 0.0
-        # When the last samples came that were worked on; and the last ones before, and the first after, the signal's
-        # clock was set back, with which the markers' may have been.
+        # When the last samples came that were worked on, and their last stamp.
         self._worked = self._last_stamp = -np.inf
-        self._set_back = (np.inf, np.inf)
 
     def start(self, info: SignalInfo) -> None:
         """Find the channels and units in what the source says of itself.
@@ -172,7 +142,7 @@ class Intake:
         """End the session: every marker that still waits is refused."""
         self._now = now
         self._work()
-        for segment in self._segments:
+        for segment in self._splitter.segments:
             for outcome in segment.stream.finish():
                 self._take_outcome(outcome, ENDED)
         while self._waiting:
@@ -181,8 +151,8 @@ class Intake:
 
     def state(self, now: float) -> IntakeState:
         """How the signal is."""
-        segment = self._segments[-1] if self._segments else None
-        running = segment if segment is not None and segment.after is None else None
+        segment = self._splitter.segments[-1] if self._splitter.segments else None
+        running = self._splitter.running
         clock = self._clocks[SIGNAL].newest
         known = None if self._newest is None or clock is None else self._newest + clock.offset
         settles = self._chain.warm_up
@@ -195,7 +165,7 @@ class Intake:
             sample_age=None if known is None else now - known,
             offset=None if clock is None else clock.offset,
             uncertainty=None if clock is None else clock.uncertainty,
-            **{f"n_{name}": n for name, n in self._counts.items()},
+            **{f"n_{name}": n for name, n in (self._counts | self._splitter.counts).items()},
             warm_up_left=max(0.0, settles),
             n_waiting=len(self._waiting) + len(self._placed),
             problem=self._problem,
@@ -220,65 +190,16 @@ class Intake:
     def _place(self) -> None:
         """Find the samples of all markers behind which a sample has come."""
         while self._waiting:
-            found = self._locate(self._waiting.first())
+            found = self._placer.locate(self._waiting.first())
             if found is None or isinstance(found, str):
                 return
             marker = self._waiting.pop()
-            if isinstance(found, _Placed):
+            if isinstance(found, Placed):
                 self._mark(found)
             else:
                 self._refuse(marker, *found)
 
-    def _locate(self, waits: Waits) -> _Placed | tuple[str, str] | str | None:
-        """Where a marker belongs; or its state and the reason; or the clock that is not known; None to wait."""
-        marker = waits.marker
-        own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
-        last = self._clocks[MARKERS].newest
-        before, after = self._set_back
-        if own is None or last is None or (marker.arrived >= before and last.at <= after):
-            return MARKERS
-        local = marker.stamp + own.offset
-        if local > marker.arrived + _AHEAD:
-            return REFUSED, (
-                f"the marker's time lies {local - marker.arrived:.4g} s after its arrival: its clock was not compared "
-                "with this computer's"
-            )
-        for index, segment in enumerate(self._segments):
-            # What was measured of a clock after it had jumped says nothing of the stamps before.
-            trusted = (later.trusted_after for later in self._segments[index + 1 :])
-            until = next((at for at in trusted if at > segment.trusted_after), np.inf)
-            clock = self._clocks[SIGNAL].at(local, segment.trusted_after, until)
-            if clock is None:
-                # One sample out of order needs no clock of its own: it has no epoch.
-                if until < np.inf or (segment.after is not None and segment.is_short):
-                    continue
-                return SIGNAL
-            time, half = local - clock.offset, segment.period / 2
-            if time < segment.timeline.first - half:
-                return self._between(index, segment)
-            newest = segment.timeline.newest
-            if time <= newest or (segment.after is not None and time <= newest + half):
-                sample = segment.timeline.nearest(time)
-                if sample is None or waits.newest - time - self._reach > self._settings.late:
-                    return REFUSED, self._too_late()
-                return _Placed(marker=marker, local=local, signal=clock, own=own, segment=segment, sample=sample)
-            if segment.after is None:
-                return None
-        return None
-
-    def _between(self, index: int, segment: Segment) -> tuple[str, str]:
-        """State and reason of a marker before a stretch and behind the one before."""
-        if index == 0 and self._forgotten:
-            return REFUSED, self._too_late()
-        if segment.before is None:
-            return REFUSED, "the marker came before the signal's first sample"
-        state = REJECTED if segment.before.nan else REFUSED
-        return state, f"the marker falls into a break in the signal: {segment.before.text}"
-
-    def _too_late(self) -> str:
-        return f"the marker came more than {self._settings.late:g} s after its epoch: its samples are gone"
-
-    def _mark(self, placed: _Placed) -> None:
+    def _mark(self, placed: Placed) -> None:
         """Ask the stretch for the epoch, where one may come."""
         segment, sample, marker = placed.segment, placed.sample, placed.marker
         begins = segment.begins(sample)
@@ -295,15 +216,15 @@ class Intake:
             else:
                 self._refuse_at(marker, segment.before)
         elif not segment.stream.holds(sample):
-            self._refuse(marker, REFUSED, self._too_late())
+            self._refuse(marker, REFUSED, self._placer.too_late())
         else:
             self._placed[marker.ordinal] = placed
             last = (segment.timeline.time(sample) or segment.timeline.newest) + self._reach
             heapq.heappush(self._dues, (last - segment.period / 2, marker.ordinal))
             segment.stream.mark(sample, marker.ordinal)
-            self._collect(segment)
+            self._collect(segment, False)
             if segment.after is not None:
-                self._collect(segment, finish=True)
+                self._collect(segment, True)
 
     def _refuse_at(self, marker: Marker, why: Break) -> None:
         self._refuse(marker, REJECTED if why.nan else REFUSED, f"the epoch touches a break in the signal: {why.text}")
@@ -319,7 +240,7 @@ class Intake:
             waits = self._waiting.first()
             if self._now - waits.marker.arrived <= self._settings.late:
                 return
-            found = self._locate(waits)
+            found = self._placer.locate(waits)
             if not isinstance(found, str):
                 return
             self._refuse(
@@ -330,7 +251,7 @@ class Intake:
 
     # Epochs
 
-    def _collect(self, segment: Segment, *, finish: bool = False) -> None:
+    def _collect(self, segment: Segment, finish: bool) -> None:
         for outcome in segment.stream.finish() if finish else segment.stream.pop():
             self._take_outcome(outcome, None)
 
@@ -372,7 +293,7 @@ class Intake:
             )
         )
 
-    def _verdict(self, placed: _Placed, outcome: Outcome) -> tuple[str, str | None]:
+    def _verdict(self, placed: Placed, outcome: Outcome) -> tuple[str, str | None]:
         """State and reason of an epoch whose samples are there; the reason is None where it is good."""
         segment, sample = placed.segment, placed.sample
         if outcome.in_warm_up:
@@ -413,7 +334,7 @@ class Intake:
         )
         self._say("clock", item.stream, item.at, text)
 
-    def _is_doubtful(self, placed: _Placed) -> bool:
+    def _is_doubtful(self, placed: Placed) -> bool:
         """Whether it was placed by an offset that has jumped since, or came while its clock jumped."""
         signal, markers = self._clocks[SIGNAL], self._clocks[MARKERS]
         return (
@@ -434,9 +355,9 @@ class Intake:
         if notice.stream != SIGNAL:
             return
         if is_another or notice.kind == "dropped":
-            self._end_segment(Break(notice.text), said=True)
+            self._splitter.end(Break(notice.text))
         if notice.kind == "changed" and notice.info is not None:
-            self._tolerance = self._settings.gap
+            self._splitter.learn_again()
             try:
                 self.start(notice.info)
             except InputError as error:
@@ -485,13 +406,13 @@ class Intake:
     def _take_samples(self, samples: Samples) -> None:
         self._counts["samples"] += len(samples.stamps)
         if (np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any() and self._one_clock():
-            self._set_back = (self._worked, samples.arrived)
+            self._placer.set_back = (self._worked, samples.arrived)
         self._worked, self._last_stamp = samples.arrived, float(samples.stamps[-1])
         if self._picked is not None and len(samples.data) != self._picked.n_rows:
             self._picked = None
             n_rows = 0 if self._info is None else len(self._info.channels)
             text = f"the samples have {len(samples.data)} channels, and the source declares {n_rows}"
-            self._end_segment(Break(text), said=True)
+            self._splitter.end(Break(text))
             self._set_problem(text, samples.arrived)
         if self._picked is None:
             self._counts["unusable"] += len(samples.stamps)
@@ -500,162 +421,14 @@ class Intake:
         for first in range(0, len(samples.stamps), size):
             part = slice(first, first + size)
             data = self._picked(np.asarray(samples.data, np.float64)[:, part])
-            self._take_piece(np.asarray(samples.stamps, np.float64)[part], data, samples)
+            self._splitter.take(np.asarray(samples.stamps, np.float64)[part], data, samples)
             self._place()
-        self._note_lag(samples)
+        self._splitter.note_lag(samples)
 
     def _one_clock(self) -> bool:
         """Whether signal and markers are stamped by one computer, as far as their offsets tell."""
         one, other = (self._clocks[stream].newest for stream in (SIGNAL, MARKERS))
         return one is not None and other is not None and abs(one.offset - other.offset) <= _SAME_CLOCK
-
-    def _take_piece(self, stamps: NDArray[np.float64], data: NDArray[np.float64], samples: Samples) -> None:
-        bad = ~(np.isfinite(stamps) & np.isfinite(data).all(axis=0))
-        edges = np.flatnonzero(np.diff(bad, prepend=not bad[0])).tolist() if bad.any() else [0]
-        for start, stop in zip(edges, [*edges[1:], len(stamps)], strict=True):
-            if bad[start]:
-                self._counts["nan"] += stop - start
-                self._end_segment(Break(self._what_is_nan(stamps, data, start), nan=True), at=float(stamps[start]))
-            else:
-                self._take_numbers(stamps[start:stop], data[:, start:stop], samples)
-
-    def _what_is_nan(self, stamps: NDArray[np.float64], data: NDArray[np.float64], column: int) -> str:
-        if not np.isfinite(stamps[column]):
-            return f"a sample's stamp was {stamps[column]}"
-        row = int(np.flatnonzero(~np.isfinite(data[:, column]))[0])
-        return f"channel {self._chain.plan.input.channels[row].name} was {data[row, column]}"
-
-    def _take_numbers(self, stamps: NDArray[np.float64], data: NDArray[np.float64], samples: Samples) -> None:
-        """Finite samples: into the running stretch as far as they continue it, then into a new one."""
-        place, n = 0, len(stamps)
-        while place < n:
-            segment = self._running()
-            if segment is None:
-                if self._is_repeated(stamps, data, place):
-                    place += 1
-                    continue
-                segment = self._begin(float(stamps[place]), samples)
-            learning = segment.learns > 0 and segment.n < segment.learns
-            stop = min(n, place + segment.learns - segment.n) if learning else n
-            if learning:
-                tolerance = _LEARNING
-            else:
-                if self._tolerance is None:
-                    self._tolerance = max(_OFF * segment.period, _JITTERS * segment.timeline.jitter)
-                tolerance = self._tolerance
-            taken = segment.timeline.extend(stamps[place:stop], tolerance)
-            if taken == 0 and not self._is_repeated(stamps, data, place):
-                # In time, and only not later than the stamp before, as of packets that overlap or stamps that jitter.
-                if not self._recent.misses(float(stamps[place]), segment.period):
-                    taken = segment.timeline.extend(stamps[place : place + 1], tolerance, back=True)
-                if taken == 0:
-                    self._interrupt(segment, float(stamps[place]))
-                    continue
-            if taken == 0:
-                place += 1
-                continue
-            self._push(segment, stamps[place : place + taken], data[:, place : place + taken])
-            place += taken
-
-    def _is_repeated(self, stamps: NDArray[np.float64], data: NDArray[np.float64], place: int) -> bool:
-        repeated = self._recent.has(float(stamps[place]), data[:, place])
-        self._counts["duplicate"] += repeated
-        return repeated
-
-    def _push(self, segment: Segment, stamps: NDArray[np.float64], data: NDArray[np.float64]) -> None:
-        self._recent.add(stamps, data)
-        self._counts["used"] += len(stamps)
-        segment.stream.push(data)
-        self._collect(segment)
-
-    # Stretches
-
-    def _running(self) -> Segment | None:
-        return self._segments[-1] if self._segments and self._segments[-1].after is None else None
-
-    def _begin(self, stamp: float, samples: Samples) -> Segment:
-        learns = round(self._settings.learn * self._sfreq) if self._tolerance is None else 0
-        trusted = max(self._trusted(stamp, samples), self._clocks[SIGNAL].trusted_after)
-        segment = Segment(
-            self._chain,
-            self._n_segments,
-            before=self._next,
-            trusted_after=trusted,
-            learns=learns,
-            late=self._settings.late,
-            dtype=self._dtype,
-        )
-        self._n_segments += 1
-        self._segments.append(segment)
-        self._forget(stamp)
-        return segment
-
-    def _trusted(self, stamp: float, samples: Samples) -> float:
-        """The local time after which the signal clock's offset has to be measured, to hold for what begins here.
-
-        Stamps that went back, or that arrive sooner after their time than any before, are of a clock that has jumped.
-        """
-        if not self._segments:
-            return -np.inf
-        clock = self._clocks[SIGNAL]
-        last = next((s for s in reversed(self._segments) if clock.at(np.inf, s.trusted_after) is not None), None)
-        if last is None:
-            return samples.arrived
-        lag = samples.arrived - float(samples.stamps[-1])
-        sooner = bool(self._lags) and lag < min(lag for _, lag in self._lags) - _SOONER
-        return samples.arrived if stamp <= last.timeline.newest or sooner else last.trusted_after
-
-    def _note_lag(self, samples: Samples) -> None:
-        """How long after its stamp the newest sample arrived, of a clock that is trusted."""
-        running = self._running()
-        if running is None or self._clocks[SIGNAL].at(np.inf, running.trusted_after) is None:
-            return
-        if running.trusted_after != self._lags_after:
-            self._lags_after = running.trusted_after
-            self._lags.clear()
-        self._lags.append((samples.arrived, samples.arrived - float(samples.stamps[-1])))
-        while self._lags[0][0] < samples.arrived - _LAG_MEMORY:
-            self._lags.popleft()
-
-    def _interrupt(self, segment: Segment, stamp: float) -> None:
-        off = segment.timeline.off(stamp)
-        if off > 0:
-            text = f"no sample for {off + segment.timeline.period:.4g} s"
-        else:
-            text = f"the stamps went back by {-off:.4g} s"
-        self._end_segment(Break(text), at=stamp)
-
-    def _end_segment(self, why: Break, *, at: float | None = None, said: bool = False) -> None:
-        self._next = why
-        segment = self._running()
-        if segment is None:
-            return
-        segment.end(why)
-        self._counts["gaps"] += 1
-        self._collect(segment, finish=True)
-        if not said and at is not None:
-            self._say_break(why, at)
-
-    def _say_break(self, why: Break, at: float) -> None:
-        while self._breaks and not at - _SAID_WITHIN <= self._breaks[0] <= at:
-            self._breaks.popleft()
-        self._breaks.append(at)
-        if len(self._breaks) > _SAID_EACH:
-            self._n_unsaid += 1
-            if len(self._breaks) % 100:
-                return
-        more = f" ({self._n_unsaid} interruptions before were not said one by one)" if self._n_unsaid else ""
-        self._n_unsaid = 0
-        self._say("gap", SIGNAL, at, f"the signal is interrupted: {why.text}{more}; the filters settle again")
-
-    def _forget(self, newest: float) -> None:
-        """Let go of stretches that no marker can ask for any more."""
-        held = self._settings.late + self._reach + abs(self._chain.plan.window.first) / self._chain.plan.window.sfreq
-        while len(self._segments) > 1 and (
-            len(self._segments) > _MOST_SEGMENTS or not self._segments[0].timeline.newest >= newest - held
-        ):
-            self._segments.pop(0)
-            self._forgotten = True
 
     def _pop(self) -> list[Event]:
         events, self._events = self._events, []

@@ -27,6 +27,11 @@ class Load:
         """How many are sent."""
         return round(self.seconds * self.sfreq)
 
+    @property
+    def marked(self) -> range:
+        """The samples with a marker: one a second, from half a second on."""
+        return range(max(1, round(self.sfreq / 2)), self.n_samples, max(1, round(self.sfreq)))
+
     def __str__(self) -> str:
         how = "single samples" if self.chunk == 1 else f"chunks of {self.chunk}"
         return f"{self.n_channels} channels at {self.sfreq:g} Hz, {how}"
@@ -44,8 +49,8 @@ class Measured:
         Standard deviation of the latency.
     marker_most
         The latest marker.
-    n_lost
-        Samples that were sent and did not come, or came wrong.
+    n_lost, n_markers_lost
+        Samples that were sent and did not come, or came wrong; markers that did not come.
     offset, uncertainty
         Of the clock, which is the same at both ends: what is measured is the error of the measurement.
     cpu
@@ -60,6 +65,7 @@ class Measured:
     jitter: float
     marker_most: float
     n_lost: int
+    n_markers_lost: int
     offset: float
     uncertainty: float
     cpu: float
@@ -69,6 +75,8 @@ class Measured:
         found = []
         if self.n_lost:
             found.append(f"{self.n_lost} of {self.load.n_samples} samples did not come as they were sent")
+        if self.n_markers_lost:
+            found.append(f"{self.n_markers_lost} of {len(self.load.marked)} markers did not come")
         if self.p99 > bound:
             found.append(f"1 sample in 100 is later than {self.p99 * 1e3:.1f} ms; the bound is {bound * 1e3:g} ms")
         if abs(self.offset) > self.uncertainty:
@@ -94,6 +102,7 @@ def measure(load: Load, items: Sequence[Item], cpu: float) -> Measured:
     arrived = np.concatenate([np.full(len(item.stamps), item.arrived) for item in samples]) if samples else np.empty(0)
     late = arrived - _due(numbers, stamps, load)
     p50, p95, p99 = np.percentile(late, (50, 95, 99)).tolist() if len(late) else (np.inf,) * 3
+    came = [item.raw for item in items if isinstance(item, Marker)]
     offsets = [item for item in items if isinstance(item, ClockOffset) and item.stream == SIGNAL]
     worst = max(offsets, key=lambda item: abs(item.offset) - item.uncertainty, default=None)
     return Measured(
@@ -105,6 +114,7 @@ def measure(load: Load, items: Sequence[Item], cpu: float) -> Measured:
         jitter=float(late.std()) if len(late) else np.inf,
         marker_most=max((item.arrived - item.stamp for item in items if isinstance(item, Marker)), default=0.0),
         n_lost=_lost(samples, load),
+        n_markers_lost=len(set(range(len(load.marked))) - {int(raw) for raw in came if raw.isdigit()}),
         offset=0.0 if worst is None else worst.offset,
         uncertainty=0.0 if worst is None else worst.uncertainty,
         cpu=cpu,

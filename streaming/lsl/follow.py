@@ -210,8 +210,10 @@ class Follower:
         notices = [self._notice("lost", text) for text in said]
         if connection is None:
             return False, notices
-        if self.connection is not None:
+        if self.connection is not None:  # it was silent, and never said to be gone
             self.connection.close()
+            name = shown(self.found.name)
+            notices.append(self._notice("lost", f"the stream {name} is gone: another process has its identity"))
         self.connection, self._search = connection, None
         self.found = connection.inlet.found
         return True, notices

@@ -34,7 +34,7 @@ class SignalOutlet:
         n = len(info.channels)
         about = pylsl.StreamInfo(info.name, type, n, info.sfreq, format, info.source_id)
         _describe(about.desc().append_child("channels"), info)
-        self._n_channels = n
+        self._n_channels, self._whole = n, format.startswith("int")
         self._outlet: Any = pylsl.StreamOutlet(about)
 
     def push(self, data: NDArray[Any], stamps: NDArray[np.float64]) -> None:
@@ -44,7 +44,8 @@ class SignalOutlet:
                 f"samples are {data.shape} with {len(stamps)} stamps: give ({self._n_channels}, {len(stamps)})"
             )
         if len(stamps) == 1:  # a sample at a time, at a fifth of a chunk's cost
-            self._outlet.push_sample(data[:, 0].tolist(), float(stamps[0]))
+            values = data[:, 0].astype(np.int64) if self._whole else data[:, 0]
+            self._outlet.push_sample(values.tolist(), float(stamps[0]))
         elif len(stamps):
             self._outlet.push_chunk(data.T, stamps.tolist())
 

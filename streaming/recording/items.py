@@ -126,7 +126,7 @@ class _Reading:
     def rest(self) -> Iterator[Step]:
         """The step that is not complete, and what nobody knows the arrival of."""
         if not any(about.role == "arrivals" for about in self._known.values()):
-            raise no_session(self._path, "it does not say what arrived when")
+            raise no_session(self._path, "it does not say what arrived when, or a repair left that out")
         if self._step is not None:
             yield self._step
         items: list[Item] = []

@@ -181,11 +181,12 @@ class Recorder:
             batches = list(self._queue)
             self._queue.clear()
             samples, markers = self._lost_samples - self._said_samples, self._lost_markers - self._said_markers
-            if batches and (samples or markers):
+            if (batches or self._closing) and (samples or markers):
                 self._said_samples, self._said_markers = self._lost_samples, self._lost_markers
+                at = batches[-1][1] if batches else self._end
                 text = f"the disk was too slow: {samples} samples and {markers} markers are not in this recording"
-                said = Notice(kind="dropped", stream=SIGNAL, at=batches[-1][1], text=text)
-                batches.append(([said], batches[-1][1]))
+                said = Notice(kind="dropped", stream=SIGNAL, at=at, text=text)
+                batches.append(([said], at))
                 self._n_waiting += _size(said) + _ITEM_BYTES
             return batches, self._closing
 

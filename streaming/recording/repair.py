@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,8 @@ from .folder import (
     RECORDING,
     REPAIRED,
     RESULTS_FILE,
+    SESSION_FILE,
+    SIGNAL_FILE,
     is_entry,
     open_session,
     signal_lock,
@@ -55,6 +58,7 @@ class _Found:
     header: bytes = b""  # in place of one that cannot be read
     n_cut: int = 0
     n_dropped: int = 0
+    n_end: int = 0  # as n_dropped, but behind everything else: what was lost is not told of by anything that is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,11 @@ def repair(path: Path) -> list[Repair]:
         It is neither, another process is at it, nothing of it can be restored, or the disk refuses.
     """
     if not path.is_dir():
-        return [repair_xdf(path)]
+        with ExitStack() as stack:
+            if path.name == SIGNAL_FILE and (path.parent / SESSION_FILE).exists():  # which may run
+                stack.enter_context(locked(inside(path.parent), path.parent))
+                stack.enter_context(locked(signal_lock(path.parent), path.parent))
+            return [repair_xdf(path)]
     session = open_session(path)
     with locked(inside(path), path), locked(signal_lock(path), path):
         done = [repair_xdf(session.signal)] if session.signal.exists() else []
@@ -112,10 +120,10 @@ def repair_xdf(path: Path) -> Repair:
     data = mapped(path)
     found = _scan(data, path)
     open_ends = [stream for stream, extent in found.extents.items() if not extent.finished]
-    if not (open_ends or found.n_cut or found.n_dropped or found.header):
+    if not (open_ends or found.n_cut or found.n_dropped or found.n_end or found.header):
         return Repair(path=path, changed=False, text=f"{path.name} is whole")
     without = {k for k, extent in found.extents.items() if found.n_dropped and extent.about.role == "arrivals"}
-    if found.n_dropped or found.header:
+    if found.n_dropped or found.n_end or found.header:
         shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
     with replacing(path) as draft, open(draft, "r+b") as file:
         mode = path.stat().st_mode
@@ -128,7 +136,7 @@ def _scan(data: memoryview, path: Path) -> _Found:
     found = _Found()
     for chunk in chunks(data):
         if isinstance(chunk, Damage):
-            _take_damage(chunk, found)
+            _take_damage(chunk, found, at_end=chunk.stop == len(data))
             continue
         if chunk.tag == xdf.FILE_HEADER and not is_xml(chunk.content):
             found.header = xdf.chunk(xdf.FILE_HEADER, xdf.xml({"version": "1.0"}))
@@ -145,9 +153,12 @@ def _scan(data: memoryview, path: Path) -> _Found:
     return found
 
 
-def _take_damage(damage: Damage, found: _Found) -> None:
+def _take_damage(damage: Damage, found: _Found, *, at_end: bool) -> None:
     if damage.tail is None:
-        found.n_dropped += damage.stop - damage.start
+        if at_end:  # as a power cut leaves it: zeros in place of what was not on the disk yet
+            found.n_end = damage.stop - damage.start
+        else:
+            found.n_dropped += damage.stop - damage.start
         return
     found.n_cut = damage.stop - damage.start
     cut = damage.tail
@@ -207,6 +218,11 @@ def _told(path: Path, found: _Found, without: set[int]) -> str:
     if found.n_dropped:
         text += (
             f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: the file as it was is "
+            f"{path.name}.damaged"
+        )
+    if found.n_end:
+        text += (
+            f"; {found.n_end:,} bytes at its end made no sense and are cut off: the file as it was is "
             f"{path.name}.damaged"
         )
     if found.header:

@@ -92,7 +92,8 @@ def rerun(
             states[event.ordinal] = event.state
         elif isinstance(event, Accepted):
             epoch = _decode(decoder, event, states)
-            _compare_features(done, event.ordinal, recorded.decoded.get(event.ordinal), epoch)
+            was_decoded = recorded.states.get(event.ordinal) == "decoded"
+            _compare_features(done, event.ordinal, recorded.decoded.get(event.ordinal), epoch, was_decoded=was_decoded)
             then = recorded.pictures.get(event.ordinal)
             if pictures and epoch is not None and then is not None:
                 say(f"drawing marker {event.ordinal}")
@@ -133,10 +134,15 @@ def _decode(decoder: EpochDecoder, event: Accepted, states: dict[int, str]) -> D
     return epoch
 
 
-def _compare_features(done: Rerun, ordinal: int, then: Mapping[str, Any] | None, epoch: DecodedEpoch | None) -> None:
-    if then is None or epoch is None:
+def _compare_features(
+    done: Rerun, ordinal: int, then: Mapping[str, Any] | None, epoch: DecodedEpoch | None, *, was_decoded: bool
+) -> None:
+    if epoch is None or (then is None and not was_decoded):
         return  # a state that differs, which is said of the state
     done.n_decoded += 1
+    if then is None:
+        done.different.append(f"marker {ordinal}: it was decoded, and the session's results do not say to what")
+        return
     now = {**epoch.hashes(), "confidence": epoch.confidence}
     before = {**then["hashes"], "confidence": then.get("confidence")}
     wrong = [name for name in before if now.get(name) != before[name]]

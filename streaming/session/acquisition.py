@@ -143,7 +143,7 @@ class Acquisition:
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
         self._held: list[Samples] = []
-        self._shift = 0.0
+        self._shift = self._sfreq = 0.0
         self.ended = False
         self.previews_dropped = 0
 
@@ -157,7 +157,7 @@ class Acquisition:
         """
         settings = self._settings
         info = self._source.open()
-        self._shift = self._behind(self._now())
+        self._shift, self._sfreq = self._behind(self._now()), info.sfreq
         live = live_chain(
             settings.layout,
             info,
@@ -255,8 +255,14 @@ class Acquisition:
 
     def _preview(self, items: Sequence[Item]) -> list[FromAcquisition]:
         """The samples of a tenth of a second together, unless the source is not as it should be."""
-        self._held += [item for item in items if isinstance(item, Samples) and len(item.stamps)]
-        if not self._held or self._held[-1].stamps[-1] - self._held[0].stamps[0] < PREVIEW_S:
+        for item in items:
+            if isinstance(item, Notice) and item.kind == "changed":
+                self._held.clear()
+            elif isinstance(item, Samples) and len(item.stamps):
+                if self._held and len(item.data) != len(self._held[-1].data):
+                    self._held.clear()
+                self._held.append(item)
+        if sum(len(one.stamps) for one in self._held) < PREVIEW_S * self._sfreq:
             return []
         held, self._held = self._held, []
         state = self._opened.state(held[-1].arrived)

@@ -44,6 +44,7 @@ from ..generation.worker import (
 from ..intake.events import Accepted, Event, Refused
 from ..ledger import Ledger, Totals
 from ..recording.folder import SessionFolder
+from ..records import SIGNAL
 from .acquisition import Arrived, FromAcquisition, Happened, Opened, Previewed, Stands, Stopped
 from .page import Page
 from .process import END_S, Feed
@@ -327,7 +328,7 @@ class LiveSession:
             if event.state != "skipped":
                 self._out(f"marker {event.ordinal}: {event.state}: {event.reason}")
         else:
-            self._notice(event.notice.kind, event.notice.text)
+            self._notice(event.notice.kind, event.notice.text, stream=event.notice.stream)
 
     def _stands(self, stands: Stands) -> None:
         folder = "" if self._folder is None else str(self._folder.path)
@@ -339,7 +340,7 @@ class LiveSession:
     def _acquisition_stopped(self, stopped: Stopped) -> None:
         self._stopped, self._receiving = stopped, False
         if stopped.fault:  # what the user can fix is said by the command, as the last line
-            self._notice("lost", stopped.fault, say=not stopped.users)
+            self._notice("lost", stopped.fault, stream=SIGNAL, say=not stopped.users)
         reason = stopped.fault or ("the session was interrupted" if self._n_interrupts else "the session has ended")
         for ordinal in self.ledger.pending():
             if ordinal not in self._markers:  # it has no epoch, and none will come
@@ -476,7 +477,7 @@ class LiveSession:
             )
         summary = self.ledger.summary()
         self._page.books(self.ledger)
-        self._page.notice("ended", reason, self._now())
+        self._page.notice("ended", reason, self._now(), SIGNAL)
         self._page.ended(reason)
         if self._folder is not None:
             self._folder.ledger({"totals": summary})
@@ -501,8 +502,8 @@ class LiveSession:
             elif isinstance(message, Arrived | Happened | Stands | LastPicture | DuePicture | NotDrawn):
                 self._take(message)
 
-    def _notice(self, kind: str, text: str, *, say: bool = True) -> None:
-        self._page.notice(kind, text, self._now())
+    def _notice(self, kind: str, text: str, *, stream: str = "", say: bool = True) -> None:
+        self._page.notice(kind, text, self._now(), stream)
         if say and kind != "note":
             self._say(text)
 

@@ -15,6 +15,7 @@ from ..decoding.control import Score
 from ..decoding.decode import DecodedEpoch
 from ..generation.draw import Picture
 from ..ledger import STAGES, SUMS, Entry, Ledger
+from ..records import SIGNAL
 from .acquisition import Opened, Previewed, Stands
 
 _LEVELS = {
@@ -47,13 +48,18 @@ class Page:
         What runs.
     began
         The session's zero, on the local clock.
+
+    Attributes
+    ----------
+    trouble
+        What is wrong with the signal's stream, a kind of notice; None where it is as it should be.
     """
 
     def __init__(self, hub: Hub | None, about: messages.Session, began: float) -> None:
         self._hub, self._about, self._began = hub, about, began
         self._preview: Preview | None = None
         self._opened: Opened | None = None
-        self._trouble: str | None = None
+        self.trouble: str | None = None
         self._newest: dict[str, tuple[float, float]] = {}
         self._say(about)
 
@@ -75,10 +81,10 @@ class Page:
         intake, opened, recording = stands.intake, self._opened, stands.recording
         if self._hub is None or opened is None:
             return
-        state = self._trouble or ("warming up" if intake.warm_up_left > 0 else "running")
+        state = self.trouble or ("warming up" if intake.warm_up_left > 0 else "running")
         self._say(
             messages.Stream(
-                state=state if intake.n_samples or self._trouble else "waiting",
+                state=state if intake.n_samples or self.trouble else "waiting",
                 name=opened.info.name,
                 nominal=intake.nominal,
                 measured=intake.sfreq,
@@ -198,12 +204,12 @@ class Page:
         n = max((int(one["n"]) for one in found.values()), default=0)
         self._say(messages.Latency(stages=stages, n=n, deadline=self._about.deadline))
 
-    def notice(self, kind: str, text: str, at: float) -> None:
-        """Something happened; what a source says of itself changes the stream's state too."""
-        if kind in ("silent", "stale", "lost", "ended"):
-            self._trouble = kind
-        elif kind in ("recovered", "changed"):
-            self._trouble = None
+    def notice(self, kind: str, text: str, at: float, stream: str = "") -> None:
+        """Something happened; what is said of the signal's stream changes its state too, of the markers' does not."""
+        if stream == SIGNAL and kind in ("silent", "stale", "lost", "ended"):
+            self.trouble = kind
+        elif stream == SIGNAL and kind in ("recovered", "changed"):
+            self.trouble = None
         self._say(messages.Notice(at=at - self._began, level=_LEVELS.get(kind, "note"), text=text))
 
     def ended(self, why: str) -> None:

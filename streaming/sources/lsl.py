@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -145,9 +146,11 @@ class LslSource:
         if again:
             self._renew(follower)
         for said in follower.clock():
+            self._waiting.append(said)
             if isinstance(said, ClockOffset) and said.stream == SIGNAL:
                 self._offset = said.offset
-            self._waiting.append(said)
+                if self._stimulus is not None:  # its markers have the signal's own stamps
+                    self._waiting.append(replace(said, stream=MARKERS))
 
     def _renew(self, follower: Follower) -> None:
         name = shown(follower.found.name)
@@ -164,6 +167,8 @@ class LslSource:
             self._say("changed", SIGNAL, f"{name} is back with {', '.join(changes)}", self._info)
         else:
             self._say("recovered", SIGNAL, f"{name} is back, as another process", self._info)
+        if self._stimulus is not None:
+            self._say("changed", MARKERS, f"the markers of {name} are on the clock of its new process")
 
     def _pull_signal(self, follower: Follower, timeout: float) -> None:
         if follower.connection is None:

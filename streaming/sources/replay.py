@@ -210,24 +210,24 @@ def open_replay(text: str, wanted: Wanted) -> Replay:
     chunk = _number(options.get("chunk", str(_CHUNK)), "chunk", "seconds of signal")
     pace = options.get("speed", "1")
     speed = None if pace == "max" else _number(pace, "speed", "a factor, or max")
-    ours = _recording_of_ours(Path(name))
-    if ours is not None and not options.keys() & {"stream", "markers", "trigger", "chunk"}:
-        steps = (Step(now=step.now, items=step.items) for step in read_steps(ours))
-        return Replay(read_info(ours), steps, speed=speed)
+    path = _file_of(Path(name))
+    as_it_came = not options.keys() & {"stream", "markers", "trigger", "chunk"}
+    if as_it_came and is_xdf(path) and path.is_file() and is_ours(path):
+        steps = (Step(now=step.now, items=step.items) for step in read_steps(path))
+        return Replay(read_info(path), steps, speed=speed)
     choice = Choice(
         modality=wanted.modality,
         stream=options.get("stream"),
         markers=options.get("markers"),
         trigger=options.get("trigger"),
     )
-    recorded = open_file(Path(name), choice)
+    recorded = open_file(path, choice)
     return Replay(recorded.info, steps_of(recorded, chunk), speed=speed)
 
 
-def _recording_of_ours(path: Path) -> Path | None:
-    """The XDF file of a session of ours, which says when everything arrived; None of other recordings."""
-    signal = path / SIGNAL_FILE if path.is_dir() else path
-    return signal if signal.is_file() and is_xdf(signal) and is_ours(signal) else None
+def _file_of(path: Path) -> Path:
+    """The XDF file of a session's folder; any other recording itself, which may be a folder too."""
+    return path / SIGNAL_FILE if (path / SIGNAL_FILE).is_file() else path
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:

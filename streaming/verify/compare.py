@@ -29,6 +29,8 @@ TOLERANCE = 1e-12
 _MARKERS_OFF = 0.3
 # Stamps that are off the period by less than this share of it are regular.
 _REGULAR = 0.1
+# Bytes of a marker that can be an event.
+_LONGEST_EVENT = 4096
 _MOST_SHOWN = 10
 
 
@@ -128,7 +130,7 @@ def _with_gap(settings: IntakeSettings, gap: float) -> IntakeSettings:
 
 
 def _fitting_gap(recorded: Recorded) -> float:
-    """Three quarters of a sample, or twice what all but a few stamps in a thousand are off by."""
+    """Three quarters of a sample, or three times what all but a few stamps in a thousand are off by."""
     period = 1 / recorded.info.sfreq
     off = np.abs(np.diff(recorded.stamps) - period)
     usual = float(np.quantile(off, 0.995)) if len(off) else 0.0
@@ -248,7 +250,7 @@ def _against_reference(
         text = raw.decode("utf-8", "replace")
         is_event = not settings.events or any(fnmatchcase(text, pattern) for pattern in settings.events)
         event = live.get(number)
-        if not is_event or not text.strip():
+        if not is_event or not text.strip() or len(raw) > _LONGEST_EVENT:
             if not isinstance(event, Refused) or event.state != SKIPPED:
                 report.differences.append(f"marker {number}: it is no event, and live gives {_short(event)}")
             continue

@@ -38,6 +38,18 @@ def test_lateness_is_from_the_push_of_the_last_sample_and_a_missing_epoch_is_los
     assert "10 ms chunks" in stream.table([row])
 
 
+def test_no_error_is_claimed_where_a_filter_has_changed_the_numbers(load: Callable[[str], ModuleType]) -> None:
+    stream = load("stream")
+    pushed = START + np.arange(20_000) / SFREQ
+    epochs = [[START + 9.0, None, stream.marker_sample(number) + stream.LAST] for number in range(2, 9)]
+    report = {"ready": START + 1.7, "stopped": START + 4.2, "epochs": epochs, "cpu_share": 0.03, "memory_mb": 100.0}
+    row = stream.row_of("md-stream, filter and decimation", 64, 1, [report], START, pushed)
+    assert row.n_epochs > 0
+    assert row.error_samples is None
+    assert not any(verdict["goal"].startswith("error") for verdict in stream.verdicts([row]))
+    assert "   -" in stream.table([row])
+
+
 def test_a_rival_has_no_goals(load: Callable[[str], ModuleType]) -> None:
     stream = load("stream")
     report = {"ready": START, "stopped": START + 1, "epochs": [], "cpu_share": 0.5, "memory_mb": 1.0}

@@ -66,6 +66,11 @@ def test_the_report_as_json_with_faults_of_one_kind(recording: Path, capsys: pyt
     assert report["states"]["accepted"] == report["n_exact"]
 
 
+def test_where_no_epoch_is_accepted_nothing_is_claimed(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chaos", str(recording), "--events", "no such marker"]) == 1
+    assert "nothing was tested" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_live_path_is_found_out(
     recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

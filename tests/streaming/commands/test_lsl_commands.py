@@ -202,6 +202,23 @@ def test_markers_that_are_no_numbers_are_not_played_as_numbers(tmp_path: Path) -
     assert "'cat': give --markers text" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("data", "marker", "options", "words"),
+    [
+        (1e-5 * np.ones((1, 50)), "7", ("--format", "int16"), "has the value 1e-05, which is no int16"),
+        (np.full((1, 50), 40_000.0), "7", ("--format", "int16"), "has the value 40000, which is no int16"),
+        (np.zeros((1, 50)), "4294967296", ("--markers", "number"), "is '4294967296': give --markers text"),
+    ],
+)
+def test_what_would_be_sent_as_another_number_is_refused(
+    tmp_path: Path, data: np.ndarray, marker: str, options: tuple[str, ...], words: str
+) -> None:
+    path = write_xdf(tmp_path / "one.xdf", data, np.arange(50) / 250, 250.0, [(0.1, marker)])
+    done = run("play", str(path), *options, "--at-once")
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
 def test_play_waits_for_somebody_and_ends_with_control_c(tmp_path: Path) -> None:
     path = write_xdf(tmp_path / "one.xdf", np.zeros((1, 50)), np.arange(50) / 250, 250.0, [(0.1, "7")])
     player = subprocess.Popen([*COMMAND, "play", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

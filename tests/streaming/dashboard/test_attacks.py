@@ -52,6 +52,17 @@ def test_the_browser_of_the_terminal_gets_in(served: Served) -> None:
         assert json.loads(page.recv(WAIT_S))["text"] == "hello"
 
 
+@pytest.mark.parametrize("odd", ['theme={"dark":1}', "x[1]=2", 'open="quote', "f(o)=1", "=", "nothing", "ü=ö", "a b=c"])
+def test_odd_cookies_of_other_programs_on_this_machine_lock_nobody_out(odd: str) -> None:
+    """Cookies know no ports: the browser sends them all."""
+    door = Door(8123)
+    own = (door.enter(door.address().partition("=")[2]) or "").partition(";")[0]
+    assert door.knows(f"{odd}; {own}")
+    assert door.knows(f"{own}; {odd}")
+    assert not door.knows(f"{odd}; {own}x")
+    assert not door.knows(f"{odd}; {own[1:]}")
+
+
 def test_it_listens_on_this_machine_alone(served: Served) -> None:
     assert served.server._socket.getsockname()[0] == "127.0.0.1"
     with pytest.raises(OSError, match=r"refused|unreachable|not available|assign"):

@@ -39,5 +39,15 @@ def test_without_one_or_without_a_browser_the_tunnel_is_printed(environment: dic
     assert "ssh -N -L 8123:127.0.0.1:8123 " in text
 
 
+def test_a_user_without_a_name_gets_a_tunnel_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container that runs under a number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert tunnel(8123, host="lab-3").endswith(" USER@lab-3")
+
+
 def test_the_tunnel_keeps_the_port() -> None:
     assert tunnel(8123, "ada", "lab-3") == "ssh -N -L 8123:127.0.0.1:8123 ada@lab-3"

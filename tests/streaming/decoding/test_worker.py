@@ -45,3 +45,26 @@ def test_a_control_that_fails_is_said_and_costs_nothing(backend: Backend[Any], e
     assert isinstance(posted.get_nowait(), WasDecoded)
     beside = posted.get_nowait()
     assert "the control of marker 0 could not be computed (MemoryError: no room)" in beside.said
+
+
+def test_a_fault_of_the_program_costs_one_epoch_and_not_those_behind_it(
+    backend: Backend[Any], epochs: np.ndarray
+) -> None:
+    posted: SimpleQueue[Any] = SimpleQueue()
+    decoder = EpochDecoder(backend, DecodeSettings(session="s"))
+    decode = decoder.decode
+
+    def fail_once(ordinal: int, text: str, epoch: np.ndarray) -> Any:
+        if ordinal == 0:
+            raise MemoryError("no room")
+        return decode(ordinal, text, epoch)
+
+    decoder.decode = fail_once  # type: ignore[method-assign]
+    worker = DecodeWorker(decoder, posted.put, lambda: 0.0)
+    worker.put(0, "cat", epochs[0])
+    worker.put(1, "cat", epochs[1])
+    worker.close()
+    failed, decoded = posted.get_nowait(), posted.get_nowait()
+    assert (failed.ordinal, failed.state) == (0, "refused")
+    assert failed.reason == "it could not be decoded (MemoryError: no room)"
+    assert decoded.epoch.ordinal == 1

@@ -9,6 +9,7 @@ from minddiffuser.streaming.demo.ending import EndingFeed
 from minddiffuser.streaming.demo.playing import performance
 from minddiffuser.streaming.intake.events import Accepted, Refused, Said
 from minddiffuser.streaming.lsl.play import Player
+from minddiffuser.streaming.records import Notice
 from minddiffuser.streaming.session.acquisition import Arrived, FromAcquisition, Happened
 from minddiffuser.streaming.session.process import Post
 
@@ -86,7 +87,8 @@ def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
     ending.start(heard.append)
     assert waited == [None]  # before acquisition looks for the streams
     assert feed.post is not None
-    accepted, refused, said = (object.__new__(kind) for kind in (Accepted, Refused, Said))
+    accepted, refused = (object.__new__(kind) for kind in (Accepted, Refused))
+    said = happened("silent", "signal")
     feed.post(Arrived(ordinal=0, text="picture/0", at=1.0))
     feed.post(Happened(events=(accepted, said)))
     feed.post(Happened(events=(refused, said, said)))
@@ -94,8 +96,23 @@ def test_it_is_over_when_each_marker_has_its_epoch_or_a_reason() -> None:
     feed.post(Happened(events=(accepted,)))
     assert feed.stopped == 1
     assert len(heard) == 4  # all of it went on to the session
-    ending.close()
+    ending.close(2.5)
     assert feed.closed == 1
+
+
+def happened(kind: str, stream: str) -> Said:
+    return Said(notice=Notice(kind=kind, stream=stream, at=0.0, text=""))
+
+
+def test_it_is_over_when_the_player_is_gone() -> None:
+    """Nobody plays it a second time: waiting for the rest of its markers would last for ever."""
+    feed = Feed()
+    EndingFeed(feed, 3, lambda: None).start(lambda message: None)
+    assert feed.post is not None
+    feed.post(Happened(events=(happened("lost", "markers"),)))
+    assert feed.stopped == 0
+    feed.post(Happened(events=(happened("lost", "signal"),)))
+    assert feed.stopped == 1
 
 
 def test_it_can_be_ended_before() -> None:

@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from minddiffuser.runtime.data.layout import Channel
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.streaming.cli import main
 from minddiffuser.streaming.export import FORMATS
+from minddiffuser.streaming.export.continuous import parts_of
 from minddiffuser.streaming.recording.folder import SessionFolder
 from minddiffuser.streaming.recording.writer import Writer
 from minddiffuser.streaming.records import ClockOffset, Item, Marker, Notice, Samples, SignalInfo
@@ -125,6 +127,50 @@ def test_bids_is_read_back(tmp_path: Path, data: NDArray[Any], capsys: pytest.Ca
     assert main([*words, "--session-label", "02"]) == 0
 
 
+def test_markers_beside_the_signal_are_said_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    made = SessionFolder.create(tmp_path / "s", {})
+    writer = Writer(made.path / "signal.xdf", info(), started="")
+    samples = Samples(stamps=10 + np.arange(400) / SFREQ, data=rng.standard_normal((4, 400)), arrived=0.0)
+    marks = [
+        Marker(ordinal=k, stamp=at, arrived=0.0, raw=b"%d" % k) for k, at in enumerate((9.9, 10.0, 11.0, 11.995, 12.1))
+    ]
+    writer.add([samples, *marks], 0.0)
+    writer.close(0.0)
+    made.close()
+    assert main(["export", str(made.path), "--to", "fif", "--out", str(tmp_path / "s_raw.fif")]) == 0
+    assert "2 markers lie before or after the signal and are in no file" in capsys.readouterr().err
+    raw = mne.io.read_raw_fif(tmp_path / "s_raw.fif", verbose="error")
+    assert raw.annotations.description.tolist() == ["1", "2", "3"]
+
+
+def lossy(path: Path, rng: np.random.Generator, kept: float) -> NDArray[Any]:
+    """A signal of which a share is kept, at random: the places of its samples, which are their values too."""
+    places = np.flatnonzero(rng.random(20_000) < kept)
+    writer = Writer(path, info(), started="")
+    data = np.tile(places.astype(float), (4, 1))
+    writer.add([Samples(stamps=10 + places / SFREQ, data=data, arrived=0.0)], 0.0)
+    writer.close(0.0)
+    return places
+
+
+def test_each_sample_stands_in_its_place_behind_many_gaps(tmp_path: Path, rng: np.random.Generator) -> None:
+    places = lossy(tmp_path / "signal.xdf", rng, 0.995)
+    (part,) = parts_of(tmp_path / "signal.xdf", tmp_path, unit="V")
+    expected = np.zeros(places[-1] - places[0] + 1)
+    expected[places - places[0]] = places
+    np.testing.assert_array_equal(part.data[0], expected)
+    assert sum(stop - start for start, stop in part.gaps) == len(expected) - len(places)
+
+
+def test_another_rate_than_was_stated_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    """With every second sample missing nobody can tell gaps from jitter: they would all stand too early."""
+    lossy(tmp_path / "signal.xdf", rng, 0.5)
+    with pytest.raises(InputError, match=r"stated 200 Hz, and \d+\.?\d* samples a second came"):
+        parts_of(tmp_path / "signal.xdf", tmp_path, unit="V")
+
+
 def test_meg_is_fif_in_bids(tmp_path: Path, data: NDArray[Any], capsys: pytest.CaptureFixture[str]) -> None:
     mne_bids = pytest.importorskip("mne_bids")
     channels = tuple(Channel(name=f"MEG{k:03d}", type="mag") for k in range(4))
@@ -156,7 +202,8 @@ def test_another_description_and_a_long_pause_are_parts(
     ("words", "error"),
     [
         (["--to", "fif", "--out", "x.fif"], "MNE wants names that end in"),
-        (["--to", "bids", "--out", "b", "--subject", "0_1"], "BIDS takes letters and digits"),
+        (["--to", "bids", "--out", "b", "--subject", "0_1"], "--subject is '0_1': BIDS takes letters and digits"),
+        (["--to", "bids", "--out", "b", "--session-label", "a b"], "--session-label is 'a b': BIDS takes letters"),
         (["--to", "edf", "--out", "b"], "invalid choice: 'edf'"),
         (["--to", "fif", "--out", "x_raw.fif", "--unit", "furlong"], "the unit 'furlong' is unknown"),
     ],

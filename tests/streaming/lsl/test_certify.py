@@ -45,6 +45,18 @@ def test_missing_and_wrong_samples_are_counted() -> None:
     assert "3 of 10 samples" in got.failures(bound=1.0)[0]
 
 
+def test_markers_that_do_not_come_fail() -> None:
+    load = Load(n_channels=2, sfreq=100.0, chunk=4, seconds=3.5)
+    assert list(load.marked) == [50, 150, 250]
+    items = [
+        Marker(ordinal=0, stamp=50.5, arrived=50.501, raw=b"0"),
+        Marker(ordinal=1, stamp=52.5, arrived=52.6, raw=b"2"),
+    ]
+    got = measure(load, [samples(range(350), 53.5), *items], cpu=0.0)
+    assert (got.n_lost, got.n_markers_lost) == (0, 1)
+    assert "1 of 3 markers did not come" in got.failures(bound=1e9)
+
+
 def test_nothing_at_all_does_not_pass() -> None:
     got = measure(LOAD, [], cpu=0.0)
     assert got.n_lost == 10

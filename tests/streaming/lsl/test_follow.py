@@ -12,6 +12,7 @@ from minddiffuser.streaming.lsl import follow
 from minddiffuser.streaming.lsl.follow import Search
 from minddiffuser.streaming.lsl.found import Found
 from minddiffuser.streaming.lsl.inlet import LostStream
+from minddiffuser.streaming.records import SIGNAL
 
 LOST = Found(
     name="Amp",
@@ -150,3 +151,54 @@ def test_what_was_found_and_not_taken_is_let_go(monkeypatch: pytest.MonkeyPatch)
         assert time.monotonic() < end
     one.stop(PATIENCE)
     assert [made.closed for made in connector.made] == [True]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_stream_that_another_process_takes_over_was_lost_also_where_it_was_only_silent(
+    monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """Its clock may be another one, and its samples begin anew: a notice that it is back says so after "lost"."""
+    monkeypatch.setattr(follow, "Resolver", Network([NEXT]))
+    old, new = Taken(LOST), Taken(NEXT)
+    made = iter([old, new])
+    monkeypatch.setattr(follow, "connect", lambda *_given, **_options: next(made))
+    one = follow.Follower(SIGNAL, LOST, lambda: 5.0)
+    if gone:
+        old.inlet.gone = True
+        block, notices = one.pull(0.0)
+        assert block is None
+    else:
+        one.suspect()
+        notices = []
+    end = time.monotonic() + PATIENCE
+    again = False
+    while not again:
+        assert time.monotonic() < end
+        again, said = one.found_again()
+        notices += said
+    one.close()
+    assert [notice.kind for notice in notices] == ["lost"]
+    assert old.closed
+    assert one.found is NEXT
+
+
+class Taken:
+    """A connection to a stream; what it gives is never asked for."""
+
+    def __init__(self, found: Found) -> None:
+        self.inlet, self.closed = Pulled(found), False
+
+    def close(self) -> None:
+        self.closed = True
+
+    end = close
+
+
+class Pulled:
+    def __init__(self, found: Found) -> None:
+        self.found, self.gone = found, False
+
+    def pull(self, _timeout: float) -> tuple[list[float], list[float]]:
+        if self.gone:
+            raise LostStream("the stream 'Amp' is gone")
+        return [], []

@@ -9,7 +9,8 @@ from recorded_items import Steps, made_up_steps, same_steps, signal_info, write_
 
 from minddiffuser.streaming.recording.folder import SessionFolder
 from minddiffuser.streaming.recording.items import read_steps
-from minddiffuser.streaming.records import Notice
+from minddiffuser.streaming.recording.repair import repair
+from minddiffuser.streaming.records import Notice, Samples
 from minddiffuser.streaming.sources import open_source
 from minddiffuser.streaming.sources.base import Wanted
 
@@ -34,3 +35,24 @@ def test_it_comes_as_it_came(tmp_path: Path, what: str) -> None:
     found = items_of(f"replay:{path if what == 'file' else path.parent},speed=max")
     assert same_steps(found, steps)
     assert same_steps([(step.now, step.items) for step in read_steps(path)], steps)
+
+
+def test_a_session_that_lost_its_arrivals_comes_as_any_recording(tmp_path: Path) -> None:
+    """What a repair has left of a session whose file was damaged in its middle."""
+    pytest.importorskip("pyxdf")
+    steps = made_up_steps(9, 120, signal_info())
+    SessionFolder.create(tmp_path / "s", {}).close()
+    path = write_xdf_steps(tmp_path / "s" / "signal.xdf", steps, signal_info(), flush_every=5)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
+    path.write_bytes(data)
+    assert "when each sample arrived is no longer known" in repair(path.parent)[0].text
+    source = open_source(f"replay:{path.parent},speed=max", Wanted(modality="eeg"))
+    assert [one.name for one in source.open().channels] == [one.name for one in signal_info().channels]
+    n_samples = 0
+    while items := source.poll(0.0):
+        n_samples += sum(len(item.stamps) for item in items if isinstance(item, Samples))
+        if any(isinstance(item, Notice) and item.kind == "ended" for item in items):
+            break
+    source.close()
+    assert n_samples > 0

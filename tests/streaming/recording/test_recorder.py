@@ -118,6 +118,23 @@ def test_a_slow_disk_costs_samples_of_the_recording_and_says_how_many(tmp_path: 
     assert f"{state.n_dropped_samples} samples and {state.n_dropped_markers} markers are not" in said[0].text
 
 
+def test_what_was_lost_at_the_end_is_said_too(tmp_path: Path, stuck: threading.Event) -> None:
+    """Nothing is given behind it, with which it could be said."""
+    recorder = Recorder(tmp_path, signal_info(2), queue_bytes=5_000)
+    block = Samples(stamps=np.zeros(100), data=np.ones((2, 100)), arrived=0.0)
+    recorder.write([block], 1.0)
+    while recorder._queue:  # until the thread has taken it, and writes
+        threading.Event().wait(0.001)
+    recorder.write([Samples(stamps=np.zeros(500), data=np.ones((2, 500)), arrived=0.0)], 2.0)  # finds no place
+    stuck.set()
+    state = recorder.close(3.0)
+    assert (state.n_samples, state.n_dropped_samples) == (100, 500)
+    items = [item for step in read_steps(tmp_path / "signal.xdf") for item in step.items]
+    assert [one.text.partition(":")[2] for one in items if isinstance(one, Notice)] == [
+        " 500 samples and 0 markers are not in this recording"
+    ]
+
+
 @pytest.mark.parametrize("after", [0, 1, 5000, 30_000])
 def test_a_full_disk_ends_the_recording_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

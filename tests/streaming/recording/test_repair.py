@@ -94,6 +94,20 @@ def test_damage_in_the_middle_costs_what_it_hit(tmp_path: Path) -> None:
     assert not is_ours(path)
 
 
+def test_zeros_at_the_end_cost_only_what_they_replace(tmp_path: Path) -> None:
+    """A power cut leaves them; everything before is told of as it arrived, and can be run again."""
+    steps = made_up_steps(2, 300, signal_info())
+    path = write_xdf_steps(tmp_path / "a.xdf", steps, signal_info(), flush_every=5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + bytes(5000))
+    assert "at its end made no sense" in repair_xdf(path).text
+    assert is_ours(path)
+    found = [(step.now, step.items) for step in read_steps(path)]
+    whole = len(found) - 1  # the last step may be cut
+    assert whole > 100
+    assert same_steps(found[:whole], steps[:whole])
+    assert not repair_xdf(path).changed
+
+
 def test_other_recorders_files_are_repaired_too(tmp_path: Path) -> None:
     """Written by hand: a stream whose samples leave their stamps out, and lengths of 8 bytes."""
     import struct
@@ -182,8 +196,9 @@ def test_repair_is_refused_while_the_recorder_of_a_killed_session_still_writes(t
     """Acquisition is a process of its own, and finishes its file when it finds itself alone."""
     SessionFolder.create(tmp_path / "s", {}).close()
     recorder = Recorder(tmp_path / "s", signal_info())
-    with pytest.raises(FileError, match="another process"):
-        repair(tmp_path / "s")
+    for path in (tmp_path / "s", tmp_path / "s" / "signal.xdf"):
+        with pytest.raises(FileError, match="another process"):
+            repair(path)
     recorder.close(0.0)
     assert not any(one.changed for one in repair(tmp_path / "s"))
 

@@ -116,6 +116,16 @@ def test_another_feature_or_picture_is_named(session: Path, capsys: pytest.Captu
     assert any(line.startswith("reason: versions.onnxruntime was 1.0, and is") for line in lines)
 
 
+def test_a_result_that_is_missing_is_not_taken_for_the_same(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (session / "results.jsonl").read_text().splitlines(keepends=True)
+    first = next(line for line in lines if json.loads(line)["kind"] == "decoded")
+    (session / "results.jsonl").write_text("".join(line for line in lines if line != first))
+    code, said = again(session, capsys, "--no-pictures")
+    assert code == 1
+    assert said[1] == "features: 7 of 8 the same to the bit"
+    assert "marker 0: it was decoded, and the session's results do not say to what" in said
+
+
 def test_a_recording_that_was_cut_says_so(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = session / "signal.xdf"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from session_world import EVENTS, World, folder_of, steps_of
+from session_world import EVENTS, World, folder_of, info, steps_of
 
+from minddiffuser.runtime.data.layout import Channel
 from minddiffuser.runtime.images import pixel_hash, read_image
 from minddiffuser.runtime.refine.settings import GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
 from minddiffuser.streaming.dashboard.hub import Hub
+from minddiffuser.streaming.dashboard.messages import Session
 from minddiffuser.streaming.decoding.decode import DecodeSettings
 from minddiffuser.streaming.generation.draw import Enough, Frame, draw
 from minddiffuser.streaming.generation.plan import Plan
 from minddiffuser.streaming.recording.folder import open_session
-from minddiffuser.streaming.records import Samples
+from minddiffuser.streaming.records import MARKERS, SIGNAL, Notice, Samples
+from minddiffuser.streaming.session.acquisition import Previewed
 from minddiffuser.streaming.session.live import LiveSettings
+from minddiffuser.streaming.session.page import Page
+from minddiffuser.streaming.sources.replay import Step
 
 SHORT = Sampling(n_steps=6, n_noise=None, n_reverse=2)
 REFINE = GuidedSettings(candidates=1, start_steps=1, finish_steps=1, n_steps=6, strength=0.32, semantic_weight=0.0)
@@ -252,6 +258,45 @@ def test_the_page_is_told_everything(world: World, markers: list[tuple[float, st
     assert sum(concept["score"] for concept in decoded["top"]) == pytest.approx(1.0)
     assert decoded["control"]["n"] == 3 or decoded["control"]["n"] > 3
     assert next(message for message in found if message["kind"] == "session")["ended"] == "the session has ended"
+
+
+def test_a_source_that_comes_back_with_more_channels_or_earlier_stamps_is_still_shown(world: World) -> None:
+    before, behind = steps_of(2, []), steps_of(2, [])
+    about = info()
+    more = replace(
+        about, channels=(*about.channels, Channel(name="extra", type="eeg")), units=(*about.units, about.units[0])
+    )
+    end = before[-1].now
+    steps = [*before, Step(now=end, items=[Notice(kind="changed", stream=SIGNAL, at=end, text="more", info=more)])]
+    for step in behind:
+        items = [
+            replace(item, data=np.concatenate([item.data, item.data[:1]]), stamps=item.stamps - 1000.0)
+            for item in step.items
+            if isinstance(item, Samples)
+        ]
+        steps.append(Step(now=end + step.now - behind[0].now, items=items))
+    acquisition = world.acquisition(steps, preview=True)
+    acquisition.open()
+    shown = []
+    while not acquisition.ended:
+        shown += [message.data for message in acquisition.step(0.0) if isinstance(message, Previewed)]
+    assert 3.8 < sum(data.shape[1] for data in shown) / about.sfreq <= 4.0
+
+
+def test_what_happens_to_the_markers_stream_is_not_said_of_the_signal_s() -> None:
+    hub = Hub()
+    client = hub.join(lambda: None)
+    assert client is not None
+    page = Page(hub, Session(bundle="b", source="s", modality="eeg"), 0.0)
+    for stream, kind, trouble in (
+        (SIGNAL, "lost", "lost"),
+        (MARKERS, "lost", "lost"),
+        (MARKERS, "recovered", "lost"),
+        (SIGNAL, "recovered", None),
+        (MARKERS, "lost", None),
+    ):
+        page.notice(kind, "", 1.0, stream)
+        assert page.trouble == trouble
 
 
 def test_results_go_to_an_outlet(world: World, markers: list[tuple[float, str]]) -> None:

@@ -15,7 +15,11 @@ import pytest
 
 from minddiffuser.runtime.data.layout import Channel
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.signal.chain import open_chain
 from minddiffuser.streaming.clock import now
+from minddiffuser.streaming.intake.events import Accepted
+from minddiffuser.streaming.intake.intake import Intake
+from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.lsl import found
 from minddiffuser.streaming.lsl.address import NO_MARKERS, Address
 from minddiffuser.streaming.lsl.outlet import NUMBERS, MarkerOutlet, SignalOutlet
@@ -190,7 +194,7 @@ def test_all_formats_of_numbers_are_given_as_they_are(format: str) -> None:
     values = np.array([[1.0, -2.0, 300.0], [0.0, 32767.0, -32768.0]])
     with opened(f"id={name},markers=none") as source:
         assert source._info.dtype == format.replace("double64", "float64")
-        own = push(sent, values)
+        own = np.concatenate([push(sent, values[:, :2]), push(sent, values[:, 2:])])
         items = collect(source, lambda items: n_samples(items) >= 3)
     sent.close()
     np.testing.assert_array_equal(data(items), values)
@@ -244,6 +248,32 @@ def test_a_stimulus_channel_gives_markers_at_its_samples() -> None:
         (b"9", own[13]),
         (b"2", own[60]),
     ]
+
+
+def test_markers_of_a_stimulus_channel_become_epochs_and_again_after_a_restart() -> None:
+    name = fresh()
+    about = info(name, channels=(Channel(name="Oz", type="eeg"), Channel(name="Status", type="misc")))
+    chain = open_chain({"steps": [{"name": "epoch", "tmin": -0.02, "tmax": 0.02}]}, about.channels[:1], SFREQ)
+    intake = Intake(chain, IntakeSettings(gap=0.003, max_uncertainty=1.0), dtype=np.float64)
+    intake.start(about)
+    epochs: list[Accepted] = []
+    sent = outlet(about)
+    with opened(f"id={name},stim=Status") as source:
+        for round_ in (1, 2):
+            push(sent, np.stack([100.0 * round_ + np.arange(50), 7.0 * (np.arange(50) >= 20)]))
+            end = time.monotonic() + PATIENCE
+            while len(epochs) < round_:
+                assert time.monotonic() < end
+                items = source.poll(0.05)
+                epochs += [event for event in intake.step(items, now()) if isinstance(event, Accepted)]
+            if round_ == 1:
+                sent.close()
+                intake.step(collect(source, has("lost")), now())
+                sent = outlet(about)
+                intake.step(collect(source, has("recovered")), now())
+    sent.close()
+    for round_, epoch in enumerate(epochs, 1):
+        np.testing.assert_array_equal(epoch.data, 1e-6 * (100.0 * round_ + np.arange(15.0, 26.0))[None])
 
 
 def test_a_stimulus_channel_that_is_not_there_is_refused_with_those_that_are() -> None:
