@@ -2,8 +2,8 @@
 
     python -m minddiffuser.export.demo_sessions
 
-Half an hour on two cores, for both; run again after an interruption, it goes on after the last finished step. The
-networks' graphs are those of the demonstration of fMRI (demo_files.py, to be made before), and are not traced again.
+Run again after an interruption, it goes on after the last finished step. The networks' graphs are those of the
+demonstration of fMRI (demo_files.py, to be made before), traced again only if the exporter's code has changed since.
 Run it after a change of the tiny world or of a format: a test says when.
 """
 
