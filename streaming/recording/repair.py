@@ -223,9 +223,7 @@ def _text(path: Path, found: _Found, without: set[int], aside: str) -> str:
     if found.n_cut:
         text += f"; {found.n_cut:,} bytes of a sample or description that was not whole were cut off its end"
     if found.n_dropped:
-        text += (
-            f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: what it was is {aside}"
-        )
+        text += f"; {found.n_dropped:,} bytes in its middle made no sense and are left out: what it was is {aside}"
     if found.n_end:
         text += f"; {found.n_end:,} bytes at its end made no sense and are cut off: the file as it was is {aside}"
     if found.header:
