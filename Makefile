@@ -1,6 +1,7 @@
 # make demo: set up without PyTorch, reconstruct pictures from the subject that ships with the package, print where the
 # report is: within a minute. make demo-full: set up with PyTorch, and the whole path: simulate, fit, reconstruct, export.
-# make test: set up, run the tests, in as many processes as there are cores (at most 4: each takes 2 GB).
+# make test: set up, run the tests, in one process more than there are cores, since tests of streams wait for them (at most
+# 4: each takes 2 GB).
 # A second run skips what is set up. One file: .venv/bin/python -m pytest tests/test_docs.py
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,8 @@ demo-full: $(VENV)/ready-export
 	$(BIN)/md-reconstruct demo --full --out $(RUN)-full
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') \
+		--dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # The repository's root is the package, so the type checker needs to see it under the package's name.
 lint: $(VENV)/ready-dev

@@ -221,7 +221,11 @@ def test_what_would_be_sent_as_another_number_is_refused(
 
 def test_play_waits_for_somebody_and_ends_with_control_c(tmp_path: Path) -> None:
     path = write_xdf(tmp_path / "one.xdf", np.zeros((1, 50)), np.arange(50) / 250, 250.0, [(0.1, "7")])
-    player = subprocess.Popen([*COMMAND, "play", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run in the background has Ctrl-C ignored, and its children too.
+    hearing = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    hearing += "from minddiffuser.streaming.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", hearing, "play", str(path)]
+    player = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert player.stderr is not None
     assert "receive it with" in player.stderr.readline()
     assert "waiting" in player.stderr.readline()

@@ -76,6 +76,7 @@ class Features:
     latent: np.ndarray
     structure: np.ndarray
     semantic: np.ndarray
+    folder: Path
     key: str = "f" * 64
     libraries: dict[str, str] = field(default_factory=dict)
 
@@ -92,7 +93,9 @@ class Models:
 
 
 @pytest.fixture(autouse=True)
-def _features_are_linear_in_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def _features_are_linear_in_the_pixels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Every dimension of every feature is another random mixture of all pixels."""
     mixing = {
         name: np.random.default_rng(number).standard_normal((N_PIXELS, int(np.prod(shape))))
@@ -102,7 +105,8 @@ def _features_are_linear_in_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     def given(data: Any, split: str, *_args: Any, **_options: Any) -> Features:
         pixels = (data.images(split).reshape(data.n_stimuli(split), -1).astype(float) - 128) / 64
         made = {k: (pixels @ w).reshape(-1, *SHAPES[k]).astype(np.float32) for k, w in mixing.items()}
-        return Features(**{**made, "context": made["context"] if len(data.captions(split)) else None})
+        context = made["context"] if len(data.captions(split)) else None
+        return Features(**{**made, "context": context, "folder": tmp_path_factory.mktemp("features")})
 
     monkeypatch.setattr(extract, "extract_features", given)
 
