@@ -96,6 +96,8 @@ def plain_loop(report: Report) -> None:
                 waiting.remove(marker)
                 held = (total - min(total, capacity) + np.arange(min(total, capacity))) % capacity
                 place = int(np.abs(stamps[held] - marker[1]).argmin())
+                if place + FIRST < 0:  # its epoch began before we listened
+                    continue
                 epoch = ring[held[place + FIRST : place + LAST + 1]]
                 report.epochs.append((pylsl.local_clock(), int(epoch[-FIRST, 0]), int(epoch[-1, 0])))
     report.finish()
