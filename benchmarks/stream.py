@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -27,22 +26,14 @@ import numpy as np
 from stream_readers import FIRST, LAST, READERS
 from stream_sender import MARKER_EVERY, SFREQ, marker_sample
 
+from minddiffuser.streaming.lsl.private import VARIABLE, write_private
+
 HERE = Path(__file__).parent
 CHANNELS, CHUNKS = (64, 306), (1, 10)
 OURS = [name for name in READERS if name.startswith("md-stream")]
 GOALS = {"p50_ms": 2.0, "p99_ms": 5.0, "cpu_share": 0.05, "n_lost": 0, "error_samples": 0}
 # Markers this close to a turn's end are not counted: their epochs may still be on their way.
 _MARGIN_S = 0.3
-_SETTINGS = """[ports]
-IPv6 = disable
-[multicast]
-ResolveScope = machine
-[lab]
-KnownPeers = {{127.0.0.1}}
-SessionID = {session}
-[log]
-level = -3
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +153,9 @@ def environment(folder: Path) -> dict[str, str]:
 
     settings = folder / "lsl_api.cfg"
     if not settings.exists():
-        settings.write_text(_SETTINGS.format(session=uuid.uuid4()))
+        write_private(folder)
     library = pylsl.lib.lib._name
-    return {**os.environ, "LSLAPICFG": str(settings), "MNE_LSL_LIB": library, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, VARIABLE: str(settings), "MNE_LSL_LIB": library, "OMP_NUM_THREADS": "1"}
 
 
 def table(rows: Sequence[Row]) -> str:

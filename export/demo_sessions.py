@@ -56,8 +56,8 @@ class LiveSubject:
     n_train, n_shown, n_repetitions
         Training pictures, shown once each; pictures of the session, and how often each is shown there.
     strength
-        Of the brain's answers, times a realistic one. With a realistic one, pictures are told apart in averages over
-        hundreds of showings; the demonstration has two minutes.
+        Of the brain's answers, times a realistic one. With a realistic one, pictures can be distinguished in averages
+        over hundreds of showings; the demonstration has two minutes.
     soa_s, jitter_s
         From one picture to the next.
     recorded_hz, epoch_hz, band

@@ -60,7 +60,7 @@ _RECENT = 50
 
 
 class Unbalanced(InputError):
-    """The books were told something that cannot be: a fault of the program, not of the signal."""
+    """The books were given something that cannot be: a fault of the program, not of the signal."""
 
 
 @dataclass

@@ -7,27 +7,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from pathlib import Path
 
-_SETTINGS = """[ports]
-IPv6 = disable
-[multicast]
-ResolveScope = machine
-[lab]
-KnownPeers = {{127.0.0.1}}
-SessionID = {session}
-[log]
-level = -3
-"""
+from minddiffuser.streaming.lsl.private import VARIABLE, write_private
 
 
 def settings(folder: Path) -> dict[str, str]:
     """The environment of a process that has an LSL of its own, in which only such processes find each other."""
-    path = folder / "lsl_api.cfg"
-    path.write_text(_SETTINGS.format(session=uuid.uuid4()))
-    return {**os.environ, "LSLAPICFG": str(path)}
+    return {**os.environ, VARIABLE: str(write_private(folder))}
 
 
 _folder = tempfile.TemporaryDirectory(prefix="lsl")
-os.environ["LSLAPICFG"] = settings(Path(_folder.name))["LSLAPICFG"]
+os.environ[VARIABLE] = settings(Path(_folder.name))[VARIABLE]

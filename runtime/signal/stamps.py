@@ -26,8 +26,8 @@ class Stretches:
 def stretches(stamps: NDArray[np.float64], sfreq: float) -> Stretches:
     """Part a recording at its gaps, and draw a line through the stamps of each part.
 
-    What is a gap is told by the recording's own jitter: stamps that come in bunches are one stretch, and a single
-    sample that is missing parts stamps that are as regular as they should be.
+    What counts as a gap depends on the recording's own jitter: stamps that come in bunches are one stretch, and a
+    single sample that is missing parts stamps that are as regular as they should be.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from ...runtime.errors import MissingExtra
 from ...runtime.progress import unheard
 from ..intake.settings import IntakeSettings
 from ..lsl.play import PlayingProcess
+from ..lsl.private import VARIABLE, write_private
 from ..session.live import Ended
 from ..session.run import Request, run_session
 from .ending import EndingFeed
@@ -33,17 +34,6 @@ _THREADS = 2
 _NICENESS = 5
 # For the bundle to load, at whose end the session begins.
 _PATIENCE = 600.0
-# Streams that nobody on the network sees, and that are found where no network is.
-_OWN_LSL = """[ports]
-IPv6 = disable
-[multicast]
-ResolveScope = machine
-[lab]
-KnownPeers = {{127.0.0.1}}
-SessionID = {id}
-[log]
-level = -3
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +123,9 @@ def request_of(demo: Demo, bundle: Path, source_id: str) -> Request:
 @contextmanager
 def _own_lsl(folder: Path) -> Iterator[None]:
     """An LSL of this process's and its children's own, if none of them has loaded liblsl yet."""
-    name = "LSLAPICFG"
+    name = VARIABLE
     before = os.environ.get(name)
-    path = folder / "lsl_api.cfg"
-    path.write_text(_OWN_LSL.format(id=uuid.uuid4()), encoding="utf-8")
-    os.environ[name] = str(path)
+    os.environ[name] = str(write_private(folder))
     try:
         yield
     finally:

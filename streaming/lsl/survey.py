@@ -90,7 +90,7 @@ def _ask(found: Found, streams: Sequence[Found]) -> Seen:
 
 
 def shared_identity(found: Found, streams: Sequence[Found]) -> list[str]:
-    """Other streams that cannot be told from it."""
+    """Other streams that cannot be distinguished from it."""
     if found.source_id:
         n = Counter(one.source_id for one in streams if one.is_signal == found.is_signal)[found.source_id]
         return [f"{n} streams have its source_id: none of them can be found again safely"] if n > 1 else []
@@ -113,7 +113,7 @@ def undescribed(found: Found, info: SignalInfo) -> list[str]:
         problems.append(f"two of its channels are called {', '.join(twice[:5])}")
     sensors = [unit for unit, channel in zip(info.units, info.channels, strict=True) if channel.type != "misc"]
     if any(not unit for unit in sensors):
-        problems.append("it declares no units: µV cannot be told from V")
+        problems.append("it declares no units: whether they are µV or V is not known")
     unknown = sorted({plain(unit) for unit in sensors if unit and unit_size(unit) is None})
     if unknown:
         problems.append(f"its units are unknown: {', '.join(unknown[:5])}")

@@ -58,7 +58,7 @@ class _Found:
     header: bytes = b""  # in place of one that cannot be read
     n_cut: int = 0
     n_dropped: int = 0
-    n_end: int = 0  # as n_dropped, but behind everything else: what was lost is not told of by anything that is kept
+    n_end: int = 0  # as n_dropped, but behind everything else: nothing that is kept says what was lost
 
 
 @dataclass(frozen=True, kw_only=True)

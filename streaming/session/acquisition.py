@@ -27,7 +27,7 @@ REPORT_S, PREVIEW_S = 0.2, 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class AcquisitionSettings:
-    """What the process is told.
+    """What the process is given.
 
     Attributes
     ----------

@@ -126,7 +126,7 @@ class AcquisitionProcess:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process begun inside does not hear Ctrl-C, which reaches all of a terminal: it ends when it is told to."""
+    """A process begun inside does not hear Ctrl-C, which reaches all of a terminal: it ends when it is asked to."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

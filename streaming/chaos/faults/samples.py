@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ _JITTER = 0.3
 _NO_NUMBERS = np.array([np.nan, np.inf, -np.inf])
 
 
-class _OfSamples:
+class _OfSamples(ABC):
     """What passes everything but samples."""
 
     def __init__(self, rng: Generator) -> None:
@@ -29,8 +30,8 @@ class _OfSamples:
     def end(self, at: float) -> list[Piece]:
         return []
 
-    def _change(self, piece: Piece, samples: Samples) -> list[Piece]:
-        raise NotImplementedError
+    @abstractmethod
+    def _change(self, piece: Piece, samples: Samples) -> list[Piece]: ...
 
 
 class _Pause(_OfSamples):

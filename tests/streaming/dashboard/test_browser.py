@@ -1,13 +1,13 @@
 """The page in a real browser: it shows what is published, by keyboard too, and what is hostile stays text."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium, needs_chromium
 from dashboard_served import WAIT_S, Served
 from dashboard_story import NAMES, channels, opening, story
 
@@ -34,21 +34,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 waits = pytest.importorskip("selenium.webdriver.support.ui")
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed (CI installs them)"
-)
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1600,1000",
-)
+pytestmark = needs_chromium
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">{{7*7}}"
 RUNNING = Stream(
     state="running", name="BrainAmp", nominal=250.0, measured=249.98, age=0.004, offset=0.001, uncertainty=0.0001
@@ -57,14 +43,8 @@ RUNNING = Stream(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile"), 1600, 1000) as driver:
+        yield driver
 
 
 @pytest.fixture

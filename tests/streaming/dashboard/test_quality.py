@@ -32,8 +32,8 @@ def test_a_signal_as_it_should_be_has_none(rng: np.random.Generator, kind: str, 
     data = clean(rng, scale=scale)
     assert faults(data, kind) == [()] * len(data)
     found = assess(data, [kind] * len(data), SFREQ)
-    slope = np.array([np.polyfit(TIMES, row, 1) for row in data])
-    level = data - slope[:, :1] * TIMES - slope[:, 1:]
+    trend = np.array([np.polyfit(TIMES, row, 1) for row in data])
+    level = data - trend[:, :1] * TIMES - trend[:, 1:]
     # The mean of 1000 numbers 1000 times as large as their deviation loses six digits of sixteen.
     np.testing.assert_allclose(found.deviations, level.std(axis=1), rtol=1e-8)
 

@@ -65,7 +65,7 @@ def test_it_is_played_as_it_was_recorded(modality: str, kind: str, unit: str, si
 
 
 class Feed:
-    """Stands for acquisition: gives what it is told, and remembers when it was stopped."""
+    """Stands for acquisition: gives what it is given, and remembers when it was stopped."""
 
     def __init__(self) -> None:
         self.post: Post | None = None

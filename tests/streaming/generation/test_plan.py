@@ -82,7 +82,7 @@ def test_a_plan_goes_through_json(plan: Plan) -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
 
 
-def test_costs_are_told_apart(backend: Backend[Any]) -> None:
+def test_costs_are_kept_apart(backend: Backend[Any]) -> None:
     """Each call takes what a counting clock says that it takes."""
     costs = {"denoise": 5.0, "vae_decode": 2.0, "structure_gradient": 11.0, "denoise_gradient": 7.0}
     time = [0.0]
