@@ -133,6 +133,11 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
         content, kind = files[name]
         return Response(content, media_type=kind)
 
+    async def icon(_request: Request) -> Response:
+        """What a browser asks for by itself, before it has read a page that names another."""
+        content, kind = files["icon.svg"]
+        return Response(content, media_type=kind)
+
     async def enter(request: Request) -> Response:
         token = token_of(request.scope)
         cookie = door.enter(token)
@@ -165,6 +170,7 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
         routes=[
             Route("/", file),
             Route("/enter", enter),
+            Route("/favicon.ico", icon),
             Route("/static/{name}", file),
             WebSocketRoute("/live", live),
         ]
@@ -205,7 +211,7 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 # strict cookie on the way. It replaces the address with the token in the history.
 _ENTER = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>MindDiffuser</title>'
-    '<meta http-equiv="refresh" content="0; url=/">'
+    '<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0; url=/">'
 )
 _NOT_LET_IN = (
     "This address lets no one in: each opens the page once. "

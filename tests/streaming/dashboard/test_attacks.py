@@ -149,7 +149,7 @@ def test_both_names_of_this_machine_are_its_own(served: Served, name: str) -> No
         assert line.recv(100).split()[1] == b"101"
 
 
-PATHS = ("/", "/static/app.js", "/static/none", "/none", "/enter/", "//enter", "/ENTER")
+PATHS = ("/", "/static/app.js", "/favicon.ico", "/static/none", "/none", "/enter/", "//enter", "/ENTER")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -291,6 +291,12 @@ def test_every_answer_says_what_a_browser_may_do_with_it(served: Served) -> None
         assert headers["cache-control"] == "no-store"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "server" not in headers
+
+
+def test_a_browser_that_asks_for_an_icon_by_itself_gets_one(served: Served) -> None:
+    status, headers, body = served.ask("/favicon.ico", Cookie=served.enter())
+    assert (status, headers["content-type"]) == (200, "image/svg+xml")
+    assert body == served.ask("/static/icon.svg", Cookie=served.enter())[2]
 
 
 def test_the_page_names_nothing_outside_and_has_no_script_of_its_own(served: Served) -> None:
