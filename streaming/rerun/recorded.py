@@ -11,7 +11,8 @@ from ...runtime.backends.base import Needs
 from ...runtime.errors import FileError, InputError, shown
 from ..generation.plan import Plan
 from ..intake.settings import IntakeSettings
-from ..recording.folder import SESSION_FILE, Session
+from ..recording.names import SESSION_FILE
+from ..recording.opened import Session
 
 
 @dataclass(frozen=True, kw_only=True)

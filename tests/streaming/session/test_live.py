@@ -20,7 +20,7 @@ from minddiffuser.streaming.dashboard.messages import Session
 from minddiffuser.streaming.decoding.decode import DecodeSettings
 from minddiffuser.streaming.generation.draw import Enough, Frame, draw
 from minddiffuser.streaming.generation.plan import Plan
-from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.records import MARKERS, SIGNAL, Notice, Samples
 from minddiffuser.streaming.session.acquisition import Previewed
 from minddiffuser.streaming.session.live import LiveSettings

@@ -17,7 +17,7 @@ import pytest
 from minddiffuser.runtime.backends.base import Options
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.streaming.intake.settings import IntakeSettings
-from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.session.run import Request, run_session
 
 SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
