@@ -17,6 +17,7 @@ from ..intake.events import Event, IntakeState, Refused, Said
 from ..intake.intake import Intake
 from ..intake.settings import IntakeSettings
 from ..ledger import MOST_TEXT
+from ..recording.disk import Put, put
 from ..recording.recorder import Recorder, RecordingState
 from ..records import Item, Marker, Notice, Samples, SignalInfo
 from ..sources.base import Paced, Source, Wanted
@@ -36,7 +37,8 @@ class AcquisitionSettings:
     wanted
         See :class:`~..sources.base.Wanted`.
     layout, training, folder
-        Of the decoder: what its responses are, their statistics, and its folder, which holds the chain's files.
+        Of the decoder: what its responses are, their statistics (None where they are not known), and its folder, which
+        holds the chain's files.
     intake
         See :class:`~..intake.settings.IntakeSettings`.
     accept_filter_mismatch
@@ -50,7 +52,7 @@ class AcquisitionSettings:
     source: str
     wanted: Wanted
     layout: ResponseLayout
-    training: TrainingStatistics
+    training: TrainingStatistics | None
     folder: Path
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     accept_filter_mismatch: bool = False
@@ -135,10 +137,14 @@ class Acquisition:
     settings
     now
         The local clock.
+    write
+        What hands the recording's bytes to the system.
     """
 
-    def __init__(self, source: Source, settings: AcquisitionSettings, now: Callable[[], float]) -> None:
-        self._source, self._settings, self._clock = source, settings, now
+    def __init__(
+        self, source: Source, settings: AcquisitionSettings, now: Callable[[], float], *, write: Put = put
+    ) -> None:
+        self._source, self._settings, self._clock, self._write = source, settings, now, write
         self._intake: Intake | None = None
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
@@ -167,7 +173,7 @@ class Acquisition:
         self._intake = Intake(live.chain, settings.intake, training=settings.training)
         self._intake.start(info)
         if settings.record is not None:
-            self._recorder = Recorder(settings.record, info)
+            self._recorder = Recorder(settings.record, info, write=self._write)
         plan = live.chain.plan.input
         return Opened(
             info=info,
@@ -211,6 +217,11 @@ class Acquisition:
             fault, users = fault or f"acquisition could not end ({type(error).__name__}: {error})", users and not fault
         return [*found, Stopped(n_markers=self._n_markers, at=self._clock(), fault=fault, users=users)]
 
+    @property
+    def recording(self) -> RecordingState | None:
+        """Where the recording stands, if there is one."""
+        return None if self._recorder is None else self._recorder.state()
+
     def _now(self) -> float:
         """The source's own time, or the local clock's."""
         return self._source.now if isinstance(self._source, Paced) else self._clock()
@@ -248,7 +259,7 @@ class Acquisition:
         return Stands(
             at=now + self._behind(now),
             intake=self._opened.state(now),
-            recording=None if self._recorder is None else self._recorder.state(),
+            recording=self.recording,
             n_markers=self._n_markers,
             previews_dropped=self.previews_dropped,
         )

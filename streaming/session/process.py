@@ -100,7 +100,7 @@ class AcquisitionProcess:
         self._process.join(patience)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+            self._process.join(END_S)  # what waits for a disk in the kernel may not even die
         if self._thread is not None:
             self._thread.join(END_S)
 

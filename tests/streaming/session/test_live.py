@@ -12,6 +12,7 @@ import pytest
 from session_world import EVENTS, World, folder_of, info, steps_of
 
 from minddiffuser.runtime.data.layout import Channel
+from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.images import pixel_hash, read_image
 from minddiffuser.runtime.refine.settings import GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
@@ -23,7 +24,7 @@ from minddiffuser.streaming.generation.plan import Plan
 from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.records import MARKERS, SIGNAL, Notice, Samples
 from minddiffuser.streaming.session.acquisition import Previewed
-from minddiffuser.streaming.session.live import LiveSettings
+from minddiffuser.streaming.session.settings import LiveSettings
 from minddiffuser.streaming.session.page import Page
 from minddiffuser.streaming.sources.replay import Step
 
@@ -145,7 +146,7 @@ def test_ctrl_c_closes_the_books(world: World, markers: list[tuple[float, str]],
 def test_a_source_that_breaks_ends_the_session_with_its_reason(world: World, markers: list[tuple[float, str]]) -> None:
     def before(step: int) -> None:
         if step == 400:
-            raise OSError("the cable was pulled")
+            raise FileError("the cable was pulled")
 
     ended = world.session(steps_of(20, markers), before=before).run()
     assert ended.fault == "the cable was pulled"
