@@ -20,7 +20,7 @@ from ..ledger import MOST_TEXT
 from ..recording.disk import Put, put
 from ..recording.recorder import Recorder, RecordingState
 from ..records import Item, Marker, Notice, Samples, SignalInfo
-from ..sources.base import Paced, Source, Wanted
+from ..sources.base import Hurried, Paced, Source, Wanted
 
 # Seconds between two reports of how things stand, and of signal in one preview.
 REPORT_S, PREVIEW_S = 0.2, 0.1
@@ -145,6 +145,9 @@ class Acquisition:
         self, source: Source, settings: AcquisitionSettings, now: Callable[[], float], *, write: Put = put
     ) -> None:
         self._source, self._settings, self._clock, self._write = source, settings, now, write
+        # Asked once: these questions cost more than the answers.
+        self._paced = source if isinstance(source, Paced) else None
+        self._hurried = source if isinstance(source, Hurried) else None
         self._intake: Intake | None = None
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
@@ -187,6 +190,8 @@ class Acquisition:
 
     def step(self, timeout: float) -> list[FromAcquisition]:
         """Wait for data at most `timeout` seconds, and say what came of them."""
+        if self._hurried is not None:
+            self._hurried.expect(self._opened.due())
         items = self._source.poll(timeout)
         now = self._now()
         if self._recorder is not None:
@@ -224,11 +229,11 @@ class Acquisition:
 
     def _now(self) -> float:
         """The source's own time, or the local clock's."""
-        return self._source.now if isinstance(self._source, Paced) else self._clock()
+        return self._clock() if self._paced is None else self._paced.now
 
     def _behind(self, now: float) -> float:
         """By how much the local clock is ahead of the source's own time."""
-        return self._clock() - now if isinstance(self._source, Paced) else 0.0
+        return 0.0 if self._paced is None else self._clock() - now
 
     @property
     def _opened(self) -> Intake:
