@@ -21,6 +21,7 @@ extensions = [
     "myst_nb",
     "sphinx_copybutton",
     "commands",
+    "docstrings",
     "links",
     "mathml",
     "modules",
@@ -48,6 +49,7 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Keys", "params_style")]
 
 html_theme = "furo"
 html_static_path = ["_site/static"]

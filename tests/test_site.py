@@ -26,7 +26,7 @@ def part(name: str) -> ModuleType:
     return module
 
 
-commands, modules, links = part("commands"), part("modules"), part("links")
+commands, docstrings, links, modules = (part(name) for name in ("commands", "docstrings", "links", "modules"))
 
 
 def test_every_page_is_in_the_contents() -> None:
@@ -125,3 +125,24 @@ def test_a_notebook_is_kept_without_results_and_its_commands_parse(path: Path, r
 def test_python_on_a_page_compiles(page: Path, readme: ModuleType) -> None:
     for code in readme.blocks(page, "python"):
         compile(code, page.name, "exec")
+
+
+def test_docstrings_keep_what_they_look_like() -> None:
+    assert (
+        docstrings.plain("(n, *shape) by |g|, ``*args`` and **bold**")
+        == r"(n, \*shape) by \|g\|, ``*args`` and **bold**"
+    )
+    aligned = ["One line.", "", "name    what it means", "        and more", "other   that", "", "End  of it."]
+    assert docstrings.readable(aligned) == [
+        *(
+            "One line.",
+            "",
+            "::",
+            "",
+            "    name    what it means",
+            "            and more",
+            "    other   that",
+            "",
+            "End  of it.",
+        )
+    ]
