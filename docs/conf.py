@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_site"))
 
 project = "MindDiffuser"
-author = "The MindDiffuser team"
+author = copyright = "The MindDiffuser team"
+smartquotes = False  # two hyphens are an option
 html_title = "MindDiffuser"
 extensions = [
     "sphinx.ext.autodoc",

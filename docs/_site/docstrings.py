@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 _CODE = re.compile(r"(``.*?``|`[^`]*`)")
-_STAR = re.compile(r"(?<![\w*\\])\*(?=[A-Za-z_])")
+_STAR = re.compile(r"(?<![\w*\\])\*(?=[A-Za-z_ ])")
 _ALIGNED = re.compile(r"\S+(?: \S+)*\s{2,}\S")
 
 
