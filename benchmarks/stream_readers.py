@@ -51,7 +51,9 @@ class Report:
     def finish(self) -> None:
         """Print it, and leave without waiting for threads."""
         stopped, used = pylsl.local_clock(), self._cpu()
-        receiving, beside = ((now - before) / (stopped - self.ready) for now, before in zip(used, self._used))
+        receiving, beside = (
+            (now - before) / (stopped - self.ready) for now, before in zip(used, self._used, strict=True)
+        )
         about = {
             "ready": self.ready,
             "stopped": stopped,
@@ -250,7 +252,7 @@ class LinearDecoder:
         self.training = TrainingStatistics(mean=still, std=still, layout=layout)
 
     @property
-    def decoder(self) -> "LinearDecoder":
+    def decoder(self) -> LinearDecoder:
         return self
 
     def decode(self, responses: Any, *, semantic: bool = True) -> Any:

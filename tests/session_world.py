@@ -89,10 +89,11 @@ class World:
         folder: Any = None,
         hub: Any = None,
         outlet: Any = None,
+        more: Sequence[Any] = (),
         **changes: Any,
     ) -> LiveSession:
         return LiveSession(
-            [self.backend],
+            [self.backend, *more],
             SteppedFeed(self.acquisition(steps, **changes), before),
             live or LiveSettings(decode=DecodeSettings(session="s"), pictures=False),
             Session(bundle="bundle", source="replay:made-up", modality="eeg"),

@@ -87,9 +87,7 @@ def suffer(
         n_shifted=n_shifted,
         wrong=wrong,
         unbalanced=[*undisturbed.unbalanced, *books.unbalanced, *lost(books.state, truth)],
-        missed=check.missed(
-            undisturbed.accepted, books.accepted, books.refused, injector.happened, info.sfreq
-        ),
+        missed=check.missed(undisturbed.accepted, books.accepted, books.refused, injector.happened, info.sfreq),
     )
     return Suffered(report=report, undisturbed=undisturbed.accepted, accepted=books.accepted)
 

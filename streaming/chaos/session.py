@@ -43,6 +43,7 @@ from ..session.settings import LiveSettings
 from ..session.stepped import SteppedFeed
 from ..sources.base import Wanted
 from ..sources.replay import Replay
+from ..sources.replay import Step as ReplayStep
 from .faults import SESSION_FAULTS
 from .faults.base import End
 from .faults.session import REASONS
@@ -230,7 +231,10 @@ class _Run:
         training = statistics_of(suffered.undisturbed, layout)
         self._stand_in = StandIn(training, self.parts)
         self._timed = _Timed(
-            Replay(given.info, given.steps, speed=None), plan.session, self.parts, given.info.sfreq
+            Replay(given.info, cast(Sequence[ReplayStep], given.steps), speed=None),
+            plan.session,
+            self.parts,
+            given.info.sfreq,
         )
         self._kept = _Kept(FaultySource(self._timed, iter(plan.source)))
         self._acquisition = Acquisition(
@@ -331,8 +335,12 @@ class _Run:
             state = "rejected" if response is None else "decoded" if reason is None else "refused"
             if entry["state"] != state or not str(entry.get("reason", "")).startswith(reason or ""):
                 yield f"marker {ordinal} is {entry['state']} ({entry.get('reason', '')}), and had to be {state}"
-            elif state == "decoded" and not np.array_equal(self._decoded.responses[ordinal], response):
+            elif response is not None and reason is None and not self._is(ordinal, response):
                 yield f"what was decoded for marker {ordinal} is not its epoch"
+
+    def _is(self, ordinal: int, response: NDArray[np.float32]) -> bool:
+        decoded = self._decoded.responses.get(ordinal)
+        return decoded is not None and np.array_equal(decoded, response)
 
     def _lost(self) -> Iterator[str]:
         """What is in the files is what came, whole or up to a full disk, which was said."""
@@ -363,6 +371,8 @@ class _Run:
 def same_item(one: Item, other: Item) -> bool:
     """Whether a recorded item is, to the bit, the one that was given."""
     if isinstance(one, Samples) and isinstance(other, Samples):
-        same = all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in ("stamps", "data"))
+        same = all(
+            np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in ("stamps", "data")
+        )
         return same and one.arrived == other.arrived
     return one == other

@@ -95,8 +95,8 @@ def _chaos(args: argparse.Namespace) -> int:
 
 def _of_session(args: argparse.Namespace) -> Any:
     """A session, by the bundle and the settings that it was recorded with."""
-    from ..recording.opened import open_session
     from ..recording.items import read_info, read_steps
+    from ..recording.opened import open_session
     from ..rerun.recorded import intake_of
 
     session = open_session(args.recording)

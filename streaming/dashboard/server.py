@@ -179,7 +179,7 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
 
 
 async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> bool:
-    """Send what there is until the page goes or speaks (which it never does); False: it has not read for `patience` s."""
+    """Send what there is until the page goes or speaks, which it never does; False: it did not read for so long."""
     news.set()
     spoken = asyncio.ensure_future(page.receive())
     heard = asyncio.ensure_future(news.wait())

@@ -133,7 +133,7 @@ class Inlet:
         return self._stamps[:n].copy(), self._rows[:n]
 
     def _count_overrun(self, n_pulled: int) -> None:
-        """A queue that was full has more than one pull gives; to ask before each pull would cost as much as the pull."""
+        """A full queue has more than one pull gives; to ask before each pull would cost as much as the pull."""
         if n_pulled >= min(self.n_at_once, self.capacity) and n_pulled + self.n_waiting() >= self.capacity:
             self.overrun += 1
 

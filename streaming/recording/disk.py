@@ -29,6 +29,6 @@ def why_stopped(path: Path, error: OSError) -> str:
 def why_hung(path: Path, seconds: float) -> str:
     """What to say when the system has not come back from writing at the end of a session."""
     return (
-        f"the disk has not answered for {seconds:g} s while {path} was to be finished: what waited is perhaps not in it, "
-        f"md-stream repair {path.parent} finishes it once the disk answers"
+        f"the disk has not answered for {seconds:g} s while {path} was to be finished: what waited is perhaps not in "
+        f"it, md-stream repair {path.parent} finishes it once the disk answers"
     )

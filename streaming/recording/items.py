@@ -149,7 +149,7 @@ class _Reading:
             yield Step(now=self._now, items=items)
 
     def _changed_to(self, info: SignalInfo) -> list[Item]:
-        """What was said of a source that came back with this description, or would have been; nothing where it is known."""
+        """What was said, or would have been, of a source that is back with this description, unless it is known."""
         if self._info is None or streams.same_signal(info, self._info):
             return []
         items = self._notices_until(lambda notice: notice.info is not None)

@@ -18,8 +18,8 @@ from ..generation.draw import Enough, Frame, Undrawable, draw
 from ..intake.chain import live_chain
 from ..intake.events import Accepted, Event, Refused
 from ..intake.intake import Intake
-from ..recording.opened import Session
 from ..recording.items import read_end, read_info, read_steps
+from ..recording.opened import Session
 from ..records import Notice
 from .recorded import Pictured, Recorded
 

@@ -249,8 +249,10 @@ class LiveSession:
         if stands.recording is not None and stands.recording.reason and not self._said_recording:
             self._said_recording = True
             self._notice("recording", f"the recording has stopped: {stands.recording.reason}")
-        elif stands.recording is not None and stands.recording.n_dropped_samples and not (
-            self._said_recording or self._said_slow
+        elif (
+            stands.recording is not None
+            and stands.recording.n_dropped_samples
+            and not (self._said_recording or self._said_slow)
         ):
             self._said_slow = True
             self._notice("recording", "the disk is too slow: samples are missing from the recording, decoding goes on")

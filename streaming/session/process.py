@@ -134,7 +134,7 @@ class AcquisitionProcess:
 
 
 def _widen(pipe: Connection) -> None:
-    """Where the system allows it, a whole epoch goes through at once, and not in pieces for each of which both wake up."""
+    """Where the system allows it, a whole epoch goes through at once, not in pieces for each of which both wake up."""
     try:
         import fcntl
 

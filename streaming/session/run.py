@@ -264,8 +264,8 @@ def _opened(request: Request, needs: Needs) -> list[Backend[Any]]:
         return [backends.open(request.bundle, options)]
     if backends.is_bundle(request.bundle) and options.backend != "pytorch":
         raise InputError(
-            f"{len(request.devices)} devices are given, and a bundle's engines run on one: choose --backend pytorch, or "
-            "give one device"
+            f"{len(request.devices)} devices are given, and a bundle's engines run on one: choose --backend pytorch, "
+            "or give one device"
         )
     return [backends.open(request.bundle, replace(options, device=device)) for device in request.devices]
 

@@ -53,7 +53,9 @@ SESSION_FAULTS: Mapping[str, SessionKind] = {
     session.NAN: SessionKind(what="the decoder gave NaN", lasts=(2.0, 5.0), begin=session.nan_decoder),
     "full-disk": SessionKind(what="the disk was full", lasts=(inf, inf), begin=session.full_disk),
     "hung-disk": SessionKind(what="the disk did not answer", lasts=(1.0, 5.0), begin=session.hung_disk),
-    "silent-page": SessionKind(what="a browser opened the page and never read", lasts=(2.0, 8.0), begin=session.silent_page),
+    "silent-page": SessionKind(
+        what="a browser opened the page and never read", lasts=(2.0, 8.0), begin=session.silent_page
+    ),
 }
 
 FAULTS: Mapping[str, Kind | SessionKind] = {**SOURCE_FAULTS, **SESSION_FAULTS}

@@ -42,7 +42,8 @@ def given(seconds: float = 40.0) -> Given:
 def run(faults: Plan, seconds: float = 40.0, **settings: Any) -> SessionReport:
     about = given(seconds)
     suffered = suffer(about.steps, about.info, about.chain, about.settings, faults.source)
-    assert not (suffered.report.wrong or suffered.report.unbalanced)
+    assert not suffered.report.wrong
+    assert not suffered.report.unbalanced
     return endure(about, faults, suffered, **settings)
 
 
@@ -197,5 +198,3 @@ def test_the_report_is_json(tmp_path: Path) -> None:
     content = json.loads(json.dumps(report.as_json()))
     assert content["faults"] == [str(fault) for fault in report.faults]
     assert content["broken"] == []
-
-
