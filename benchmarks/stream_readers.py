@@ -26,6 +26,8 @@ TMIN, TMAX = -0.1, 0.6
 FIRST, LAST = round(TMIN * SFREQ), round(TMAX * SFREQ)
 # Of the decoder's chain: what a band-pass and a decimation cost.
 BAND, DECIMATION = (0.5, 40.0), 4
+# By how much what decodes yields to acquisition in md-stream run.
+NICENESS = 5
 # Of the decoder behind md-stream: so many numbers, each a weighted sum of so many of an epoch's values.
 N_FEATURES, N_VALUES = 4000, 200
 Epoch = tuple[float, int | None, int, float | None]
@@ -185,6 +187,7 @@ def ours(report: Report, *, filtered: bool) -> None:
         )
     )
     report.receiver = process.pid
+    os.nice(NICENESS)
     heard = _Heard(process, report, filtered=filtered)
     session = LiveSession(
         [LinearDecoder(chain.layout)],  # type: ignore[list-item]

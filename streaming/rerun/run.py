@@ -81,7 +81,10 @@ def rerun(
     MindDiffuserError
         The recording is damaged, or does not fit the decoder.
     """
-    done = Rerun(reasons=differences(recorded.computing, computing_of(backend)))
+    here = computing_of(backend)
+    done = Rerun(reasons=differences(recorded.computing, here))
+    for device, drawing in enumerate(recorded.drawing[1:], start=1):
+        done.reasons += [f"of pictures drawn on device {device}, {text}" for text in differences(drawing, here)]
     settings = DecodeSettings(
         session=session.id, average=recorded.average, semantic=recorded.semantic, seed=recorded.seed
     )
