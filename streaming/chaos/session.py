@@ -6,11 +6,9 @@ Everything is what ``md-stream run`` runs, but for the decoder, which gives back
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,31 +23,25 @@ from ..clock import now as local_now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
 from ..dashboard.server import DashboardServer
-from ..decoding.decode import DecodedEpoch, DecodeSettings
-from ..intake.events import Accepted
+from ..decoding.decode import DecodeSettings
 from ..intake.settings import IntakeSettings
 from ..recording.folder import SessionFolder
-from ..recording.folder_queue import FolderQueue
 from ..recording.items import read_steps
 from ..recording.names import SIGNAL_FILE
 from ..recording.opened import open_session
-from ..recording.recorder import QUEUE_BYTES
-from ..records import Item, Marker, Notice, Samples, SignalInfo
-from ..session.acquisition import Acquisition, AcquisitionSettings, FromAcquisition, Happened
+from ..records import Item, Marker, Samples, SignalInfo
+from ..session.acquisition import Acquisition, AcquisitionSettings
 from ..session.live import Ended, LiveSession
 from ..session.outputs import Outputs
-from ..session.process import Post
 from ..session.settings import LiveSettings
-from ..session.stepped import SteppedFeed
 from ..sources.base import Wanted
 from ..sources.replay import Replay
 from ..sources.replay import Step as ReplayStep
-from .faults import SESSION_FAULTS
-from .faults.base import End
 from .faults.session import REASONS
 from .parts import PATIENCE, Disk, Parts
 from .plan import Fault, Plan
 from .report import SessionReport
+from .rig import KeptLedger, KeptResults, KeptSource, TimedSource, WatchedFeed
 from .run import Step, Suffered
 from .silent_page import SilentPage
 from .source import FaultySource
@@ -108,116 +100,6 @@ def endure(given: Given, plan: Plan, suffered: Suffered, *, patience: float = 4 
         )
 
 
-class _Timed:
-    """The recording as a source, by whose time the faults of the session's parts begin and end."""
-
-    def __init__(self, replay: Replay, faults: Sequence[Fault], parts: Parts, sfreq: float) -> None:
-        self._replay, self._coming, self._parts, self._sfreq = replay, list(faults), parts, sfreq
-        self._ends: list[tuple[float, End]] = []
-        self._n_samples = 0
-        self.happened: list[Fault] = []
-
-    @property
-    def now(self) -> float:
-        return self._replay.now
-
-    def open(self) -> SignalInfo:
-        return self._replay.open()
-
-    def poll(self, timeout: float) -> Sequence[Item]:
-        items = self._replay.poll(timeout)
-        over = any(isinstance(item, Notice) and item.kind == "ended" for item in items)
-        self._until(math.inf if over else self._n_samples / self._sfreq)
-        self._n_samples += sum(len(item.stamps) for item in items if isinstance(item, Samples))
-        return items
-
-    def close(self) -> None:
-        self._until(math.inf)
-        self._replay.close()
-
-    def _until(self, at: float) -> None:
-        """It is so many seconds into the signal; at the end all faults are over."""
-        for one in [one for one in self._ends if one[0] <= at]:
-            self._ends.remove(one)
-            one[1]()
-        while self._coming and self._coming[0].start <= at < math.inf:
-            fault = self._coming.pop(0)
-            self._ends.append((fault.stop, SESSION_FAULTS[fault.kind].begin(fault.rng, self._parts)))
-            self.happened.append(fault)
-
-
-class _Kept:
-    """A source of which is kept what it gave."""
-
-    def __init__(self, source: FaultySource) -> None:
-        self._source = source
-        self.given: list[Item] = []
-
-    @property
-    def now(self) -> float:
-        return self._source.now
-
-    def open(self) -> SignalInfo:
-        return self._source.open()
-
-    def poll(self, timeout: float) -> Sequence[Item]:
-        items = self._source.poll(timeout)
-        self.given += items
-        return items
-
-    def close(self) -> None:
-        self._source.close()
-
-
-class _Feed(SteppedFeed):
-    """Acquisition, of whose epochs the stand-in hears before the session does."""
-
-    def __init__(self, acquisition: Acquisition, parts: Parts, stand_in: StandIn) -> None:
-        super().__init__(acquisition, lambda _step: self._let_the_disk_follow())
-        self._recording, self._disk, self._stand_in = acquisition, parts.disk, stand_in
-        self.accepted: list[Accepted] = []
-
-    def start(self, post: Post) -> None:
-        def heard(message: FromAcquisition) -> None:
-            for event in message.events if isinstance(message, Happened) else ():
-                if isinstance(event, Accepted):
-                    self.accepted.append(event)
-                    self._stand_in.expect(event)
-            post(message)
-
-        super().start(heard)
-
-    def _let_the_disk_follow(self) -> None:
-        """Without a clock the signal comes faster than any disk writes."""
-        while not self._disk.hangs and (state := self._recording.recording) is not None and state.on:
-            if state.n_waiting < QUEUE_BYTES // 4:
-                return
-            time.sleep(0.001)
-
-
-class _Folder(FolderQueue):
-    """The session's folder, of whose ledger the last line of each marker is kept."""
-
-    def __init__(self, folder: SessionFolder) -> None:
-        super().__init__(folder)
-        self.last: dict[int, dict[str, Any]] = {}
-
-    def ledger(self, entry: Mapping[str, Any]) -> None:
-        if "ordinal" in entry:
-            self.last[entry["ordinal"]] = dict(entry)
-        super().ledger(entry)
-
-
-class _Decoded:
-    """What was decoded, by the marker's ordinal; see :class:`~..session.outputs.Outlet`."""
-
-    def __init__(self) -> None:
-        self.responses: dict[int, NDArray[np.float32]] = {}
-
-    def push(self, decoded: DecodedEpoch, latency: float, at: float) -> None:
-        self.responses[decoded.ordinal] = np.asarray(decoded.features.structure)[0]
-
-
 class _Run:
     """One session, put together, run and looked at."""
 
@@ -230,13 +112,13 @@ class _Run:
         layout = given.chain.layout
         training = statistics_of(suffered.undisturbed, layout)
         self._stand_in = StandIn(training, self.parts)
-        self._timed = _Timed(
+        self._timed = TimedSource(
             Replay(given.info, cast(Sequence[ReplayStep], given.steps), speed=None),
             plan.session,
             self.parts,
             given.info.sfreq,
         )
-        self._kept = _Kept(FaultySource(self._timed, iter(plan.source)))
+        self._kept = KeptSource(FaultySource(self._timed, iter(plan.source)))
         self._acquisition = Acquisition(
             self._kept,
             AcquisitionSettings(
@@ -252,11 +134,11 @@ class _Run:
             local_now,
             write=self.parts.disk.write,
         )
-        self._feed = _Feed(self._acquisition, self.parts, self._stand_in)
+        self._feed = WatchedFeed(self._acquisition, self.parts, self._stand_in)
         write = self.parts.disk.write
-        self._written = _Folder(SessionFolder.create(folder, {}, id=_NAME, on_stop=self.said.append, write=write))
+        self._written = KeptLedger(SessionFolder.create(folder, {}, id=_NAME, on_stop=self.said.append, write=write))
         stack.callback(self._written.close)
-        self._decoded = _Decoded()
+        self._decoded = KeptResults()
         self._looks_on = hub.join(lambda: None)
         self._session = LiveSession(
             [cast(Backend[Any], self._stand_in)],

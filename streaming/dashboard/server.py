@@ -180,6 +180,8 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
 
 async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> bool:
     """Send what there is until the page goes or speaks, which it never does; False: it did not read for so long."""
+    from starlette.websockets import WebSocketDisconnect
+
     news.set()
     spoken = asyncio.ensure_future(page.receive())
     heard = asyncio.ensure_future(news.wait())
@@ -195,6 +197,8 @@ async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float
             await asyncio.sleep(_PAUSE_S)  # what comes in a burst goes out as one
     except TimeoutError:
         return False
+    except WebSocketDisconnect:  # gone in the middle of a message
+        pass
     finally:
         spoken.cancel()
         heard.cancel()

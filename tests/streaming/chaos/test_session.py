@@ -176,11 +176,24 @@ def test_a_silent_page_is_one_of_the_hubs_and_goes() -> None:
             SilentPage(address)  # an address lets one in
 
 
-def _published(hub: Hub) -> bool:
+def test_a_page_that_goes_in_the_middle_of_a_message_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    with DashboardServer(hub, patience=60.0) as server:
+        page = SilentPage(server.address())
+        _until(lambda: hub.n_clients == 1)
+        for number in range(300):  # more than any buffer holds: the next ones wait in the middle of sending
+            _published(hub, number)
+        assert hub.n_clients == 1
+        page.close()
+        _until(lambda: hub.n_clients == 0)
+    assert caplog.records == []
+
+
+def _published(hub: Hub, ordinal: int = 0) -> bool:
     from minddiffuser.streaming.dashboard.messages import Picture
 
     picture = np.random.default_rng(0).bytes(200_000)
-    hub.publish(Picture(ordinal=0, text="", stage=1, frame=1, n_frames=1, png=picture))
+    hub.publish(Picture(ordinal=ordinal, text="", stage=1, frame=1, n_frames=1, png=picture))
     return True
 
 
