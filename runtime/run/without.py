@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, check_choice
 from ..refine.settings import GuidedSettings
@@ -50,7 +50,7 @@ def without(settings: ReconstructSettings, names: Sequence[str]) -> ReconstructS
     if "latent" in names:
         refine = settings.refine
         if isinstance(refine, GuidedSettings):
-            own = {} if refine.strength is None else {"strength": 1.0}
+            own: dict[str, Any] = {} if refine.strength is None else {"strength": 1.0}
             refine = replace(refine, start_steps=0, **own)
         changed = replace(changed, refine=refine, sampling=_whole(settings.sampling))
     return replace(changed, stage=1) if "structure" in names else changed

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,7 +180,7 @@ class Run:
 
     def make(self, subject: Subject, tell: Tell) -> None:
         frames = _Frames(subject.out / self.folder, self.frames) if self.frames else None
-        outcome, _ = run_job(self.job(subject), _Stream(tell), frames)
+        outcome, _ = run_job(self.job(subject), cast(TextIO, _Stream(tell)), frames)
         if not outcome.trials:
             raise MindDiffuserError(f"no trial of {subject.path} has a picture: see {subject.out / self.folder}")
 
