@@ -105,7 +105,9 @@ def run_values(run: Path, frames: Sequence[int] = ()) -> Values:
                 columns[f"{metric}.{stage}"] = values
         for control in rows[0].get("controls", {}):
             columns[f"{metric}.{control}"] = [row["controls"][control][metric] for row in rows]
-    chance: dict[str, float] = {}
+    # Stage 1 of another picture's trial against this one's stimulus.
+    floors = {name: made.get("stage1_floor") for name, made in summary.get("metrics", {}).items()}
+    chance: dict[str, float] = {name: float(floor) for name, floor in floors.items() if floor is not None}
     if all("rank" in row.get("concept", {}) for row in rows):
         columns["decoded.concept"] = [float(row["concept"]["rank"] == 1) for row in rows]
         chance["decoded.concept"] = 1 / summary["concepts"]["n_candidates"]

@@ -79,6 +79,12 @@ def add_experiment(commands: Any) -> None:
         action="store_true",
         help="all trials; stage 2 as by default, with both controls; the paper's decoders of EEG and MEG",
     )
+    experiment.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for computed features and selections, which several experiments may share (default: OUT/features)",
+    )
     experiment.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     experiment.add_argument(
         "--table-only", action="store_true", help="make nothing, and write the result of the cells that are there"
@@ -107,6 +113,7 @@ def _experiment(args: argparse.Namespace) -> int:
         device=args.device,
         threads=args.threads,
         stimuli_root=args.stimuli_root,
+        cache=args.cache,
     )
     experiment = getattr(import_module(module, __package__), name)
     print(run_experiment(experiment, args.data, args.out, plan, sys.stderr, table_only=args.table_only))

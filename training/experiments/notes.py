@@ -36,8 +36,8 @@ def notes_of(results: Results) -> list[str]:
     if results.experiment.decoded:
         made.append(
             "How well a feature is decoded is the correlation of z-scores, over the dimensions that are decoded; of "
-            "the structure, over those that all fits of the comparison trust. Dotted lines: with other pictures' "
-            "features."
+            "the structure, over those that all fits of the comparison trust. Chance is the same with other pictures' "
+            "features, and of the concept one over the number of candidates."
         )
     if results.experiment.paper is not None and results.experiment.paper.note:
         made.append(f"{results.experiment.paper.name}: {results.experiment.paper.note}")

@@ -40,7 +40,7 @@ def page(results: Results, tables: Sequence[Table], claims: Sequence[dict[str, A
         put_in=f'<aside aria-labelledby="put-in"><strong id="put-in">What the simulator put in</strong>{put_in}</aside>'
         if put_in
         else "",
-        figure=_svg(out / "figure.svg"),
+        figure=_svg(out / "figure.svg", experiment.title),
         tables="".join(_table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns),
         claims=_claims(claims),
         pictures="".join(_pictures(results, subject) for subject in _first_of_each(results)),
@@ -54,10 +54,11 @@ def _read(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _svg(path: Path) -> str:
+def _svg(path: Path, title: str) -> str:
     """The drawing without its XML heading, which has no place inside of a page."""
     text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+    label = f"The figure: {title}. Its numbers are in the tables."
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
 
 
 def _word(word: str) -> str:

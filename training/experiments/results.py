@@ -21,6 +21,7 @@ from .values import Values
 
 Float64 = NDArray[np.float64]
 GAIN = "gain"
+_CONTROLS = {"shuffled": "target of another picture", "oracle": "target of the true features"}
 _SEED = 0
 
 
@@ -76,9 +77,22 @@ class Results:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows that have values."""
+        """The rows that have values; with both controls of the first of them, where runs have these."""
         measured = {name for found in self.values.values() for name in found}
-        return [row for row in self.experiment.rows(self.modalities, self.plan) if row.cell in measured]
+        rows = [row for row in self.experiment.rows(self.modalities, self.plan) if row.cell in measured]
+        return [*rows, *self._controls(rows)]
+
+    def _controls(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows of the floor and the ceiling of one cell, in a table of values (not of gains)."""
+        first = next((row for row in rows if row.kind == "stage2"), None)
+        if first is None or any(row.kind == GAIN for row in rows):
+            return []
+        there = {column.partition(".")[2] for found in self._of(first.cell) for column in found.columns}
+        return [
+            Row(key=f"{first.key}.{kind}", label=f"{first.label}: {words}", cell=first.cell, kind=kind)
+            for kind, words in _CONTROLS.items()
+            if kind in there
+        ]
 
     @property
     def missing(self) -> list[str]:
@@ -131,10 +145,11 @@ class Results:
 
     def compared(self, row: Row, metric: str, by_key: Mapping[str, Row]) -> Estimate | None:
         """A row minus the one that it stands against; None without such a one."""
-        if row.against is None or row.against not in by_key or row.kind == GAIN:
+        decoded = metric.startswith("decoded.")
+        if row.against is None or row.against not in by_key or (row.kind == GAIN and not decoded):
             return None
         other = by_key[row.against]
-        ends = [(one.cell, metric if metric.startswith("decoded.") else f"{metric}.{one.kind}") for one in (other, row)]
+        ends = [(one.cell, metric if decoded else f"{metric}.{one.kind}") for one in (other, row)]
         return self.difference(ends[0], ends[1])
 
     def difference(self, first: tuple[str, str], second: tuple[str, str]) -> Estimate | None:

@@ -27,7 +27,7 @@ class Plan:
         Test pictures of each subject, one trial of each; None: all trials.
     full
         Whether stage 2 is the package's default with both controls, and EEG and MEG have the paper's decoders.
-    models, clip, device, threads, stimuli_root
+    models, clip, device, threads, stimuli_root, cache
         As in the package's commands.
     """
 
@@ -39,6 +39,7 @@ class Plan:
     device: str = "auto"
     threads: int | None = None
     stimuli_root: Path | None = None
+    cache: Path | None = None
 
     def deciding(self) -> dict[str, Any]:
         """What changes the numbers, as JSON."""
@@ -67,7 +68,7 @@ class Subject:
     def __init__(self, path: Path, out: Path, plan: Plan) -> None:
         self.path, self.plan = path, plan
         self.label = path.resolve().name
-        self.out, self.cache = out / self.label, out / "features"
+        self.out, self.cache = out / self.label, plan.cache or out / "features"
         self.trials = tuple(_chosen(self.data, plan.n_trials))
 
     @cached_property

@@ -14,6 +14,7 @@ from .paper import Number
 from .results import GAIN, Estimate, Results
 from .verdicts import direction, number_text, of_row, verdict
 
+DECODED = "decoded"
 # The paper's CLIP metric has ViT-L/14; without its weights, that of the models' own CLIP stands in for it.
 _STANDS_FOR = {"clip_two_way": "clip_vit_l14"}
 
@@ -63,6 +64,8 @@ class Table:
         In their order.
     entries
         (row's key, column's name) -> entry, those there are.
+    chance
+        Column's name -> what it would be without information, the mean over the rows' cells; where that is known.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Table:
     rows: Sequence[Row]
     columns: Sequence[Column]
     entries: dict[tuple[str, str], Entry]
+    chance: dict[str, float]
 
     def word(self, row: Row) -> str | None:
         """Whether a row agrees with the paper, over its metrics."""
@@ -94,7 +98,7 @@ def tables_of(results: Results) -> list[Table]:
             for name in results.features(list(cells.values()))
         ]
         title = "How well features are decoded: correlation of each test picture's decoded pattern with its true one"
-        made.append(_table(results, "decoded", title, list(cells.values()), features, by_key))
+        made.append(_table(results, DECODED, title, list(cells.values()), features, by_key))
     return made
 
 
@@ -108,7 +112,12 @@ def _table(
             if value is not None:
                 entries[row.key, column.name] = _entry(results, row, column.name, value, by_key)
     there = [column for column in columns if any((row.key, column.name) in entries for row in rows)]
-    return Table(name=name, title=title, rows=rows, columns=there, entries=entries)
+    chance = {}
+    for column in there if not any(row.kind == GAIN for row in rows) or name == DECODED else ():
+        known = [level for row in rows if (level := results.chance(row.cell, column.name)) is not None]
+        if known:
+            chance[column.name] = sum(known) / len(known)
+    return Table(name=name, title=title, rows=rows, columns=there, entries=entries, chance=chance)
 
 
 def _entry(results: Results, row: Row, metric: str, value: Estimate, by_key: dict[str, Row]) -> Entry:
@@ -133,7 +142,10 @@ def as_json(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "columns": [{"name": one.name, "label": one.label, "better": one.better} for one in table.columns],
+        "columns": [
+            {"name": one.name, "label": one.label, "better": one.better, "chance": table.chance.get(one.name)}
+            for one in table.columns
+        ],
         "rows": [
             {
                 "key": row.key,
@@ -224,6 +236,11 @@ def grid_of(table: Table, *, metrics_down: bool, with_paper: bool = True) -> lis
         for column in columns:
             line.append(_field(table.entries.get((row.key, column.name)), row, with_paper=with_paper))
         lines.append([*line, *([Cell(text=word or "", word=word)] if has_words else [])])
+    if table.chance:
+        levels = [table.chance.get(column.name) for column in columns]
+        line = [Cell(text="–" if level is None else f"{level:.3f}") for level in levels]
+        called = "chance" if table.name == DECODED else "stage 1 of another picture"
+        lines.append([Cell(text=called), *line, *([Cell(text="")] if has_words else [])])
     if not metrics_down:
         return lines
     return [list(line) for line in zip(*lines, strict=True)]

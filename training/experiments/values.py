@@ -31,7 +31,7 @@ class Values:
         Name -> (n_pictures,) float64. Of pictures "METRIC.KIND", KIND being a kind of picture of a run, such as
         "pixcorr.stage2"; "decoded.FEATURE" is how well a feature was decoded.
     chance
-        What a column would be without information, for those where that is known.
+        What a column, or a metric of pictures, would be without information, for those where that is known.
     notes
         What was left out, and why.
     """

@@ -104,9 +104,7 @@ def test_steps_that_share_a_folder_are_the_same(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_result_is_written_beside_the_papers_numbers(
-    name: str, tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     experiment, plan = opened(name), Plan()
     subjects = [subject(modality, tmp_path) for modality in experiment.modalities]
     found = results(experiment, subjects, plan, rng)

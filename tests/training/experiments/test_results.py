@@ -14,6 +14,7 @@ from minddiffuser.training.experiments.results import Estimate, Results
 from minddiffuser.training.experiments.subject import Plan
 from minddiffuser.training.experiments.values import Values, by_picture, mean_of
 
+
 def values(pictures: str, **columns: Any) -> Values:
     made = {name.replace("_", ".", 1): np.array(array, float) for name, array in columns.items()}
     return Values(pictures=tuple(pictures), columns=made)
@@ -53,11 +54,7 @@ def test_a_picture_counts_once_whoever_saw_it() -> None:
 def test_a_gain_is_in_per_cent_of_stage_1_and_positive_where_it_is_better() -> None:
     before, after = [0.2, 0.4, 0.3, 0.3, 0.3], [0.3, 0.5, 0.3, 0.3, 0.4]
     found = results(
-        s={
-            "b": values(
-                "vwxyz", pixcorr_stage1=before, pixcorr_stage2=after, place_stage1=before, place_stage2=after
-            )
-        }
+        s={"b": values("vwxyz", pixcorr_stage1=before, pixcorr_stage2=after, place_stage1=before, place_stage2=after)}
     )
     up, down = found.estimate(ROWS[2], "pixcorr"), found.estimate(ROWS[2], "place")
     assert up is not None

@@ -164,9 +164,7 @@ def test_the_result_of_what_is_there(data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "table.json").read_text())["missing"] == ["one: b"]
 
 
-def test_two_processes_do_not_share_a_folder(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_do_not_share_a_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[Exception] = []
 
     def second() -> None:

@@ -71,7 +71,11 @@ def test_the_papers_numbers() -> None:
 def test_gains_are_those_of_table_4() -> None:
     """Tables 7 and 8 begin with the rows of Table 4 in per cent: read from one text, they check each other."""
     better = {name: -1 if name in ("effnet", "swav") else 1 for name in METRICS}
-    for table, row, signal in ((TABLE_8, "lambda-0", "fmri"), (TABLE_7, "eeg.ridge", "eeg"), (TABLE_7, "meg.ridge", "meg")):
+    for table, row, signal in (
+        (TABLE_8, "lambda-0", "fmri"),
+        (TABLE_7, "eeg.ridge", "eeg"),
+        (TABLE_7, "meg.ridge", "meg"),
+    ):
         for metric in METRICS:
             before, after = (TABLE_4.rows[f"{signal}.{stage}"][metric][0] for stage in ("stage1", "stage2"))
             gain = 100 * better[metric] * (after - before) / before
