@@ -361,10 +361,10 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
+    from .run.ablation import without
     from .run.execute import run_job
     from .run.job import Job
     from .run.reconstruct import ReconstructSettings
-    from .run.without import without
 
     options = ("models", "clip", "device", "dtype", "checkpointing", "backend", "precision", "memory", "threads")
     job = Job(

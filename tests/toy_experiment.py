@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minddiffuser.training.experiments.base import Experiment, Row
+from minddiffuser.training.experiments.base import Row
+from minddiffuser.training.experiments.experiment import Experiment
 
 ROWS = (
     Row(key="a", label="A", cell="a"),

@@ -61,7 +61,7 @@ class ReconstructSettings:
     percent
         How much of each structural layer is trusted; None: what the checkpoint keeps, which is the most.
     without
-        Decoded features that have no part in the pictures; :func:`.without.without` makes such settings.
+        Decoded features that have no part in the pictures; :func:`.ablation.without` makes such settings.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A run without one of the decoded features: the ablations of the paper's Table 6.
+"""A run without one of the decoded features: the ablations of the paper's Table 6, by name.
 
 The paper names them and does not say what takes a feature's place. Here nothing of the trial does:
 
@@ -10,15 +10,8 @@ structure   no stage 2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, check_choice
-from ..refine.settings import GuidedSettings
-from ..sampling import Sampling
-
-if TYPE_CHECKING:
-    from .reconstruct import ReconstructSettings
 
 WITHOUT = ("context", "latent", "structure")
 
@@ -35,30 +28,6 @@ def check_without(names: Sequence[str]) -> None:
         check_choice("feature to leave out", name, WITHOUT)
     if len(set(names)) < len(names):
         raise InputError(f"the features to leave out are {', '.join(names)}: name each once")
-
-
-def without(settings: ReconstructSettings, names: Sequence[str]) -> ReconstructSettings:
-    """The settings of a run that leaves out some features: where it samples from, and where it stops.
-
-    Raises
-    ------
-    InputError
-        A name that is no feature's; or controls, where there is no stage 2.
-    """
-    check_without(names)
-    changed = replace(settings, without=tuple(name for name in WITHOUT if name in names))
-    if "latent" in names:
-        refine = settings.refine
-        if isinstance(refine, GuidedSettings):
-            own: dict[str, Any] = {} if refine.strength is None else {"strength": 1.0}
-            refine = replace(refine, start_steps=0, **own)
-        changed = replace(changed, refine=refine, sampling=_whole(settings.sampling))
-    return replace(changed, stage=1) if "structure" in names else changed
-
-
-def _whole(sampling: Sampling) -> Sampling:
-    """All steps of the grid, from its noise."""
-    return replace(sampling, n_noise=None, n_reverse=sampling.n_steps)
 
 
 def without_note(names: Sequence[str]) -> tuple[str, ...]:

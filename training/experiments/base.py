@@ -1,23 +1,13 @@
-"""What an experiment is: cells of steps, the rows that are made of them, and what the paper says of these.
-
-An experiment is one file with an :class:`Experiment` and one line in `EXPERIMENTS` of this package. Most cells are a
-fit and a run (:mod:`.cells`), but a cell may be any steps: the runner knows that they make a folder, and the cell how
-it is measured.
-"""
+"""The parts of an experiment: cells of steps, the rows that are made of them, and the paper's sentences on these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
-from .paper import PaperTable
-from .subject import Plan, Subject
+from .subject import Subject
 from .values import Values
-
-if TYPE_CHECKING:
-    from .results import Results
 
 Say = Callable[[str], None]
 
@@ -117,50 +107,3 @@ class Claim:
     source: str
     more: tuple[str, str]
     less: tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One of the paper's experiments.
-
-    Attributes
-    ----------
-    name, title
-        For the command and for the page.
-    source
-        The tables and figures of the paper.
-    question
-        What it asks, in a sentence.
-    modalities
-        Kinds of data that it takes.
-    cells
-        Of a subject; refuses a subject that it does not take.
-    rows
-        Of the table, for the modalities that were given.
-    paper
-        The paper's table, where it has numbers.
-    claims
-        What the paper says, for the modalities that were given.
-    decoded
-        Whether how well features are decoded is a table of its own, with the same rows.
-    metrics_down
-        Whether the metrics are the table's lines, as in Tables 5 and 6, and rows its columns.
-    put_in
-        What a simulated subject's maker decided of the result: modality, kind of brain -> sentences.
-    figure
-        Draws it: results, file to write (the ending says in which format).
-    """
-
-    name: str
-    title: str
-    source: str
-    question: str
-    modalities: tuple[str, ...]
-    cells: Callable[[Subject, Plan], Sequence[Cell]]
-    rows: Callable[[Sequence[str], Plan], Sequence[Row]]
-    figure: Callable[[Results, Path], None]
-    put_in: Callable[[str, str], Sequence[str]]
-    paper: PaperTable | None = None
-    claims: Callable[[Sequence[str]], Sequence[Claim]] = lambda _modalities: ()
-    decoded: bool = False
-    metrics_down: bool = False

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .results import Estimate, Results
+from .experiment import Experiment
+from .results import Estimate, Results, modalities_of
 from .verdicts import verdict
 
 
-def claims_of(results: Results) -> list[dict[str, Any]]:
+def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
     """What the paper says in words, each with the difference that was found and the word for it."""
     made = []
-    for claim in results.experiment.claims(results.modalities):
+    for claim in experiment.claims(modalities_of(results.subjects)):
         found = results.claim(claim)
         if found is not None:
             made.append(

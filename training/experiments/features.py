@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...runtime.run.without import WITHOUT, without
+from ...runtime.run.ablation import without
+from ...runtime.run.without import WITHOUT
 from . import put_in
-from .base import Cell, Experiment, Row
+from .base import Cell, Row
 from .cells import fit_and_run, run_settings
+from .experiment import Experiment
 from .figure import draw_metrics
 from .paper import TABLE_6
 from .steps import Fit

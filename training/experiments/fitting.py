@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import put_in
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .cells import fit_and_run, run_settings
+from .experiment import Experiment
 from .figure import draw_gains
 from .paper import TABLE_7
 from .results import GAIN

@@ -18,7 +18,8 @@ from typing import Any
 from ...runtime.errors import FileError
 from ...runtime.files import check_format, hash_of_json, read_json, write_json
 from ...runtime.output import check_output
-from .base import Cell, Experiment, Step
+from .base import Cell, Step
+from .experiment import Experiment
 from .subject import Plan, Subject
 from .values import Values, read_values, write_values
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from ...runtime.refine.settings import PRESETS, AdamSettings, GuidedSettings, RefineSettings
 from ...runtime.sampling import Sampling
 from . import put_in
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .cells import run_settings
+from .experiment import Experiment
 from .figure import draw_curves
 from .frames import MeasureFrames, marks
 from .results import Results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .experiment import Experiment
 from .results import Results
 
 
@@ -18,14 +19,14 @@ def facts(results: Results) -> str:
     return f"Subjects: {subjects}. Models: {plan.models}; {how}, unless a row says otherwise; {seeds}."
 
 
-def put_in_of(results: Results) -> list[str]:
+def put_in_of(experiment: Experiment, results: Results) -> list[str]:
     """What the simulator decided, for each kind of simulated subject; nothing for real ones."""
     kinds = dict.fromkeys((one.modality, one.brain) for one in results.subjects if one.brain is not None)
-    said = [line for modality, brain in kinds for line in results.experiment.put_in(modality, str(brain))]
+    said = [line for modality, brain in kinds for line in experiment.put_in(modality, str(brain))]
     return list(dict.fromkeys(said))
 
 
-def notes_of(results: Results) -> list[str]:
+def notes_of(experiment: Experiment, results: Results) -> list[str]:
     """On the table: what is missing, how it was put together, how the paper's was read."""
     made = [
         "A picture counts once: its value is the mean over its trials, seeds and subjects. Intervals are 95 % of a "
@@ -33,14 +34,14 @@ def notes_of(results: Results) -> list[str]:
     ]
     if len(results.subjects) == 1:
         made.append("One subject: give several data folders (--data A B C) for numbers that do not hang on one.")
-    if results.experiment.decoded:
+    if experiment.decoded:
         made.append(
             "How well a feature is decoded is the correlation of z-scores, over the dimensions that are decoded; of "
             "the structure, over those that all fits of the comparison trust. Chance is the same with other pictures' "
             "features, and of the concept one over the number of candidates."
         )
-    if results.experiment.paper is not None and results.experiment.paper.note:
-        made.append(f"{results.experiment.paper.name}: {results.experiment.paper.note}")
+    if experiment.paper is not None and experiment.paper.note:
+        made.append(f"{experiment.paper.name}: {experiment.paper.note}")
     if "clip_two_way" in {name for row in results.rows for name in results.metrics([row])}:
         made.append(
             "The paper's CLIP metric takes ViT-L/14; CLIP two-way here takes the CLIP of the models in use, and is "

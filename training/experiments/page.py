@@ -14,6 +14,7 @@ from typing import Any
 from ...runtime.command import version
 from .base import Row
 from .claims import claim_text
+from .experiment import Experiment
 from .notes import facts, notes_of, put_in_of
 from .results import GAIN, Results
 from .steps import Run, frame_folder
@@ -25,10 +26,11 @@ from .verdicts import MEANINGS
 _N_SHOWN = 6
 
 
-def page(results: Results, tables: Sequence[Table], claims: Sequence[dict[str, Any]], out: Path) -> str:
+def page(
+    experiment: Experiment, results: Results, tables: Sequence[Table], claims: Sequence[dict[str, Any]], out: Path
+) -> str:
     """The whole page; the figure is taken from `out`."""
-    experiment = results.experiment
-    put_in = "".join(f"<p>{escape(line)}</p>" for line in put_in_of(results))
+    put_in = "".join(f"<p>{escape(line)}</p>" for line in put_in_of(experiment, results))
     known = version()
     return Template(_read("page.html")).substitute(
         title=escape(experiment.title),
@@ -44,7 +46,7 @@ def page(results: Results, tables: Sequence[Table], claims: Sequence[dict[str, A
         tables="".join(_table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns),
         claims=_claims(claims),
         pictures="".join(_pictures(results, subject) for subject in _first_of_each(results)),
-        notes="".join(f"<li>{escape(line)}</li>" for line in notes_of(results)),
+        notes="".join(f"<li>{escape(line)}</li>" for line in notes_of(experiment, results)),
         words="".join(f"<dt>{_word(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in MEANINGS.items()),
         version=f" {escape(known)}" if known else "",
     )

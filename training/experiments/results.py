@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...runtime.metrics import METRICS
 from ...runtime.metrics.compare import MIN_PICTURES
 from ...runtime.metrics.statistics import N_RESAMPLES, paired_bootstrap, picture_means
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .subject import Plan, Subject
 from .values import Values
 
@@ -49,37 +49,39 @@ class Estimate:
         return int(self.ci95[0] > 0) - int(self.ci95[1] < 0)
 
 
+def modalities_of(subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """Those of the subjects, in the order fMRI, EEG, MEG."""
+    there = {subject.modality for subject in subjects}
+    return tuple(name for name in ("fmri", "eeg", "meg") if name in there)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
     """Everything that the table, the figure and the page are made of.
 
     Attributes
     ----------
-    experiment, plan, subjects
-        What was asked.
+    asked
+        The rows of the experiment's table.
+    plan, subjects
+        What was asked of them.
     cells
         Subject's label -> its cells.
     values
         Subject's label -> cell's name -> what it measured; those that are there.
     """
 
-    experiment: Experiment
+    asked: Sequence[Row]
     plan: Plan
     subjects: Sequence[Subject]
     cells: Mapping[str, Sequence[Cell]]
     values: Mapping[str, Mapping[str, Values]]
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Those of the subjects, in the order fMRI, EEG, MEG."""
-        there = {subject.modality for subject in self.subjects}
-        return tuple(name for name in ("fmri", "eeg", "meg") if name in there)
-
-    @property
     def rows(self) -> list[Row]:
         """The rows that have values; with both controls of the first of them, where runs have these."""
         measured = {name for found in self.values.values() for name in found}
-        rows = [row for row in self.experiment.rows(self.modalities, self.plan) if row.cell in measured]
+        rows = [row for row in self.asked if row.cell in measured]
         return [*rows, *self._controls(rows)]
 
     def _controls(self, rows: Sequence[Row]) -> list[Row]:

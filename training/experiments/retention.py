@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import put_in
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .cells import fit_and_run, run_settings
+from .experiment import Experiment
 from .figure import draw_curves
 from .results import Results
 from .steps import Fit

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from ...runtime.errors import InputError
 from ..regions import Regions
 from . import put_in
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .cells import fit_and_run, run_settings
+from .experiment import Experiment
 from .figure import draw_decoded_and_metrics
 from .paper import TABLE_5
 from .steps import Fit

@@ -12,9 +12,10 @@ from typing import TextIO
 from ...runtime.errors import InputError
 from ...runtime.locks import inside, locked
 from . import folder
-from .base import Cell, Experiment, Step, Tell
+from .base import Cell, Step, Tell
+from .experiment import Experiment
 from .progress import Overall
-from .results import Results
+from .results import Results, modalities_of
 from .subject import Plan, Subject, open_subjects
 from .values import Values
 from .write import write_results
@@ -84,8 +85,9 @@ def run_experiment(
         found = {subject.label: _measured(subject, cells[subject.label]) for subject in subjects}
         if not any(found.values()):
             raise InputError(f"no cell of {out} is measured yet: leave --table-only out")
-        results = Results(experiment=experiment, plan=plan, subjects=subjects, cells=cells, values=found)
-        return write_results(results, out)
+        asked = experiment.rows(modalities_of(subjects), plan)
+        results = Results(asked=asked, plan=plan, subjects=subjects, cells=cells, values=found)
+        return write_results(experiment, results, out)
 
 
 def _make(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import put_in
-from .base import Cell, Claim, Experiment, Row
+from .base import Cell, Claim, Row
 from .cells import fit_and_run, run_settings
+from .experiment import Experiment
 from .figure import draw_gains
 from .paper import TABLE_8
 from .results import GAIN

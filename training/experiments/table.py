@@ -10,7 +10,8 @@ from typing import Any
 
 from ...runtime.metrics import METRICS
 from .base import Row
-from .paper import Number
+from .experiment import Experiment
+from .paper import Number, PaperTable
 from .results import GAIN, Estimate, Results
 from .verdicts import direction, number_text, of_row, verdict
 
@@ -81,15 +82,15 @@ class Table:
         return of_row([entry.word for entry in found if entry is not None])
 
 
-def tables_of(results: Results) -> list[Table]:
+def tables_of(experiment: Experiment, results: Results) -> list[Table]:
     """The table of the pictures, and that of the decoded features where the experiment has one."""
     rows = results.rows
     by_key = {row.key: row for row in rows}
     metrics = [
         Column(name=name, label=METRICS[name].label, better=METRICS[name].better) for name in results.metrics(rows)
     ]
-    made = [_table(results, "pictures", results.experiment.title, rows, metrics, by_key)]
-    if results.experiment.decoded:
+    made = [_table(experiment.paper, results, "pictures", experiment.title, rows, metrics, by_key)]
+    if experiment.decoded:
         cells: dict[str, Row] = {}
         for row in rows:  # rows of one cell have one decoder
             cells.setdefault(row.cell, row)
@@ -98,19 +99,25 @@ def tables_of(results: Results) -> list[Table]:
             for name in results.features(list(cells.values()))
         ]
         title = "How well features are decoded: correlation of each test picture's decoded pattern with its true one"
-        made.append(_table(results, DECODED, title, list(cells.values()), features, by_key))
+        made.append(_table(experiment.paper, results, DECODED, title, list(cells.values()), features, by_key))
     return made
 
 
 def _table(
-    results: Results, name: str, title: str, rows: Sequence[Row], columns: Sequence[Column], by_key: dict[str, Row]
+    paper: PaperTable | None,
+    results: Results,
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    by_key: dict[str, Row],
 ) -> Table:
     entries = {}
     for row in rows:
         for column in columns:
             value = results.estimate(row, column.name)
             if value is not None:
-                entries[row.key, column.name] = _entry(results, row, column.name, value, by_key)
+                entries[row.key, column.name] = _entry(paper, results, row, column.name, value, by_key)
     there = [column for column in columns if any((row.key, column.name) in entries for row in rows)]
     chance = {}
     for column in there if not any(row.kind == GAIN for row in rows) or name == DECODED else ():
@@ -120,12 +127,13 @@ def _table(
     return Table(name=name, title=title, rows=rows, columns=there, entries=entries, chance=chance)
 
 
-def _entry(results: Results, row: Row, metric: str, value: Estimate, by_key: dict[str, Row]) -> Entry:
+def _entry(
+    paper: PaperTable | None, results: Results, row: Row, metric: str, value: Estimate, by_key: dict[str, Row]
+) -> Entry:
     if row.kind == GAIN and not metric.startswith("decoded."):
         compared: Estimate | None = value
     else:
         compared = results.compared(row, metric, by_key)
-    paper = results.experiment.paper
     if paper is None:
         return Entry(value=value, compared=compared)
     known = _STANDS_FOR.get(metric, metric)

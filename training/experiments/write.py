@@ -8,6 +8,7 @@ from typing import Any
 from ...runtime.environment import versions
 from ...runtime.files import write_bytes, write_json
 from .claims import claim_text, claims_of
+from .experiment import Experiment
 from .notes import facts, notes_of, put_in_of
 from .page import page
 from .results import Results
@@ -17,13 +18,12 @@ from .verdicts import MEANINGS
 VERSION = 1
 
 
-def write_results(results: Results, out: Path) -> Path:
+def write_results(experiment: Experiment, results: Results, out: Path) -> Path:
     """Write everything that is made of the measured cells; returns the path of report.html."""
-    tables = tables_of(results)
-    experiment = results.experiment
+    tables = tables_of(experiment, results)
     for ending in ("svg", "png"):
         experiment.figure(results, out / f"figure.{ending}")
-    claims = claims_of(results)
+    claims = claims_of(experiment, results)
     write_json(
         out / "table.json",
         {
@@ -43,13 +43,12 @@ def write_results(results: Results, out: Path) -> Path:
         },
     )
     write_bytes(out / "table.csv", as_csv(tables).encode())
-    write_bytes(out / "table.md", _markdown(results, tables, claims).encode())
-    write_bytes(out / "report.html", page(results, tables, claims, out).encode())
+    write_bytes(out / "table.md", _markdown(experiment, results, tables, claims).encode())
+    write_bytes(out / "report.html", page(experiment, results, tables, claims, out).encode())
     return out / "report.html"
 
 
-def _markdown(results: Results, tables: list[Table], claims: list[dict[str, Any]]) -> str:
-    experiment = results.experiment
+def _markdown(experiment: Experiment, results: Results, tables: list[Table], claims: list[dict[str, Any]]) -> str:
     parts = [f"# {experiment.title}", f"The paper's {experiment.source}. {experiment.question}", facts(results)]
     for table in tables:
         if table.columns:
@@ -60,6 +59,6 @@ def _markdown(results: Results, tables: list[Table], claims: list[dict[str, Any]
         parts += ["## What the paper says", "\n".join(lines)]
     words = "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANINGS.items())
     parts.append(f"In square brackets: 95 % intervals over pictures. {words[:1].upper()}{words[1:]}.")
-    parts += [f"What the simulator put in: {line}" for line in put_in_of(results)]
-    parts.append("\n".join(f"- {line}" for line in notes_of(results)))
+    parts += [f"What the simulator put in: {line}" for line in put_in_of(experiment, results)]
+    parts.append("\n".join(f"- {line}" for line in notes_of(experiment, results)))
     return "\n\n".join(parts) + "\n"

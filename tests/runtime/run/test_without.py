@@ -15,8 +15,9 @@ from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import to_uint8
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.runtime.refine.settings import PRESETS, GuidedSettings
+from minddiffuser.runtime.run.ablation import without
 from minddiffuser.runtime.run.reconstruct import Reconstructor, ReconstructSettings, Trials
-from minddiffuser.runtime.run.without import WITHOUT, without, without_note
+from minddiffuser.runtime.run.without import WITHOUT, without_note
 from minddiffuser.runtime.sampling import Sampling
 
 SHORT = Sampling(n_steps=6, n_noise=4, n_reverse=4)

@@ -17,8 +17,9 @@ import pytest
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.metrics import METRICS
 from minddiffuser.training.experiments import EXPERIMENTS
-from minddiffuser.training.experiments.base import Cell, Experiment
-from minddiffuser.training.experiments.results import Results
+from minddiffuser.training.experiments.base import Cell
+from minddiffuser.training.experiments.experiment import Experiment
+from minddiffuser.training.experiments.results import Results, modalities_of
 from minddiffuser.training.experiments.subject import Plan
 from minddiffuser.training.experiments.values import Values
 from minddiffuser.training.experiments.write import write_results
@@ -60,7 +61,8 @@ def made_up(cell: Cell, rng: np.random.Generator) -> Values:
 def results(experiment: Experiment, subjects: Sequence[Any], plan: Plan, rng: np.random.Generator) -> Results:
     cells = {one.label: tuple(experiment.cells(one, plan)) for one in subjects}
     values = {label: {cell.name: made_up(cell, rng) for cell in some} for label, some in cells.items()}
-    return Results(experiment=experiment, plan=plan, subjects=subjects, cells=cells, values=values)
+    asked = experiment.rows(modalities_of(subjects), plan)
+    return Results(asked=asked, plan=plan, subjects=subjects, cells=cells, values=values)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -108,7 +110,7 @@ def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Pa
     experiment, plan = opened(name), Plan()
     subjects = [subject(modality, tmp_path) for modality in experiment.modalities]
     found = results(experiment, subjects, plan, rng)
-    page = write_results(found, tmp_path).read_text()
+    page = write_results(experiment, found, tmp_path).read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']+""", page)
     assert "What the simulator put in" in page
     assert all(row.label in page for row in found.rows)
@@ -130,7 +132,7 @@ def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Pa
 def test_real_subjects_have_nothing_put_in(tmp_path: Path, rng: np.random.Generator) -> None:
     experiment, real = opened("rois"), subject("fmri", tmp_path)
     real.brain = None
-    page = write_results(results(experiment, [real], Plan(), rng), tmp_path).read_text()
+    page = write_results(experiment, results(experiment, [real], Plan(), rng), tmp_path).read_text()
     assert "What the simulator put in" not in page
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_experiment import ROWS, experiment
+from toy_experiment import ROWS
 
 from minddiffuser.training.experiments.base import Claim
 from minddiffuser.training.experiments.results import Estimate, Results
@@ -23,7 +23,7 @@ def values(pictures: str, **columns: Any) -> Values:
 def results(**by_subject: dict[str, Values]) -> Results:
     subjects: Any = [SimpleNamespace(label=label, modality="fmri") for label in by_subject]
     cells = dict.fromkeys(by_subject, ())
-    return Results(experiment=experiment(), plan=Plan(), subjects=subjects, cells=cells, values=by_subject)
+    return Results(asked=ROWS, plan=Plan(), subjects=subjects, cells=cells, values=by_subject)
 
 
 def test_a_row_is_compared_over_the_pictures_that_both_have(rng: np.random.Generator) -> None:
