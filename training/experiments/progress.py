@@ -56,7 +56,9 @@ class Overall(Progress):
 
     def end(self) -> None:
         """Say that the step that began last is finished."""
-        self._known[self._kinds[self._next]].append(self._clock() - self._step_began)
+        now = self._clock()
+        self._known[self._kinds[self._next]].append(now - self._step_began)
+        self._step_began = now
         self._next += 1
         self(self.done + 1)
 

@@ -27,6 +27,7 @@ def experiment(name: str, data: Path, out: Path, world: Path, *more: str) -> int
     return train.main(["experiment", name, "--data", str(data), "--out", str(out), *common, *more])
 
 
+@pytest.mark.slow
 def test_from_a_subject_to_the_page(
     data: Path, small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,10 +58,10 @@ def test_from_a_subject_to_the_page(
 
 
 def test_without_matplotlib_nothing_begins(
-    data: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert experiment("features", data, tmp_path / "out", small_world) == 2
+    assert experiment("features", tmp_path / "data", tmp_path / "out", tmp_path / "world") == 2
     assert "pip install 'minddiffuser[figures]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
