@@ -16,7 +16,8 @@ from .results import GAIN, Estimate, Results
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKS = ("o", "s", "D", "^", "v", "P", "X")
+# As many that no colour meets a mark twice among sixty.
+_MARKS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 _DPI = 150
 
 
@@ -130,7 +131,7 @@ def draw_decoded_and_metrics(results: Results, path: Path) -> None:
             chance=[results.chance(rows[0].cell, f"decoded.{name}") for name in features],
         )
         top.set_ylabel("pattern correlation")
-        top.legend(frameon=False, fontsize=8)
+        top.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         labels = [f"{METRICS[name].label} {'↑' if METRICS[name].sign > 0 else '↓'}" for name in metrics]
         dots(below, labels, {row.label: [results.estimate(row, name) for name in metrics] for row in rows})
 
@@ -144,7 +145,7 @@ def draw_gains(results: Results, path: Path) -> None:
         labels = [METRICS[name].label for name in metrics]
         dots(ax, labels, {row.label: [results.estimate(row, name) for name in metrics] for row in rows}, zero=True)
         ax.set_ylabel("improvement over stage 1, %")
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def draw_curves(

@@ -29,7 +29,7 @@ def areas(brain: str) -> list[str]:
 
 def features(modality: str, brain: str) -> list[str]:
     """What the simulator says of the three features."""
-    said = areas(brain) if modality == "fmri" else [sensors(modality)]
+    said = areas(brain) if modality == "fmri" else [sensors()]
     return [
         *said,
         "How much each feature is worth was not put in, but follows from how well it can be decoded and from the tiny "
@@ -41,10 +41,10 @@ def strength(modality: str, _brain: str) -> list[str]:
     """How well anything can be decoded."""
     if modality == "fmri":
         return [
-            "Nothing of this was put in but how much can be decoded at all: the median voxel's signal-to-noise ratio "
-            "in one showing is 1 unless another was asked for, and a test trial is the mean of three showings."
+            "What was put in is how well anything can be decoded at all: the median voxel's signal-to-noise ratio in one "
+            "showing is 1, and a test trial is the mean of three showings, unless others were asked for."
         ]
-    return [sensors(modality)]
+    return [sensors()]
 
 
 def linear(modality: str, brain: str) -> list[str]:
@@ -60,14 +60,14 @@ def linear(modality: str, brain: str) -> list[str]:
             f"The simulator decides how responses depend on a picture: voxels are {kind}.",
             *strength(modality, brain),
         ]
-    return [sensors(modality)]
+    return [sensors()]
 
 
-def sensors(modality: str) -> str:
+def sensors() -> str:
     """How EEG and MEG of one simulated person differ."""
     return (
-        f"Simulated {modality.upper()} records the same 2,000 dipoles as the simulated fMRI, through a forward model "
-        "of a spherical head: what it cannot tell follows from the physics and from the noise. Put in are the time "
+        "Simulated EEG and MEG record the same 2,000 dipoles as the simulated fMRI, through a forward model of a "
+        "spherical head: what they cannot tell follows from the physics and from the noise. Put in are the time "
         "courses (structure peaks at 95 to 160 ms, meaning at 230 to 340 ms), the noise, how often pictures are shown "
         "(EEG every 0.2 s, MEG every 1.5 s), and how many showings a test trial is the mean of (EEG 80, MEG 12)."
     )
