@@ -30,6 +30,8 @@ class Experiment:
         What it asks, in a sentence.
     modalities
         Kinds of data that it takes.
+    mixed
+        Whether subjects of several modalities may be given together: where rows say which they are of.
     cells
         Of a subject; refuses a subject that it does not take.
     rows
@@ -57,6 +59,7 @@ class Experiment:
     rows: Callable[[Sequence[str], Plan], Sequence[Row]]
     figure: Callable[[Results, Path], None]
     put_in: Callable[[str, str], Sequence[str]]
+    mixed: bool = False
     paper: PaperTable | None = None
     claims: Callable[[Sequence[str]], Sequence[Claim]] = lambda _modalities: ()
     decoded: bool = False

@@ -162,6 +162,9 @@ def draw_curves(
             ax.set_xlabel(x_label)
             if log:
                 ax.set_xscale("log")
+                ticks = sorted({x for points in lines.values() for x, _ in points})
+                ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                ax.set_xticks([], minor=True)
         if len(lines) > 1:
             grid[0, 0].legend(frameon=False, fontsize=8)
 

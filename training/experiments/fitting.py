@@ -81,6 +81,7 @@ FITTING = Experiment(
     question="What does stage 2 add to stage 1 when the structure is decoded by a network of three layers rather than "
     "by a linear model? Stage 1 is the same in all rows of a signal.",
     modalities=("fmri", "eeg", "meg"),
+    mixed=True,
     cells=cells,
     rows=rows,
     figure=draw_gains,

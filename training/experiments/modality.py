@@ -62,6 +62,7 @@ MODALITY = Experiment(
     question="What do both stages make of fMRI, EEG and MEG? Stage 1 is the base model, stage 2 the base model with "
     "the paper's structural alignment.",
     modalities=("fmri", "eeg", "meg"),
+    mixed=True,
     cells=cells,
     rows=rows,
     figure=draw_metrics,

@@ -41,8 +41,8 @@ def strength(modality: str, _brain: str) -> list[str]:
     """How well anything can be decoded."""
     if modality == "fmri":
         return [
-            "What was put in is how well anything can be decoded at all: the median voxel's signal-to-noise ratio in one "
-            "showing is 1, and a test trial is the mean of three showings, unless others were asked for."
+            "What was put in is how well anything can be decoded at all: the median voxel's signal-to-noise ratio in "
+            "one showing is 1, and a test trial is the mean of three showings, unless others were asked for."
         ]
     return [sensors()]
 

@@ -77,6 +77,12 @@ def run_experiment(
                 f"{subject.path} is {subject.modality}, and the experiment {experiment.name} takes "
                 f"{', '.join(experiment.modalities)}: give such data"
             )
+    kinds = modalities_of(subjects)
+    if len(kinds) > 1 and not experiment.mixed:
+        raise InputError(
+            f"the data are {' and '.join(kinds)}, and the experiment {experiment.name} takes one kind of signal at a "
+            "time: run it once for each, with an --out of its own"
+        )
     cells = {subject.label: tuple(experiment.cells(subject, plan)) for subject in subjects}
     with locked(inside(out), out):
         folder.claim(out, experiment, plan, subjects)
@@ -85,7 +91,7 @@ def run_experiment(
         found = {subject.label: _measured(subject, cells[subject.label]) for subject in subjects}
         if not any(found.values()):
             raise InputError(f"no cell of {out} is measured yet: leave --table-only out")
-        asked = experiment.rows(modalities_of(subjects), plan)
+        asked = experiment.rows(kinds, plan)
         results = Results(asked=asked, plan=plan, subjects=subjects, cells=cells, values=found)
         return write_results(experiment, results, out)
 

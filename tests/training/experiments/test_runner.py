@@ -15,6 +15,7 @@ import pytest
 from small_data import write_small_data
 from toy_experiment import experiment
 
+from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.training.experiments import runner
 from minddiffuser.training.experiments.base import Cell, Row, Tell
@@ -148,6 +149,17 @@ def test_folders_of_one_name_and_of_another_kind_are_refused(data: Path, tmp_pat
         run_experiment(fast([]), [data], tmp_path / "mine", PLAN, io.StringIO())
     with pytest.raises(InputError, match="takes meg: give such data"):
         run_experiment(replace(fast([]), modalities=("meg",)), [data], tmp_path / "out", PLAN, io.StringIO())
+    layout = ResponseLayout(
+        modality="eeg",
+        shape=(2, 2),
+        channels=(Channel(name="Oz", type="eeg"), Channel(name="Pz", type="eeg")),
+        sfreq=100.0,
+        tmin=0.0,
+        unit="V",
+    )
+    write_small_data(tmp_path / "two", np.zeros((3, 2, 2), np.float32), layout=layout)
+    with pytest.raises(InputError, match="the data are fmri and eeg, and the experiment test takes one kind"):
+        run_experiment(fast([]), [data, tmp_path / "two"], tmp_path / "out", PLAN, io.StringIO())
     assert not (tmp_path / "out").exists()
 
 
