@@ -9,12 +9,12 @@ from typing import Any, Protocol, TextIO
 from .subject import Subject
 from .values import Values
 
-Say = Callable[[str], None]
+Say = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tell:
-    """Where a step says how far it is: `now` in a few words, `log` every line of it."""
+    """Where a step says how far it is: `now` in a few words, with the share that is done or None; `log` each line."""
 
     now: Say
     log: TextIO

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .experiment import Experiment
-from .results import Results
+from .results import GAIN, Results
 
 
 def facts(results: Results) -> str:
@@ -34,6 +34,11 @@ def notes_of(experiment: Experiment, results: Results) -> list[str]:
     ]
     if len(results.subjects) == 1:
         made.append("One subject: give several data folders (--data A B C) for numbers that do not hang on one.")
+    if any(row.kind == GAIN for row in results.rows):
+        made.append(
+            "Gains are stage 2 minus stage 1 in per cent of stage 1's mean, positive where the metric became better, "
+            "errors too."
+        )
     if experiment.decoded:
         made.append(
             "How well a feature is decoded is the correlation of z-scores, over the dimensions that are decoded; of "

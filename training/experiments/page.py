@@ -116,6 +116,8 @@ def _pictures(results: Results, subject: Subject) -> str:
     if not folders:
         return ""
     run = next(iter(folders.values()))[0]
+    if not any(pictures.name == "stage1" for _, pictures in folders.values()):  # an iteration's lie in one too
+        folders = {"stage 1": (run, run / "images" / "stage1"), **folders}
     rows = json.loads((run / "trials.json").read_text())[:_N_SHOWN]
     heads = "".join(f'<th scope="col">{escape(label)}</th>' for label in ("shown", *folders))
     lines = ""

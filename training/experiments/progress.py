@@ -13,6 +13,9 @@ from ...runtime.progress import Clock, Progress, duration
 # How long steps of kinds of which none is finished take, as shares of each other: of a simulated fMRI subject.
 _GUESS = {"fit": 4.0, "run": 1.0, "measure": 0.2}
 
+# Of a step of whose kind none is finished: less of it says nothing about the rest.
+_LEAST_SHARE = 0.05
+
 
 class Overall(Progress):
     """Steps done of all, with the time left: a step takes as long as the others of its kind.
@@ -39,6 +42,7 @@ class Overall(Progress):
         for kind, seconds in finished:
             self._known[kind].append(seconds)
         self._detail, self._step_began = "", clock()
+        self._share: float | None = None
         n_before = len(finished)
         super().__init__(
             n_before + len(kinds), f"experiment {name}", stream=stream, unit="steps", done=n_before, clock=clock
@@ -49,9 +53,9 @@ class Overall(Progress):
         self._step_began = self._clock()
         self.now(detail)
 
-    def now(self, detail: str) -> None:
-        """Say what a step is doing."""
-        self._detail = detail
+    def now(self, detail: str, share: float | None = None) -> None:
+        """Say what a step is doing, and the share of it that is done, where that is known."""
+        self._detail, self._share = detail, share
         self(self.done)
 
     def end(self) -> None:
@@ -64,14 +68,15 @@ class Overall(Progress):
 
     def seconds_left(self, now: float) -> float | None:
         """How long the rest takes; None before anything is known."""
-        if not any(self._known.values()):
+        spent = max(now - self._step_began, 0.0)
+        known = {kind: mean(several) for kind, several in self._known.items() if several}
+        kinds = self._kinds[self._next :]
+        if kinds and kinds[0] not in known and self._share is not None and self._share > _LEAST_SHARE:
+            known[kinds[0]] = spent / self._share
+        if not known:
             return None
-        unit = mean(seconds / _GUESS.get(kind, 1.0) for kind, several in self._known.items() for seconds in several)
-        left = sum(
-            mean(self._known[kind]) if self._known.get(kind) else unit * _GUESS.get(kind, 1.0)
-            for kind in self._kinds[self._next :]
-        )
-        return max(left - max(now - self._step_began, 0.0), 0.0)
+        unit = mean(seconds / _GUESS.get(kind, 1.0) for kind, seconds in known.items())
+        return max(sum(known.get(kind, unit * _GUESS.get(kind, 1.0)) for kind in kinds) - spent, 0.0)
 
     def line(self, now: float) -> str:
         """The line for the time `now` (seconds of the clock)."""

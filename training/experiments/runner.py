@@ -108,7 +108,9 @@ def _make(
             if work.step is None:
                 folder.keep(work.subject, work.cell, work.cell.measure(work.subject))
             else:
-                _make_step(work.subject, work.step, lambda text, before=prefix: overall.now(f"{before}: {text}"))
+                _make_step(
+                    work.subject, work.step, lambda text, share, before=prefix: overall.now(f"{before}: {text}", share)
+                )
             overall.end()
             gc.collect()  # networks of the step before, before the next ones are opened
 

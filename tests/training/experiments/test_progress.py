@@ -17,6 +17,9 @@ def test_steps_take_what_others_of_their_kind_took() -> None:
     overall = Overall("rois", ["fit", "run", "measure", "fit", "run"], stream=stream, clock=clock)
     overall.begin("one, fit all")
     assert overall.seconds_left(clock.now) is None
+    clock.now = 20.0
+    overall.now("one, fit all: selection 10 %", 0.25)
+    assert overall.seconds_left(clock.now) == 80 / 4 + 80 / 4 * 0.2 + 80 + 80 / 4 + 60
     clock.now = 100.0
     overall.end()
     overall.begin("one, run all")

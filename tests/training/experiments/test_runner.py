@@ -44,7 +44,7 @@ class Fast:
 
     def make(self, subject: Subject, tell: Tell) -> None:
         self.log.append(f"{subject.label}/{self.folder}")
-        tell.now("half of it")
+        tell.now("half of it", 0.5)
         tell.log.write("a line\n")
         path = subject.out / self.folder
         path.mkdir(parents=True, exist_ok=True)
