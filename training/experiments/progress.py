@@ -13,7 +13,7 @@ from ...runtime.progress import Clock, Progress, duration
 # How long steps of kinds of which none is finished take, as shares of each other: of a simulated fMRI subject.
 _GUESS = {"fit": 4.0, "run": 1.0, "measure": 0.2}
 
-# Of a step of whose kind none is finished: less of it says nothing about the rest.
+# Less of a step says nothing about the rest.
 _LEAST_SHARE = 0.05
 
 
@@ -71,8 +71,11 @@ class Overall(Progress):
         spent = max(now - self._step_began, 0.0)
         known = {kind: mean(several) for kind, several in self._known.items() if several}
         kinds = self._kinds[self._next :]
-        if kinds and kinds[0] not in known and self._share is not None and self._share > _LEAST_SHARE:
-            known[kinds[0]] = spent / self._share
+        longer = bool(kinds) and spent >= known.get(kinds[0], 0.0)
+        if longer and self._share is not None and self._share > _LEAST_SHARE:  # by itself, where others say nothing
+            own = spent / self._share
+            known.setdefault(kinds[0], own)
+            spent -= own - known[kinds[0]]
         if not known:
             return None
         unit = mean(seconds / _GUESS.get(kind, 1.0) for kind, seconds in known.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -31,6 +32,7 @@ from .subject import Plan, Subject
 _ALL_VALUES: Mapping[str, Any] = {"n_selected": 1_000_000, "alpha": "cv"}
 
 
+_PERCENT = re.compile(r"\((\d+) %\)")
 # The phases of a fit by the ridge, and the share of its time that each takes, measured with the paper's settings.
 _PHASES = {
     "features": 0.05,
@@ -217,7 +219,8 @@ class _Stream:
         self._tell.log.write(text)
         lines = text.strip().splitlines()
         if lines and ":" in lines[-1] and not lines[-1].startswith("md-reconstruct"):
-            self._tell.now(lines[-1], None)
+            share = _PERCENT.search(lines[-1]) if lines[-1].startswith("reconstructing") else None
+            self._tell.now(lines[-1], None if share is None else int(share[1]) / 100)
         return len(text)
 
     def flush(self) -> None:

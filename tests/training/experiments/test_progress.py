@@ -32,6 +32,15 @@ def test_steps_take_what_others_of_their_kind_took() -> None:
     assert "2/5 steps" in overall.line(clock.now)
 
 
+def test_a_step_that_lasts_longer_than_others_is_measured_by_itself() -> None:
+    clock = Clock()
+    overall = Overall("iterations", ["run"], [("run", 10.0)], stream=io.StringIO(), clock=clock)
+    overall.begin("one, run adam")
+    clock.now = 30.0
+    overall.now("one, run adam: reconstructing", 0.25)
+    assert overall.seconds_left(clock.now) == 90
+
+
 def test_steps_of_before_count() -> None:
     overall = Overall("rois", ["run"], [("fit", 80.0), ("run", 7.0)], stream=io.StringIO(), clock=Clock())
     overall.begin("one, run all")
