@@ -61,6 +61,17 @@ def axes(path: Path, n_columns: int, *, size: tuple[float, float] = (3.4, 3.2), 
             figure.savefig(os.fspath(draft), format=path.suffix[1:], dpi=_DPI, metadata=metadata)
 
 
+@contextmanager
+def _panels(path: Path, number: int, *, size: tuple[float, float]) -> Iterator[list[Any]]:
+    """So many axes, four beside each other."""
+    n_columns = min(max(number, 1), 4)
+    with axes(path, n_columns, size=size, n_rows=max(-(-number // n_columns), 1)) as grid:
+        flat = list(grid.flat)
+        for ax in flat[number:]:
+            ax.set_visible(False)
+        yield flat[:number]
+
+
 def dots(
     ax: Any,
     groups: Sequence[str],
@@ -113,8 +124,8 @@ def draw_metrics(results: Results, path: Path) -> None:
     """Every metric in a panel of its own: the rows' means with their intervals."""
     rows = results.rows
     metrics = results.metrics(rows)
-    with axes(path, max(len(metrics), 1), size=(2.3, 3.0)) as grid:
-        for ax, metric in zip(grid[0], metrics, strict=False):
+    with _panels(path, len(metrics), size=(3.0, 3.0)) as panels:
+        for ax, metric in zip(panels, metrics, strict=True):
             _panel(ax, results, rows, metric)
 
 
@@ -153,8 +164,8 @@ def draw_curves(
 ) -> None:
     """Every metric in a panel of its own over some number; label -> (x, row) in their order."""
     metrics = results.metrics([row for points in lines.values() for _, row in points])
-    with axes(path, max(len(metrics), 1), size=(2.6, 2.8)) as grid:
-        for ax, metric in zip(grid[0], metrics, strict=False):
+    with _panels(path, len(metrics), size=(3.0, 2.6)) as panels:
+        for ax, metric in zip(panels, metrics, strict=True):
             for number, (label, points) in enumerate(lines.items()):
                 there = [(x, one) for x, row in points if (one := results.estimate(row, metric)) is not None]
                 _marks(ax, [x for x, _ in there], [one for _, one in there], number, label, line=True)
@@ -165,8 +176,8 @@ def draw_curves(
                 ticks = sorted({x for points in lines.values() for x, _ in points})
                 ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
                 ax.set_xticks([], minor=True)
-        if len(lines) > 1:
-            grid[0, 0].legend(frameon=False, fontsize=8)
+        if len(lines) > 1 and panels:
+            panels[0].legend(frameon=False, fontsize=8)
 
 
 def _panel(ax: Any, results: Results, rows: Sequence[Row], metric: str) -> None:
