@@ -18,7 +18,7 @@ from ...runtime.environment import versions
 from ...runtime.files import writing
 from ...runtime.metrics.extractors import Features, Given
 from ...runtime.run.measure import measure_run, open_extractors
-from .cells import run_values
+from .cells import measured_trials, run_values
 from .steps import Run, frame_folder
 from .subject import Subject
 from .values import Values, by_picture, mean_of
@@ -36,7 +36,7 @@ class MeasureFrames:
     def _run(self, subject: Subject, run: Run) -> Values:
         folder = subject.out / run.folder
         found = run_values(folder)
-        rows = [row for row in json.loads((folder / "trials.json").read_text()) if row.get("metrics")]
+        rows = measured_trials(folder)
         trials, ids = [row["trial"] for row in rows], [row["stimulus_id"] for row in rows]
         columns = dict(found.columns)
         with ExitStack() as stack:

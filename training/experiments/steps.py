@@ -25,6 +25,7 @@ from ..regions import Regions
 from ..selection import SelectionSettings
 from ..settings import FitSettings
 from .base import Tell
+from .folder import check_models
 from .subject import Plan, Subject
 
 # A ridge on EEG and MEG takes every sample of every channel, with a penalty by cross-validation: the paper's own
@@ -122,7 +123,9 @@ class Fit:
         def say(line: str) -> None:
             tell.log.write(f"{line}\n")
 
-        fit(subject.data, opened_models(subject.plan), out, settings, progress=progress, say=say)
+        models = opened_models(subject.plan)
+        check_models(subject.out.parent, models.hash)
+        fit(subject.data, models, out, settings, progress=progress, say=say)
 
 
 def _share(phase: str, part: float) -> float | None:

@@ -130,6 +130,30 @@ def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Pa
     assert (tmp_path / "table.md").read_text().startswith(f"# {experiment.title}")
 
 
+def test_stage_1_on_the_page_says_whose_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Fits to other voxels begin with other pictures."""
+    experiment, one = opened("rois"), subject("fmri", tmp_path)
+    found = results(experiment, [one], Plan(), rng)
+    for cell in found.cells[one.label]:
+        run = one.out / cell.steps[-1].folder
+        for kind in ("stage1", "stage2"):
+            (run / "images" / kind).mkdir(parents=True)
+        (run / "trials.json").write_text("[]")
+    page = write_results(experiment, found, tmp_path).read_text()
+    strip = page[page.index('class="strip"') :]
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', strip)
+    assert heads[:3] == ["shown", "all voxels: stage 1", "all voxels"]
+
+
+def test_metrics_that_were_not_measured_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment = opened("rois")
+    page = write_results(
+        experiment, results(experiment, [subject("fmri", tmp_path)], Plan(), rng), tmp_path
+    ).read_text()
+    missing = "AlexNet(2), AlexNet(5), InceptionV3, CLIP, EffNet-B, SwAV"
+    assert f"Not measured of the paper&#x27;s eight metrics: {missing}." in page
+
+
 def test_real_subjects_have_nothing_put_in(tmp_path: Path, rng: np.random.Generator) -> None:
     experiment, real = opened("rois"), subject("fmri", tmp_path)
     real.brain = None
