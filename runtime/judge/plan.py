@@ -14,7 +14,7 @@ from .contrasts import Contrast
 from .exact import guesser_passes
 from .pairs import Pair
 
-QUESTION = "Which picture is closer to the one above?"
+QUESTION = "Which of the two is closer to the original?"
 ALPHA, POWER = 0.05, 0.8
 _MOST_CHOICES, _FEWEST_CATCHES = 100, 5
 # Which of the two pictures stands on the left of a showing; a catch trial's right answer is the stimulus itself.

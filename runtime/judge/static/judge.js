@@ -3,7 +3,7 @@
 const BLANK_MS = 200; // between two showings, so that a change is not seen as a movement
 const SIDES = ["left", "right"];
 const PLACES = ["stimulus", ...SIDES];
-const ALT = { stimulus: "The picture to compare with", left: "Left picture", right: "Right picture" };
+const ALT = { stimulus: "Original", left: "Left picture", right: "Right picture" };
 const KEYS = { ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right" };
 const VIEWS = ["start", "trial", "end"];
 
