@@ -75,7 +75,8 @@ def fits(browser: Any) -> None:
     sizes = browser.execute_script(
         "return ['stimulus', 'left', 'right'].map((name) => {"
         " const b = document.querySelector('#' + name + ' img').getBoundingClientRect();"
-        " return [b.width, b.height, b.left >= 0 && b.top >= 0 && b.right <= innerWidth && b.bottom <= innerHeight]; });"
+        " const whole = b.left >= 0 && b.top >= 0 && b.right <= innerWidth && b.bottom <= innerHeight;"
+        " return [b.width, b.height, whole]; });"
     )
     assert len({tuple(size) for size in sizes}) == 1
     assert sizes[0][0] == sizes[0][1] > 90
