@@ -22,7 +22,7 @@ from .session import Session
 
 PROGRAM = "md-reconstruct judge"
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is read for another
-_LARGEST_BODY = 2048
+_LARGEST_BODY, _LARGEST_REFUSED = 2048, 65_536
 _MOST_THREADS = 32
 _PATIENCE_S = 10.0
 _TEXT, _JSON = "text/plain; charset=utf-8", "application/json"
@@ -150,10 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200 if kind else 404, content, kind or _TEXT)
 
     def do_POST(self) -> None:
-        if self._refused(entrance=False):
-            return
         length = self.headers.get("content-length", "")
-        if self.path != "/answer":
+        if self._refused(entrance=False):
+            pass
+        elif self.path != "/answer":
             self._say(404, "There is nothing to send there.")
         elif not self.headers.get_all("origin"):
             self._say(403, "An answer needs the Origin of this page.")  # browsers always send it
@@ -163,6 +163,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(413, "An answer is shorter, and says how long it is.")
         else:
             self._answer(self.rfile.read(int(length)))
+            return
+        self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Read what was sent and not wanted, up to a limit: closing before that would take the refusal back."""
+        self.connection.shutdown(socket.SHUT_WR)
+        heard = 0
+        while heard < _LARGEST_REFUSED and (more := self.rfile.read1(_LARGEST_REFUSED)):
+            heard += len(more)
 
     def _answer(self, body: bytes) -> None:
         site = self.server.site

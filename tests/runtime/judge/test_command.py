@@ -15,7 +15,8 @@ def test_a_study_from_the_first_line_to_the_last(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"
-    monkeypatch.delenv("DISPLAY", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
 
     class Quick(served.JudgeServer):
         """In place of a person: everything is answered as soon as the page is there."""

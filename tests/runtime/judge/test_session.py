@@ -82,7 +82,10 @@ def test_nothing_that_the_page_is_told_says_what_a_picture_is(study: Study, orde
             assert set(state) == {"done", "total", "finished", "minimum_ms", "ticket", "pictures", "next"}
             assert len(state["next"]) == 3 * min(2, state["total"] - state["done"] - 1)
             seen += state["pictures"].values()
+            given = [state["ticket"], *state["pictures"].values(), *state["next"]]
             text = json.dumps(state)
+            for name in given:
+                text = text.replace(name, "")
             assert not any(digest in text for digest in study.plan["pictures"])
             assert all(word not in text for word in ("stage", "catch", "repeat", "first", "second", "foil", "trial"))
             clock.now += 1.0
