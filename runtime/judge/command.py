@@ -153,7 +153,8 @@ def _serve(session: Any, name: str, args: argparse.Namespace) -> None:
         for line in lines:
             _say(line)
         while not server.finished.wait(_TICK_S):
-            progress(session.n_done)
+            if session.n_done > progress.done:  # a log would fill with lines while the judge thinks
+                progress(session.n_done)
         progress(session.n_done)
 
 

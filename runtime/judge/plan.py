@@ -137,6 +137,7 @@ def _rules(settings: StudySettings, n_catch: int) -> dict[str, Any]:
     """What the analysis will do, fixed now."""
     allowed = [failures for failures in range(n_catch + 1) if guesser_passes(failures, n_catch) <= ALPHA]
     most = max(allowed, default=0)
+    judges = "1 judge has" if settings.n_judges == 1 else f"{settings.n_judges} judges have"
     return {
         "alpha": ALPHA,
         "primary": "sign flip over stimuli, exact, two-sided: for each stimulus the choices of the second picture "
@@ -146,7 +147,7 @@ def _rules(settings: StudySettings, n_catch: int) -> dict[str, Any]:
         if n_catch == 0
         else f"a judge who misses more than {most} of {n_catch} catch trials is excluded whole, and may be replaced "
         f"(who guesses passes with probability {guesser_passes(most, n_catch):.3g})",
-        "complete": f"when {settings.n_judges} that are not excluded have answered everything",
+        "complete": f"when {judges} answered everything, the excluded not counted",
         "identical": "pairs that are the same pixel for pixel are left out",
         "repeats": "repeated trials count for consistency alone",
     }

@@ -52,11 +52,9 @@ def _head(content: Mapping[str, Any]) -> list[str]:
     lines = ["# Blind choice between two pictures", "", f"Question: “{content['question']}”", ""]
     done = sum(judge["answered"] for judge in content["judges"])
     if not content["complete"]:
-        wanted = content["settings"]["n_judges"]
         lines += [
-            f"**Interim: the planned number of choices is not reached** ({done} answers so far; complete when "
-            f"{_counted(wanted, 'judge')} that {'is' if wanted == 1 else 'are'} not excluded "
-            f"{'has' if wanted == 1 else 'have'} answered everything).",
+            f"**Interim: the planned number of choices is not reached** ({done} answers so far; complete "
+            f"{content['rules']['complete']}).",
             "",
         ]
         if "contrasts" not in content:
