@@ -108,7 +108,7 @@ def test_a_study_is_judged_by_keyboard_and_by_finger(browser: Any, tmp_path: Pat
             assert browser.execute_script("return location.pathname") == "/"
             press(browser, "1")
             assert session.n_done == 0, "nothing is shown yet"
-            browser.switch_to.active_element.send_keys("\ue007")  # Enter
+            browser.find_element("id", "begin").send_keys("\ue007")  # Enter
 
             sides = ["left", "right", "left", "right"]
             for number, key in enumerate(("\ue012", "\ue014", "1", "2")):

@@ -26,11 +26,13 @@ def test_a_study_from_the_first_line_to_the_last(
             threading.Thread(target=self._answer, args=(session,)).start()
 
         def _answer(self, session) -> None:  # type: ignore[no-untyped-def]
-            while not session.finished:
-                session._since = float("-inf")
-                given = {"response_ms": 700, "input": "touch", "view": [1, 1, 1], "away": False}
-                session.answer({**given, "ticket": session.state()["ticket"], "choice": "left"})
-            self.finished.set()
+            try:
+                while not session.finished:
+                    session._since -= 1.0
+                    given = {"response_ms": 700, "input": "touch", "view": [1, 1, 1], "away": False}
+                    assert session.answer({**given, "ticket": session.state()["ticket"], "choice": "left"})[0] == 200
+            finally:
+                self.finished.set()
 
     monkeypatch.setattr(served, "JudgeServer", Quick)
     assert main(["judge", str(run), "--out", str(study), "--judge", "anna", "--catch", "0", "--seed", "5"]) == 0
