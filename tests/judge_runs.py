@@ -58,7 +58,7 @@ class Clock:
         return self.now
 
 
-def answer_of(session: Session, choice: str, **changed: object) -> dict[str, object]:
+def answer_of(session: Session, choice: str) -> dict[str, object]:
     return {
         "ticket": session.state()["ticket"],
         "choice": choice,
@@ -66,7 +66,6 @@ def answer_of(session: Session, choice: str, **changed: object) -> dict[str, obj
         "input": "keyboard",
         "view": [800, 600, 1],
         "away": False,
-        **changed,
     }
 
 

@@ -29,7 +29,6 @@ _ANALYSE_EXAMPLE = """
 example (offline, after md-reconstruct judge demo/run --out study):
   md-reconstruct judged study
 """
-_LAN = "lan"
 _TICK_S = 0.2
 
 
@@ -78,7 +77,7 @@ def add_judge(commands: Any) -> None:
     judge.add_argument(
         "--lan",
         nargs="?",
-        const=_LAN,
+        const=True,  # a text would be taken for an address
         type=_address,
         metavar="ADDRESS",
         help="listen in the network, for a phone: on the address that leads out, or on this one of the machine. The "
@@ -158,10 +157,10 @@ def _serve(session: Any, name: str, args: argparse.Namespace) -> None:
         progress(session.n_done)
 
 
-def _lan_host(given: str) -> str:
+def _lan_host(given: str | bool) -> str:
     from ..web.listen import network_address
 
-    found = network_address() if given == _LAN else given
+    found = given if isinstance(given, str) else network_address()
     if found is None:
         raise InputError("this machine is in no network: connect it, or give one of its addresses, --lan ADDRESS")
     return found

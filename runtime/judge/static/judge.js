@@ -22,6 +22,7 @@ function image(name) {
   if (!loaded.has(name)) {
     const made = new Image();
     made.draggable = false;
+    made.addEventListener("error", () => loaded.delete(name)); // asked for anew when its turn comes
     made.src = `/picture/${name}`;
     loaded.set(name, made);
   }

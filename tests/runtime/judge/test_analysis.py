@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -186,16 +185,11 @@ def study_done(wide: Path, tmp_path: Path) -> Study:
 
 def test_the_plan_says_what_it_can_find(wide: Path, tmp_path: Path) -> None:
     lines = "\n".join(plan_lines(planned(tmp_path / "study", wide).plan))
-    share = next(p for p in np.arange(0.5, 1, 0.0001) if power(24, p) >= 0.8)
+    rejected = [k for k in range(25) if stats.binomtest(k, 24).pvalue <= 0.05]
+    share = next(p for p in np.arange(0.5, 1, 0.0001) if stats.binom.pmf(rejected, 24, p).sum() >= 0.8)
     assert f"{100 * share:.1f} %" in lines
     few = "\n".join(plan_lines(planned(tmp_path / "few", wide, n_choices=3).plan))
     assert "can show nothing" in few
-
-
-def power(n: int, share: float) -> float:
-    rejected = [k for k in range(n + 1) if stats.binomtest(k, n).pvalue <= 0.05]
-    total: Any = stats.binom.pmf(rejected, n, share).sum()
-    return float(total)
 
 
 def test_time_away_from_the_page_is_no_response_time(wide: Path, tmp_path: Path) -> None:

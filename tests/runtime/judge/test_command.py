@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from judge_runs import let_judge, planned, write_run
 
-from minddiffuser.runtime.cli import main
+from minddiffuser.runtime.cli import main, parser
 from minddiffuser.runtime.judge import server as served
 
 
@@ -71,6 +71,20 @@ def test_mistakes_are_one_line(
     assert out == ""
     assert said in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_in_the_network_it_listens_on_the_address_that_leads_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minddiffuser.runtime.errors import InputError
+    from minddiffuser.runtime.judge.command import _lan_host
+
+    given = [parser().parse_args(["judge", "run", "--out", "study", *lan]).lan for lan in ([], ["--lan"])]
+    assert given == [None, True]
+    assert parser().parse_args(["judge", "run", "--out", "study", "--lan", "10.0.0.7"]).lan == "10.0.0.7"
+    monkeypatch.setattr("minddiffuser.runtime.web.listen.network_address", lambda: "10.0.0.5")
+    assert (_lan_host(True), _lan_host("10.0.0.7")) == ("10.0.0.5", "10.0.0.7")
+    monkeypatch.setattr("minddiffuser.runtime.web.listen.network_address", lambda: None)
+    with pytest.raises(InputError, match="in no network"):
+        _lan_host(True)
 
 
 def test_one_judge_is_at_one_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def test_two_windows_and_double_clicks_make_one_answer(page: Page) -> None:
     assert sorted(statuses) == [200] * 4 + [409] * 4
 
 
-@pytest.mark.parametrize("path", ["/", "/state", "/static/judge.js", "/favicon.ico", "/picture/x", "/none", "//enter"])
+@pytest.mark.parametrize("path", ["/", "/state", "/static/judge.js", "/favicon.ico", "/picture/x", "/none", "/enter/"])
 @pytest.mark.parametrize("cookie", [None, "", "minddiffuser-1=guess", "\xff"])
 def test_without_the_cookie_there_is_nothing(page: Page, path: str, cookie: str | None) -> None:
     page.enter()

@@ -139,7 +139,7 @@ ODD: list[Any] = [
 def test_what_is_no_answer_is_not_kept(study: Study, order: Order, changed: dict[str, Any]) -> None:
     with AnswerFile(study.answers("anna"), order.hash) as answers:
         session = opened(study, order, answers, Clock())
-        assert session.answer(answer_of(session, "left", **changed))[0] == 400
+        assert session.answer({**answer_of(session, "left"), **changed})[0] == 400
         for whole in (None, [], "left", 3, {}):
             assert session.answer(whole)[0] == 400
         assert session.n_done == 0
