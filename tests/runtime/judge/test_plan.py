@@ -60,11 +60,9 @@ def test_who_guesses_rarely_passes(run: Path, tmp_path: Path, n_catch: int, most
     assert planned(tmp_path / "study", run, n_catch=n_catch).plan["rules"]["most_catch_failures"] == most
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("n_choices", [2, 7, 12])
-def test_an_order_shows_everything_once_and_each_side_half(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, n_choices: int
-) -> None:
+def test_an_order_shows_everything_once_and_each_side_half(seed: int, n_choices: int) -> None:
     n_repeats = n_choices // 2
     items = [{"contrast": number % 2} for number in range(n_choices)]
     plan = {

@@ -135,11 +135,11 @@ ODD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("changed", ODD, ids=str)
-def test_what_is_no_answer_is_not_kept(study: Study, order: Order, changed: dict[str, Any]) -> None:
+def test_what_is_no_answer_is_not_kept(study: Study, order: Order) -> None:
     with AnswerFile(study.answers("anna"), order.hash) as answers:
         session = opened(study, order, answers, Clock())
-        assert session.answer({**answer_of(session, "left"), **changed})[0] == 400
+        for changed in ODD:
+            assert session.answer({**answer_of(session, "left"), **changed})[0] == 400, changed
         for whole in (None, [], "left", 3, {}):
             assert session.answer(whole)[0] == 400
         assert session.n_done == 0
