@@ -19,8 +19,8 @@ from .refine import REFINERS
 from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
-from .run.controls import CONTROLS
 from .sampling import SAMPLINGS
+from .split import NOT_HELD_OUT
 
 PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
@@ -217,10 +217,17 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--controls",
-        choices=tuple(CONTROLS),
+        metavar="NAME,...",
         default="none",
-        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
-        "(default: %(default)s)",
+        help="what to compare with: stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as "
+        "target, the generator without the brain (generator), the training picture nearest to what was decoded "
+        "(nearest); both is the first two, all is all four (default: %(default)s)",
+    )
+    run.add_argument(
+        "--train-data",
+        type=Path,
+        metavar="DATA",
+        help="data folder of the training pictures, for the control nearest (default: RESPONSES)",
     )
     _add_refinement(run)
     _add_engines(run)
@@ -366,6 +373,7 @@ def _run(args: argparse.Namespace) -> int:
         stimuli=args.stimuli,
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
+        train_data=args.train_data,
         skip_trials=tuple(args.skip_trials),
         settings=ReconstructSettings(
             stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
@@ -375,7 +383,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     outcome, report = run_job(job, sys.stderr)
     print(report)
-    skipped = sum(reason != LEFT_OUT for reason in outcome.skipped.values())
+    skipped = sum(reason not in (LEFT_OUT, NOT_HELD_OUT) for reason in outcome.skipped.values())
     failed = len(outcome.failures())
     if not skipped and not failed:
         return DONE

@@ -14,6 +14,7 @@ from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
+from ..split import Split
 from .base import Float32
 from .scale import TrainingStatistics
 from .screen import screen, sizes
@@ -58,6 +59,8 @@ class Belonging(ABC):
         The concepts by way of which the context is found; None where it is decoded directly.
     leaks : tuple of str
         Those that it was fitted with on purpose; see :mod:`.leaks`.
+    split : Split or None
+        How the training pictures were chosen, where it was not by the data's own split.
     """
 
     what: str
@@ -71,6 +74,7 @@ class Belonging(ABC):
     training: TrainingStatistics
     candidates: Candidates | None
     leaks: tuple[str, ...]
+    split: Split | None
 
     @abstractmethod
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:

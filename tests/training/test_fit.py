@@ -81,6 +81,10 @@ class Data:
         assert split == "train"
         return [["a cat"]] * self.texts
 
+    def images(self, split: str, start: int, stop: int) -> np.ndarray:
+        assert split == "train"
+        return np.stack([np.full((4, 4, 3), number, np.uint8) for number in range(start, stop)])
+
 
 @dataclass
 class Models:
