@@ -7,9 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..environment import versions
+from ..evidence.one_run import about_trials, write_evidence
+from ..leaks import labelled
 from ..metrics.extractors import Features, Given
 from ..progress import Phases
 from ..report.text import metrics_table
@@ -83,7 +85,32 @@ def write_results(
         concepts=concepts,
         leaks=backend.decoder.leaks,
     )
+    write_evidence(
+        job.out,
+        measured.values,
+        measured.stimulus_ids,
+        seed=job.settings.refine.seed,
+        about=_about(work),
+        missing=work.left_out_controls,
+    )
     stream.write(metrics_table(summary))
     if concepts is not None:
         stream.write(f"{concepts_line(summary['concepts'])}\n")
     return outcome
+
+
+def _about(work: Work) -> dict[str, Any]:
+    """What the run is, as its evidence says it."""
+    given, decoder, settings = work.given, work.backend.decoder, work.settings
+    return {
+        "subject": decoder.subject,
+        "models": work.backend.models_name,
+        "checkpoint": work.backend.hash,
+        "stage": settings.stage,
+        "seed": settings.refine.seed,
+        "trials": about_trials([given.trial_ids[trial] for trial in work.good]),
+        "split": None if decoder.split is None else decoder.split.described(),
+        "simulated": given.simulated,
+        **({} if given.brain is None else {"brain": given.brain}),
+        **labelled(decoder.leaks),
+    }
