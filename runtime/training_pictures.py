@@ -33,8 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError
-from .features import REQUIRED_FEATURES
-from .files import Expected, check_arrays, read_tensors
+from .files import Expected, check_arrays, read_tensors, sha256_of
 
 FILE = "training_pictures.safetensors"
 FEATURES = ("context", "latent", "structure", "semantic")
@@ -86,6 +85,8 @@ class TrainingPictures:
     sketches : feature -> Sketch
     tables : feature -> (n, w) float32
         Sketches of length 1.
+    hash : str
+        SHA-256 of the file.
     """
 
     number: NDArray[np.int32]
@@ -94,6 +95,7 @@ class TrainingPictures:
     mean_latent: Float32
     sketches: Mapping[str, Sketch]
     tables: Mapping[str, Float32]
+    hash: str
 
     def nearest(self, decoded: Any) -> tuple[NDArray[np.intp], Float32]:
         """Find the picture whose features are most similar to those decoded of each trial.
@@ -150,9 +152,8 @@ def read_training_pictures(path: Path, shapes: Mapping[str, tuple[int, ...]], ad
     """
     arrays = read_tensors(path, "the table of training pictures")
     found = [name for name in FEATURES if f"{name}.table" in arrays and name in shapes]
-    missing = [name for name in REQUIRED_FEATURES if name != "context" and name not in found]
-    if missing:
-        raise FileError(f"{path} says nothing of the {missing[0]} of the training pictures: {advice}")
+    if not found:
+        raise FileError(f"{path} says nothing of any feature of the training pictures: {advice}")
     n = len(arrays["number"]) if "number" in arrays else 0
     expected: dict[str, tuple[type, tuple[int, ...]]] = {
         "number": (np.int32, (-1,)),
@@ -178,6 +179,7 @@ def read_training_pictures(path: Path, shapes: Mapping[str, tuple[int, ...]], ad
         mean_latent=arrays["mean.latent"],
         sketches={name: _sketch(arrays, name) for name in found},
         tables={name: unit(arrays[f"{name}.table"].astype(np.float32)) for name in found},
+        hash=sha256_of(path),
     )
 
 

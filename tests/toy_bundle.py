@@ -92,6 +92,7 @@ def _manifest(checkpoint: Checkpoint, entries: dict[str, Any]) -> dict[str, Any]
             "selection": {},
             "provenance": {},
             **({"concepts": checkpoint.description["concepts"]} if checkpoint.route is not None else {}),
+            **({} if checkpoint.split is None else {"split": checkpoint.split.as_json()}),
         },
         "lineage": {},
         "preset": checkpoint.preset,

@@ -47,7 +47,10 @@ def write_training_pictures(job: Job, features: Mapping[str, Array], positions: 
     for name in (name for name in FEATURES if name in features):
         rows = features[name].reshape(len(features[name]), -1)
         mean, std = column_statistics(rows, job.stimulus)
-        sketch = made_sketch(positions[name][std[positions[name]] > 0], mean, std, seed=[SEED, FEATURES.index(name)])
+        varying = positions[name][std[positions[name]] > 0]
+        if len(varying) == 0:  # such as a structure of which the mask keeps nothing
+            continue
+        sketch = made_sketch(varying, mean, std, seed=[SEED, FEATURES.index(name)])
         for part in ("position", "mean", "std", "sign"):
             arrays[f"{name}.{part}"] = getattr(sketch, part)
         table = [sketch(block) for _, block in _blocks(rows, shown)]

@@ -141,7 +141,7 @@ def ladder(marks: Sequence[Mark], span: tuple[float, float], title: str, *, lowe
     lower_is_better
         Whether the axis runs from high to low.
     """
-    width, left, right, line, top = 330.0, 130.0, 44.0, 22.0, 4.0
+    width, left, right, line, top = 330.0, 137.0, 44.0, 22.0, 4.0
     bottom = top + line * len(marks)
     height = bottom + 17
     low, high = reversed(span) if lower_is_better else span

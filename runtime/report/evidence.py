@@ -84,9 +84,10 @@ def _panels(groups: Sequence[Mapping[str, Any]], *, headed: bool = False) -> str
         if span is None:
             continue
         drawn = [_panel(g, metric, those, span, headed=headed) for g, those in zip(having, marks, strict=True)]
-        written.append(f'<div class="forests">{"".join(drawn)}</div>' if headed else "".join(drawn))
+        apart = len(groups) > 1  # groups of one metric stand side by side
+        written.append(f'<div class="ladders">{"".join(drawn)}</div>' if apart else "".join(drawn))
     body = "".join(written)
-    return body if headed else f'<div class="forests">{body}</div>'
+    return body if len(groups) > 1 else f'<div class="ladders">{body}</div>'
 
 
 def _marks(group: Mapping[str, Any], metric: str) -> list[charts.Mark]:
@@ -122,7 +123,7 @@ def _panel(
     named = f"<strong>{label}</strong>" + (f", {escape(str(group['label']))}" if headed else "")
     note = "; lower is better" if lower else ""
     words = position_words(line)
-    said = f'<p class="place">{escape(words[0].upper() + words[1:])}</p>' if words else ""
+    said = f'<p class="place">{escape(words)}</p>' if words else ""
     return f'<figure class="panel"><figcaption>{named}{note}</figcaption>{drawing}{said}</figure>'
 
 

@@ -35,10 +35,10 @@ def position_words(line: Mapping[str, Any]) -> str:
         return ""
     place = line["rungs"][line["result"]].get("position")
     if place is None:
-        return "floor and ceiling do not differ clearly, so no position between them is given."
-    value, bounds = 100 * place["value"], place["ci95"]
+        return "Floor and ceiling do not differ clearly, so no position between them is given."
+    bounds, result = place["ci95"], str(line["result"]).replace("stage", "Stage ")
     span = "" if bounds is None else f" (95 % interval {_percent(bounds[0])} to {_percent(bounds[1])})"
-    return f"the result is {_percent(value / 100)} of the way from floor to ceiling{span}."
+    return f"{result} is {_percent(place['value'])} of the way from floor to ceiling{span}."
 
 
 def _percent(share: float) -> str:

@@ -155,7 +155,8 @@ def run_batch(
                 on_progress(done, total)
         failed += record.content["failed"]
         lost |= {int(trial): reason for trial, reason in record.content["lost"].items()}
-        nearest |= dict(zip(trials, record.content.get("nearest", ()), strict=False))
+        found = record.content.get("nearest")
+        nearest |= dict(zip(trials, found, strict=False)) if isinstance(found, list) else {}
         for phase, spent in record.content["seconds"].items():
             seconds[phase] += spent
     made = tuple(trial for trials in batches for trial in trials if trial not in lost)

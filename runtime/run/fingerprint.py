@@ -12,7 +12,7 @@ from ..backends.base import Backend, Decoder
 from ..data.pictures import Picture
 from ..data.trial_ids import hash_of_ids
 from ..environment import versions
-from ..files import hash_of_json, sha256_of
+from ..files import sha256_of
 from ..leaks import labelled
 from .controls import OF_TRAINING
 from .job import Job
@@ -67,7 +67,7 @@ def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *,
 def _of_training(job: Job, decoder: Decoder) -> dict[str, str]:
     """What the controls that are made of the training pictures depend on."""
     table = decoder.training_pictures if set(job.settings.control_names) & set(OF_TRAINING) else None
-    return {} if table is None else {"training_pictures": hash_of_json(list(table.pixels))}
+    return {} if table is None else {"training_pictures": table.hash}
 
 
 def _hash_pictures(pictures: Sequence[Picture]) -> str:

@@ -150,7 +150,7 @@ def _id(ids: Mapping[int, str], trial: int) -> dict[str, str]:
 
 
 def _nearest(outcome: Outcome, trial: int) -> dict[str, Any]:
-    return {"nearest": dict(outcome.nearest[trial])} if trial in outcome.nearest else {}
+    return {"nearest": outcome.nearest[trial]} if trial in outcome.nearest else {}
 
 
 def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:

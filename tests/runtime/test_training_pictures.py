@@ -111,7 +111,7 @@ def test_what_is_the_mean_is_similar_to_nothing_and_finite(path: Path, features:
     [
         ({"number": None}, "'number' is missing"),
         ({"number": np.zeros(0, np.int32)}, "expected"),
-        ({"latent.table": None}, "says nothing of the latent"),
+        ({f"{name}.table": None for name in SHAPES}, "says nothing of any feature"),
         ({"latent.position": np.full(16, 16, np.int32)}, "does not name dimensions of a latent of size 16"),
         ({"latent.std": np.zeros(16, np.float32)}, "not above 0"),
         ({"semantic.sign": np.ones(7, np.int8)}, "semantic.sign"),

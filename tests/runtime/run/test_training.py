@@ -88,7 +88,7 @@ def test_stage_1_has_the_controls_of_training(checkpoint: Path, data: Path, smal
     assert {path.name for path in (tmp_path / "run" / "images").iterdir()} == {"stage1", "generator", "nearest"}
 
 
-def test_a_bundle_makes_them_too(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_a_bundle_makes_them_too(checkpoint: Path, data: Path, toy_bundle: Path, tmp_path: Path) -> None:
     from toy_bundle import write_toy_bundle
 
     bundle = write_toy_bundle(tmp_path / "bundle", checkpoint)
