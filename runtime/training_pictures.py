@@ -121,7 +121,7 @@ class TrainingPictures:
             cosines = [
                 self.tables[name] @ unit(self.sketches[name](a[trial : trial + 1]))[0] for name, a in given.items()
             ]
-            similarity = np.mean(cosines, axis=0, dtype=np.float32)
+            similarity = np.asarray(np.mean(cosines, axis=0, dtype=np.float32))
             places[trial] = similarity.argmax()
             similarities[trial] = similarity[places[trial]]
         return places, similarities

@@ -49,8 +49,8 @@ def cluster_settings(args: argparse.Namespace, data: Data) -> ClusterSettings | 
     given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     if args.split == OWN:
         if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"{names} belong to --split clusters: give that too, or leave out")
+            listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{listed} belong to --split clusters: give that too, or leave out")
         return None
     if args.allow_leak is not None:
         raise InputError(

@@ -97,7 +97,7 @@ def _typical_context(job: Job, features: Mapping[str, Array], shown: NDArray[np.
         from ..runtime.decoders.files import file_name
 
         contexts = read_tensors(job.journal.folder / file_name(FIELD), "the concepts")["context"].astype(np.float64)
-    typical = contexts[medoid(contexts[:, 1:].reshape(len(contexts), -1))].astype(np.float32)
+    typical: Array = contexts[medoid(contexts[:, 1:].reshape(len(contexts), -1))].astype(np.float32)
     if "context" in features:  # token 0 is what decoding gives
         typical[0] = read_tensors(job.journal.folder / "constants.safetensors", "the constants")["context_bos"]
     return typical

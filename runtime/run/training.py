@@ -47,7 +47,7 @@ class _Source:
         self._folder, self._table, self._size = folder, table, size
         description = as_version_2(read_json(folder / _DESCRIPTION, "the data folder's description"), folder)
         self._splits: dict[str, tuple[Picture, ...]] = {}
-        self._of = lambda split: pictures_of(folder, split, description["image_size"], stimuli_root)
+        self._image_size, self._stimuli_root = description["image_size"], stimuli_root
         self._by_pixels: dict[str, Picture] | None = None
         self._picture(0)  # that they are there at all is known before anything is computed
 
@@ -56,7 +56,7 @@ class _Source:
 
     def _split(self, split: str) -> tuple[Picture, ...]:
         if split not in self._splits:
-            self._splits[split] = self._of(split)
+            self._splits[split] = pictures_of(self._folder, split, self._image_size, self._stimuli_root)
         return self._splits[split]
 
     def _picture(self, place: int) -> ImageU8:

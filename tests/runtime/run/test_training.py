@@ -68,10 +68,10 @@ def test_all_controls_of_a_run(checkpoint: Path, data: Path, small_world: Path, 
         np.testing.assert_array_equal(shown, fit_square(TRAINING[places[trial]], 32))
         assert rows[trial]["nearest"] == {"picture": places[trial], "similarity": pytest.approx(similarity[trial])}
         assert set(rows[trial]["controls"]) == {"shuffled", "oracle", "generator", "nearest"}
-    ids = json.loads((out / "settings.json").read_text())
-    assert ids["settings"]["controls"] == "shuffled,oracle,generator,nearest"
+    settings = json.loads((out / "settings.json").read_text())["settings"]
+    assert settings["controls"] == "shuffled,oracle,generator,nearest"
     # The generator alone: the noise of stage 1, and one context and one latent for every trial.
-    noise = trial_noise(0, [f"test/{trial}/0" for trial in range(3)], models.latent_shape)
+    noise = trial_noise(settings["refine"]["seed"], [f"test/{trial}/0" for trial in range(3)], models.latent_shape)
     contexts, latents = (np.stack([part] * 3) for part in (table.typical_context, table.mean_latent))
     expected = DiffusionGenerator(models, latents, contexts, opened.uncond_context, noise).stage1()
     for trial, picture in enumerate(to_uint8(expected.numpy())):
