@@ -46,6 +46,9 @@ class Metric:
         The smallest number of different stimuli for which the metric is defined.
     headline
         Whether the report says its change in words at the top.
+    default
+        Whether it is computed where nobody asks for it by name: what needs weights that are not part of the run's
+        models is not.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Metric:
     compares_pictures: bool = False
     min_pictures: int = 1
     headline: bool = True
+    default: bool = True
 
     @property
     def sign(self) -> int:

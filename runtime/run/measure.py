@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from ..errors import InputError, ShapeError
 from ..files import sha256_of
 from ..images import read_image, to_float
-from ..metrics import METRICS, Metric
+from ..metrics import Metric
 from ..metrics.base import Array
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
 from ..metrics.kept import Kept, code_identity, key_of
+from ..metrics.select import select
 from .controls import partners
 
 KINDS = ("stage1", "stage2", "shuffled", "oracle")
@@ -56,28 +57,38 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def open_extractors(given: Given) -> tuple[dict[str, Features], tuple[str, ...]]:
-    """Open what the registered metrics need.
+def open_extractors(
+    given: Given, metrics: Sequence[Metric] | None = None
+) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """Open what metrics need.
+
+    Parameters
+    ----------
+    given
+        What there is to work with.
+    metrics
+        Of :func:`~minddiffuser.runtime.metrics.select.select`; None: those that are computed by default.
 
     Returns
     -------
     extractor -> its features, those there are; and for each extractor that is not there, a sentence: which metrics are
     left out, and why.
     """
+    wanted = select() if metrics is None else metrics
     opened: dict[str, Features] = {}
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(metric.needs for metric in METRICS.values()):
+    for name in dict.fromkeys(metric.needs for metric in wanted):
         if name not in EXTRACTORS:
             raise InputError(f"a metric needs the extractor {name!r}: register it, there are {', '.join(EXTRACTORS)}")
         try:
             opened[name] = EXTRACTORS[name].open(given)
         except Unavailable as reason:
             missing[name] = str(reason)
-    return opened, tuple(_missing(name, reason) for name, reason in missing.items())
+    return opened, tuple(_missing(wanted, name, reason) for name, reason in missing.items())
 
 
-def _missing(extractor: str, reason: str) -> str:
-    names = [metric.name for metric in METRICS.values() if metric.needs == extractor]
+def _missing(metrics: Sequence[Metric], extractor: str, reason: str) -> str:
+    names = [metric.name for metric in metrics if metric.needs == extractor]
     return f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} left out: {reason}."
 
 
@@ -86,6 +97,7 @@ def measure_run(
     trials: Sequence[int],
     extractors: Mapping[str, Features],
     *,
+    metrics: Sequence[Metric] | None = None,
     stimulus_ids: Sequence[str] | None = None,
     trial_ids: Sequence[str] | None = None,
     seed: int = 0,
@@ -104,6 +116,8 @@ def measure_run(
         The run's good trials.
     extractors
         Of :func:`open_extractors`; where one knows what is true of each trial, its rows belong to `trials`.
+    metrics
+        Those that the extractors were opened for; None: those that are computed by default.
     stimulus_ids
         Of each of `trials`, the same for those that showed the same picture; None: each showed another one.
     trial_ids
@@ -128,7 +142,7 @@ def measure_run(
     if not here:
         return Measured(notes=notes)
     n_pictures = len(set(ids))
-    metrics, undefined = _defined(extractors, n_pictures)
+    defined, undefined = _defined(select() if metrics is None else metrics, extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1 and "stage1" in kinds:
@@ -138,7 +152,7 @@ def measure_run(
     work = _Measuring(extractors, kept, on_progress)
     finished = False
     try:
-        values, unusable = work.measure(metrics, pairs, ids, whole)
+        values, unusable = work.measure(defined, pairs, ids, whole)
         finished = True
     finally:  # what was measured until an interruption is kept too
         kept.save(all_used=finished)
@@ -149,9 +163,11 @@ def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:
     return [run / folder / f"{trial:06d}.png" for folder in ("stimuli", *(f"images/{kind}" for kind in kinds))]
 
 
-def _defined(extractors: Mapping[str, Features], n_pictures: int) -> tuple[list[Metric], tuple[str, ...]]:
+def _defined(
+    metrics: Sequence[Metric], extractors: Mapping[str, Features], n_pictures: int
+) -> tuple[list[Metric], tuple[str, ...]]:
     """The metrics that can be computed, and a sentence for each that needs more pictures."""
-    possible = [metric for metric in METRICS.values() if metric.needs in extractors]
+    possible = [metric for metric in metrics if metric.needs in extractors]
     few = [metric for metric in possible if n_pictures < metric.min_pictures]
     notes = [
         f"{metric.name} was left out: it needs {metric.min_pictures} different pictures or more, not {n_pictures}."
