@@ -32,3 +32,27 @@ def correlation_distance(features_true: Array, features_pred: Array) -> FloatArr
     product = (standardised(features_true) * standardised(features_pred)).sum(axis=1)
     distance: FloatArray = 1 - np.clip(product, -1, 1)
     return distance
+
+
+def cosine_distance(features_true: Array, features_pred: Array) -> FloatArray:
+    """1 minus the cosine between each picture's features and those of its reconstruction.
+
+    Arguments and errors are those of :func:`correlation_distance`; where either is 0 throughout, the distance is 1.
+    """
+    check_features(features_true, features_pred)
+    truth, found = (rows.astype(np.float64) for rows in (features_true, features_pred))
+    norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(found, axis=1)
+    cosine = np.divide((truth * found).sum(axis=1), norms, out=np.zeros(len(truth)), where=norms > 0)
+    distance: FloatArray = 1 - np.clip(cosine, -1, 1)
+    return distance
+
+
+def squared_distance(features_true: Array, features_pred: Array) -> FloatArray:
+    """The squared Euclidean distance of each picture's features from those of its reconstruction.
+
+    Arguments and errors are those of :func:`correlation_distance`.
+    """
+    check_features(features_true, features_pred)
+    differences = features_true.astype(np.float64) - features_pred
+    distance: FloatArray = (differences**2).sum(axis=1)
+    return distance
