@@ -96,14 +96,14 @@ def _measure(
     way_of: dict[str, _Way] = {}
     for metric in metrics:
         features = extractors[metric.needs]
-        kind = _way(metric, features)
-        if (metric.needs, kind) not in ways:
-            ways[metric.needs, kind] = kind(metric.needs, features, pairs, ids, rows, store)
-        way_of[metric.name] = ways[metric.needs, kind]
+        way = _way(metric, features)
+        if (metric.needs, way) not in ways:
+            ways[metric.needs, way] = way(metric.needs, features, pairs, ids, rows, store)
+        way_of[metric.name] = ways[metric.needs, way]
         way_of[metric.name].metrics.append(metric)
-    store.begin(sum(way.n_missing() for way in ways.values()))
-    for way in ways.values():
-        way.measure()
+    store.begin(sum(one.n_missing() for one in ways.values()))
+    for one in ways.values():
+        one.measure()
     found: dict[str, Values] = {kind: {} for kind in pairs}
     notes = []
     for metric in metrics:
