@@ -11,7 +11,7 @@ voxels                  where the voxels of fMRI lie: see :mod:`~minddiffuser.ru
 signal/                 the files that the layout's signal chain names, such as a whitening matrix
 scores.json, .svg       how well each feature is decoded on held-out training trials; may be absent
 curves.json, .svg       the losses of every epoch of the networks' training; may be absent
-training_pictures       what there is to know of the pictures of training: see runtime/training_pictures.py; may be absent
+training_pictures       of the pictures of training, for controls: see runtime/training_pictures.py; may be absent
 mask                    mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 

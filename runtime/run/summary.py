@@ -13,10 +13,11 @@ from ..files import write_bytes, write_json
 from ..leaks import labelled
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
+from ..metrics.measuring import Values
 from .batches import Outcome
 from .concepts import DecodedConcepts, concepts_line
 from .controls import CONTROLS, OF_STAGE_2
-from .measure import FLOOR, Measured, Values
+from .measure import FLOOR, Measured
 
 SUMMARY_VERSION = 2
 
@@ -32,6 +33,8 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
     trial_ids: Mapping[int, str] | None = None,
     concepts: DecodedConcepts | None = None,
     leaks: Sequence[str] = (),
+    extractors: Mapping[str, Mapping[str, str]] | None = None,
+    decoded: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -58,6 +61,10 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         Of the outcome's trials, where contexts are found by way of concepts.
     leaks
         Those that the decoders were fitted with on purpose.
+    extractors
+        Of each that has weights of its own: the files' names and SHA-256.
+    decoded
+        What `measure_decoded` returned.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         The files cannot be written.
     """
     values, ids = measured.values, trial_ids or {}
-    decoded = None if concepts is None else concepts.summary(seed)
+    contexts = None if concepts is None else concepts.summary(seed)
     one = values.get("stage1", {})
     content = {
         "format": "minddiffuser-run",
@@ -89,9 +96,11 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
             for kind in OF_STAGE_2
             if kind in values
         },
-        **({} if decoded is None else {"concepts": decoded}),
+        **({} if contexts is None else {"concepts": contexts}),
+        **({"decoded": dict(decoded)} if decoded else {}),
+        **({"extractors": {name: dict(files) for name, files in extractors.items()}} if extractors else {}),
         "notes": [
-            *([] if decoded is None else [f"In this run {concepts_line(decoded)}"]),
+            *([] if contexts is None else [f"In this run {concepts_line(contexts)}"]),
             *notes,
             *measured.notes,
         ],
