@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..metrics.compare import MIN_PICTURES
+from ..report.words import caveat_of
 from .bootstrap import of_runs, over_seeds
 from .lines import line_of
 from .one_run import VERSION, read_evidence
@@ -182,6 +183,7 @@ def _notes(runs: Sequence[Run], *, shared: bool) -> list[str]:
     if mixed:
         notes.append(f"These runs differ in {', '.join(mixed)}: is it one group?")
     leaky = sorted({leak for run in runs for leak in run.about.get("leaks") or ()})
+    notes += dict.fromkeys(caveat for run in runs if (caveat := caveat_of(run.about)))
     if leaky:
         notes.append(f"Some were fitted with a leak on purpose ({', '.join(leaky)}): this is no evidence of decoding.")
     return notes

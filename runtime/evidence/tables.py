@@ -59,7 +59,7 @@ def markdown_of(card: Mapping[str, Any]) -> str:
             cells = [cell for group in having for cell in _cells(group, metric, group["rungs"][number])]
             lines.append(_row([_plain(rung["label"]), *cells]))
         places = [(group, position_words(group["metrics"][metric])) for group in having]
-        lines += ["", *(f"{_plain(group['label'])}: {words}" for group, words in places if words)]
+        lines += ["", *(f"- {_plain(group['label'])}: {words}" for group, words in places if words)]
     return "\n".join(lines).rstrip() + "\n"
 
 

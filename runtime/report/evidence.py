@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import FileError
 from . import charts
 from .evidence_words import describe, position_words, split_words
-from .words import interval, number_text
+from .words import caveat_of, interval, number_text
 
 _ENDS = ("floor", "oracle")
 _HINT = (
@@ -38,7 +38,7 @@ def evidence_section(content: Mapping[str, Any]) -> str:
         return ""
     try:
         group = {"label": "", **content}
-        words = f"Split: {split_words(group['about'])}."
+        words = f"Split: {split_words(group['about'])}. {caveat_of(group['about'])}".rstrip()
         return (
             '<section id="evidence" aria-labelledby="evidence-title"><h2 id="evidence-title">Evidence</h2>'
             f'<p class="hint">{_HINT.format(seeds="")} {escape(words)}</p>'
