@@ -23,7 +23,7 @@ no more than `WIDTH` dimensions is kept as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FileError
+from .errors import FileError, InputError
 from .files import Expected, check_arrays, read_tensors, sha256_of
 
 FILE = "training_pictures.safetensors"
@@ -97,7 +97,7 @@ class TrainingPictures:
     tables: Mapping[str, Float32]
     hash: str
 
-    def nearest(self, decoded: Any) -> tuple[NDArray[np.intp], Float32]:
+    def nearest(self, decoded: Any, without: Collection[str] = ()) -> tuple[NDArray[np.intp], Float32]:
         """Find the picture whose features are most similar to those decoded of each trial.
 
         Similar are two pictures by the cosine between the patterns of their z-scores, in each feature; the features
@@ -107,14 +107,24 @@ class TrainingPictures:
         ----------
         decoded
             Its attributes by the names of `FEATURES` are (n_trials, …) float32; what is None is left out.
+        without
+            Features that are not to count, in an ablation.
 
         Returns
         -------
         place : (n_trials,)
             In the table; the first of equally similar ones.
         similarity : (n_trials,) float32
+
+        Raises
+        ------
+        InputError
+            No feature is left.
         """
         given = {name: array for name in self.tables if (array := getattr(decoded, name)) is not None}
+        given = {name: array for name, array in given.items() if name not in without}
+        if not given:
+            raise InputError("no decoded feature is left to find the nearest picture by: leave the control nearest out")
         n = len(next(iter(given.values())))
         places, similarities = np.empty(n, np.intp), np.empty(n, np.float32)
         for trial in range(n):

@@ -16,6 +16,7 @@ from ..runtime.split import Split
 from .candidates import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .leaky import Leaky
+from .regions import Regions
 from .selection import SelectionSettings
 
 # (phase, done, total)
@@ -49,6 +50,8 @@ class FitSettings:
         Where networks are trained: "auto", "cpu", "cuda" or "cuda:1".
     save_every : int
         Epochs after each of which a network's training can go on from where it was.
+    regions : Regions, optional
+        Of fMRI: whose voxels are used, where not all are.
     leak : Leaky, optional
         What leaks on purpose; the checkpoint is labelled with it.
     split : Split, optional
@@ -69,6 +72,7 @@ class FitSettings:
     average_repetitions: bool = False
     device: str = "auto"
     save_every: int = 10
+    regions: Regions | None = None
     leak: Leaky | None = None
     split: Split | None = None
 
@@ -132,10 +136,11 @@ class FitSettings:
         route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
         leak = {} if self.leak is None else {"leak": self.leak.describe()}
         split = {} if self.split is None else {SPLIT: self.split.as_json()}
+        regions = {} if self.regions is None else {"regions": asdict(self.regions)}
         selection = asdict(self.selection)
         if self.selection.alpha is None:
             del selection["alpha"]
-        return {**kept, **more, **route, **leak, **split, "selection": selection}
+        return {**kept, **more, **route, **regions, **leak, **split, "selection": selection}
 
 
 class FitModels(Protocol):

@@ -64,6 +64,8 @@ def recognised(about: Mapping[str, Any]) -> str:
     trials = about.get("trials")
     words = [{"single": "single trials", "averaged": "averaged trials"}.get(str(trials), "trials")]
     words += ["stage 1 only"] if about.get("stage") == 1 else []
+    without = about.get("without")
+    words += [f"without {' and '.join(map(str, without))}"] if isinstance(without, list) and without else []
     words += ["held-out clusters"] if split_kind(about) == "clusters" else []
     return ", ".join(words)
 

@@ -79,6 +79,8 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
+    if job.settings.percent is not None:
+        decoder.trust(job.settings.percent)
     given = _given(job, decoder)
     job, training, without = with_training(job, decoder)
     leaky = (leaks_line(decoder.leaks),) if decoder.leaks else ()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from ..sampling import Sampling
 from ..training_pictures import TrainingPictures
 from .batches import BatchResult
 from .controls import OF_STAGE_2, OF_TRAINING, control_names, controls_text, partners
+from .without import check_without
 
 # trials ▶ what they showed, or places in the table of training pictures ▶ these; (n, H, W, 3) uint8
 ReadPictures = Callable[[Sequence[int]], NDArray[np.uint8]]
@@ -35,8 +36,11 @@ OnStep = Callable[[str, int, int], None]
 # finishes it
 OnFrame = Callable[[str, Sequence[int], NDArray[np.uint8]], None]
 
+D = TypeVar("D", Start, Decoded)
+
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
+_OPTIONAL = ("percent", "without")
 _NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
 
 
@@ -56,6 +60,10 @@ class ReconstructSettings:
         settled; a run settles them, and a :class:`Reconstructor` needs it done.
     sampling
         Of both stages.
+    percent
+        How much of each structural layer is trusted; None: what the checkpoint keeps, which is the most.
+    without
+        Decoded features that have no part in the pictures; :func:`.ablation.without` makes such settings.
 
     Raises
     ------
@@ -67,6 +75,8 @@ class ReconstructSettings:
     controls: str = "none"
     refine: RefineSettings = field(default_factory=lambda: PRESETS["default"])
     sampling: Sampling = field(default_factory=Sampling)
+    percent: float | None = None
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2):
@@ -76,12 +86,20 @@ class ReconstructSettings:
         of_stage_2 = controls_text([name for name in names if name in OF_STAGE_2])
         if self.stage == 1 and of_stage_2 != "none":
             raise InputError(f"controls {of_stage_2!r} belong to stage 2: leave them out, or ask for stage 2")
+        check_without(self.without)
+        if self.percent is not None and not 0 < self.percent <= 100:
+            raise InputError(f"percent is {self.percent}, expected above 0 and at most 100")
         if isinstance(self.refine, AdamSettings):
             n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
             if n_back is not None and n_back > n_reverse:
                 raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
             if self.stage == 2:
                 self.refine.optimised(("latent",) if n_back == 0 else ("latent", "context"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as JSON-ready values; what changes nothing is left out, as runs of before had it."""
+        values = {**asdict(self), "refine": self.refine.as_dict()}
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value}
 
     @property
     def control_names(self) -> tuple[str, ...]:
@@ -214,7 +232,7 @@ class Reconstructor:
             # Only what the settings need: no engine was started for anything else.
             names = self._settings.control_names
             decoded = self._decoded(rows) if self._settings.stage == 2 or "nearest" in names else None
-            start = self._backend.decode_start(rows) if decoded is None else decoded
+            start = self._left(self._backend.decode_start(rows)) if decoded is None else decoded
         self._report("decode", 1, 1)
         settings, noise = self._settings, self._noise(trials)
         generator = self._backend.generator(
@@ -284,7 +302,7 @@ class Reconstructor:
                 else:
                     assert decoded is not None
                     assert self._training.read is not None
-                    places, similarity = table.nearest(decoded)
+                    places, similarity = table.nearest(decoded, without=self._settings.without)
                     controls[name] = self._training.read(places.tolist())
                     numbers = table.number[places]
                     found = [
@@ -303,7 +321,17 @@ class Reconstructor:
 
     def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
         wanted = self._settings.refine.semantic_weight > 0 and self._settings.stage == 2
-        return self._backend.decode(rows, semantic=wanted or "nearest" in self._settings.control_names)
+        wanted = wanted or "nearest" in self._settings.control_names
+        return self._left(self._backend.decode(rows, semantic=wanted))
+
+    def _left(self, decoded: D) -> D:
+        """What is left of decoded features in an ablation; see :mod:`.without`."""
+        if "context" in self._settings.without:
+            empty = self._backend.decoder.uncond_context
+            decoded = replace(decoded, context=np.broadcast_to(empty, decoded.context.shape).astype(np.float32))
+        if "latent" in self._settings.without:
+            decoded = replace(decoded, latent=np.zeros_like(decoded.latent))
+        return decoded
 
     def _noise(self, trials: Sequence[int]) -> Noise:
         settings = self._settings.refine

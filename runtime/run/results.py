@@ -24,6 +24,7 @@ from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
 from .responses import read_stimuli
 from .summary import write_summary
+from .without import without_note
 
 
 def extractors_of(job: Job, work: Work) -> tuple[dict[str, Features], tuple[str, ...]]:
@@ -81,7 +82,13 @@ def write_results(
         concepts=given.concepts,
         stimulus_ids=given.stimulus_ids,
     )
-    notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes, *left_out)
+    notes = (
+        *without_note(job.settings.without),
+        *(f"Warning: {warning}." for warning in work.warnings),
+        *backend.notes,
+        *notes,
+        *left_out,
+    )
     summary = write_summary(
         job.out,
         outcome,
@@ -124,6 +131,7 @@ def _about(work: Work) -> dict[str, Any]:
         "stage": settings.stage,
         "seed": settings.refine.seed,
         "trials": about_trials([given.trial_ids[trial] for trial in work.good]),
+        **({"without": list(settings.without)} if settings.without else {}),
         "split": None if decoder.split is None else decoder.split.described(),
         "simulated": given.simulated,
         **({} if given.brain is None else {"brain": given.brain}),
