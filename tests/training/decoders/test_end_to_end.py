@@ -151,7 +151,7 @@ def test_from_a_data_folder_to_pictures(
     assert n_validation == ({2} if own else {None})  # a fifth of twelve pictures
 
     graphs = ["decode_context", "decode_latent", "decode_structure", "decode_semantic"]
-    graphs = graphs if name in ("ridge", "mlp") else graphs[:2]  # stage 1 needs no more
+    graphs = graphs if name == "ridge" else graphs[:2]  # stage 1 needs no more
     bundle = ["bundle", "checkpoint", "--out", "bundle", "--graphs", *graphs, "--data", "data", "--threads", "1"]
     assert export.main([*bundle, *models]) == 0
     assert Bundle.open(tmp_path / "bundle").layout == layout
