@@ -11,7 +11,6 @@ from pathlib import Path
 
 from minddiffuser.streaming.lsl.private import VARIABLE, write_private
 
-
 # As often as by default a clock is asked before it is known, 8 times, but in a quarter of the time.
 _SOON = "[tuning]\nTimeProbeInterval = 0.016\n"
 

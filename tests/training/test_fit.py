@@ -300,7 +300,13 @@ def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
 def test_a_penalty_by_cross_validation_is_the_same_for_every_block_and_after_a_kill(
     tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
 ) -> None:
-    settings = replace(SETTINGS, context=Ridge(n_selected=6, alpha="cv"), structure=Ridge(n_selected=8, alpha="cv"))
+    few = SelectionSettings(percent=50, n_folds=2)
+    settings = replace(
+        SETTINGS,
+        context=Ridge(n_selected=6, alpha="cv"),
+        structure=Ridge(n_selected=8, alpha="cv"),
+        selection=few,
+    )
     out = fit(data, Models(), tmp_path / "whole", settings)
     whole, description = contents(out), open_checkpoint(out).description
     alphas = {made["features"][0]: made.get("alpha") for made in description["decoders"]}

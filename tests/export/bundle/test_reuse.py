@@ -49,7 +49,9 @@ def test_the_graphs_of_the_readme_are_traced_again_to_the_byte(
     settings = ExportSettings(graphs=(*NETWORK_GRAPHS, "decode_latent"), threads=1)
     export_bundle(fitted_checkpoint, tmp_path / "traced", settings, models="tiny")
     for name in NETWORK_GRAPHS:
-        taken, traced = (onnx.load(folder / "engines" / f"{name}.fp32.onnx") for folder in (tiny_bundle, tmp_path / "traced"))
+        taken, traced = (
+            onnx.load(folder / "engines" / f"{name}.fp32.onnx") for folder in (tiny_bundle, tmp_path / "traced")
+        )
         assert taken == traced, name
 
 
