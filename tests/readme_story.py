@@ -28,7 +28,10 @@ SMALLER = {
         *("--n-structure", "20", "--n-selection", "20", "--percent", "5", "--n-folds", "2"),
         *("--threads", "1", "--device", "cpu"),
     ],
-    "run": ["--candidates", "1", "--n-steps", "4", "--strength", "0.5", "--threads", "1"],  # a bundle takes no --device
+    "run": [  # a bundle takes no --device
+        *("--candidates", "1", "--start-steps", "2", "--n-steps", "4", "--strength", "0.5", "--finish-steps", "2"),
+        *("--threads", "1"),
+    ],
     "bundle": ["--verify-trials", "2", "--threads", "1"],
     "check": ["--threads", "1"],
 }
