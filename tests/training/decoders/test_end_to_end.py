@@ -54,8 +54,8 @@ OPTIONS = {
     },
 }
 OF_SENSORS = ("nice", "eegnet", "atm", "brain_module")
-# The others take the same way through the code, and each has its own in tests/test_decoders_without_pytorch.py, of which
-# a network for EEG is fitted and exported in every run.
+# The others take the same way through the code, and each has its own in tests/test_decoders_without_pytorch.py: there
+# one for EEG is fitted and exported in every run.
 BY_DEFAULT = ("ridge-fmri", "ridge-eeg", "mlp-fmri")
 CASES = [
     pytest.param(
