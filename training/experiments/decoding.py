@@ -52,7 +52,7 @@ def decoded_patterns(
         given, truth = getattr(decoded, name), getattr(true, name)
         if given is None or truth is None or name not in checkpoint.decoders:
             continue
-        positions, a, b = _z_scored(checkpoint, name, given, truth)
+        positions, a, b = z_scored(checkpoint, name, given, truth)
         parts = {name: np.ones(len(positions), bool)}
         if name == "structure":
             n_layers, *layer = checkpoint.shapes[name]
@@ -69,7 +69,7 @@ def decoded_patterns(
     return own, others
 
 
-def _z_scored(
+def z_scored(
     checkpoint: Checkpoint, name: str, decoded: NDArray[Any], true: NDArray[Any]
 ) -> tuple[NDArray[np.intp], Float64, Float64]:
     """Flat positions that vary in training, and the z-scores of both there, (n_trials, n_positions)."""

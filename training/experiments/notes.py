@@ -51,14 +51,15 @@ def notes_of(experiment: Experiment, results: Results) -> list[str]:
     absent = [label for name, label in LABELS.items() if name not in there]
     if experiment.paper is not None and absent:
         made.append(
-            f"Not measured of the paper's eight metrics: {', '.join(absent)}. The runs' reports, in DATA/runs, say why."
+            f"Not measured of the paper's eight metrics: {', '.join(absent)}. Ask for them with --metrics "
+            "default,standard; where that was done, the runs' reports, in DATA/runs, say why they were left out."
         )
     some = results.left_out
     if some:
         made.append(f"Left out, and so not in these rows' means: {'; '.join(some)}. Their runs' reports say why.")
     if experiment.paper is not None and experiment.paper.note:
         made.append(f"{experiment.paper.name}: {experiment.paper.note}")
-    if "clip_two_way" in there:
+    if "clip_two_way" in there and "clip_vit_l14" not in there:
         made.append(
             "The paper's CLIP metric takes ViT-L/14; CLIP two-way here takes the CLIP of the models in use, and is "
             "judged by the direction alone."

@@ -16,6 +16,7 @@ from ...runtime.backends.base import Options
 from ...runtime.errors import MindDiffuserError
 from ...runtime.features import TARGETS
 from ...runtime.images import write_png
+from ...runtime.metrics.select import select
 from ...runtime.run.execute import run_job
 from ...runtime.run.job import Job
 from ...runtime.run.reconstruct import REFINEMENT, ReconstructSettings
@@ -202,6 +203,9 @@ class Run:
             ),
             stimuli_root=plan.stimuli_root,
             skip_trials=subject.left_out,
+            metrics=tuple(metric.name for metric in select(plan.metrics)),
+            weights=plan.weights,
+            download_weights=plan.download_weights,
             settings=self.settings,
         )
 

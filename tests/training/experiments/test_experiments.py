@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +144,19 @@ def test_stage_1_on_the_page_says_whose_it_is(tmp_path: Path, rng: np.random.Gen
     strip = page[page.index('class="strip"') :]
     heads = re.findall(r'<th scope="col">([^<]*)</th>', strip)
     assert heads[:3] == ["shown", "all voxels: stage 1", "all voxels"]
+
+
+def test_the_papers_own_clip_metric_takes_its_place_where_it_is_there(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment = opened("rois")
+    found = results(experiment, [subject("fmri", tmp_path)], Plan(), rng)
+    for made in (*found.values.values(),):
+        for name, one in made.items():
+            columns = {**one.columns, "clip_vit_l14.stage2": rng.random(8)}
+            made[name] = replace(one, columns=columns)  # type: ignore[index]
+    write_results(experiment, found, tmp_path)
+    first = json.loads((tmp_path / "table.json").read_text())["tables"][0]["rows"][0]["values"]
+    assert first["clip_vit_l14"]["paper"] == 0.791
+    assert first["clip_two_way"]["paper"] is None
 
 
 def test_metrics_that_were_not_measured_are_named(tmp_path: Path, rng: np.random.Generator) -> None:

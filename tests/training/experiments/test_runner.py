@@ -17,10 +17,13 @@ from toy_experiment import experiment
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.metrics.select import STANDARD
+from minddiffuser.runtime.run.reconstruct import ReconstructSettings
 from minddiffuser.training.experiments import runner
 from minddiffuser.training.experiments.base import Cell, Row, Tell
 from minddiffuser.training.experiments.folder import check_models
 from minddiffuser.training.experiments.runner import run_experiment
+from minddiffuser.training.experiments.steps import Fit, Run
 from minddiffuser.training.experiments.subject import Plan, Subject
 from minddiffuser.training.experiments.values import Values
 
@@ -129,6 +132,21 @@ def test_another_question_is_refused_in_one_sentence(data: Path, tmp_path: Path)
     text.write_text(json.dumps({**json.loads(text.read_text()), "provenance": {"other": 1}}))
     with pytest.raises(FileError, match="other data named 'one'"):
         run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO())
+
+
+def test_metrics_are_those_of_the_runs(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pixcor"):
+        replace(PLAN, metrics="pixcor")
+    with pytest.raises(FileError, match="--weights"):
+        replace(PLAN, weights=tmp_path / "nowhere")
+    plan = replace(PLAN, metrics="default,standard", weights=tmp_path)
+    run = Run(name="a", fit=Fit(), settings=ReconstructSettings())
+    job = run.job(Subject(data, tmp_path / "out", plan))
+    assert {"pixcorr", "clip_two_way", *STANDARD} <= set(job.metrics)
+    assert job.weights == tmp_path
+    run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO())
+    with pytest.raises(FileError, match=r"other settings \(metrics"):
+        run_experiment(fast([]), [data], tmp_path / "out", plan, io.StringIO())
 
 
 def test_other_models_of_the_same_name_are_refused(data: Path, tmp_path: Path) -> None:
