@@ -36,6 +36,10 @@ class Metric:
     function
         ``function(truth, prediction) -> (n,) float64``, finite, by the extractor's features of each trial's stimulus
         and of its picture. With `compares_pictures` it takes a third argument, the stimulus id of each trial.
+    crossed
+        ``crossed(truth, prediction) -> (k, l) float64``: what `function` gives for prediction j if it belonged to truth
+        i, faster than pair by pair. For images both are lists of (3, H, W). With `compares_pictures` the truths are
+        those of all different stimuli, one each. None: there is no faster way.
     better
         Which direction is better.
     range
@@ -53,6 +57,7 @@ class Metric:
     meaning: str
     needs: str
     function: Callable[..., FloatArray]
+    crossed: Callable[..., FloatArray] | None = None
     better: Literal["higher", "lower"] = "higher"
     range: tuple[float, float] = (-np.inf, np.inf)
     compares_pictures: bool = False

@@ -58,6 +58,34 @@ def two_way(features_true: Array, features_pred: Array, stimulus_ids: Sequence[s
     return rates
 
 
+def two_way_crossed(features_true: Array, features_pred: Array) -> FloatArray:
+    """:func:`two_way` of every prediction, if its own truth were each of the truths.
+
+    For prediction j and truth i, the share of the truths other than i that are less similar to j than i is. It is not
+    a value per pair: what a prediction gets depends on all truths.
+
+    Parameters
+    ----------
+    features_true
+        (n, d) floating point, finite, one row per picture, n >= 2.
+    features_pred
+        (m, d), of any predictions.
+
+    Returns
+    -------
+    (n, m) float64 in [0, 1].
+    """
+    for features in (features_true, features_pred):
+        check_features(features, features)
+    truth, prediction = _standardised(features_true), _standardised(features_pred)
+    rates = np.empty((len(truth), len(prediction)))
+    for start in range(0, len(prediction), _BLOCK):
+        similar = truth @ prediction[start : start + _BLOCK].T
+        for column, values in enumerate(similar.T, start):
+            rates[:, column] = np.searchsorted(np.sort(values), values - _TIE, side="left")
+    return rates / (len(truth) - 1)
+
+
 def _pictures(stimulus_ids: Sequence[str] | None, n_trials: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The number of each trial's picture, (n_trials,), and one trial of each picture, (n_pictures,)."""
     if stimulus_ids is None:
@@ -87,6 +115,7 @@ CLIP_TWO_WAY = Metric(
     "own model folder's, the network stage 2 works with, so read it with care.",
     needs="clip",
     function=two_way,
+    crossed=two_way_crossed,
     range=(0, 1),
     compares_pictures=True,
     min_pictures=2,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from .base import Array, FloatArray, Metric, check_pictures
+from .base import Array, FloatArray, Metric, check_picture_set, check_pictures
 from .resize import to_working_size
 
 _LUMA = np.array([0.2125, 0.7154, 0.0721])  # scikit-image's rgb2gray
@@ -48,10 +50,40 @@ def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
     return _each(images, reconstructions, axes=(0,))
 
 
+def ssim_crossed(images: Sequence[Array], reconstructions: Sequence[Array]) -> FloatArray:
+    """:func:`ssim` of every image with every reconstruction: what belongs to one picture is computed once.
+
+    Parameters
+    ----------
+    images, reconstructions
+        k and l pictures (3, H, W) floating point in [0, 1], of any sizes.
+
+    Returns
+    -------
+    (k, l) float64.
+    """
+    return _crossed(images, reconstructions, axes=(0, 1))
+
+
+def ssim_columns_crossed(images: Sequence[Array], reconstructions: Sequence[Array]) -> FloatArray:
+    """:func:`ssim_columns` of every image with every reconstruction, as :func:`ssim_crossed`."""
+    return _crossed(images, reconstructions, axes=(0,))
+
+
+def _crossed(images: Sequence[Array], reconstructions: Sequence[Array], axes: tuple[int, ...]) -> FloatArray:
+    for what, pictures in (("images", images), ("reconstructions", reconstructions)):
+        for picture in pictures:
+            check_picture_set(what, picture[None])
+    first, second = ([_moments(_grey(one), axes) for one in pictures] for pictures in (images, reconstructions))
+    return np.array([[_similarity(x, y, axes) for y in second] for x in first])
+
+
 def _each(images: Array, reconstructions: Array, axes: tuple[int, ...]) -> FloatArray:
     check_pictures(images, reconstructions)
     pairs = zip(images, reconstructions, strict=True)
-    return np.array([_similarity(_grey(image), _grey(other), axes) for image, other in pairs])
+    return np.array(
+        [_similarity(_moments(_grey(image), axes), _moments(_grey(other), axes), axes) for image, other in pairs]
+    )
 
 
 def _grey(picture: Array) -> FloatArray:
@@ -59,8 +91,18 @@ def _grey(picture: Array) -> FloatArray:
     return to_working_size(np.tensordot(_LUMA, picture, axes=1))
 
 
-def _similarity(x: FloatArray, y: FloatArray, axes: tuple[int, ...]) -> float:
-    mean_x, mean_y, xx, yy, xy = (_smooth(field, axes) for field in (x, y, x * x, y * y, x * y))
+def _moments(grey: FloatArray, axes: tuple[int, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """A grey picture, and the local means of it and of its square."""
+    return grey, _smooth(grey, axes), _smooth(grey * grey, axes)
+
+
+def _similarity(
+    one: tuple[FloatArray, FloatArray, FloatArray],
+    other: tuple[FloatArray, FloatArray, FloatArray],
+    axes: tuple[int, ...],
+) -> float:
+    (x, mean_x, xx), (y, mean_y, yy) = one, other
+    xy = _smooth(x * y, axes)
     product = mean_x * mean_y
     squares = mean_x**2 + mean_y**2
     luminance = (2 * product + _C1) / (squares + _C1)
@@ -87,6 +129,7 @@ SSIM = Metric(
     meaning="Structural similarity in two-dimensional windows. 1 would be the same picture.",
     needs="images",
     function=ssim,
+    crossed=ssim_crossed,
     range=(-1, 1),
 )
 SSIM_COLUMNS = Metric(
@@ -95,6 +138,7 @@ SSIM_COLUMNS = Metric(
     meaning="The one-dimensional variant behind many published tables; kept for comparison.",
     needs="images",
     function=ssim_columns,
+    crossed=ssim_columns_crossed,
     range=(-1, 1),
     headline=False,
 )

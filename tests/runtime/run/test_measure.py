@@ -18,7 +18,7 @@ from minddiffuser.runtime.metrics.extractors import Features, Given
 from minddiffuser.runtime.report.page import write_report
 from minddiffuser.runtime.report.text import metrics_table
 from minddiffuser.runtime.report.words import number_text
-from minddiffuser.runtime.run import measure
+from minddiffuser.runtime.metrics import measuring
 from minddiffuser.runtime.run.batches import Outcome
 from minddiffuser.runtime.run.measure import KEPT, Measured, measure_run, open_extractors
 from minddiffuser.runtime.run.summary import write_summary
@@ -263,7 +263,7 @@ def test_other_weights_and_damaged_records_measure_again(tmp_path: Path, monkeyp
 
 
 def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_BLOCK", 5)
+    monkeypatch.setattr(measuring, "BLOCK", 5)
     run, counting = write_run(tmp_path), Counting(monkeypatch)
 
     def interrupted(done: int, _total: int) -> None:
@@ -278,8 +278,8 @@ def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypa
 
 
 def test_measuring_that_is_killed_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_BLOCK", 5)
-    monkeypatch.setattr(measure, "_SAVE_EVERY", 15)
+    monkeypatch.setattr(measuring, "BLOCK", 5)
+    monkeypatch.setattr(measuring, "_SAVE_EVERY", 15)
     run, counting = write_run(tmp_path), Counting(monkeypatch)
     there: dict[int, bytes] = {}
 
