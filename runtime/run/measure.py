@@ -114,7 +114,7 @@ def measure_run(
     if not here:
         return Measured(notes=notes)
     n_pictures = len(set(ids))
-    metrics, undefined = _defined(extractors, n_pictures)
+    metrics, undefined = defined(extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1 and "stage1" in kinds:
@@ -137,7 +137,7 @@ def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:
     return [run / folder / f"{trial:06d}.png" for folder in ("stimuli", *(f"images/{kind}" for kind in kinds))]
 
 
-def _defined(extractors: Mapping[str, Features], n_pictures: int) -> tuple[list[Metric], tuple[str, ...]]:
+def defined(extractors: Mapping[str, Features], n_pictures: int) -> tuple[list[Metric], tuple[str, ...]]:
     """The metrics that can be computed, and a sentence for each that needs more pictures."""
     possible = [metric for metric in METRICS.values() if metric.needs in extractors]
     few = [metric for metric in possible if n_pictures < metric.min_pictures]
