@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from ..metrics import METRICS, Metric
+from ..metrics import Metric
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
 from ..metrics.kept import Kept
 from ..metrics.measuring import Measuring, OnProgress, Values
+from ..metrics.select import select
 from ..metrics.sources import Pair, PictureFile
 from .controls import partners
 
@@ -42,28 +43,38 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def open_extractors(given: Given) -> tuple[dict[str, Features], tuple[str, ...]]:
-    """Open what the registered metrics need.
+def open_extractors(
+    given: Given, metrics: Sequence[Metric] | None = None
+) -> tuple[dict[str, Features], tuple[str, ...]]:
+    """Open what metrics need.
+
+    Parameters
+    ----------
+    given
+        What there is to work with.
+    metrics
+        Of :func:`~minddiffuser.runtime.metrics.select.select`; None: those that are computed by default.
 
     Returns
     -------
     extractor -> its features, those there are; and for each extractor that is not there, a sentence: which metrics are
     left out, and why.
     """
+    wanted = select() if metrics is None else metrics
     opened: dict[str, Features] = {}
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(metric.needs for metric in METRICS.values()):
+    for name in dict.fromkeys(metric.needs for metric in wanted):
         if name not in EXTRACTORS:
             raise InputError(f"a metric needs the extractor {name!r}: register it, there are {', '.join(EXTRACTORS)}")
         try:
             opened[name] = EXTRACTORS[name].open(given)
         except Unavailable as reason:
             missing[name] = str(reason)
-    return opened, tuple(_missing(name, reason) for name, reason in missing.items())
+    return opened, tuple(_missing(wanted, name, reason) for name, reason in missing.items())
 
 
-def _missing(extractor: str, reason: str) -> str:
-    names = [metric.name for metric in METRICS.values() if metric.needs == extractor]
+def _missing(metrics: Sequence[Metric], extractor: str, reason: str) -> str:
+    names = [metric.name for metric in metrics if metric.needs == extractor]
     return f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} left out: {reason}."
 
 
@@ -72,6 +83,7 @@ def measure_run(
     trials: Sequence[int],
     extractors: Mapping[str, Features],
     *,
+    metrics: Sequence[Metric] | None = None,
     stimulus_ids: Sequence[str] | None = None,
     trial_ids: Sequence[str] | None = None,
     seed: int = 0,
@@ -90,6 +102,8 @@ def measure_run(
         The run's good trials.
     extractors
         Of :func:`open_extractors`; where one knows what is true of each trial, its rows belong to `trials`.
+    metrics
+        Those that the extractors were opened for; None: those that are computed by default.
     stimulus_ids
         Of each of `trials`, the same for those that showed the same picture; None: each showed another one.
     trial_ids
@@ -114,7 +128,7 @@ def measure_run(
     if not here:
         return Measured(notes=notes)
     n_pictures = len(set(ids))
-    metrics, undefined = defined(extractors, n_pictures)
+    those, undefined = defined(select() if metrics is None else metrics, extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1 and "stage1" in kinds:
@@ -125,7 +139,7 @@ def measure_run(
     finished = False
     try:
         values, unusable = work.measure(
-            metrics, pairs, dict.fromkeys(pairs, ids), dict.fromkeys(pairs, whole), on_progress
+            those, pairs, dict.fromkeys(pairs, ids), dict.fromkeys(pairs, whole), on_progress
         )
         finished = True
     finally:  # what was measured until an interruption is kept too
@@ -137,9 +151,11 @@ def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:
     return [run / folder / f"{trial:06d}.png" for folder in ("stimuli", *(f"images/{kind}" for kind in kinds))]
 
 
-def defined(extractors: Mapping[str, Features], n_pictures: int) -> tuple[list[Metric], tuple[str, ...]]:
+def defined(
+    metrics: Sequence[Metric], extractors: Mapping[str, Features], n_pictures: int
+) -> tuple[list[Metric], tuple[str, ...]]:
     """The metrics that can be computed, and a sentence for each that needs more pictures."""
-    possible = [metric for metric in METRICS.values() if metric.needs in extractors]
+    possible = [metric for metric in metrics if metric.needs in extractors]
     few = [metric for metric in possible if n_pictures < metric.min_pictures]
     notes = [
         f"{metric.name} was left out: it needs {metric.min_pictures} different pictures or more, not {n_pictures}."

@@ -1,0 +1,42 @@
+"""Correlation distance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import Array, FloatArray, check_features
+from .identification import standardised
+
+
+def correlation_distance(features_true: Array, features_pred: Array) -> FloatArray:
+    """1 minus the Pearson correlation of each picture's features with those of its reconstruction.
+
+    As `scipy.spatial.distance.correlation`. Where either is one value throughout, the correlation is undefined and
+    counts as 0, a distance of 1.
+
+    Parameters
+    ----------
+    features_true, features_pred
+        (n, d) floating point, finite, d >= 2.
+
+    Returns
+    -------
+    (n,) float64 in [0, 2].
+
+    Raises
+    ------
+    ShapeError, InputError
+        For other or unequal shapes, or values that are not finite.
+    """
+    check_features(features_true, features_pred)
+    product = (standardised(features_true) * standardised(features_pred)).sum(axis=1)
+    distance: FloatArray = 1 - np.clip(product, -1, 1)
+    return distance
+
+
+def correlation_distance_crossed(features_true: Array, features_pred: Array) -> FloatArray:
+    """:func:`correlation_distance` of each of n truths and each of m predictions, (n, m) float64."""
+    for features in (features_true, features_pred):
+        check_features(features, features)
+    distance: FloatArray = 1 - np.clip(standardised(features_true) @ standardised(features_pred).T, -1, 1)
+    return distance
