@@ -155,7 +155,9 @@ def _stack(path: Path, table: Table) -> Stack:
     return Stack(None, tuple(pictures[start : start + step] for start in range(0, len(pictures), step)), notes)
 
 
-def _pictures(path: Path, rows: list[Callable[[], Row]], where: str) -> tuple[tuple[ArrayPicture, ...], tuple[str, ...]]:
+def _pictures(
+    path: Path, rows: list[Callable[[], Row]], where: str
+) -> tuple[tuple[ArrayPicture, ...], tuple[str, ...]]:
     """Rows of one layout and one range as pictures; every value is looked at once."""
     first = rows[0]()
     channels_first = _channels_first(first.shape, where)

@@ -204,18 +204,20 @@ def _refuse_missing(shown: Pictures, everything: Sequence[Pictures], matches: Se
     for pictures, found in zip(everything, matches, strict=True):
         parts = []
         if found.left_stimuli:
-            parts.append(f"{len(found.left_stimuli)} of {len(shown.items)} stimuli have no picture in {pictures.where} "
-                         f"({listed(found.left_stimuli)})")
+            parts.append(
+                f"{len(found.left_stimuli)} of {len(shown.items)} stimuli have no picture in {pictures.where} "
+                f"({listed(found.left_stimuli)})"
+            )
         if found.left_pictures:
-            parts.append(f"{len(found.left_pictures)} of {len(pictures.items)} pictures in {pictures.where} have no "
-                         f"stimulus in {shown.where} ({listed(found.left_pictures)})")
+            parts.append(
+                f"{len(found.left_pictures)} of {len(pictures.items)} pictures in {pictures.where} have no "
+                f"stimulus in {shown.where} ({listed(found.left_pictures)})"
+            )
         if parts:
             raise InputError(f"{' and '.join(parts)}: add or rename them, or give --allow-missing to leave them out")
 
 
-def _left_out(
-    shown: Pictures, everything: Sequence[Pictures], matches: Sequence[Match]
-) -> tuple[dict[str, Any], ...]:
+def _left_out(shown: Pictures, everything: Sequence[Pictures], matches: Sequence[Match]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
             "pictures": pictures.where,

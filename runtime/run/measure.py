@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..metrics import Metric
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
 from ..metrics.kept import Kept
-from ..metrics.measuring import Measuring, OnProgress, Values
+from ..metrics.measuring import Measuring, OnProgress, PairSet, Values
 from ..metrics.select import select
 from ..metrics.sources import Pair, PictureFile
 from .controls import partners
@@ -135,12 +135,11 @@ def measure_run(
         other = partners(here, seed, dict(zip(here, ids, strict=True)), trial_ids)
         pairs[FLOOR] = [_pair(run, "stage1", trial, other[trial]) for trial in here]
     kept = Kept(run / KEPT)
-    work = Measuring(extractors, kept)
+    work = Measuring(extractors, kept, run)
     finished = False
     try:
-        values, unusable = work.measure(
-            those, pairs, dict.fromkeys(pairs, ids), dict.fromkeys(pairs, whole), on_progress
-        )
+        sets = {kind: PairSet(pairs=of_kind, ids=ids, rows=whole) for kind, of_kind in pairs.items()}
+        values, unusable = work.measure(those, sets, on_progress=on_progress)
         finished = True
     finally:  # what was measured until an interruption is kept too
         kept.save(all_used=finished)
