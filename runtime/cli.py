@@ -15,6 +15,7 @@ from .demo.signals import FMRI, SIGNALS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .evaluate.command import add_evaluate
 from .refine import REFINERS
 from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
@@ -147,6 +148,7 @@ def parser() -> Parser:
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
+    add_evaluate(commands)
     return top
 
 
