@@ -224,6 +224,23 @@ def _add_run(commands: Any) -> None:
         help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
         "(default: %(default)s)",
     )
+    run.add_argument(
+        "--metrics",
+        default="default",
+        metavar="NAME,...",
+        help="what pictures are compared by: names and groups. default: what needs no other weights; standard: the "
+        "eight columns of published tables; mindeye1, mindeye2, brain_diffuser: as those computed them; decoded: "
+        "retrieval and dimension of the decoded features; all (default: %(default)s)",
+    )
+    run.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the weights of the networks that metrics need; PyTorch's cache is looked through too",
+    )
+    run.add_argument(
+        "--download-weights", action="store_true", help="download weights that are in neither (default: do without)"
+    )
     _add_refinement(run)
     _add_engines(run)
     run.add_argument("--batch-size", type=count, metavar="N", help="trials per batch (default: by picture size)")
@@ -373,6 +390,9 @@ def _run(args: argparse.Namespace) -> int:
             stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
         ),
         batch_size=args.batch_size,
+        metrics=(args.metrics,),
+        weights=args.weights,
+        download_weights=args.download_weights,
         notes=tuple(args.note),
     )
     outcome, report = run_job(job, sys.stderr)

@@ -245,7 +245,7 @@ def _safetensors(path: Path, stack: ExitStack) -> dict[str, Table]:
 
     try:
         file = stack.enter_context(safe_open(path, framework="np"))
-        return {name: _slice(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return {name: _slice(file.get_slice(name)) for name in file.keys()}
     except Exception as error:  # safetensors' own type, and others by its version
         raise _damaged(path, error) from error
 

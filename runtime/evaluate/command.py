@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..command import DONE, add_command
+from ..errors import InputError
 from ..locks import inside, locked
+from ..metrics import Metric
 from ..metrics.permutation import N_PERMUTATIONS
 from ..metrics.select import select
 from ..progress import Phases
@@ -41,20 +43,22 @@ def add_evaluate(commands: Any) -> None:
         nargs="+",
         metavar="PICTURES",
         help="a run folder (each kind of picture in it is scored); a folder of pictures, named as the stimuli are, or "
-        "with a folder per stimulus; or one array of pictures (.npy, .npz, .safetensors, .pt, .h5). Several: a row each",
+        "with a folder per stimulus; or an array of pictures (.npy, .npz, .safetensors, .pt, .h5). Several: a row each",
     )
     evaluate.add_argument(
         "--stimuli", type=Path, metavar="DIR", help="the stimuli: a folder of pictures or an array (default: the run's)"
     )
     evaluate.add_argument(
         "--metrics",
-        type=select,
-        default=select(),
+        type=_metrics,
+        default="default",
         metavar="NAME,...",
-        help="metrics, and groups of them: standard (the eight of most published tables), default, all (default: "
-        "default, which needs no weights to download)",
+        help="metrics and groups of them, as of md-reconstruct run: default needs no weights but the models'; standard: "
+        "the eight of most published tables; all (default: %(default)s)",
     )
-    evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables: new, empty, or an evaluation's")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the tables: new, empty, or an evaluation's"
+    )
     evaluate.add_argument(
         "--against",
         default="FIRST",
@@ -143,6 +147,13 @@ def _typed(args: argparse.Namespace) -> dict[str, Any]:
         "pictures": [str(path) for path in args.pictures],
         "metrics": [metric.name for metric in args.metrics],
     }
+
+
+def _metrics(text: str) -> tuple[Metric, ...]:
+    try:
+        return select(text)
+    except InputError as error:  # argparse would only say that the value is invalid
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _permutations(text: str) -> int:

@@ -20,8 +20,7 @@ from ..metrics import METRICS, Metric
 from ..metrics.base import Array, FloatArray
 from ..metrics.compare import differences
 from ..metrics.extractors import Features
-from ..metrics.kept import Kept
-from ..metrics.measuring import Crossing, Measuring, PairSet
+from ..metrics.measuring import Pairs, measure_pairs
 from ..metrics.permutation import N_PERMUTATIONS, groups_of, mean_of_others, pairing_test, sign_flip_test
 from ..metrics.select import STANDARD, select
 from ..metrics.statistics import N_RESAMPLES, picture_means
@@ -123,9 +122,17 @@ def evaluate(
         folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if kept is None and len(gathered.runs) == 1:  # what the run has measured is not measured again
             _copy(gathered.runs[0].folder / KEPT, folder / KEPT)
-        found = _measured(gathered, metrics, opened, folder, seed, settings.n_permutations, on_progress)
+        sets = _sets(gathered, seed, settings.n_permutations)
+        found = measure_pairs(
+            metrics,
+            opened,
+            sets,
+            folder / KEPT,
+            on_progress=partial(on_progress, "measuring pictures"),
+            on_exchange=partial(on_progress, "comparing with other stimuli"),
+        )
     shown = [metric for metric in metrics if metric.name in found.values[gathered.rows[0].name]]
-    means = {name: _means(values, row) for (name, values), row in zip(found.values.items(), found.ids, strict=True)}
+    means = {name: _means(values, sets[name].ids) for name, values in found.values.items()}
     names = tuple(dict.fromkeys(gathered.ids))
     return {
         "format": FORMAT,
@@ -144,7 +151,7 @@ def evaluate(
                 "n_pictures": n_pictures,
                 "n_images": len(row.entries),
                 "images_per_stimulus": list(row.samples),
-                "metrics": _scores(shown, means[row.name], found.crossed.get(row.name), seed, settings.n_permutations),
+                "metrics": _scores(shown, means[row.name], found.crossed[row.name], seed, settings.n_permutations),
             }
             for row in gathered.rows
         ],
@@ -166,56 +173,19 @@ def evaluate(
     }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Found:
-    """By row: metric -> value of each image, the stimulus id of each image; and by row and metric the crossed values."""
-
-    values: Mapping[str, Mapping[str, FloatArray]]
-    ids: Sequence[Sequence[str]]
-    crossed: Mapping[str, Mapping[str, Sequence[FloatArray]]]
-    notes: tuple[str, ...]
-
-
-def _measured(  # noqa: PLR0913 (one step of evaluate)
-    gathered: Gathered,
-    metrics: Sequence[Metric],
-    opened: Mapping[str, Features],
-    folder: Path,
-    seed: int,
-    n_permutations: int,
-    on_progress: OnPhase,
-) -> _Found:
-    names = list(dict.fromkeys(gathered.ids))
-    number = {name: place for place, name in enumerate(names)}
-    firsts = [gathered.ids.index(name) for name in names]
-    sets, crossings = {}, {}
-    groups = groups_of(len(names), np.random.default_rng([seed, len(names)]))
-    for row in gathered.rows:
-        ids = [gathered.ids[stimulus] for stimulus, _ in row.entries]
-        sets[row.name] = PairSet(
+def _sets(gathered: Gathered, seed: int, n_permutations: int) -> dict[str, Pairs]:
+    """The pairs of each row; every row's pictures exchange their stimuli within the same groups."""
+    n = len(set(gathered.ids))
+    groups = groups_of(n, np.random.default_rng([seed, n])) if n_permutations and n > 1 else ()
+    return {
+        row.name: Pairs(
             pairs=[(gathered.stimuli[stimulus].sources[0], source) for stimulus, source in row.entries],
-            ids=ids,
+            ids=[gathered.ids[stimulus] for stimulus, _ in row.entries],
             rows=[stimulus for stimulus, _ in row.entries],
+            groups=groups,
         )
-        if n_permutations and len(names) > 1:
-            crossings[row.name] = Crossing(
-                stimuli=[gathered.stimuli[place].sources[0] for place in firsts],
-                pictures=[source for _, source in row.entries],
-                which=np.array([number[name] for name in ids], np.intp),
-                groups=groups,
-                rows=firsts,
-            )
-    kept = Kept(folder / KEPT)
-    work = Measuring(opened, kept, folder)
-    finished = False
-    try:
-        values, notes = work.measure(metrics, sets, crossings, partial(on_progress, "measuring pictures"))
-        there = [metric for metric in metrics if metric.name in values[gathered.rows[0].name]]
-        crossed = work.cross(there, crossings, partial(on_progress, "exchanging pictures"))
-        finished = True
-    finally:  # what was measured until an interruption is kept too
-        kept.save(all_used=finished)
-    return _Found(values=values, ids=[sets[row.name].ids for row in gathered.rows], crossed=crossed, notes=notes)
+        for row in gathered.rows
+    }
 
 
 def _in_order(metrics: Sequence[Metric]) -> list[Metric]:
@@ -231,7 +201,7 @@ def _means(values: Mapping[str, Array], ids: Sequence[str]) -> dict[str, FloatAr
 def _scores(
     metrics: Sequence[Metric],
     means: Mapping[str, FloatArray],
-    crossed: Mapping[str, Sequence[FloatArray]] | None,
+    crossed: Mapping[str, Sequence[FloatArray]],
     seed: int,
     n_permutations: int,
 ) -> dict[str, Any]:
@@ -246,7 +216,7 @@ def _scores(
             "other_stimuli": None,
             "p_value": None,
         }
-        if crossed is not None:
+        if crossed:
             matrices = crossed[metric.name]
             test = pairing_test(
                 matrices, np.random.default_rng(seed), better=metric.better, n_permutations=n_permutations

@@ -40,10 +40,8 @@ def markdown(evaluation: Content) -> str:
 def latex(evaluation: Content) -> str:
     """One table with the rules of the package booktabs: the metrics as columns, a row for each folder."""
     metrics = evaluation["metrics"]
-    heads = [
-        f"{_escaped(metric['label'])} ${'\\uparrow' if metric['better'] == 'higher' else '\\downarrow'}$"
-        for metric in metrics.values()
-    ]
+    arrows = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
+    heads = [f"{_escaped(metric['label'])} {arrows[metric['better']]}" for metric in metrics.values()]
     lines = [
         f"% {len(evaluation['rows'])} row(s), {evaluation['stimuli']['n']} stimuli; needs \\usepackage{{booktabs}}",
         f"\\begin{{tabular}}{{l{'c' * len(heads)}}}",

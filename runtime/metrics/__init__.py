@@ -11,11 +11,14 @@ from .alexnet import ALEXNET2, ALEXNET5
 from .base import Metric
 from .clip_vit_l14 import CLIP_VIT_L14
 from .concept import CONCEPT_TOP1
+from .dreamsim import DREAMSIM
 from .effnet import EFFNET, EFFNET_V1
 from .identification import CLIP_TWO_WAY
 from .inception import INCEPTION
-from .pixcorr import PIXCORR
-from .ssim import SSIM, SSIM_COLUMNS
+from .lpips import LPIPS
+from .near_pair import NEAR_PAIR, NEAR_PAIR_OWN
+from .pixcorr import PIXCORR, PIXCORR_ALIASED, PIXCORR_PIL425
+from .ssim import SSIM, SSIM_COLUMNS, SSIM_VARIANTS
 from .swav import SWAV
 from .where import OVERLAP, PLACE, SIZE
 
@@ -30,6 +33,9 @@ METRICS: dict[str, Metric] = {
         PLACE,
         SIZE,
         OVERLAP,
+        PIXCORR_ALIASED,
+        PIXCORR_PIL425,
+        *SSIM_VARIANTS,
         *ALEXNET2,
         *ALEXNET5,
         *INCEPTION,
@@ -37,6 +43,10 @@ METRICS: dict[str, Metric] = {
         *EFFNET,
         *EFFNET_V1,
         *SWAV,
+        LPIPS,
+        DREAMSIM,
+        NEAR_PAIR,
+        NEAR_PAIR_OWN,
     )
 }
 

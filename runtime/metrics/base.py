@@ -36,10 +36,6 @@ class Metric:
     function
         ``function(truth, prediction) -> (n,) float64``, finite, by the extractor's features of each trial's stimulus
         and of its picture. With `compares_pictures` it takes a third argument, the stimulus id of each trial.
-    crossed
-        ``crossed(truth, prediction) -> (k, l) float64``: what `function` gives for prediction j if it belonged to truth
-        i, faster than pair by pair. For images both are lists of (3, H, W). With `compares_pictures` the truths are
-        those of all different stimuli, one each. None: there is no faster way.
     better
         Which direction is better.
     range
@@ -63,7 +59,6 @@ class Metric:
     meaning: str
     needs: str
     function: Callable[..., FloatArray]
-    crossed: Callable[..., FloatArray] | None = None
     better: Literal["higher", "lower"] = "higher"
     range: tuple[float, float] = (-np.inf, np.inf)
     compares_pictures: bool = False
@@ -123,18 +118,23 @@ def check_picture_set(what: str, pictures: Array) -> None:
 def check_features(features_true: Array, features_pred: Array) -> None:
     """Refuse anything but two finite floating-point arrays of one shape (n, d), with d at least 2."""
     for what, features in (("features_true", features_true), ("features_pred", features_pred)):
-        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
-            given = getattr(features, "dtype", type(features).__name__)
-            raise ShapeError(f"{what} are {given}, expected a floating-point numpy array: convert them")
-        if features.ndim != 2 or features.shape[1] < 2:
-            raise ShapeError(f"{what} have shape {features.shape}, expected (n, d), d >= 2: flatten each trial")
-        if not np.isfinite(features).all():
-            raise InputError(f"{what} hold NaN or infinite values, expected finite ones: drop those trials first")
+        check_picture_features(what, features)
     if features_true.shape != features_pred.shape:
         raise ShapeError(
             f"features_true have shape {features_true.shape}, features_pred {features_pred.shape}, expected the same: "
             "give the same trials and the same encoder for both"
         )
+
+
+def check_picture_features(what: str, features: Array) -> None:
+    """Refuse anything but a finite floating-point array (n, d), with d at least 2."""
+    if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+        given = getattr(features, "dtype", type(features).__name__)
+        raise ShapeError(f"{what} are {given}, expected a floating-point numpy array: convert them")
+    if features.ndim != 2 or features.shape[1] < 2:
+        raise ShapeError(f"{what} have shape {features.shape}, expected (n, d), d >= 2: flatten each trial")
+    if not np.isfinite(features).all():
+        raise InputError(f"{what} hold NaN or infinite values, expected finite ones: drop those trials first")
 
 
 def check_labels(true_labels: Array, predicted_labels: Array) -> None:

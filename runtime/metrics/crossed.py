@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import pixcorr, ssim
 from .base import Array, FloatArray, Metric
+from .distance import correlation_distance, correlation_distance_crossed
+from .identification import two_way, two_way_crossed
 
 Index = NDArray[np.intp]
 Groups = Sequence[Index]
+# A metric's function -> ``crossed(truth, prediction) -> (k, l)``: what the function gives for prediction j if it
+# belonged to truth i, faster than pair by pair. For images both are lists of (3, H, W); where a value depends on other
+# stimuli, the truths are those of all different ones, one each.
+FASTER: dict[Callable[..., FloatArray], Callable[..., FloatArray]] = {
+    **pixcorr.CROSSED,
+    **ssim.CROSSED,
+    two_way: two_way_crossed,
+    correlation_distance: correlation_distance_crossed,
+}
 # Rows of features compared at a time, in numbers: a thousand pictures' would not fit as a thousand times a thousand.
 _CHUNK = 50_000_000
 
@@ -36,11 +48,11 @@ def cross_features(metric: Metric, truth: Array, found: Array, which: Index, gro
     Of each group of k stimuli, (k, k) float64: at [i, j] the mean value of the j-th stimulus's pictures if they were of
     the i-th.
     """
-    if metric.compares_pictures and metric.crossed is None:
+    faster = FASTER.get(metric.function)
+    if metric.compares_pictures and faster is None:
         return _by_rotation(metric, truth, found, which, groups)
-    if metric.compares_pictures:  # needs all stimuli, whatever the groups
-        assert metric.crossed is not None
-        means = mean_columns(metric.crossed(truth, found), which, len(truth))
+    if metric.compares_pictures and faster is not None:  # needs all stimuli, whatever the groups
+        means = mean_columns(faster(truth, found), which, len(truth))
         return [means[np.ix_(group, group)] for group in groups]
     return [_of_group(metric, truth, found, which, group) for group in groups]
 
@@ -53,8 +65,9 @@ def cross_pairs(metric: Metric, truth: Sequence[Array], found: Sequence[Array]) 
     truth, found
         Rows of features; or pictures (3, H, W), of any sizes.
     """
-    if metric.crossed is not None:
-        return np.asarray(metric.crossed(truth, found), np.float64)
+    faster = FASTER.get(metric.function)
+    if faster is not None:
+        return np.asarray(faster(truth, found), np.float64)
     return np.array([[metric(one[None], other[None], ())[0] for other in found] for one in truth])
 
 
@@ -70,8 +83,9 @@ def _of_group(metric: Metric, truth: Array, found: Array, which: Index, group: I
     place[group] = np.arange(len(group))
     of_group = np.flatnonzero(place[which] >= 0)
     one, other = truth[group], found[of_group]
-    if metric.crossed is not None:
-        values = np.asarray(metric.crossed(one, other), np.float64)
+    faster = FASTER.get(metric.function)
+    if faster is not None:
+        values = np.asarray(faster(one, other), np.float64)
     else:
         step = max(1, _CHUNK // max(1, one[0].size * len(other)))
         parts = []

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Array, FloatArray, Metric, check_features, check_stimulus_ids
+from .base import Array, FloatArray, Metric, check_features, check_picture_features, check_stimulus_ids
 
 # Numbers of float64 that are held at a time: AlexNet's features of a thousand pictures would be gigabytes.
 _MOST = 2**25
 _BLOCK = 1024
 # Equal stimuli give equal correlations but for rounding, and a tie is not a success.
-_TIE = 1e-12
+TIE = 1e-12
 
 
 def two_way(features_true: Array, features_pred: Array, stimulus_ids: Sequence[str] | None = None) -> FloatArray:
@@ -42,13 +42,13 @@ def two_way(features_true: Array, features_pred: Array, stimulus_ids: Sequence[s
         For other or unequal shapes, values that are not finite, or a single picture.
     """
     check_features(features_true, features_pred)
-    which, firsts = _pictures(stimulus_ids, len(features_true))
+    which, firsts = pictures_of(stimulus_ids, len(features_true))
     n_pictures = len(firsts)
-    _check_several(len(features_true), n_pictures)
-    own = _own(features_true, features_pred)
+    check_several("two-way identification", len(features_true), n_pictures)
+    own = own_correlations(features_true, features_pred)
     n_wins = np.zeros(len(own))
-    for pictures, rows, correlation in _correlations(features_true, firsts, features_pred):
-        wins = correlation < own[rows] - _TIE
+    for pictures, rows, correlation in correlations(features_true, firsts, features_pred):
+        wins = correlation < own[rows] - TIE
         wins[np.arange(n_pictures)[pictures, None] == which[rows]] = False
         n_wins[rows] += wins.sum(axis=0)
     return n_wins / (n_pictures - 1)
@@ -71,16 +71,16 @@ def two_way_crossed(features_true: Array, features_pred: Array) -> FloatArray:
     -------
     (n, m) float64 in [0, 1].
     """
-    for features in (features_true, features_pred):
-        check_features(features, features)
+    check_picture_features("features_true", features_true)
+    check_picture_features("features_pred", features_pred)
     n = len(features_true)
-    _check_several(n, n)
+    check_several("two-way identification", n, n)
     similar = np.empty((n, len(features_pred)))
-    for pictures, rows, correlation in _correlations(features_true, np.arange(n), features_pred):
+    for pictures, rows, correlation in correlations(features_true, np.arange(n), features_pred):
         similar[pictures, rows] = correlation
     wins = np.empty_like(similar)
     for column, values in enumerate(similar.T):
-        wins[:, column] = np.searchsorted(np.sort(values), values - _TIE, side="left")
+        wins[:, column] = np.searchsorted(np.sort(values), values - TIE, side="left")
     return wins / (n - 1)
 
 
@@ -94,23 +94,19 @@ def originals_two_way(
     first. All trials of a picture have the same value. Arguments, chance and errors are those of :func:`two_way`.
     """
     check_features(features_true, features_pred)
-    which, firsts = _pictures(stimulus_ids, len(features_true))
+    which, firsts = pictures_of(stimulus_ids, len(features_true))
     n_pictures = len(firsts)
-    _check_several(len(features_true), n_pictures)
+    check_several("two-way identification", len(features_true), n_pictures)
     sums = np.zeros((n_pictures, n_pictures))  # of truth and predicted picture
-    for pictures, rows, correlation in _correlations(features_true, firsts, features_pred):
-        np.add.at(sums.T, which[rows], np.pad(correlation.T, [(0, 0), _around(pictures, n_pictures)]))
+    for pictures, rows, correlation in correlations(features_true, firsts, features_pred):
+        np.add.at(sums.T, (which[rows], pictures), correlation.T)
     means = sums / np.bincount(which)
-    wins = means < np.diag(means)[:, None] - _TIE
+    wins = means < np.diag(means)[:, None] - TIE
     rates: FloatArray = (wins.sum(axis=1) / (n_pictures - 1))[which]
     return rates
 
 
-def _around(part: slice, n: int) -> tuple[int, int]:
-    return part.start, n - min(part.stop, n)
-
-
-def _own(features_true: Array, features_pred: Array) -> FloatArray:
+def own_correlations(features_true: Array, features_pred: Array) -> FloatArray:
     """The correlation of each prediction with its own truth, (n,)."""
     parts = _parts(*features_true.shape)
     return np.concatenate(
@@ -118,7 +114,7 @@ def _own(features_true: Array, features_pred: Array) -> FloatArray:
     )
 
 
-def _correlations(
+def correlations(
     features_true: Array, firsts: NDArray[np.intp], features_pred: Array
 ) -> Iterator[tuple[slice, slice, FloatArray]]:
     """Pictures, trials and the correlations of their truths with their predictions, block by block."""
@@ -134,15 +130,16 @@ def _parts(n: int, width: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
-def _check_several(n_trials: int, n_pictures: int) -> None:
+def check_several(what: str, n_trials: int, n_pictures: int) -> None:
+    """Refuse a single picture, which cannot be compared with others."""
     if n_pictures < 2:
         raise InputError(
-            f"two-way identification was given {n_trials} trial(s) of {n_pictures} picture(s), expected at "
-            "least 2 different pictures: add trials that showed others"
+            f"{what} was given {n_trials} trial(s) of {n_pictures} picture(s), expected at least 2 different pictures: "
+            "add trials that showed others"
         )
 
 
-def _pictures(stimulus_ids: Sequence[str] | None, n_trials: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def pictures_of(stimulus_ids: Sequence[str] | None, n_trials: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The number of each trial's picture, (n_trials,), and one trial of each picture, (n_pictures,)."""
     if stimulus_ids is None:
         return np.arange(n_trials), np.arange(n_trials)
@@ -171,7 +168,6 @@ CLIP_TWO_WAY = Metric(
     "own model folder's, the network stage 2 works with, so read it with care.",
     needs="clip",
     function=two_way,
-    crossed=two_way_crossed,
     range=(0, 1),
     compares_pictures=True,
     min_pictures=2,

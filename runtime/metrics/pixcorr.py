@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from .base import Array, FloatArray, Metric, check_picture_set, check_pictures
-from .resize import to_working_size
+from .resize import by_pillow, to_working_size
 
 # Rounding leaves a flat picture a spread near 1e-16; one step of one pixel of an 8-bit picture is far above 1e-9.
 _FLAT = 1e-9
@@ -16,8 +18,8 @@ _FLAT = 1e-9
 def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
     """Pearson correlation of all colour values of each picture with those of its reconstruction.
 
-    Both are resized to 256 x 256 and then 425 x 425 (antialiased bilinear), as in the evaluation code of
-    MindEye (Scotti et al. 2023). Where either picture is one flat colour value the correlation is undefined and
+    Both are resized to 256 x 256 and then 425 x 425 (bilinear, antialiased as with torchvision 0.17 and later), as in
+    the evaluation code of MindEye (Scotti et al. 2023, 2024). Where either picture is one flat colour value the correlation is undefined and
     counts as 0: a flat picture says nothing about the other.
 
     Parameters
@@ -34,42 +36,66 @@ def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
     ShapeError, InputError
         For other shapes or types, and for values outside [0, 1].
     """
+    return _each(images, reconstructions, to_working_size)
+
+
+def pixcorr_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """The same of pictures that are made smaller without antialiasing, as torchvision did up to 0.16.
+
+    Arguments and errors are those of :func:`pixcorr`.
+    """
+    return _each(images, reconstructions, partial(to_working_size, antialias=False))
+
+
+def pixcorr_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """The same of pictures that Pillow resizes to 425 x 425 at once, as in Brain-Diffuser's evaluation.
+
+    Arguments and errors are those of :func:`pixcorr`.
+    """
+    return _each(images, reconstructions, by_pillow)
+
+
+def _each(images: Array, reconstructions: Array, resized: Callable[[Array], FloatArray]) -> FloatArray:
     check_pictures(images, reconstructions)
-    return np.array([_correlation(image, other) for image, other in zip(images, reconstructions, strict=True)])
+    pairs = zip(images, reconstructions, strict=True)
+    return np.array([_correlation(resized(image).ravel(), resized(other).ravel()) for image, other in pairs])
 
 
-def pixcorr_crossed(images: Sequence[Array], reconstructions: Sequence[Array]) -> FloatArray:
+def pixcorr_crossed(
+    images: Sequence[Array],
+    reconstructions: Sequence[Array],
+    resized: Callable[[Array], FloatArray] = to_working_size,
+) -> FloatArray:
     """:func:`pixcorr` of every image with every reconstruction, each of which is resized once.
 
     Parameters
     ----------
     images, reconstructions
         k and l pictures (3, H, W) floating point in [0, 1], of any sizes.
+    resized
+        Brings a picture to the size at which it is compared.
 
     Returns
     -------
     (k, l) float64.
     """
-    sets = []
     for what, pictures in (("images", images), ("reconstructions", reconstructions)):
         for picture in pictures:
             check_picture_set(what, picture[None])
-        sets.append([_spread(picture) for picture in pictures])
-    (rows, row_norms), (columns, column_norms) = (
-        (np.stack([values for values, _ in found]), np.array([norm for _, norm in found])) for found in sets
-    )
-    return np.clip(rows @ columns.T / np.outer(row_norms, column_norms), -1, 1)
+    first, second = ([_spread(resized(one).ravel()) for one in pictures] for pictures in (images, reconstructions))
+    products = np.stack([values for values, _ in first]) @ np.stack([values for values, _ in second]).T
+    norms = np.outer([norm for _, norm in first], [norm for _, norm in second])
+    return np.clip(products / norms, -1, 1)
 
 
-def _correlation(image: Array, other: Array) -> float:
-    (a, a_norm), (b, b_norm) = _spread(image), _spread(other)
+def _correlation(a: FloatArray, b: FloatArray) -> float:
+    (a, a_norm), (b, b_norm) = _spread(a), _spread(b)
     return float(np.clip(a @ b / (a_norm * b_norm), -1, 1))
 
 
-def _spread(picture: Array) -> tuple[FloatArray, float]:
-    """The colour values about their mean, and their norm; of a flat picture zeros, and one to divide by."""
-    values = to_working_size(picture).ravel()
-    values -= values.mean()
+def _spread(values: FloatArray) -> tuple[FloatArray, float]:
+    """Colour values about their mean, and their norm; of a flat picture zeros, and one to divide by."""
+    values = values - values.mean()
     norm = float(np.linalg.norm(values))
     if norm <= _FLAT * values.size**0.5:
         return np.zeros_like(values), 1.0
@@ -82,6 +108,28 @@ PIXCORR = Metric(
     meaning="Correlation of the pixels. 1 would be the same picture, 0 is no relation.",
     needs="images",
     function=pixcorr,
-    crossed=pixcorr_crossed,
     range=(-1, 1),
 )
+PIXCORR_ALIASED = replace(
+    PIXCORR,
+    name="pixcorr_aliased",
+    label="PixCorr, not antialiased",
+    meaning=f"{PIXCORR.meaning} Pictures are made smaller without antialiasing, as torchvision did up to 0.16.",
+    function=pixcorr_aliased,
+    headline=False,
+    default=False,
+)
+PIXCORR_PIL425 = replace(
+    PIXCORR,
+    name="pixcorr_pil425",
+    label="PixCorr, Pillow 425 px",
+    meaning=f"{PIXCORR.meaning} Pictures are resized to 425 px by Pillow, as in Brain-Diffuser's evaluation.",
+    function=pixcorr_pil425,
+    headline=False,
+    default=False,
+)
+CROSSED: dict[Callable[..., FloatArray], Callable[..., FloatArray]] = {
+    pixcorr: pixcorr_crossed,
+    pixcorr_aliased: partial(pixcorr_crossed, resized=partial(to_working_size, antialias=False)),
+    pixcorr_pil425: partial(pixcorr_crossed, resized=by_pillow),
+}

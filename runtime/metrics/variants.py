@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .base import Metric
-from .distance import correlation_distance, correlation_distance_crossed
-from .identification import originals_two_way, two_way, two_way_crossed
+from .distance import correlation_distance
+from .identification import originals_two_way, two_way
 
 _ALIASED = "Pictures are made smaller without antialiasing, as torchvision did up to 0.16."
 _PIL224 = "Pictures are resized to 224 px by Pillow, as in Brain-Diffuser's evaluation."
@@ -29,7 +29,6 @@ def identification_family(name: str, label: str, meaning: str) -> tuple[Metric, 
         meaning=f"{meaning} Chance is 0.5.",
         needs=name,
         function=two_way,
-        crossed=two_way_crossed,
         range=(0, 1),
         compares_pictures=True,
         min_pictures=2,
@@ -41,7 +40,6 @@ def identification_family(name: str, label: str, meaning: str) -> tuple[Metric, 
         label=f"{label}, originals",
         meaning=f"{standard.meaning} {_ORIGINALS}",
         function=originals_two_way,
-        crossed=None,
         compares_reconstructions=True,
         headline=False,
     )
@@ -56,7 +54,6 @@ def distance_family(name: str, label: str, meaning: str) -> tuple[Metric, ...]:
         meaning=meaning,
         needs=name,
         function=correlation_distance,
-        crossed=correlation_distance_crossed,
         better="lower",
         range=(0, 2),
         default=False,

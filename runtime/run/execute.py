@@ -60,7 +60,7 @@ def run_job(job: Job, stream: TextIO, on_frame: OnFrame | None = None) -> tuple[
     check_run_folder(job.out)
     with ExitStack() as stack:
         work = prepared(job, stream, stack, on_frame)
-        extractors, missing = extractors_of(work)
+        extractors, missing = extractors_of(job, work)
         if not work.holds_lock:
             stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)

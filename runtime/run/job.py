@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backends.base import Options
-from ..errors import InputError
+from ..backends.base import Needs, Options
+from ..errors import FileError, InputError
+from ..metrics.select import select_for_run
 from .reconstruct import ReconstructSettings
 
 
@@ -37,6 +38,12 @@ class Job:
         Both stages.
     batch_size
         None chooses by the picture's size.
+    metrics
+        Names of metrics and groups; see :func:`~minddiffuser.runtime.metrics.select.select_for_run`.
+    weights
+        Folder with the weights of published networks that metrics need, beside PyTorch's cache.
+    download_weights
+        Whether weights that are in neither may be downloaded.
     notes
         Lines for the report.
     """
@@ -51,17 +58,30 @@ class Job:
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
+    metrics: tuple[str, ...] = ("default",)
+    weights: Path | None = None
+    download_weights: bool = False
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = self.batch_size
         if size is not None and (not isinstance(size, int) or size < 1):
             raise InputError(f"batch_size is {size!r}: give a whole number of 1 or more")
-        for name in ("skip_trials", "notes"):
+        for name in ("skip_trials", "metrics", "notes"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root"):
+        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "weights"):
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
+        object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",")))
+        select_for_run(self.metrics)
+        if self.weights is not None and not self.weights.is_dir():
+            raise FileError(f"the weights folder {self.weights} does not exist: check the path (--weights)")
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a backend: decoded features are measured by the semantic one too, where there is one."""
+        needs = self.settings.needs
+        return replace(needs, semantic=needs.semantic or bool(select_for_run(self.metrics).decoded))
 
 
 def _texts(name: str, given: Any) -> tuple[str, ...]:

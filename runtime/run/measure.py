@@ -9,8 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..metrics import Metric
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
-from ..metrics.kept import Kept
-from ..metrics.measuring import Measuring, OnProgress, PairSet, Values
+from ..metrics.measuring import OnProgress, Pairs, Values, measure_pairs
 from ..metrics.select import select
 from ..metrics.sources import Pair, PictureFile
 from .controls import partners
@@ -128,22 +127,15 @@ def measure_run(
     if not here:
         return Measured(notes=notes)
     n_pictures = len(set(ids))
-    those, undefined = defined(select() if metrics is None else metrics, extractors, n_pictures)
+    possible, undefined = defined(select() if metrics is None else metrics, extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1 and "stage1" in kinds:
         other = partners(here, seed, dict(zip(here, ids, strict=True)), trial_ids)
         pairs[FLOOR] = [_pair(run, "stage1", trial, other[trial]) for trial in here]
-    kept = Kept(run / KEPT)
-    work = Measuring(extractors, kept, run)
-    finished = False
-    try:
-        sets = {kind: PairSet(pairs=of_kind, ids=ids, rows=whole) for kind, of_kind in pairs.items()}
-        values, unusable = work.measure(those, sets, on_progress=on_progress)
-        finished = True
-    finally:  # what was measured until an interruption is kept too
-        kept.save(all_used=finished)
-    return Measured(trials=here, stimulus_ids=ids, values=values, notes=notes + unusable)
+    sets = {kind: Pairs(pairs=of_kind, ids=ids, rows=whole) for kind, of_kind in pairs.items()}
+    found = measure_pairs(possible, extractors, sets, run / KEPT, on_progress=on_progress)
+    return Measured(trials=here, stimulus_ids=ids, values=found.values, notes=notes + found.notes)
 
 
 def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:

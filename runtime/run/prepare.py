@@ -69,7 +69,7 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
         job.options,
         earlier_backend=earlier_backend,
         earlier_threads=earlier_threads,
-        needs=job.settings.needs,
+        needs=job.needs,
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder

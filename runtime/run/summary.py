@@ -32,6 +32,8 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
     trial_ids: Mapping[int, str] | None = None,
     concepts: DecodedConcepts | None = None,
     leaks: Sequence[str] = (),
+    extractors: Mapping[str, Mapping[str, str]] | None = None,
+    decoded: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -58,6 +60,10 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         Of the outcome's trials, where contexts are found by way of concepts.
     leaks
         Those that the decoders were fitted with on purpose.
+    extractors
+        Of each that has weights of its own: the files' names and SHA-256.
+    decoded
+        What `measure_decoded` returned.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         The files cannot be written.
     """
     values, ids = measured.values, trial_ids or {}
-    decoded = None if concepts is None else concepts.summary(seed)
+    contexts = None if concepts is None else concepts.summary(seed)
     one = values.get("stage1", {})
     content = {
         "format": "minddiffuser-run",
@@ -89,9 +95,11 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
             for kind in CONTROL_KINDS
             if kind in values
         },
-        **({} if decoded is None else {"concepts": decoded}),
+        **({} if contexts is None else {"concepts": contexts}),
+        **({"decoded": dict(decoded)} if decoded else {}),
+        **({"extractors": {name: dict(files) for name, files in extractors.items()}} if extractors else {}),
         "notes": [
-            *([] if decoded is None else [f"In this run {concepts_line(decoded)}"]),
+            *([] if contexts is None else [f"In this run {concepts_line(contexts)}"]),
             *notes,
             *measured.notes,
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +18,6 @@ from .preprocess import IMAGENET, Prepare, aliased, antialiased, pil224
 from .weights import WeightsFile, find_weights, load_into, read_weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
 _AT_ONCE = 8
@@ -79,14 +79,11 @@ def _open(network: Network, suffix: str, prepare: Prepare, given: Given) -> Feat
         raise Unavailable(f"{error.name} is not installed (pip install 'minddiffuser[metrics]')") from error
     path = network.find(network.weights, given)
     digest = sha256_of(path)
-    with torch.device("meta"):  # no time is spent on weights that are replaced
-        module = network.build()
-    state = {name.removeprefix(network.prefix): value for name, value in read_weights(path).items()}
-    load_into(module, state, path)
-    module.to(given.device)
-    mean, spread = (torch.tensor(values, device=given.device)[:, None, None] for values in network.pixels)
+    _loaded(network, path, digest)  # a file that is not right is found before anything is computed
 
     def of_pictures(images: Array) -> Array:
+        module = _loaded(network, path, digest).to(given.device)
+        mean, spread = (torch.tensor(values, device=given.device)[:, None, None] for values in network.pixels)
         rows = []
         with torch.inference_mode():
             for start in range(0, len(images), _AT_ONCE):
@@ -101,3 +98,14 @@ def _open(network: Network, suffix: str, prepare: Prepare, given: Given) -> Feat
         keep=network.keep,
         weights={path.name: digest},
     )
+
+
+@lru_cache(maxsize=1)  # one at a time: several would not leave room for the run's own networks
+def _loaded(network: Network, path: Path, _digest: str) -> torch.nn.Module:
+    import torch
+
+    with torch.device("meta"):  # no time is spent on weights that are replaced
+        module = network.build()
+    state = {name.removeprefix(network.prefix): value for name, value in read_weights(path).items()}
+    load_into(module, state, path)
+    return module

@@ -51,7 +51,9 @@ def pil224(images: Array, _side: int) -> torch.Tensor:
     import torch
     from PIL import Image
 
-    pictures = [Image.fromarray(one).resize((PIL_SIZE, PIL_SIZE), Image.Resampling.BILINEAR) for one in to_uint8(images)]
+    pictures = [
+        Image.fromarray(one).resize((PIL_SIZE, PIL_SIZE), Image.Resampling.BILINEAR) for one in to_uint8(images)
+    ]
     stacked = np.stack([np.asarray(one) for one in pictures]).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
 

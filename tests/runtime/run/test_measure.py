@@ -263,7 +263,7 @@ def test_other_weights_and_damaged_records_measure_again(tmp_path: Path, monkeyp
 
 
 def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "BLOCK", 5)
+    monkeypatch.setattr(measuring, "_BLOCK", 5)
     run, counting = write_run(tmp_path), Counting(monkeypatch)
 
     def interrupted(done: int, _total: int) -> None:
@@ -278,7 +278,7 @@ def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypa
 
 
 def test_measuring_that_is_killed_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "BLOCK", 5)
+    monkeypatch.setattr(measuring, "_BLOCK", 5)
     monkeypatch.setattr(measuring, "_SAVE_EVERY", 15)
     run, counting = write_run(tmp_path), Counting(monkeypatch)
     there: dict[int, bytes] = {}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build() -> torch.nn.Module:
-    """torchvision's network without its classifier."""
+    """Torchvision's network without its classifier."""
     import torch
     from torchvision.models import efficientnet_b1
 

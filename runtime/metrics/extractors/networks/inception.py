@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build() -> torch.nn.Module:
-    """torchvision's network with its own change of scale, as it is with published weights, and no classifier.
+    """Torchvision's network with its own change of scale, as it is with published weights, and no classifier.
 
     The weights were trained on pixels from -1 to 1; `transform_input` takes those normalised by ImageNet's statistics
     there.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build() -> torch.nn.Module:
-    """torchvision's ResNet-50, as the publisher's hub entry has it, without the classifier, which it has no weights of.
+    """Torchvision's ResNet-50, as the publisher's hub entry has it, without the classifier, which it has no weights of.
 
     The publisher's training code pads before the first convolution and not in it: the same network.
     """
