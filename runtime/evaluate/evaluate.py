@@ -113,7 +113,9 @@ def evaluate(
             on_progress=partial(on_progress, "reading pictures"),
         )
         against = _against(settings.against, gathered.rows)
+        on_progress("opening networks", 0, 1)
         opened, missing = open_extractors(given_for(settings.metrics, settings.networks, gathered), settings.metrics)
+        on_progress("opening networks", 1, 1)
         n_pictures = len(set(gathered.ids))
         metrics, undefined = defined(_in_order(settings.metrics), opened, n_pictures)
         if not metrics:

@@ -51,7 +51,7 @@ def latex(evaluation: Content) -> str:
     ]
     for row in evaluation["rows"]:
         cells = [_value(metrics[name], row["metrics"][name]["value"]).replace("−", "-") for name in metrics]
-        shown = [f"${cell}$" if cell.startswith("-") else cell.replace("%", r"\%") for cell in cells]
+        shown = [f"${cell}$" if cell.startswith("-") else cell.replace(" %", r"\%") for cell in cells]
         lines.append(f"{' & '.join([_escaped(row['name']), *shown])} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
