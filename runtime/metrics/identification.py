@@ -99,7 +99,8 @@ def originals_two_way(
     check_several("two-way identification", len(features_true), n_pictures)
     sums = np.zeros((n_pictures, n_pictures))  # of truth and predicted picture
     for pictures, rows, correlation in correlations(features_true, firsts, features_pred):
-        np.add.at(sums.T, (which[rows], pictures), correlation.T)
+        here = np.arange(n_pictures)
+        sums[pictures] += correlation @ (which[rows, None] == here)  # summed over each picture's trials
     means = sums / np.bincount(which)
     wins = means < np.diag(means)[:, None] - TIE
     rates: FloatArray = (wins.sum(axis=1) / (n_pictures - 1))[which]

@@ -152,14 +152,14 @@ def _measure(
     way_of: dict[str, _Way] = {}
     for metric in metrics:
         features = extractors[metric.needs]
-        kind = _way(metric, features)
-        if (metric.needs, kind) not in ways:
-            ways[metric.needs, kind] = kind(metric.needs, features, sets, store)
-        way_of[metric.name] = ways[metric.needs, kind]
+        way = _way(metric, features)
+        if (metric.needs, way) not in ways:
+            ways[metric.needs, way] = way(metric.needs, features, sets, store)
+        way_of[metric.name] = ways[metric.needs, way]
         way_of[metric.name].metrics.append(metric)
-    store.begin(sum(way.n_missing() for way in ways.values()), on_progress)
-    for way in ways.values():
-        way.measure()
+    store.begin(sum(one.n_missing() for one in ways.values()), on_progress)
+    for one in ways.values():
+        one.measure()
     values: dict[str, Values] = {kind: {} for kind in sets}
     good, notes = [], []
     for metric in metrics:
@@ -171,9 +171,9 @@ def _measure(
         good.append(metric)
         for kind, of_kind in by_kind.items():
             values[kind][metric.name] = of_kind
-    store.begin(sum(way.n_exchanges() for way in ways.values()), on_exchange)
-    for way in ways.values():
-        way.exchange()
+    store.begin(sum(one.n_exchanges() for one in ways.values()), on_exchange)
+    for one in ways.values():
+        one.exchange()
     crossed = {
         kind: {metric.name: way_of[metric.name].crossed(metric, kind) for metric in good} if those.groups else {}
         for kind, those in sets.items()

@@ -19,8 +19,8 @@ def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
     """Pearson correlation of all colour values of each picture with those of its reconstruction.
 
     Both are resized to 256 x 256 and then 425 x 425 (bilinear, antialiased as with torchvision 0.17 and later), as in
-    the evaluation code of MindEye (Scotti et al. 2023, 2024). Where either picture is one flat colour value the correlation is undefined and
-    counts as 0: a flat picture says nothing about the other.
+    the evaluation code of MindEye (Scotti et al. 2023, 2024). Where either picture is one flat colour value the
+    correlation is undefined and counts as 0: a flat picture says nothing about the other.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 # Of decoded features and not of pictures: a run computes them, which has both.
 DECODED = {
-    "retrieval": "how often the stimulus is the nearest, or among the five nearest, of 50 and of 200 by what was decoded",
+    "retrieval": "how often the stimulus is the nearest, or among the five nearest, of 50 and 200 by what is decoded",
     "dimension": "in how many directions decoded features vary, and true ones",
 }
 

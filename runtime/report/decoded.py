@@ -12,10 +12,9 @@ from .words import interval, number_text
 
 _HINT = (
     "What was decoded from the brain, before any picture is made of it, against the same features of the stimuli. "
-    "Retrieval: how often the stimulus is the nearest, or among the five nearest, of so many pictures, by cosine and over "
-    "all choices of the others; below, what chance would give. Dimension: the participation ratio of the features' "
-    "covariance over pictures; far fewer directions than the true features have means that many reconstructions are "
-    "alike."
+    "Retrieval: how often the stimulus is the nearest, or among the five nearest, of so many pictures, by cosine and "
+    "over all choices of the others. Dimension: the participation ratio of the features' covariance over pictures; far "
+    "fewer directions than the true features have means that many reconstructions are alike."
 )
 
 

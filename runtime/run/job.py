@@ -14,6 +14,8 @@ from ..errors import FileError, InputError
 from ..metrics.select import select_for_run
 from .reconstruct import ReconstructSettings
 
+DEFAULTS = ("default",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -58,7 +60,7 @@ class Job:
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
-    metrics: tuple[str, ...] = ("default",)
+    metrics: tuple[str, ...] = DEFAULTS
     weights: Path | None = None
     download_weights: bool = False
     notes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from ..report.text import metrics_table
 from .batches import Outcome
 from .concepts import concepts_line, decode_concepts
 from .decoded import decoded_lines, measure_decoded
-from .job import Job
+from .job import DEFAULTS, Job
 from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
 from .responses import read_stimuli
@@ -94,8 +94,11 @@ def write_results(
         decoded=decoded,
     )
     stream.write(metrics_table(summary))
-    for line in (*decoded_lines(decoded), *(f"md-reconstruct: {note}" for note in (*missing, *left_out))):
+    for line in decoded_lines(decoded):
         stream.write(f"{line}\n")
+    if job.metrics != DEFAULTS:  # of what was asked for by name
+        for note in (*missing, *left_out):
+            stream.write(f"md-reconstruct: {note}\n")
     if concepts is not None:
         stream.write(f"{concepts_line(summary['concepts'])}\n")
     return outcome

@@ -13,9 +13,10 @@ from ..files import write_bytes, write_json
 from ..leaks import labelled
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
+from ..metrics.measuring import Values
 from .batches import Outcome
 from .concepts import DecodedConcepts, concepts_line
-from .measure import FLOOR, Measured, Values
+from .measure import FLOOR, Measured
 
 SUMMARY_VERSION = 2
 CONTROL_KINDS = ("shuffled", "oracle")

@@ -99,8 +99,8 @@ def _model(folder: Path, trunk: Path, device: str) -> Any:
     except Exception as error:  # PyTorch's, peft's and the package's own, of many types
         reason = " ".join(str(error).split())[:200]
         raise FileError(
-            f"DreamSim's weights in {folder} cannot be used ({reason}): a file is damaged or of another version, unpack "
-            f"{ARCHIVE} again"
+            f"DreamSim's weights in {folder} cannot be used ({reason}): a file is damaged or of another version, "
+            f"unpack {ARCHIVE} again"
         ) from error
     return model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def open_lpips(given: Given) -> Features:
     )
 
 
-def features(model: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """The features of pixels (n, 3, H, W) in [-1, 1], (n, d)."""
     import torch
     from lpips import normalize_tensor
@@ -71,7 +71,7 @@ def features(model: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat(layers, dim=1)
 
 
-def _model(path: Path) -> torch.nn.Module:
+def _model(path: Path) -> Any:
     import warnings
 
     import lpips
@@ -89,7 +89,7 @@ def _model(path: Path) -> torch.nn.Module:
         for kind in ("weight", "bias")
     }
     load_into(model.net, {own: state[theirs] for own, theirs in names.items() if theirs in state}, path)
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 LPIPS = Extractor(name="lpips", open=open_lpips)

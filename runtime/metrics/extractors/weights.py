@@ -92,8 +92,8 @@ def check_published(path: Path, file: WeightsFile) -> None:
     """Refuse a file under the published name whose bytes are others; a converted one has hashes of its own."""
     if path.name == file.name and not sha256_of(path).startswith(file.sha256):
         raise FileError(
-            f"the weights {path} are not the published ones (their SHA-256 does not begin with {file.sha256}): the file "
-            f"is truncated or another one, take it again from {file.url}"
+            f"the weights {path} are not the published ones (their SHA-256 does not begin with {file.sha256}): the "
+            f"file is truncated or another one, take it again from {file.url}"
         )
 
 

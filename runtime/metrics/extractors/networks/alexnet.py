@@ -31,14 +31,9 @@ def _up_to(n_layers: int) -> torch.nn.Module:
     import torch
     from torchvision.models import alexnet
 
-    # Named as in the whole network, whose file is read.
-    return torch.nn.Sequential(_named(alexnet(weights=None).features[:n_layers]))
-
-
-def _named(features: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    from collections import OrderedDict
-
-    return OrderedDict(features=features)
+    network = torch.nn.Sequential()  # names its tensors as the whole network does, whose file is read
+    network.add_module("features", alexnet(weights=None).features[:n_layers])
+    return network
 
 
 # 184,512 numbers a picture: a thousand pictures of three kinds would be 2 GB.

@@ -63,7 +63,7 @@ def find(file: WeightsFile, given: Given) -> Path:
     if not given.download:
         where = "in no weights folder (--weights DIR)" if folder is None else f"not in {folder}"
         raise Unavailable(
-            f"{file.name} is {where} and not in the hub's cache: take {HUB_FILE} of {file.url}, under the first name, or "
+            f"{file.name} is {where} and not in the hub's cache: take {HUB_FILE} of {file.url}, give it that name, or "
             "give --download-weights"
         )
     try:
