@@ -53,8 +53,8 @@ def add_evaluate(commands: Any) -> None:
         type=_metrics,
         default="default",
         metavar="NAME,...",
-        help="metrics and groups of them, as of md-reconstruct run: default needs no weights but the models'; standard: "
-        "the eight of most published tables; all (default: %(default)s)",
+        help="metrics and groups of them, as of md-reconstruct run. default: needs no other weights; standard: the "
+        "eight of most published tables; all (default: %(default)s)",
     )
     evaluate.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the tables: new, empty, or an evaluation's"

@@ -26,7 +26,7 @@ def check_folder(out: Path, read: Sequence[Path]) -> None:
     for path in read:
         if path.is_dir() and (out.resolve() == path.resolve() or path.resolve() in out.resolve().parents):
             raise FileError(f"--out {out} is or lies in {path}, which is read: give another folder")
-    check_output(out, what="evaluation folder", marker=MARKER, kind=FORMAT.removeprefix("minddiffuser-"))
+    check_output(out, what="folder of an evaluation", marker=MARKER, kind=FORMAT.removeprefix("minddiffuser-"))
 
 
 def begin(out: Path) -> None:

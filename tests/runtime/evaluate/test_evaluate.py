@@ -200,7 +200,9 @@ def test_a_run_has_the_numbers_of_its_summary(tmp_path: Path) -> None:
 
 def test_a_run_with_other_stimuli_goes_by_ids_or_numbers(tmp_path: Path) -> None:
     run, _ = write_run(tmp_path / "run", "abcdef")
-    (run / "trials.json").write_text(json.dumps([{"trial": n, "id": f"test/{name}"} for n, name in enumerate("abcdef")]))
+    (run / "trials.json").write_text(
+        json.dumps([{"trial": n, "id": f"test/{name}"} for n, name in enumerate("abcdef")])
+    )
     for name in "fedcba":
         write_png(tmp_path / "named" / f"test-{name}.png", picture(ord(name)))
     for number, name in enumerate("abcdef"):
@@ -283,12 +285,21 @@ def test_the_command_writes_every_format_and_goes_on(folders: Path, told: Any, m
     assert code == DONE
     assert "measuring pictures" not in progress  # was kept
     assert "im0_0 belongs to 0000" in progress
-    assert printed.splitlines()[0].split() == ["PixCorr", "↑", *METRICS["clip_vit_l14"].label.split(), "↑", *METRICS["effnet"].label.split(), "↓"]  # noqa: E501 (one line)
+    assert printed.splitlines()[0].split() == [
+        "PixCorr",
+        "↑",
+        *METRICS["clip_vit_l14"].label.split(),
+        "↑",
+        *METRICS["effnet"].label.split(),
+        "↓",
+    ]
     content = json.loads((out / "evaluation.json").read_text())
     assert content["finished"]
     assert content["command"]["metrics"] == ["pixcorr", "effnet", "clip_vit_l14"]
     rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
-    assert [(row["row"], row["against"]) for row in rows] == [("one", "")] * 3 + [("two", "")] * 3 + [("two", "one")] * 3
+    assert [(row["row"], row["against"]) for row in rows] == [("one", "")] * 3 + [("two", "")] * 3 + [
+        ("two", "one")
+    ] * 3
     assert float(rows[0]["value"]) == content["rows"][0]["metrics"]["pixcorr"]["value"]
     each = list(csv.DictReader(io.StringIO((out / "per_picture.csv").read_text())))
     assert len(each) == 2 * N
@@ -337,7 +348,10 @@ def test_what_is_printed_is_what_was_found() -> None:
         (["{f}/fewer", "--stimuli", "{f}/stimuli", "--by-order"], "5 pictures and .* 6 stimuli"),
         (["{f}/one", "--stimuli", "{f}/stimuli", "--against", "x"], "--against x is none of what is scored: .* one"),
         (["{f}/one", "--stimuli", "{f}/stimuli", "--out", "{f}/one"], "is or lies in .* which is read"),
-        (["{f}/one", "--stimuli", "{f}/stimuli", "--out", "{f}/two"], "is not a evaluation folder|is not an evaluation"),
+        (
+            ["{f}/one", "--stimuli", "{f}/stimuli", "--out", "{f}/two"],
+            "is not a evaluation folder|is not an evaluation",
+        ),
         (["{f}/one", "--stimuli", "{f}/stimuli", "--metrics", "pixcor"], "did you mean pixcorr"),
         (["{f}/one", "--stimuli", "{f}/stimuli", "--seed", "-1"], "seed is -1"),
         (["{f}/one", "--stimuli", "{f}/stimuli", "--permutations", "x"], "not a whole number"),

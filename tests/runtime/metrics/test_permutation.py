@@ -1,4 +1,4 @@
-"""Against scipy's permutation tests, where all permutations are taken, and against what must hold where they are not."""
+"""Against scipy's permutation tests where all permutations are taken, and against what must hold elsewhere."""
 
 from math import factorial
 

@@ -12,13 +12,12 @@ import pytest
 
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.images import read_image, to_float, write_png
-from minddiffuser.runtime.metrics import METRICS
+from minddiffuser.runtime.metrics import METRICS, measuring
 from minddiffuser.runtime.metrics.base import Metric
 from minddiffuser.runtime.metrics.extractors import Features, Given
 from minddiffuser.runtime.report.page import write_report
 from minddiffuser.runtime.report.text import metrics_table
 from minddiffuser.runtime.report.words import number_text
-from minddiffuser.runtime.metrics import measuring
 from minddiffuser.runtime.run.batches import Outcome
 from minddiffuser.runtime.run.measure import KEPT, Measured, measure_run, open_extractors
 from minddiffuser.runtime.run.summary import write_summary
