@@ -122,7 +122,8 @@ def evaluate(
             raise InputError(f"no metric can be computed: {' '.join((*missing, *undefined))}")
         seed = _seed(settings.seed, gathered)
         folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if kept is None and len(gathered.runs) == 1:  # what the run has measured is not measured again
+        # What a run has measured is not measured again.
+        if len(gathered.runs) == 1 and not (folder / KEPT).exists():
             _copy(gathered.runs[0].folder / KEPT, folder / KEPT)
         sets = _sets(gathered, seed, settings.n_permutations)
         found = measure_pairs(

@@ -89,7 +89,7 @@ def gather(
     paths
         Run folders, folders of pictures and array files.
     stimuli
-        A folder of pictures or an array file; None: the run's own, where one run folder is given.
+        A folder of pictures or an array file; None: the runs' own, which must be the same.
     stack
         Closes what is opened.
     by_order, allow_missing
@@ -104,15 +104,12 @@ def gather(
     """
     runs = {path: open_run(path) for path in paths if is_run(path)}
     shown = _stimuli(runs, paths, stimuli, stack)
-    given = [
-        (f"{_name(path)} {kind}", pictures, runs[path])
-        for path in paths
-        if path in runs
-        for kind, pictures in runs[path].kinds.items()
-    ]
-    given += [(_name(path), open_pictures(path, stack), None) for path in paths if path not in runs]
-    order = {path: place for place, path in enumerate(paths)}
-    given.sort(key=lambda one: order[one[2].folder if one[2] is not None else Path(one[1].where)])
+    given: list[tuple[str, Pictures, Run | None]] = []
+    for path in paths:
+        if path in runs:
+            given += [(f"{_name(path)} {kind}", made, runs[path]) for kind, made in runs[path].kinds.items()]
+        else:
+            given.append((_name(path), open_pictures(path, stack), None))
     own = stimuli is None
     matches = [_matched(shown, pictures, None if own else run, by_order=by_order) for _, pictures, run in given]
     everything = [pictures for _, pictures, _ in given]
@@ -159,11 +156,19 @@ def _stimuli(runs: dict[Path, Run], paths: Sequence[Path], stimuli: Path | None,
     if not runs:
         raise InputError(f"{paths[0]} is not a run folder, which has its own stimuli: give --stimuli")
     first = next(iter(runs.values()))
-    if len(runs) > 1:
-        raise InputError("several runs were given, each with stimuli of its own: give --stimuli, one run's for all")
-    if first.stimuli is None:
-        raise InputError(f"the run {first.folder} was made without stimuli: give --stimuli")
+    for run in runs.values():
+        if run.stimuli is None or first.stimuli is None:
+            raise InputError(f"the run {run.folder} was made without stimuli: give --stimuli")
+        if run is not first and _content(run.stimuli) != _content(first.stimuli):
+            raise InputError(
+                f"the runs {first.folder} and {run.folder} have other stimuli: score them one by one, or give --stimuli"
+            )
+    assert first.stimuli is not None
     return first.stimuli
+
+
+def _content(pictures: Pictures) -> list[tuple[str, str]]:
+    return [(item.name, source.digest()) for item in pictures.items for source in item.sources]
 
 
 def _name(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from .gather import Gathered
 
 # Extractors that need the models of a run; others bring their own networks.
 _OF_MODELS = {"clip", "labels", "locator"}
+_NO_PYTORCH = "PyTorch is not installed (pip install 'minddiffuser[torch]')"
 _LIBRARIES = ("torch", "open_clip_torch")
 
 
@@ -59,33 +60,39 @@ def given_for(metrics: Sequence[Metric], networks: Networks, gathered: Gathered)
     """
     needs = {metric.needs for metric in metrics} & _OF_MODELS
     captions = _captions(networks.captions, gathered) if networks.captions is not None else ()
-    common = {
-        "captions": captions,
-        "device": networks.device,
-        "weights": networks.weights,
-        "download": networks.download,
-    }
+    common = Given(captions=captions, device=networks.device, weights=networks.weights, download=networks.download)
     models, clip = _models(networks, gathered)
     if models is None or not needs:
-        return Given(**common, without_models="it is not known which models to take (--models)")
+        return replace(common, without_models="it is not known which models to take (--models)")
     folder = locate(models)
     parts = {name: folder / name for name in ("classifier", "locator") if (folder / name).is_dir()}
     embed, identity, why = None, "", ""
+    if "labels" in needs and not _has_pytorch():
+        parts.pop("classifier", None)
+        why = _NO_PYTORCH
     if "clip" in needs:
         try:
             embed, identity = _embedding(models, clip, networks.device)
         except MissingExtra as error:
             if networks.models is not None and needs == {"clip"}:
                 raise
-            why = f"{error}"
-    return Given(
-        **common,
+            why = " ".join(f"{error}".split())
+    return replace(
+        common,
         embed=embed,
         embed_identity=identity,
         classifier=parts.get("classifier"),
         locator=parts.get("locator"),
         without_models=why,
     )
+
+
+def _has_pytorch() -> bool:
+    try:
+        import torch  # noqa: F401 (only whether it is there)
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def _models(networks: Networks, gathered: Gathered) -> tuple[str | None, str | None]:

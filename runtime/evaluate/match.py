@@ -131,8 +131,9 @@ def _match(
 
 
 def _exact(stimuli: Sequence[Item], pictures: Sequence[Item]) -> Match | None:
-    keys = ([(item.name,) for item in stimuli], [(item.name,) for item in pictures])
-    return _match(stimuli, pictures, keys, several=False, how="")
+    of_stimuli: list[Key] = [(item.name,) for item in stimuli]
+    of_pictures: list[Key] = [(item.name,) for item in pictures]
+    return _match(stimuli, pictures, (of_stimuli, of_pictures), several=False, how="")
 
 
 def _alike(stimuli: Sequence[Item], pictures: Sequence[Item]) -> Match | None:

@@ -69,7 +69,7 @@ class Pairs:
     @property
     def firsts(self) -> list[int]:
         """One pair of each stimulus."""
-        return np.unique(self.which, return_index=True)[1].tolist()
+        return [int(place) for place in np.unique(self.which, return_index=True)[1]]
 
     def group(self, stimuli: Index) -> tuple[list[Source], list[Source], Index]:
         """The stimuli of a group; its pictures, and which of these stimuli each belongs to."""
@@ -286,7 +286,7 @@ class _PairValues(_Way):
     def _kept(self, metric: Metric, pair: Pair) -> Array | None:
         return self._store.kept.get(self._identity(metric), self._store.key(*pair))
 
-    def _keep(self, metric: Metric, pair: Pair, value: Array) -> None:
+    def _keep(self, metric: Metric, pair: Pair, value: Any) -> None:
         self._store.kept.put(self._identity(metric), self._store.key(*pair), value)
 
     def n_missing(self) -> int:

@@ -85,7 +85,8 @@ def pixcorr_crossed(
     first, second = ([_spread(resized(one).ravel()) for one in pictures] for pictures in (images, reconstructions))
     products = np.stack([values for values, _ in first]) @ np.stack([values for values, _ in second]).T
     norms = np.outer([norm for _, norm in first], [norm for _, norm in second])
-    return np.clip(products / norms, -1, 1)
+    correlations: FloatArray = np.clip(products / norms, -1, 1)
+    return correlations
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:

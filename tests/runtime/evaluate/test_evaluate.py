@@ -14,6 +14,7 @@ from scipy.stats import permutation_test
 
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.command import DONE, USERS_MISTAKE
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.evaluate import table
 from minddiffuser.runtime.evaluate.evaluate import EvaluateSettings, evaluate
 from minddiffuser.runtime.evaluate.given import Networks
@@ -196,6 +197,16 @@ def test_a_run_has_the_numbers_of_its_summary(tmp_path: Path) -> None:
         assert rows["shuffled"]["metrics"][name]["value"] == control["stage2"]
         assert changes["shuffled"]["metrics"][name]["ci95"] == pytest.approx(control["ci95"], abs=1e-14)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_two_runs_on_the_same_stimuli_are_compared(tmp_path: Path) -> None:
+    given = {"a": "abcde", "b": "abcde", "c": "edcba"}
+    first, second, third = (write_run(tmp_path / name, shown)[0] for name, shown in given.items())
+    content = evaluate([first, second], settings=EvaluateSettings(metrics=select("pixcorr"), n_permutations=0))
+    names = [f"{run} {kind}" for run in "ab" for kind in ("stage1", "stage2", "shuffled")]
+    assert [row["name"] for row in content["rows"]] == names
+    with pytest.raises(InputError, match="have other stimuli: score them one by one"):
+        evaluate([first, third])
 
 
 def test_a_run_with_other_stimuli_goes_by_ids_or_numbers(tmp_path: Path) -> None:
