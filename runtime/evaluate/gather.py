@@ -120,7 +120,7 @@ def gather(
     if not common:
         raise InputError("there is no stimulus of which all of what was given has a picture: score the folders singly")
     notes = [note for pictures in (shown, *everything) for note in pictures.notes]
-    notes += [f"{pictures.where}: {m.note}" for pictures, m in zip(everything, matches, strict=True) if m.note]
+    notes += [found.note for found in matches if found.note]
     names = _unlike([name for name, _, _ in given], everything)
     rows = [
         Row(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from .pictures import Item, Pictures
@@ -83,7 +83,7 @@ def match(stimuli: Pictures, pictures: Pictures, *, by_order: bool = False) -> M
             f"no picture in {pictures.where} is named as a stimulus in {stimuli.where} (such as "
             f"{pictures.items[0].name} and {stimuli.items[0].name}): rename them, or give --by-order"
         )
-    return best
+    return replace(best, note=f"{pictures.where}: {best.note}") if best.note else best
 
 
 def listed(names: Sequence[str]) -> str:
