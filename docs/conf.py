@@ -41,6 +41,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 suppress_warnings = [
+    "ref.python",  # a word in a description of shapes, such as n, which is the name of several things too
     "myst.xref_ambiguous",  # a heading and a page of the same name: GitHub's rule decides
 ]
 

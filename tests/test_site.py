@@ -146,3 +146,12 @@ def test_docstrings_keep_what_they_look_like() -> None:
             "End  of it.",
         )
     ]
+
+
+def test_references_are_relative_as_imports_are() -> None:
+    line = "see :func:`.fit.fit`, :class:`~..runtime.engines.base.Engine` and :mod:`numpy`"
+    assert docstrings.whole(line, "minddiffuser.training") == (
+        "see :func:`minddiffuser.training.fit.fit`, :class:`~minddiffuser.runtime.engines.base.Engine` and :mod:`numpy`"
+    )
+    assert docstrings.package_of("function", "x", docstrings.re.compile) == "re"
+    assert docstrings.package_of("module", "json.decoder", json.decoder) == "json"

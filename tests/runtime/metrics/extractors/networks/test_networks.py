@@ -60,15 +60,18 @@ def two_sets(side: int = 64) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def network(name: str) -> torch.nn.Module:
-    """torchvision's own network with random weights, and statistics of batches as after training."""
+    """torchvision's own network with random weights, and batch statistics of pictures, so that these differ in it."""
     torch.manual_seed({"effnet_v1": 1}.get(name, 0))
     make = NETS[name][0]
     made = make(init_weights=False) if name == "inception" else make()
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return made.eval().requires_grad_(False)
+    made.eval().requires_grad_(False)
+    norms = [module for module in made.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for module in norms:
+        module.momentum = None
+        module.train()
+    if norms:
+        made(prepared(np.concatenate(two_sets(128)), 128, ""))
+    return made.eval()
 
 
 def write_weights(name: str, folder: Path) -> Path:
