@@ -24,6 +24,8 @@ Row = NDArray[Any]
 _MARGIN = 0.25
 # Below this, floats above 1 are no pictures of 0 to 255.
 _BRIGHT = 16.0
+# What files begin with: numpy's, and those of PyTorch's two formats, a zip archive and a pickle.
+_NPY, _PYTORCH = b"\x93NUMPY", (b"PK", b"\x80")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +211,9 @@ def _npy(path: Path, stack: ExitStack) -> dict[str, Table]:
 
 def _mapped(file: Path, path: Path) -> Table:
     try:
+        with open(file, "rb") as opened:  # numpy takes anything else for a pickle
+            if opened.read(len(_NPY)) != _NPY:
+                raise ValueError("it is no .npy file")
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
@@ -268,6 +273,9 @@ def _torch(path: Path, stack: ExitStack) -> dict[str, Table]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
     try:
+        with open(path, "rb") as opened:
+            if not opened.read(2).startswith(_PYTORCH):
+                raise ValueError("it is no file of PyTorch's")
         try:
             content = load(True)
         except RuntimeError:  # a file of the old format cannot be mapped

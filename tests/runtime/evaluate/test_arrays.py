@@ -96,16 +96,16 @@ def test_layouts_and_ranges(
 
 
 def test_grey_and_alpha(tmp_path: Path, stack: ExitStack) -> None:
-    np.save(tmp_path / "grey.npy", np.full((2, 4, 4, 1), 51, np.uint8))
+    np.save(tmp_path / "grey.npy", np.full((2, 6, 5, 1), 51, np.uint8))
     assert images(open_pictures(tmp_path / "grey.npy", stack)) == pytest.approx(0.2)
-    half = np.zeros((1, 4, 4, 4), np.float32)
+    half = np.zeros((1, 6, 5, 4), np.float32)
     half[..., 3] = 0.25  # black, a quarter of it, over white
     np.save(tmp_path / "alpha.npy", half)
     assert images(open_pictures(tmp_path / "alpha.npy", stack)) == pytest.approx(0.75)
 
 
 def test_pictures_by_name_are_matched_by_name(tmp_path: Path, stack: ExitStack, rng: np.random.Generator) -> None:
-    np.savez(tmp_path / "a.npz", **{name: levels(rng, 4, 4, 3) for name in ("10", "2")})
+    np.savez(tmp_path / "a.npz", **{name: levels(rng, 6, 5, 3) for name in ("10", "2")})
     found = open_pictures(tmp_path / "a.npz", stack)
     assert found.named
     assert [item.name for item in found.items] == ["2", "10"]
@@ -114,10 +114,10 @@ def test_pictures_by_name_are_matched_by_name(tmp_path: Path, stack: ExitStack, 
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((2, 4, 4, 3), np.int64), "int64: expected uint8"),
-        (np.linspace(-1, 1, 96).reshape(2, 4, 4, 3), "spans -1 to 1: expected"),
-        (np.full((2, 4, 4, 3), 3.0), "spans 3 to 3: expected"),
-        (np.zeros((2, 4, 4, 5), np.uint8), "expected .H, W, 3."),
+        (np.zeros((2, 6, 5, 3), np.int64), "int64: expected uint8"),
+        (np.linspace(-1, 1, 180).reshape(2, 6, 5, 3), "spans -1 to 1: expected"),
+        (np.full((2, 6, 5, 3), 3.0), "spans 3 to 3: expected"),
+        (np.zeros((2, 6, 6, 5), np.uint8), "expected .H, W, 3."),
         (np.zeros((2, 3, 4, 3), np.uint8), "not clear which axis"),
         (np.zeros((0, 4, 4, 3), np.uint8), "has no picture"),
         (np.zeros((4, 4), np.uint8), "expected pictures"),
@@ -131,7 +131,7 @@ def test_what_is_no_picture_is_one_sentence(array: np.ndarray, said: str, tmp_pa
 
 
 def test_nan_is_refused_where_it_is_read(tmp_path: Path, stack: ExitStack) -> None:
-    array = np.full((2, 4, 4, 3), 0.5, np.float32)
+    array = np.full((2, 6, 5, 3), 0.5, np.float32)
     array[1, 2, 3, 0] = np.nan
     np.save(tmp_path / "a.npy", array)
     found = open_pictures(tmp_path / "a.npy", stack)
@@ -146,7 +146,7 @@ def test_damaged_files_are_one_sentence(suffix: str, tmp_path: Path, stack: Exit
     path.write_bytes(b"no such file")
     with pytest.raises(FileError, match=r"a\.\w+ cannot be read .*save it again"):
         open_pictures(path, stack)
-    WRITERS[suffix](path, np.zeros((2, 4, 4, 3), np.uint8))
+    WRITERS[suffix](path, np.zeros((2, 6, 5, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(MindDiffuserError, match="save it again"):
         open_pictures(path, stack)

@@ -20,7 +20,7 @@ from minddiffuser.runtime.evaluate.evaluate import EvaluateSettings, evaluate
 from minddiffuser.runtime.evaluate.given import Networks
 from minddiffuser.runtime.files import write_json
 from minddiffuser.runtime.images import read_image, write_png
-from minddiffuser.runtime.metrics import METRICS
+from minddiffuser.runtime.metrics import METRICS, Metric
 from minddiffuser.runtime.metrics.extractors import EXTRACTORS, Given
 from minddiffuser.runtime.metrics.extractors.base import Extractor, Features
 from minddiffuser.runtime.metrics.select import select
@@ -72,11 +72,12 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-ASKED = select("pixcorr,clip_vit_l14,effnet")
+def asked() -> tuple[Metric, ...]:
+    return select("pixcorr,clip_vit_l14,effnet")
 
 
 def settings(**choices: Any) -> EvaluateSettings:
-    return EvaluateSettings(metrics=ASKED, seed=SEED, **choices)
+    return EvaluateSettings(metrics=asked(), seed=SEED, **choices)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -172,8 +173,8 @@ def write_run(run: Path, shown: str = "aabbcdefg") -> tuple[Path, dict[str, Any]
         {"format": "minddiffuser-run-settings", "version": 1, "settings": {"refine": {"seed": SEED}}},
     )
     trials = range(len(shown))
-    extractors, _ = open_extractors(Given(), ASKED)
-    measured = measure_run(run, trials, extractors, metrics=ASKED, stimulus_ids=tuple(shown), seed=SEED)
+    extractors, _ = open_extractors(Given(), asked())
+    measured = measure_run(run, trials, extractors, metrics=asked(), stimulus_ids=tuple(shown), seed=SEED)
     outcome = Outcome(trials=tuple(trials), skipped={}, seconds={})
     return run, write_summary(run, outcome, measured, seed=SEED)
 
@@ -181,7 +182,7 @@ def write_run(run: Path, shown: str = "aabbcdefg") -> tuple[Path, dict[str, Any]
 def test_a_run_has_the_numbers_of_its_summary(tmp_path: Path) -> None:
     run, summary = write_run(tmp_path / "run")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    content = evaluate([run], settings=EvaluateSettings(metrics=ASKED))
+    content = evaluate([run], settings=EvaluateSettings(metrics=asked()))
     rows = {row["name"].removeprefix("run "): row for row in content["rows"]}
     assert list(rows) == ["stage1", "stage2", "shuffled"]
     assert content["seed"] == SEED
@@ -219,7 +220,7 @@ def test_a_run_with_other_stimuli_goes_by_ids_or_numbers(tmp_path: Path) -> None
     for number, name in enumerate("abcdef"):
         write_png(tmp_path / "numbered" / f"{number}.png", picture(ord(name)))
     own, named, numbered = (
-        evaluate([run], stimuli, EvaluateSettings(metrics=ASKED, n_permutations=0))
+        evaluate([run], stimuli, EvaluateSettings(metrics=asked(), n_permutations=0))
         for stimuli in (None, tmp_path / "named", tmp_path / "numbered")
     )
     first = own["rows"][1]["metrics"]["pixcorr"]["value"]
@@ -229,8 +230,8 @@ def test_a_run_with_other_stimuli_goes_by_ids_or_numbers(tmp_path: Path) -> None
 
 
 def test_takagis_direction_has_no_p_value_of_differences(folders: Path) -> None:
-    asked = replace(settings(), metrics=select("clip_vit_l14,clip_vit_l14_takagi"))
-    content = evaluate([folders / "one", folders / "two"], folders / "stimuli", asked)
+    both = replace(settings(), metrics=select("clip_vit_l14,clip_vit_l14_takagi"))
+    content = evaluate([folders / "one", folders / "two"], folders / "stimuli", both)
     change = content["differences"][0]["metrics"]
     assert change["clip_vit_l14"]["p_value"] is not None
     assert change["clip_vit_l14_takagi"]["p_value"] is None
@@ -262,12 +263,12 @@ def test_names_of_stimuli_have_captions(folders: Path) -> None:
         return Features(identity="labels", of_pictures=lambda images: np.zeros(len(images), np.int64), truth=labels)
 
     (folders / "captions.json").write_text(json.dumps({f"{n:04d}": f"a thing {n}" for n in range(N)}))
-    asked = EvaluateSettings(
+    concepts = EvaluateSettings(
         metrics=select("concept_top1"), networks=Networks(captions=folders / "captions.json"), n_permutations=0
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EXTRACTORS, "labels", Extractor(name="labels", open=open_labels))
-        content = evaluate([folders / "one"], folders / "stimuli", asked)
+        content = evaluate([folders / "one"], folders / "stimuli", concepts)
     assert seen[0][3] == ("a thing 3",)
     assert content["per_picture"]["values"]["one"]["concept_top1"] == [1, 0, 0, 0, 0, 0]
 
@@ -284,15 +285,15 @@ def told(capsys: pytest.CaptureFixture[str]) -> Any:
 def test_the_command_writes_every_format_and_goes_on(folders: Path, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     out = folders / "out"
     words = (folders / "one", folders / "two", "--stimuli", folders / "stimuli", "--out", out)
-    asked = ("--metrics", "pixcorr,effnet,clip_vit_l14")
+    metrics = ("--metrics", "pixcorr,effnet,clip_vit_l14")
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("minddiffuser.runtime.evaluate.evaluate.differences", interrupted)
-        assert told(*words, *asked)[0] == 130
-    code, printed, progress = told(*words, *asked)
+        assert told(*words, *metrics)[0] == 130
+    code, printed, progress = told(*words, *metrics)
     assert code == DONE
     assert "measuring pictures" not in progress  # was kept
     assert "im0_0 belongs to 0000" in progress
