@@ -184,7 +184,8 @@ def load_into(network: torch.nn.Module, state: Mapping[str, torch.Tensor], path:
             f"the weights {path} are of another network ({len(odd)} of its {len(wanted)} tensors are missing or of "
             f"another shape, first {odd[0]}): check the file"
         )
-    fitting = {name: state[name].float() if state[name].is_floating_point() else state[name] for name in wanted}
+    # Copied: a tensor of a mapped file may lie at an odd place, where matrix products add up in another order.
+    fitting = {name: state[name].to(own.dtype, copy=True) for name, own in wanted.items()}
     for name, value in fitting.items():
         if not torch.isfinite(value).all():
             raise FileError(f"the weights {path} hold NaN or infinite values in {name}: take the file again")
