@@ -171,6 +171,8 @@ def _measure(
         good.append(metric)
         for kind, of_kind in by_kind.items():
             values[kind][metric.name] = of_kind
+    for one in ways.values():
+        one.metrics = [metric for metric in one.metrics if metric in good]
     store.begin(sum(one.n_exchanges() for one in ways.values()), on_exchange)
     for one in ways.values():
         one.exchange()
