@@ -21,6 +21,7 @@ from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
+from .run.without import WITHOUT
 from .sampling import SAMPLINGS
 
 PROG = "md-reconstruct"
@@ -241,6 +242,14 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "--download-weights", action="store_true", help="download weights that are in neither (default: do without)"
     )
+    run.add_argument(
+        "--without",
+        action="append",
+        choices=WITHOUT,
+        default=[],
+        help="an ablation, repeatable: no decoded context (the empty caption's), no decoded latent (from noise alone), "
+        "or no decoded structure (stage 1 alone)",
+    )
     _add_refinement(run)
     _add_engines(run)
     run.add_argument("--batch-size", type=count, metavar="N", help="trials per batch (default: by picture size)")
@@ -297,6 +306,12 @@ def _add_refinement(run: Any) -> None:
         choices=tuple(REFINERS),
         help="guided: the structural gradient inside the sampler; adam: the paper's, on the latent and the context "
         "that sampling begins with (default: the preset's)",
+    )
+    stage2.add_argument(
+        "--percent",
+        type=float,
+        metavar="K",
+        help="trust only the best K %% of each structural layer, at most what the checkpoint keeps (default: that)",
     )
     groups = {refiner: run.add_argument_group(f"refiner {refiner}") for refiner in REFINERS}
     belongs = owners()
@@ -365,6 +380,7 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
+    from .run.ablation import without
     from .run.execute import run_job
     from .run.job import Job
     from .run.reconstruct import ReconstructSettings
@@ -386,8 +402,15 @@ def _run(args: argparse.Namespace) -> int:
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
         skip_trials=tuple(args.skip_trials),
-        settings=ReconstructSettings(
-            stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
+        settings=without(
+            ReconstructSettings(
+                stage=args.stage,
+                controls=args.controls,
+                refine=_refinement(args),
+                sampling=SAMPLINGS[args.stage1],
+                percent=args.percent,
+            ),
+            args.without,
         ),
         batch_size=args.batch_size,
         metrics=(args.metrics,),

@@ -22,6 +22,7 @@ from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
 from .responses import read_stimuli
 from .summary import write_summary
+from .without import without_note
 
 
 def extractors_of(job: Job, work: Work) -> tuple[dict[str, Features], tuple[str, ...]]:
@@ -79,7 +80,13 @@ def write_results(
         concepts=given.concepts,
         stimulus_ids=given.stimulus_ids,
     )
-    notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes, *left_out)
+    notes = (
+        *without_note(job.settings.without),
+        *(f"Warning: {warning}." for warning in work.warnings),
+        *backend.notes,
+        *notes,
+        *left_out,
+    )
     summary = write_summary(
         job.out,
         outcome,
