@@ -82,6 +82,10 @@ class Data:
         assert split == "train"
         return [["a cat"]] * self.texts
 
+    def images(self, split: str, start: int, stop: int) -> np.ndarray:
+        assert split == "train"
+        return np.stack([np.full((4, 4, 3), number, np.uint8) for number in range(start, stop)])
+
 
 @dataclass
 class Models:
@@ -553,7 +557,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_continued(
     whole = contents(fit(data, Models(), tmp_path / "whole", SETTINGS))
     save, calls = safetensors.numpy.save_file, []
     # Folds are kept one by one, and the selection once more beside the features.
-    n_files = len(PARTS) + SETTINGS.selection.n_folds * (1 + len(SHAPES)) + 1
+    n_files = len(PARTS) + 1 + SETTINGS.selection.n_folds * (1 + len(SHAPES)) + 1  # and the training pictures
     for when in (2, 8, n_files - 1):
         calls.clear()
         features.folder = tmp_path / f"features-{when}"
