@@ -15,12 +15,14 @@ from .demo.signals import FMRI, SIGNALS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .evidence.command import add_card
 from .refine import REFINERS
 from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
-from .run.controls import CONTROLS
+from .run.without import WITHOUT
 from .sampling import SAMPLINGS
+from .split import NOT_HELD_OUT
 
 PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
@@ -147,6 +149,7 @@ def parser() -> Parser:
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
+    add_card(commands)
     return top
 
 
@@ -217,10 +220,17 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--controls",
-        choices=tuple(CONTROLS),
+        metavar="NAME,...",
         default="none",
-        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
-        "(default: %(default)s)",
+        help="what to compare with: stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as "
+        "target, the generator without the brain (generator), the training picture nearest to what was decoded "
+        "(nearest); both is the first two, all is all four (default: %(default)s)",
+    )
+    run.add_argument(
+        "--train-data",
+        type=Path,
+        metavar="DATA",
+        help="data folder of the training pictures, for the control nearest (default: RESPONSES)",
     )
     run.add_argument(
         "--metrics",
@@ -238,6 +248,14 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--download-weights", action="store_true", help="download weights that are in neither (default: do without)"
+    )
+    run.add_argument(
+        "--without",
+        action="append",
+        choices=WITHOUT,
+        default=[],
+        help="an ablation, repeatable: no decoded context (the empty caption's), no decoded latent (from noise alone), "
+        "or no decoded structure (stage 1 alone)",
     )
     _add_refinement(run)
     _add_engines(run)
@@ -295,6 +313,12 @@ def _add_refinement(run: Any) -> None:
         choices=tuple(REFINERS),
         help="guided: the structural gradient inside the sampler; adam: the paper's, on the latent and the context "
         "that sampling begins with (default: the preset's)",
+    )
+    stage2.add_argument(
+        "--percent",
+        type=float,
+        metavar="K",
+        help="trust only the best K %% of each structural layer, at most what the checkpoint keeps (default: that)",
     )
     groups = {refiner: run.add_argument_group(f"refiner {refiner}") for refiner in REFINERS}
     belongs = owners()
@@ -363,6 +387,7 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
+    from .run.ablation import without
     from .run.execute import run_job
     from .run.job import Job
     from .run.reconstruct import ReconstructSettings
@@ -383,9 +408,17 @@ def _run(args: argparse.Namespace) -> int:
         stimuli=args.stimuli,
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
+        train_data=args.train_data,
         skip_trials=tuple(args.skip_trials),
-        settings=ReconstructSettings(
-            stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
+        settings=without(
+            ReconstructSettings(
+                stage=args.stage,
+                controls=args.controls,
+                refine=_refinement(args),
+                sampling=SAMPLINGS[args.stage1],
+                percent=args.percent,
+            ),
+            args.without,
         ),
         batch_size=args.batch_size,
         metrics=(args.metrics,),
@@ -395,7 +428,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     outcome, report = run_job(job, sys.stderr)
     print(report)
-    skipped = sum(reason != LEFT_OUT for reason in outcome.skipped.values())
+    skipped = sum(reason not in (LEFT_OUT, NOT_HELD_OUT) for reason in outcome.skipped.values())
     failed = len(outcome.failures())
     if not skipped and not failed:
         return DONE

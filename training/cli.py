@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,14 +19,18 @@ from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .decoders.choice import chosen_decoders, chosen_options
 from .decoders.ridge import BY_CROSS_VALIDATION
+from .experiments.command import add_experiment
 from .leaks import LEAKS
 from .model_options import add_models, open_models
 from .simulate.command import add_simulate
+from .split_options import add_split_options, cluster_settings
 
 PROG = "md-train"
-_EXTRAS = dict.fromkeys(
-    ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
-) | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
+_EXTRAS = (
+    dict.fromkeys(("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train")
+    | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
+    | {"matplotlib": "figures"}
+)
 _FIT_EXAMPLE = """
 example (offline):
   md-train simulate fmri --out data --seed 7
@@ -52,6 +57,7 @@ def parser() -> Parser:
     add_prepare(commands)
     _add_fit(commands)
     _add_world(commands)
+    add_experiment(commands)
     return top
 
 
@@ -95,6 +101,14 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
     )
+    fit.add_argument(
+        "--rois",
+        type=_names,
+        metavar="A,B",
+        help="fMRI: fit to the voxels of these rois or groups alone, such as LVC; a run takes them from the whole "
+        "responses by itself (default: all voxels)",
+    )
+    fit.add_argument("--without-rois", type=_names, metavar="A,B", help="fMRI: leave the voxels of these rois out")
     fit.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     fit.add_argument(
         "--allow-leak",
@@ -104,6 +118,7 @@ def _add_fit(commands: Any) -> None:
         "it, fit a clean one into CHECKPOINT-clean, and print what the leak adds: %(choices)s",
     )
     add_models(fit)
+    add_split_options(fit)
     _add_decoders(fit)
     add_concept_options(fit)
     _add_selection(fit)
@@ -203,14 +218,16 @@ def _fit(args: argparse.Namespace) -> int:
     from .datasets.base import open_dataset
     from .fit import check, check_out, fit
     from .leaks.run import check_leak, fit_leak, report_text
+    from .split import by_clusters
 
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
     settings = with_concepts(settings, args, data)
-    if args.allow_leak is None:
+    clusters = cluster_settings(args, data)
+    if clusters is None and args.allow_leak is None:
         check(data, args.out, settings)  # before models are opened or downloaded
-    else:
+    elif args.allow_leak is not None:
         check_leak(args.allow_leak, data, args.out, settings)
     models = open_models(args, args.layers, lambda note: tell(PROG, note, DONE))
     if args.threads is not None:
@@ -223,6 +240,10 @@ def _fit(args: argparse.Namespace) -> int:
             progress.close()  # a line of its own, on a terminal too
             tell(PROG, line, DONE)
 
+        if clusters is not None:
+            data, split = by_clusters(data, models, args.out, settings, clusters, progress=progress, say=say)
+            settings = replace(settings, split=split)
+            check(data, args.out, settings)
         if args.allow_leak is None:
             out, compared = fit(data, models, args.out, settings, progress=progress, say=say), None
         else:
@@ -290,7 +311,20 @@ def fit_settings(args: argparse.Namespace) -> Any:
         average_repetitions=args.average_repetitions,
         device=args.device,
         save_every=args.save_every,
+        regions=_regions(args),
     )
+
+
+def _regions(args: argparse.Namespace) -> Any:
+    """Whose voxels are used; None for all."""
+    from .regions import Regions
+
+    rois, without = args.rois or (), args.without_rois or ()
+    if not rois and not without:
+        return None
+    if args.allow_leak is not None:
+        raise InputError("--rois and --without-rois do not go with --allow-leak: leave one of them out")
+    return Regions(rois=rois, without=without)
 
 
 def _short_options(args: argparse.Namespace, feature: str, kind: str) -> dict[str, Any]:
@@ -328,6 +362,13 @@ class _Renamed(argparse.Action):
 
     def __call__(self, *_given: Any, **_more: Any) -> NoReturn:
         raise InputError("--preset of md-train fit is now called --layers: give --layers reference or --layers paper")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of rois: give names such as V1,V2")
+    return names
 
 
 def _penalty(text: str) -> float | str:

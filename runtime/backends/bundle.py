@@ -25,6 +25,7 @@ from ..refine.costs import COUNTED_GRAPHS, Costs, engine_costs
 from ..refine.engines import EngineObjective, structural
 from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
+from ..regions import regions_note
 from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
 from .common import Common
@@ -80,6 +81,9 @@ def needed_graphs(bundle: Bundle, needs: Needs) -> list[str]:
     if needs.refine:
         graphs += [name for name in STAGE_2 if name != "denoise_gradient" or needs.steps_back]
         graphs += ["decode_semantic"] if needs.semantic and "semantic" in bundle.shapes else []
+    if needs.nearest:
+        more = [name for name in ("decode_structure", "decode_semantic") if name not in graphs]
+        graphs += [name for name in more if name == "decode_structure" or name in bundle.graphs]
     graphs += ["clip_structure"] if needs.features or "clip_structure" in bundle.graphs else []
     return graphs
 
@@ -158,7 +162,8 @@ class BundleBackend(Common):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return notes_of_bundle(self._bundle.manifest)
+        manifest = self._bundle.manifest
+        return (*regions_note(manifest["checkpoint"]["provenance"]), *notes_of_bundle(manifest))
 
     @property
     def classifier(self) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..candidates import FIELD as CONCEPTS
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
@@ -17,6 +16,10 @@ from ..fields import ABSENT, Field
 from ..files import sha256_of
 from ..leaks import FIELD as LEAKS
 from ..leaks import read_leaks
+from ..split import FIELD as SPLIT
+from ..split import read_split
+from ..training_pictures import FILE as TRAINING_PICTURES
+from ..training_pictures import TrainingPictures, read_training_pictures
 from .base import ADVICE, Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
 from .concepts import ConceptRoute, open_route
@@ -70,8 +73,8 @@ class Checkpoint(Belonging):
         self.context_bos: Float32 = constants["context_bos"]
         self.uncond_context: Float32 = constants["uncond_context"]
         selected = read_mask(folder, self.shapes["structure"], self.preset)
-        self.mask: NDArray[np.bool_] = selected["mask"]
-        self.score: Float32 = selected["score"]
+        self.mask = selected["mask"]
+        self.score = selected["score"]
         self.decoders: dict[str, Decoder] = {}
         for described in description["decoders"]:
             features = described["features"]
@@ -80,6 +83,7 @@ class Checkpoint(Belonging):
             self.decoders |= dict.fromkeys(features, open_decoder(stored))
         self.candidates = read_candidates(description, folder / DESCRIPTION)
         self.leaks = read_leaks(Field(folder / DESCRIPTION, LEAKS, description.get(LEAKS, ABSENT), ADVICE))
+        self.split = read_split(Field(folder / DESCRIPTION, SPLIT, description.get(SPLIT, ABSENT), ADVICE))
         self.route: ConceptRoute | None = None
         if self.candidates is not None:
             path, (width,) = folder / file_name(CONCEPTS), shapes[EMBEDDING]
@@ -94,6 +98,19 @@ class Checkpoint(Belonging):
     def hash(self) -> str:
         """SHA-256 of checkpoint.json, which holds the SHA-256 of every other file."""
         return sha256_of(self.folder / DESCRIPTION)
+
+    @cached_property
+    def training_pictures(self) -> TrainingPictures | None:
+        """The table of the training pictures, read at the first use; None in a checkpoint of before there was one.
+
+        Raises
+        ------
+        FileError
+            It is damaged.
+        """
+        if TRAINING_PICTURES not in self.description["files"]:
+            return None
+        return read_training_pictures(self.folder / TRAINING_PICTURES, self.shapes, ADVICE)
 
     @property
     def statistics(self) -> tuple[Float32, Float32]:

@@ -54,6 +54,7 @@ def run_job(job: Job, stream: TextIO, on_frame: OnFrame | None = None) -> tuple[
         Anything that the user can fix; see sections of the modules used.
     """
     read = {"checkpoint or bundle": job.checkpoint, "data folder": job.responses}
+    read |= {} if job.train_data is None else {"folder of the training pictures": job.train_data}
     check_places(
         job.out, read | places_of_models(job.options.models, job.options.clip), (job.stimuli, job.stimuli_root)
     )

@@ -34,6 +34,8 @@ class Job:
         own, if any.
     stimuli_root
         The folder that holds the pictures of a data folder that only names them; None takes the one that it states.
+    train_data
+        The data folder that holds the training pictures, of which the control "nearest" shows some; None: `responses`.
     skip_trials
         Trials to leave out, by their id, or their row where no id is a number; nothing of them is looked at.
     settings
@@ -57,6 +59,7 @@ class Job:
     trial_ids: Path | None = None
     stimuli: Path | None = None
     stimuli_root: Path | None = None
+    train_data: Path | None = None
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
@@ -71,7 +74,8 @@ class Job:
             raise InputError(f"batch_size is {size!r}: give a whole number of 1 or more")
         for name in ("skip_trials", "metrics", "notes"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "weights"):
+        paths = ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "train_data", "weights")
+        for name in paths:
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
         object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",")))

@@ -11,10 +11,11 @@ from ..metrics import Metric
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
 from ..metrics.measuring import OnProgress, Pair, Values, measure_pairs
 from ..metrics.select import select
-from .controls import partners
+from .controls import CONTROLS, partners
 
-KINDS = ("stage1", "stage2", "shuffled", "oracle")
-FLOOR = "stage1_floor"
+KINDS = ("stage1", "stage2", *CONTROLS)
+FLOOR, FLOOR_2 = "stage1_floor", "stage2_floor"
+_FLOORS = {"stage1": FLOOR, "stage2": FLOOR_2}
 KEPT = "measured.safetensors"
 
 
@@ -29,8 +30,9 @@ class Measured:
     stimulus_ids
         Of each of them, the same for trials that showed the same picture.
     values
-        Kind ("stage1", "stage2", "shuffled", "oracle", those there are, and "stage1_floor": stage 1 of another
-        picture's trial against this trial's stimulus, where there are two pictures) -> metric -> (n,) float64.
+        Kind ("stage1", "stage2" and the controls, those there are, and "stage1_floor" and "stage2_floor": the picture
+        of another picture's trial against this trial's stimulus, where there are two pictures) -> metric -> (n,)
+        float64.
     notes
         What was left out, and why.
     """
@@ -129,9 +131,10 @@ def measure_run(
     defined, undefined = _defined(select() if metrics is None else metrics, extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
-    if n_pictures > 1 and "stage1" in kinds:
+    if n_pictures > 1:
         other = partners(here, seed, dict(zip(here, ids, strict=True)), trial_ids)
-        pairs[FLOOR] = [_pair(run, "stage1", trial, other[trial]) for trial in here]
+        for kind in (kind for kind in _FLOORS if kind in kinds):
+            pairs[_FLOORS[kind]] = [_pair(run, kind, trial, other[trial]) for trial in here]
     values, unusable = measure_pairs(defined, extractors, pairs, ids, run / KEPT, rows=whole, on_progress=on_progress)
     return Measured(trials=here, stimulus_ids=ids, values=values, notes=notes + unusable)
 

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, TextIO
 
 from ..environment import versions
+from ..evidence.one_run import about_trials, write_evidence
+from ..leaks import labelled
 from ..metrics.extractors import Features, Given
 from ..metrics.select import select_for_run
 from ..progress import Phases
@@ -22,6 +24,7 @@ from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
 from .responses import read_stimuli
 from .summary import write_summary
+from .without import without_note
 
 
 def extractors_of(job: Job, work: Work) -> tuple[dict[str, Features], tuple[str, ...]]:
@@ -79,7 +82,13 @@ def write_results(
         concepts=given.concepts,
         stimulus_ids=given.stimulus_ids,
     )
-    notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes, *left_out)
+    notes = (
+        *without_note(job.settings.without),
+        *(f"Warning: {warning}." for warning in work.warnings),
+        *backend.notes,
+        *notes,
+        *left_out,
+    )
     summary = write_summary(
         job.out,
         outcome,
@@ -93,6 +102,14 @@ def write_results(
         extractors={name: features.weights for name, features in extractors.items() if features.weights},
         decoded=decoded,
     )
+    write_evidence(
+        job.out,
+        measured.values,
+        measured.stimulus_ids,
+        seed=job.settings.refine.seed,
+        about=_about(work),
+        missing=work.left_out_controls,
+    )
     stream.write(metrics_table(summary))
     for line in decoded_lines(decoded):
         stream.write(f"{line}\n")
@@ -102,6 +119,24 @@ def write_results(
     if concepts is not None:
         stream.write(f"{concepts_line(summary['concepts'])}\n")
     return outcome
+
+
+def _about(work: Work) -> dict[str, Any]:
+    """What the run is, as its evidence says it."""
+    given, decoder, settings = work.given, work.backend.decoder, work.settings
+    return {
+        "subject": decoder.subject,
+        "models": work.backend.models_name,
+        "checkpoint": work.backend.hash,
+        "stage": settings.stage,
+        "seed": settings.refine.seed,
+        "trials": about_trials([given.trial_ids[trial] for trial in work.good]),
+        **({"without": list(settings.without)} if settings.without else {}),
+        "split": None if decoder.split is None else decoder.split.described(),
+        "simulated": given.simulated,
+        **({} if given.brain is None else {"brain": given.brain}),
+        **labelled(decoder.leaks),
+    }
 
 
 def _decoded(

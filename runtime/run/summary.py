@@ -16,10 +16,10 @@ from ..metrics.compare import differences, mean, summarise
 from ..metrics.measuring import Values
 from .batches import Outcome
 from .concepts import DecodedConcepts, concepts_line
+from .controls import CONTROLS, OF_STAGE_2
 from .measure import FLOOR, Measured
 
 SUMMARY_VERSION = 2
-CONTROL_KINDS = ("shuffled", "oracle")
 
 
 def write_summary(  # noqa: PLR0913 (what a run says; all but three have a default)
@@ -93,7 +93,7 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         "metrics": table(measured, seed),
         "controls": {
             kind: summarise(one, values[kind], np.random.default_rng(seed), stimulus_ids=measured.stimulus_ids)
-            for kind in CONTROL_KINDS
+            for kind in OF_STAGE_2
             if kind in values
         },
         **({} if contexts is None else {"concepts": contexts}),
@@ -107,6 +107,7 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
     rows = [{**row, **_id(ids, row["trial"])} for row in _rows(outcome.trials, measured)]
+    rows = [{**row, **_nearest(outcome, row["trial"])} for row in rows]
     if concepts is not None:
         rows = [{**row, "concept": found} for row, found in zip(rows, concepts.rows(), strict=True)]
     write_bytes(run / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
@@ -157,6 +158,10 @@ def _id(ids: Mapping[int, str], trial: int) -> dict[str, str]:
     return {"id": ids[trial]} if trial in ids else {}
 
 
+def _nearest(outcome: Outcome, trial: int) -> dict[str, Any]:
+    return {"nearest": outcome.nearest[trial]} if trial in outcome.nearest else {}
+
+
 def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:
     if row is None:
         return {"trial": trial, "stimulus": False, "metrics": {}}
@@ -168,7 +173,7 @@ def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:
         "metrics": {n: [float(one[n][row]), None if two is None else float(two[n][row])] for n in one},
         "controls": {
             kind: {name: float(values[row]) for name, values in measured.values[kind].items()}
-            for kind in CONTROL_KINDS
+            for kind in CONTROLS
             if kind in measured.values
         },
     }

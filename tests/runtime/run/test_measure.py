@@ -226,9 +226,9 @@ def test_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run, counting = write_run(tmp_path), Counting(monkeypatch)
     reports: list[tuple[int, int]] = []
     first = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
-    assert counting.since() == (48, 42)  # 3 kinds and the floor; 36 pictures and 6 different stimuli
-    assert reports[0] == (0, 90)
-    assert reports[-1] == (90, 90)
+    assert counting.since() == (60, 42)  # 3 kinds and two floors; 36 pictures and 6 different stimuli
+    assert reports[0] == (0, 102)
+    assert reports[-1] == (102, 102)
     assert [done for done, _ in reports] == sorted({done for done, _ in reports})
     reports.clear()
     again = measured(run, function=counting.embed, on_progress=lambda *step: reports.append(step))
@@ -239,13 +239,13 @@ def test_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             np.testing.assert_array_equal(again.values[kind][name], row)
     write_png(run / "images" / "stage2" / "000004.png", picture(5))
     changed = measured(run, function=counting.embed)
-    assert counting.since() == (1, 1)
+    assert counting.since() == (2, 1)  # the picture of its own trial, and as the floor of another
     assert changed.values["stage2"]["pixcorr"][4] != first.values["stage2"]["pixcorr"][4]
     write_png(run / "stimuli" / "000004.png", picture(6))
     measured(run, function=counting.embed)
     pairs, pictures = counting.since()
     assert pictures == 1
-    assert pairs == 4  # three kinds and the floor of that trial
+    assert pairs == 5  # three kinds and both floors of that trial
 
 
 def test_other_weights_and_damaged_records_measure_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,11 +253,11 @@ def test_other_weights_and_damaged_records_measure_again(tmp_path: Path, monkeyp
     for identity in ("weights 1", "weights 2"):
         extractors, _ = open_extractors(Given(embed=counting.embed, embed_identity=identity))
         measure_run(run, range(12), extractors, stimulus_ids=tuple(SHOWN))
-    assert counting.since() == (48, 84)
+    assert counting.since() == (60, 84)
     whole = (run / KEPT).read_bytes()
     (run / KEPT).write_bytes(whole[:-20])
     measure_run(run, range(12), extractors, stimulus_ids=tuple(SHOWN))
-    assert counting.since() == (48, 42)
+    assert counting.since() == (60, 42)
     assert (run / KEPT).read_bytes() == whole
 
 
@@ -273,7 +273,7 @@ def test_measuring_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypa
         measured(run, function=counting.embed, on_progress=interrupted)
     assert counting.since() == (20, 0)
     measured(run, function=counting.embed)
-    assert counting.since() == (28, 42)
+    assert counting.since() == (40, 42)
 
 
 def test_measuring_that_is_killed_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_measuring_that_is_killed_keeps_what_was_saved(tmp_path: Path, monkeypat
     counting.since()
     (run / KEPT).write_bytes(there[20])  # as a kill after 20 would have left it
     measured(run, function=counting.embed)
-    assert counting.since() == (33, 42)
+    assert counting.since() == (45, 42)
 
 
 def test_a_damaged_picture_is_one_sentence(tmp_path: Path) -> None:
