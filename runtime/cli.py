@@ -16,6 +16,7 @@ from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
 from .evidence.command import add_card
+from .judge.command import add_judge, add_judged
 from .refine import REFINERS
 from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
@@ -150,6 +151,8 @@ def parser() -> Parser:
     _add_run(commands)
     _add_report(commands)
     add_card(commands)
+    add_judge(commands)
+    add_judged(commands)
     return top
 
 
