@@ -97,8 +97,8 @@ class Stream(Message):
     offset, uncertainty
         Of the sender's clock.
     gaps, dropped, duplicates
-        Counts since the start: gaps in the signal; samples that came and could not be used, as they hold NaN or the
-        source had another description; samples that came twice.
+        Counts since the start: gaps in the signal; samples that a full queue lost, or that came and could not be used,
+        as they hold NaN or the source had another description; samples that came twice.
     n_samples
         Received since the start.
     segment

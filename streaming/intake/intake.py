@@ -22,6 +22,7 @@ from ...runtime.signal.stream import Outcome
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .channels import Picked, pick
 from .clocks import Clock
+from .dejitter import MOST_OFF
 from .events import REFUSED, REJECTED, SKIPPED, Accepted, EpochTimes, Event, IntakeState, Refused, Said
 from .markers import Waiting, Waits, text_of, why_no_event
 from .placing import Placed, Placer
@@ -38,8 +39,6 @@ _GATHER, _PIECE = 0.02, 0.1
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.
 _SAME_CLOCK = 0.005
-# How far the measured rate may be from the declared one.
-_MOST_OFF = 0.01
 # Epochs that are remembered, to name them where the clock turns out to have jumped.
 _GIVEN = 100
 
@@ -94,7 +93,8 @@ class Intake:
         self._problem: str | None = None
         self._lost = set[str]()
         self._newest: float | None = None
-        self._counts = dict.fromkeys(("samples", "unusable"), 0)
+        self._newest_came = -np.inf
+        self._counts = dict.fromkeys(("samples", "unusable", "lost"), 0)
         self._events: list[Event] = []
         self._now = 0.0
         # When the last samples came that were worked on, and their last stamp.
@@ -123,7 +123,7 @@ class Intake:
         for item in items:
             if isinstance(item, Samples):
                 if len(item.stamps):
-                    self._newest = float(item.stamps[-1])
+                    self._newest, self._newest_came = float(item.stamps[-1]), item.arrived
                     self._gathered.append(item)
                     self._n_gathered += len(item.stamps)
             elif isinstance(item, Marker):
@@ -185,7 +185,8 @@ class Intake:
             after = self._clocks[MARKERS].trusted_after
             trusted = after if marker.arrived >= after else -np.inf
             newest = -np.inf if self._newest is None else self._newest
-            self._waiting.add(Waits(marker=marker, trusted_after=trusted, newest=newest))
+            waits = Waits(marker=marker, trusted_after=trusted, newest=newest, newest_came=self._newest_came)
+            self._waiting.add(waits)
 
     def _place(self) -> None:
         """Find the samples of all markers behind which a sample has come."""
@@ -308,7 +309,7 @@ class Intake:
                 f"stamps is measured for {segment.learns * segment.period:.3g} s"
             )
         rate = segment.rate(sample)
-        if rate is not None and abs(rate / self._sfreq - 1) > _MOST_OFF:
+        if rate is not None and abs(rate / self._sfreq - 1) > MOST_OFF:
             return REFUSED, f"the signal had {rate:.5g} samples a second in the epoch, and declares {self._sfreq:g}"
         if self._is_doubtful(placed):
             return REFUSED, "a clock jumped between two measurements of its offset around the marker"
@@ -354,6 +355,7 @@ class Intake:
             self._clocks[notice.stream].distrust(notice.at)
         if notice.stream != SIGNAL:
             return
+        self._counts["lost"] += notice.n_lost
         if is_another or notice.kind == "dropped":
             self._splitter.end(Break(notice.text))
         if notice.kind == "changed" and notice.info is not None:
@@ -405,7 +407,9 @@ class Intake:
 
     def _take_samples(self, samples: Samples) -> None:
         self._counts["samples"] += len(samples.stamps)
-        if (np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any() and self._one_clock():
+        fell_back = bool((np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any())
+        # Of another process, which was said, the clock of its markers is known or not as that of its signal is.
+        if fell_back and self._one_clock() and self._worked >= self._clocks[SIGNAL].trusted_after:
             self._placer.set_back = (self._worked, samples.arrived)
         self._worked, self._last_stamp = samples.arrived, float(samples.stamps[-1])
         if self._picked is not None and len(samples.data) != self._picked.n_rows:

@@ -92,7 +92,7 @@ class Page:
                 offset=intake.offset,
                 uncertainty=intake.uncertainty,
                 gaps=intake.n_gaps,
-                dropped=intake.n_unusable + intake.n_nan,
+                dropped=intake.n_unusable + intake.n_nan + intake.n_lost,
                 duplicates=intake.n_duplicate,
                 n_samples=intake.n_samples,
                 segment=intake.segment + 1,
