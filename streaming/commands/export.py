@@ -81,8 +81,8 @@ def _export(args: argparse.Namespace) -> int:
         _tell(f"{n_outside} markers lie before or after the signal and are in no file")
     if n_repeated:
         _tell(
-            f"{n_repeated} samples came twice, with the same stamp and the same values: they are in the file once, as in "
-            "the live session"
+            f"{n_repeated} samples came twice, with the same stamp and the same values: they are in the file once, as "
+            "in the live session"
         )
     n_rewritten = sum(latin(text) != text for text in texts)
     if args.to == "fif" and n_rewritten:

@@ -174,7 +174,8 @@ def _own_chain(recorded: Any, args: argparse.Namespace) -> tuple[dict[str, Any],
 
 def _print(report: Any, n_channels: int, recorded: Any, tolerance: float) -> None:
     refused: Sequence[str] = [f"{n} {kind}" for kind, n in sorted(report.refused.items())]
-    print(f"{report.n_markers} markers, {report.n_events} of them events; {n_channels} channels at {recorded.info.sfreq:g} Hz")
+    sfreq = recorded.info.sfreq
+    print(f"{report.n_markers} markers, {report.n_events} of them events; {n_channels} channels at {sfreq:g} Hz")
     for note in recorded.notes:
         print(f"note: {note}")
     print(f"cut into chunks in {len(report.partitions)} ways: {', '.join(report.partitions)}")

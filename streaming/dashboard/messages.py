@@ -226,6 +226,8 @@ class Decoded(Message):
         Epochs in the average that was decoded; 1 without averaging.
     control
         The running control, or None before there are epochs for it.
+    no_control
+        Why there is none though there were epochs: the sentence; else None.
     warning
         Where the signal left the distribution of training: the sentence; else None.
     """
@@ -240,6 +242,7 @@ class Decoded(Message):
     confidence: float | None = None
     n_averaged: int = 1
     control: Control | None = None
+    no_control: str | None = None
     warning: str | None = None
 
 

@@ -67,7 +67,7 @@ class Clock:
         return change
 
     def distrust(self, at: float) -> None:
-        """The sender is another one, as is said at the local time `at`: only offsets hold that are given from now on."""
+        """The sender is another one, as is said at the local time `at`: offsets hold that are given from now on."""
         self.trusted_after = max(self.trusted_after, at)
         self._is_another = True
         insort(self._restarts, at)

@@ -132,7 +132,7 @@ class Timeline:
 
 
 def fallen_back(lags: NDArray[np.float64], most: float) -> float:
-    """By how much lags fall behind the largest before them, but for a steady fall: jitter does that, lost samples do not.
+    """How far lags fall behind the largest before them, but for a steady fall: jitter does so, lost samples do not.
 
     A rate that is 0.5 % higher than declared makes all lags fall, by 10 ms in 2 s. That is no jitter, and taken for
     it, it would hide gaps. So the lags are taken from a line, of which the slope is not known: it may be 0, that of

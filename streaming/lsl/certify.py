@@ -181,14 +181,14 @@ class Meter:
 
     def _at(self, rank: int) -> float:
         place = int(np.searchsorted(np.cumsum(self._counts), rank, side="right"))
-        return 0.0 if place == 0 else _LEAST * _RATIO ** (place - 0.5)
+        return 0.0 if place == 0 else float(_LEAST * _RATIO ** (place - 0.5))
 
 
 def _bin_of(late: NDArray[np.float64]) -> NDArray[np.intp]:
     """Bin 0 for all that is not late, then bins that each are a thousandth wider than the one before."""
     with np.errstate(divide="ignore", invalid="ignore"):
         places = 1 + np.floor(np.log(np.maximum(late, 0.0) / _LEAST) / np.log(_RATIO))
-    return np.clip(places, 0, _N_BINS - 1).astype(np.intp)
+    return np.asarray(np.clip(places, 0, _N_BINS - 1), np.intp)
 
 
 def _off(item: ClockOffset) -> float:

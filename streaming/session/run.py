@@ -22,6 +22,7 @@ from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
 from ..decoding.computing import computing_of
+from ..decoding.control import read_concepts_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..intake.settings import IntakeSettings
@@ -64,6 +65,8 @@ class Request:
         Whether the mean over an event's epochs is decoded.
     seed
         Of the start noise, and of whatever else is drawn.
+    concepts
+        A table that says which concept each marker is of, for the control; or None.
     record
         A new folder for the session, or None.
     session
@@ -88,6 +91,7 @@ class Request:
     deadline: float | None = None
     average: bool = False
     seed: int = 42
+    concepts: Path | None = None
     record: Path | None = None
     session: str | None = None
     dashboard: bool = True
@@ -139,6 +143,7 @@ def run_session(
         backend = stack.enter_context(backends.open(request.bundle, replace(request.options, needs=needs)))
         decoder = backend.decoder
         layout = _layout_of(decoder)
+        _concepts(request, decoder)  # what is wrong with the table is said before anything is opened
         if refine is not None:
             refine = _refinement(decoder, refine, say)
         name = request.session or (
@@ -180,6 +185,15 @@ def _layout_of(decoder: Decoder) -> ResponseLayout:
     return layout
 
 
+def _concepts(request: Request, decoder: Decoder) -> dict[str, str]:
+    """Which candidate each marker is of, as far as a table says it."""
+    if request.concepts is None:
+        return {}
+    if decoder.candidates is None:
+        raise InputError(f"--concepts is for decoders of a concept, and {decoder.folder} decodes none: leave it out")
+    return read_concepts_of(request.concepts, decoder.candidates.names)
+
+
 def _refinement(decoder: Decoder, refine: GuidedSettings, say: Callable[[str], None]) -> GuidedSettings:
     if not decoder.mask.any():
         raise InputError(
@@ -208,6 +222,7 @@ def _settings(
         average=request.average,
         semantic=refine is not None and refine.semantic_weight > 0,
         seed=request.seed,
+        concepts=_concepts(request, backend.decoder),
     )
     settings = LiveSettings(
         decode=decode,
@@ -289,4 +304,5 @@ def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
         "deadline": request.deadline,
         "average": request.average,
         "seed": request.seed,
+        "concepts": _concepts(request, decoder),
     }

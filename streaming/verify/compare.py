@@ -300,9 +300,9 @@ def _once(recorded: Recorded, data: F64) -> tuple[Recorded, F64]:
     kept = np.ones(len(group), bool)
     for number in np.flatnonzero(counts > 1):
         places = np.flatnonzero(group == number)
-        for k, place in enumerate(places):
-            earlier = [one for one in places[:k] if kept[one] and kept[one:place].sum() <= recorded.info.sfreq]
-            kept[place] = not any((data[:, one] == data[:, place]).all() for one in earlier)
+        for k, later in enumerate(places):
+            earlier = [one for one in places[:k] if kept[one] and kept[one:later].sum() <= recorded.info.sfreq]
+            kept[later] = not any((data[:, one] == data[:, later]).all() for one in earlier)
     return (recorded, data) if kept.all() else (replace(recorded, stamps=recorded.stamps[kept]), data[:, kept])
 
 

@@ -193,7 +193,12 @@ def test_calibrating_again_starts_from_what_the_graphs_have(
     tmp_path: Path, calibrated: Path, session: Path, today: np.ndarray
 ) -> None:
     words = ["--checkpoint", str(calibrated / "checkpoint"), "--bundle", str(calibrated / "bundle")]
-    assert main(["calibrate", str(session), *words, "--events", "train/*", "--unchecked", "--out", str(tmp_path / "again")]) == 0
+    assert (
+        main(
+            ["calibrate", str(session), *words, "--events", "train/*", "--unchecked", "--out", str(tmp_path / "again")]
+        )
+        == 0
+    )
     options = backends.Options(backend="ort", threads=1)
     with backends.open(calibrated / "bundle", options) as one, backends.open(tmp_path / "again/bundle", options) as two:
         one.start()

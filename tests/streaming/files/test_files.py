@@ -103,7 +103,10 @@ def test_several_signals_are_chosen_by_the_option_of_the_command(
 
 def test_each_command_names_its_own_option_for_markers(capsys: pytest.CaptureFixture[str]) -> None:
     path = given("minimal.xdf")
-    for words, how in ((["play", "--marker-stream"], "--marker-stream NAME"), (["verify", "--markers"], "--markers NAME")):
+    for words, how in (
+        (["play", "--marker-stream"], "--marker-stream NAME"),
+        (["verify", "--markers"], "--markers NAME"),
+    ):
         assert stream_command([words[0], str(path), words[1], "no such"]) == 2
         assert f"0 fitting streams of markers: name one with {how}, of" in capsys.readouterr().err
     with pytest.raises(InputError, match="name one with markers=NAME"):

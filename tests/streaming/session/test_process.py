@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.backends.base import Options
-from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.recording.folder import open_session
 from minddiffuser.streaming.session.run import Request, run_session
@@ -89,6 +89,14 @@ def test_a_source_that_is_not_there_is_one_sentence(live_bundle: Path, source: s
     ended = run_session(request(live_bundle, Path(), source=source))
     assert message in ended.fault
     assert ended.users
+
+
+def test_a_table_of_concepts_that_cannot_be_used_is_said_before_anything_is_received(
+    live_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match="nowhere.csv cannot be read"):
+        run_session(request(live_bundle, recording, concepts=tmp_path / "nowhere.csv", record=tmp_path / "session"))
+    assert not (tmp_path / "session").exists()
 
 
 def test_a_bundle_of_fmri_is_refused(toy_bundle: Path, recording: Path) -> None:
