@@ -16,8 +16,8 @@ from .recorded import Choice, Recorded
 
 SUFFIXES = (".xdf", ".xdfz", ".xdf.gz")
 _UNCERTAIN = (
-    "XDF keeps clock offsets without their uncertainty: it counts as 0, and no epoch is refused for it, as one may be in "
-    "a live session"
+    "XDF keeps clock offsets without their uncertainty: it counts as 0, and no epoch is refused for it, as one may be "
+    "in a live session"
 )
 _NO_CLOCK = (
     "the file has no clock offsets: the stamps of signal and markers count as of one clock, without any uncertainty"

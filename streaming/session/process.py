@@ -83,6 +83,10 @@ class AcquisitionProcess:
         """Of the process; None while it runs."""
         return self._process.exitcode
 
+    def prepare(self) -> None:
+        """Let it find its source and begin to receive; what it has to say waits for :meth:`start`."""
+        self._go.set()
+
     def start(self, post: Post) -> None:
         """See :meth:`Feed.start`."""
         self._go.set()

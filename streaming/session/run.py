@@ -158,6 +158,7 @@ def run_session(
         stack.callback(feed.close)
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
+        feed.prepare()  # while engines load and are measured: what comes before they are ready waits, and is not lost
         backend.start()
         if folder is not None:
             folder.describe({"needs": asdict(needs), "computing": computing_of(backend)})
