@@ -16,6 +16,8 @@ from ...runtime.signal.ring import Ring
 
 # Seconds after which the line has forgotten, and the standard deviation of a nominal rate's error.
 _MEMORY, _RATE_SD = 30.0, 0.01
+# Stamps that are so large a part of the learning apart are compared.
+_PARTS = (4, 8, 16)
 MOST_OFF = 0.01
 """How far the measured rate may be from the declared one: beyond, there are no epochs."""
 
@@ -136,8 +138,8 @@ def fallen_back(lags: NDArray[np.float64], most: float) -> float:
 
     A rate that is 0.5 % higher than declared makes all lags fall, by 10 ms in 2 s. That is no jitter, and taken for
     it, it would hide gaps. So the lags are taken from a line, of which the slope is not known: it may be 0, that of
-    least squares, or, as samples may have been lost on the way, the median over pairs a quarter of the lags apart. The
-    one with which they fall the least counts.
+    least squares, or, as samples may have been lost on the way, the median over pairs that are a quarter of the lags
+    apart, or less. The one with which they fall the least counts.
 
     Parameters
     ----------
@@ -150,9 +152,9 @@ def fallen_back(lags: NDArray[np.float64], most: float) -> float:
     slopes = [0.0]
     if n > 2:
         number = np.arange(n) - (n - 1) / 2
-        apart = max(1, n // 4)
         slopes.append(float(number @ (lags - lags.mean()) / (number @ number)))
-        slopes.append(float(np.median(lags[apart:] - lags[:-apart]) / apart))
+        for apart in {max(1, n // part) for part in _PARTS}:
+            slopes.append(float(np.median(lags[apart:] - lags[:-apart]) / apart))
     return min((_fall(lags - np.arange(n) * min(max(slope, -most), most)) for slope in slopes), default=0.0)
 
 

@@ -127,7 +127,7 @@ def test_what_xdf_leaves_open_of_its_clocks_is_said(capsys: pytest.CaptureFixtur
     path = given("minimal.xdf")
     (note,) = open_file(path, Choice()).notes
     assert "without their uncertainty: it counts as 0, and no epoch is refused for it" in note
-    options = ["--l-freq", "0", "--h-freq", "0", "--tmin", "0", "--tmax", "0.1", "--unit", "uV", "--every", "0.3"]
+    options = ["--l-freq", "0", "--h-freq", "0", "--tmin", "0", "--tmax", "0.1", "--unit", "uV", "--every", "0.2"]
     assert stream_command(["verify", str(path), *options]) == 0
     assert f"note: {note}" in capsys.readouterr().out
     replay = open_replay(f"{path},speed=max", Wanted(modality="eeg"))
