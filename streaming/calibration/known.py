@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...runtime.data.event_table import code_of, read_cells
@@ -69,7 +69,6 @@ def _is_of(file: str, session: str) -> bool:
     return bool(parts) and session in (parts[-1], *parts[-2:-1])
 
 
-@dataclass(kw_only=True)
 class Check:
     """Markers that are of no training picture, as they come; memory is bounded.
 
@@ -79,18 +78,19 @@ class Check:
         None: every marker is taken for one.
     """
 
-    known: Known | None
-    _strange: dict[str, Counter[str]] = field(default_factory=lambda: {"test": Counter(), "": Counter()})
-    _n_more: int = 0
+    def __init__(self, known: Known | None) -> None:
+        self._known = known
+        self._strange: dict[str, Counter[str]] = {"test": Counter(), "": Counter()}
+        self._n_more = 0
 
     def add(self, text: str) -> None:
         """Look at an event's marker."""
-        if self.known is None:
+        if self._known is None:
             return
         code = code_of(text)
-        if code in self.known.train:
+        if code in self._known.train:
             return
-        found = self._strange["test" if code in self.known.test else ""]
+        found = self._strange["test" if code in self._known.test else ""]
         if text in found or len(found) < _MOST_KEPT:
             found[text] += 1
         else:
@@ -104,11 +104,11 @@ class Check:
         InputError
             There are any; the message names them.
         """
-        if self.known is None or not any(self._strange.values()):
+        if self._known is None or not any(self._strange.values()):
             return
         parts = [
             f"{sum(found.values())} markers {what}: {_listed(found)}"
-            for split, what in (("test", "are of test pictures"), ("", f"are not in {self.known.path.name}"))
+            for split, what in (("test", "are of test pictures"), ("", f"are not in {self._known.path.name}"))
             if (found := self._strange[split])
         ]
         more = f", and {self._n_more} more" if self._n_more else ""

@@ -68,7 +68,7 @@ def trials_of(
     live = live_chain(training.layout, info, folder=folder, accept_filter_mismatch=accept_filter_mismatch)
     intake = Intake(live.chain, settings, training=training)
     intake.start(info)
-    moments, check, texts = Moments(training), Check(known=known), set[str]()
+    moments, check, texts = Moments(training), Check(known), set[str]()
     refused: Counter[str] = Counter()
     for event in _events(signal, intake):
         if isinstance(event, Said) or (isinstance(event, Refused) and event.state == SKIPPED):

@@ -17,11 +17,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...runtime.data.concepts import alike
-from ...runtime.data.event_table import code_of, read_cells
-from ...runtime.errors import FileError, InputError, shown
+from ...runtime.data.event_table import code_of
 
 TOP = (1, 5)
 _LONGEST = 1000
@@ -51,7 +49,7 @@ class Control:
     names
         Of the candidates.
     events
-        Which candidate a marker is of, for markers that name none; see :func:`read_concepts_of`.
+        Which candidate a marker is of, for markers that name none; see :func:`.concept_table.read_concepts_of`.
     """
 
     def __init__(self, names: Sequence[str], events: Mapping[str, str] | None = None) -> None:
@@ -111,43 +109,3 @@ def _parts(text: str) -> Iterator[str]:
         yield from (value.strip() for value in content.values() if isinstance(value, str))
         return
     yield from (part.strip() for part in _SEPARATORS.split(text))
-
-
-def read_concepts_of(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Which candidate each marker is of, by a table with the columns event and concept, as md-train prepare takes it.
-
-    Parameters
-    ----------
-    path
-        CSV or TSV; other columns are passed over, and so are concepts that are no candidate.
-    names
-        Of the candidates.
-
-    Returns
-    -------
-    Candidates by the markers' texts, as :func:`~...runtime.data.event_table.code_of` writes them.
-
-    Raises
-    ------
-    FileError, InputError
-        It is missing or no table, says two things of one event, or has none of the candidates.
-    """
-    _, rows = read_cells(path, ("event", "concept"), "give which concept each marker is of, in event and concept")
-    place = {alike(name): name for name in reversed(names)}
-    found: dict[str, str] = {}
-    for line, cells in rows:
-        if "event" not in cells or "concept" not in cells:
-            continue
-        code, concept = code_of(cells["event"]), cells["concept"]
-        if alike(found.setdefault(code, concept)) != alike(concept):
-            raise InputError(
-                f"{path.name}, line {line}: the event {shown(cells['event'])} is of {shown(concept)} here and of "
-                f"{shown(found[code])} before: give one of the two"
-            )
-    known = {code: place[alike(concept)] for code, concept in found.items() if alike(concept) in place}
-    if not known:
-        raise FileError(
-            f"{path} names no event of one of the decoder's {len(names)} concepts ({', '.join(names[:3])}, …): give "
-            "these, in the column concept"
-        )
-    return known

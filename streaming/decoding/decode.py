@@ -46,7 +46,7 @@ class DecodeSettings:
     seed
         Of what is drawn: the scrambled copies here, the start noise of the pictures.
     concepts
-        Which candidate a marker is of, for the control; see :func:`.control.read_concepts_of`.
+        Which candidate a marker is of, for the control; see :func:`.concept_table.read_concepts_of`.
     """
 
     session: str

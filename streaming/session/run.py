@@ -22,7 +22,7 @@ from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
 from ..decoding.computing import computing_of
-from ..decoding.control import read_concepts_of
+from ..decoding.concept_table import read_concepts_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..intake.settings import IntakeSettings

@@ -12,7 +12,8 @@ from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.decoders.scale import TrainingStatistics
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.streaming.decoding.average import Averages
-from minddiffuser.streaming.decoding.control import Control, read_concepts_of
+from minddiffuser.streaming.decoding.concept_table import read_concepts_of
+from minddiffuser.streaming.decoding.control import Control
 from minddiffuser.streaming.decoding.drift import Drift
 from minddiffuser.streaming.decoding.null import Null
 from minddiffuser.streaming.session.page import why_no_control
