@@ -6,11 +6,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
+# NOTEBOOKS=off: do not run the notebooks, which takes most of the time.
+NOTEBOOKS ?= on
 # More options for the tests: make test PYTEST=--durations=15
 PYTEST ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-full test lint check clean
+.PHONY: demo demo-full test lint docs check clean
 
 demo: $(VENV)/ready-edge
 	$(BIN)/md-reconstruct demo --out $(RUN)
@@ -28,6 +30,11 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/tree && ln -sfn "$(CURDIR)" $(VENV)/tree/minddiffuser
 	cd $(VENV)/tree && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p minddiffuser.runtime -p minddiffuser.training -p minddiffuser.export -p minddiffuser.streaming
+
+# The documentation as a site: build/site/index.html. A link that leads nowhere, and an error in a notebook, end it.
+docs: $(VENV)/ready-dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx -q -W --keep-going docs build/site
+	@echo build/site/index.html
 
 # Everything that CI runs.
 check:

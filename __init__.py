@@ -18,7 +18,7 @@ __version__: str
 # Not open: `from minddiffuser import *` would take Python's own away.
 __all__ = ["Opened", "Reconstructed", "__version__", "demo", "reconstruct"]
 _NAMES = (*__all__, "open")
-_PACKAGES = ("export", "runtime", "training")
+_PACKAGES = ("export", "runtime", "streaming", "training")
 
 
 def __getattr__(name: str) -> Any:

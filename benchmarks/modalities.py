@@ -1,7 +1,8 @@
 """Every decoder on every kind of brain signal: what it decodes, and what both stages make of it.
 
 python benchmarks/modalities.py --out DIR --seed S [S ...] [--cells fmri:ridge,eeg:nice] [--n-train 1200] [--n-test 48]
-                                [--epochs 40] [--preset single] [--threads 1] [--table-only] [--json FILE]
+                                [--epochs 40] [--preset single] [--threads 1] [--values DIR] [--table-only]
+                                [--json FILE]
 
 Each seed is one simulated person, whose fMRI, EEG and MEG come from the same brain that looks at the same pictures.
 Made by md-train simulate, md-train fit and md-reconstruct run, which go on where they were stopped. Values are means
@@ -18,7 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modality_cells import AVERAGED, SINGLE, Cell, Sizes, Values, cells, make, measure, tiny_models
+from modality_cells import (
+    KINDS,
+    Cell,
+    Sizes,
+    Values,
+    cells,
+    is_made,
+    keep_values,
+    kept_values,
+    make,
+    measure,
+    tiny_models,
+)
 
 from minddiffuser.runtime.command import Parser, count, guarded
 from minddiffuser.runtime.files import write_json
@@ -40,6 +53,7 @@ def parser() -> Parser:
     top.add_argument("--epochs", type=count, default=40, metavar="N", help="of networks, at most")
     top.add_argument("--preset", default="single", help="of stage 2")
     top.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads")
+    top.add_argument("--values", type=Path, metavar="DIR", help="what was measured of cells, kept and taken from here")
     top.add_argument("--table-only", action="store_true", help="make nothing, measure what is there")
     top.add_argument("--json", type=Path, metavar="FILE", help="write the numbers for programs")
     return top
@@ -128,16 +142,23 @@ def run(args: argparse.Namespace) -> int:
         preset=args.preset,
         threads=args.threads,
     )
-    wanted: list[Cell] = cells(args.seed, args.cells)
-    if not args.table_only:
-        for number, cell in enumerate(wanted, 1):
-            print(f"{PROG}: cell {number}/{len(wanted)}: {cell}", file=sys.stderr, flush=True)
-            make(cell, sizes)
-    models = tiny_models()
     measured: dict[tuple[str, str, str], list[Values]] = {}
-    for cell in wanted:
-        for kind in (AVERAGED, SINGLE):
-            found = measure(cell, sizes, kind, models)
+    wanted: list[Cell] = cells(args.seed, args.cells)
+    for number, cell in enumerate(wanted, 1):
+        values = {kind: kept_values(args.values, cell, sizes, kind) for kind in KINDS} if args.values else {}
+        if any(values.get(kind) is None for kind in KINDS):
+            print(f"{PROG}: cell {number}/{len(wanted)}: {cell}", file=sys.stderr, flush=True)
+            if not args.table_only:
+                make(cell, sizes)
+            elif not is_made(cell, sizes):
+                print(f"{PROG}: left out, it has not been made", file=sys.stderr)
+                continue
+            values = {kind: measure(cell, sizes, kind, tiny_models()) for kind in KINDS}
+            if args.values is not None:
+                for kind, found in values.items():
+                    keep_values(args.values, cell, sizes, kind, found)
+        for kind, found in values.items():
+            assert found is not None  # measured above
             measured.setdefault((cell.modality, cell.decoder, kind), []).append(found)
     rows = table(measured)
     print(text(rows))

@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from minddiffuser.runtime.data.folder import open_data
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.files import read_json, write_bytes
 from minddiffuser.runtime.models.open import load_models
 from minddiffuser.training.features.extract import extract_features
 from minddiffuser.training.tinyworld.scenes import CONCEPTS
@@ -33,7 +35,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
 }
 # MEG at the rate that EEG has by default: at twice as many, a fit takes twice as long.
 SIMULATED = {"meg": ("--sfreq", "100")}
-AVERAGED, SINGLE = "averaged", "single"
+KINDS = AVERAGED, SINGLE = ("averaged", "single")
 DECODED = ("structure", "latent")
 _COMMANDS = {"md-train": "minddiffuser.training.cli", "md-reconstruct": "minddiffuser.runtime.cli"}
 Float64 = NDArray[np.float64]
@@ -100,6 +102,12 @@ def make(cell: Cell, sizes: Sizes) -> Path:
     return folder
 
 
+def is_made(cell: Cell, sizes: Sizes) -> bool:
+    """Whether both of a cell's runs have ended."""
+    folder = sizes.out / f"{cell.modality}-{cell.seed}" / cell.decoder
+    return all((folder / kind / "report.html").exists() for kind in KINDS)
+
+
 def command(program: str, *options: str) -> None:
     """Run a command of the package.
 
@@ -159,6 +167,43 @@ def measure(cell: Cell, sizes: Sizes, kind: str, models: Any) -> Values:
     return Values(found=found, chance=chance)
 
 
+def kept_values(folder: Path, cell: Cell, sizes: Sizes, kind: str) -> Values | None:
+    """What was measured of a cell before, on this machine or on another; None where it was not.
+
+    Raises
+    ------
+    InputError
+        It was measured at other sizes.
+    """
+    path = _values_file(folder, cell, kind)
+    if not path.exists():
+        return None
+    content = read_json(path, "what was measured of a cell")
+    if content["sizes"] != _said(sizes):
+        raise InputError(
+            f"{path} was measured with {content['sizes']}, not {_said(sizes)}: give the same, or no --values"
+        )
+    found, chance = ({name: _column(row) for name, row in content[part].items()} for part in ("found", "chance"))
+    return Values(found=found, chance=chance)
+
+
+def keep_values(folder: Path, cell: Cell, sizes: Sizes, kind: str, values: Values) -> None:
+    """Write what was measured, a number per test picture: enough for the table, without subjects and pictures."""
+    parts = {"found": values.found, "chance": values.chance}
+    rows = {part: {name: [round(float(x), 5) for x in row] for name, row in of.items()} for part, of in parts.items()}
+    content = {"cell": asdict(cell), "kind": kind, "sizes": _said(sizes), **rows}
+    write_bytes(_values_file(folder, cell, kind), (json.dumps(content, separators=(",", ":")) + "\n").encode())
+
+
+def _values_file(folder: Path, cell: Cell, kind: str) -> Path:
+    return folder / f"{cell.modality}-{cell.decoder}-{cell.seed}-{kind}.json"
+
+
+def _said(sizes: Sizes) -> dict[str, Any]:
+    """The sizes that change the numbers."""
+    return {name: value for name, value in asdict(sizes).items() if name not in ("out", "threads")}
+
+
 def _column(values: Any) -> Float64:
     return np.array(list(values), np.float64)
 
@@ -209,6 +254,7 @@ def _concepts(data: Any, split: str) -> list[str]:
     return [next(word for word in captions[0].split() if word in CONCEPTS) for captions in data.captions(split)]
 
 
+@cache
 def tiny_models() -> Any:
     return load_models("tiny")
 

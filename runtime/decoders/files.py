@@ -1,17 +1,17 @@
 """The files of a checkpoint folder: what fitting writes and decoding reads.
 
-checkpoint.json       what it was fitted on and for, the layout of the responses, shapes, settings, the list of decoders
-                      with the features that each gives, and the SHA-256 of every other file
-normaliser            mean, std of one trial's shape, of the training responses; std 0 marks a value that did not vary
-<feature>[-<feature>] the arrays of one decoder, by its kind: see linear.py and network.py; where the context is found
-                      by way of concepts, "embedding" has a decoder in its place
-concepts              the candidates of that: see concepts.py; only there
-constants             context_bos (d_text,), uncond_context (15, d_text)
-voxels                where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
-signal/               the files that the layout's signal chain names, such as a whitening matrix
-scores.json, .svg     how well each feature is decoded on held-out training trials; may be absent
-curves.json, .svg     the losses of every epoch of the networks' training; may be absent
-mask                  mask bool and score float32, both of the structure's shape; the layer preset as metadata
+checkpoint.json         what it was fitted on and for, the layout of the responses, shapes, settings, the list of
+                        decoders with the features that each gives, and the SHA-256 of every other file
+normaliser              mean, std of one trial's shape, of the training responses; std 0: a value that did not vary
+<feature>[-<feature>]   the arrays of one decoder, by its kind: see linear.py and network.py; where the context is found
+                        by way of concepts, "embedding" has a decoder in its place
+concepts                the candidates of that: see concepts.py; only there
+constants               context_bos (d_text,), uncond_context (15, d_text)
+voxels                  where the voxels of fMRI lie: see :mod:`~minddiffuser.runtime.data.voxels`; may be absent
+signal/                 the files that the layout's signal chain names, such as a whitening matrix
+scores.json, .svg       how well each feature is decoded on held-out training trials; may be absent
+curves.json, .svg       the losses of every epoch of the networks' training; may be absent
+mask                    mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
 from __future__ import annotations
