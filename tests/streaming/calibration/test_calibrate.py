@@ -271,8 +271,8 @@ def test_markers_of_other_pictures_are_refused_by_name(
     words = ["calibrate", str(session), "--checkpoint", str(fitted), "--out", str(tmp_path / "new")]
     assert main([*words, "--table", str(shown)]) == 2
     said = capsys.readouterr().err
-    assert "34 markers are of test pictures: 'new/" in said
-    assert "6 markers are not in shown.csv: 'new/6' (6)" in said
+    assert "35 markers are of test pictures: 'new/" in said
+    assert "5 markers are not in shown.csv: 'new/6' (5)" in said
     assert "choose these with --events, or correct the table" in said
     assert not (tmp_path / "new").exists()
     assert main(words) == 2
