@@ -177,7 +177,7 @@ class Meter:
         """As np.percentile, of the middles of the bins; the largest is known exactly."""
         rank = share * (self.n_received - 1)
         below, above = (self._at(int(np.floor(rank))), self._at(int(np.ceil(rank))))
-        return min(below + (rank - np.floor(rank)) * (above - below), self._most)
+        return min(below + (rank % 1) * (above - below), self._most)
 
     def _at(self, rank: int) -> float:
         place = int(np.searchsorted(np.cumsum(self._counts), rank, side="right"))
