@@ -71,15 +71,20 @@ class Gathered:
             return False
         if self._n >= _GATHER * self._sfreq:
             return True
-        while self._dues and self._dues[0][1] not in placed:
-            heapq.heappop(self._dues)
-        if self._dues and newest >= self._dues[0][0]:
+        due = self.next_due(placed)
+        if due is not None and newest >= due:
             return True
         # Not placed yet: due where its epoch would end by the clocks as they were last measured.
         own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
         if first is None or own is None or signal is None:
             return False
         return newest >= first.stamp + own.offset - signal.offset + self._reach - 1 / self._sfreq
+
+    def next_due(self, placed: Container[int]) -> float | None:
+        """Just before the last sample of the next epoch that is waited for, by its stamp; None where none is."""
+        while self._dues and self._dues[0][1] not in placed:
+            heapq.heappop(self._dues)
+        return self._dues[0][0] if self._dues else None
 
     def take(self) -> Iterator[Samples]:
         """All of them; chunks of as many channels that came one after the other as one."""
