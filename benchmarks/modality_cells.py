@@ -25,6 +25,7 @@ from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import read_json, write_bytes
 from minddiffuser.runtime.models.open import load_models
+from minddiffuser.training.experiments.decoding import own_and_others
 from minddiffuser.training.features.extract import extract_features
 from minddiffuser.training.tinyworld.scenes import CONCEPTS
 
@@ -220,15 +221,6 @@ def patterns(
         for array in (decoded, true)
     )
     return own_and_others(a, b)
-
-
-def own_and_others(a: Float64, b: Float64) -> tuple[Float64, Float64]:
-    """Correlations of rows of `a` with the same row of `b`, and the mean with all its other rows."""
-    a, b = ((x - x.mean(axis=1, keepdims=True)) for x in (a, b))
-    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
-    table = a @ b.T
-    own = np.diag(table).copy()
-    return own, (table.sum(axis=1) - own) / (len(table) - 1)
 
 
 def direct_concepts(

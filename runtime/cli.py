@@ -20,6 +20,7 @@ from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
 from .run.controls import CONTROLS
+from .run.without import WITHOUT
 from .sampling import SAMPLINGS
 
 PROG = "md-reconstruct"
@@ -222,6 +223,14 @@ def _add_run(commands: Any) -> None:
         help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
         "(default: %(default)s)",
     )
+    run.add_argument(
+        "--without",
+        action="append",
+        choices=WITHOUT,
+        default=[],
+        help="an ablation, repeatable: no decoded context (the empty caption's), no decoded latent (from noise alone), "
+        "or no decoded structure (stage 1 alone)",
+    )
     _add_refinement(run)
     _add_engines(run)
     run.add_argument("--batch-size", type=count, metavar="N", help="trials per batch (default: by picture size)")
@@ -278,6 +287,12 @@ def _add_refinement(run: Any) -> None:
         choices=tuple(REFINERS),
         help="guided: the structural gradient inside the sampler; adam: the paper's, on the latent and the context "
         "that sampling begins with (default: the preset's)",
+    )
+    stage2.add_argument(
+        "--percent",
+        type=float,
+        metavar="K",
+        help="trust only the best K %% of each structural layer, at most what the checkpoint keeps (default: that)",
     )
     groups = {refiner: run.add_argument_group(f"refiner {refiner}") for refiner in REFINERS}
     belongs = owners()
@@ -346,6 +361,7 @@ def _add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from .backends.base import Options
+    from .run.ablation import without
     from .run.execute import run_job
     from .run.job import Job
     from .run.reconstruct import ReconstructSettings
@@ -367,8 +383,15 @@ def _run(args: argparse.Namespace) -> int:
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
         skip_trials=tuple(args.skip_trials),
-        settings=ReconstructSettings(
-            stage=args.stage, controls=args.controls, refine=_refinement(args), sampling=SAMPLINGS[args.stage1]
+        settings=without(
+            ReconstructSettings(
+                stage=args.stage,
+                controls=args.controls,
+                refine=_refinement(args),
+                sampling=SAMPLINGS[args.stage1],
+                percent=args.percent,
+            ),
+            args.without,
         ),
         batch_size=args.batch_size,
         notes=tuple(args.note),

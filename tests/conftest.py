@@ -87,6 +87,7 @@ def _load(name: str) -> None:
 # Which cost numpy alone: test files import them as any module.
 _load("json_edits")
 _load("small_data")
+_load("toy_experiment")
 _load("kind_checkpoint")
 _load("network_settings")
 _load("fake_viewer")

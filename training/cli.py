@@ -18,14 +18,17 @@ from .decoders import DECODERS
 from .decoders.base import check_options, make_decoder, options_of
 from .decoders.choice import chosen_decoders, chosen_options
 from .decoders.ridge import BY_CROSS_VALIDATION
+from .experiments.command import add_experiment
 from .leaks import LEAKS
 from .model_options import add_models, open_models
 from .simulate.command import add_simulate
 
 PROG = "md-train"
-_EXTRAS = dict.fromkeys(
-    ("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train"
-) | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
+_EXTRAS = (
+    dict.fromkeys(("torch", "torchvision", "diffusers", "transformers", "open_clip", "scipy", "tokenizers"), "train")
+    | dict.fromkeys(("mne", "h5py", "nibabel", "pyxdf"), "data")
+    | {"matplotlib": "figures"}
+)
 _FIT_EXAMPLE = """
 example (offline):
   md-train simulate fmri --out data --seed 7
@@ -52,6 +55,7 @@ def parser() -> Parser:
     add_prepare(commands)
     _add_fit(commands)
     _add_world(commands)
+    add_experiment(commands)
     return top
 
 
@@ -95,6 +99,14 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for computed features (default: beside CHECKPOINT)"
     )
+    fit.add_argument(
+        "--rois",
+        type=_names,
+        metavar="A,B",
+        help="fMRI: fit to the voxels of these rois or groups alone, such as LVC; a run takes them from the whole "
+        "responses by itself (default: all voxels)",
+    )
+    fit.add_argument("--without-rois", type=_names, metavar="A,B", help="fMRI: leave the voxels of these rois out")
     fit.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     fit.add_argument(
         "--allow-leak",
@@ -290,7 +302,20 @@ def fit_settings(args: argparse.Namespace) -> Any:
         average_repetitions=args.average_repetitions,
         device=args.device,
         save_every=args.save_every,
+        regions=_regions(args),
     )
+
+
+def _regions(args: argparse.Namespace) -> Any:
+    """Whose voxels are used; None for all."""
+    from .regions import Regions
+
+    rois, without = args.rois or (), args.without_rois or ()
+    if not rois and not without:
+        return None
+    if args.allow_leak is not None:
+        raise InputError("--rois and --without-rois do not go with --allow-leak: leave one of them out")
+    return Regions(rois=rois, without=without)
 
 
 def _short_options(args: argparse.Namespace, feature: str, kind: str) -> dict[str, Any]:
@@ -328,6 +353,13 @@ class _Renamed(argparse.Action):
 
     def __call__(self, *_given: Any, **_more: Any) -> NoReturn:
         raise InputError("--preset of md-train fit is now called --layers: give --layers reference or --layers paper")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of rois: give names such as V1,V2")
+    return names
 
 
 def _penalty(text: str) -> float | str:

@@ -35,6 +35,7 @@ from .fingerprint import early_key, ingredients_of
 from .folds import folds_of
 from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
+from .regions import OfRegions
 from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def fit(
         `out` belongs to another fit, which may be running, or to something else, or cannot be written.
     """
     out, settings = Path(out), settings.fitted_to(data.layout)
+    data = _of_regions(data, settings)
     data = _averaged(data, settings) if settings.average_repetitions else cast(Data, _ReadOnce(data))
     normaliser = check(data, out, settings)
     ingredients = ingredients_of(data, models, settings)
@@ -173,7 +175,7 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     """
     settings = settings.fitted_to(data.layout)
     check_out(out, settings)
-    data = _averaged(data, settings)
+    data = _averaged(_of_regions(data, settings), settings)
     normaliser = fit_normaliser(data.responses("train"))
     pictures = pictures_shown(data, "train")
     folds_of(pictures, settings.selection.n_folds)
@@ -190,6 +192,13 @@ def check(data: Data, out: Path, settings: FitSettings) -> Normaliser:
     else:
         check_begun(out, about)
     return normaliser
+
+
+def _of_regions(data: Data, settings: FitSettings) -> Data:
+    """What is fitted to: every voxel, or those of some regions."""
+    if settings.regions is None or isinstance(data, OfRegions | Averaged | _ReadOnce):
+        return data
+    return cast(Data, OfRegions(data, settings.regions))
 
 
 def _averaged(data: Data, settings: FitSettings) -> Data:

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.data.chain_files import listed_files
+from ..runtime.data.layout import Rois
 from ..runtime.data.voxels import VOXELS, tensors_of
 from ..runtime.decoders.base import PLACEMENT, check_fitted
+from ..runtime.decoders.best import best_per_layer
 from ..runtime.decoders.files import KIND, VERSION, decoder_part, file_name
 from ..runtime.environment import versions
 from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
 from ..runtime.leaks import labelled
+from ..runtime.regions import FIELD as REGIONS
 from . import curves, libraries, scores
 from .checkpoint_folder import CheckpointFolder
 from .curves import Curve, as_part, from_part, part_name
@@ -31,7 +34,7 @@ from .kept_selection import kept_or_made
 from .networks.loop import Keeping
 from .normalise import Normaliser, TargetColumns, ZScored, column_statistics
 from .score_table import figure, remark
-from .selection import Trials, best_per_layer, fold_correlations, mean_over_folds
+from .selection import Trials, fold_correlations, mean_over_folds
 from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
 
 if TYPE_CHECKING:
@@ -285,7 +288,7 @@ class Job:
         sources = scores.Sources(
             responses=self.data.responses("train"),
             stimulus=self.stimulus,
-            rois=self.data.layout.rois or {},
+            rois=self._rois,
             features={name: features[name].reshape(len(features[name]), -1) for name in folded},
             positions={name: positions[name] for name in folded},
             decoders={name: self.settings.decoder(name) for name in folded},
@@ -301,6 +304,12 @@ class Job:
         made = scores.Scores(selection.n_folds, scores.N_SHUFFLED, {name: found[name] for name in features}, kept)
         self.journal.write_bytes(scores.NAME, scores.scores_bytes(made))
         self.journal.write_bytes(FIGURE, figure(made, remark(self.data.provenance)).encode())
+
+    @property
+    def _rois(self) -> Rois:
+        """The regions that features are scored from: those that the fit uses."""
+        layout, regions = self.data.layout, self.settings.regions
+        return (layout.rois or {}) if regions is None else regions.rois_left(layout)
 
     def write_curves(self, groups: list[tuple[str, ...]]) -> None:
         """Write the losses of every network's training, if any was trained."""
@@ -351,6 +360,8 @@ def description_of(
             how["contrastive"] = {name: job.settings.decoder(name).describe()["contrastive"] for name in group}
         metadata = read_metadata(job.journal.folder / file_name(decoder_part(group)))
         decoders.append({**json.loads(metadata[ENTRY]), "fit": how})
+    chosen = job.settings.regions
+    used = np.arange(data.layout.n_features) if chosen is None else chosen.voxels(data.layout)
     averaged = {"average_repetitions": True} if job.settings.average_repetitions else {}
     penalty = {} if selection.alpha is None else {"alpha": selection.alpha}
     return {
@@ -379,7 +390,8 @@ def description_of(
             "n_trials": len(job.stimulus),
             **averaged,
             "n_stimuli": len(np.unique(job.stimulus)),
-            "constant": job.normaliser.constant.tolist(),
+            "constant": np.intersect1d(job.normaliser.constant, used).tolist(),
+            **({} if chosen is None else {REGIONS: chosen.describe(data.layout)}),
             "data": data.provenance,
             "python": platform.python_version(),
             "libraries": job.journal.libraries,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.data.layout import Rois, voxels_of
+from ..runtime.decoders.best import best_per_layer
 from ..runtime.errors import FileError, InputError
 from ..runtime.features import TARGETS
 from ..runtime.files import check_format, json_bytes, read_json
@@ -37,7 +38,6 @@ from .selection import (
     HeldOut,
     SelectionSettings,
     Trials,
-    best_per_layer,
     correlation,
     fold_order,
     mean_over_folds,

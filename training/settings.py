@@ -14,6 +14,7 @@ from ..runtime.features import EMBEDDING, TARGETS
 from .candidates import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .leaky import Leaky
+from .regions import Regions
 from .selection import SelectionSettings
 
 # (phase, done, total)
@@ -47,6 +48,8 @@ class FitSettings:
         Where networks are trained: "auto", "cpu", "cuda" or "cuda:1".
     save_every : int
         Epochs after each of which a network's training can go on from where it was.
+    regions : Regions, optional
+        Of fMRI: whose voxels are used, where not all are.
     leak : Leaky, optional
         What leaks on purpose; the checkpoint is labelled with it.
     """
@@ -65,6 +68,7 @@ class FitSettings:
     average_repetitions: bool = False
     device: str = "auto"
     save_every: int = 10
+    regions: Regions | None = None
     leak: Leaky | None = None
 
     def __post_init__(self) -> None:
@@ -126,10 +130,11 @@ class FitSettings:
         more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
         route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
         leak = {} if self.leak is None else {"leak": self.leak.describe()}
+        regions = {} if self.regions is None else {"regions": asdict(self.regions)}
         selection = asdict(self.selection)
         if self.selection.alpha is None:
             del selection["alpha"]
-        return {**kept, **more, **route, **leak, "selection": selection}
+        return {**kept, **more, **route, **regions, **leak, "selection": selection}
 
 
 class FitModels(Protocol):

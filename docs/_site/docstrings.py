@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 _CODE = re.compile(r"(``.*?``|`[^`]*`)")
-_STAR = re.compile(r"(?<![\w*\\])\*(?=[A-Za-z_ ])")
+_STAR = re.compile(r"(?<![\w*\\])\*(?=[A-Za-z_\s\"',)]|$)")
 _RELATIVE = re.compile(r"(?P<role>:\w+:)`(?P<short>~?)(?P<dots>\.+)(?P<name>[\w.]+)`")
 _ALIGNED = re.compile(r"\S+(?: \S+)*\s{2,}\S")
 

@@ -25,6 +25,7 @@ from ..refine.costs import COUNTED_GRAPHS, Costs, engine_costs
 from ..refine.engines import EngineObjective, structural
 from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
+from ..regions import regions_note
 from ..sampling import Sampling
 from .base import Needs, Noise, Options, Start
 from .common import Common
@@ -158,7 +159,8 @@ class BundleBackend(Common):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return notes_of_bundle(self._bundle.manifest)
+        manifest = self._bundle.manifest
+        return (*regions_note(manifest["checkpoint"]["provenance"]), *notes_of_bundle(manifest))
 
     @property
     def classifier(self) -> None:

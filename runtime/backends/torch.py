@@ -23,6 +23,7 @@ from ..refine.autograd import AutogradObjective, structural
 from ..refine.costs import Costs
 from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
+from ..regions import regions_note
 from ..sampling import Sampling
 from .base import Decoder, Noise, Options, Start
 from .common import Common
@@ -135,7 +136,7 @@ class TorchBackend(Common):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self.models.notes, *notes_of_torch(self._provenance))
+        return (*self.models.notes, *regions_note(self._provenance), *notes_of_torch(self._provenance))
 
     @property
     def classifier(self) -> Path | None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
 from .base import Float32
+from .best import best_per_layer
 from .scale import TrainingStatistics
 from .screen import screen, sizes
 
@@ -58,6 +60,8 @@ class Belonging(ABC):
         The concepts by way of which the context is found; None where it is decoded directly.
     leaks : tuple of str
         Those that it was fitted with on purpose; see :mod:`.leaks`.
+    mask, score : (6, n_tokens, d_vision) bool, float32
+        Which structure dimensions are trusted; the cross-validated correlation of each.
     """
 
     what: str
@@ -71,6 +75,8 @@ class Belonging(ABC):
     training: TrainingStatistics
     candidates: Candidates | None
     leaks: tuple[str, ...]
+    mask: NDArray[np.bool_]
+    score: Float32
 
     @abstractmethod
     def decoded(self, responses: Float32, names: Collection[str]) -> dict[str, Float32]:
@@ -113,6 +119,25 @@ class Belonging(ABC):
                 f"the {self.what} {self.folder} is for the layer preset {self.preset!r}, but {preset!r} was requested: "
                 f"load models with preset={self.preset!r}, or fit a checkpoint with md-train fit --layers {preset}"
             )
+
+    def trust(self, percent: float) -> None:
+        """Trust only the best `percent` of each structural layer from now on, by their cross-validated correlations.
+
+        Raises
+        ------
+        InputError
+            It is not above 0 and at most 100, or more than what was kept when it was fitted.
+        """
+        if not 0 < percent <= 100:
+            raise InputError(f"percent is {percent}, expected above 0 and at most 100")
+        best = best_per_layer(self.score, percent)
+        if (best & ~self.mask).any():
+            kept = 100 * self.mask.mean()
+            raise InputError(
+                f"the {self.what} {self.folder} keeps {kept:.3g} % of the structure, {percent:g} % was asked for: give "
+                f"at most that, or fit with md-train fit --percent {percent:g}"
+            )
+        self.mask = best
 
     def decode(self, responses: Array, *, screened: bool = False, semantic: bool = True) -> Decoded:
         """Decode good trials.

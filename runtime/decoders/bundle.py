@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
@@ -33,7 +32,7 @@ class BundleDecoder(Belonging):
         self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
         self.candidates, self.leaks = bundle.candidates, bundle.leaks
         arrays = bundle.arrays
-        self.mask: NDArray[np.bool_] = arrays["mask"]
+        self.mask, self.score = arrays["mask"], arrays["score"]
         self.uncond_context: Float32 = arrays["uncond_context"]
         self.training = TrainingStatistics(mean=arrays["mean"], std=arrays["std"], layout=self.layout)
         self._built_in = (arrays["built_in_mean"], arrays["built_in_std"]) if "built_in_mean" in arrays else None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..candidates import FIELD as CONCEPTS
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
@@ -70,8 +69,8 @@ class Checkpoint(Belonging):
         self.context_bos: Float32 = constants["context_bos"]
         self.uncond_context: Float32 = constants["uncond_context"]
         selected = read_mask(folder, self.shapes["structure"], self.preset)
-        self.mask: NDArray[np.bool_] = selected["mask"]
-        self.score: Float32 = selected["score"]
+        self.mask = selected["mask"]
+        self.score = selected["score"]
         self.decoders: dict[str, Decoder] = {}
         for described in description["decoders"]:
             features = described["features"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ def early_identity(
     job: Job, backend: Backend[Any], given: Responses, good: Sequence[int], left: Collection[int]
 ) -> dict[str, Any]:
     """What is known of the run's identity before the networks are opened."""
-    settings, decoder = asdict(job.settings), backend.decoder
-    settings["refine"] = job.settings.refine.as_dict()
+    settings, decoder = job.settings.as_dict(), backend.decoder
     if left:  # they decide who is in a batch with whom, and which targets are shuffled
         settings["skip_trials"] = sorted(left)
     stimuli = None if given.pictures is None else _hash_pictures([given.pictures[trial] for trial in good])

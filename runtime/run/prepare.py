@@ -73,6 +73,8 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
+    if job.settings.percent is not None:
+        decoder.trust(job.settings.percent)
     given = _given(job, decoder)
     leaky = (leaks_line(decoder.leaks),) if decoder.leaks else ()
     left = left_out(job.skip_trials, len(given.rows), given.trial_ids)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from ..refine.settings import PRESETS, AdamSettings, GuidedSettings, RefineSetti
 from ..sampling import Sampling
 from .batches import BatchResult
 from .controls import CONTROLS, partners
+from .without import check_without
 
 # trials ▶ what they showed, (n, H, W, 3) uint8
 ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
@@ -34,8 +35,11 @@ OnStep = Callable[[str, int, int], None]
 # finishes it
 OnFrame = Callable[[str, Sequence[int], NDArray[np.uint8]], None]
 
+D = TypeVar("D", Start, Decoded)
+
 BEFORE_REFINEMENT, REFINEMENT = ("decode", "stage 1"), "stage 2"
 
+_OPTIONAL = ("percent", "without")
 _NEEDS_STIMULI = "the oracle control needs the stimuli: give --stimuli, or a data folder that has them"
 
 
@@ -54,6 +58,10 @@ class ReconstructSettings:
         settled; a run settles them, and a :class:`Reconstructor` needs it done.
     sampling
         Of both stages.
+    percent
+        How much of each structural layer is trusted; None: what the checkpoint keeps, which is the most.
+    without
+        Decoded features that have no part in the pictures; :func:`.ablation.without` makes such settings.
 
     Raises
     ------
@@ -65,11 +73,16 @@ class ReconstructSettings:
     controls: str = "none"
     refine: RefineSettings = field(default_factory=lambda: PRESETS["default"])
     sampling: Sampling = field(default_factory=Sampling)
+    percent: float | None = None
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2):
             raise InputError(f"stage is {self.stage}: choose 1 or 2")
         check_choice("control", self.controls, CONTROLS)
+        check_without(self.without)
+        if self.percent is not None and not 0 < self.percent <= 100:
+            raise InputError(f"percent is {self.percent}, expected above 0 and at most 100")
         if self.stage == 1 and self.controls != "none":
             raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
         if isinstance(self.refine, AdamSettings):
@@ -78,6 +91,11 @@ class ReconstructSettings:
                 raise InputError(f"backprop_steps is {n_back} of {n_reverse} denoising steps: give at most all")
             if self.stage == 2:
                 self.refine.optimised(("latent",) if n_back == 0 else ("latent", "context"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as JSON-ready values; what changes nothing is left out, as runs of before had it."""
+        values = {**asdict(self), "refine": self.refine.as_dict()}
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value}
 
     @property
     def needs(self) -> Needs:
@@ -184,7 +202,7 @@ class Reconstructor:
         with _Stopwatch(seconds, "decode"):
             # Only what the settings need: no engine was started for anything else.
             decoded = None if self._settings.stage == 1 else self._decoded(rows)
-            start = self._backend.decode_start(rows) if decoded is None else decoded
+            start = self._left(self._backend.decode_start(rows)) if decoded is None else decoded
         self._report("decode", 1, 1)
         settings, noise = self._settings, self._noise(trials)
         generator = self._backend.generator(
@@ -220,7 +238,16 @@ class Reconstructor:
         )
 
     def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
-        return self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0)
+        return self._left(self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0))
+
+    def _left(self, decoded: D) -> D:
+        """What is left of decoded features in an ablation; see :mod:`.without`."""
+        if "context" in self._settings.without:
+            empty = self._backend.decoder.uncond_context
+            decoded = replace(decoded, context=np.broadcast_to(empty, decoded.context.shape).astype(np.float32))
+        if "latent" in self._settings.without:
+            decoded = replace(decoded, latent=np.zeros_like(decoded.latent))
+        return decoded
 
     def _noise(self, trials: Sequence[int]) -> Noise:
         settings = self._settings.refine

@@ -19,6 +19,7 @@ from .job import Job
 from .measure import Measured, measure_run, open_extractors
 from .prepare import Work
 from .summary import write_summary
+from .without import without_note
 
 
 def extractors_of(work: Work) -> tuple[dict[str, Features], tuple[str, ...]]:
@@ -71,7 +72,12 @@ def write_results(
         concepts=given.concepts,
         stimulus_ids=given.stimulus_ids,
     )
-    notes = (*(f"Warning: {warning}." for warning in work.warnings), *backend.notes, *notes)
+    notes = (
+        *without_note(job.settings.without),
+        *(f"Warning: {warning}." for warning in work.warnings),
+        *backend.notes,
+        *notes,
+    )
     summary = write_summary(
         job.out,
         outcome,

@@ -52,7 +52,7 @@ def _export(args: argparse.Namespace) -> int:
     from ..export.continuous import parts_of
     from ..export.raw import EXACT, latin
     from ..export.settings import ExportSettings
-    from ..recording.folder import open_session
+    from ..recording.opened import open_session
 
     settings = ExportSettings(
         single=args.single,

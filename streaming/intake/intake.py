@@ -33,6 +33,8 @@ from .verdict import Judge
 ENDED = "the session ended before the epoch did"
 # Seconds of samples that are worked on at a time, however many came together.
 _PIECE = 0.1
+# Epochs that end later than this behind their markers, in seconds, are foreseen: the markers have come by then.
+_FORESEEN = 0.05
 # By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.
@@ -165,6 +167,23 @@ class Intake:
             n_waiting=len(self._waiting) + len(self._placed),
             problem=self._problem,
         )
+
+    def due(self) -> float | None:
+        """When, on the local clock, the last sample of the next epoch is expected; None where none waits for one.
+
+        Of a marker whose sample is not known yet, by the clocks as they were last measured. Where epochs are over so
+        soon behind their markers that these cannot be known before, always: since ever.
+        """
+        if self._reach < _FORESEEN:
+            return -np.inf
+        own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
+        if signal is None:
+            return None
+        placed = self._gathered.next_due(self._placed)
+        dues = [] if placed is None else [placed + 0.5 / self._sfreq + signal.offset]
+        if self._waiting and own is not None:
+            dues.append(self._waiting.first().marker.stamp + own.offset + self._reach)
+        return min(dues, default=None)
 
     # Markers
 

@@ -353,3 +353,21 @@ def test_a_batch_that_engines_do_not_take_is_refused(
     monkeypatch.setattr(EngineSet, "largest_batch", 1)
     assert cli.main(arguments) == 2
     assert "the batch size is 2, and the bundle's engines were built for at most 1 trials" in capsys.readouterr().err
+
+
+def test_a_run_without_a_feature(
+    arguments: list[str], stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is part of what the run is, and its report says it."""
+    ablated = [*arguments, "--stimuli", str(stimuli), "--without", "latent", "--without", "context", "--stage", "1"]
+    assert cli.main(ablated) == 0
+    run = tmp_path / "run"
+    assert read(run / "settings.json")["settings"]["without"] == ["context", "latent"]
+    assert "without the decoded context and latent" in (run / "report.html").read_text()
+    made = [read_image(run / "images" / "stage1" / f"{trial:06d}.png") for trial in range(N_TRIALS)]
+    assert all((picture != made[0]).any() for picture in made[1:])  # noise is each trial's own
+    capsys.readouterr()
+    assert cli.main(ablated[:-4] + ["--stage", "1"]) == 2
+    assert "settings.without" in capsys.readouterr().err
+    assert cli.main([*arguments, "--percent", "100"]) == 2
+    assert "100 % was asked for: give at most that" in capsys.readouterr().err

@@ -29,6 +29,7 @@ from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
 from minddiffuser.training.fit import fit
 from minddiffuser.training.networks.loop import Stopped, Training
+from minddiffuser.training.regions import Regions
 from minddiffuser.training.selection import SelectionSettings
 from minddiffuser.training.settings import FitSettings
 from minddiffuser.training.solvers.penalty import ALPHAS
@@ -914,3 +915,31 @@ def test_a_network_whose_loss_breaks_gives_the_best_epochs_checkpoint(
     np.testing.assert_array_equal(
         open_checkpoint(out).decode(data.train).latent, open_checkpoint(healthy).decode(data.train).latent
     )
+
+
+def test_a_fit_to_some_regions_is_the_fit_to_data_without_the_other_voxels(
+    tmp_path: Path, data: Data, features: Features
+) -> None:
+    """The whole checkpoint gives for whole responses what a checkpoint of those voxels gives for them."""
+    features.folder = None
+    some = fit(data, Models(), tmp_path / "some", replace(SETTINGS, regions=Regions(without=("LO",))))
+    alone = Data(data.train[:, :5], rois={"V1": (0, 5)})
+    whole, cut = open_checkpoint(some), open_checkpoint(fit(alone, Models(), tmp_path / "alone", SETTINGS))
+    other = data.train.copy()
+    other[:, 5:] = 1000 * other[:, 5:] - 7  # whatever lies there
+    found, expected = whole.decode(other, screened=True), cut.decode(alone.train)
+    for name in SHAPES:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4, err_msg=name)
+    np.testing.assert_array_equal(whole.mask, cut.mask)
+    assert whole.layout == data.layout
+    record = whole.description["provenance"]
+    assert record["regions"] == {"rois": [], "without": ["LO"], "n_voxels": 5}
+    assert record["constant"] == [3]
+    scores = json.loads((some / "scores.json").read_text())
+    assert all(set(made["rois"]) <= {"V1"} for made in scores["features"].values())
+
+
+def test_a_fit_to_other_regions_is_another_fit(tmp_path: Path, data: Data) -> None:
+    out = fit(data, Models(), tmp_path / "c", replace(SETTINGS, regions=Regions(rois=("V1",))))
+    with pytest.raises(FileError, match="other data, models or settings"):
+        fit(data, Models(), out, SETTINGS)

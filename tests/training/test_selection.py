@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minddiffuser.runtime.decoders.best import best_per_layer
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.ridge import Ridge
 from minddiffuser.training.selection import (
     SelectionSettings,
     Trials,
-    best_per_layer,
     correlation,
     fold_correlations,
     folds_of,

@@ -1,0 +1,144 @@
+"""Rules that every registered experiment keeps, and its page, table and figure from values that were made up."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.metrics import METRICS
+from minddiffuser.training.experiments import EXPERIMENTS
+from minddiffuser.training.experiments.base import Cell
+from minddiffuser.training.experiments.experiment import Experiment
+from minddiffuser.training.experiments.results import Results, modalities_of
+from minddiffuser.training.experiments.subject import Plan
+from minddiffuser.training.experiments.values import Values
+from minddiffuser.training.experiments.write import write_results
+
+PICTURES = tuple(f"picture {k}" for k in range(8))
+FEATURES = ("context", "latent", "semantic", "structure", *(f"structure {k}" for k in range(1, 7)))
+
+
+def opened(name: str) -> Experiment:
+    module, attribute = EXPERIMENTS[name]
+    found = getattr(import_module(module, "minddiffuser.training.experiments"), attribute)
+    assert isinstance(found, Experiment)
+    return found
+
+
+def subject(modality: str, out: Path, label: str = "") -> Any:
+    rois = {"LVC": (0, 2), "HVC": (2, 4)} if modality == "fmri" else None
+    label = label or f"simulated-{modality}"
+    return SimpleNamespace(
+        label=label,
+        modality=modality,
+        brain="gabor",
+        path=out / label,
+        out=out / label,
+        trials=tuple(range(8)),
+        data=SimpleNamespace(layout=SimpleNamespace(rois=rois, modality=modality), subject=f"S {modality}"),
+    )
+
+
+def made_up(cell: Cell, rng: np.random.Generator) -> Values:
+    """Every column that some row could take."""
+    frames = {f"frame{number}" for step in cell.steps for number in getattr(step, "frames", ())}
+    kinds = sorted({"stage1", "stage2", *frames})
+    columns = {f"{metric}.{kind}": rng.random(8) for metric in ("pixcorr", "ssim", "clip_two_way") for kind in kinds}
+    columns |= {f"decoded.{name}": rng.random(8) for name in FEATURES}
+    return Values(pictures=PICTURES, columns=columns, chance={"decoded.context": 0.1})
+
+
+def results(experiment: Experiment, subjects: Sequence[Any], plan: Plan, rng: np.random.Generator) -> Results:
+    cells = {one.label: tuple(experiment.cells(one, plan)) for one in subjects}
+    values = {label: {cell.name: made_up(cell, rng) for cell in some} for label, some in cells.items()}
+    asked = experiment.rows(modalities_of(subjects), plan)
+    return Results(asked=asked, plan=plan, subjects=subjects, cells=cells, values=values)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_cells_rows_and_claims_belong_together(name: str, full: bool, tmp_path: Path) -> None:
+    experiment, plan = opened(name), Plan(full=full, n_trials=None if full else 32)
+    assert experiment.name == name
+    cells = [cell for modality in experiment.modalities for cell in experiment.cells(subject(modality, tmp_path), plan)]
+    by_name = {cell.name for cell in cells}
+    rows = experiment.rows(experiment.modalities, plan)
+    keys = [row.key for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert len({row.label for row in rows}) == len(rows)
+    assert {row.cell for row in rows} == by_name
+    assert {row.against for row in rows} <= {None, *keys}
+    if experiment.paper is not None:
+        assert set(experiment.paper.rows) <= set(keys)
+        assert experiment.paper.name in experiment.source
+    for claim in experiment.claims(experiment.modalities):
+        assert {claim.more[0], claim.less[0]} <= by_name, claim
+        assert claim.more != claim.less
+        for _, column in (claim.more, claim.less):
+            metric, _, kind = column.partition(".")
+            assert (metric == "decoded" and kind in FEATURES) or metric in METRICS, claim
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_steps_that_share_a_folder_are_the_same(name: str, tmp_path: Path) -> None:
+    experiment = opened(name)
+    for plan in (Plan(), Plan(full=True), Plan(seeds=(1, 2))):
+        for modality in experiment.modalities:
+            cells = experiment.cells(subject(modality, tmp_path), plan)
+            assert len({cell.name for cell in cells}) == len(cells)
+            found: dict[str, Any] = {}
+            for step in (step for cell in cells for step in cell.steps):
+                described = json.loads(json.dumps(step.describe()))
+                assert found.setdefault(step.folder, described) == described
+                assert re.fullmatch(r"[a-z0-9./-]+", step.folder)
+            seeds = {one["refine"]["seed"] for one in found.values() if "refine" in one}
+            assert seeds == set(plan.seeds)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment, plan = opened(name), Plan()
+    given = experiment.modalities if experiment.mixed else experiment.modalities[:1]
+    subjects = [subject(modality, tmp_path) for modality in given]
+    found = results(experiment, subjects, plan, rng)
+    page = write_results(experiment, found, tmp_path).read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']+""", page)
+    assert "What the simulator put in" in page
+    assert all(row.label in page for row in found.rows)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [row["key"] for row in table["tables"][0]["rows"]] == [row.key for row in found.rows]
+    for row in table["tables"][0]["rows"]:
+        for metric, entry in row["values"].items():
+            known = {} if experiment.paper is None else experiment.paper.rows.get(row["key"], {})
+            number = known.get("clip_vit_l14" if metric == "clip_two_way" else metric)
+            assert entry["paper"] == (None if number is None else number[0])
+    with (tmp_path / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == sum(len(row["values"]) for one in table["tables"] for row in one["rows"])
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "figure.svg").read_text()
+    assert (tmp_path / "table.md").read_text().startswith(f"# {experiment.title}")
+
+
+def test_real_subjects_have_nothing_put_in(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment, real = opened("rois"), subject("fmri", tmp_path)
+    real.brain = None
+    page = write_results(experiment, results(experiment, [real], Plan(), rng), tmp_path).read_text()
+    assert "What the simulator put in" not in page
+
+
+def test_a_subject_without_the_groups_is_refused(tmp_path: Path) -> None:
+    other = subject("fmri", tmp_path)
+    other.data.layout.rois = {"V1": (0, 4)}
+    with pytest.raises(InputError, match="no rois HVC and LVC"):
+        opened("rois").cells(other, Plan())

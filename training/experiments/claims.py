@@ -1,0 +1,35 @@
+"""What the paper says in words, beside the difference that was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .experiment import Experiment
+from .results import Estimate, Results, modalities_of
+from .verdicts import verdict
+
+
+def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
+    """What the paper says in words, each with the difference that was found and the word for it."""
+    made = []
+    for claim in experiment.claims(modalities_of(results.subjects)):
+        found = results.claim(claim)
+        if found is not None:
+            made.append(
+                {"text": claim.text, "source": claim.source, **_estimate(found), "agreement": verdict(1, found)}
+            )
+    return made
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return {
+        "difference": found.mean,
+        "ci95": None if found.ci95 is None else list(found.ci95),
+        "n_pictures": found.n_pictures,
+    }
+
+
+def claim_text(claim: dict[str, Any]) -> str:
+    """The difference with its interval."""
+    ends = claim["ci95"]
+    return f"{claim['difference']:+.3f}" + ("" if ends is None else f" [{ends[0]:+.3f}, {ends[1]:+.3f}]")
