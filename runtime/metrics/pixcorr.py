@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
 from .base import Array, FloatArray, Metric, check_pictures
-from .resize import to_working_size
+from .resize import by_pillow, to_working_size
 
 # Rounding leaves a flat picture a spread near 1e-16; one step of one pixel of an 8-bit picture is far above 1e-9.
 _FLAT = 1e-9
@@ -14,9 +18,9 @@ _FLAT = 1e-9
 def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
     """Pearson correlation of all colour values of each picture with those of its reconstruction.
 
-    Both are resized to 256 x 256 and then 425 x 425 (antialiased bilinear), as in the evaluation code of
-    MindEye (Scotti et al. 2023). Where either picture is one flat colour value the correlation is undefined and
-    counts as 0: a flat picture says nothing about the other.
+    Both are resized to 256 x 256 and then 425 x 425 (bilinear, antialiased as with torchvision 0.17 and later), as in
+    the evaluation code of MindEye (Scotti et al. 2023, 2024). Where either picture is one flat colour value the
+    correlation is undefined and counts as 0: a flat picture says nothing about the other.
 
     Parameters
     ----------
@@ -32,14 +36,33 @@ def pixcorr(images: Array, reconstructions: Array) -> FloatArray:
     ShapeError, InputError
         For other shapes or types, and for values outside [0, 1].
     """
+    return _each(images, reconstructions, to_working_size)
+
+
+def pixcorr_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """The same of pictures that are made smaller without antialiasing, as torchvision did up to 0.16.
+
+    Arguments and errors are those of :func:`pixcorr`.
+    """
+    return _each(images, reconstructions, partial(to_working_size, antialias=False))
+
+
+def pixcorr_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """The same of pictures that Pillow resizes to 425 x 425 at once, as in Brain-Diffuser's evaluation.
+
+    Arguments and errors are those of :func:`pixcorr`.
+    """
+    return _each(images, reconstructions, by_pillow)
+
+
+def _each(images: Array, reconstructions: Array, resized: Callable[[Array], FloatArray]) -> FloatArray:
     check_pictures(images, reconstructions)
-    return np.array([_correlation(image, other) for image, other in zip(images, reconstructions, strict=True)])
+    pairs = zip(images, reconstructions, strict=True)
+    return np.array([_correlation(resized(image).ravel(), resized(other).ravel()) for image, other in pairs])
 
 
-def _correlation(image: Array, other: Array) -> float:
-    a, b = to_working_size(image).ravel(), to_working_size(other).ravel()
-    a -= a.mean()
-    b -= b.mean()
+def _correlation(a: FloatArray, b: FloatArray) -> float:
+    a, b = a - a.mean(), b - b.mean()
     spread = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     if min(spread) <= _FLAT * a.size**0.5:
         return 0.0
@@ -53,4 +76,22 @@ PIXCORR = Metric(
     needs="images",
     function=pixcorr,
     range=(-1, 1),
+)
+PIXCORR_ALIASED = replace(
+    PIXCORR,
+    name="pixcorr_aliased",
+    label="PixCorr, not antialiased",
+    meaning=f"{PIXCORR.meaning} Pictures are made smaller without antialiasing, as torchvision did up to 0.16.",
+    function=pixcorr_aliased,
+    headline=False,
+    default=False,
+)
+PIXCORR_PIL425 = replace(
+    PIXCORR,
+    name="pixcorr_pil425",
+    label="PixCorr, Pillow 425 px",
+    meaning=f"{PIXCORR.meaning} Pictures are resized to 425 px by Pillow, as in Brain-Diffuser's evaluation.",
+    function=pixcorr_pil425,
+    headline=False,
+    default=False,
 )

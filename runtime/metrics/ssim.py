@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 
 from .base import Array, FloatArray, Metric, check_pictures
-from .resize import to_working_size
+from .resize import by_pillow, to_working_size
 
+BOTH, COLUMNS = (0, 1), (0,)  # the axes along which windows lie
 _LUMA = np.array([0.2125, 0.7154, 0.0721])  # scikit-image's rgb2gray
 _SIGMA, _RADIUS = 1.5, 5
 _C1, _C2 = 0.01**2, 0.03**2  # (K1 R)^2 and (K2 R)^2 with data range R = 1
@@ -35,7 +39,7 @@ def ssim(images: Array, reconstructions: Array) -> FloatArray:
     ShapeError, InputError
         For other shapes or types, and for values outside [0, 1].
     """
-    return _each(images, reconstructions, axes=(0, 1))
+    return _each(images, reconstructions, _grey, BOTH)
 
 
 def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
@@ -45,18 +49,48 @@ def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
     it takes the columns for channels. Many published values of "SSIM" are of this kind and are higher than
     :func:`ssim` of the same pictures; the two must not be compared. Arguments and errors are those of :func:`ssim`.
     """
-    return _each(images, reconstructions, axes=(0,))
+    return _each(images, reconstructions, _grey, COLUMNS)
 
 
-def _each(images: Array, reconstructions: Array, axes: tuple[int, ...]) -> FloatArray:
+def ssim_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim` of pictures that are made smaller without antialiasing, as torchvision did up to 0.16."""
+    return _each(images, reconstructions, _grey_aliased, BOTH)
+
+
+def ssim_columns_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim_columns` of pictures that are made smaller without antialiasing."""
+    return _each(images, reconstructions, _grey_aliased, COLUMNS)
+
+
+def ssim_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim` of pictures that Pillow resizes to 425 x 425 at once."""
+    return _each(images, reconstructions, _grey_by_pillow, BOTH)
+
+
+def ssim_columns_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim_columns` of pictures that Pillow resizes to 425 x 425 at once: Brain-Diffuser's evaluation."""
+    return _each(images, reconstructions, _grey_by_pillow, COLUMNS)
+
+
+def _each(
+    images: Array, reconstructions: Array, grey: Callable[[Array], FloatArray], axes: tuple[int, ...]
+) -> FloatArray:
     check_pictures(images, reconstructions)
     pairs = zip(images, reconstructions, strict=True)
-    return np.array([_similarity(_grey(image), _grey(other), axes) for image, other in pairs])
+    return np.array([_similarity(grey(image), grey(other), axes) for image, other in pairs])
 
 
 def _grey(picture: Array) -> FloatArray:
     """The grey picture at working size; the weighting comes first because it commutes with the resampling."""
     return to_working_size(np.tensordot(_LUMA, picture, axes=1))
+
+
+def _grey_aliased(picture: Array) -> FloatArray:
+    return to_working_size(np.tensordot(_LUMA, picture, axes=1), antialias=False)
+
+
+def _grey_by_pillow(picture: Array) -> FloatArray:
+    return np.tensordot(_LUMA, by_pillow(picture), axes=1)
 
 
 def _similarity(x: FloatArray, y: FloatArray, axes: tuple[int, ...]) -> float:
@@ -97,4 +131,32 @@ SSIM_COLUMNS = Metric(
     function=ssim_columns,
     range=(-1, 1),
     headline=False,
+)
+
+
+def _variant(
+    standard: Metric, way: str, label: str, how: str, function: Callable[[Array, Array], FloatArray]
+) -> Metric:
+    return replace(
+        standard,
+        name=f"{standard.name}_{way}",
+        label=f"{standard.label}, {label}",
+        meaning=f"{standard.meaning} {how}",
+        function=function,
+        headline=False,
+        default=False,
+    )
+
+
+_ALIASED = (
+    "aliased",
+    "not antialiased",
+    "Pictures are made smaller without antialiasing, as torchvision did up to 0.16.",
+)
+_PILLOW = ("pil425", "Pillow 425 px", "Pictures are resized to 425 px by Pillow, as in Brain-Diffuser's evaluation.")
+SSIM_VARIANTS = (
+    _variant(SSIM, *_ALIASED, ssim_aliased),
+    _variant(SSIM, *_PILLOW, ssim_pil425),
+    _variant(SSIM_COLUMNS, *_ALIASED, ssim_columns_aliased),
+    _variant(SSIM_COLUMNS, *_PILLOW, ssim_columns_pil425),
 )

@@ -303,12 +303,12 @@ def _acquisition(request: Request, decoder: Decoder, layout: ResponseLayout, *, 
 
 
 def _dashboard(request: Request, stack: ExitStack, say: Callable[[str], None]) -> Hub:
-    from ..dashboard.browser import invite
+    from ...runtime.web.invite import invite
     from ..dashboard.server import DashboardServer
 
     hub = Hub()
     server = stack.enter_context(DashboardServer(hub, port=request.port, said=say))
-    for line in invite(server.address(), server.port, os.environ):
+    for line in invite("dashboard", server.address(), server.port, os.environ):
         say(line)
     return hub
 

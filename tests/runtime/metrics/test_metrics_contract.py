@@ -32,9 +32,10 @@ def _masks(rng: np.random.Generator) -> np.ndarray:
     return masks
 
 
+# What an extractor that is not named gives is an embedding.
 SAMPLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    **dict.fromkeys(EXTRACTORS, _features),
     "images": _pictures,
-    "clip": _features,
     "labels": _labels,
     "locator": _masks,
 }

@@ -155,7 +155,7 @@ def test_a_killed_acquisition_is_said_and_the_books_are_closed(
             Mortal.kept = None
 
     said: list[str] = []
-    source = f"replay:{recording},speed=4"
+    source = f"replay:{recording},speed=2"
     ended = run_session(request(live_bundle, recording, source=source, record=tmp_path / "s"), out=out, say=said.append)
     assert not ended.users
     assert ended.fault == (
