@@ -146,7 +146,7 @@ def _unreadable(path: Path, error: Exception) -> FileError:
         return FileError(
             f"the weights {path} are a TorchScript archive, which holds code: give the same weights as safetensors"
         )
-    if type(error).__name__ == "UnpicklingError" and "weights_only" in str(error).lower():
+    if type(error).__name__ == "UnpicklingError":
         return FileError(
             f"the weights {path} hold more than tensors or are damaged, and nothing else is read: take them from their "
             "publisher, or save them as safetensors"

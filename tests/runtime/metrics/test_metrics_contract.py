@@ -17,7 +17,7 @@ def _pictures(rng: np.random.Generator) -> np.ndarray:
 
 
 def _features(rng: np.random.Generator) -> np.ndarray:
-    """The last two are most alike, the first is more like the third: a metric that looks for the nearest differs."""
+    """The last two are most alike, the first is more like the third: what looks for the nearest is wrong there too."""
     features = rng.normal(size=(3, 10)).astype(np.float32)
     alike = np.corrcoef(features)[[1, 0, 0], [2, 2, 1]]  # without the first, the second, the third
     first = int(alike.argmax())
