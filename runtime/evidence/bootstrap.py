@@ -90,7 +90,7 @@ def over_seeds(every: Float64, seed: int, n_resamples: int = N_RESAMPLES) -> Flo
 def _crossed(every: Float64, weights: Float64, rng: np.random.Generator) -> Float64:
     """Weighted means over runs, (n_resamples, n_runs) of weights, of each run's mean over the drawn pictures it has."""
     n_runs, n_kinds, n = every.shape
-    has = ~np.isnan(every).any(axis=1)  # (n_runs, n)
+    has: NDArray[np.bool_] = np.logical_not(np.isnan(every).any(axis=1))  # (n_runs, n)
     values = np.nan_to_num(every).reshape(n_runs * n_kinds, n)
     means = np.empty((n_kinds, len(weights)))
     step = max(1, _CHUNK // (n + n_kinds * n_runs))
