@@ -105,6 +105,7 @@ _load("chromium")
 _load("dashboard_served")
 _load("dashboard_story")
 _load("lsl_session")
+_load("judge_runs")
 
 
 @pytest.fixture
