@@ -427,7 +427,9 @@ def test_samples_that_nobody_read_in_time_are_counted() -> None:
     sent.close()
     lost = n - n_samples(items)
     assert lost > 0
-    assert f"{lost} samples" in said(items, "dropped")[0].text
+    (dropped,) = said(items, "dropped")
+    assert f"{lost} samples" in dropped.text
+    assert dropped.n_lost == lost
     came = data(items)[0]
     np.testing.assert_array_equal(came, np.arange(n - len(came) + 1, n + 1))
 
