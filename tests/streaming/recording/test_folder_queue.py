@@ -107,7 +107,7 @@ def test_a_pictures_name_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_no_json_ends_the_writing_and_is_said(tmp_path: Path) -> None:
-    """A fault of the program in one line: the session goes on, the folder is finished, and nobody takes it for whole."""
+    """A fault of the program in one line: the session goes on, its folder is finished and not taken for whole."""
     said: list[str] = []
     queue = FolderQueue(SessionFolder.create(tmp_path / "s", {}, on_stop=said.append))
     queue.result({"ordinal": 0})

@@ -330,9 +330,7 @@ def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(live_bundle: Path, 
     assert sum(len(stream["time_stamps"]) for stream in streams) > 0
 
 
-def test_a_process_that_is_killed_before_it_was_asked_for_anything_holds_nobody(
-    settings: Any, recording: Path
-) -> None:
+def test_a_process_that_is_killed_before_it_was_asked_for_anything_holds_nobody(settings: Any, recording: Path) -> None:
     from minddiffuser.streaming.session.process import AcquisitionProcess
 
     feed = AcquisitionProcess(settings(f"replay:{recording}"))
