@@ -120,7 +120,7 @@ def _judge(args: argparse.Namespace) -> int:
         _say(line)
     with study.lock_judge(name):
         order = admit(study, name)
-        with AnswerFile(study.answers(name), order.hash) as answers:
+        with AnswerFile(study.answers(name), order) as answers:
             session = Session(study, order, answers, time.monotonic, _now)
             if session.finished:
                 _say(f"{name} has answered everything: {session.n_all} of {session.n_all}")

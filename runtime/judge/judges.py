@@ -93,7 +93,7 @@ def read_judge(study: Study, order: Order) -> Judge:
     FileError
         The answers are damaged, or belong to another order.
     """
-    answers = read_answers(study.answers(order.judge), order.hash)
+    answers = read_answers(study.answers(order.judge), order)
     return Judge(
         name=order.judge,
         n_all=len(order.showings),

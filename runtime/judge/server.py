@@ -83,7 +83,7 @@ class JudgeServer(Closing):
         return self.door.address()
 
     def close(self) -> None:
-        """End the server; an answer that is being written is written."""
+        """End the server. A request that is under way may go on: the file of answers refuses it once it is closed."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(403, "An answer needs the Origin of this page.")  # browsers always send it
         elif self.headers.get("content-type") != _JSON:
             self._say(415, "An answer is JSON.")
-        elif not (length.isascii() and length.isdecimal() and int(length[:9]) <= _LARGEST_BODY):
+        elif not (len(length) < 9 and length.isascii() and length.isdecimal() and int(length) <= _LARGEST_BODY):
             self._say(413, "An answer is shorter, and says how long it is.")
         else:
             self._answer(self.rfile.read(int(length)))

@@ -32,9 +32,9 @@ def prefers(share: float, seed: int = 0, *, careful: bool = True) -> Callable[[J
     return left
 
 
-@pytest.fixture
-def wide(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "wide", n=24)
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("judge") / "wide", n=24)
 
 
 def test_one_judge_is_counted_by_hand(wide: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_study_is_judged_by_keyboard_and_by_finger(browser: Any, tmp_path: Pat
     path = study.answers("anna")
     browser.get_log("browser")
     screen(browser, 1280, 900)
-    with AnswerFile(path, order.hash) as answers:
+    with AnswerFile(path, order) as answers:
         session = Session(study, order, answers, time.monotonic, lambda: "now")
         with JudgeServer(session) as server:
             browser.get(server.address())
@@ -163,7 +163,7 @@ def test_what_was_not_saved_is_said_and_sent_again(browser: Any, run: Path, tmp_
     order = admit(study, "anna")
     browser.get_log("browser")
     screen(browser, 1280, 900)
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, time.monotonic, lambda: "now")
         with JudgeServer(session) as server:
             port = server.port
