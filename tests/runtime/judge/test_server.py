@@ -200,7 +200,7 @@ def test_an_address_opens_the_page_once(page: Page) -> None:
     assert status == 200
     assert {part.strip() for part in headers["set-cookie"].split(";")[1:]} == {"HttpOnly", "SameSite=Strict", "Path=/"}
     assert page.ask(path)[0] == 403
-    assert "a new one: http://127.0.0.1:" in page.said[0]
+    assert "here is a new one: http://127.0.0.1:" in page.said[0]
     assert page.ask(path, Cookie=headers["set-cookie"].split(";")[0])[0] == 200, "who is in may come again"
     for guess in ("/enter", "/enter?token=", "/enter?token=guess", "/enter?%ff"):
         assert page.ask(guess)[0] == 403
