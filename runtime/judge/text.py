@@ -17,26 +17,31 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     settings = plan["settings"]
     judges = _counted(settings["n_judges"], "judge")
     lines = []
-    for row in plan["contrasts"]:
+    for number, row in enumerate(plan["contrasts"]):
+        n_stimuli = len({item["stimulus"] for item in plan["items"] if item["contrast"] == number})
         same = f", {row['n_identical']} identical pairs left out" if row["n_identical"] else ""
         lines.append(
             f"{row['first']['label']} against {row['second']['label']}: {_counted(row['n_choices'], 'choice')} by "
             f"{judges}, of {_counted(row['n_pairs'], 'pair')}{same}"
         )
-        lines.append(f"  {power_line(row['n_choices'] * settings['n_judges'])}")
-    most = plan["rules"]["most_catch_failures"]
+        lines.append(f"  {power_line(row['n_choices'] * settings['n_judges'], n_stimuli)}")
+    most, n_catch = plan["rules"]["most_catch_failures"], settings["n_catch"]
+    allowed = f" (a judge may miss at most {most})" if n_catch else ""
     lines.append(
-        f"{_counted(settings['n_catch'], 'catch trial')} (a judge may miss at most {most}), "
+        f"{_counted(n_catch, 'catch trial')}{allowed}, "
         f"{_counted(settings['n_repeats'], 'repeat')}, seed {settings['seed']}"
     )
     return lines
 
 
-def power_line(n: int) -> str:
-    """What so many choices can find out."""
+def power_line(n: int, n_stimuli: int) -> str:
+    """What `n` choices for so many stimuli can find out."""
     share = detectable(n, ALPHA, POWER)
-    if share is None:
-        return f"{_counted(n, 'choice')} cannot reach p <= {ALPHA}, even if all of them agree: plan more"
+    if share is None or 2.0 ** (1 - n_stimuli) > ALPHA:  # all of one sign, both ways: no pattern is rarer
+        return (
+            f"power: none. The test over {_counted(n_stimuli, 'stimulus')} cannot reach p <= {ALPHA}, even if all "
+            "choices agree: use more stimuli"
+        )
     return (
         f"power: {_counted(n, 'choice')}, if independent, detect a preference of {_percent(share)} or more with "
         f"{_percent(POWER, 0)} probability (exact binomial test, alpha = {ALPHA})"
@@ -134,7 +139,12 @@ def _result(row: Mapping[str, Any], content: Mapping[str, Any], *, several: bool
             f"{judges['n']} judges its p cannot be below {judges['smallest_p']:.3g}.",
             "",
         ]
-    if choices["detectable"] is not None:
+    if stimuli["smallest_p"] > content["rules"]["alpha"]:
+        lines.append(
+            f"With {_counted(stimuli['n'], 'stimulus')} the primary p cannot be below {stimuli['smallest_p']:.3g}: no "
+            "preference could have been significant."
+        )
+    elif choices["detectable"] is not None:
         lines.append(
             f"Power: the planned number of choices, if independent, detects a preference of "
             f"{_percent(choices['detectable'])} with {_percent(POWER, 0)} probability."
@@ -177,8 +187,8 @@ def _rules(content: Mapping[str, Any]) -> list[str]:
         f"- Exclusion: {rules['exclusion']}.",
         f"- The study is complete {rules['complete']}.",
         f"- {rules['identical'][0].upper()}{rules['identical'][1:]}; {rules['repeats']}.",
-        f"- Pairs, order and sides were drawn with seed {settings['seed']}; answers were accepted once the pictures had "
-        f"been shown for {settings['minimum_ms']} ms.",
+        f"- Pairs, order and sides were drawn with seed {settings['seed']}; answers were accepted once the pictures "
+        f"had been shown for {settings['minimum_ms']} ms.",
     ]
 
 

@@ -94,6 +94,18 @@ def test_judges_who_agree_on_few_stimuli_prove_less(tmp_path: Path) -> None:
     assert all(one["second"] == 6 for one in row["judges"].values())
 
 
+def test_many_choices_for_few_stimuli_have_no_power(tmp_path: Path) -> None:
+    """25 choices, but of 5 stimuli: the primary test has 2 of 2^5 patterns at best."""
+    study = planned(tmp_path / "study", write_run(tmp_path / "r", n=5), n_judges=5, n_catch=0)
+    assert "power: none. The test over 5 stimuli" in "\n".join(plan_lines(study.plan))
+    for name in "abcde":
+        let_judge(study, name, prefers(1.0))
+    text = markdown(analyse(study, now=now))
+    assert "no significant preference" in text
+    assert "With 5 stimuli the primary p cannot be below 0.0625" in text
+    assert "detects" not in text
+
+
 def test_who_misses_catch_trials_is_excluded_and_replaced(wide: Path, tmp_path: Path) -> None:
     study = planned(tmp_path / "study", wide)
     let_judge(study, "guesser", prefers(0.0, careful=False))
@@ -189,7 +201,7 @@ def test_the_plan_says_what_it_can_find(wide: Path, tmp_path: Path) -> None:
     share = next(p for p in np.arange(0.5, 1, 0.0001) if stats.binom.pmf(rejected, 24, p).sum() >= 0.8)
     assert f"{100 * share:.1f} %" in lines
     few = "\n".join(plan_lines(planned(tmp_path / "few", wide, n_choices=3).plan))
-    assert "cannot reach" in few
+    assert "The test over 3 stimuli cannot reach p <= 0.05" in few
 
 
 def test_time_away_from_the_page_is_no_response_time(wide: Path, tmp_path: Path) -> None:
