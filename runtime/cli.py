@@ -15,6 +15,7 @@ from .demo.signals import FMRI, SIGNALS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .evaluate.command import add_evaluate
 from .evidence.command import add_card
 from .judge.command import add_judge, add_judged
 from .refine import REFINERS
@@ -150,6 +151,7 @@ def parser() -> Parser:
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
+    add_evaluate(commands)
     add_card(commands)
     add_judge(commands)
     add_judged(commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,20 @@ N_STARTS = 10
 def kmeans(
     places: NDArray[np.floating[Any]], n_clusters: int, rng: np.random.Generator, n_starts: int = N_STARTS
 ) -> NDArray[np.int32]:
-    """The cluster of each place (n, d), (n,) int32: the best of several starts by k-means++ (Arthur, 2007)."""
+    """The cluster of each place (n, d), (n,) int32: the best of several starts by k-means++ (Arthur, 2007).
+
+    There are fewer clusters where there are fewer different places, and where one of the best start runs empty.
+    """
     from scipy.cluster.vq import kmeans2
 
+    n_clusters = min(n_clusters, len(np.unique(places, axis=0)))
     centred = np.asarray(places, np.float64)
     centred = centred - centred.mean(axis=0)
     best, found = np.inf, np.zeros(len(centred), np.int32)
     for _ in range(n_starts):
-        centres, labels = kmeans2(centred, n_clusters, minit="++", rng=rng)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty")
+            centres, labels = kmeans2(centred, n_clusters, minit="++", rng=rng)
         spread = float(((centred - centres[labels]) ** 2).sum())
         if spread < best:
             best, found = spread, labels

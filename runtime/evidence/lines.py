@@ -34,22 +34,22 @@ def line_of(
     dict
         "result", the rung that differences are taken of; "scale", ceiling minus floor, and whether the ceiling is
         clearly better; of each rung its mean and interval, and its "position" where the scale is clear: 0 at the floor,
-        1 at the ceiling; and of each other rung the result minus it.
+        1 at the ceiling, with those intervals alone by which the scale is clear, since a quotient by what may be 0 has
+        none; and of each other rung the result minus it.
     """
     at = {name: number for number, name in enumerate(names)}
     result, sign = result_of(at), 1 if better == "higher" else -1
     line: dict[str, Any] = {"label": label, "better": better, "meaning": meaning, "result": result, "scale": None}
-    clear = False
+    clear: dict[str, Float64] = {}  # the draws by which the ceiling is better than the floor
     if FLOOR in at and CEILING in at:
         scale = _difference(means, draws, at[CEILING], at[FLOOR])
-        bounds = scale["ci95"]
-        clear = bounds is not None and min(sign * bounds[0], sign * bounds[1]) > 0
-        line["scale"] = {**scale, "clear": clear}
+        clear = {end: drawn for end, drawn in draws.items() if _is_above_0(scale[f"ci95{end}"], sign)}
+        line["scale"] = {**scale, "clear": "" in clear}
     rungs: dict[str, Any] = {}
     for name, number in at.items():
         rungs[name] = {"mean": float(means[number]), **_intervals({end: d[number] for end, d in draws.items()})}
-        if clear:
-            rungs[name]["position"] = _position(means, draws, number, at[FLOOR], at[CEILING])
+        if "" in clear:
+            rungs[name]["position"] = _position(means, clear, number, at[FLOOR], at[CEILING])
     others = [name for name in at if name != result]
     return {
         **line,
@@ -66,6 +66,10 @@ def _intervals(draws: Mapping[str, Float64]) -> dict[str, list[float] | None]:
 def _bounds(drawn: Float64) -> list[float] | None:
     low, high = np.quantile(drawn, _LEVELS)
     return [float(low), float(high)] if np.isfinite([low, high]).all() else None
+
+
+def _is_above_0(bounds: list[float] | None, sign: int) -> bool:
+    return bounds is not None and min(sign * bounds[0], sign * bounds[1]) > 0
 
 
 def _difference(means: Float64, draws: Mapping[str, Float64], one: int, other: int) -> dict[str, Any]:

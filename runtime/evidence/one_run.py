@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileError
 from ..files import check_format, read_json, write_json
+from ..leaks import FIELD as LEAKS
 from ..metrics import METRICS
 from ..metrics.compare import MIN_PICTURES
 from ..metrics.statistics import picture_means
@@ -137,15 +138,20 @@ def read_evidence(run: Path) -> dict[str, Any]:
 
 def _check(content: Mapping[str, Any]) -> None:
     """Refuse a description without what putting runs together takes."""
-    n = len(content["pictures"])
+    n, about = len(content["pictures"]), content["about"]
+    if n == 0 or not all(isinstance(name, str) for name in content["pictures"]) or len(set(content["pictures"])) < n:
+        raise ValueError("pictures")
     names = [str(rung["name"]) for rung in content["rungs"]]
-    for entry in (*content["rungs"], content["about"]):
+    for entry in (*content["rungs"], about):
         if not isinstance(entry, dict):
             raise TypeError("an entry is no object")
+    if not isinstance(about.get("n_trials"), int) or not all(isinstance(leak, str) for leak in about.get(LEAKS, [])):
+        raise TypeError("about")
     for metric, by_rung in content["values"].items():
         content["metrics"][metric]["better"], content["metrics"][metric]["label"]
         if "stage1" not in by_rung:
             raise ValueError("stage1 is missing")
         for name, row in by_rung.items():
-            if name not in names or len(row) != n or not np.isfinite(np.asarray(row, np.float64)).all():
+            numbers = np.asarray(row, np.float64)
+            if name not in names or numbers.shape != (n,) or not np.isfinite(numbers).all():
                 raise ValueError(f"{metric} of {name}")

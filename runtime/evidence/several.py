@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..metrics.compare import MIN_PICTURES
 from ..report.words import caveat_of
-from .bootstrap import of_runs, over_seeds
+from .bootstrap import aligned, of_runs, over_seeds
 from .lines import line_of
 from .one_run import VERSION, read_evidence
 from .rungs import RUNGS
 
 FEW_SEEDS = 5
+_ALIKE = ("trials", "split", "stage", "models", "simulated", "brain")
 Float64 = NDArray[np.float64]
 
 
@@ -41,7 +42,7 @@ def read_groups(labelled: Sequence[tuple[str, Path]], folders: Sequence[Path]) -
     Raises
     ------
     InputError
-        No run, or one run twice.
+        No run, or one run twice, be it as a copy.
     FileError
         As :func:`.one_run.read_evidence`.
     """
@@ -55,8 +56,22 @@ def read_groups(labelled: Sequence[tuple[str, Path]], folders: Sequence[Path]) -
             raise InputError(f"{folder} was given twice: give each run once, a copy counts as another seed")
         seen[place] = folder
         run = Run(folder=folder, content=read_evidence(folder))
-        groups.setdefault(recognised(run.about) if label is None else label, []).append(run)
+        group = groups.setdefault(recognised(run.about) if label is None else label, [])
+        for other in group:
+            if _same(run, other):
+                raise InputError(
+                    f"{folder} holds what {other.folder} holds, number by number: give one of them, a copy counts as "
+                    "another seed"
+                )
+        group.append(run)
     return groups
+
+
+def _same(one: Run, other: Run) -> bool:
+    """Whether two folders have the same run: of one checkpoint and seed, with equal values."""
+    return all(one.about.get(name) == other.about.get(name) for name in ("checkpoint", "seed")) and (
+        one.content["values"] == other.content["values"]
+    )
 
 
 def recognised(about: Mapping[str, Any]) -> str:
@@ -100,15 +115,13 @@ def card_of(groups: Mapping[str, Sequence[Run]], *, seed: int = 0) -> dict[str, 
 
 
 def _group(runs: Sequence[Run], seed: int) -> dict[str, Any]:
-    shared = len({tuple(sorted(run.content["pictures"])) for run in runs}) == 1
-    notes = _notes(runs, shared=shared)
-    metrics, rungs = dict[str, Any](), {rung.name for rung in RUNGS}
+    notes, metrics = _notes(runs), dict[str, Any]()
     for metric in dict.fromkeys(name for run in runs for name in run.content["values"]):
         having = [run for run in runs if metric in run.content["values"]]
         if len(having) < len(runs):
             notes.append(f"{metric} was measured in {len(having)} of {len(runs)} runs, and is left out.")
             continue
-        metrics[metric] = _line(metric, runs, seed, shared=shared)
+        metrics[metric] = _line(metric, runs, seed)
     made = {name for line in metrics.values() for name in line["rungs"]}
     return {
         "about": _about(runs),
@@ -116,28 +129,22 @@ def _group(runs: Sequence[Run], seed: int) -> dict[str, Any]:
         "rungs": [
             {"name": r.name, "label": r.label, "meaning": r.meaning, "missing": _why_missing(r.name, runs, made)}
             for r in RUNGS
-            if r.name in rungs
         ],
         "metrics": metrics,
         "notes": notes,
     }
 
 
-def _line(metric: str, runs: Sequence[Run], seed: int, *, shared: bool) -> dict[str, Any]:
+def _line(metric: str, runs: Sequence[Run], seed: int) -> dict[str, Any]:
     of_each = [run.content["values"][metric] for run in runs]
     names = [rung.name for rung in RUNGS if all(rung.name in values for values in of_each)]
-    order = {picture: place for place, picture in enumerate(runs[0].content["pictures"])}
-    stacks: list[Float64] = []
-    for run, values in zip(runs, of_each, strict=True):
-        stack = np.array([values[name] for name in names], np.float64)
-        if shared:  # in one order
-            stack = stack[:, np.argsort([order[picture] for picture in run.content["pictures"]], kind="stable")]
-        stacks.append(stack)
+    stacks = [np.array([values[name] for name in names], np.float64) for values in of_each]
     draws: dict[str, Float64] = {}
     if min(stack.shape[1] for stack in stacks) >= MIN_PICTURES:
-        draws[""] = of_runs(stacks, seed, shared=shared)
+        every = aligned([(run.content["pictures"], stack) for run, stack in zip(runs, stacks, strict=True)])
+        draws[""] = of_runs(every, seed)
         if len(runs) > 1:
-            draws["_seeds"] = over_seeds(stacks, seed, shared=shared)
+            draws["_seeds"] = over_seeds(every, seed)
     means = np.mean([stack.mean(axis=1) for stack in stacks], axis=0)
     known = runs[0].content["metrics"][metric]
     line = line_of(names, means, draws, label=known["label"], better=known["better"], meaning=known.get("meaning", ""))
@@ -168,20 +175,14 @@ def _about(runs: Sequence[Run]) -> dict[str, Any]:
     return {**common, "subjects": subjects, "n_runs": len(runs), "n_trials": n_trials}
 
 
-def _notes(runs: Sequence[Run], *, shared: bool) -> list[str]:
+def _notes(runs: Sequence[Run]) -> list[str]:
     notes = []
     if len(runs) == 1:
         notes.append("This is one run: there is no interval over seeds.")
     else:
         few = f"; {len(runs)} are few, and such an interval is too narrow" if len(runs) < FEW_SEEDS else ""
-        how = (
-            "they have the same pictures, which are drawn for all of them at once"
-            if shared
-            else "their pictures are not the same, and are drawn within each"
-        )
-        notes.append(f"Intervals over seeds draw the {len(runs)} runs too: {how}{few}.")
-    differing = {name: {repr(run.about.get(name)) for run in runs} for name in ("trials", "split", "stage", "models")}
-    mixed = [name for name, values in differing.items() if len(values) > 1]
+        notes.append(f"Intervals over seeds draw the {len(runs)} runs too: {_pictures_in_common(runs)}{few}.")
+    mixed = _differing(runs)
     if mixed:
         notes.append(f"These runs differ in {', '.join(mixed)}: is it one group?")
     leaky = sorted({leak for run in runs for leak in run.about.get("leaks") or ()})
@@ -189,3 +190,28 @@ def _notes(runs: Sequence[Run], *, shared: bool) -> list[str]:
     if leaky:
         notes.append(f"Some were fitted with a leak on purpose ({', '.join(leaky)}): this is no evidence of decoding.")
     return notes
+
+
+def _pictures_in_common(runs: Sequence[Run]) -> str:
+    """How pictures are drawn for runs that have all of them in common, some or none."""
+    of_each = [set(run.content["pictures"]) for run in runs]
+    if all(one == of_each[0] for one in of_each):
+        return "they have the same pictures, which are drawn for all of them at once"
+    if len(set().union(*of_each)) == sum(map(len, of_each)):
+        return "no two of them have a picture in common, and each has its own drawn"
+    return "not all of them have the same pictures, and each is drawn for all runs that have it at once"
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """What runs of one group should have in common and have not: seeds and subjects are all that may differ."""
+    described = [
+        {name: run.about.get(name) for name in _ALIKE} | _flat(run.about.get("settings"), "settings") for run in runs
+    ]
+    names = dict.fromkeys(name for one in described for name in one)
+    return [name for name in names if len({repr(one.get(name)) for one in described}) > 1]
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: v for part, inner in value.items() for key, v in _flat(inner, f"{name}.{part}").items()}

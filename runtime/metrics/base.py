@@ -42,6 +42,9 @@ class Metric:
         The smallest and the largest value that there can be.
     compares_pictures
         Whether a trial's value depends on other trials' stimuli too; not for whole images, which are never all held.
+    compares_reconstructions
+        Whether a trial's value depends on other trials' pictures too, so that two methods' values of one trial cannot
+        be exchanged for each other.
     min_pictures
         The smallest number of different stimuli for which the metric is defined.
     headline
@@ -59,6 +62,7 @@ class Metric:
     better: Literal["higher", "lower"] = "higher"
     range: tuple[float, float] = (-np.inf, np.inf)
     compares_pictures: bool = False
+    compares_reconstructions: bool = False
     min_pictures: int = 1
     headline: bool = True
     default: bool = True

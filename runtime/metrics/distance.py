@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Array, FloatArray, check_features
+from .base import Array, FloatArray, check_features, check_picture_features
 from .identification import standardised
 
 
@@ -31,6 +31,14 @@ def correlation_distance(features_true: Array, features_pred: Array) -> FloatArr
     check_features(features_true, features_pred)
     product = (standardised(features_true) * standardised(features_pred)).sum(axis=1)
     distance: FloatArray = 1 - np.clip(product, -1, 1)
+    return distance
+
+
+def correlation_distance_crossed(features_true: Array, features_pred: Array) -> FloatArray:
+    """:func:`correlation_distance` of each of n truths and each of m predictions, (n, m) float64."""
+    check_picture_features("features_true", features_true)
+    check_picture_features("features_pred", features_pred)
+    distance: FloatArray = 1 - np.clip(standardised(features_true) @ standardised(features_pred).T, -1, 1)
     return distance
 
 

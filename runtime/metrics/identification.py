@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Array, FloatArray, Metric, check_features, check_stimulus_ids
+from .base import Array, FloatArray, Metric, check_features, check_picture_features, check_stimulus_ids
 
 # Numbers of float64 that are held at a time: AlexNet's features of a thousand pictures would be gigabytes.
 _MOST = 2**25
@@ -52,6 +52,36 @@ def two_way(features_true: Array, features_pred: Array, stimulus_ids: Sequence[s
         wins[np.arange(n_pictures)[pictures, None] == which[rows]] = False
         n_wins[rows] += wins.sum(axis=0)
     return n_wins / (n_pictures - 1)
+
+
+def two_way_crossed(features_true: Array, features_pred: Array) -> FloatArray:
+    """:func:`two_way` of every prediction, if its own truth were each of the truths.
+
+    For prediction j and truth i, the share of the truths other than i that are less similar to j than i is. It is not
+    a value per pair: what a prediction gets depends on all truths.
+
+    Parameters
+    ----------
+    features_true
+        (n, d) floating point, finite, one row per picture, n >= 2.
+    features_pred
+        (m, d), of any predictions.
+
+    Returns
+    -------
+    (n, m) float64 in [0, 1].
+    """
+    check_picture_features("features_true", features_true)
+    check_picture_features("features_pred", features_pred)
+    n = len(features_true)
+    check_several("two-way identification", n, n)
+    similar = np.empty((n, len(features_pred)))
+    for pictures, rows, correlation in correlations(features_true, np.arange(n), features_pred):
+        similar[pictures, rows] = correlation
+    wins = np.empty_like(similar)
+    for column, values in enumerate(similar.T):
+        wins[:, column] = np.searchsorted(np.sort(values), values - TIE, side="left")
+    return wins / (n - 1)
 
 
 def originals_two_way(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from .base import Array, FloatArray, Metric, check_pictures
+from .base import Array, FloatArray, Metric, check_picture_set, check_pictures
 from .resize import by_pillow, to_working_size
 
 # Rounding leaves a flat picture a spread near 1e-16; one step of one pixel of an 8-bit picture is far above 1e-9.
@@ -61,12 +61,46 @@ def _each(images: Array, reconstructions: Array, resized: Callable[[Array], Floa
     return np.array([_correlation(resized(image).ravel(), resized(other).ravel()) for image, other in pairs])
 
 
+def pixcorr_crossed(
+    images: Sequence[Array],
+    reconstructions: Sequence[Array],
+    resized: Callable[[Array], FloatArray] = to_working_size,
+) -> FloatArray:
+    """:func:`pixcorr` of every image with every reconstruction, each of which is resized once.
+
+    Parameters
+    ----------
+    images, reconstructions
+        k and l pictures (3, H, W) floating point in [0, 1], of any sizes.
+    resized
+        Brings a picture to the size at which it is compared.
+
+    Returns
+    -------
+    (k, l) float64.
+    """
+    for what, pictures in (("images", images), ("reconstructions", reconstructions)):
+        for picture in pictures:
+            check_picture_set(what, picture[None])
+    first, second = ([_spread(resized(one).ravel()) for one in pictures] for pictures in (images, reconstructions))
+    products = np.stack([values for values, _ in first]) @ np.stack([values for values, _ in second]).T
+    norms = np.outer([norm for _, norm in first], [norm for _, norm in second])
+    correlations: FloatArray = np.clip(products / norms, -1, 1)
+    return correlations
+
+
 def _correlation(a: FloatArray, b: FloatArray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    spread = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    if min(spread) <= _FLAT * a.size**0.5:
-        return 0.0
-    return float(np.clip(a @ b / (spread[0] * spread[1]), -1, 1))
+    (a, a_norm), (b, b_norm) = _spread(a), _spread(b)
+    return float(np.clip(a @ b / (a_norm * b_norm), -1, 1))
+
+
+def _spread(values: FloatArray) -> tuple[FloatArray, float]:
+    """Colour values about their mean, and their norm; of a flat picture zeros, and one to divide by."""
+    values = values - values.mean()
+    norm = float(np.linalg.norm(values))
+    if norm <= _FLAT * values.size**0.5:
+        return np.zeros_like(values), 1.0
+    return values, norm
 
 
 PIXCORR = Metric(
@@ -95,3 +129,8 @@ PIXCORR_PIL425 = replace(
     headline=False,
     default=False,
 )
+CROSSED: dict[Callable[..., FloatArray], Callable[..., FloatArray]] = {
+    pixcorr: pixcorr_crossed,
+    pixcorr_aliased: partial(pixcorr_crossed, resized=partial(to_working_size, antialias=False)),
+    pixcorr_pil425: partial(pixcorr_crossed, resized=by_pillow),
+}

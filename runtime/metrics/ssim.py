@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from .base import Array, FloatArray, Metric, check_pictures
+from .base import Array, FloatArray, Metric, check_picture_set, check_pictures
 from .resize import by_pillow, to_working_size
 
 BOTH, COLUMNS = (0, 1), (0,)  # the axes along which windows lie
@@ -17,6 +18,7 @@ _C1, _C2 = 0.01**2, 0.03**2  # (K1 R)^2 and (K2 R)^2 with data range R = 1
 _OFFSETS = np.arange(_RADIUS + 1)
 _HALF_WINDOW = np.exp(-0.5 * (_OFFSETS / _SIGMA) ** 2)
 _HALF_WINDOW /= 2 * _HALF_WINDOW.sum() - _HALF_WINDOW[0]
+_Moments = tuple[FloatArray, FloatArray, FloatArray]  # a grey picture, the local means of it and of its square
 
 
 def ssim(images: Array, reconstructions: Array) -> FloatArray:
@@ -77,7 +79,36 @@ def _each(
 ) -> FloatArray:
     check_pictures(images, reconstructions)
     pairs = zip(images, reconstructions, strict=True)
-    return np.array([_similarity(grey(image), grey(other), axes) for image, other in pairs])
+    return np.array(
+        [_similarity(_moments(grey(image), axes), _moments(grey(other), axes), axes) for image, other in pairs]
+    )
+
+
+def ssim_crossed(
+    images: Sequence[Array],
+    reconstructions: Sequence[Array],
+    grey: Callable[[Array], FloatArray] | None = None,
+    axes: tuple[int, ...] = BOTH,
+) -> FloatArray:
+    """:func:`ssim` of every image with every reconstruction: what belongs to one picture is computed once.
+
+    Parameters
+    ----------
+    images, reconstructions
+        k and l pictures (3, H, W) floating point in [0, 1], of any sizes.
+    grey, axes
+        Makes the grey picture that is compared (None: as for :func:`ssim`), and the axes of the window.
+
+    Returns
+    -------
+    (k, l) float64.
+    """
+    for what, pictures in (("images", images), ("reconstructions", reconstructions)):
+        for picture in pictures:
+            check_picture_set(what, picture[None])
+    to_grey = grey or _grey
+    first, second = ([_moments(to_grey(one), axes) for one in pictures] for pictures in (images, reconstructions))
+    return np.array([[_similarity(x, y, axes) for y in second] for x in first])
 
 
 def _grey(picture: Array) -> FloatArray:
@@ -93,8 +124,13 @@ def _grey_by_pillow(picture: Array) -> FloatArray:
     return np.tensordot(_LUMA, by_pillow(picture), axes=1)
 
 
-def _similarity(x: FloatArray, y: FloatArray, axes: tuple[int, ...]) -> float:
-    mean_x, mean_y, xx, yy, xy = (_smooth(field, axes) for field in (x, y, x * x, y * y, x * y))
+def _moments(grey: FloatArray, axes: tuple[int, ...]) -> _Moments:
+    return grey, _smooth(grey, axes), _smooth(grey * grey, axes)
+
+
+def _similarity(one: _Moments, other: _Moments, axes: tuple[int, ...]) -> float:
+    (x, mean_x, xx), (y, mean_y, yy) = one, other
+    xy = _smooth(x * y, axes)
     product = mean_x * mean_y
     squares = mean_x**2 + mean_y**2
     luminance = (2 * product + _C1) / (squares + _C1)
@@ -160,3 +196,14 @@ SSIM_VARIANTS = (
     _variant(SSIM_COLUMNS, *_ALIASED, ssim_columns_aliased),
     _variant(SSIM_COLUMNS, *_PILLOW, ssim_columns_pil425),
 )
+CROSSED: dict[Callable[..., FloatArray], Callable[..., FloatArray]] = {
+    function: partial(ssim_crossed, grey=grey, axes=axes)
+    for function, grey, axes in (
+        (ssim, _grey, BOTH),
+        (ssim_aliased, _grey_aliased, BOTH),
+        (ssim_pil425, _grey_by_pillow, BOTH),
+        (ssim_columns, _grey, COLUMNS),
+        (ssim_columns_aliased, _grey_aliased, COLUMNS),
+        (ssim_columns_pil425, _grey_by_pillow, COLUMNS),
+    )
+}

@@ -40,6 +40,7 @@ def identification_family(name: str, label: str, meaning: str) -> tuple[Metric, 
         label=f"{label}, originals",
         meaning=f"{standard.meaning} {_ORIGINALS}",
         function=originals_two_way,
+        compares_reconstructions=True,
         headline=False,
     )
     return (standard, *resized_variants(standard), takagi)

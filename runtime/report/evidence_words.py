@@ -35,7 +35,9 @@ def position_words(line: Mapping[str, Any]) -> str:
         return ""
     place = line["rungs"][line["result"]].get("position")
     if place is None:
-        return "Floor and ceiling do not differ clearly, so no position between them is given."
+        if line["scale"]["ci95"] is None:
+            return "There are too few pictures for intervals, so no position between floor and ceiling is given."
+        return "The ceiling is not clearly better than the floor, so no position between them is given."
     bounds, result = place["ci95"], str(line["result"]).replace("stage", "Stage ")
     span = "" if bounds is None else f" (95 % interval {_percent(bounds[0])} to {_percent(bounds[1])})"
     return f"{result} is {_percent(place['value'])} of the way from floor to ceiling{span}."

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..metrics import Metric
 from ..metrics.extractors import EXTRACTORS, Features, Given, Unavailable
-from ..metrics.measuring import OnProgress, Pair, Values, measure_pairs
+from ..metrics.measuring import OnProgress, Pairs, Values, measure_pairs
 from ..metrics.select import select
+from ..metrics.sources import Pair, PictureFile
 from .controls import CONTROLS, partners
 
 KINDS = ("stage1", "stage2", *CONTROLS)
@@ -128,22 +129,23 @@ def measure_run(
     if not here:
         return Measured(notes=notes)
     n_pictures = len(set(ids))
-    defined, undefined = _defined(select() if metrics is None else metrics, extractors, n_pictures)
+    possible, undefined = defined(select() if metrics is None else metrics, extractors, n_pictures)
     notes += undefined
     pairs = {kind: [_pair(run, kind, trial, trial) for trial in here] for kind in kinds}
     if n_pictures > 1:
         other = partners(here, seed, dict(zip(here, ids, strict=True)), trial_ids)
         for kind in (kind for kind in _FLOORS if kind in kinds):
             pairs[_FLOORS[kind]] = [_pair(run, kind, trial, other[trial]) for trial in here]
-    values, unusable = measure_pairs(defined, extractors, pairs, ids, run / KEPT, rows=whole, on_progress=on_progress)
-    return Measured(trials=here, stimulus_ids=ids, values=values, notes=notes + unusable)
+    sets = {kind: Pairs(pairs=of_kind, ids=ids, rows=whole) for kind, of_kind in pairs.items()}
+    found = measure_pairs(possible, extractors, sets, run / KEPT, on_progress=on_progress)
+    return Measured(trials=here, stimulus_ids=ids, values=found.values, notes=notes + found.notes)
 
 
 def _files(run: Path, kinds: Sequence[str], trial: int) -> list[Path]:
     return [run / folder / f"{trial:06d}.png" for folder in ("stimuli", *(f"images/{kind}" for kind in kinds))]
 
 
-def _defined(
+def defined(
     metrics: Sequence[Metric], extractors: Mapping[str, Features], n_pictures: int
 ) -> tuple[list[Metric], tuple[str, ...]]:
     """The metrics that can be computed, and a sentence for each that needs more pictures."""
@@ -157,7 +159,8 @@ def _defined(
 
 
 def _pair(run: Path, kind: str, stimulus: int, picture: int) -> Pair:
-    return run / "stimuli" / f"{stimulus:06d}.png", run / "images" / kind / f"{picture:06d}.png"
+    shown, made = run / "stimuli" / f"{stimulus:06d}.png", run / "images" / kind / f"{picture:06d}.png"
+    return PictureFile(shown), PictureFile(made)
 
 
 def _left_out(trials: set[int]) -> tuple[str, ...]:

@@ -83,9 +83,11 @@ class ReconstructSettings:
             raise InputError(f"stage is {self.stage}: choose 1 or 2")
         names = control_names(self.controls)
         object.__setattr__(self, "controls", controls_text(names))
-        of_stage_2 = controls_text([name for name in names if name in OF_STAGE_2])
-        if self.stage == 1 and of_stage_2 != "none":
-            raise InputError(f"controls {of_stage_2!r} belong to stage 2: leave them out, or ask for stage 2")
+        of_stage_2 = [name for name in names if name in OF_STAGE_2]
+        if self.stage == 1 and of_stage_2:
+            raise InputError(
+                f"the controls {' and '.join(of_stage_2)} belong to stage 2: leave them out, or ask for stage 2"
+            )
         check_without(self.without)
         if self.percent is not None and not 0 < self.percent <= 100:
             raise InputError(f"percent is {self.percent}, expected above 0 and at most 100")
@@ -213,7 +215,7 @@ class Reconstructor:
         self._settings, self._stimuli, self._training = settings, stimuli, training
         self._on_step, self._on_frame = on_step, on_frame
         check_request(backend.decoder, trials, settings, has_stimuli=stimuli is not None)
-        _check_training(settings, training)
+        check_training(settings, training)
         backend.start()
         if settings.stage == 2 and isinstance(settings.refine, GuidedSettings):
             _check_grid(backend, settings.refine.sampling(settings.sampling))
@@ -293,7 +295,7 @@ class Reconstructor:
         """Add the controls that are made of the training pictures; which picture is nearest to each trial."""
         found: list[dict[str, float]] = []
         for name in (name for name in self._settings.control_names if name in OF_TRAINING):
-            assert self._training is not None  # _check_training has refused
+            assert self._training is not None  # check_training has refused
             table = self._training.table
             with _Stopwatch(seconds, name):
                 if name == "generator":
@@ -304,10 +306,12 @@ class Reconstructor:
                     assert self._training.read is not None
                     places, similarity = table.nearest(decoded, without=self._settings.without)
                     controls[name] = self._training.read(places.tolist())
-                    numbers = table.number[places]
+                    for trial, value in zip(trials, similarity, strict=True):
+                        if not np.isfinite(value):
+                            lost.setdefault(trial, "its decoded features hold NaN or infinite values")
                     found = [
-                        {"picture": int(number), "similarity": float(value)}
-                        for number, value in zip(numbers, similarity, strict=True)
+                        {} if trial in lost else {"picture": int(number), "similarity": float(value)}
+                        for trial, number, value in zip(trials, table.number[places], similarity, strict=True)
                     ]
             self._report(name, 1, 1)
         return found
@@ -414,11 +418,13 @@ def check_request(
         trials.partners(settings.refine.seed)
 
 
-def _check_training(settings: ReconstructSettings, training: Training | None) -> None:
+def check_training(settings: ReconstructSettings, training: Training | None) -> None:
     """Refuse controls without the training pictures that they are made of."""
     for name in (name for name in settings.control_names if name in OF_TRAINING):
         if training is None or (name == "nearest" and training.read is None):
             raise InputError(f"the control {name} needs the training pictures: give them, or leave it out")
+        if name == "nearest" and not set(training.table.tables) - set(settings.without):
+            raise InputError("no decoded feature is left to find the nearest picture by: leave the control nearest out")
 
 
 def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:

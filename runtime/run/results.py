@@ -18,6 +18,7 @@ from ..progress import Phases
 from ..report.text import metrics_table
 from .batches import Outcome
 from .concepts import concepts_line, decode_concepts
+from .controls import OF_STAGE_2
 from .decoded import decoded_lines, measure_decoded
 from .job import DEFAULTS, Job
 from .measure import Measured, measure_run, open_extractors
@@ -108,7 +109,7 @@ def write_results(
         measured.stimulus_ids,
         seed=job.settings.refine.seed,
         about=_about(work),
-        missing=work.left_out_controls,
+        missing=_missing_controls(work),
     )
     stream.write(metrics_table(summary))
     for line in decoded_lines(decoded):
@@ -121,6 +122,19 @@ def write_results(
     return outcome
 
 
+def _missing_controls(work: Work) -> dict[str, str]:
+    """Why the run lacks some of its controls, where it is not that they were not asked for."""
+    stage_1 = dict.fromkeys(OF_STAGE_2, "the run stopped after stage 1") if work.settings.stage == 1 else {}
+    return {**stage_1, **work.left_out_controls}
+
+
+def _alike(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs that differ in their seeds alone have in common; controls change no other picture."""
+    refine = {name: value for name, value in settings["refine"].items() if name != "seed"}
+    stated = {name: value for name, value in settings.items() if name not in ("controls", "stage", "without")}
+    return {**stated, "refine": refine}
+
+
 def _about(work: Work) -> dict[str, Any]:
     """What the run is, as its evidence says it."""
     given, decoder, settings = work.given, work.backend.decoder, work.settings
@@ -130,6 +144,7 @@ def _about(work: Work) -> dict[str, Any]:
         "checkpoint": work.backend.hash,
         "stage": settings.stage,
         "seed": settings.refine.seed,
+        "settings": _alike(settings.as_dict()),
         "trials": about_trials([given.trial_ids[trial] for trial in work.good]),
         **({"without": list(settings.without)} if settings.without else {}),
         "split": None if decoder.split is None else decoder.split.described(),

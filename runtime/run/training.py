@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..backends.base import Decoder
 from ..data.pictures import Picture, pictures_of
 from ..data.references import read_picture
-from ..data.schema import SPLITS, as_version_2
+from ..data.schema import SPLITS, as_version_2, check_description
 from ..data.stimuli import stimulus_ids
 from ..errors import FileError, InputError, MindDiffuserError
 from ..files import read_json
@@ -45,7 +45,9 @@ class _Source:
 
     def __init__(self, folder: Path, stimuli_root: Path | None, table: TrainingPictures, size: int) -> None:
         self._folder, self._table, self._size = folder, table, size
-        description = as_version_2(read_json(folder / _DESCRIPTION, "the data folder's description"), folder)
+        path = folder / _DESCRIPTION
+        description = as_version_2(read_json(path, "the data folder's description"), path)
+        check_description(description, str(path))
         self._splits: dict[str, tuple[Picture, ...]] = {}
         self._image_size, self._stimuli_root = description["image_size"], stimuli_root
         self._by_pixels: dict[str, Picture] | None = None
@@ -109,7 +111,7 @@ def with_training(job: Job, decoder: Decoder) -> tuple[Job, Training | None, dic
         return job, None, {}
     table = decoder.training_pictures
     if table is None:
-        reason = f"{decoder.folder} was made by a release that kept no table of the training pictures: fit it again"
+        reason = f"{decoder.folder} holds no table of the training pictures: fit it again, into another folder"
         return _without(job, asked), None, dict.fromkeys(asked, reason)
     if "nearest" not in asked:
         return job, Training(table=table), {}

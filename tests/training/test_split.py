@@ -34,6 +34,16 @@ def test_kmeans_finds_what_lies_apart() -> None:
     assert len(set(found)) == 4
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("jitter", [0.0, 1e-9])
+def test_kmeans_of_fewer_different_places_than_clusters(jitter: float) -> None:
+    which = np.arange(40) % 3
+    places = np.eye(3)[which] + jitter * np.random.default_rng(0).standard_normal((40, 3))
+    found = kmeans(places, 8, np.random.default_rng(1))
+    assert all(set(found[which == one]).isdisjoint(found[which != one]) for one in range(3))
+    assert len(set(kmeans(np.ones((9, 2)), 4, np.random.default_rng(1)))) == 1
+
+
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.6, 0.99])
 def test_clusters_are_drawn_until_the_share_is_reached_and_never_all(share: float) -> None:
     test = np.repeat([0, 1, 2, 5, 9], [8, 1, 4, 3, 4])

@@ -27,6 +27,8 @@ class Given:
         Folder of a classifier of concepts, or None.
     locator
         Folder of a locator of things, or None.
+    without_models
+        Why there are no models, where there are none: what lacks them says so.
     captions
         Of each trial's stimulus, in the order of the trials; empty where there are none.
     device
@@ -41,6 +43,7 @@ class Given:
     embed_identity: str = ""
     classifier: Path | None = None
     locator: Path | None = None
+    without_models: str = ""
     captions: Sequence[Sequence[str]] = ()
     device: str = "cpu"
     weights: Path | None = None

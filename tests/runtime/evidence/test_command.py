@@ -80,13 +80,26 @@ def test_labels_make_the_groups(tmp_path: Path) -> None:
     assert "<b>|mine" not in (tmp_path / "card" / "card.html").read_text()
 
 
-def test_other_pictures_are_drawn_within_their_runs(tmp_path: Path) -> None:
+def test_pictures_that_no_two_runs_have_are_said_to_be_drawn_by_run(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, seed=n) for n, name in enumerate("ab")]
     content = json.loads((runs[1] / "evidence.json").read_text())
     content["pictures"] = [f"other {n}" for n in range(N)]
     (runs[1] / "evidence.json").write_text(json.dumps(content))
     (group,) = card_of(tmp_path, *map(str, runs))["groups"]
-    assert any("drawn within each" in note for note in group["notes"])
+    assert any("no two of them have a picture in common" in note for note in group["notes"])
+
+
+def test_runs_that_differ_in_more_than_their_seeds_are_called_so(tmp_path: Path) -> None:
+    steps = [write_run(tmp_path / str(n), seed=n, settings={"refine": {"steps": n, "refiner": "adam"}}) for n in (5, 9)]
+    (group,) = card_of(tmp_path, *map(str, steps))["groups"]
+    assert any("These runs differ in settings.refine.steps: is it one group?" in note for note in group["notes"])
+
+
+def test_a_copy_is_no_other_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (write_run(tmp_path / name, seed=4, checkpoint="c") for name in "ab")
+    assert cli.main(["card", str(one), str(two), "--out", str(tmp_path / "card")]) == 2
+    assert f"{two} holds what {one} holds" in capsys.readouterr().err
+    assert cli.main(["card", "--label", f"x={one}", "--label", f"y={two}", "--out", str(tmp_path / "card")]) == 0
 
 
 @pytest.mark.parametrize(

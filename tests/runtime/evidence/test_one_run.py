@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.errors import FileError
+from minddiffuser.runtime.evidence.lines import line_of
 from minddiffuser.runtime.evidence.one_run import about_trials, read_evidence, write_evidence
 from minddiffuser.runtime.report.evidence import evidence_section
+from minddiffuser.runtime.report.evidence_words import position_words
 
 N = 12
 IDS = [f"picture {trial // 2}" for trial in range(N)]  # each shown twice
@@ -68,6 +70,7 @@ def test_no_position_where_floor_and_ceiling_are_not_apart(tmp_path: Path) -> No
     line = write(tmp_path / "run", values)["metrics"]["pixcorr"]
     assert not line["scale"]["clear"]
     assert all("position" not in rung for rung in line["rungs"].values())
+    assert "not clearly better" in position_words(line)
     inverted = {kind: {"pixcorr": those["pixcorr"]} for kind, those in values_of({**LEVELS, "oracle": 0.0}).items()}
     assert not write(tmp_path / "run", inverted)["metrics"]["pixcorr"]["scale"]["clear"], "a ceiling below the floor"
 
@@ -96,6 +99,20 @@ def test_few_pictures_have_no_interval(tmp_path: Path) -> None:
     line = content["metrics"]["pixcorr"]
     assert line["rungs"]["stage2"] == {"mean": pytest.approx(values["stage2"]["pixcorr"].mean()), "ci95": None}
     assert not line["scale"]["clear"]
+    assert "too few pictures" in position_words(line)
+
+
+def test_a_position_has_those_intervals_alone_by_which_the_ceiling_is_better() -> None:
+    """Over seeds ceiling minus floor may be 0: a quotient by it has no interval that means anything."""
+    means = np.array([0.0, 0.5, 1.0])
+    noise = np.random.default_rng(0).standard_normal((3, 400))
+    draws = {"": means[:, None] + 0.1 * noise, "_seeds": means[:, None] + noise}
+    line = line_of(["floor", "stage1", "oracle"], means, draws, label="", better="higher", meaning="")
+    assert set(line["rungs"]["stage1"]["position"]) == {"value", "ci95"}
+    assert line["rungs"]["stage1"]["ci95_seeds"] is not None
+    draws["_seeds"] = draws[""] * 1.5
+    line = line_of(["floor", "stage1", "oracle"], means, draws, label="", better="higher", meaning="")
+    assert line["rungs"]["stage1"]["position"]["ci95_seeds"] is not None
 
 
 def test_nothing_measured_leaves_nothing(tmp_path: Path) -> None:
@@ -129,6 +146,12 @@ def test_trials_are_known_by_their_ids(ids: list[str], kind: str | None) -> None
         {"values": {"pixcorr": {"stage1": ["x"] * 6}}},
         {"rungs": 7},
         {"about": []},
+        {"about": {"n_trials": "many"}},
+        {"about": {"n_trials": N, "leaks": [1]}},
+        {"pictures": ["one"] * 6},
+        {"pictures": [[]] * 6},
+        {"pictures": [], "values": {"pixcorr": {"stage1": []}}},
+        {"values": {"pixcorr": {"stage1": [[1.0]] * 6}}},
         {"version": 99},
     ],
 )

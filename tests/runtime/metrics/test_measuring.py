@@ -9,10 +9,12 @@ import pytest
 from minddiffuser.runtime.images import write_png
 from minddiffuser.runtime.metrics import METRICS
 from minddiffuser.runtime.metrics.extractors import Features
-from minddiffuser.runtime.metrics.measuring import measure_pairs
+from minddiffuser.runtime.metrics.measuring import Measurements, Pairs, measure_pairs
+from minddiffuser.runtime.metrics.sources import PictureFile
 from minddiffuser.runtime.metrics.spool import Spool
 
 IDS = ["a", "b", "a", "c", "d"]
+GROUPS = (np.array([0, 2]), np.array([1, 3]))
 
 
 class Counting:
@@ -44,12 +46,30 @@ def pairs(tmp_path: Path) -> dict[str, list[tuple[Path, Path]]]:
 METRIC_NAMES = ["alexnet2", "alexnet2_takagi", "lpips"]
 
 
+def sets_of(pairs: dict, groups: tuple[np.ndarray, ...] = ()) -> dict[str, Pairs]:
+    return {
+        kind: Pairs(
+            pairs=[(PictureFile(one), PictureFile(other)) for one, other in those],
+            ids=IDS,
+            rows=range(len(IDS)),
+            groups=groups,
+        )
+        for kind, those in pairs.items()
+    }
+
+
 def measured(pairs: dict, kept: Path, look: Callable[[np.ndarray], np.ndarray], keep: bool, **choices: object) -> dict:
+    return found_of(sets_of(pairs), kept, look, keep, **choices).values
+
+
+def found_of(
+    sets: dict[str, Pairs], kept: Path, look: Callable[[np.ndarray], np.ndarray], keep: bool, **choices: object
+) -> Measurements:
     features = Features(identity="x", of_pictures=look, keep=keep)
     extractors = {"alexnet2": features, "lpips": features}
-    values, notes = measure_pairs([METRICS[n] for n in METRIC_NAMES], extractors, pairs, IDS, kept, **choices)
-    assert not notes
-    return values
+    found = measure_pairs([METRICS[n] for n in METRIC_NAMES], extractors, sets, kept, **choices)
+    assert not found.notes
+    return found
 
 
 def test_large_features_give_what_kept_ones_give(pairs: dict, tmp_path: Path) -> None:
@@ -87,9 +107,37 @@ def test_features_that_are_not_finite_leave_their_metrics_out(pairs: dict, tmp_p
         return np.full((len(images), 4), np.nan, np.float32)
 
     extractors = {name: Features(identity="x", of_pictures=broken, keep=False) for name in ("alexnet2", "lpips")}
-    values, notes = measure_pairs([METRICS[n] for n in METRIC_NAMES], extractors, pairs, IDS, tmp_path / "kept")
-    assert values == {"stage1": {}, "stage2": {}}
-    assert [note.partition(" was left out: it is NaN")[0] for note in notes] == METRIC_NAMES
+    for groups in ((), GROUPS):
+        found = measure_pairs(
+            [METRICS[n] for n in METRIC_NAMES], extractors, sets_of(pairs, groups), tmp_path / f"kept{len(groups)}"
+        )
+        assert found.values == found.crossed == {"stage1": {}, "stage2": {}}
+        assert [note.partition(" was left out: it is NaN")[0] for note in found.notes] == METRIC_NAMES
+
+
+def test_pictures_are_compared_with_other_stimuli_once(pairs: dict, tmp_path: Path) -> None:
+    """In groups, with several pictures of one stimulus; the same whether features are kept or not."""
+    sets, looked, progress = sets_of(pairs, GROUPS), Counting(), []
+    large = found_of(sets, tmp_path / "large", looked, False, on_exchange=lambda *far: progress.append(far))
+    small = found_of(sets, tmp_path / "small", Counting(), True)
+    # Two kinds: 2 stimuli with 3 pictures, and 2 with 2.
+    assert progress[0] == (0, 20)
+    assert progress[-1] == (20, 20)
+    again = Counting()
+    second = found_of(sets, tmp_path / "large", again, False)
+    assert again.n == 0
+    for kind in pairs:
+        for name in METRIC_NAMES:
+            for one, other, third in zip(
+                large.crossed[kind][name], small.crossed[kind][name], second.crossed[kind][name], strict=True
+            ):
+                np.testing.assert_allclose(one, other, atol=1e-9)
+                np.testing.assert_array_equal(one, third)
+            own = np.concatenate([np.diag(matrix) for matrix in large.crossed[kind][name]])
+            order = np.concatenate(GROUPS)
+            which = np.array([list(dict.fromkeys(IDS)).index(name_of) for name_of in IDS])
+            means = [large.values[kind][name][which == number].mean() for number in order]
+            np.testing.assert_allclose(own, means, atol=1e-9)
 
 
 def test_a_spool_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from minddiffuser.runtime import cli
 from minddiffuser.runtime.data.folder import SplitData, write_data
 from minddiffuser.runtime.decoders.checkpoint import open_checkpoint
+from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.generators.diffusion import DiffusionGenerator
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import fit_square, read_image, to_uint8, write_png
@@ -86,6 +88,45 @@ def test_all_controls_of_a_run(checkpoint: Path, data: Path, small_world: Path, 
 def test_stage_1_has_the_controls_of_training(checkpoint: Path, data: Path, small_world: Path, tmp_path: Path) -> None:
     assert run(checkpoint, data, tmp_path / "run", small_world, "--stage", "1", "--controls", "generator,nearest") == 0
     assert {path.name for path in (tmp_path / "run" / "images").iterdir()} == {"stage1", "generator", "nearest"}
+    evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    missing = {rung["name"]: rung["missing"] for rung in evidence["rungs"]}
+    assert missing["generator"] is missing["nearest"] is None
+    assert missing["shuffled"] == missing["oracle"] == "the run stopped after stage 1"
+    assert "seed" not in evidence["about"]["settings"]["refine"]
+
+
+def test_a_trial_whose_features_are_not_finite_has_no_picture(
+    checkpoint: Path, data: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minddiffuser.runtime.decoders.checkpoint import Checkpoint
+
+    decoded = Checkpoint.decoded
+
+    def broken(self: Checkpoint, responses: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        found = decoded(self, responses, names)
+        if "structure" in found and len(responses) > 1:
+            found["structure"] = np.array(found["structure"])
+            found["structure"][1] = np.nan
+        return found
+
+    monkeypatch.setattr(Checkpoint, "decoded", broken)
+    assert run(checkpoint, data, tmp_path / "run", small_world, "--stage", "1", "--controls", "nearest") == 1
+    assert [row["trial"] for row in json.loads((tmp_path / "run" / "trials.json").read_text())] == [0, 2, 3]
+    (failed,) = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    assert "decoded features hold NaN" in failed["reason"]
+
+
+def test_nearest_by_nothing_is_refused_at_once(checkpoint: Path) -> None:
+    from minddiffuser.runtime.run.reconstruct import ReconstructSettings, Training, check_training
+
+    table = open_checkpoint(checkpoint).training_pictures
+    assert table is not None
+    training = Training(table=table, read=lambda places: TRAINING[list(places)])
+    settings = ReconstructSettings(stage=1, controls="nearest", without=("context", "latent"))
+    check_training(settings, training)
+    alone = replace(training, table=replace(table, tables={"latent": table.tables["latent"]}))
+    with pytest.raises(InputError, match="no decoded feature is left"):
+        check_training(settings, alone)
 
 
 def test_a_bundle_makes_them_too(checkpoint: Path, data: Path, toy_bundle: Path, tmp_path: Path) -> None:
@@ -120,7 +161,7 @@ def test_what_cannot_be_made_is_left_out_with_the_reason(
 ) -> None:
     out, responses, more, left = tmp_path / "run", data, (), {"nearest"}
     if case == "an older checkpoint":
-        checkpoint, said, left = small_checkpoint, "kept no table of the training pictures", {"generator", "nearest"}
+        checkpoint, said, left = small_checkpoint, "holds no table of the training pictures", {"generator", "nearest"}
     elif case == "other pictures":
         responses, said = write_folder(tmp_path / "other", 255 - TRAINING), "is not in"
     else:
@@ -145,7 +186,8 @@ def test_what_cannot_be_made_is_left_out_with_the_reason(
         (("--controls", "nearest", "--train-data", "nowhere"), "nowhere is no data folder"),
         (("--controls", "generator", "--train-data", "data"), "is for the control nearest"),
         (("--controls", "everything"), "everything"),
-        (("--controls", "all", "--stage", "1"), "belong to stage 2"),
+        (("--controls", "all", "--stage", "1"), "the controls shuffled and oracle belong to stage 2"),
+        (("--controls", "nearest", "--train-data", "damaged"), "image_size"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -159,6 +201,9 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "damaged")
+    content = json.loads((data / "data.json").read_text())
+    (tmp_path / "damaged" / "data.json").write_text(json.dumps(content | {"image_size": "large"}))
     assert run(checkpoint, data, tmp_path / "run", small_world, *more) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
