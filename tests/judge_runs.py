@@ -72,7 +72,7 @@ def answer_of(session: Session, choice: str) -> dict[str, object]:
 def let_judge(study: Study, name: str, chooses: Callable[[Judged], bool], *, most: int | None = None) -> None:
     """Answer as far as `most`: `chooses` says whether the left one is taken, of a showing whose left one it is."""
     order, clock = admit(study, name), Clock()
-    with AnswerFile(study.answers(name), order.hash) as answers:
+    with AnswerFile(study.answers(name), order) as answers:
         session = Session(study, order, answers, clock, lambda: "2026-01-01T00:00:00+00:00")
         while not session.finished and (most is None or session.n_done < most):
             showing = order.showings[session.n_done]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from ..closing import Closing
 from ..data.json_types import is_whole
 from ..errors import FileError
 from ..files import cannot_open, writing
+from .study import Order
 
 SIDES = ("left", "right")
+INPUTS = ("keyboard", "mouse", "touch", "pen")
+LONGEST_MS = 1e8
 
 
-def read_answers(path: Path, order: str) -> list[dict[str, Any]]:
+def read_answers(path: Path, order: Order) -> list[dict[str, Any]]:
     """The answers in order; none where there is no file.
 
     A last line that a kill cut off is no answer: nobody was told that it was kept.
@@ -29,12 +33,12 @@ def read_answers(path: Path, order: str) -> list[dict[str, Any]]:
     path
         Of the file.
     order
-        Hash of the judge's order, which every answer names.
+        Of the judge; every answer names its hash.
 
     Raises
     ------
     FileError
-        A line is no answer, of another order, or not the next one.
+        A line is no answer, of another order, or not the next one, or there are more than showings.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -42,22 +46,46 @@ def read_answers(path: Path, order: str) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise cannot_open("the answers", path, error) from error
-    return [_answer(path, number, line, order) for number, line in enumerate(lines[:-1])]
+    answers = [_answer(path, number, line, order.hash) for number, line in enumerate(lines[:-1])]
+    n_all = len(order.showings)
+    if len(answers) > n_all:
+        raise FileError(
+            f"{path} has {len(answers)} answers, {n_all} were planned: restore the file as the program wrote it"
+        )
+    return answers
 
 
 def _answer(path: Path, number: int, line: bytes, order: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"line {number + 1} of {path} is damaged ({error}): bring the file back") from None
+        raise FileError(f"line {number + 1} of {path} is damaged ({error}): restore the file from a copy") from None
     answer = content if isinstance(content, dict) else {}
     if answer.get("order") != order:
-        raise FileError(f"line {number + 1} of {path} belongs to another order: put each file where it was written")
-    if not is_whole(answer.get("showing")) or answer["showing"] != number or answer.get("choice") not in SIDES:
         raise FileError(
-            f"line {number + 1} of {path} is not answer {number + 1}: bring the file back as it was written"
+            f"line {number + 1} of {path} does not belong to this judge's order of trials: put each file back where "
+            "it was written"
+        )
+    if not is_whole(answer.get("showing")) or answer["showing"] != number or not is_answer(answer):
+        raise FileError(
+            f"line {number + 1} of {path} is not answer {number + 1}: restore the file as the program wrote it"
         )
     return answer
+
+
+def is_answer(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields that the analysis reads are those of an answer."""
+    return (
+        fields.get("choice") in SIDES
+        and is_number(fields.get("response_ms"), LONGEST_MS)
+        and fields.get("input") in INPUTS
+        and isinstance(fields.get("away"), bool)
+    )
+
+
+def is_number(value: object, most: float) -> bool:
+    """Whether a value is a number from 0 to `most`; NaN is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 class AnswerFile(Closing):
@@ -68,7 +96,7 @@ class AnswerFile(Closing):
     path
         Of the file, made where it is missing.
     order
-        Hash of the judge's order.
+        Of the judge.
 
     Raises
     ------
@@ -76,8 +104,9 @@ class AnswerFile(Closing):
         It is damaged, or cannot be written.
     """
 
-    def __init__(self, path: Path, order: str) -> None:
-        self._path, self._order = path, order
+    def __init__(self, path: Path, order: Order) -> None:
+        self._path, self._order = path, order.hash
+        self._lock = threading.Lock()  # a request may still be under way when the server ends
         self.n = len(read_answers(path, order))
         with writing(path):
             new = not path.exists()
@@ -93,12 +122,13 @@ class AnswerFile(Closing):
         Raises
         ------
         FileError
-            It could not be written whole; then nothing of it is there, and it may be tried again.
+            It could not be written whole, and may be tried again: nothing of it is there. Or the file was closed.
         """
-        assert self._file is not None, "closed"
         content = {"showing": self.n, "order": self._order, **answer}
         line = (json.dumps(content, allow_nan=False) + "\n").encode()
-        with writing(self._path):
+        with self._lock, writing(self._path):
+            if self._file is None:
+                raise FileError(f"{self._path} was closed before the answer came: run the same command again")
             try:
                 os.lseek(self._file, self._end, os.SEEK_SET)
                 rest = memoryview(line)
@@ -108,14 +138,15 @@ class AnswerFile(Closing):
             except OSError:
                 os.ftruncate(self._file, self._end)
                 raise
-        self._end += len(line)
-        self.n += 1
+            self._end += len(line)
+            self.n += 1
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Close the file, after an answer that is being written."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
 
     @staticmethod
     def _whole_lines(file: int) -> int:

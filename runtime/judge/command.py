@@ -23,7 +23,7 @@ example (offline, with the demonstration's run):
   md-reconstruct judge demo/run --out trust --compare stage1:stage2 --compare shuffled:stage2
   md-reconstruct judged study
 
-a judge that stopped goes on with the same command; the run folders may then be left out.
+a judge who stopped continues with the same command; the run folders can then be left out.
 """
 _ANALYSE_EXAMPLE = """
 example (offline, after md-reconstruct judge demo/run --out study):
@@ -38,16 +38,16 @@ def add_judge(commands: Any) -> None:
         commands,
         "judge",
         _judge,
-        help="let people choose blindly which picture is closer",
+        help="run a blind human comparison: which picture is closer to the stimulus?",
         description="Plan a blind two-alternative choice between pictures of RUNs, and serve its page to one judge: "
-        "which of two pictures is closer to the stimulus? All that decides the result is drawn from the seed and "
-        "written before the first answer.",
+        "which of two pictures is closer to the stimulus? Everything that decides the result is drawn from the seed "
+        "and written before the first answer.",
         epilog=_EXAMPLE,
     )
     judge.add_argument(
-        "runs", type=Path, nargs="*", metavar="RUN", help="run folders with stimuli; none to go on with a study"
+        "runs", type=Path, nargs="*", metavar="RUN", help="run folders with stimuli; none to continue a study"
     )
-    judge.add_argument("--out", type=Path, required=True, metavar="STUDY", help="folder of the study: new, or there")
+    judge.add_argument("--out", type=Path, required=True, metavar="STUDY", help="folder of the study, new or existing")
     plan = judge.add_argument_group("the plan (fixed before the first answer)")
     plan.add_argument(
         "--compare",
@@ -55,23 +55,23 @@ def add_judge(commands: Any) -> None:
         default=[],
         metavar="KIND:KIND",
         help="two kinds of picture, such as stage1:stage2 or shuffled:stage2, or one kind of two runs, such as stage2; "
-        "repeatable, each is tested (default: stage1:stage2)",
+        "repeatable; every comparison is tested (default: stage1:stage2)",
     )
     numbers: Mapping[str, tuple[Callable[[str], int], str, str]] = {
-        "n_choices": (count, "N", "choices of each judge and comparison (default: one for each pair, at most 100)"),
+        "n_choices": (count, "N", "choices per judge and comparison (default: one for each pair, at most 100)"),
         "n_judges": (count, "N", "judges (default: 1)"),
-        "n_catch": (int, "N", "trials with the stimulus itself among the two (default: a tenth of the choices, at "
-        "least 5); who misses more than a guesser would in one of twenty cases is excluded"),
-        "n_repeats": (int, "N", "choices that come again, sides exchanged (default: 0)"),
-        "minimum_ms": (int, "MS", "time that the pictures are shown before an answer counts (default: 400)"),
-        "seed": (int, "S", "seed of pairs, order and sides (default: 0)"),
+        "n_catch": (int, "N", "catch trials, in which one of the two is the stimulus itself (default: a tenth of the "
+        "choices, at least 8); a judge who misses so many that the answers may be guesses is excluded"),
+        "n_repeats": (int, "N", "choices that are repeated later with the sides exchanged (default: 0)"),
+        "minimum_ms": (int, "MS", "how long the pictures are shown before an answer is accepted (default: 400)"),
+        "seed": (int, "S", "seed of the pairs, their order and sides (default: 0)"),
     }  # fmt: skip
     for name, (kind, metavar, text) in numbers.items():
         option = {"n_catch": "--catch", "n_repeats": "--repeats"}.get(name, f"--{name.replace('_', '-')}")
         # What is left out is no attribute: a study that is there has its own.
         plan.add_argument(option, dest=name, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text)
     judge.add_argument(
-        "--judge", default="judge", metavar="NAME", help="who answers; each has an order of their own (default: judge)"
+        "--judge", default="judge", metavar="NAME", help="who answers; each judge has their own order (default: judge)"
     )
     judge.add_argument("--port", type=int, default=0, metavar="P", help="port of the page (default: a free one)")
     judge.add_argument(
@@ -80,8 +80,8 @@ def add_judge(commands: Any) -> None:
         const=True,  # a text would be taken for an address
         type=_address,
         metavar="ADDRESS",
-        help="listen in the network, for a phone: on the address that leads out, or on this one of the machine. The "
-        "page is then sent unencrypted (default: this machine alone)",
+        help="serve the page on the local network, for a phone: at this machine's address there, or at the one given. "
+        "The page is then sent unencrypted (default: this machine only)",
     )
 
 
@@ -91,16 +91,16 @@ def add_judged(commands: Any) -> None:
         commands,
         "judged",
         _judged,
-        help="analyse what judges chose",
-        description="Write STUDY/analysis.json and analysis.md, and print the latter. Before the planned number of "
-        "choices is reached it says how far the judges are, and nothing of the result.",
+        help="analyse the judges' choices",
+        description="Write STUDY/analysis.json and analysis.md, and print the latter. Until the planned number of "
+        "choices is reached, it reports how far the judges are and withholds the results.",
         epilog=_ANALYSE_EXAMPLE,
     )
     judged.add_argument("study", type=Path, metavar="STUDY", help="folder of md-reconstruct judge")
     judged.add_argument(
         "--interim",
         action="store_true",
-        help="give the result so far, labelled as interim; the look is kept and later analyses say so",
+        help="give the results so far, labelled as interim; the look is recorded and every later analysis reports it",
     )
 
 
@@ -120,14 +120,14 @@ def _judge(args: argparse.Namespace) -> int:
         _say(line)
     with study.lock_judge(name):
         order = admit(study, name)
-        with AnswerFile(study.answers(name), order.hash) as answers:
+        with AnswerFile(study.answers(name), order) as answers:
             session = Session(study, order, answers, time.monotonic, _now)
             if session.finished:
-                _say(f"{name} has answered everything: {session.n_all} of {session.n_all}")
+                _say(f"{name} has answered every trial: {session.n_all} of {session.n_all}")
             else:
                 _serve(session, name, args)
     print(study.answers(name))
-    _say(f"analyse the study with: md-reconstruct judged {args.out}")
+    _say(f"to analyse the study: md-reconstruct judged {args.out}")
     return DONE
 
 
@@ -147,7 +147,7 @@ def _serve(session: Any, name: str, args: argparse.Namespace) -> None:
         else:
             lines = [
                 f"judge: open this on the phone: {server.address()}",
-                "  (it opens one browser, once; pictures and answers go through the network unencrypted)",
+                "  (it works once, for one browser; pictures and answers are sent unencrypted)",
             ]
         for line in lines:
             _say(line)
@@ -162,7 +162,9 @@ def _lan_host(given: str | bool) -> str:
 
     found = given if isinstance(given, str) else network_address()
     if found is None:
-        raise InputError("this machine is in no network: connect it, or give one of its addresses, --lan ADDRESS")
+        raise InputError(
+            "this machine is not connected to a network: connect it, or give one of its addresses, --lan ADDRESS"
+        )
     return found
 
 
@@ -171,7 +173,7 @@ def _address(text: str) -> str:
         return str(ipaddress.IPv4Address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no address such as 192.168.1.7: give one, or --lan behind the run folders"
+            f"{text!r} is not an IPv4 address such as 192.168.1.7: give one, or put --lan after the run folders"
         ) from None
 
 

@@ -59,19 +59,21 @@ def _contrast(text: str, runs: Sequence[Path]) -> Contrast:
     kinds = text.split(":")
     if len(kinds) > 2 or not all(kinds):
         raise InputError(
-            f"--compare {text!r} is no comparison: give two kinds of picture, such as {DEFAULT}, or one kind of two "
+            f"--compare {text!r} is not a comparison: give two kinds of picture, such as {DEFAULT}, or one kind of two "
             "runs, such as stage2"
         )
     if len(kinds) == 2:
         if kinds[0] == kinds[1]:
-            raise InputError(f"--compare {text} compares a picture with itself: give two kinds, or two runs and one")
+            raise InputError(
+                f"--compare {text} compares pictures with themselves: give two kinds, or one kind and two runs"
+            )
         return Contrast(
             name=text, first=Side(label=kinds[0], kind=kinds[0]), second=Side(label=kinds[1], kind=kinds[1])
         )
     if len(runs) != 2:
         raise InputError(
-            f"--compare {text} compares one kind of picture of two runs, {len(runs)} given: give two, or two kinds, "
-            f"such as {DEFAULT}"
+            f"--compare {text} compares one kind of picture between two runs, and {len(runs)} "
+            f"{'was' if len(runs) == 1 else 'were'} given: give two runs, or two kinds, such as {DEFAULT}"
         )
     names = [run.resolve().name for run in runs]
     if names[0] == names[1]:

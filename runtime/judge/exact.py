@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import comb, exp, fsum, lgamma, log
 
 _HALVINGS = 60  # of a bisection: below the spacing of doubles in [0, 1]
+_NEGLIGIBLE = 1e-25
 
 
 def binomial_p(successes: int, n: int) -> float:
@@ -37,12 +38,17 @@ def at_least(successes: int, n: int, share: float) -> float:
         return 0.0
     if share >= 1:
         return 1.0
-    whole = lgamma(n + 1)
-    terms = (
-        whole - lgamma(k + 1) - lgamma(n - k + 1) + k * log(share) + (n - k) * log(1 - share)
-        for k in range(successes, n + 1)
-    )
-    return min(1.0, fsum(map(exp, terms)))
+    whole, top = lgamma(n + 1), max(successes, min(n, int((n + 1) * share)))
+    largest, terms = 0.0, list[float]()
+    # From the largest term to both sides, until what follows no longer changes the sum.
+    for counts in (range(top, n + 1), range(top - 1, successes - 1, -1)):
+        for k in counts:
+            term = exp(whole - lgamma(k + 1) - lgamma(n - k + 1) + k * log(share) + (n - k) * log(1 - share))
+            largest = max(largest, term)
+            if term <= _NEGLIGIBLE * largest:
+                break
+            terms.append(term)
+    return min(1.0, fsum(terms))
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -85,8 +91,11 @@ def most_rejected(n: int, alpha: float) -> int | None:
 def power(n: int, share: float, alpha: float = 0.05) -> float:
     """With what probability the two-sided test of `n` choices rejects, where the preference is `share`."""
     most = most_rejected(n, alpha)
-    if most is None:
-        return 0.0
+    return 0.0 if most is None else _rejected(most, n, share)
+
+
+def _rejected(most: int, n: int, share: float) -> float:
+    """With what probability at most `most` of `n` choices are of either kind (`most` below n / 2)."""
     return at_least(n - most, n, share) + at_least(n - most, n, 1 - share)
 
 
@@ -98,8 +107,7 @@ def detectable(n: int, alpha: float = 0.05, wanted: float = 0.8) -> float | None
     low, high = 0.5, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        reached = at_least(n - most, n, middle) + at_least(n - most, n, 1 - middle) >= wanted
-        low, high = (low, middle) if reached else (middle, high)
+        low, high = (low, middle) if _rejected(most, n, middle) >= wanted else (middle, high)
     return high
 
 

@@ -93,7 +93,7 @@ def read_judge(study: Study, order: Order) -> Judge:
     FileError
         The answers are damaged, or belong to another order.
     """
-    answers = read_answers(study.answers(order.judge), order.hash)
+    answers = read_answers(study.answers(order.judge), order)
     return Judge(
         name=order.judge,
         n_all=len(order.showings),
@@ -130,7 +130,7 @@ def admit(study: Study, name: str) -> Order:
         alike = next((there for there in names if there.casefold() == name.casefold()), None)
         if alike is not None:
             raise InputError(
-                f"the judge {alike} has begun and differs from {name} in capitals alone: give another name"
+                f"the judge {alike} has started, and {name} differs only in upper and lower case: give another name"
             )
         # Whoever is excluded before the end will be so at the end.
         busy = [judge.name for judge in read_judges(study) if not judge.excluded]
@@ -138,6 +138,7 @@ def admit(study: Study, name: str) -> Order:
         if len(busy) >= wanted:
             raise InputError(
                 f"the study was planned for {wanted} judge{'s' * (wanted != 1)}, and {', '.join(busy)} "
-                f"{'have' if len(busy) > 1 else 'has'} begun: give --judge with a name of these"
+                f"{'have' if len(busy) > 1 else 'has'} started: continue as one of them (--judge {busy[0]}), or plan "
+                "another study"
             )
         return study.begin(name)

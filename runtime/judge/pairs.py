@@ -96,8 +96,8 @@ def _contents(run: Path) -> RunContents:
     found = read_run(run)
     if STIMULUS not in found.pictures:
         raise InputError(
-            f"{run} holds no stimuli, beside which pictures could be judged: run it again with --stimuli DIR, or from "
-            "a data folder that has them"
+            f"{run} has no stimuli to compare its pictures with: run it again with --stimuli DIR, or from a data "
+            "folder that has them"
         )
     return found
 
@@ -128,7 +128,7 @@ def _with(run: Path, found: RunContents, *kinds: str) -> list[Trial]:
             raise InputError(f"{run} has no pictures of the kind {kind!r}: it has {', '.join(there)}")
     whole = [trial for trial in found.trials if {STIMULUS, *kinds} <= trial.pictures.keys()]
     if not whole:
-        raise InputError(f"{run} has no trial with {' and '.join(kinds)} and its stimulus: let the run be finished")
+        raise InputError(f"{run} has no trial with {' and '.join(kinds)} and its stimulus: finish the run first")
     return whole
 
 

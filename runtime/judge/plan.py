@@ -16,7 +16,9 @@ from .pairs import Pair
 
 QUESTION = "Which of the two is closer to the original?"
 ALPHA, POWER = 0.05, 0.8
-_MOST_CHOICES, _FEWEST_CATCHES = 100, 5
+_MOST_CHOICES = 100  # suggested: some ten minutes
+_FEWEST_CATCHES = 8  # suggested: the smallest number of which one may be missed
+_CHOICES_LIMIT, _JUDGES_LIMIT = 1000, 100  # exact tests count whole numbers of as many bits as there are choices
 # Which of the two pictures stands on the left of a showing; a catch trial's right answer is the stimulus itself.
 FIRST, SECOND, RIGHT, FOIL = "first", "second", "stimulus", "foil"
 _OTHER = {FIRST: SECOND, SECOND: FIRST, RIGHT: FOIL, FOIL: RIGHT}
@@ -39,10 +41,10 @@ class StudySettings:
     minimum_ms: int = 400
 
     def __post_init__(self) -> None:
-        counts = {"--n-choices": self.n_choices, "--n-judges": self.n_judges}
-        for option, value in counts.items():
-            if value is not None and value < 1:
-                raise InputError(f"{option} is {value}: give at least 1")
+        counts = {"--n-choices": (self.n_choices, _CHOICES_LIMIT), "--n-judges": (self.n_judges, _JUDGES_LIMIT)}
+        for option, (value, limit) in counts.items():
+            if value is not None and not 1 <= value <= limit:
+                raise InputError(f"{option} is {value}: give a whole number from 1 to {limit}")
         for option, value in {"--seed": self.seed, "--catch": self.n_catch, "--repeats": self.n_repeats}.items():
             if value is not None and value < 0:
                 raise InputError(f"{option} is {value}: give 0 or more")
@@ -71,8 +73,8 @@ def draw(settings: StudySettings, contrasts: Sequence[Contrast], pairs: Sequence
         if not 0 < wanted <= len(good):
             same = f" ({len(here) - len(good)} more are identical)" if len(good) < len(here) else ""
             raise InputError(
-                f"--compare {contrast.name} has {len(good)} pairs that differ{same}, {wanted or 1} choices were asked "
-                "for: give a smaller --n-choices, or more runs"
+                f"--compare {contrast.name} has {len(good)} pairs that differ{same}, {wanted or 1} choices were "
+                "requested: give a smaller --n-choices, or more runs"
             )
         items += _spread(good, wanted, rng)
         described.append(
@@ -83,10 +85,10 @@ def draw(settings: StudySettings, contrasts: Sequence[Contrast], pairs: Sequence
     n_catch = suggested if settings.n_catch is None else settings.n_catch
     if n_catch > len(foils):
         raise InputError(
-            f"--catch {n_catch} was given, the runs have pictures for {len(foils)} catch trials: give fewer"
+            f"--catch is {n_catch}, and the runs have pictures for {len(foils)} catch trials at most: give fewer"
         )
     if settings.n_repeats > len(items) // 2:
-        raise InputError(f"--repeats {settings.n_repeats} is more than half of {len(items)} choices: give fewer")
+        raise InputError(f"--repeats is {settings.n_repeats}, more than half of the {len(items)} choices: give fewer")
     return {
         "question": QUESTION,
         "settings": {**asdict(settings), "n_catch": n_catch},
@@ -137,19 +139,20 @@ def _rules(settings: StudySettings, n_catch: int) -> dict[str, Any]:
     """What the analysis will do, fixed now."""
     allowed = [failures for failures in range(n_catch + 1) if guesser_passes(failures, n_catch) <= ALPHA]
     most = max(allowed, default=0)
-    judges = "1 judge has" if settings.n_judges == 1 else f"{settings.n_judges} judges have"
+    judges = "1 judge who is" if settings.n_judges == 1 else f"{settings.n_judges} judges who are"
+    have = "has" if settings.n_judges == 1 else "have"
     return {
         "alpha": ALPHA,
-        "primary": "sign flip over stimuli, exact, two-sided: for each stimulus the choices of the second picture "
-        "minus those of the first, of all judges; p-values of several comparisons are corrected by Holm's method",
+        "primary": "exact two-sided sign-flip test over stimuli, on each stimulus' choices of the second picture minus "
+        "its choices of the first, summed over judges; p-values of several comparisons are corrected by Holm's method",
         "most_catch_failures": most,
-        "exclusion": "no catch trials, nobody is excluded"
+        "exclusion": "there are no catch trials, so no judge is excluded"
         if n_catch == 0
-        else f"a judge who misses more than {most} of {n_catch} catch trials is excluded whole, and may be replaced "
-        f"(who guesses passes with probability {guesser_passes(most, n_catch):.3g})",
-        "complete": f"when {judges} answered everything, the excluded not counted",
-        "identical": "pairs that are the same pixel for pixel are left out",
-        "repeats": "repeated trials count for consistency alone",
+        else f"a judge who misses more than {most} of {n_catch} catch trials is excluded with all answers, and may be "
+        f"replaced (a judge who guesses passes with probability {guesser_passes(most, n_catch):.3g})",
+        "complete": f"when {judges} not excluded {have} answered every trial",
+        "identical": "pairs that are identical pixel for pixel are left out",
+        "repeats": "repeated trials only measure consistency",
     }
 
 

@@ -83,7 +83,7 @@ class JudgeServer(Closing):
         return self.door.address()
 
     def close(self) -> None:
-        """End the server; an answer that is being written is written."""
+        """End the server. A request that is under way may go on: the file of answers refuses it once it is closed."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -154,13 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(entrance=False):
             pass
         elif self.path != "/answer":
-            self._say(404, "There is nothing to send there.")
+            self._say(404, "Nothing can be sent to this address.")
         elif not self.headers.get_all("origin"):
-            self._say(403, "An answer needs the Origin of this page.")  # browsers always send it
+            self._say(403, "An answer must come from this page (Origin header).")  # browsers always send it
         elif self.headers.get("content-type") != _JSON:
-            self._say(415, "An answer is JSON.")
-        elif not (length.isascii() and length.isdecimal() and int(length[:9]) <= _LARGEST_BODY):
-            self._say(413, "An answer is shorter, and says how long it is.")
+            self._say(415, "An answer must be JSON.")
+        elif not (len(length) < 9 and length.isascii() and length.isdecimal() and int(length) <= _LARGEST_BODY):
+            self._say(413, f"An answer has at most {_LARGEST_BODY} bytes and a Content-Length.")
         else:
             self._answer(self.rfile.read(int(length)))
             return
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             site.said(f"a picture cannot be shown: {error}")
             data = None
         if data is None:
-            self._say(404, "There is no such picture now.")
+            self._say(404, "There is no such picture (any more).")
         else:
             self._send(200, data, "image/png")
 
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, ENTERED.encode(), "text/html; charset=utf-8")
         else:
             if door.was_used(token):
-                self.server.site.said(f"the address was opened a second time; a new one: {door.address()}")
+                self.server.site.said(f"the address was opened a second time; here is a new one: {door.address()}")
             self._say(403, door.not_let_in().rstrip())
 
     def _refused(self, *, entrance: bool) -> bool:
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the library refuses by itself, such as an unknown method; nothing that was sent comes back."""
         self.close_connection = True
-        self._say(405 if code == 501 else code, "This is no request for this page.")
+        self._say(405 if code == 501 else code, "This page does not answer such requests.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """The terminal is for the person who runs the study."""

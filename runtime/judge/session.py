@@ -7,13 +7,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .answers import SIDES, AnswerFile
+from .answers import SIDES, AnswerFile, is_answer, is_number
 from .plan import CATCH, other
 from .study import Order, Study
 
-INPUTS = ("keyboard", "mouse", "touch", "pen")
 _AHEAD = 2  # showings whose pictures the page may load before their turn
-_LONGEST_MS = 1e8
 _MOST_PX = 100_000
 State = dict[str, Any]
 Clock = Callable[[], float]
@@ -141,16 +139,9 @@ def _checked(given: object) -> dict[str, Any] | None:
     view = given["view"]
     good = (
         isinstance(given["ticket"], str)
-        and given["choice"] in SIDES
-        and _number(given["response_ms"], _LONGEST_MS)
-        and given["input"] in INPUTS
+        and is_answer(given)
         and isinstance(view, list)
         and len(view) == 3
-        and all(_number(value, _MOST_PX) for value in view)
-        and isinstance(given["away"], bool)
+        and all(is_number(value, _MOST_PX) for value in view)
     )
     return dict(given) if good else None
-
-
-def _number(value: object, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most

@@ -89,7 +89,7 @@ class Study:
         except OSError as error:
             raise cannot_open("a picture of the study", path, error) from error
         if sha256(data).hexdigest() != self.plan["pictures"][digest]:
-            raise FileError(f"{path} is not the picture that was planned: bring the file back, or plan another study")
+            raise FileError(f"{path} is not the picture that was planned: restore the file, or plan another study")
         return data
 
     def begin(self, judge: str) -> Order:
@@ -124,7 +124,7 @@ def check_judge(name: str) -> str:
         It has other characters than a file's name should.
     """
     if not _NAME.fullmatch(name):
-        raise InputError(f"the judge's name {name!r} cannot be a file's: give up to 40 letters, digits, - and _")
+        raise InputError(f"{name!r} cannot be a judge's name: give up to 40 letters (a-z, A-Z), digits, - and _")
     return name
 
 
@@ -137,7 +137,7 @@ def open_study(folder: Path) -> Study:
         It is no study, or its plan is damaged or was edited.
     """
     if not (folder / PLAN).is_file():
-        raise FileError(f"{folder} is no study: give the folder that md-reconstruct judge RUN --out {folder} makes")
+        raise FileError(f"{folder} is not a study: give the --out folder of md-reconstruct judge")
     return Study(folder=folder, plan=_sealed(folder / PLAN, "the study's plan", KIND))
 
 
@@ -173,7 +173,11 @@ def plan_study(
         _check_same(study, runs, compare, given)
         return study
     if not runs:
-        raise InputError(f"{folder} is no study yet: give the run folders whose pictures are to be judged")
+        raise InputError(f"{folder} is not a study yet: give the run folders whose pictures are to be judged")
+    places = [run.resolve() for run in runs]
+    twice = next((run for number, run in enumerate(runs) if places[number] in places[:number]), None)
+    if twice is not None:
+        raise InputError(f"the run {twice} was given twice: its pictures would count twice; give each run once")
     for run in runs:
         require_run_folder(run)
         check_places(folder, {"run folder": run}, ())
@@ -207,21 +211,21 @@ def _check_same(study: Study, runs: Sequence[Path], compare: Sequence[str], give
     counts = {contrast["n_choices"] for contrast in contrasts}
     planned = {**study.plan["settings"], "n_choices": counts.pop() if len(counts) == 1 else None}
     differing = [
-        f"{name.replace('_', ' ')}: {planned[name]} there, {value} now"
+        f"{name.replace('_', ' ')}: {planned[name]} in the plan, {value} given"
         for name, value in given.items()
         if value != planned[name]
     ]
     names = [contrast["name"] for contrast in contrasts]
     if compare and list(compare) != names:
-        differing.append(f"compare: {', '.join(names)} there, {', '.join(compare)} now")
+        differing.append(f"compare: {', '.join(names)} in the plan, {', '.join(compare)} given")
     if runs:
         here = [sha256_of(run / "settings.json") for run in runs]
         if here != [run["settings_sha256"] for run in study.plan["runs"]]:
             differing.append("the runs")
     if differing:
         raise FileError(
-            f"the study {study.folder} was planned otherwise ({'; '.join(differing)}): a plan is fixed before the "
-            "first answer; leave these out to go on with it, or give another --out"
+            f"the study {study.folder} was planned differently ({'; '.join(differing)}): a plan is fixed before the "
+            "first answer; leave these options out to continue the study, or give another --out"
         )
 
 
@@ -252,7 +256,7 @@ def _sealed(path: Path, what: str, kind: str) -> dict[str, Any]:
     rest = {name: value for name, value in content.items() if name != _SEAL}
     if content.get(_SEAL) != hash_of_json(rest):
         raise FileError(
-            f"{path} was changed since it was written: a plan is fixed before the first answer; bring the file back, "
-            "or plan another study"
+            f"{path} was changed after it was written: a plan is fixed before the first answer; restore the file, or "
+            "plan another study"
         )
     return content

@@ -17,29 +17,34 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     settings = plan["settings"]
     judges = _counted(settings["n_judges"], "judge")
     lines = []
-    for row in plan["contrasts"]:
+    for number, row in enumerate(plan["contrasts"]):
+        n_stimuli = len({item["stimulus"] for item in plan["items"] if item["contrast"] == number})
         same = f", {row['n_identical']} identical pairs left out" if row["n_identical"] else ""
         lines.append(
             f"{row['first']['label']} against {row['second']['label']}: {_counted(row['n_choices'], 'choice')} by "
             f"{judges}, of {_counted(row['n_pairs'], 'pair')}{same}"
         )
-        lines.append(f"  {power_line(row['n_choices'] * settings['n_judges'])}")
-    most = plan["rules"]["most_catch_failures"]
+        lines.append(f"  {power_line(row['n_choices'] * settings['n_judges'], n_stimuli)}")
+    most, n_catch = plan["rules"]["most_catch_failures"], settings["n_catch"]
+    allowed = f" (a judge may miss at most {most})" if n_catch else ""
     lines.append(
-        f"{_counted(settings['n_catch'], 'catch trial')} (at most {most} may be missed), "
+        f"{_counted(n_catch, 'catch trial')}{allowed}, "
         f"{_counted(settings['n_repeats'], 'repeat')}, seed {settings['seed']}"
     )
     return lines
 
 
-def power_line(n: int) -> str:
-    """What so many choices can find out."""
+def power_line(n: int, n_stimuli: int) -> str:
+    """What `n` choices for so many stimuli can find out."""
     share = detectable(n, ALPHA, POWER)
-    if share is None:
-        return f"{_counted(n, 'choice')} can show nothing at alpha = {ALPHA}: even if all agree, p is above it"
+    if share is None or 2.0 ** (1 - n_stimuli) > ALPHA:  # all of one sign, both ways: no pattern is rarer
+        return (
+            f"power: none. The test over {_counted(n_stimuli, 'stimulus')} cannot reach p <= {ALPHA}, even if all "
+            "choices agree: use more stimuli"
+        )
     return (
-        f"{_counted(n, 'choice')}, were they independent, detect a preference of {_percent(share)} or more with "
-        f"{_percent(POWER, 0)} probability at alpha = {ALPHA} (exact binomial test)"
+        f"power: {_counted(n, 'choice')}, if independent, detect a preference of {_percent(share)} or more with "
+        f"{_percent(POWER, 0)} probability (exact binomial test, alpha = {ALPHA})"
     )
 
 
@@ -53,20 +58,23 @@ def _head(content: Mapping[str, Any]) -> list[str]:
     done = sum(judge["answered"] for judge in content["judges"])
     if not content["complete"]:
         lines += [
-            f"**Interim: the planned number of choices is not reached** ({done} answers so far; complete "
+            f"**Interim: the study is not complete** ({_counted(done, 'answer')} so far; it is complete "
             f"{content['rules']['complete']}).",
             "",
         ]
         if "contrasts" not in content:
-            lines += ["No result is given before that, since a study must not be stopped by what it shows.", ""]
+            lines += [
+                "Results are withheld until then: stopping a study because of its results invalidates its tests.",
+                "",
+            ]
         else:
             lines += [
-                "The numbers below are an early look. Whoever stops or goes on by them makes the p-values wrong: "
-                "report them as interim.",
+                "The numbers below are an interim look. Stopping or continuing because of them invalidates the "
+                "p-values: report them as interim.",
                 "",
             ]
     if content["interim_looks"]:
-        lines += [f"There {_looks(content['interim_looks'])} before the planned number was reached.", ""]
+        lines += [f"There {_looks(content['interim_looks'])} before the study was complete.", ""]
     if any(run["simulated"] for run in content["runs"]):
         lines += [_SIMULATED, ""]
     leaks = sorted({leak for run in content["runs"] for leak in run["leaks"]})
@@ -74,7 +82,7 @@ def _head(content: Mapping[str, Any]) -> list[str]:
 
 
 def _looks(n: int) -> str:
-    return "was 1 look at the results" if n == 1 else f"were {n} looks at the results"
+    return "was 1 interim look at the results" if n == 1 else f"were {n} interim looks at the results"
 
 
 def _results(content: Mapping[str, Any]) -> list[str]:
@@ -88,18 +96,18 @@ def _results(content: Mapping[str, Any]) -> list[str]:
 def _result(row: Mapping[str, Any], content: Mapping[str, Any], *, several: bool) -> list[str]:
     choices, stimuli, judges = row["choices"], row["stimuli"], row["over_judges"]
     if not choices["n"]:
-        return ["No judge that is not excluded has chosen yet."]
+        return ["There are no choices yet by a judge who is not excluded."]
     p_value = row["p_holm"] if several else stimuli["p"]
     verdict = (
-        "no preference beyond guessing was found"
+        "no significant preference"
         if p_value > content["rules"]["alpha"]
-        else f"**{row['second' if choices['share'] > 0.5 else 'first']}** was preferred beyond guessing"
+        else f"significant preference for **{row['second' if choices['share'] > 0.5 else 'first']}**"
     )
     corrected = f", {_p(row['p_holm'])} corrected for {len(content['contrasts'])} comparisons" if several else ""
-    over_judges = [_table_row("judges", judges["n"], judges["share"], None, judges["p"], "exact sign flip")]
+    over_judges = [_table_row("judges", judges["n"], judges["share"], None, judges["p"], "exact sign-flip")]
     lines = [
         f"{row['second']} was chosen in {choices['second']} of {_counted(choices['n'], 'choice')}. Over "
-        f"{_counted(stimuli['n'], 'stimulus')}: {_p(stimuli['p'])} (exact sign flip{corrected}); {verdict}.",
+        f"{_counted(stimuli['n'], 'stimulus')}: {_p(stimuli['p'])} (exact sign-flip test{corrected}): {verdict}.",
         "",
         f"| share of {row['second']} over | n | share | 95 % interval | p | test |",
         "|---|---|---|---|---|---|",
@@ -109,7 +117,7 @@ def _result(row: Mapping[str, Any], content: Mapping[str, Any], *, several: bool
             stimuli["share"],
             stimuli["ci95"],
             stimuli["p"],
-            "exact sign flip; bootstrap interval",
+            "exact sign-flip; bootstrap interval",
         ),
         _table_row(
             "choices", choices["n"], choices["share"], choices["ci95"], choices["p"], "exact binomial; Clopper-Pearson"
@@ -126,31 +134,36 @@ def _result(row: Mapping[str, Any], content: Mapping[str, Any], *, several: bool
     ]
     if judges["n"] > 1:
         lines += [
-            "Choices of one stimulus by several judges are not independent: the test over stimuli keeps them together, "
-            "the one over choices does not. The test over judges keeps each judge's together: with "
-            f"{judges['n']} judges no p below {judges['smallest_p']:.3g} is possible.",
+            "Several judges' choices for one stimulus are not independent. The test over stimuli keeps them together; "
+            "the one over choices does not. The test over judges keeps each judge's choices together; with "
+            f"{judges['n']} judges its p cannot be below {judges['smallest_p']:.3g}.",
             "",
         ]
-    if choices["detectable"] is not None:
+    if stimuli["smallest_p"] > content["rules"]["alpha"]:
         lines.append(
-            f"The planned number detects a preference of {_percent(choices['detectable'])} with "
-            f"{_percent(POWER, 0)} probability, were the choices independent."
+            f"With {_counted(stimuli['n'], 'stimulus')} the primary p cannot be below {stimuli['smallest_p']:.3g}: no "
+            "preference could have been significant."
+        )
+    elif choices["detectable"] is not None:
+        lines.append(
+            f"Power: the planned number of choices, if independent, detects a preference of "
+            f"{_percent(choices['detectable'])} with {_percent(POWER, 0)} probability."
         )
     if row["n_identical"]:
         lines.append(
-            f"{row['n_identical']} of {_counted(row['n_pairs'], 'pair')} are identical pixel for pixel and were not "
-            "shown: the share is of pairs that differ."
+            f"{row['n_identical']} of {_counted(row['n_pairs'], 'pair')} were identical pixel for pixel and were not "
+            "shown: the share refers to the pairs that differ."
         )
     return lines
 
 
 def _judges(content: Mapping[str, Any]) -> list[str]:
     if not content["judges"]:
-        return ["No judge has begun.", ""]
+        return ["No judge has started.", ""]
     rows = [
         "## Judges",
         "",
-        "| judge | answered | catch trials missed | repeats alike | left chosen | median time | |",
+        "| judge | answered | catch trials missed | repeats consistent | left chosen | median response time | |",
         "|---|---|---|---|---|---|---|",
     ]
     for judge in content["judges"]:
@@ -172,10 +185,10 @@ def _rules(content: Mapping[str, Any]) -> list[str]:
         "",
         f"- Primary test: {rules['primary']}; alpha = {rules['alpha']}.",
         f"- Exclusion: {rules['exclusion']}.",
-        f"- Complete {rules['complete']}.",
+        f"- The study is complete {rules['complete']}.",
         f"- {rules['identical'][0].upper()}{rules['identical'][1:]}; {rules['repeats']}.",
-        f"- Order, sides and pairs were drawn with seed {settings['seed']}; an answer counted after "
-        f"{settings['minimum_ms']} ms.",
+        f"- Pairs, order and sides were drawn with seed {settings['seed']}; answers were accepted once the pictures "
+        f"had been shown for {settings['minimum_ms']} ms.",
     ]
 
 

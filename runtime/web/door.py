@@ -98,22 +98,22 @@ class Door:
         """Why a request with these Host and Origin headers is refused; None for what may pass."""
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             # A foreign name that was made to resolve to this machine comes with that name here.
-            return 421, f"This page is at {self.host}:{self.port} and answers to no other name."
+            return 421, f"This page answers only at {self.host}:{self.port}."
         if len(origins) > 1 or any(origin not in self.origins for origin in origins):
-            return 403, "Another page asked for this one: only this page may."
+            return 403, "Requests from other pages are refused."
         return None
 
     def stranger(self, cookies: Iterable[str]) -> Refusal | None:
         """Why a request with these Cookie headers is refused; None for a browser that came in."""
         if any(map(self.knows, cookies)):
             return None
-        return 403, f"Open the address that {self.program} printed: it lets this browser in."
+        return 403, f"Open the address that {self.program} printed in the terminal: it gives this browser access."
 
     def not_let_in(self) -> str:
         """What a browser reads that came with a token that opens nothing."""
         return (
-            "This address lets no one in: each opens the page once. "
-            f"A new one stands in the terminal of {self.program} if this one was used before.\n"
+            "This address is not valid, or was used before: each one opens the page once. "
+            f"If it was used before, {self.program} has printed a new one in the terminal.\n"
         )
 
 

@@ -53,9 +53,9 @@ def invite(
         Opens a browser; False where it cannot.
     """
     if has_screen(environment, platform) and open_page(address):
-        return [f"{what}: opened in the browser; should it not appear: {address}"]
+        return [f"{what}: opened in the browser; if it does not appear, open {address}"]
     return [
         f"{what}: {address}",
-        "  (this opens one browser, once; from another machine, first run there:",
+        "  (the address works once, for one browser; from another machine, first run there:",
         f"   {tunnel(port)} )",
     ]

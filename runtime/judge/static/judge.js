@@ -55,8 +55,8 @@ async function ask(path, options = {}) {
 }
 
 function excuse(error) {
-  if (error.message === "entrance") return "This window was not let in: open the address that the terminal shows.";
-  if (error instanceof TypeError) return "The study's computer does not answer. Your earlier answers are saved.";
+  if (error.message === "entrance") return "This page has lost its access. Open the address shown in the terminal.";
+  if (error instanceof TypeError) return "The computer that runs the study does not respond. Your earlier answers are saved.";
   return error.message;
 }
 
@@ -144,8 +144,8 @@ function greet() {
     show();
     return;
   }
-  find("so-far").textContent = state.done ? `${state.done} of ${state.total} are answered.` : "";
-  find("begin").textContent = state.done ? "Go on" : "Begin";
+  find("so-far").textContent = state.done ? `You have answered ${state.done} of ${state.total}.` : "";
+  find("begin").textContent = state.done ? "Continue" : "Begin";
   view("start");
   find("begin").focus();
   for (const name of Object.values(state.pictures)) image(name);

@@ -4,6 +4,7 @@ import pytest
 from judge_runs import write_run
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run")
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tests read and never change."""
+    return write_run(tmp_path_factory.mktemp("judge") / "run")

@@ -100,7 +100,7 @@ def test_a_study_is_judged_by_keyboard_and_by_finger(browser: Any, tmp_path: Pat
     path = study.answers("anna")
     browser.get_log("browser")
     screen(browser, 1280, 900)
-    with AnswerFile(path, order.hash) as answers:
+    with AnswerFile(path, order) as answers:
         session = Session(study, order, answers, time.monotonic, lambda: "now")
         with JudgeServer(session) as server:
             browser.get(server.address())
@@ -130,7 +130,7 @@ def test_a_study_is_judged_by_keyboard_and_by_finger(browser: Any, tmp_path: Pat
             # The judge goes on at a phone.
             screen(browser, *PHONE, mobile=True)
             browser.get(server.address())
-            when(browser, lambda: "6 of 10 are answered" in browser.find_element("id", "so-far").text)
+            when(browser, lambda: "answered 6 of 10" in browser.find_element("id", "so-far").text)
             tap(browser, "begin")
             for number, side in ((6, "right"), (7, "left")):
                 shown(browser, number)
@@ -163,7 +163,7 @@ def test_what_was_not_saved_is_said_and_sent_again(browser: Any, run: Path, tmp_
     order = admit(study, "anna")
     browser.get_log("browser")
     screen(browser, 1280, 900)
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, time.monotonic, lambda: "now")
         with JudgeServer(session) as server:
             port = server.port
@@ -173,7 +173,7 @@ def test_what_was_not_saved_is_said_and_sent_again(browser: Any, run: Path, tmp_
             shown(browser, 0)
             door = server.door
         press(browser, "1")
-        when(browser, lambda: "does not answer" in browser.find_element("id", "trouble").text)
+        when(browser, lambda: "does not respond" in browser.find_element("id", "trouble").text)
         with JudgeServer(session, port=port) as again:
             again.door._inside = door._inside  # the same browser, still let in
             browser.find_element("id", "again").click()

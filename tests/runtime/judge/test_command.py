@@ -42,7 +42,7 @@ def test_a_study_from_the_first_line_to_the_last(
     assert "detect a preference of" in err
     assert "http://127.0.0.1:" in err
     assert main(["judge", "--out", str(study), "--judge", "anna"]) == 0
-    assert "anna has answered everything: 12 of 12" in capsys.readouterr().err
+    assert "anna has answered every trial: 12 of 12" in capsys.readouterr().err
     assert main(["judged", str(study)]) == 0
     out, err = capsys.readouterr()
     assert out == (study / "analysis.md").read_text()
@@ -53,13 +53,13 @@ def test_a_study_from_the_first_line_to_the_last(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["judge", "{run}", "--out", "{study}", "--judge", "a b"], "cannot be a file's"),
+        (["judge", "{run}", "--out", "{study}", "--judge", "a b"], "cannot be a judge's name"),
         (["judge", "{run}", "--out", "{study}", "--compare", "stage9:stage1"], "no pictures of the kind 'stage9'"),
-        (["judge", "--out", "{study}", "--lan", "{run}"], "is no address such as 192.168.1.7"),
-        (["judge", "{run}", "--out", "{run}"], "run"),
+        (["judge", "--out", "{study}", "--lan", "{run}"], "is not an IPv4 address such as 192.168.1.7"),
+        (["judge", "{run}", "--out", "{run}"], "is not a study: give a new or empty folder"),
         (["judge", "{run}"], "--out"),
         (["judge", "{run}", "--out", "{study}", "--n-choices", "0"], "n-choices"),
-        (["judged", "{run}"], "is no study"),
+        (["judged", "{run}"], "is not a study"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -83,7 +83,7 @@ def test_in_the_network_it_listens_on_the_address_that_leads_out(monkeypatch: py
     monkeypatch.setattr("minddiffuser.runtime.web.listen.network_address", lambda: "10.0.0.5")
     assert (_lan_host(True), _lan_host("10.0.0.7")) == ("10.0.0.5", "10.0.0.7")
     monkeypatch.setattr("minddiffuser.runtime.web.listen.network_address", lambda: None)
-    with pytest.raises(InputError, match="in no network"):
+    with pytest.raises(InputError, match="not connected to a network"):
         _lan_host(True)
 
 
@@ -98,4 +98,4 @@ def test_no_more_judges_than_planned(tmp_path: Path, capsys: pytest.CaptureFixtu
     study = planned(tmp_path / "study", write_run(tmp_path / "run"))
     let_judge(study, "anna", lambda judged: judged.chosen != "foil", most=3)
     assert main(["judge", "--out", str(study.folder), "--judge", "ben"]) == 2
-    assert "planned for 1 judge, and anna has begun" in capsys.readouterr().err
+    assert "planned for 1 judge, and anna has started" in capsys.readouterr().err

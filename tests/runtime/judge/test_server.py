@@ -69,7 +69,7 @@ class Page:
 def page(run: Path, tmp_path: Path) -> Iterator[Page]:
     study, clock = planned(tmp_path / "study", run, n_catch=1), Clock()
     order = admit(study, "anna")
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, clock, lambda: "now")
         said: list[str] = []
         with JudgeServer(session, said=said.append, patience=0.3) as server:
@@ -149,6 +149,7 @@ def test_what_is_no_answer(page: Page) -> None:
     assert page.post(b" " * 3000)[0] == 413
     assert page.post(b"x", Content_Length="-1")[0] == 413
     assert page.post(b"x", Content_Length="9" * 50)[0] == 413
+    assert page.post(b"x", Content_Length="0" * 9 + "9" * 20)[0] == 413
     for body in (b"{", b"\xff\xfe", b"[" * 2000, b"NaN", b"null", b'{"ticket": 1}'):
         assert page.post(body)[0] == 400
     assert page.ask("/state", "POST", Cookie=page.enter(), Origin=f"http://{page.own}", Content_Length="0")[0] == 404
@@ -199,7 +200,7 @@ def test_an_address_opens_the_page_once(page: Page) -> None:
     assert status == 200
     assert {part.strip() for part in headers["set-cookie"].split(";")[1:]} == {"HttpOnly", "SameSite=Strict", "Path=/"}
     assert page.ask(path)[0] == 403
-    assert "a new one: http://127.0.0.1:" in page.said[0]
+    assert "here is a new one: http://127.0.0.1:" in page.said[0]
     assert page.ask(path, Cookie=headers["set-cookie"].split(";")[0])[0] == 200, "who is in may come again"
     for guess in ("/enter", "/enter?token=", "/enter?token=guess", "/enter?%ff"):
         assert page.ask(guess)[0] == 403
@@ -258,7 +259,7 @@ def test_in_the_network_it_answers_to_its_address_alone(run: Path, tmp_path: Pat
     """127.0.0.2 stands for an address in a network."""
     study = planned(tmp_path / "study", run)
     order = admit(study, "anna")
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, Clock(), lambda: "now")
         try:
             server = JudgeServer(session, host="127.0.0.2")

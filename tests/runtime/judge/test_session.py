@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def order(study: Study) -> Order:
 
 def test_a_whole_session(study: Study, order: Order) -> None:
     clock = Clock()
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, clock, lambda: "now")
         assert session.n_all == 14
         for number in range(14):
@@ -60,7 +61,7 @@ def opened(study: Study, order: Order, answers: AnswerFile, clock: Clock) -> Ses
 
 def test_the_pictures_are_those_of_the_order(study: Study, order: Order) -> None:
     clock = Clock()
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, clock)
         for showing in order.showings:
             row = study.plan["catches" if showing["role"] == "catch" else "items"][showing["number"]]
@@ -75,7 +76,7 @@ def test_the_pictures_are_those_of_the_order(study: Study, order: Order) -> None
 def test_nothing_that_the_page_is_told_says_what_a_picture_is(study: Study, order: Order) -> None:
     """Names are random, new at each showing, and of pictures to come soon only."""
     clock, seen = Clock(), list[str]()
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, clock)
         while not session.finished:
             state = session.state()
@@ -96,7 +97,7 @@ def test_nothing_that_the_page_is_told_says_what_a_picture_is(study: Study, orde
 
 def test_an_answer_counts_once(study: Study, order: Order) -> None:
     clock = Clock()
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, clock)
         given = answer_of(session, "left")
         assert session.answer(dict(given))[0] == 200
@@ -109,7 +110,7 @@ def test_an_answer_counts_once(study: Study, order: Order) -> None:
 
 def test_before_the_pictures_were_seen_nothing_counts(study: Study, order: Order) -> None:
     clock = Clock()
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = Session(study, order, answers, clock, lambda: "now")
         clock.now = 0.299
         assert session.answer(answer_of(session, "left"))[0] == 409
@@ -136,7 +137,7 @@ ODD: list[Any] = [
 
 
 def test_what_is_no_answer_is_not_kept(study: Study, order: Order) -> None:
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, Clock())
         for changed in ODD:
             assert session.answer({**answer_of(session, "left"), **changed})[0] == 400, changed
@@ -149,7 +150,7 @@ def test_what_is_no_answer_is_not_kept(study: Study, order: Order) -> None:
 def test_a_judge_goes_on_where_they_stopped(study: Study, order: Order) -> None:
     clock = Clock()
     for start in range(3):
-        with AnswerFile(study.answers("anna"), order.hash) as answers:
+        with AnswerFile(study.answers("anna"), order) as answers:
             session = opened(study, admit(study, "anna"), answers, clock)
             assert session.n_done == start
             session.answer(answer_of(session, "left"))
@@ -157,13 +158,13 @@ def test_a_judge_goes_on_where_they_stopped(study: Study, order: Order) -> None:
 
 def test_a_line_that_a_kill_cut_off_is_asked_again(study: Study, order: Order) -> None:
     path, clock = study.answers("anna"), Clock()
-    with AnswerFile(path, order.hash) as answers:
+    with AnswerFile(path, order) as answers:
         session = opened(study, order, answers, clock)
         session.answer(answer_of(session, "left"))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:40])
-    assert len(read_answers(path, order.hash)) == 1
-    with AnswerFile(path, order.hash) as answers:
+    assert len(read_answers(path, order)) == 1
+    with AnswerFile(path, order) as answers:
         assert answers.n == 1
     assert path.read_bytes() == whole
 
@@ -172,9 +173,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from minddiffuser.runtime.judge.answers import AnswerFile
-with AnswerFile(Path(sys.argv[1]), "order") as answers:
+from minddiffuser.runtime.judge.study import Order
+with AnswerFile(Path(sys.argv[1]), Order(judge="anna", hash="order", showings=[{}] * 9)) as answers:
     for n in range(5):
-        answers.append({"choice": "left"})
+        answers.append({"choice": "left", "response_ms": 900.0, "input": "touch", "away": False})
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -184,7 +186,7 @@ def test_a_killed_server_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)])
     assert done.returncode == -signal.SIGKILL
-    assert len(read_answers(path, "order")) == 5
+    assert len(read_answers(path, Order(judge="anna", hash="order", showings=[{}] * 9))) == 5
 
 
 def test_an_answer_is_on_the_disk_before_it_is_acknowledged(
@@ -193,7 +195,7 @@ def test_an_answer_is_on_the_disk_before_it_is_acknowledged(
     synced: list[int] = []
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), real(file))[1])
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, Clock())
         session.answer(answer_of(session, "left"))
     assert synced[-1] == study.answers("anna").stat().st_size > 0
@@ -202,7 +204,7 @@ def test_an_answer_is_on_the_disk_before_it_is_acknowledged(
 def test_a_full_disk_keeps_the_showing(study: Study, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    with AnswerFile(study.answers("anna"), order.hash) as answers:
+    with AnswerFile(study.answers("anna"), order) as answers:
         session = opened(study, order, answers, Clock())
         ticket = session.state()["ticket"]
         with monkeypatch.context() as patch:
@@ -214,35 +216,63 @@ def test_a_full_disk_keeps_the_showing(study: Study, order: Order, monkeypatch: 
         assert session.answer(answer_of(session, "left"))[0] == 200
 
 
+WHOLE = b'{"order": "ORDER", "showing": 0, "choice": "left", "response_ms": %s, "input": "touch", "away": false}\n'
 DAMAGED = [
     (b"nonsense\n", "line 1 .* damaged"),
     (b"[" * 100_000 + b"\n", "line 1 .* damaged"),
-    (b"[]\n", "another order"),
-    (b'{"order": "%s", "showing": 1, "choice": "left"}\n', "not answer 1"),
-    (b'{"order": "%s", "showing": true, "choice": "left"}\n', "not answer 1"),
-    (b'{"order": "%s", "showing": 0, "choice": "up"}\n', "not answer 1"),
-    (b'{"order": "another", "showing": 0, "choice": "left"}\n', "another order"),
+    (b"[]\n", "this judge's order"),
+    (b'{"order": "ORDER", "showing": 1, "choice": "left"}\n', "not answer 1"),
+    (b'{"order": "ORDER", "showing": true, "choice": "left"}\n', "not answer 1"),
+    (b'{"order": "ORDER", "showing": 0, "choice": "up"}\n', "not answer 1"),
+    (b'{"order": "another", "showing": 0, "choice": "left"}\n', "this judge's order"),
+    (b'{"order": "ORDER", "showing": 0, "choice": "left"}\n', "not answer 1"),
+    (WHOLE % b"NaN", "not answer 1"),
+    (b"".join(WHOLE.replace(b": 0,", b": %d," % n) % b"900.0" for n in range(15)), "15 answers, 14 were planned"),
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), DAMAGED)
-def test_answers_that_are_damaged_are_said(study: Study, order: Order, content: bytes, said: str) -> None:
-    study.answers("anna").write_bytes(content.replace(b"%s", order.hash.encode()))
-    with pytest.raises(FileError, match=said):
-        AnswerFile(study.answers("anna"), order.hash)
+def test_answers_that_are_damaged_are_said(study: Study, order: Order) -> None:
+    for content, said in DAMAGED:
+        study.answers("anna").write_bytes(content.replace(b"ORDER", order.hash.encode()))
+        with pytest.raises(FileError, match=said):
+            AnswerFile(study.answers("anna"), order)
+
+
+def test_an_answer_that_is_being_written_is_written_before_the_file_closes(
+    study: Study, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may be under way when the server ends."""
+    answers = AnswerFile(study.answers("anna"), order)
+    session = opened(study, order, answers, Clock())
+    given = answer_of(session, "left")
+    closing, real = threading.Thread(target=answers.close), os.fsync
+
+    def slow(file: int) -> None:
+        closing.start()
+        closing.join(0.05)  # ends at once where close does not wait
+        real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", slow)
+        assert session.answer(given)[0] == 200
+    closing.join()
+    assert len(read_answers(study.answers("anna"), order)) == 1
+    session._since -= 1.0
+    with pytest.raises(FileError, match="was closed before"):
+        session.answer(answer_of(session, "left"))
 
 
 def test_more_judges_than_planned_do_not_begin(study: Study, order: Order) -> None:
     assert admit(study, "anna") == order
-    with pytest.raises(InputError, match="planned for 1 judge, and anna has begun"):
+    with pytest.raises(InputError, match="planned for 1 judge, and anna has started"):
         admit(study, "ben")
 
 
 def test_names_that_a_file_cannot_have(tmp_path: Path) -> None:
     for name in ("", "../x", "a b", "a/b", "ä", ".", "-x", "x" * 41):
-        with pytest.raises(InputError, match="cannot be a file's"):
+        with pytest.raises(InputError, match="cannot be a judge's name"):
             check_judge(name)
     study = planned(tmp_path / "study", write_run(tmp_path / "r"), n_judges=2)
     admit(study, "Anna")
-    with pytest.raises(InputError, match="in capitals alone"):
+    with pytest.raises(InputError, match="only in upper and lower case"):
         admit(study, "anna")

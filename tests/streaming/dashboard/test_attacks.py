@@ -186,7 +186,7 @@ def test_an_address_opens_the_page_once(served: Served) -> None:
     again, headers, body = served.ask(path)
     assert again == 403
     assert "set-cookie" not in headers
-    assert b"no one" in body
+    assert b"is not valid" in body
     new = served.said[0].split()[-1]
     assert len(served.said) == 1
     assert served.ask(urlsplit(new).path + "?" + urlsplit(new).query)[0] == 200, "the terminal has a new one"
