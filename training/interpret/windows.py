@@ -1,0 +1,191 @@
+"""When a feature can be read from EEG or MEG: a decoder for each short window, and how often it finds the picture.
+
+The paper's temporal analysis (section 4.6.2): windows of 100 ms in steps of 25 ms, and the top-1 accuracy of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.data.layout import ResponseLayout
+from ...runtime.errors import InputError
+from ..folds import folds_of
+from ..solvers.penalty import choose_alpha
+from ..solvers.ridge import fit_ridge
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+WIDTH_S, STEP_S = 0.1, 0.025
+_N_FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Samples start to stop - 1 of an epoch; `time` is their middle in seconds, 0 when the picture appears."""
+
+    start: int
+    stop: int
+    time: float
+
+
+def windows(layout: ResponseLayout, *, width: float = WIDTH_S, step: float = STEP_S) -> list[Window]:
+    """The windows that lie in an epoch, the first one at its beginning.
+
+    Raises
+    ------
+    InputError
+        The responses are no epochs, or shorter than a window; width or step is less than a sample.
+    """
+    if layout.sfreq is None or layout.tmin is None:
+        raise InputError(f"responses of {layout.modality} have no time: give EEG or MEG")
+    n_times = layout.shape[-1]
+    size, stride = round(width * layout.sfreq), step * layout.sfreq
+    if size < 1 or round(stride) < 1:
+        raise InputError(
+            f"windows of {width:g} s in steps of {step:g} s are shorter than a sample at {layout.sfreq:g} Hz: "
+            "give longer ones"
+        )
+    if size > n_times:
+        raise InputError(f"epochs have {n_times} samples, and a window of {width:g} s has {size}: give a shorter one")
+    starts = [round(number * stride) for number in range(int((n_times - size) / stride) + 1)]
+    return [
+        Window(start=start, stop=start + size, time=layout.tmin + (start + (size - 1) / 2) / layout.sfreq)
+        for start in starts
+    ]
+
+
+def drawn_dimensions(targets: Array, n_dimensions: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Dimensions of (n, d) features that vary, all or `n_dimensions` of them, in their order."""
+    varying = np.flatnonzero(np.ptp(np.asarray(targets), axis=0) > 0)
+    if len(varying) <= n_dimensions:
+        return varying
+    return np.sort(rng.choice(varying, n_dimensions, replace=False))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Trials and what they showed.
+
+    Attributes
+    ----------
+    responses : (n_trials, n_channels, n_times)
+        Z-scored by the statistics of the training trials.
+    stimulus : (n_trials,) int
+        Rows of `features`.
+    features : name -> (n_pictures, d)
+        True features; the same names and widths in both splits.
+    """
+
+    responses: Array
+    stimulus: NDArray[np.integer[Any]]
+    features: Mapping[str, Array]
+
+
+def window_hits(
+    train: Split, test: Split, window: Window, *, pictures: NDArray[np.integer[Any]], n_threads: int | None = None
+) -> dict[str, Float64]:
+    """Whether each test trial's picture is the one whose true features are nearest to the decoded ones.
+
+    A ridge from all values of the window, with a penalty by cross-validation over the training pictures, one for each
+    feature. "Nearest" is by correlation over dimensions, z-scored by the training features' statistics, among all test
+    pictures: chance is 1 / their number.
+
+    Parameters
+    ----------
+    pictures : (n_training_trials,) int
+        Numbers of the training pictures by content: copies of one stay in one fold.
+
+    Returns
+    -------
+    name -> (n_test_trials,) float64 of 0 and 1
+    """
+    x, x_test = (_flat(split.responses, window) for split in (train, test))
+    everything = x.shape[1]
+    fold = folds_of(pictures, max(2, min(_N_FOLDS, len(np.unique(pictures)) // 2)))
+    hits = {}
+    for name, of_pictures in train.features.items():
+        y, candidates = _scored(of_pictures, test.features[name])
+        targets = y[train.stimulus]
+        alpha = choose_alpha(x, _Whole(targets), fold, n_selected=everything, n_threads=n_threads)
+        fitted = fit_ridge(x, targets, n_selected=everything, alpha=alpha, n_threads=n_threads)
+        hits[name] = top1(fitted.predict(x_test), candidates, test.stimulus)
+    return hits
+
+
+def top1(decoded: Array, candidates: Array, right: NDArray[np.integer[Any]]) -> Float64:
+    """Whether each row's highest correlation among candidates is that with its own; ties are no hit.
+
+    Parameters
+    ----------
+    decoded : (n_trials, d)
+    candidates : (n_pictures, d)
+    right : (n_trials,) int
+    """
+    a, b = (_unit_rows(np.asarray(array, np.float64)) for array in (decoded, candidates))
+    table = a @ b.T
+    own = np.take_along_axis(table, right[:, None].astype(np.intp), axis=1)[:, 0]
+    np.put_along_axis(table, right[:, None].astype(np.intp), -np.inf, axis=1)
+    hits: Float64 = (own > table.max(axis=1)).astype(np.float64)
+    return hits
+
+
+def peak(times: Sequence[float], hits: Array, rng: np.random.Generator, *, n_resamples: int = 2000) -> dict[str, Any]:
+    """The window with the highest accuracy, and where it lies in resamples of the pictures.
+
+    Parameters
+    ----------
+    times : n_windows middles, in seconds
+    hits : (n_windows, n_pictures)
+
+    Returns
+    -------
+    dict
+        "time" of the peak, "ci95" of it over resamples (percentile bootstrap), "accuracy" at it.
+    """
+    values = np.asarray(hits, np.float64)
+    moments = np.asarray(times, np.float64)
+    means = values.mean(axis=1)
+    drawn = rng.integers(values.shape[1], size=(n_resamples, values.shape[1]))
+    found = moments[np.stack([values[:, row].mean(axis=1) for row in drawn]).argmax(axis=1)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    best = int(means.argmax())
+    return {"time": float(moments[best]), "ci95": [float(low), float(high)], "accuracy": float(means[best])}
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """An array as :class:`..solvers.columns.Columns`."""
+
+    values: Float64
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+    def columns(self, start: int, stop: int) -> Float64:
+        return self.values[:, start:stop]
+
+
+def _flat(responses: Array, window: Window) -> Float64:
+    part = np.asarray(responses[:, :, window.start : window.stop], np.float64)
+    return part.reshape(len(part), -1)
+
+
+def _scored(train: Array, test: Array) -> tuple[Float64, Float64]:
+    """Both by the statistics of the first."""
+    known = np.asarray(train, np.float64)
+    mean, std = known.mean(axis=0), known.std(axis=0)
+    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+    return (known - mean) * inverse, (np.asarray(test, np.float64) - mean) * inverse
+
+
+def _unit_rows(rows: Float64) -> Float64:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    out: Float64 = centred / np.where(length > 0, length, 1)
+    return out
