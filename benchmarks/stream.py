@@ -1,7 +1,9 @@
 """How late epochs are: md-stream, mne-lsl's EpochsStream and a plain loop over pylsl, in turn on the same outlet.
 
 Lateness is of an epoch in the hands of the program, beyond the push of the last sample that it holds: the sender's
-chunks and the declared delays are not in it. All are on one liblsl. Needs mne-lsl beside the extra `stream`; without
+chunks and the declared delays are not in it. Of md-stream it is the whole session that is measured, as `md-stream run`
+has it: acquisition in a process of its own, and the epoch is there when the decoder is given it behind the pipe; the
+lateness of the decoded features stands apart. All are on one liblsl. Needs mne-lsl beside the extra `stream`; without
 it, its rows are left out.
 
     python benchmarks/stream.py --seconds 120 --json stream.json
@@ -16,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,10 +51,12 @@ class Row:
     error_samples
         The largest distance between the event's own sample and the one at the event's place in the epoch; None where
         a filter has changed the numbers that would show it.
-    cpu_share
-        Of one core.
-    memory_mb
-        Resident.
+    features_p50_ms, features_p99_ms
+        Of the lateness of the decoded features; None where nothing is decoded.
+    cpu_share, memory_mb
+        Of one core, and resident, of the process that receives.
+    beside_cpu_share, beside_memory_mb
+        Of the process that decodes, where that is another one.
     """
 
     n_channels: int
@@ -65,8 +69,12 @@ class Row:
     p99_ms: float
     max_ms: float
     error_samples: int | None
+    features_p50_ms: float | None
+    features_p99_ms: float | None
     cpu_share: float
     memory_mb: float
+    beside_cpu_share: float | None
+    beside_memory_mb: float | None
 
 
 @contextlib.contextmanager
@@ -96,6 +104,7 @@ def turn(reader: str, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
 def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, Any]], start: float, pushed: Any) -> Row:
     """All turns of one contestant."""
     late: list[float] = []
+    decoded: list[float] = []
     errors: list[int] = []
     n_lost = n_wanted = 0
     for report in turns:
@@ -105,19 +114,22 @@ def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, A
             int(np.ceil((first - marker_sample(0)) / MARKER_EVERY)),
             int(np.floor((last - marker_sample(0)) / MARKER_EVERY)) + 1,
         )
-        found: dict[int, list[tuple[float, int | None, int]]] = {}
-        for at, zero, end in report["epochs"]:
-            found.setdefault(round((end - LAST - marker_sample(0)) / MARKER_EVERY), []).append((at, zero, end))
+        found: dict[int, tuple[float, int | None, int, float | None]] = {}
+        for at, zero, end, features in report["epochs"]:
+            found.setdefault(round((end - LAST - marker_sample(0)) / MARKER_EVERY), (at, zero, end, features))
         n_wanted += len(numbers)
         for number in numbers:
             if number not in found:
                 n_lost += 1
                 continue
-            at, zero, end = found[number][0]
+            at, zero, end, features = found[number]
             late.append(1e3 * (at - float(pushed[end])))
+            if features is not None:
+                decoded.append(1e3 * (features - float(pushed[end])))
             if zero is not None:
                 errors.append(abs(zero - marker_sample(number)))
-    p50, p95, p99 = np.percentile(late, [50, 95, 99], method="inverted_cdf") if late else [np.nan] * 3
+    p50, p95, p99 = _percentiles(late, 50, 95, 99) or [np.nan] * 3
+    of_features = _percentiles(decoded, 50, 99) or [None, None]
     return Row(
         n_channels=n_channels,
         chunk=chunk,
@@ -129,9 +141,23 @@ def row_of(reader: str, n_channels: int, chunk: int, turns: Sequence[dict[str, A
         p99_ms=float(p99),
         max_ms=max(late, default=float("nan")),
         error_samples=max(errors, default=None),
+        features_p50_ms=of_features[0],
+        features_p99_ms=of_features[1],
         cpu_share=float(np.mean([report["cpu_share"] for report in turns])),
         memory_mb=max(report["memory_mb"] for report in turns),
+        beside_cpu_share=_of_all(turns, "beside_cpu_share", np.mean),
+        beside_memory_mb=_of_all(turns, "beside_memory_mb", max),
     )
+
+
+def _percentiles(values: Sequence[float], *wanted: float) -> list[float]:
+    """By nearest rank; none of nothing."""
+    return [float(one) for one in np.percentile(values, wanted, method="inverted_cdf")] if values else []
+
+
+def _of_all(turns: Sequence[dict[str, Any]], name: str, together: Callable[[list[float]], Any]) -> float | None:
+    values = [report[name] for report in turns if report[name] is not None]
+    return float(together(values)) if values else None
 
 
 def measure(
@@ -161,17 +187,22 @@ def environment(folder: Path) -> dict[str, str]:
 def table(rows: Sequence[Row]) -> str:
     lines = [
         f"{'channels':>8} {'sender':<14} {'reader':<34}{'epochs':>7}{'lost':>6}{'p50':>8}{'p95':>8}{'p99':>8}"
-        f"{'max':>8} ms{'error':>7}{'CPU':>7}{'MB':>6}"
+        f"{'max':>8} ms{'features p50':>14}{'p99':>8} ms{'error':>7}{'CPU':>7}{'MB':>6}{'beside: CPU':>13}{'MB':>6}"
     ]
     for row in rows:
-        error = "-" if row.error_samples is None else row.error_samples
         sends = "single samples" if row.chunk == 1 else f"{row.chunk / SFREQ * 1e3:.0f} ms chunks"
         lines.append(
             f"{row.n_channels:>8} {sends:<14} {row.reader:<34}{row.n_epochs:>7}{row.n_lost:>6}{row.p50_ms:>8.2f}"
-            f"{row.p95_ms:>8.2f}{row.p99_ms:>8.2f}{row.max_ms:>8.2f}   {error:>7}{row.cpu_share:>7.1%}"
-            f"{row.memory_mb:>6.0f}"
+            f"{row.p95_ms:>8.2f}{row.p99_ms:>8.2f}{row.max_ms:>8.2f}   {_or_dash(row.features_p50_ms, '14.2f')}"
+            f"{_or_dash(row.features_p99_ms, '8.2f')}   {_or_dash(row.error_samples, '7d')}{row.cpu_share:>7.1%}"
+            f"{row.memory_mb:>6.0f}{_or_dash(row.beside_cpu_share, '13.1%')}{_or_dash(row.beside_memory_mb, '6.0f')}"
         )
     return "\n".join(lines)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    width = int(form.partition(".")[0].rstrip("d"))
+    return f"{'-':>{width}}" if value is None else f"{value:>{form}}"
 
 
 def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:

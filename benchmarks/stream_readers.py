@@ -2,8 +2,9 @@
 
 `python stream_readers.py NAME SECONDS` prints one line of JSON: when it was ready and when it stopped, and for each
 epoch the local time at which the program had it, the sample at the event's place (null where filters have changed the
-numbers), and the last sample in it. CPU is of the whole process between the two moments, the memory that it has at the
-end.
+numbers), the last sample in it, and the local time at which features were decoded from it (null where none are). CPU is
+of the process that receives between the two moments, the memory that it has at the end; what another process of the
+same contestant takes besides stands apart.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,20 +26,25 @@ TMIN, TMAX = -0.1, 0.6
 FIRST, LAST = round(TMIN * SFREQ), round(TMAX * SFREQ)
 # Of the decoder's chain: what a band-pass and a decimation cost.
 BAND, DECIMATION = (0.5, 40.0), 4
-Epoch = tuple[float, int | None, int]
+# By how much what decodes yields to acquisition in md-stream run.
+NICENESS = 5
+# Of the decoder behind md-stream: so many numbers, each a weighted sum of so many of an epoch's values.
+N_FEATURES, N_VALUES = 4000, 200
+Epoch = tuple[float, int | None, int, float | None]
 
 
 class Report:
-    """What a contestant found, and what it used."""
+    """What a contestant found, and what it used; `receiver` is the process that receives, where it is not this one."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self.receiver: int | None = None
         self.epochs: list[Epoch] = []
         self.ready = 0.0
 
     def begin(self) -> None:
         """Everything is connected and settled: from now on it counts."""
-        self.ready, self._cpu = pylsl.local_clock(), _cpu()
+        self.ready, self._used = pylsl.local_clock(), self._cpu()
 
     @property
     def running(self) -> bool:
@@ -45,26 +52,37 @@ class Report:
 
     def finish(self) -> None:
         """Print it, and leave without waiting for threads."""
-        stopped, cpu = pylsl.local_clock(), _cpu() - self._cpu
+        stopped, used = pylsl.local_clock(), self._cpu()
+        receiving, beside = (
+            (now - before) / (stopped - self.ready) for now, before in zip(used, self._used, strict=True)
+        )
         about = {
             "ready": self.ready,
             "stopped": stopped,
             "epochs": self.epochs,
-            "cpu_share": cpu / (stopped - self.ready),
-            "memory_mb": _memory_mb(),
+            "cpu_share": receiving,
+            "memory_mb": _memory_mb(self.receiver or os.getpid()),
+            "beside_cpu_share": None if self.receiver is None else beside,
+            "beside_memory_mb": None if self.receiver is None else _memory_mb(os.getpid()),
         }
         print(json.dumps(about), flush=True)
         os._exit(0)
 
+    def _cpu(self) -> tuple[float, float]:
+        """Seconds of the process that receives, and of this one where that is another."""
+        own = _cpu(os.getpid())
+        return (own, 0.0) if self.receiver is None else (_cpu(self.receiver), own)
 
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+
+def _cpu(pid: int) -> float:
+    """Of all threads of a process, to a microsecond or so where the system counts that finely."""
+    threads = Path(f"/proc/{pid}/task")
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads.iterdir()) / 1e9
 
 
-def _memory_mb() -> float:
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
+def _memory_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
 
 
 def _inlet(name: str, **options: Any) -> pylsl.StreamInlet:
@@ -99,7 +117,7 @@ def plain_loop(report: Report) -> None:
                 if place + FIRST < 0:  # its epoch began before we listened
                     continue
                 epoch = ring[held[place + FIRST : place + LAST + 1]]
-                report.epochs.append((pylsl.local_clock(), int(epoch[-FIRST, 0]), int(epoch[-1, 0])))
+                report.epochs.append((pylsl.local_clock(), int(epoch[-FIRST, 0]), int(epoch[-1, 0]), None))
     report.finish()
 
 
@@ -127,43 +145,124 @@ def epochs_stream(report: Report, acquisition: float = 0.001, poll: float = 0.00
         if n_new:
             data = epochs.get_data(n_epochs=n_new)
             at = pylsl.local_clock()
-            report.epochs += [(at, int(epoch[0, -FIRST]), int(epoch[0, -1])) for epoch in data]
+            report.epochs += [(at, int(epoch[0, -FIRST]), int(epoch[0, -1]), None) for epoch in data]
         time.sleep(poll)
     report.finish()
 
 
 def ours(report: Report, *, filtered: bool) -> None:
-    """md-stream's source and intake, as its acquisition process runs them."""
+    """A session as ``md-stream run`` has it: acquisition in a process of its own, and here the decoder and the books.
+
+    An epoch is there when the decoder's thread is given it, behind the pipe.
+    """
+    from minddiffuser.runtime.data.layout import Channel
     from minddiffuser.runtime.signal.chain import open_chain
     from minddiffuser.runtime.signal.filters import design_filter
     from minddiffuser.streaming.clock import now
-    from minddiffuser.streaming.intake.events import Accepted
-    from minddiffuser.streaming.intake.intake import Intake
+    from minddiffuser.streaming.dashboard.messages import Session
+    from minddiffuser.streaming.decoding.decode import DecodeSettings
     from minddiffuser.streaming.intake.settings import IntakeSettings
-    from minddiffuser.streaming.sources import open_source
+    from minddiffuser.streaming.session.acquisition import AcquisitionSettings
+    from minddiffuser.streaming.session.live import LiveSession
+    from minddiffuser.streaming.session.outputs import Outputs
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+    from minddiffuser.streaming.session.settings import LiveSettings
     from minddiffuser.streaming.sources.base import Wanted
 
-    source = open_source(f"lsl:name={SIGNAL_NAME},markers={MARKERS_NAME}", Wanted(modality="eeg"))
-    info = source.open()
     steps: list[dict[str, Any]] = [{"name": "epoch", "tmin": TMIN, "tmax": TMAX}]
     if filtered:
         before = [*design_filter(SFREQ, *BAND, causal=True), {"name": "decimate", "factor": DECIMATION}]
         steps = [*before, *steps, {"name": "baseline", "tmin": TMIN, "tmax": 0.0}]
-    intake = Intake(open_chain({"steps": steps}, info.channels, info.sfreq), IntakeSettings(), dtype=np.float32)
-    intake.start(info)
+    n_channels = pylsl.resolve_byprop("name", SIGNAL_NAME, timeout=10)[0].channel_count()
+    channels = tuple(Channel(name=f"E{number}", type="eeg") for number in range(n_channels))
+    chain = open_chain({"steps": steps}, channels, SFREQ)
+    process = AcquisitionProcess(
+        AcquisitionSettings(
+            source=f"lsl:name={SIGNAL_NAME},markers={MARKERS_NAME}",
+            wanted=Wanted(modality="eeg"),
+            layout=chain.layout,
+            training=None,
+            folder=Path(),
+            intake=IntakeSettings(),
+        )
+    )
+    report.receiver = process.pid
+    os.nice(NICENESS)
+    heard = _Heard(process, report, filtered=filtered)
+    session = LiveSession(
+        [LinearDecoder(chain.layout)],  # type: ignore[list-item]
+        heard,
+        LiveSettings(decode=DecodeSettings(session="bench", semantic=False), pictures=False),
+        Session(bundle="bench", source=SIGNAL_NAME, modality="eeg"),
+        Outputs(outlet=heard),
+        now=now,
+    )
+    threading.Thread(target=session.run, daemon=True).start()
     while report.running:
-        items = source.poll(0.1)
-        events = intake.step(items, now())
-        at = now()
-        for event in events:
-            if isinstance(event, Accepted):
-                sample = marker_sample(int(event.text))
-                zero = None if filtered else round(float(event.data[0, -FIRST]) * 1e6)
-                report.epochs.append((at, zero, (sample if zero is None else zero) + LAST))
-        if not report.ready and not intake.state(now()).warm_up_left:
-            report.begin()
-    source.close()
+        time.sleep(0.05)
+    report.epochs = heard.epochs()
     report.finish()
+
+
+class _Heard:
+    """The acquisition's messages on their way to the session, and the session's results."""
+
+    def __init__(self, process: Any, report: Report, *, filtered: bool) -> None:
+        self._process, self._report, self._filtered = process, report, filtered
+        self._given: dict[int, tuple[float, int | None, int]] = {}
+        self._decoded: dict[int, float] = {}
+        self.stop, self.close = process.stop, process.close
+
+    def start(self, post: Callable[[Any], None]) -> None:
+        from minddiffuser.streaming.intake.events import Accepted
+        from minddiffuser.streaming.session.acquisition import Happened, Stands
+
+        def hear(message: Any) -> None:
+            at = pylsl.local_clock()
+            post(message)  # to the decoder's queue, in this thread
+            for event in message.events if isinstance(message, Happened) else ():
+                if isinstance(event, Accepted):
+                    sample = marker_sample(int(event.text))
+                    zero = None if self._filtered else round(float(event.data[0, -FIRST]) * 1e6)
+                    self._given[event.ordinal] = (at, zero, (sample if zero is None else zero) + LAST)
+            if isinstance(message, Stands) and not self._report.ready and not message.intake.warm_up_left:
+                self._report.begin()
+
+        self._process.start(hear)
+
+    def push(self, decoded: Any, latency: float, at: float) -> None:
+        """See the session's outlet: `at` is when the features were there."""
+        self._decoded[decoded.ordinal] = at
+
+    def epochs(self) -> list[Epoch]:
+        return [(*given, self._decoded.get(ordinal)) for ordinal, given in list(self._given.items())]
+
+
+class LinearDecoder:
+    """As a bundle's linear decoder computes: for each number of the features some values of the epoch, weighted."""
+
+    candidates = None
+
+    def __init__(self, layout: Any) -> None:
+        from minddiffuser.runtime.decoders.scale import TrainingStatistics
+
+        rng = np.random.default_rng(0)
+        n_values = int(np.prod(layout.shape))
+        self._index = rng.integers(n_values, size=(N_FEATURES, N_VALUES))
+        self._weight = rng.standard_normal((N_FEATURES, N_VALUES)).astype(np.float32)
+        # Values that did not vary in training: nothing here is an artefact.
+        still = np.zeros(layout.shape, np.float32)
+        self.training = TrainingStatistics(mean=still, std=still, layout=layout)
+
+    @property
+    def decoder(self) -> LinearDecoder:
+        return self
+
+    def decode(self, responses: Any, *, semantic: bool = True) -> Any:
+        from minddiffuser.runtime.decoders.belonging import Decoded
+
+        found = np.einsum("fv,fv->f", responses.reshape(-1)[self._index], self._weight)[None]
+        return Decoded(context=found, latent=found, structure=found)
 
 
 READERS: Mapping[str, Callable[[Report], None]] = {

@@ -65,7 +65,8 @@ def locked(
     held = False
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, preserve_lock_file=True)
+        # Held until it is let go of, by whichever thread.
+        lock = FileLock(file, preserve_lock_file=True, thread_local=False)
         held = _acquired(lock, shown, wait=wait, on_wait=on_wait)
         _open_to_who_may_write(file)
     except Timeout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from minddiffuser.streaming.decoding.decode import DecodeSettings
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.records import ClockOffset, Item, Marker, Samples, SignalInfo
 from minddiffuser.streaming.session.acquisition import Acquisition, AcquisitionSettings
-from minddiffuser.streaming.session.live import LiveSession, LiveSettings, Outputs
-from minddiffuser.streaming.session.process import Post
+from minddiffuser.streaming.session.live import LiveSession
+from minddiffuser.streaming.session.outputs import Outputs
+from minddiffuser.streaming.session.settings import LiveSettings
+from minddiffuser.streaming.session.stepped import SteppedFeed
 from minddiffuser.streaming.sources.base import Wanted
 from minddiffuser.streaming.sources.replay import Replay, Step
 
@@ -55,41 +56,6 @@ def steps_of(
     return steps
 
 
-class ThreadFeed:
-    """An acquisition stepped by a thread, as fast as it goes; `before` is called before each step with its number."""
-
-    def __init__(self, acquisition: Acquisition, before: Callable[[int], None] = lambda _step: None) -> None:
-        self._acquisition, self._before = acquisition, before
-        self._stop, self._thread = threading.Event(), None
-
-    def start(self, post: Post) -> None:
-        def run() -> None:
-            fault = ""
-            try:
-                post(self._acquisition.open())
-                number = 0
-                while not self._acquisition.ended and not self._stop.is_set():
-                    self._before(number)
-                    for message in self._acquisition.step(0.0):
-                        post(message)
-                    number += 1
-            except Exception as error:
-                fault = str(error)
-            for message in self._acquisition.close(fault):
-                post(message)
-
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def close(self, patience: float = 60.0) -> None:
-        self.stop()
-        if self._thread is not None:
-            self._thread.join(patience)
-
-
 class World:
     """A bundle, and sessions of it over made-up signals."""
 
@@ -123,11 +89,12 @@ class World:
         folder: Any = None,
         hub: Any = None,
         outlet: Any = None,
+        more: Sequence[Any] = (),
         **changes: Any,
     ) -> LiveSession:
         return LiveSession(
-            [self.backend],
-            ThreadFeed(self.acquisition(steps, **changes), before),
+            [self.backend, *more],
+            SteppedFeed(self.acquisition(steps, **changes), before),
             live or LiveSettings(decode=DecodeSettings(session="s"), pictures=False),
             Session(bundle="bundle", source="replay:made-up", modality="eeg"),
             Outputs(folder=folder, hub=hub, outlet=outlet, out=self.out.append, say=self.said.append),

@@ -13,7 +13,7 @@ from ..clock import now as local_now
 from ..records import ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from ..sources import open_source
 from ..sources.base import Paced, Source, Wanted
-from .faults import FAULTS
+from .faults import SOURCE_FAULTS
 from .faults.base import Effect, Start
 from .piece import ALTERED, Piece
 from .plan import Fault, drawn
@@ -80,7 +80,7 @@ class Injector:
         return math.inf if math.isinf(seconds) else round(seconds * self._info.sfreq)
 
     def _begin(self, fault: Fault, at: float) -> None:
-        kind = FAULTS[fault.kind]
+        kind = SOURCE_FAULTS[fault.kind]
         effect = kind.make(fault.rng, Start(at=at, info=self._info, offsets=self._offsets))
         if math.isinf(fault.stop):
             self._clocks.append(effect)

@@ -62,7 +62,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     from ..calibration.statistics import changes, refitted
     from ..calibration.trials import trials_of
     from ..calibration.write import require_bundle_of, write_bundle, write_checkpoint
-    from ..recording.folder import open_session
+    from ..recording.opened import open_session
     from ..rerun.recorded import intake_of
 
     check_free(args.out, "output folder")

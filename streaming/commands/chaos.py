@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
         help="replay a recording with faults on purpose, and check what came out",
         description="Give a recording to the live path once as it is and once with faults that a seed chooses. Every "
         "epoch that is accepted under faults has to be, to the bit, what the undisturbed samples give; every marker "
-        "and sample has to be accounted for; and where no fault is near, nothing may be refused.",
+        "and sample has to be accounted for; and where no fault is near, nothing may be refused. Then run a whole "
+        "session on it, with faults of its own parts too: a decoder that is slow, raises or gives NaN, a disk that is "
+        "full or hangs, a browser that never reads.",
         epilog=f"{_EXAMPLE}\nkinds of faults:\n"
         + "\n".join(f"  {name:<15} {kind.what}" for name, kind in FAULTS.items()),
     )
@@ -67,15 +69,19 @@ def _seed(text: str) -> int:
 
 def _chaos(args: argparse.Namespace) -> int:
     from ..chaos.faults import FAULTS
-    from ..chaos.plan import drawn
-    from ..chaos.run import lines, suffer
+    from ..chaos.plan import plan
+    from ..chaos.report import lines
+    from ..chaos.run import suffer
+    from ..chaos.session import Given, endure
 
-    session = args.recording.is_dir()
-    steps, info, chain, settings = _of_session(args) if session else _of_file(args)
+    steps, info, chain, settings, files = _of_session(args) if args.recording.is_dir() else _of_file(args)
     last = steps[-1].now - steps[0].now if steps else 0.0
-    kinds = tuple(args.faults or FAULTS)
-    faults = takewhile(lambda fault: fault.start < last, drawn(args.seed, kinds))
-    report = suffer(steps, info, chain, settings, faults)
+    faults = plan(args.seed, last, tuple(args.faults or FAULTS))
+    suffered = suffer(steps, info, chain, settings, faults.source)
+    report = suffered.report
+    if suffered.undisturbed:
+        given = Given(steps=steps, info=info, chain=chain, settings=settings, files=files)
+        report = replace(report, session=endure(given, faults, suffered))
     if args.json:
         print(json.dumps({"seed": args.seed, **report.as_json()}, indent=1))
     else:
@@ -89,8 +95,8 @@ def _chaos(args: argparse.Namespace) -> int:
 
 def _of_session(args: argparse.Namespace) -> Any:
     """A session, by the bundle and the settings that it was recorded with."""
-    from ..recording.folder import open_session
     from ..recording.items import read_info, read_steps
+    from ..recording.opened import open_session
     from ..rerun.recorded import intake_of
 
     session = open_session(args.recording)
@@ -101,7 +107,7 @@ def _of_session(args: argparse.Namespace) -> Any:
     info = read_info(session.signal)
     bundle = args.bundle or Path(str(about["bundle"].get("folder")))
     chain = _chain_of_bundle(bundle, info, mismatch=bool(about.get("accept_filter_mismatch")))
-    return list(read_steps(session.signal)), info, chain, settings
+    return list(read_steps(session.signal)), info, chain, settings, bundle
 
 
 def _of_file(args: argparse.Namespace) -> Any:
@@ -116,7 +122,8 @@ def _of_file(args: argparse.Namespace) -> Any:
         chain = _chain_of_bundle(args.bundle, info, mismatch=False)
     else:
         chain = _epochs_alone(args, info)
-    return steps, info, chain, IntakeSettings(events=tuple(args.events), unit=args.unit)
+    settings = IntakeSettings(events=tuple(args.events), unit=args.unit)
+    return steps, info, chain, settings, args.bundle or args.recording.parent
 
 
 def _steps(source: Any) -> Iterator[Any]:

@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> int:
     from ..export.continuous import parts_of
     from ..export.settings import ExportSettings
-    from ..recording.folder import open_session
+    from ..recording.opened import open_session
 
     settings = ExportSettings(
         single=args.single,

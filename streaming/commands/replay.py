@@ -47,7 +47,7 @@ def _replay(args: argparse.Namespace) -> int:
     from ...runtime import backends
     from ...runtime.backends.base import Options
     from ...runtime.errors import FileError
-    from ..recording.folder import open_session
+    from ..recording.opened import open_session
     from ..rerun.recorded import read_recorded
     from ..rerun.run import rerun
 

@@ -154,7 +154,13 @@ def _add_computing(run: Any) -> None:
         "--trust-plans", action="store_true", help="run a bundle's TensorRT plans; see md-export trust"
     )
     computing.add_argument("--models", help="of a checkpoint: tiny, a model folder, or a hub id (default: tiny)")
-    computing.add_argument("--device", default="auto", help="PyTorch's device (default: %(default)s)")
+    computing.add_argument(
+        "--device",
+        nargs="+",
+        default=["auto"],
+        metavar="NAME",
+        help="of PyTorch; of several, such as cuda:0 cuda:1, the first decodes and each draws (default: auto)",
+    )
     computing.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all usable cores)")
 
 
@@ -188,7 +194,7 @@ def _request(args: argparse.Namespace) -> Any:
     from ..intake.settings import IntakeSettings
     from ..session.run import Request
 
-    names = ("models", "device", "backend", "precision", "memory", "threads", "trust_plans")
+    names = ("models", "backend", "precision", "memory", "threads", "trust_plans")
     return Request(
         bundle=args.bundle,
         source=args.source,
@@ -202,8 +208,12 @@ def _request(args: argparse.Namespace) -> Any:
         accept_filter_mismatch=args.accept_filter_mismatch,
         timeout=args.timeout,
         options=Options(
-            **{name: getattr(args, name) for name in names}, share_threads=True, trust_list=trust_list(os.environ)
+            **{name: getattr(args, name) for name in names},
+            device=args.device[0],
+            share_threads=True,
+            trust_list=trust_list(os.environ),
         ),
+        devices=tuple(args.device),
         stage=args.stage,
         preset=args.preset,
         sampling=SAMPLINGS[args.stage1],

@@ -162,7 +162,8 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
             return
         try:
             await page.accept()
-            await _serve(page, client, news, patience)
+            if not await _serve(page, client, news, patience):
+                said(f"a page of the dashboard has not read for {patience:g} s and is dropped: reload it to see more")
         finally:
             client.leave()
 
@@ -177,8 +178,10 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
     )
 
 
-async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> None:
-    """Send what there is until the page goes, speaks (which it never does) or does not read for `patience` seconds."""
+async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float) -> bool:
+    """Send what there is until the page goes or speaks, which it never does; False: it did not read for so long."""
+    from starlette.websockets import WebSocketDisconnect
+
     news.set()
     spoken = asyncio.ensure_future(page.receive())
     heard = asyncio.ensure_future(news.wait())
@@ -193,10 +196,13 @@ async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float
                 await asyncio.wait_for(page.send_text(text), patience)
             await asyncio.sleep(_PAUSE_S)  # what comes in a burst goes out as one
     except TimeoutError:
+        return False
+    except WebSocketDisconnect:  # gone in the middle of a message
         pass
     finally:
         spoken.cancel()
         heard.cancel()
+    return True
 
 
 def _static_files() -> dict[str, tuple[bytes, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...runtime.errors import FileError
-from ..recording.folder import SESSION_FILE, SIGNAL_FILE
+from ..recording.names import SESSION_FILE, SIGNAL_FILE
 from .mne_file import open_mne
 from .recorded import Choice, Recorded
 from .xdf_file import is_xdf, open_xdf

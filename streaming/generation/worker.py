@@ -34,11 +34,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawStarted:
-    """A picture is begun, by this plan."""
+    """A picture is begun, by this plan, on this device, counted from 0."""
 
     ordinal: int
     plan: Plan
     at: float
+    device: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,6 +110,8 @@ class Painter:
     plan_for
     seed
         Of the session.
+    device
+        Its number among several.
     post
         Receives what happened, in this thread.
     now
@@ -124,11 +127,12 @@ class Painter:
         seed: int,
         post: Callable[[FromPainter], None],
         now: Callable[[], float],
+        device: int = 0,
     ) -> None:
-        self._backend, self._queue, self._plan_for = backend, queue, plan_for
+        self._backend, self._queue, self._plan_for, self._device = backend, queue, plan_for, device
         self._seed, self._post, self._now = seed, post, now
         self._ending, self._stopped = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="draw", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"draw {device}", daemon=True)
         self._thread.start()
 
     def put(self, job: Job) -> None:
@@ -161,7 +165,7 @@ class Painter:
             self._not(job, "skipped", LATE)
             return
         plan = self._plan_for(None if job.due is None else job.due - at)
-        self._post(DrawStarted(ordinal=job.ordinal, plan=plan, at=at))
+        self._post(DrawStarted(ordinal=job.ordinal, plan=plan, at=at, device=self._device))
         watch = _Watch(job, self._post, self._now, self._enough)
         try:
             drawn = draw(self._backend, job.features, job.trial_id, plan, self._seed, watch)

@@ -34,6 +34,8 @@ ENDED = "the session ended before the epoch did"
 # Seconds of samples that gather before they are worked on, where no epoch needs them earlier; and that are worked on
 # at a time, however many came together.
 _GATHER, _PIECE = 0.02, 0.1
+# Epochs that end later than this behind their markers, in seconds, are foreseen: the markers have come by then.
+_FORESEEN = 0.05
 # By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.
@@ -170,6 +172,23 @@ class Intake:
             n_waiting=len(self._waiting) + len(self._placed),
             problem=self._problem,
         )
+
+    def due(self) -> float | None:
+        """When, on the local clock, the last sample of the next epoch is expected; None where none waits for one.
+
+        Of a marker whose sample is not known yet, by the clocks as they were last measured. Where epochs are over so
+        soon behind their markers that these cannot be known before, always: since ever.
+        """
+        if self._reach < _FORESEEN:
+            return -np.inf
+        own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
+        if signal is None:
+            return None
+        placed = self._next_due()
+        dues = [] if placed is None else [placed + 0.5 / self._sfreq + signal.offset]
+        if self._waiting and own is not None:
+            dues.append(self._waiting.first().marker.stamp + own.offset + self._reach)
+        return min(dues, default=None)
 
     # Markers
 
@@ -383,10 +402,8 @@ class Intake:
             return False
         if self._n_gathered >= _GATHER * self._sfreq:
             return True
-        newest = self._newest
-        while self._dues and self._dues[0][1] not in self._placed:
-            heapq.heappop(self._dues)
-        if self._dues and newest is not None and newest >= self._dues[0][0]:
+        newest, due = self._newest, self._next_due()
+        if due is not None and newest is not None and newest >= due:
             return True
         if not self._waiting:
             return False
@@ -396,6 +413,12 @@ class Intake:
         if own is None or signal is None or newest is None:
             return False
         return newest >= marker.stamp + own.offset - signal.offset + self._reach - 1 / self._sfreq
+
+    def _next_due(self) -> float | None:
+        """By its stamp, just before the last sample of the next epoch whose sample is known."""
+        while self._dues and self._dues[0][1] not in self._placed:
+            heapq.heappop(self._dues)
+        return self._dues[0][0] if self._dues else None
 
     def _work(self) -> None:
         gathered, self._gathered, self._n_gathered = self._gathered, [], 0

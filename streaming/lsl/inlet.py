@@ -102,13 +102,14 @@ class Inlet:
         except self._errors as error:
             raise LostStream(f"the stream {shown(self.found.name)} does not describe itself ({error})") from error
 
-    def pull(self, timeout: float, *, gather: float = 0.0) -> tuple[Stamps, Rows]:
+    def pull(self, timeout: float, *, gather: float = 0.0, most: float = math.inf) -> tuple[Stamps, Rows]:
         """What has come, oldest first: stamps (n,), values (n, n_channels), of strings as bytes. May be empty.
 
         The values are good until the next call: copy them.
 
         Waits up to `timeout` seconds for the first. At a high rate it first rests, until `gather` seconds have passed
-        since the last call returned: being woken for each sample costs more than all work on it.
+        since the last call returned, but for no more than `most` seconds: being woken for each sample costs more than
+        all work on it.
 
         Raises
         ------
@@ -118,11 +119,11 @@ class Inlet:
         if self.found.format == STRING:
             return self._pull_strings(timeout)
         if gather * self.found.sfreq >= 1:
-            rest = min(timeout, self._pulled + gather - time.monotonic())
+            rest = min(timeout, most, self._pulled + gather - time.monotonic())
             if rest > 0:
                 time.sleep(rest)
-        self._count_overrun()
         n = self._pull_into(0, self.n_at_once, 0.0)
+        self._count_overrun(n)
         if not n and timeout > 0:
             n = self._pull_into(0, 1, timeout)
             if n:  # the first of a chunk, whose others are on their way
@@ -131,8 +132,9 @@ class Inlet:
         self._pulled = time.monotonic()
         return self._stamps[:n].copy(), self._rows[:n]
 
-    def _count_overrun(self) -> None:
-        if self.n_waiting() >= self.capacity:
+    def _count_overrun(self, n_pulled: int) -> None:
+        """A full queue has more than one pull gives; to ask before each pull would cost as much as the pull."""
+        if n_pulled >= min(self.n_at_once, self.capacity) and n_pulled + self.n_waiting() >= self.capacity:
             self.overrun += 1
 
     def n_waiting(self) -> int:
@@ -161,7 +163,8 @@ class Inlet:
 
     def _pull_strings(self, timeout: float) -> tuple[Stamps, Rows]:
         """As bytes: one that is no UTF-8 would end a pull of texts, and all others with it."""
-        self._count_overrun()
+        if self.n_waiting() >= self.capacity:
+            self.overrun += 1
         try:
             rows, stamps = self._inlet.pull_chunk(timeout, max_samples=1, as_numpy=True)
         except self._errors as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import FileError
+from ...runtime.errors import FileError, shown
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from . import streams, xdf
 from .chunks import Block, Chunk, Damage, Description, chunks, mapped, no_session, samples
@@ -55,7 +55,9 @@ def read_info(path: Path) -> SignalInfo:
 def read_steps(path: Path) -> Iterator[Step]:
     """The steps of a recording, to the bit as they were; of a file that a kill has cut, all that is there.
 
-    What was received and whose arrival a kill has cut off comes in a last step of its own, at the last known time.
+    What was received and whose arrival a kill has cut off comes in a last step of its own, at the last known time. So
+    does a notice; one that is missing altogether, of a source that came back with another description, is made anew
+    from that description, so that no samples are taken for those of the source before.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class _Reading:
         self._step: Step | None = None
         self._left = 0  # items of the step that are still to come
         self._now, self._ordinal = 0.0, -1
+        self._info: SignalInfo | None = None  # as it was said last
 
     def add(self, chunk: Chunk | Damage) -> Iterator[Step]:
         if isinstance(chunk, Damage):
@@ -130,14 +133,42 @@ class _Reading:
         if self._step is not None:
             yield self._step
         items: list[Item] = []
-        for stream, blocks in self._blocks.items():
-            if blocks:
+        signals = sorted(stream for stream, about in self._known.items() if about.role == "signal")
+        if signals and self._info is None:
+            self._info = _info(self._known[signals[0]], self._path)
+        for stream in signals:
+            if stream == signals[-1] or self._blocks.get(stream):
+                items += self._changed_to(_info(self._known[stream], self._path))
+            if self._blocks.get(stream):
                 items.append(self._samples(stream, self._n_waiting(stream), self._now))
+        items += self._notices_until(lambda _notice: False)
         for stamp, raw in self._texts["markers"]:
             self._ordinal += 1
             items.append(Marker(ordinal=self._ordinal, stamp=stamp, arrived=self._now, raw=raw))
         if items:
             yield Step(now=self._now, items=items)
+
+    def _changed_to(self, info: SignalInfo) -> list[Item]:
+        """What was said, or would have been, of a source that is back with this description, unless it is known."""
+        if self._info is None or streams.same_signal(info, self._info):
+            return []
+        items = self._notices_until(lambda notice: notice.info is not None)
+        if not streams.same_signal(info, self._info):
+            self._info = info
+            text = f"{shown(info.name)} is back with another description; the recording was cut before it said how"
+            items.append(Notice(kind="changed", stream=SIGNAL, at=self._now, text=text, info=info))
+        return items
+
+    def _notices_until(self, last: Callable[[Notice], bool]) -> list[Item]:
+        """Notices whose arrival nobody knows, in their order: each has its time itself."""
+        items: list[Item] = []
+        while self._texts["notices"]:
+            at, raw = self._texts["notices"].popleft()
+            notice = self._notice(at, json.loads(raw))
+            items.append(notice)
+            if last(notice):
+                break
+        return items
 
     def _add_samples(self, chunk: Chunk) -> Iterator[Step]:
         about, block = self._known[chunk.stream], samples(chunk)
@@ -184,6 +215,7 @@ class _Reading:
 
     def _notice(self, at: float, about: dict[str, Any]) -> Notice:
         info = streams.info_from_json(about["info"], str(self._path)) if "info" in about else None
+        self._info = info or self._info
         return Notice(kind=about["kind"], stream=about["stream"], at=at, text=about["text"], info=info)
 
     def _n_waiting(self, stream: int) -> int:

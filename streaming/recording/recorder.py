@@ -14,7 +14,8 @@ from pathlib import Path
 from ...runtime.files import cannot_write
 from ...runtime.locks import locked
 from ..records import SIGNAL, Item, Marker, Notice, Samples, SignalInfo
-from .folder import SIGNAL_FILE, signal_lock, why_stopped
+from .disk import HUNG_SECONDS, Put, put, why_hung, why_stopped
+from .names import SIGNAL_FILE, signal_lock
 from .writer import Writer
 
 # Bytes that may wait for a slow disk, and how long what came is gathered before it is handed to the system.
@@ -68,6 +69,10 @@ class Recorder:
         Monotonic seconds, for what is due to be written.
     queue_bytes
         How much may wait.
+    write
+        What hands bytes to the system.
+    patience
+        Seconds that :meth:`close` waits for the disk.
 
     Raises
     ------
@@ -82,16 +87,19 @@ class Recorder:
         *,
         clock: Callable[[], float] = time.monotonic,
         queue_bytes: int = QUEUE_BYTES,
+        write: Put = put,
+        patience: float = HUNG_SECONDS,
     ) -> None:
         self.path = folder / SIGNAL_FILE
         self._lock = ExitStack()
         self._lock.enter_context(locked(signal_lock(folder), folder))
         try:
-            self._writer = Writer(self.path, info, started=datetime.now().astimezone().isoformat(timespec="seconds"))
+            started = datetime.now().astimezone().isoformat(timespec="seconds")
+            self._writer = Writer(self.path, info, started=started, write=write)
         except OSError as error:
             self._lock.close()
             raise cannot_write(self.path, error) from error
-        self._clock, self._most = clock, queue_bytes
+        self._clock, self._most, self._patience = clock, queue_bytes, patience
         self._queue: deque[tuple[Sequence[Item], float]] = deque()
         self._changed = threading.Condition()
         self._n_waiting = self._lost_samples = self._lost_markers = 0
@@ -135,12 +143,23 @@ class Recorder:
             )
 
     def close(self, now: float) -> RecordingState:
-        """Write what waits and finish the file, at the local time `now`; may be called twice."""
+        """Write what waits and finish the file, at the local time `now`; may be called twice.
+
+        A disk that does not answer in time is left behind, which the state says. The file then stays locked as long as
+        this process lives: its thread may still write.
+        """
         with self._changed:
             self._closing, self._end = True, now
             self._changed.notify()
-        self._thread.join()
-        self._lock.close()
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            with self._changed:
+                self._reason = self._reason or why_hung(self.path, self._patience)
+                self._on = False
+                self._queue.clear()
+                self._count_lost()
+        else:
+            self._lock.close()
         return self.state()
 
     def _run(self) -> None:
@@ -192,12 +211,16 @@ class Recorder:
 
     def _stop(self, reason: str) -> None:
         with self._changed:
-            self._on, self._reason = False, reason
+            self._on, self._reason = False, self._reason or reason
             self._queue.clear()
             self._n_waiting = 0
-            self._lost_samples = self._given_samples - self._writer.n_samples
-            self._lost_markers = self._given_markers - self._writer.n_markers
+            self._count_lost()
         self._writer.abandon()
+
+    def _count_lost(self) -> None:
+        """Whatever was given and is not in the file."""
+        self._lost_samples = self._given_samples - self._writer.n_samples
+        self._lost_markers = self._given_markers - self._writer.n_markers
 
 
 def _counts(items: Sequence[Item]) -> tuple[int, int]:

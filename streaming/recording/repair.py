@@ -20,7 +20,8 @@ from ...runtime.locks import inside, locked
 from ...runtime.output import draft_of
 from . import xdf
 from .chunks import Chunk, Damage, Description, chunks, is_xml, mapped, samples
-from .folder import (
+from .lines import is_entry
+from .names import (
     LEDGER_FILE,
     PICTURES,
     RECORDING,
@@ -28,11 +29,10 @@ from .folder import (
     RESULTS_FILE,
     SESSION_FILE,
     SIGNAL_FILE,
-    is_entry,
-    open_session,
     signal_lock,
     write_session,
 )
+from .opened import open_session
 
 _COPY = 1 << 20
 

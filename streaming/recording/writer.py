@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..records import SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from . import streams, xdf
+from .disk import Put, put
 
 F64 = NDArray[np.float64]
 _FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -32,6 +33,8 @@ class Writer:
         Of the signal.
     started
         The wall clock at the start, as text, for the file's header.
+    write
+        What hands bytes to the system.
 
     Raises
     ------
@@ -39,7 +42,8 @@ class Writer:
         The system does not let us write, here and in every method that writes.
     """
 
-    def __init__(self, path: Path, info: SignalInfo, *, started: str) -> None:
+    def __init__(self, path: Path, info: SignalInfo, *, started: str, write: Put = put) -> None:
+        self._put = write
         self._file = os.open(path, _FLAGS, 0o600)
         self.n_bytes = self.n_samples = self.n_markers = 0
         self._next, self._info, self._format = streams.FIRST_SIGNAL, info, ""
@@ -91,10 +95,7 @@ class Writer:
             stamps = [stamp for stamp, _ in self._markers]
             self._chunks.append(xdf.texts(streams.MARKERS, stamps, [raw for _, raw in self._markers]))
             self._extend(streams.MARKERS, stamps)
-        if self._notices:
-            stamps = [at for at, _ in self._notices]
-            self._chunks.append(xdf.texts(streams.NOTICES, stamps, [raw for _, raw in self._notices]))
-            self._extend(streams.NOTICES, stamps)
+        self._end_notices()
         self._chunks += self._offsets
         if self._rows:
             table = np.array(self._rows, np.float64)
@@ -151,6 +152,7 @@ class Writer:
         self._row(streams.NOTICE, item.at, streams.NOTICES, 0)
         if item.info is not None and not streams.same_signal(item.info, self._info):
             self._end_samples()
+            self._end_notices()  # before the new stream: no reader meets samples of which nobody said what they are
             self._open_signal(item.info, streams.xdf_format(item.info.dtype))
 
     def _open_signal(self, info: SignalInfo, channel_format: str) -> None:
@@ -189,6 +191,13 @@ class Writer:
             self._extend(self._stream, [float(stamps[0]), float(stamps[-1])], len(stamps))
             self._n_new += len(stamps)
 
+    def _end_notices(self) -> None:
+        if self._notices:
+            stamps = [at for at, _ in self._notices]
+            self._chunks.append(xdf.texts(streams.NOTICES, stamps, [raw for _, raw in self._notices]))
+            self._extend(streams.NOTICES, stamps)
+            self._notices.clear()
+
     def _row(self, what: int, at: float, stream: int, count: int, uncertainty: float = 0.0) -> None:
         self._rows.append((at, what, stream, count, uncertainty))
 
@@ -211,7 +220,7 @@ class Writer:
         view, n_before = memoryview(data), self.n_bytes
         try:
             while view:
-                n = os.write(self._file, view)
+                n = self._put(self._file, view)
                 view, self.n_bytes = view[n:], self.n_bytes + n
         except OSError:
             self.n_bytes = n_before

@@ -11,7 +11,8 @@ from ...runtime.backends.base import Needs
 from ...runtime.errors import FileError, InputError, shown
 from ..generation.plan import Plan
 from ..intake.settings import IntakeSettings
-from ..recording.folder import SESSION_FILE, Session
+from ..recording.names import SESSION_FILE
+from ..recording.opened import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Recorded:
         What was asked of it.
     computing
         What computed; see :mod:`~..decoding.computing`.
+    drawing
+        Likewise, of each device on which pictures were drawn, where there were several.
     states
         Of each marker by its ordinal, as the books ended.
     decoded
@@ -54,6 +57,7 @@ class Recorded:
     seed: int
     needs: Needs
     computing: Mapping[str, Any]
+    drawing: Sequence[Mapping[str, Any]]
     states: Mapping[int, str]
     decoded: Mapping[int, Mapping[str, Any]]
     pictures: Mapping[int, Pictured]
@@ -83,6 +87,7 @@ def read_recorded(session: Session) -> Recorded:
             seed=int(about["seed"]),
             needs=Needs(**about["needs"]),
             computing=about["computing"],
+            drawing=tuple(about.get("drawing", ())),
             states={int(line["ordinal"]): str(line["state"]) for line in session.ledger() if "ordinal" in line},
             **_results(list(session.results())),
         )

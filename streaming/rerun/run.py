@@ -18,8 +18,8 @@ from ..generation.draw import Enough, Frame, Undrawable, draw
 from ..intake.chain import live_chain
 from ..intake.events import Accepted, Event, Refused
 from ..intake.intake import Intake
-from ..recording.folder import Session
 from ..recording.items import read_end, read_info, read_steps
+from ..recording.opened import Session
 from ..records import Notice
 from .recorded import Pictured, Recorded
 
@@ -81,7 +81,10 @@ def rerun(
     MindDiffuserError
         The recording is damaged, or does not fit the decoder.
     """
-    done = Rerun(reasons=differences(recorded.computing, computing_of(backend)))
+    here = computing_of(backend)
+    done = Rerun(reasons=differences(recorded.computing, here))
+    for device, drawing in enumerate(recorded.drawing[1:], start=1):
+        done.reasons += [f"of pictures drawn on device {device}, {text}" for text in differences(drawing, here)]
     settings = DecodeSettings(
         session=session.id, average=recorded.average, semantic=recorded.semantic, seed=recorded.seed
     )

@@ -17,9 +17,10 @@ from ..intake.events import Event, IntakeState, Refused, Said
 from ..intake.intake import Intake
 from ..intake.settings import IntakeSettings
 from ..ledger import MOST_TEXT
+from ..recording.disk import Put, put
 from ..recording.recorder import Recorder, RecordingState
 from ..records import Item, Marker, Notice, Samples, SignalInfo
-from ..sources.base import Paced, Source, Wanted
+from ..sources.base import Hurried, Paced, Source, Wanted
 
 # Seconds between two reports of how things stand, and of signal in one preview.
 REPORT_S, PREVIEW_S = 0.2, 0.1
@@ -36,7 +37,8 @@ class AcquisitionSettings:
     wanted
         See :class:`~..sources.base.Wanted`.
     layout, training, folder
-        Of the decoder: what its responses are, their statistics, and its folder, which holds the chain's files.
+        Of the decoder: what its responses are, their statistics (None where they are not known), and its folder, which
+        holds the chain's files.
     intake
         See :class:`~..intake.settings.IntakeSettings`.
     accept_filter_mismatch
@@ -50,7 +52,7 @@ class AcquisitionSettings:
     source: str
     wanted: Wanted
     layout: ResponseLayout
-    training: TrainingStatistics
+    training: TrainingStatistics | None
     folder: Path
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     accept_filter_mismatch: bool = False
@@ -135,10 +137,17 @@ class Acquisition:
     settings
     now
         The local clock.
+    write
+        What hands the recording's bytes to the system.
     """
 
-    def __init__(self, source: Source, settings: AcquisitionSettings, now: Callable[[], float]) -> None:
-        self._source, self._settings, self._clock = source, settings, now
+    def __init__(
+        self, source: Source, settings: AcquisitionSettings, now: Callable[[], float], *, write: Put = put
+    ) -> None:
+        self._source, self._settings, self._clock, self._write = source, settings, now, write
+        # Asked once: these questions cost more than the answers.
+        self._paced = source if isinstance(source, Paced) else None
+        self._hurried = source if isinstance(source, Hurried) else None
         self._intake: Intake | None = None
         self._recorder: Recorder | None = None
         self._reported, self._n_markers = -np.inf, 0
@@ -167,7 +176,7 @@ class Acquisition:
         self._intake = Intake(live.chain, settings.intake, training=settings.training)
         self._intake.start(info)
         if settings.record is not None:
-            self._recorder = Recorder(settings.record, info)
+            self._recorder = Recorder(settings.record, info, write=self._write)
         plan = live.chain.plan.input
         return Opened(
             info=info,
@@ -181,6 +190,8 @@ class Acquisition:
 
     def step(self, timeout: float) -> list[FromAcquisition]:
         """Wait for data at most `timeout` seconds, and say what came of them."""
+        if self._hurried is not None:
+            self._hurried.expect(self._opened.due())
         items = self._source.poll(timeout)
         now = self._now()
         if self._recorder is not None:
@@ -211,13 +222,18 @@ class Acquisition:
             fault, users = fault or f"acquisition could not end ({type(error).__name__}: {error})", users and not fault
         return [*found, Stopped(n_markers=self._n_markers, at=self._clock(), fault=fault, users=users)]
 
+    @property
+    def recording(self) -> RecordingState | None:
+        """Where the recording stands, if there is one."""
+        return None if self._recorder is None else self._recorder.state()
+
     def _now(self) -> float:
         """The source's own time, or the local clock's."""
-        return self._source.now if isinstance(self._source, Paced) else self._clock()
+        return self._clock() if self._paced is None else self._paced.now
 
     def _behind(self, now: float) -> float:
         """By how much the local clock is ahead of the source's own time."""
-        return self._clock() - now if isinstance(self._source, Paced) else 0.0
+        return 0.0 if self._paced is None else self._clock() - now
 
     @property
     def _opened(self) -> Intake:
@@ -248,7 +264,7 @@ class Acquisition:
         return Stands(
             at=now + self._behind(now),
             intake=self._opened.state(now),
-            recording=None if self._recorder is None else self._recorder.state(),
+            recording=self.recording,
             n_markers=self._n_markers,
             previews_dropped=self.previews_dropped,
         )

@@ -2,7 +2,7 @@
 
 Acquisition (a process), the decoder and the painters (threads) post messages into one inbox. The loop takes them in
 their order and does what has one owner: the books, the files, the page, the lines for people. An epoch goes to the
-decoder at once, before the loop sees it; a picture is begun when its features are there.
+decoder at once, before the loop sees it; a picture is begun when its features are there (:mod:`.pictures`).
 """
 
 from __future__ import annotations
@@ -13,113 +13,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...runtime.backends.base import Backend
-from ...runtime.progress import unheard
-from ...runtime.refine.settings import GuidedSettings
-from ...runtime.sampling import Sampling
-from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
 from ..decoding.control import Score
-from ..decoding.decode import DecodedEpoch, DecodeSettings, EpochDecoder
+from ..decoding.decode import EpochDecoder
 from ..decoding.worker import DecodeWorker, FromDecoder, StandsBeside, WasDecoded, WasNotDecoded
-from ..generation.newest import Newest
-from ..generation.pace import Pace
-from ..generation.plan import Plan, plan_for, whole_plan
-from ..generation.worker import (
-    DrawStarted,
-    DuePicture,
-    FirstPicture,
-    FromPainter,
-    Grew,
-    Job,
-    LastPicture,
-    NotDrawn,
-    Painter,
-)
+from ..generation.worker import DuePicture, FromPainter, Grew, LastPicture, NotDrawn
 from ..intake.events import Accepted, Event, Refused
 from ..ledger import Ledger, Totals
-from ..recording.folder import SessionFolder
 from ..records import SIGNAL
 from .acquisition import Arrived, FromAcquisition, Happened, Opened, Previewed, Stands, Stopped
+from .outputs import Outputs
 from .page import Page
+from .pictures import Pictures
 from .process import END_S, Feed
-from .results import decoded_line, decoded_words, picture_line, plan_line
+from .results import decoded_line, decoded_words
+from .settings import LiveSettings
 
-# Pictures that may wait for their turn.
-WAITING = 4
 # Seconds without a word of the acquisition after which that is said, and between two looks at the books.
 _DEAF_S, _BOOKS_S = 2.0, 0.5
-
-
-class Outlet(Protocol):
-    """Where results go besides: an LSL stream for other programs."""
-
-    def push(self, decoded: DecodedEpoch, latency: float, at: float) -> None:
-        """Send what an epoch was decoded to, `latency` seconds after its end, at the local time `at`."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveSettings:
-    """How a session decodes and draws.
-
-    Attributes
-    ----------
-    decode
-        See :class:`~..decoding.decode.DecodeSettings`.
-    pictures
-        Whether any are drawn.
-    refine
-        Of stage 2; None: stage 1 alone.
-    sampling
-        Of stage 1.
-    deadline
-        Seconds from an epoch's end, or its marker's arrival where that is later, to its picture; None: every picture is
-        drawn as the settings say.
-    pace
-        Of this machine; with a deadline.
-    """
-
-    decode: DecodeSettings
-    pictures: bool = True
-    refine: GuidedSettings | None = None
-    sampling: Sampling = Sampling()
-    deadline: float | None = None
-    pace: Pace | None = None
-
-    def plan(self, seconds: float | None) -> Plan:
-        """What is done for a picture that has so many seconds left."""
-        if seconds is None or self.pace is None:
-            return whole_plan(self.refine, self.sampling)
-        return plan_for(seconds, self.pace, self.refine, self.sampling)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outputs:
-    """Where a session's results go.
-
-    Attributes
-    ----------
-    folder
-        Where they are written, or None.
-    hub
-        Of the page, or None.
-    outlet
-        See :class:`Outlet`; or None.
-    out, say
-        Receive lines of results, and lines about what happened.
-    """
-
-    folder: SessionFolder | None = None
-    hub: Hub | None = None
-    outlet: Outlet | None = None
-    out: Callable[[str], None] = unheard
-    say: Callable[[str], None] = unheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,17 +57,15 @@ class _Finished:
     part: str
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Marker:
-    """What the loop must remember of a marker until its picture is done."""
+    """What the loop must remember of a marker that has an epoch, until it is decoded."""
 
     text: str
     arrived: float
     epoch_end: float
     segment: int
     sample: int
-    trial_id: str = ""
-    due_frames: int = 0
 
 
 class LiveSession:
@@ -181,7 +95,7 @@ class LiveSession:
         *,
         now: Callable[[], float],
     ) -> None:
-        self._feed, self._settings, self._now = feed, settings, now
+        self._feed, self._now = feed, now
         folder, hub = outputs.folder, outputs.hub
         self._folder, self._outlet, self._out, self._say = folder, outputs.outlet, outputs.out, outputs.say
         self._inbox: SimpleQueue[FromAcquisition | FromDecoder | FromPainter | _Finished] = SimpleQueue()
@@ -191,17 +105,22 @@ class LiveSession:
         self._scores: tuple[Score, ...] = ()
         self._outside: tuple[str, ...] = ()
         self._heard, self._deaf, self._looked, self._changed = now(), False, 0.0, False
-        self._said_recording = False
+        self._said_recording = self._said_slow = False
         self._receiving = False
         self._stopped: Stopped | None = None
         self._n_interrupts = 0
         self._parts: set[str] = set()
         self._decoder = DecodeWorker(EpochDecoder(backends[0], settings.decode), self._inbox.put, now)
-        queue: Newest[Job] = Newest(WAITING)
-        self._painters = [
-            Painter(one, queue, settings.plan, seed=settings.decode.seed, post=self._inbox.put, now=now)
-            for one in (backends if settings.pictures else [])
-        ]
+        self._pictures = Pictures(
+            backends if settings.pictures else [],
+            settings,
+            self.ledger,
+            self._page,
+            folder,
+            notice=self._notice,
+            post=self._inbox.put,
+            now=now,
+        )
 
     def run(self) -> Ended:
         """Run until the source ends or somebody interrupts; then everything is closed, whatever happened.
@@ -233,7 +152,7 @@ class LiveSession:
 
     @property
     def _ended(self) -> bool:
-        return self._stopped is not None and {"decoder", "painters"} <= self._parts
+        return self._stopped is not None and {"decoder", "pictures"} <= self._parts
 
     def _turn(self, timeout: float) -> None:
         """Take one message, if one comes in time, and look at the clock."""
@@ -263,12 +182,6 @@ class LiveSession:
             WasDecoded: self._was_decoded,
             WasNotDecoded: self._was_not_decoded,
             StandsBeside: self._stands_beside,
-            DrawStarted: self._draw_started,
-            Grew: self._grew,
-            FirstPicture: self._first_picture,
-            DuePicture: self._due_picture,
-            LastPicture: self._last_picture,
-            NotDrawn: self._not_drawn,
             _Finished: lambda finished: self._parts.add(finished.part),
         }
         if isinstance(message, Opened | Happened | Stands | Arrived):
@@ -278,9 +191,9 @@ class LiveSession:
                 self._notice("recovered", "acquisition goes on")
         if not isinstance(message, Stands | Previewed | Grew):
             self._changed = True
-        actions[type(message)](message)
+        actions.get(type(message), self._pictures.take)(message)
         if isinstance(message, _Finished) and message.part == "decoder":
-            self._end_painters()
+            self._in_background("pictures", self._pictures.close)
 
     # Acquisition
 
@@ -336,6 +249,13 @@ class LiveSession:
         if stands.recording is not None and stands.recording.reason and not self._said_recording:
             self._said_recording = True
             self._notice("recording", f"the recording has stopped: {stands.recording.reason}")
+        elif (
+            stands.recording is not None
+            and stands.recording.n_dropped_samples
+            and not (self._said_recording or self._said_slow)
+        ):
+            self._said_slow = True
+            self._notice("recording", "the disk is too slow: samples are missing from the recording, decoding goes on")
 
     def _acquisition_stopped(self, stopped: Stopped) -> None:
         self._stopped, self._receiving = stopped, False
@@ -346,25 +266,25 @@ class LiveSession:
             if ordinal not in self._markers:  # it has no epoch, and none will come
                 self.ledger.settle(ordinal, "refused", reason)
         if self._n_interrupts:
-            for painter in self._painters:
-                painter.stop()
+            self._pictures.stop()
         self._in_background("decoder", self._decoder.close)
 
     # Decoding
 
     def _was_decoded(self, was: WasDecoded) -> None:
-        epoch, marker = was.epoch, self._markers[was.epoch.ordinal]
-        marker.trial_id = epoch.trial_id
+        epoch, marker = was.epoch, self._markers.pop(was.epoch.ordinal)
         self.ledger.moment(epoch.ordinal, decode_start=was.started, decoded=was.done)
-        entry = self.ledger.settle(epoch.ordinal, "decoded", picture=bool(self._painters))
+        entry = self.ledger.settle(epoch.ordinal, "decoded", picture=self._pictures.wanted)
         latency = was.done - marker.epoch_end
-        if self._painters:
-            deadline = self._settings.deadline
-            due = None if deadline is None else max(marker.epoch_end, marker.arrived) + deadline
-            job = Job(ordinal=epoch.ordinal, trial_id=epoch.trial_id, features=epoch.features, due=due)
-            self._painters[0].put(job)
-        else:
-            del self._markers[epoch.ordinal]
+        if self._pictures.wanted:
+            self._pictures.put(
+                epoch.ordinal,
+                epoch.trial_id,
+                epoch.features,
+                text=marker.text,
+                epoch_end=marker.epoch_end,
+                arrived=marker.arrived,
+            )
         if self._outlet is not None:
             self._outlet.push(epoch, latency, was.done)
         if self._folder is not None:
@@ -386,72 +306,7 @@ class LiveSession:
         if beside.said is not None:
             self._notice("drift", beside.said)
 
-    # Pictures
-
-    def _draw_started(self, started: DrawStarted) -> None:
-        self.ledger.moment(started.ordinal, draw_start=started.at)
-        if self._folder is not None:
-            self._folder.result(plan_line(started.ordinal, self._markers[started.ordinal].trial_id, started.plan))
-
-    def _grew(self, grew: Grew) -> None:
-        marker, frame = self._markers[grew.ordinal], grew.frame
-        if frame.image is not None:
-            self._page.picture(
-                grew.ordinal,
-                marker.text,
-                frame.image,
-                stage=frame.stage,
-                step=frame.step,
-                steps=frame.steps,
-                seconds=grew.at - marker.epoch_end,
-            )
-
-    def _first_picture(self, first: FirstPicture) -> None:
-        marker = self._markers[first.ordinal]
-        seconds = first.at - marker.epoch_end
-        self._page.picture(first.ordinal, marker.text, first.image, stage=1, seconds=seconds)
-        self.ledger.moment(first.ordinal, stage1=first.at, shown=self._now())
-        self._write(first.ordinal, "stage1", first.image, stage=1, n_frames=1)
-
-    def _due_picture(self, due: DuePicture) -> None:
-        marker = self._markers[due.ordinal]
-        marker.due_frames = due.n_frames
-        self.ledger.moment(due.ordinal, stage2=due.at)
-        seconds = due.at - marker.epoch_end
-        self._page.picture(due.ordinal, marker.text, due.image, stage=due.stage, final=due.finished, seconds=seconds)
-        self._write(due.ordinal, "due", due.image, stage=due.stage, n_frames=due.n_frames)
-
-    def _last_picture(self, last: LastPicture) -> None:
-        marker, drawn = self._markers.pop(last.ordinal), last.drawn
-        if drawn.n_frames != marker.due_frames:
-            self._write(last.ordinal, "last", drawn.image, stage=drawn.stage, n_frames=drawn.n_frames)
-        seconds = last.at - marker.epoch_end
-        self._page.picture(last.ordinal, marker.text, drawn.image, stage=drawn.stage, final=True, seconds=seconds)
-        kept = f"stage 2 broke off, the picture before that was kept ({drawn.fault})" if drawn.fault else ""
-        self._page.durations(self.ledger.settle_picture(last.ordinal, "drawn", kept))
-        if kept:
-            self._notice("failed", f"marker {last.ordinal}: {kept}")
-
-    def _not_drawn(self, not_drawn: NotDrawn) -> None:
-        del self._markers[not_drawn.ordinal]
-        self.ledger.settle_picture(not_drawn.ordinal, not_drawn.state, not_drawn.reason)
-        if not_drawn.state == "failed":
-            self._notice("failed", f"the picture of marker {not_drawn.ordinal} failed: {not_drawn.reason}")
-
-    def _write(self, ordinal: int, when: str, image: NDArray[np.uint8], *, stage: int, n_frames: int) -> None:
-        if self._folder is not None:
-            picture = self._folder.picture(f"{ordinal:06d}-{when}", image)
-            line = picture_line(ordinal, when, stage, n_frames, picture.file, picture.pixels_sha256)
-            self._folder.result(line)
-
     # The end
-
-    def _end_painters(self) -> None:
-        def close() -> None:
-            for painter in self._painters:
-                painter.close()
-
-        self._in_background("painters", close)
 
     def _in_background(self, part: str, close: Callable[[], None]) -> None:
         """Close a part while the loop goes on taking what it still has to say."""

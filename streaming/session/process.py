@@ -12,9 +12,8 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 
 from ...runtime.errors import MindDiffuserError, MissingExtra
@@ -28,6 +27,10 @@ POLL_S = 0.1
 _MOST_PREVIEWS = 20
 # Seconds that the process has to finish its file after it was asked to end.
 END_S = 20.0
+
+_GO, _STOP = "go", "stop"
+# What an unprivileged process may ask for on Linux: an epoch of 306 channels and 0.8 s at 1 kHz.
+_PIPE_BYTES = 1 << 20
 
 Post = Callable[[FromAcquisition], None]
 
@@ -63,14 +66,17 @@ class AcquisitionProcess:
         # A fork would inherit threads and engines of this process.
         context = multiprocessing.get_context("spawn")
         self._reader, writer = context.Pipe(duplex=False)
-        self._go, self._stop = context.Event(), context.Event()
+        _widen(writer)
+        orders, self._orders = context.Pipe(duplex=False)
         self._advice = "" if settings.record is None else f": md-stream repair {settings.record} finishes its file"
         self._process = context.Process(
-            target=acquire, args=(settings, writer, self._go, self._stop), name="md-stream acquisition", daemon=True
+            target=acquire, args=(settings, writer, orders), name="md-stream acquisition", daemon=True
         )
         with _without_interrupts():
             self._process.start()
-        writer.close()  # the child's end alone keeps the pipe open, so that its death is seen
+        # The child's ends alone keep the pipes open, so that its death is seen.
+        writer.close()
+        orders.close()
         self._thread: threading.Thread | None = None
 
     @property
@@ -85,14 +91,13 @@ class AcquisitionProcess:
 
     def start(self, post: Post) -> None:
         """See :meth:`Feed.start`."""
-        self._go.set()
+        self._ask(_GO)
         self._thread = threading.Thread(target=self._read, args=(post,), name="acquisition", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """See :meth:`Feed.stop`."""
-        self._stop.set()
-        self._go.set()
+        self._ask(_STOP)
 
     def close(self, patience: float = END_S) -> None:
         """See :meth:`Feed.close`."""
@@ -100,9 +105,13 @@ class AcquisitionProcess:
         self._process.join(patience)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+            self._process.join(END_S)  # what waits for a disk in the kernel may not even die
         if self._thread is not None:
             self._thread.join(END_S)
+
+    def _ask(self, order: str) -> None:
+        with suppress(OSError):  # it is gone, which its reader says
+            self._orders.send(order)
 
     def _read(self, post: Post) -> None:
         while True:
@@ -124,6 +133,16 @@ class AcquisitionProcess:
         )
 
 
+def _widen(pipe: Connection) -> None:
+    """Where the system allows it, a whole epoch goes through at once, not in pieces for each of which both wake up."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except (ImportError, AttributeError, OSError):  # not on Linux, or not so much
+        pass
+
+
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """A process begun inside does not hear Ctrl-C, which reaches all of a terminal: it ends when it is asked to."""
@@ -137,19 +156,19 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, stop: Event) -> None:
+def acquire(settings: AcquisitionSettings, connection: Connection, orders: Connection) -> None:
     """What the process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no terminal's children inherit that
-    _follow_parent(go, stop)
-    outbox = _Outbox(connection, stop)
+    asked = _Orders(orders)
+    outbox = _Outbox(connection, asked.stop)
     acquisition: Acquisition | None = None
     fault, users = "", True
     try:
         acquisition = Acquisition(open_source(settings.source, settings.wanted), settings, now)
-        go.wait()
-        if not stop.is_set():
+        asked.go.wait()
+        if not asked.stop.is_set():
             outbox.put(acquisition.open())
-        while not stop.is_set() and not acquisition.ended:
+        while not asked.stop.is_set() and not acquisition.ended:
             acquisition.previews_dropped = outbox.n_dropped
             for message in acquisition.step(POLL_S):
                 outbox.put(message)
@@ -167,24 +186,32 @@ def acquire(settings: AcquisitionSettings, connection: Connection, go: Event, st
     outbox.close()
 
 
-def _follow_parent(go: Event, stop: Event) -> None:
-    """Set both when the parent is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+class _Orders:
+    """What the session asks of the process, heard by a thread of its own; a session that is gone asks for the end.
 
-    def wait() -> None:
-        parent.join()
-        stop.set()
-        go.set()
+    Through a pipe: an event of several processes would be held for ever by one that is killed while it waits for it,
+    and each question would cost two of the system's locks.
+    """
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.go, self.stop = threading.Event(), threading.Event()
+        threading.Thread(target=self._hear, name="orders", daemon=True).start()
+
+    def _hear(self) -> None:
+        try:
+            while self._connection.recv() != _STOP:
+                self.go.set()
+        except (EOFError, OSError):
+            pass
+        self.stop.set()
+        self.go.set()
 
 
 class _Outbox:
     """Messages on their way to the session, sent by a thread of its own."""
 
-    def __init__(self, connection: Connection, stop: Event) -> None:
+    def __init__(self, connection: Connection, stop: threading.Event) -> None:
         self._connection, self._stop = connection, stop
         self._waiting: deque[Any] = deque()
         self._changed = threading.Condition()

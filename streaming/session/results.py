@@ -34,9 +34,10 @@ def decoded_line(epoch: DecodedEpoch, scores: Sequence[Score], segment: int, sam
     }
 
 
-def plan_line(ordinal: int, trial_id: str, plan: Plan) -> dict[str, Any]:
-    """By which plan a picture is drawn."""
-    return {"kind": "plan", "ordinal": ordinal, "trial_id": trial_id, **plan.as_json()}
+def plan_line(ordinal: int, trial_id: str, plan: Plan, device: int | None) -> dict[str, Any]:
+    """By which plan a picture is drawn, and on which device, from 0, where there are several."""
+    about = {"kind": "plan", "ordinal": ordinal, "trial_id": trial_id, **plan.as_json()}
+    return about if device is None else {**about, "device": device}
 
 
 def picture_line(ordinal: int, when: str, stage: int, n_frames: int, file: str, pixels_sha256: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -24,12 +24,16 @@ from ..dashboard.messages import Session as SessionMessage
 from ..decoding.computing import computing_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
+from ..generation.plan import Plan
 from ..intake.settings import IntakeSettings
 from ..recording.folder import SessionFolder
+from ..recording.folder_queue import FolderQueue
 from ..sources.base import Wanted
 from .acquisition import AcquisitionSettings
-from .live import Ended, LiveSession, LiveSettings, Outlet, Outputs
+from .live import Ended, LiveSession
+from .outputs import Outlet, Outputs
 from .process import AcquisitionProcess, Feed
+from .settings import LiveSettings
 
 PRESET_NAMES = tuple(name for name, preset in PRESETS.items() if isinstance(preset, GuidedSettings))
 
@@ -52,6 +56,8 @@ class Request:
         Seconds to look for the source.
     options
         What computes.
+    devices
+        Of PyTorch, the first of which decodes, and each of which draws; empty or one: that of `options`.
     stage
         0, 1 or 2: no pictures, stage 1 alone, or both.
     preset
@@ -82,6 +88,7 @@ class Request:
     accept_filter_mismatch: bool = False
     timeout: float = 10.0
     options: Options = field(default_factory=Options)
+    devices: tuple[str, ...] = ()
     stage: int = 2
     preset: str = "default"
     sampling: Sampling = field(default_factory=Sampling)
@@ -100,6 +107,8 @@ class Request:
             raise InputError(f"stage is {self.stage}: choose 0 (no pictures), 1 or 2")
         if self.preset not in PRESET_NAMES:
             raise InputError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESET_NAMES)}")
+        if len(set(self.devices)) < len(self.devices):
+            raise InputError(f"the devices are {', '.join(self.devices)}: name each once")
         if self.deadline is not None and not 0 < self.deadline < 3600:
             raise InputError(f"the deadline is {self.deadline:g} s: give seconds above 0 and below an hour")
         if self.deadline is not None and self.stage == 0:
@@ -136,7 +145,8 @@ def run_session(
             steps_back=refine is not None and refine.steps_back,
             semantic=refine is not None and refine.semantic_weight > 0,
         )
-        backend = stack.enter_context(backends.open(request.bundle, replace(request.options, needs=needs)))
+        opened = [stack.enter_context(one) for one in _opened(request, needs)]
+        backend = opened[0]
         decoder = backend.decoder
         layout = _layout_of(decoder)
         if refine is not None:
@@ -145,24 +155,29 @@ def run_session(
             request.record.absolute().name if request.record else datetime.now().strftime("live-%Y%m%d-%H%M%S")
         )
         about = _about(request, decoder)
-        folder = None if request.record is None else SessionFolder.create(request.record, about, id=name, on_stop=say)
-        if folder is not None:
+        folder = None
+        if request.record is not None:
+            folder = FolderQueue(SessionFolder.create(request.record, about, id=name, on_stop=say))
             stack.callback(folder.close, {"reason": "it did not begin"})  # the second time does nothing
         hub = _dashboard(request, stack, say) if request.dashboard else None
         feed = AcquisitionProcess(_acquisition(request, decoder, layout, preview=hub is not None))
         stack.callback(feed.close)
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
-        backend.start()
+        for one in opened:
+            one.start()
         if folder is not None:
-            folder.describe({"needs": asdict(needs), "computing": computing_of(backend)})
+            more = {"drawing": [computing_of(one) for one in opened]} if len(opened) > 1 else {}
+            folder.describe({"needs": asdict(needs), "computing": computing_of(backend), **more})
         say(f"decoding with {backend.chosen}")
+        if len(opened) > 1:
+            say(f"drawing on {', '.join(request.devices)}, each by itself")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
-        settings = _settings(request, backend, refine, name, say)
+        settings = _settings(request, opened, refine, name, say)
         outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
-            [backend],
+            opened,
             around(feed),
             settings,
             _session_message(request, decoder, layout),
@@ -193,16 +208,21 @@ def _refinement(decoder: Decoder, refine: GuidedSettings, say: Callable[[str], N
 
 
 def _settings(
-    request: Request, backend: Backend[Any], refine: GuidedSettings | None, name: str, say: Callable[[str], None]
+    request: Request,
+    opened: Sequence[Backend[Any]],
+    refine: GuidedSettings | None,
+    name: str,
+    say: Callable[[str], None],
 ) -> LiveSettings:
     """Warm up what computes, and measure it where there is a deadline."""
     if refine is not None and refine.semantic_weight > 0:
         try:
-            warm_up(backend, refine, request.sampling)
+            warm_up(opened[0], refine, request.sampling)
         except InputError as error:
             say(f"stage 2 goes by the structure alone: {error}")
             refine = replace(refine, semantic_weight=0.0)
-    warm_up(backend, refine, request.sampling)
+    for one in opened:
+        warm_up(one, refine, request.sampling)
     decode = DecodeSettings(
         session=name,
         average=request.average,
@@ -218,8 +238,15 @@ def _settings(
     )
     if request.deadline is None:
         return settings
-    settings = replace(settings, pace=measured(backend, refine, request.sampling, now))
-    plan = settings.plan(request.deadline)
+    settings = replace(settings, paces=tuple(measured(one, refine, request.sampling, now) for one in opened))
+    for device in range(len(opened)):
+        where = request.devices[device] if len(opened) > 1 else "this machine"
+        say(f"within {request.deadline:g} s {where} makes {_in_words(settings.plan(request.deadline, device))}")
+    return settings
+
+
+def _in_words(plan: Plan) -> str:
+    """What a plan does."""
     steps = f"stage 1 in {plan.sampling.n_reverse} steps"
     if plan.refine is not None:
         n = plan.refine.candidates or 1
@@ -227,8 +254,20 @@ def _settings(
         steps += (
             "" if plan.fits else ", which does not fit: pictures are of stage 1 when they are due, and refined after"
         )
-    say(f"within {request.deadline:g} s this machine makes {steps}")
-    return settings
+    return steps
+
+
+def _opened(request: Request, needs: Needs) -> list[Backend[Any]]:
+    """What computes, on each device."""
+    options = replace(request.options, needs=needs)
+    if len(request.devices) < 2:
+        return [backends.open(request.bundle, options)]
+    if backends.is_bundle(request.bundle) and options.backend != "pytorch":
+        raise InputError(
+            f"{len(request.devices)} devices are given, and a bundle's engines run on one: choose --backend pytorch, "
+            "or give one device"
+        )
+    return [backends.open(request.bundle, replace(options, device=device)) for device in request.devices]
 
 
 def _acquisition(request: Request, decoder: Decoder, layout: ResponseLayout, *, preview: bool) -> AcquisitionSettings:

@@ -60,6 +60,18 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Hurried(Protocol):
+    """A source that rests while nobody needs its samples, so that waking up for each does not keep a core busy."""
+
+    def expect(self, due: float | None) -> None:
+        """From this local time on samples are needed as soon as they are there; None: nothing waits for any.
+
+        Said before each poll.
+        """
+        ...
+
+
+@runtime_checkable
 class Paced(Protocol):
     """A source that brings its own time, as a recording does that is not played at the pace of its clock."""
 

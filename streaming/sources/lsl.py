@@ -21,8 +21,11 @@ from ..lsl.watch import Watch
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .base import Wanted
 
-GATHER = 0.002
-"""Seconds for which samples are gathered: one by one, a thousand a second would keep a tenth of a core awake."""
+GATHER, REST = 0.002, 0.01
+"""Seconds for which samples are gathered: one by one, a thousand a second would keep a tenth of a core awake. The
+longer time where somebody says when they are needed and they are not yet; when they are, they are given one by one."""
+# So long after they were needed samples are given one by one; then those are late, or never come.
+_HURRY = 0.02
 # A wait for the signal is cut into such pieces, in seconds, so that markers and clocks are looked at in between.
 _SLICE = 0.02
 # Pulls of one poll, a quarter of a second each: a backlog comes in pieces, and the clock is looked at in between.
@@ -70,6 +73,12 @@ class LslSource:
         self._overrun = {SIGNAL: 0, MARKERS: 0}
         self._last_stamp = math.nan
         self._offset: float | None = None
+        self._expects = False
+        self._due: float | None = None
+
+    def expect(self, due: float | None) -> None:
+        """See :class:`.base.Hurried`."""
+        self._expects, self._due = True, due
 
     def open(self) -> SignalInfo:
         """See `Source`."""
@@ -174,8 +183,9 @@ class LslSource:
         if follower.connection is None:
             time.sleep(min(timeout, _SLICE))
             return
+        gather, most = self._gathering()
         for n_pulled in range(1, _MOST_PULLS + 1):
-            block, notices = follower.pull(timeout, gather=self._gather)
+            block, notices = follower.pull(timeout, gather=gather, most=most)
             self._waiting += notices
             if block is None:
                 break
@@ -191,6 +201,17 @@ class LslSource:
             self._waiting += self._watch.nothing(self._now())
             if self._watch.silent:
                 follower.suspect()
+
+    def _gathering(self) -> tuple[float, float]:
+        """For how long samples are gathered since the last pull, and at most from now."""
+        if not self._expects or not self._gather:
+            return self._gather, math.inf
+        if self._due is None:
+            return REST, math.inf
+        left = self._due - self._now()
+        if left < -_HURRY:
+            return self._gather, math.inf
+        return REST, max(0.0, left)
 
     def _take_samples(self, follower: Follower, stamps: Stamps, rows: Rows, *, newest: bool) -> None:
         at = self._now()

@@ -20,8 +20,8 @@ from ..clock import now as local_now
 from ..files import open_file
 from ..files.recorded import Choice, Recorded
 from ..files.xdf_file import is_xdf
-from ..recording.folder import SIGNAL_FILE
 from ..recording.items import is_ours, read_info, read_steps
+from ..recording.names import SIGNAL_FILE
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .base import Wanted
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from . import clocks, delivery, markers, samples
-from .base import Kind
+from . import clocks, delivery, markers, samples, session
+from .base import Kind, SessionKind
 
-FAULTS: Mapping[str, Kind] = {
+SOURCE_FAULTS: Mapping[str, Kind] = {
     "pause": Kind(what="the source sent no samples", lasts=(0.05, 4.0), make=samples.pause),
     "half": Kind(what="half of the samples were missing", lasts=(1.0, 3.0), make=samples.half),
     "twice": Kind(what="some samples came twice", lasts=(1.0, 3.0), make=samples.twice),
@@ -46,3 +46,16 @@ FAULTS: Mapping[str, Kind] = {
     "shuffled": Kind(what="markers came together in a random order", lasts=(4.0, 8.0), make=markers.shuffled),
     "misdated": Kind(what="markers were stamped 1000 s in the future", lasts=(3.0, 6.0), make=markers.misdated),
 }
+
+SESSION_FAULTS: Mapping[str, SessionKind] = {
+    session.SLOW: SessionKind(what="the decoder was slow", lasts=(1.0, 5.0), begin=session.slow_decoder),
+    session.RAISES: SessionKind(what="the decoder raised", lasts=(2.0, 5.0), begin=session.raising_decoder),
+    session.NAN: SessionKind(what="the decoder gave NaN", lasts=(2.0, 5.0), begin=session.nan_decoder),
+    "full-disk": SessionKind(what="the disk was full", lasts=(inf, inf), begin=session.full_disk),
+    "hung-disk": SessionKind(what="the disk did not answer", lasts=(1.0, 5.0), begin=session.hung_disk),
+    "silent-page": SessionKind(
+        what="a browser opened the page and never read", lasts=(2.0, 8.0), begin=session.silent_page
+    ),
+}
+
+FAULTS: Mapping[str, Kind | SessionKind] = {**SOURCE_FAULTS, **SESSION_FAULTS}

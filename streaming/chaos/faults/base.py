@@ -9,6 +9,7 @@ from typing import Protocol
 from numpy.random import Generator
 
 from ...records import ClockOffset, SignalInfo
+from ..parts import Parts
 from ..piece import Piece
 
 
@@ -50,7 +51,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of fault.
+    """One kind of fault of the source.
 
     Attributes
     ----------
@@ -65,3 +66,24 @@ class Kind:
     what: str
     lasts: tuple[float, float]
     make: Callable[[Generator, Start], Effect]
+
+
+End = Callable[[], None]
+"""Ends a fault; called once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionKind:
+    """One kind of fault of a session's own parts.
+
+    Attributes
+    ----------
+    what, lasts
+        See :class:`Kind`.
+    begin
+        Makes it happen to the parts, with random numbers; gives what ends it.
+    """
+
+    what: str
+    lasts: tuple[float, float]
+    begin: Callable[[Generator, Parts], End]

@@ -12,7 +12,7 @@ import pytest
 from ramp_source import SFREQ, T0, RampSource, ramp, ramp_info, ramp_items
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.streaming.chaos.faults import FAULTS
+from minddiffuser.streaming.chaos.faults import SOURCE_FAULTS
 from minddiffuser.streaming.chaos.plan import Fault, Timing, drawn
 from minddiffuser.streaming.chaos.source import FaultySource, Injector, open_chaos
 from minddiffuser.streaming.chaos.truth import Truth
@@ -27,7 +27,7 @@ OF_DELIVERY = {"outage", "bursts", "late", "shuffled", "resent"}
 
 
 def one(kind: str, seed: int = 0, start: float = 12.0, lasts: float = 6.0) -> list[Fault]:
-    stop = start + lasts if math.isfinite(FAULTS[kind].lasts[1]) else math.inf
+    stop = start + lasts if math.isfinite(SOURCE_FAULTS[kind].lasts[1]) else math.inf
     return [Fault(kind=kind, start=start, stop=stop, seed=(seed,))]
 
 
@@ -46,7 +46,7 @@ def flat(items: Sequence[Item], kind: type[Samples] = Samples) -> tuple[np.ndarr
     return np.concatenate([s.stamps for s in samples]), np.concatenate([s.data[:3] for s in samples], axis=1)
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", SOURCE_FAULTS)
 def test_a_fault_is_the_same_again_and_another_seed_is_another_fault(kind: str) -> None:
     first, again = injected(one(kind))[0], injected(one(kind))[0]
     assert len(first) == len(again)
@@ -59,7 +59,7 @@ def test_a_fault_is_the_same_again_and_another_seed_is_another_fault(kind: str) 
             assert one_item == other
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", SOURCE_FAULTS)
 def test_the_truth_is_what_was_delivered(kind: str) -> None:
     """Rows by the names of the last description; the values of a ramp are its numbers."""
     items, truth = injected(one(kind))
@@ -81,7 +81,7 @@ def test_the_truth_is_what_was_delivered(kind: str) -> None:
     assert (max(delivered.values()) > 1) == (kind in {"twice", "resent", "nan"})
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", SOURCE_FAULTS)
 def test_no_marker_is_lost_and_ordinals_count(kind: str) -> None:
     before = [item for item in ramp_items(SECONDS) if isinstance(item, Marker)]
     items, truth = injected(one(kind))
@@ -103,7 +103,7 @@ def test_no_marker_is_lost_and_ordinals_count(kind: str) -> None:
             assert before[known.ordinal].raw == marker.raw
 
 
-@pytest.mark.parametrize("kind", sorted(set(FAULTS) - OF_DELIVERY))
+@pytest.mark.parametrize("kind", sorted(set(SOURCE_FAULTS) - OF_DELIVERY))
 def test_how_samples_are_cut_into_pieces_changes_nothing(kind: str) -> None:
     one_way, other_way = (injected(one(kind), chunks)[0] for chunks in ((25,), (1, 7, 40)))
     for given, again in zip(flat(one_way), flat(other_way), strict=True):
@@ -143,9 +143,9 @@ def test_one_sample_more_or_less_never_shares_a_fault() -> None:
 
 
 def test_a_plan_has_every_kind_before_any_comes_again_and_no_two_at_once() -> None:
-    n = len(FAULTS)
+    n = len(SOURCE_FAULTS)
     plan = list(islice(drawn(3), 2 * n))
-    assert {fault.kind for fault in plan[:n]} == {fault.kind for fault in plan[n:]} == set(FAULTS)
+    assert {fault.kind for fault in plan[:n]} == {fault.kind for fault in plan[n:]} == set(SOURCE_FAULTS)
     assert plan == list(islice(drawn(3), 2 * n))
     assert plan != list(islice(drawn(4), 2 * n))
     assert plan[0].start == Timing().first
@@ -158,7 +158,7 @@ def test_all_kinds_in_a_row_leave_every_marker_and_the_truth() -> None:
     injector = Injector(drawn(1, timing=Timing(first=1.0, calm=(0.5, 1.0))), ramp_info(N_CHANNELS), truth)
     seconds = 150.0
     items = [given for item in ramp_items(seconds, (25,), N_CHANNELS) for given in injector.step([item])]
-    assert {fault.kind for fault in injector.happened} == set(FAULTS)
+    assert {fault.kind for fault in injector.happened} == set(SOURCE_FAULTS)
     markers = [item for item in items if isinstance(item, Marker)]
     named = {marker.raw for marker in markers if marker.raw.startswith(b"m")}
     assert named == {item.raw for item in ramp_items(seconds) if isinstance(item, Marker)}

@@ -202,3 +202,29 @@ def test_md_stream_is_killed_while_it_records(live_bundle: Path, tmp_path: Path)
     np.testing.assert_array_equal(samples, original[:, : samples.shape[1]])
     markers = [item.raw for item in kept if isinstance(item, Marker)]
     assert markers == [b"stim/cat"] * len(markers)
+
+
+@needs_namespaces
+def test_a_session_on_a_full_disk_decodes_on_and_says_so(live_bundle: Path, tmp_path: Path) -> None:
+    """All of md-stream run on a file system of 300 kB: one line for each file that stops, all markers decoded."""
+    made, disk = tmp_path / "made", tmp_path / "disk"
+    made.mkdir()
+    disk.mkdir()
+    from session_world import info
+
+    recorder = Recorder(made, info())
+    steps = steps_of(60.0, [(3.0 + number, "stim/cat") for number in range(50)])
+    for step in steps:
+        recorder.write(step.items, step.now)
+    recorder.close(steps[-1].now)
+    command = [sys.executable, "-m", "minddiffuser.streaming.cli", "run", str(live_bundle), "--stage", "0"]
+    command += ["--source", f"replay:{made / 'signal.xdf'},speed=8", "--record", str(disk / "s"), "--no-dashboard"]
+    shell = f'mount -t tmpfs -o size=300k tmpfs "{disk}" && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", shell, "sh", *command],
+        capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the recording has stopped: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("50 markers: 50 decoded")

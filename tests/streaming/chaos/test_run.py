@@ -12,9 +12,10 @@ from ramp_source import CHANNEL, SFREQ, ramp_info, ramp_items
 
 from minddiffuser.runtime.signal.chain import Chain, open_chain
 from minddiffuser.runtime.signal.filters import design_filter
-from minddiffuser.streaming.chaos.faults import FAULTS
+from minddiffuser.streaming.chaos.faults import SOURCE_FAULTS
 from minddiffuser.streaming.chaos.plan import Fault, Timing, drawn
-from minddiffuser.streaming.chaos.run import Report, lines, suffer
+from minddiffuser.streaming.chaos.report import Report, lines
+from minddiffuser.streaming.chaos.run import suffer
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.records import ClockOffset, Item, Marker, Notice, Samples
 from minddiffuser.streaming.sources.replay import Step
@@ -51,17 +52,17 @@ def chain_of(n_channels: int = 4, *before: dict[str, Any]) -> Chain:
 
 def ramp_report(faults: Sequence[Fault], seconds: float = 60.0, chunks: Sequence[int] = (25,)) -> Report:
     steps = steps_of(list(ramp_items(seconds, chunks)))
-    return suffer(steps, ramp_info(), chain_of(), IntakeSettings(), iter(faults))
+    return suffer(steps, ramp_info(), chain_of(), IntakeSettings(), faults).report
 
 
 def one(kind: str, seed: int, start: float = 14.0) -> Fault:
-    lasts = FAULTS[kind].lasts
+    lasts = SOURCE_FAULTS[kind].lasts
     stop = math.inf if math.isinf(lasts[1]) else start + np.random.default_rng(seed).uniform(*lasts)
     return Fault(kind=kind, start=start, stop=stop, seed=(seed,))
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", SOURCE_FAULTS)
 def test_a_fault_makes_no_wrong_epoch_and_loses_nothing(kind: str, seed: int) -> None:
     report = ramp_report([one(kind, seed)])
     assert (report.wrong, report.unbalanced, report.missed) == ([], [], [])
@@ -109,7 +110,7 @@ def test_filters_do_not_carry_a_fault_on(kind: str) -> None:
         ramp_info().channels,
         SFREQ,
     )
-    report = suffer(steps_of(items), ramp_info(), chain, IntakeSettings(), iter([one(kind, 5, start=30.0)]))
+    report = suffer(steps_of(items), ramp_info(), chain, IntakeSettings(), [one(kind, 5, start=30.0)]).report
     assert (report.wrong, report.unbalanced, report.missed) == ([], [], [])
     assert report.states["accepted"] > 15
 
@@ -189,7 +190,7 @@ def _with_marker_moved(items: Sequence[Item], n_off: int, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "Intake", off)
-        return suffer(steps_of(items), ramp_info(), chain_of(), IntakeSettings(), iter([]))
+        return suffer(steps_of(items), ramp_info(), chain_of(), IntakeSettings(), []).report
 
 
 def _moved(item: Item, n_off: int) -> Item:

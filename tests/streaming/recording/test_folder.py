@@ -12,7 +12,8 @@ import pytest
 
 from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.runtime.images import pixel_hash, read_image
-from minddiffuser.streaming.recording.folder import SessionFolder, open_session
+from minddiffuser.streaming.recording.folder import SessionFolder
+from minddiffuser.streaming.recording.opened import open_session
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

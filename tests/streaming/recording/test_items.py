@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from recorded_items import Steps, joined, made_up_steps, same_steps, signal_info
 
 from minddiffuser.runtime.errors import FileError
-from minddiffuser.streaming.recording import xdf
+from minddiffuser.streaming.recording import streams, xdf
+from minddiffuser.streaming.recording.chunks import Chunk, chunks
 from minddiffuser.streaming.recording.items import is_ours, read_info, read_steps
 from minddiffuser.streaming.recording.writer import Writer
-from minddiffuser.streaming.records import Notice, Samples, SignalInfo
+from minddiffuser.streaming.records import ClockOffset, Item, Notice, Samples, SignalInfo
 
 
 def write(path: Path, steps: Steps, info: SignalInfo, flushes: list[bool]) -> Path:
@@ -86,6 +88,66 @@ def test_every_truncation_gives_the_steps_up_to_it(tmp_path: Path) -> None:
         seen.add((n_whole, len(stamps), len(markers)))
     assert len(seen) > len(steps)
     assert same_steps(found[:8], steps)
+
+
+def changed_steps() -> tuple[Steps, dict[str, SignalInfo]]:
+    """A source that comes back with its channels in another order; each value says which channel it is of."""
+    before = signal_info(3)
+    after = replace(before, channels=before.channels[::-1], units=before.units[::-1])
+    number = {channel.name: 1000.0 * (k + 1) for k, channel in enumerate(before.channels)}
+    steps: Steps = [(100.0, [ClockOffset(stream="signal", at=100.0, offset=-400.0, uncertainty=1e-4)])]
+    for k in range(8):
+        info, at = (before, after)[k >= 4], 100.1 + 0.1 * k
+        items: list[Item] = []
+        if k == 4:
+            items = [
+                Notice(kind="recovered", stream="signal", at=at, text="it is back"),
+                Notice(kind="changed", stream="signal", at=at, text="in another order", info=after),
+            ]
+        data = np.array([[number[channel.name] + k] * 3 for channel in info.channels])
+        items.append(Samples(stamps=500.0 + k + np.arange(3) / 250, data=data, arrived=at))
+        steps.append((at, items))
+    return steps, {"before": before, "after": after}
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_wherever_a_changed_source_is_cut_no_sample_is_taken_for_one_of_the_source_before(
+    tmp_path: Path, flush: bool
+) -> None:
+    """The notice comes with them, its own or one made anew, also from a file that has the samples before the notice."""
+    steps, infos = changed_steps()
+    path = write(tmp_path / "signal.xdf", steps, infos["before"], [flush])
+    whole, cut = path.read_bytes(), tmp_path / "cut.xdf"
+    files = [whole, _without_notices(whole)]
+    seen = set()
+    for content in files:
+        for size in range(content.index(xdf.boundary()), len(content), 17):
+            cut.write_bytes(content[:size])
+            info, n_after = infos["before"], 0
+            try:
+                found = list(read_steps(cut))
+            except FileError:
+                assert content is not whole  # rows that tell of a notice that is not there
+                continue
+            for item in (item for step in found for item in step.items):
+                if isinstance(item, Notice) and item.info is not None:
+                    info = item.info
+                    seen.add(item.text.partition(";")[2])
+                elif isinstance(item, Samples):
+                    names = ["Oz Cz Pz".split()[int(value) // 1000 - 1] for value in item.data[:, 0]]
+                    assert names == [channel.name for channel in info.channels]
+                    n_after += names[0] == "Pz"
+            assert n_after <= 4
+    assert seen == {"", " the recording was cut before it said how"}
+
+
+def _without_notices(whole: bytes) -> bytes:
+    """As a release wrote it that put a new stream's samples before the notice, and a kill took the notice."""
+    kept = [xdf.MAGIC]
+    for chunk in chunks(memoryview(whole)):
+        if not (isinstance(chunk, Chunk) and chunk.tag == xdf.SAMPLES and chunk.stream == streams.NOTICES):
+            kept.append(whole[chunk.start : chunk.stop])
+    return b"".join(kept)
 
 
 def test_damage_in_the_middle_is_said(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 from recorded_items import joined, made_up_steps, read_xdf_by_the_book, same_steps, signal_info
 
 from minddiffuser.runtime.errors import FileError
+from minddiffuser.runtime.locks import locked
 from minddiffuser.streaming.recording.items import read_steps
+from minddiffuser.streaming.recording.names import signal_lock
 from minddiffuser.streaming.recording.recorder import Recorder, RecordingState
 from minddiffuser.streaming.recording.repair import repair_xdf
 from minddiffuser.streaming.records import Marker, Notice, Samples
@@ -133,6 +135,27 @@ def test_what_was_lost_at_the_end_is_said_too(tmp_path: Path, stuck: threading.E
     assert [one.text.partition(":")[2] for one in items if isinstance(one, Notice)] == [
         " 500 samples and 0 markers are not in this recording"
     ]
+
+
+def test_a_disk_that_hangs_is_left_behind_and_said(tmp_path: Path, stuck: threading.Event) -> None:
+    recorder = Recorder(tmp_path, signal_info(2), patience=0.05)
+    block = Samples(stamps=np.zeros(100), data=np.ones((2, 100)), arrived=0.0)
+    recorder.write([block], 1.0)
+    state = recorder.close(2.0)  # returns, though the disk does not
+    assert (state.on, state.n_samples, state.n_dropped_samples) == (False, 0, 100)
+    assert "the disk has not answered for 0.05 s while" in state.reason
+    assert f"md-stream repair {tmp_path}" in state.reason
+    with pytest.raises(FileError, match="another process"):  # its thread may still write
+        repair_xdf_locked(tmp_path)
+    stuck.set()
+    recorder._thread.join()
+    assert recorder.close(2.0).reason == state.reason
+    assert len(joined([(step.now, step.items) for step in read_steps(tmp_path / "signal.xdf")])[0]) == 100
+
+
+def repair_xdf_locked(folder: Path) -> None:
+    with locked(signal_lock(folder), folder):
+        pass
 
 
 @pytest.mark.parametrize("after", [0, 1, 5000, 30_000])

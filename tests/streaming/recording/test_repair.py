@@ -27,8 +27,9 @@ from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.locks import inside, locked
 from minddiffuser.streaming.cli import main
 from minddiffuser.streaming.recording import xdf
-from minddiffuser.streaming.recording.folder import SessionFolder, open_session
+from minddiffuser.streaming.recording.folder import SessionFolder
 from minddiffuser.streaming.recording.items import is_ours, read_end, read_info, read_steps
+from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.recording.recorder import Recorder
 from minddiffuser.streaming.recording.repair import repair, repair_xdf
 from minddiffuser.streaming.records import Samples

@@ -13,7 +13,7 @@ from recording_files import write_xdf
 
 from minddiffuser.runtime.images import read_image, write_png
 from minddiffuser.streaming.cli import main
-from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.recording.opened import open_session
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyxdf")

@@ -12,6 +12,7 @@ import pytest
 from session_world import EVENTS, World, folder_of, info, steps_of
 
 from minddiffuser.runtime.data.layout import Channel
+from minddiffuser.runtime.errors import FileError
 from minddiffuser.runtime.images import pixel_hash, read_image
 from minddiffuser.runtime.refine.settings import GuidedSettings
 from minddiffuser.runtime.sampling import Sampling
@@ -20,11 +21,11 @@ from minddiffuser.streaming.dashboard.messages import Session
 from minddiffuser.streaming.decoding.decode import DecodeSettings
 from minddiffuser.streaming.generation.draw import Enough, Frame, draw
 from minddiffuser.streaming.generation.plan import Plan
-from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.records import MARKERS, SIGNAL, Notice, Samples
 from minddiffuser.streaming.session.acquisition import Previewed
-from minddiffuser.streaming.session.live import LiveSettings
 from minddiffuser.streaming.session.page import Page
+from minddiffuser.streaming.session.settings import LiveSettings
 from minddiffuser.streaming.sources.replay import Step
 
 SHORT = Sampling(n_steps=6, n_noise=None, n_reverse=2)
@@ -145,7 +146,7 @@ def test_ctrl_c_closes_the_books(world: World, markers: list[tuple[float, str]],
 def test_a_source_that_breaks_ends_the_session_with_its_reason(world: World, markers: list[tuple[float, str]]) -> None:
     def before(step: int) -> None:
         if step == 400:
-            raise OSError("the cable was pulled")
+            raise FileError("the cable was pulled")
 
     ended = world.session(steps_of(20, markers), before=before).run()
     assert ended.fault == "the cable was pulled"
@@ -309,3 +310,57 @@ def test_results_go_to_an_outlet(world: World, markers: list[tuple[float, str]])
     world.session(steps_of(20, markers), outlet=Kept()).run()
     assert [ordinal for ordinal, _ in sent] == list(range(2, 14))
     assert all(latency > 0 for _, latency in sent)
+
+
+def test_each_device_draws_by_itself(world: World, markers: list[tuple[float, str]], tmp_path: Path) -> None:
+    """One is held up in its first picture; all others are drawn by the other device, and the line says which."""
+    live = LiveSettings(decode=DECODE, refine=None, sampling=SHORT)
+    backend, go, held = world.backend, threading.Event(), threading.Event()
+
+    class Other:
+        """The same, but for whoever draws here first."""
+
+        decoder, latent_shape = backend.decoder, backend.latent_shape
+
+        def generator(self, *given: Any, **named: Any) -> Any:
+            held.set()
+            assert go.wait(60)
+            return backend.generator(*given, **named)
+
+    session = world.session(steps_of(20, markers), live, folder=folder_of(tmp_path / "s"), more=[Other()])
+    last = session._pictures._last_picture
+    n_drawn = []
+
+    def count(message: Any) -> None:
+        n_drawn.append(message.ordinal)
+        if held.is_set() and len(n_drawn) >= 3:
+            go.set()
+        last(message)
+
+    session._pictures._last_picture = count  # type: ignore[method-assign]
+    ended = session.run()
+    assert ended.totals.balanced
+    assert ended.totals.pictures["drawn"] == len(n_drawn) >= 4
+    plans = [line for line in open_session(tmp_path / "s").results() if line["kind"] == "plan"]
+    assert {line["device"] for line in plans} == {0, 1}
+    assert sum(line["device"] == 1 for line in plans) < len(plans) - 1
+
+
+def test_the_page_and_the_books_do_not_wait_for_a_disk_that_hangs(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path
+) -> None:
+    from minddiffuser.streaming.recording.folder import SessionFolder
+    from minddiffuser.streaming.recording.folder_queue import FolderQueue
+
+    go = threading.Event()
+
+    def hang(file: int, data: memoryview) -> int:
+        go.wait()
+        return len(data)
+
+    folder = SessionFolder.create(tmp_path / "s", {}, id="s", write=hang, on_stop=world.said.append)
+    ended = world.session(steps_of(20, markers), folder=FolderQueue(folder, patience=0.05)).run()
+    assert ended.totals.balanced
+    assert ended.totals.states["decoded"] == 12
+    assert any("the disk has not answered" in line for line in world.said)
+    go.set()

@@ -17,7 +17,7 @@ import pytest
 from minddiffuser.runtime.backends.base import Options
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.streaming.intake.settings import IntakeSettings
-from minddiffuser.streaming.recording.folder import open_session
+from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.session.run import Request, run_session
 
 SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
@@ -198,3 +198,36 @@ def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(
 
     streams, _ = pyxdf.load_xdf(folder / "signal.xdf")
     assert sum(len(stream["time_stamps"]) for stream in streams) > 0
+
+
+def test_a_process_that_is_killed_before_it_was_asked_for_anything_holds_nobody(
+    live_bundle: Path, recording: Path
+) -> None:
+    from minddiffuser.runtime import backends
+    from minddiffuser.streaming.session.acquisition import AcquisitionSettings
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+    from minddiffuser.streaming.sources.base import Wanted
+
+    with backends.open(live_bundle, Options(backend="ort", threads=1)) as backend:
+        decoder = backend.decoder
+        assert decoder.training.layout is not None
+        feed = AcquisitionProcess(
+            AcquisitionSettings(
+                source=f"replay:{recording}", wanted=Wanted(modality="eeg"), layout=decoder.training.layout,
+                training=decoder.training, folder=decoder.folder,
+            )
+        )  # fmt: skip
+    assert feed.pid is not None
+    os.kill(feed.pid, signal.SIGKILL)
+    heard: list[Any] = []
+    feed.start(heard.append)
+    feed.stop()
+    feed.close()
+    assert ["died" in message.fault for message in heard] == [True]
+
+
+def test_several_devices_are_of_pytorch_and_named_once(live_bundle: Path, recording: Path) -> None:
+    with pytest.raises(InputError, match="2 devices are given, and a bundle's engines run on one"):
+        run_session(request(live_bundle, recording, devices=("cuda:0", "cuda:1")))
+    with pytest.raises(InputError, match="the devices are cpu, cpu: name each once"):
+        request(live_bundle, recording, devices=("cpu", "cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import time
@@ -28,7 +29,7 @@ from minddiffuser.streaming.lsl.ramp import STEP, ramp
 from minddiffuser.streaming.records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from minddiffuser.streaming.sources import open_source
 from minddiffuser.streaming.sources.base import Wanted
-from minddiffuser.streaming.sources.lsl import LslSource
+from minddiffuser.streaming.sources.lsl import GATHER, REST, LslSource
 
 SFREQ = 250.0
 # A test that hangs ends here: nothing that it waits for takes a tenth of it.
@@ -491,3 +492,24 @@ def test_a_poll_before_open_and_a_second_close_are_no_accidents() -> None:
         source.poll(0.0)
     source.close()
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("due", "gather", "most"),
+    [
+        (None, REST, math.inf),  # nobody waits
+        (100.5, REST, 0.5),
+        (100.003, REST, 0.003),  # it wakes when the sample is expected
+        (99.99, REST, 0.0),  # then each sample is given as soon as it is there
+        (99.0, GATHER, math.inf),  # it is late, or never comes
+        (-math.inf, GATHER, math.inf),
+    ],
+)
+def test_it_rests_until_a_sample_is_needed(due: float | None, gather: float, most: float) -> None:
+    source = LslSource(Address(), Wanted(modality="eeg"), now=lambda: 100.0)
+    assert source._gathering() == (GATHER, math.inf)  # of a caller that does not say what it needs
+    source.expect(due)
+    assert source._gathering() == pytest.approx((gather, most))
+    exact = LslSource(Address(), Wanted(modality="eeg"), now=lambda: 100.0, gather=0.0)
+    exact.expect(due)
+    assert exact._gathering() == (0.0, math.inf)
