@@ -29,6 +29,8 @@ class Plan:
         Whether stage 2 is the package's default with both controls, and EEG and MEG have the paper's decoders.
     models, clip, device, threads, stimuli_root, cache
         As in the package's commands.
+    surface
+        What to draw on, see :mod:`..interpret.surface`; None: nothing.
     """
 
     seeds: tuple[int, ...] = (42,)
@@ -40,6 +42,7 @@ class Plan:
     threads: int | None = None
     stimuli_root: Path | None = None
     cache: Path | None = None
+    surface: str | None = None
 
     def deciding(self) -> dict[str, Any]:
         """What changes the numbers, as JSON."""

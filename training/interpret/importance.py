@@ -1,13 +1,13 @@
 """How much each value of a response counts for a feature: the weights of linear decoders, and their patterns.
 
-*Weights* are what the paper shows (section 4.6.1): "the weights at each voxel represent the importance of it in decoding
-a specific feature". A large weight may also stand at a voxel that knows nothing and cancels noise that others share;
-*patterns* (Haufe et al. 2014, eq. 6) say instead how a voxel changes with what is decoded, and are given beside them.
+*Weights* are what the paper shows (section 4.6.1): "the weights at each voxel represent the importance of it in
+decoding a specific feature". A large weight may also stand at a voxel that knows nothing and cancels noise that others
+share; *patterns* (Haufe et al. 2014, eq. 6) say how a voxel changes with what is decoded, and are given beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,13 @@ def importance(checkpoint: Checkpoint) -> dict[str, Float64]:
             rows = chosen[start : start + step]
             weight = np.abs(decoder.weight[rows].astype(np.float64))
             total += np.bincount(decoder.index[rows].ravel(), weight.ravel(), minlength=len(total))
-        found[name] = _relative(total).reshape(checkpoint.layout.shape)
+        found[name] = relative(total).reshape(checkpoint.layout.shape)
     return found
 
 
-def patterns(checkpoint: Checkpoint, scores: Array, *, n_dimensions: int = 500, seed: int = 0) -> dict[str, Float64]:
+def patterns(
+    checkpoint: Checkpoint, scores: Array, *, n_dimensions: int | None = 500, seed: int = 0
+) -> dict[str, Float64]:
     """The mean size of each value's pattern: how it changes with what is decoded (Haufe et al. 2014).
 
     Of one dimension, whose decoder gives y from z-scored responses x, the pattern is cov(x, y) / var(y), in z-scores of
@@ -66,31 +68,40 @@ def patterns(checkpoint: Checkpoint, scores: Array, *, n_dimensions: int = 500, 
     scores : (n_trials, *response_shape)
         Z-scored training responses.
     n_dimensions
-        Dimensions of each feature, and of each layer, drawn by `seed` where there are more.
+        Dimensions of each feature, and of each layer, drawn by `seed` where there are more; None: all.
 
     Returns
     -------
     dict
         As :func:`importance`, in correlations.
     """
-    rows = scores.reshape(len(scores), -1).astype(np.float64)
-    x = _unit_columns(rows)
+    rows = scores.reshape(len(scores), -1)
     found = {}
     for name, decoder, chosen in _parts(checkpoint):
         rng = np.random.default_rng([seed, len(chosen)])
-        drawn = chosen if len(chosen) <= n_dimensions else np.sort(rng.choice(chosen, n_dimensions, replace=False))
-        weight = np.zeros((len(drawn), rows.shape[1]))
-        np.put_along_axis(
-            weight, decoder.index[drawn].astype(np.intp), decoder.weight[drawn].astype(np.float64), axis=1
-        )
-        y = _unit_columns(rows @ weight.T)
-        found[name] = np.abs(x.T @ y).mean(axis=1).reshape(checkpoint.layout.shape)
+        drawn = chosen
+        if n_dimensions is not None and len(chosen) > n_dimensions:
+            drawn = np.sort(rng.choice(chosen, n_dimensions, replace=False))
+        total, step = np.zeros(rows.shape[1]), max(1, _AT_ONCE // rows.shape[1])
+        for start in range(0, len(drawn), step):
+            total += _pattern_sizes(rows, decoder, drawn[start : start + step])
+        found[name] = (total / max(len(drawn), 1)).reshape(checkpoint.layout.shape)
     return found
 
 
-def by_region(values: Array, rois: Mapping[str, Sequence[int]]) -> dict[str, Float64]:
-    """The values of each region's voxels: region -> (n_voxels_of_it,), regions without voxels left out."""
-    return {name: np.asarray(values, np.float64)[list(voxels)] for name, voxels in rois.items() if len(voxels)}
+def _pattern_sizes(rows: Array, decoder: Linear, dimensions: NDArray[np.intp]) -> Float64:
+    """The sum over some dimensions of the size of each value's pattern, (n_values,)."""
+    weight = np.zeros((len(dimensions), rows.shape[1]), np.float32)
+    np.put_along_axis(weight, decoder.index[dimensions].astype(np.intp), decoder.weight[dimensions], axis=1)
+    n_values = rows.shape[1]
+    step = max(1, _AT_ONCE // len(rows))
+    parts = [slice(start, min(start + step, n_values)) for start in range(0, n_values, step)]
+    decoded = np.zeros((len(rows), len(dimensions)))
+    for part in parts:
+        decoded += np.asarray(rows[:, part], np.float64) @ weight[:, part].T
+    y = _unit_columns(decoded)
+    sizes = [np.abs(_unit_columns(np.asarray(rows[:, part], np.float64)).T @ y).sum(axis=1) for part in parts]
+    return np.concatenate(sizes)
 
 
 def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Linear, NDArray[np.intp]]]:
@@ -116,9 +127,11 @@ def _size(checkpoint: Checkpoint) -> int:
     return int(np.prod(checkpoint.layout.shape))
 
 
-def _relative(total: Float64) -> Float64:
-    mean = total.mean()
-    return total / mean if mean > 0 else np.zeros_like(total)
+def relative(values: Array) -> Float64:
+    """Values as multiples of their mean, that is of an even spread."""
+    given = np.asarray(values, np.float64)
+    mean = given.mean()
+    return given / mean if mean > 0 else np.zeros_like(given)
 
 
 def _unit_columns(values: Float64) -> Float64:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...runtime.errors import FileError, InputError, MissingExtra
 from ...runtime.files import replacing
 
 TEMPLATE = "fsaverage5"
+# Share of the places around a vertex that must be voxels for it to have a value.
+_LEAST = 0.1
 _VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 
 
@@ -56,17 +58,14 @@ def draw_surface(image: Any, surface: str, path: Path, *, title: str) -> None:
     """
     check_surface(surface)
     from nilearn.plotting import plot_surf_stat_map
-    from nilearn.surface import vol_to_surf
 
     meshes = _meshes(surface)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # means over vertices that see no voxel
-        textures = {side: np.asarray(vol_to_surf(image, mesh), np.float64) for side, mesh in meshes.items()}
+    textures = {side: vertex_values(image, mesh) for side, mesh in meshes.items()}
     there = np.concatenate([values[np.isfinite(values)] for values in textures.values()])
     if not there.size:
         raise InputError(
-            f"no voxel lies on the surface {surface}: volume and surface are in different spaces. {TEMPLATE} is for MNI "
-            "space; of a subject's own volume give its own surfaces, LEFT,RIGHT"
+            f"no voxel lies on the surface {surface}: volume and surface are in different spaces. {TEMPLATE} is for "
+            "MNI space; of a subject's own volume give its own surfaces, LEFT,RIGHT"
         )
     top = float(np.quantile(there, 0.98))
     with _figure(path) as figure:
@@ -88,6 +87,30 @@ def draw_surface(image: Any, surface: str, path: Path, *, title: str) -> None:
             )
             ax.set_title(f"{side}, {view}", fontsize=9)
         figure.suptitle(title, fontsize=11)
+
+
+def vertex_values(image: Any, mesh: Any) -> NDArray[np.float64]:
+    """The mean of the voxels around each vertex, (n_vertices,); NaN where fewer than a tenth of the places are voxels.
+
+    Parameters
+    ----------
+    image
+        A nibabel image, NaN where there is no voxel: interpolated as it is, those would spread to their neighbours. So
+        values and their weights are interpolated apart, with 0 for both in such places, and divided.
+    mesh
+        What nilearn takes: a file, or its own mesh.
+    """
+    from nibabel import Nifti1Image
+    from nilearn.surface import vol_to_surf
+
+    data = np.asarray(image.dataobj, np.float64)
+    there = np.isfinite(data)
+    total, weight = (
+        np.asarray(vol_to_surf(Nifti1Image(part, image.affine), mesh), np.float64)
+        for part in (np.where(there, data, 0.0), there.astype(np.float64))
+    )
+    enough = np.nan_to_num(weight) >= _LEAST
+    return np.divide(total, weight, out=np.full(len(total), np.nan), where=enough)
 
 
 def _two(surface: str) -> tuple[Path, Path]:

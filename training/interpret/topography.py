@@ -14,9 +14,24 @@ from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
 from ...runtime.files import replacing
 
+_OF_BRAIN = ("eeg", "mag", "grad")
+_FEWEST = 4
 
-def channel_info(layout: ResponseLayout) -> Any:
-    """MNE's description of the channels, with their positions.
+
+def has_places(layout: ResponseLayout) -> bool:
+    """Whether heads can be drawn: the positions of all channels of the brain are known, four or more."""
+    places = [channel.position for channel in layout.channels or () if channel.type in _OF_BRAIN]
+    return len(set(places)) >= _FEWEST and None not in places
+
+
+def channel_info(layout: ResponseLayout) -> tuple[Any, list[list[int]]]:
+    """MNE's description of the places where sensors are, and the channels of each.
+
+    Three sensors of MEG may be in one place (two gradiometers and a magnetometer); they share a point of the map.
+
+    Returns
+    -------
+    An Info, with a channel per place in the head's coordinates, and of each the numbers of its channels.
 
     Raises
     ------
@@ -27,21 +42,28 @@ def channel_info(layout: ResponseLayout) -> Any:
 
     if layout.channels is None:
         raise InputError(f"responses of {layout.modality} have no channels: give EEG or MEG")
-    unknown = [channel.name for channel in layout.channels if channel.position is None]
-    if unknown:
-        raise InputError(
-            f"the position of channel {unknown[0]} is not known ({len(unknown)} of {len(layout.channels)}), and a map "
-            "needs all: prepare the data with --montage"
-        )
-    kinds = [channel.type for channel in layout.channels]
-    info = mne.create_info([channel.name for channel in layout.channels], layout.sfreq or 1.0, kinds, verbose="error")
-    if "eeg" in kinds:
-        places = {c.name: np.array(c.position) for c in layout.channels if c.type == "eeg"}
-        info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"))
-    for channel, one in zip(info["chs"], layout.channels, strict=True):
-        if one.type != "eeg":
-            channel["loc"][:3] = one.position
-    return info
+    places: dict[tuple[float, float, float], list[int]] = {}
+    unknown = []
+    for number, channel in enumerate(layout.channels):
+        if channel.type not in _OF_BRAIN:
+            continue
+        if channel.position is None:
+            unknown.append(channel.name)
+        else:
+            places.setdefault(channel.position, []).append(number)
+    if unknown or len(places) < _FEWEST:
+        what = f"the position of channel {unknown[0]} is" if unknown else "the positions of four sensors or more are"
+        raise InputError(f"{what} not known, and a map of the head needs them: prepare the data with --montage")
+    names = [layout.channels[numbers[0]].name for numbers in places.values()]
+    kind = "eeg" if layout.modality == "eeg" else "mag"
+    info = mne.create_info(names, layout.sfreq or 1.0, kind, verbose="error")
+    if kind == "eeg":
+        points = dict(zip(names, map(np.array, places), strict=True))
+        info.set_montage(mne.channels.make_dig_montage(points, coord_frame="head"), verbose="error")
+    else:
+        for channel, place in zip(info["chs"], places, strict=True):
+            channel["loc"][:3] = place
+    return info, list(places.values())
 
 
 def draw_maps(
@@ -68,7 +90,7 @@ def draw_maps(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    info = channel_info(layout)
+    info, members = channel_info(layout)
     n_columns = max(len(row) for row in maps.values())
     with rc_context({"font.size": 8, "svg.fonttype": "path", "svg.hashsalt": "minddiffuser"}):
         figure = Figure(figsize=(1.6 * n_columns + 1.0, 1.75 * len(maps)), layout="constrained")
@@ -79,7 +101,7 @@ def draw_maps(
             drawn = None
             for ax, (title, values) in zip(axes, row, strict=False):
                 drawn, _ = mne.viz.plot_topomap(
-                    np.asarray(values, np.float64),
+                    np.array([np.asarray(values, np.float64)[numbers].mean() for numbers in members]),
                     info,
                     axes=ax,
                     show=False,
@@ -90,7 +112,6 @@ def draw_maps(
                 ax.set_title(title, fontsize=8)
             for ax in axes[len(row) :]:
                 ax.set_axis_off()
-            axes[0].set_ylabel(name)
             axes[0].text(-0.12, 0.5, name, rotation=90, ha="right", va="center", transform=axes[0].transAxes)
             figure.colorbar(drawn, ax=list(axes), shrink=0.8, label=unit)
         metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}

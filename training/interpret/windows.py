@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
 from ..folds import folds_of
-from ..solvers.penalty import choose_alpha
-from ..solvers.ridge import fit_ridge
+from ..normalise import statistics, z_score
+from ..solvers.groups import predict_groups
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 WIDTH_S, STEP_S = 0.1, 0.025
+STRUCTURE = "structure"
 _N_FOLDS = 5
 
 
@@ -87,8 +88,8 @@ class Split:
 
 
 def window_hits(
-    train: Split, test: Split, window: Window, *, pictures: NDArray[np.integer[Any]], n_threads: int | None = None
-) -> dict[str, Float64]:
+    train: Split, test: Split, window: Window, *, pictures: NDArray[np.integer[Any]]
+) -> tuple[dict[str, Float64], dict[str, float]]:
     """Whether each test trial's picture is the one whose true features are nearest to the decoded ones.
 
     A ridge from all values of the window, with a penalty by cross-validation over the training pictures, one for each
@@ -102,19 +103,24 @@ def window_hits(
 
     Returns
     -------
-    name -> (n_test_trials,) float64 of 0 and 1
+    Name -> (n_test_trials,) float64 of 0 and 1, and name -> penalty. Beside those given there is "structure", from all
+    that is decoded of its layers ("structure 1" ...).
     """
-    x, x_test = (_flat(split.responses, window) for split in (train, test))
-    everything = x.shape[1]
     fold = folds_of(pictures, max(2, min(_N_FOLDS, len(np.unique(pictures)) // 2)))
-    hits = {}
-    for name, of_pictures in train.features.items():
-        y, candidates = _scored(of_pictures, test.features[name])
-        targets = y[train.stimulus]
-        alpha = choose_alpha(x, _Whole(targets), fold, n_selected=everything, n_threads=n_threads)
-        fitted = fit_ridge(x, targets, n_selected=everything, alpha=alpha, n_threads=n_threads)
-        hits[name] = top1(fitted.predict(x_test), candidates, test.stimulus)
-    return hits
+    scored = {name: _scored(array, train.stimulus, test.features[name]) for name, array in train.features.items()}
+    decoded, alphas = predict_groups(
+        _flat(train.responses, window),
+        {name: known[train.stimulus] for name, (known, _) in scored.items()},
+        _flat(test.responses, window),
+        fold,
+    )
+    candidates = {name: shown for name, (_, shown) in scored.items()}
+    layers = [name for name in decoded if name.startswith(f"{STRUCTURE} ")]
+    if layers:
+        decoded[STRUCTURE], candidates[STRUCTURE] = (
+            np.concatenate([arrays[name] for name in layers], axis=1) for arrays in (decoded, candidates)
+        )
+    return {name: top1(found, candidates[name], test.stimulus) for name, found in decoded.items()}, alphas
 
 
 def top1(decoded: Array, candidates: Array, right: NDArray[np.integer[Any]]) -> Float64:
@@ -134,8 +140,31 @@ def top1(decoded: Array, candidates: Array, right: NDArray[np.integer[Any]]) -> 
     return hits
 
 
-def peak(times: Sequence[float], hits: Array, rng: np.random.Generator, *, n_resamples: int = 2000) -> dict[str, Any]:
-    """The window with the highest accuracy, and where it lies in resamples of the pictures.
+def held_out_peak(hits: Array) -> Float64:
+    """Each picture's accuracy in the window that is best for all other pictures.
+
+    The highest of many accuracies is high by chance too; here the picture that is looked at has no part in the choice.
+    Of equally good windows the mean is taken.
+
+    Parameters
+    ----------
+    hits : (n_windows, n_pictures)
+
+    Returns
+    -------
+    (n_pictures,)
+    """
+    values = np.asarray(hits, np.float64)
+    others = values.sum(axis=1, keepdims=True) - values
+    best = _highest(others)
+    found: Float64 = (best * values).sum(axis=0) / best.sum(axis=0)
+    return found
+
+
+def peak(
+    times: Sequence[float], hits: Array, rng: np.random.Generator, *, n_resamples: int = 2000
+) -> tuple[float, float, float]:
+    """When the accuracy is highest, and the 95 % interval of that over resamples of the pictures.
 
     Parameters
     ----------
@@ -144,31 +173,25 @@ def peak(times: Sequence[float], hits: Array, rng: np.random.Generator, *, n_res
 
     Returns
     -------
-    dict
-        "time" of the peak, "ci95" of it over resamples (percentile bootstrap), "accuracy" at it.
+    Time, and both ends of the interval (percentile bootstrap); where windows are equally good, their mean time.
     """
-    values = np.asarray(hits, np.float64)
-    moments = np.asarray(times, np.float64)
-    means = values.mean(axis=1)
-    drawn = rng.integers(values.shape[1], size=(n_resamples, values.shape[1]))
-    found = moments[np.stack([values[:, row].mean(axis=1) for row in drawn]).argmax(axis=1)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    best = int(means.argmax())
-    return {"time": float(moments[best]), "ci95": [float(low), float(high)], "accuracy": float(means[best])}
+    values, moments = np.asarray(hits, np.float64), np.asarray(times, np.float64)
+    n = values.shape[1]
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    found = [_time(moments, one) for one in (values.mean(axis=1)[:, None], values @ counts.T)]
+    low, high = np.quantile(found[1], [0.025, 0.975])
+    return float(found[0][0]), float(low), float(high)
 
 
-@dataclass(frozen=True, eq=False)
-class _Whole:
-    """An array as :class:`..solvers.columns.Columns`."""
+def _time(moments: Float64, accuracy: Float64) -> Float64:
+    best = _highest(accuracy)
+    found: Float64 = (best * moments[:, None]).sum(axis=0) / best.sum(axis=0)
+    return found
 
-    values: Float64
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.values.shape[0], self.values.shape[1]
-
-    def columns(self, start: int, stop: int) -> Float64:
-        return self.values[:, start:stop]
+def _highest(accuracy: Float64) -> NDArray[np.bool_]:
+    """Where each column is highest; sums of the same hits in another order are equal."""
+    return accuracy >= accuracy.max(axis=0) - 1e-9
 
 
 def _flat(responses: Array, window: Window) -> Float64:
@@ -176,12 +199,11 @@ def _flat(responses: Array, window: Window) -> Float64:
     return part.reshape(len(part), -1)
 
 
-def _scored(train: Array, test: Array) -> tuple[Float64, Float64]:
-    """Both by the statistics of the first."""
+def _scored(train: Array, shown: NDArray[np.integer[Any]], test: Array) -> tuple[Float64, Float64]:
+    """Both by the statistics of the first over the training trials; what does not vary in these is 0."""
     known = np.asarray(train, np.float64)
-    mean, std = known.mean(axis=0), known.std(axis=0)
-    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    return (known - mean) * inverse, (np.asarray(test, np.float64) - mean) * inverse
+    mean, std = statistics(known[shown])
+    return z_score(known, mean, std), z_score(test, mean, std)
 
 
 def _unit_rows(rows: Float64) -> Float64:
