@@ -86,8 +86,8 @@ def add_experiment(commands: Any) -> None:
     experiment.add_argument(
         "--surface",
         metavar="fsaverage5|LH,RH",
-        help="of interpretation: draw maps of fMRI on this surface too; two files, such as lh.pial,rh.pial, for volumes "
-        "that are not in MNI space (default: none)",
+        help="of interpretation: draw maps of fMRI on this surface too; two files, such as lh.pial,rh.pial, for "
+        "volumes that are not in MNI space (default: none)",
     )
     experiment.add_argument(
         "--cache",

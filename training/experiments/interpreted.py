@@ -17,7 +17,7 @@ from ..interpret.topography import has_places
 from ..interpret.windows import STRUCTURE, peak
 from .base import Drawing, Row
 from .figure import COLOURS, axes
-from .reading import KINDS, heads_path, map_path, volumes_known
+from .reading import KINDS, LABELS, heads_path, label_of, map_path, volumes_known
 from .results import Estimate, Results
 from .table import Column, Entry, Table
 from .verdicts import AGREES, DISAGREES, UNDECIDED, verdict
@@ -26,16 +26,10 @@ Float64 = NDArray[np.float64]
 _SEED = 0
 _GROUPS = ("LVC", "HVC")
 _EARLY, _LATE = ("V1", "V2", "V3"), ("VO", "PHC", "MT")
-_LABELS = {"context": "c", "semantic": "semantic feature", STRUCTURE: "structure", "latent": "z"}
 _KIND_LABELS = {"weight": "weights", "pattern": "patterns"}
 _SIGNALS = {"eeg": "EEG", "meg": "MEG"}
 # When the paper says that accuracies peak, in milliseconds.
 _PEAK = (100.0, 200.0)
-
-
-def _label(feature: str) -> str:
-    name, _, layer = feature.partition(" ")
-    return f"structure, layer {layer}" if layer else _LABELS[name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,9 +79,7 @@ def _regions(results: Results) -> _Regions | None:
         low, high = interval(resampled_means(values[member], rng))
         top = np.quantile(random_set_means(values, subject, member, rng), 0.95, axis=0)
         for place, column in enumerate(columns):
-            ends = (float(low[place]), float(high[place])) if n >= MIN_PICTURES else None
-            mean = float(values[member, place].mean())
-            estimates[name, column] = Estimate(mean=mean, ci95=ends, n_pictures=n)
+            estimates[name, column] = _estimate(values[member, place].mean(), low[place], high[place], n)
             nulls[name, column] = float(top[place])
     return _Regions(columns=columns, values=values, inside=inside, estimates=estimates, nulls=nulls)
 
@@ -114,17 +106,15 @@ def _curves(results: Results) -> tuple[_Curves, ...]:
             continue
         columns = [name for name in found[0].columns if all(name in one.columns for one in found)]
         features = [name.partition(".")[2] for name in columns if name.startswith("peak.")]
-        features.sort(key=lambda name: (list(_LABELS).index(name.partition(" ")[0]), name))
+        features.sort(key=lambda name: (list(LABELS).index(name.partition(" ")[0]), name))
         moments = [float(name.partition("@")[2]) for name in columns if name.startswith(f"top1.{features[0]}@")]
-        accuracy = {
-            feature: [_mean(results, modality, f"top1.{feature}@{ms:g}") for ms in moments] for feature in features
-        }
-        times = {}
+        accuracy, times = {}, {}
         for feature in features:
             hits = np.stack([results.by_picture(modality, f"top1.{feature}@{ms:g}") for ms in moments])
-            time, low, high = peak(moments, hits, np.random.default_rng(_SEED))
+            ends = interval(resampled_means(hits.T, np.random.default_rng(_SEED)))
             n = hits.shape[1]
-            times[feature] = Estimate(mean=time, ci95=(low, high) if n >= MIN_PICTURES else None, n_pictures=n)
+            accuracy[feature] = [_estimate(mean, *ends[:, k], n) for k, mean in enumerate(hits.mean(axis=1))]
+            times[feature] = _estimate(*peak(moments, hits, np.random.default_rng(_SEED)), n)
         made.append(
             _Curves(
                 modality=modality,
@@ -136,6 +126,11 @@ def _curves(results: Results) -> tuple[_Curves, ...]:
             )
         )
     return tuple(made)
+
+
+def _estimate(mean: float, low: float, high: float, n: int) -> Estimate:
+    ends = (float(low), float(high)) if n >= MIN_PICTURES else None
+    return Estimate(mean=float(mean), ci95=ends, n_pictures=n)
 
 
 def _mean(results: Results, cell: str, column: str) -> Estimate:
@@ -150,7 +145,7 @@ def tables(results: Results) -> list[Table]:
     regions, curves = _regions(results), _curves(results)
     if regions is not None:
         for kind in KINDS:
-            rows = [Row(key=f"fmri.{name}", label=_label(name), cell="fmri", kind=kind) for name in regions.features]
+            rows = [Row(key=f"fmri.{name}", label=label_of(name), cell="fmri", kind=kind) for name in regions.features]
             entries = {
                 (row.key, region): Entry(
                     value=regions.estimates[region, f"{kind}.{name}"],
@@ -189,7 +184,7 @@ def _peaks(curves: Sequence[_Curves]) -> Table:
         for feature, value in one.peak.items():
             row = Row(
                 key=f"{one.modality}.{feature}",
-                label=f"{_SIGNALS[one.modality]}: {_label(feature)}",
+                label=f"{_SIGNALS[one.modality]}: {label_of(feature)}",
                 cell=one.modality,
                 kind="peak",
             )
@@ -203,7 +198,7 @@ def _peaks(curves: Sequence[_Curves]) -> Table:
 
 def _whole_curve(one: _Curves) -> Table:
     rows = [
-        Row(key=f"{one.modality}.{name}", label=_label(name), cell=one.modality, kind="top1") for name in one.accuracy
+        Row(key=f"{one.modality}.{name}", label=label_of(name), cell=one.modality, kind="top1") for name in one.accuracy
     ]
     columns = [Column(name=f"{ms:g}", label=f"{ms:g} ms", better="higher") for ms in one.moments]
     entries = {
@@ -253,11 +248,7 @@ def _on_regions(regions: _Regions, kind: str) -> list[dict[str, Any]]:
         means = [resampled_means(own[some][:, None], rng)[:, 0] for some in (more, less)]
         low, high = interval(means[0] - means[1])
         n = int(min(more.sum(), less.sum()))
-        apart = Estimate(
-            mean=float(own[more].mean() - own[less].mean()),
-            ci95=(float(low), float(high)) if n >= MIN_PICTURES else None,
-            n_pictures=n,
-        )
+        apart = _estimate(own[more].mean() - own[less].mean(), low, high, n)
         made.append(_claim(text + suffix, source, apart, "voxels"))
 
     none = np.zeros(len(regions.values), bool)
@@ -267,12 +258,18 @@ def _on_regions(regions: _Regions, kind: str) -> list[dict[str, Any]]:
     )
     compare("c is read from HVC more than from LVC", "Fig. 9 (d)", ["context"], high, low)
     compare("the structure is read from LVC more than from HVC", "Fig. 9 (d)", [STRUCTURE], low, high)
-    compare("z is read from both alike: LVC leads by less than for the structure", "Fig. 9 (d)", [STRUCTURE, "latent"],
-            low, high)
+    compare(
+        "z is read from both alike: LVC leads by less than for the structure",
+        "Fig. 9 (d)",
+        [STRUCTURE, "latent"],
+        low,
+        high,
+    )
     compare("… and HVC leads by less than for c", "Fig. 9 (d)", ["context", "latent"], high, low)
     compare("c is read from VO, PHC and MT more than from elsewhere", "Fig. 9 (a)", ["context"], late, ~late)
-    compare("the structure is read from V1, V2 and V3 more than from elsewhere", "Fig. 9 (b)", [STRUCTURE], early,
-            ~early)
+    compare(
+        "the structure is read from V1, V2 and V3 more than from elsewhere", "Fig. 9 (b)", [STRUCTURE], early, ~early
+    )
     return made
 
 
@@ -286,7 +283,7 @@ def _on_moments(one: _Curves) -> list[dict[str, Any]]:
         ends = None if value.ci95 is None else (value.ci95[0] - one.chance, value.ci95[1] - one.chance)
         above = Estimate(mean=value.mean - one.chance, ci95=ends, n_pictures=value.n_pictures)
         made.append(
-            _claim(f"{signal}: the {_label(feature)} is found above chance", "section 4.6.2", above, "pictures")
+            _claim(f"{signal}: the {label_of(feature)} is found above chance", "section 4.6.2", above, "pictures")
         )
         made.append(_in_time(signal, feature, one.peak_ms[feature]))
     return made
@@ -303,7 +300,7 @@ def _in_time(signal: str, feature: str, found: Estimate) -> dict[str, Any]:
             word = DISAGREES
     ends = "" if found.ci95 is None else f" [{found.ci95[0]:.0f}, {found.ci95[1]:.0f}]"
     return {
-        "text": f"{signal}: the {_label(feature)} peaks between 100 and 200 ms",
+        "text": f"{signal}: the {label_of(feature)} peaks between 100 and 200 ms",
         "source": "Fig. 9 (e, f)",
         "found": f"{found.mean:.0f}{ends} ms",
         "milliseconds": found.mean,
@@ -339,9 +336,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _bars(ax: Any, regions: _Regions, kind: str) -> None:
-    features = [name for name in ("context", "semantic", STRUCTURE, "latent") if name in regions.features]
-    layers = [name for name in regions.features if " " in name]
-    shown = [*features, *layers]
+    shown = regions.features
     width = 0.84 / len(shown)
     for number, feature in enumerate(shown):
         place = number - (len(shown) - 1) / 2
@@ -352,7 +347,7 @@ def _bars(ax: Any, regions: _Regions, kind: str) -> None:
         means = [one.mean for one in found]
         bars = [[m - low for m, (low, _) in zip(means, ends, strict=True)]]
         bars.append([high - m for m, (_, high) in zip(means, ends, strict=True)])
-        ax.bar(xs, means, width * 0.92, color=_colour(feature), label=_label(feature), zorder=2)
+        ax.bar(xs, means, width * 0.92, color=_colour(feature), label=label_of(feature), zorder=2)
         ax.errorbar(xs, means, yerr=np.maximum(bars, 0), fmt="none", ecolor="0.2", elinewidth=0.7, zorder=3)
         ax.hlines(tops, xs - width / 2, xs + width / 2, colors="0.45", linewidth=1.2, zorder=4)
     ax.axhline(1, color="0.4", linewidth=0.8, zorder=1)
@@ -368,7 +363,7 @@ def _lines(ax: Any, one: _Curves) -> None:
         if feature == STRUCTURE and len(one.accuracy) > 2:  # its layers are there
             continue
         colour = _colour(feature)
-        ax.plot(one.moments, [value.mean for value in values], color=colour, linewidth=1.3, label=_label(feature))
+        ax.plot(one.moments, [value.mean for value in values], color=colour, linewidth=1.3, label=label_of(feature))
         ends = [value.ci95 or (value.mean, value.mean) for value in values]
         ax.fill_between(one.moments, *zip(*ends, strict=True), color=colour, alpha=0.1, linewidth=0)
     ax.axhline(one.chance, color="0.4", linestyle="dotted", linewidth=1.2, label="chance")
@@ -404,17 +399,17 @@ def drawings(results: Results) -> list[Drawing]:
                     Drawing(
                         title=f"{_SIGNALS[subject.modality]}: {words} of {subject.label} over the head",
                         caption="Importance of channels relative to an even spread over channels and times, mean over "
-                        "windows of 100 ms. Nose up; every row has its own scale. Numbers: maps/heads.csv.",
+                        "windows of 100 ms. White is an even spread; every row has its own scale; nose up. Numbers: maps/heads.csv.",
                         path=path,
                     )
                 )
             made += [
                 Drawing(
-                    title=f"{_label(name)}: {words} of {subject.label} on the cortex",
+                    title=f"{label_of(name)}: {words} of {subject.label} on the cortex",
                     caption="Times an even spread over the voxels; grey where there are none.",
                     path=path,
                 )
-                for name in _LABELS
+                for name in LABELS
                 if (path := map_path(subject, f"surface-{kind}.{name}", ".png")).is_file()
             ]
     return made
@@ -431,12 +426,17 @@ def notes(results: Results) -> list[str]:
         "where a voxel knows nothing and cancels noise that others share; patterns (Haufe et al. 2014) say how a voxel "
         "changes with what is decoded: the mean size of its correlation with it in training, "
         f"over {drawn}. Where the two disagree, a pattern says where the information is, a weight what the decoder "
-        "makes use of. Both are divided by their mean over all voxels, or channels and times."
+        "makes use of; where little can be decoded, both follow the noise. Both are divided by their mean over all voxels, or channels and times."
     )
     made.append(
         "Of the structure, the dimensions count that the checkpoint keeps: the best-decoded quarter of each layer."
     )
     if "fmri" in kinds:
+        made.append(
+            "Decoders of c take 250 voxels of each dimension and those of the structure 350, so that importance also "
+            "counts how often a voxel is chosen. That of z takes 4,000: where there are fewer, as in simulated "
+            "subjects, it takes all, and its weights are nearly even whatever the voxels know. Read z by its patterns."
+        )
         made.append(
             "Regions: every voxel of every subject counts once. Intervals are 95 % of a bootstrap over voxels, which "
             "have neighbours and noise in common: they say how alike a region's voxels are, and nothing of other "

@@ -45,7 +45,9 @@ def page(
         caption=escape(experiment.caption),
         drawings="".join(map(_drawing, experiment.drawings(results))),
         figure=_svg(out / "figure.svg", experiment.title),
-        tables="".join(_table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns and table.on_page),
+        tables="".join(
+            _table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns and table.on_page
+        ),
         claims=_claims(claims),
         pictures="".join(_pictures(results, subject) for subject in _first_of_each(results)),
         notes="".join(f"<li>{escape(line)}</li>" for line in notes_of(experiment, results)),
@@ -106,7 +108,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
 
 def _drawing(drawing: Drawing) -> str:
     return (
-        f"<section><h2>{escape(drawing.title)}</h2><figure class=\"drawing\">{_image(drawing.path, drawing.title)}"
+        f'<section><h2>{escape(drawing.title)}</h2><figure class="drawing">{_image(drawing.path, drawing.title)}'
         f"<figcaption>{escape(drawing.caption)}</figcaption></figure></section>"
     )
 

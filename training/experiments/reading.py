@@ -41,7 +41,8 @@ KINDS = ("weight", "pattern")
 N_DIMENSIONS = 500
 # Middles of the windows that heads are drawn of, in seconds.
 MOMENTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
-_WHOLE = ("context", "semantic", STRUCTURE, "latent")
+LABELS = {"context": "c", "semantic": "semantic feature", STRUCTURE: "structure", "latent": "z"}
+_WHOLE = tuple(LABELS)
 _ONE_FOLDER = "maps"
 
 
@@ -138,7 +139,7 @@ class Heads:
                 if name == STRUCTURE:  # its layers are there
                     continue
                 maps = [(one.time, values[:, one.start : one.stop].mean(axis=1)) for one in parts]
-                rows[name] = [(f"{1000 * time:.0f} ms", value) for time, value in maps]
+                rows[label_of(name)] = [(f"{1000 * time:.0f} ms", value) for time, value in maps]
                 names = [channel.name for channel in layout.channels or ()]
                 lines += [
                     (kind, name, f"{time:g}", channel, f"{value:.6g}")
@@ -215,6 +216,12 @@ class Windows:
         train = Split(responses=normaliser(data.responses("train")), stimulus=data.stimulus("train"), features=known)
         test = Split(responses=normaliser(data.responses("test")[used]), stimulus=of_trial, features=asked)
         return train, test, pictures_shown(data, "train")
+
+
+def label_of(feature: str) -> str:
+    """What people call a feature, or a layer such as "structure 2"."""
+    name, _, layer = feature.partition(" ")
+    return f"structure, layer {layer}" if layer else LABELS[name]
 
 
 def _arrays(features: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -290,7 +290,10 @@ def _field(entry: Entry | None, row: Row, *, with_paper: bool, form: str) -> Cel
     paper = "" if entry.paper is None else number_text(entry.paper, gain=gain)
     shown = f"{text} (paper {paper})" if paper and with_paper else text
     return Cell(
-        text=shown, word=entry.word, paper=paper, null="" if entry.null is None else f"random sets < {entry.null:{form}}"
+        text=shown,
+        word=entry.word,
+        paper=paper,
+        null="" if entry.null is None else f"random sets < {entry.null:{form}}",
     )
 
 

@@ -52,7 +52,11 @@ def write_results(experiment: Experiment, results: Results, out: Path) -> Path:
 
 
 def _markdown(experiment: Experiment, results: Results, tables: list[Table], claims: list[dict[str, Any]]) -> str:
-    parts = [f"# {experiment.title}", f"The paper's {experiment.source}. {experiment.question}", facts(experiment, results)]
+    parts = [
+        f"# {experiment.title}",
+        f"The paper's {experiment.source}. {experiment.question}",
+        facts(experiment, results),
+    ]
     for table in tables:
         if table.columns and table.on_page:
             parts += [f"## {table.title}", as_markdown(table, metrics_down=experiment.metrics_down)]

@@ -74,7 +74,7 @@ def draw_maps(
     Parameters
     ----------
     maps
-        Row -> its maps, each a title and (n_channels,) values from 0 on; a row shares one scale.
+        Row -> its maps, each a title and (n_channels,) multiples of an even spread; a row shares one scale, white at 1.
     unit
         What the scale's numbers are.
     path
@@ -97,7 +97,7 @@ def draw_maps(
         FigureCanvasAgg(figure)
         grid = figure.subplots(len(maps), n_columns, squeeze=False)
         for axes, (name, row) in zip(grid, maps.items(), strict=True):
-            top = max(float(values.max()) for _, values in row) or 1.0
+            apart = max(float(np.abs(np.asarray(values) - 1).max()) for _, values in row) or 1.0
             drawn = None
             for ax, (title, values) in zip(axes, row, strict=False):
                 drawn, _ = mne.viz.plot_topomap(
@@ -105,9 +105,10 @@ def draw_maps(
                     info,
                     axes=ax,
                     show=False,
-                    cmap="inferno",
-                    vlim=(0.0, top),
+                    cmap="RdBu_r",
+                    vlim=(1 - apart, 1 + apart),
                     contours=0,
+                    extrapolate="local",
                 )
                 ax.set_title(title, fontsize=8)
             for ax in axes[len(row) :]:

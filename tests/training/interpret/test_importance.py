@@ -10,7 +10,7 @@ import pytest
 from minddiffuser.runtime.decoders.base import Placement
 from minddiffuser.runtime.decoders.linear import Linear
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.training.interpret.importance import by_region, importance, patterns
+from minddiffuser.training.interpret.importance import importance, patterns, relative
 
 N_VALUES, N_LAYERS = 12, 2
 
@@ -84,7 +84,7 @@ def test_patterns_are_correlations_with_what_is_decoded(checkpoint: Any, rng: np
 
 
 def test_a_pattern_says_what_a_weight_does_not(rng: np.random.Generator) -> None:
-    """Haufe et al.'s example: the second value holds noise alone, gets a large weight, and has no pattern of its own."""
+    """Haufe et al.'s example: the second value holds noise alone, gets a large weight, and has no pattern."""
     signal, noise = rng.standard_normal((2, 5000))
     scores = np.stack([signal + noise, noise], axis=1)
     place = Placement((1,), np.zeros(1, np.int32), np.zeros(1, np.float32), np.ones(1, np.float32))
@@ -105,9 +105,18 @@ def test_dimensions_are_drawn_by_seed(checkpoint: Any, rng: np.random.Generator)
     assert (first != other).any()
 
 
-def test_regions_take_their_voxels() -> None:
-    found = by_region(np.arange(6.0), {"V1": range(2), "odd": [1, 3, 5], "empty": []})
-    assert {name: values.tolist() for name, values in found.items()} == {"V1": [0, 1], "odd": [1, 3, 5]}
+def test_values_are_multiples_of_an_even_spread() -> None:
+    np.testing.assert_allclose(relative(np.array([1.0, 2.0, 3.0])), [0.5, 1.0, 1.5])
+    np.testing.assert_array_equal(relative(np.zeros(3)), np.zeros(3))
+
+
+def test_in_pieces_it_is_the_same(checkpoint: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = rng.standard_normal((20, 3, 4)).astype(np.float32)
+    whole = importance(checkpoint), patterns(checkpoint, scores, n_dimensions=None)
+    monkeypatch.setattr(f"{importance.__module__}._AT_ONCE", 50)
+    for found, expected in zip((importance(checkpoint), patterns(checkpoint, scores)), whole, strict=True):
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-6)
 
 
 def test_a_checkpoint_of_networks_is_refused() -> None:

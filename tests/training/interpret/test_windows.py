@@ -7,7 +7,15 @@ import pytest
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.training.interpret.windows import Split, drawn_dimensions, peak, top1, window_hits, windows
+from minddiffuser.training.interpret.windows import (
+    Split,
+    drawn_dimensions,
+    held_out_peak,
+    peak,
+    top1,
+    window_hits,
+    windows,
+)
 
 
 def layout(n_times: int = 50, sfreq: float = 100.0, tmin: float = -0.1) -> ResponseLayout:
@@ -45,7 +53,8 @@ def test_top1_is_the_nearest_by_correlation() -> None:
     candidates, decoded = rng.standard_normal((5, 8)), rng.standard_normal((7, 8))
     right = rng.integers(5, size=7)
     expected = [
-        np.argmax([np.corrcoef(row, other)[0, 1] for other in candidates]) == r for row, r in zip(decoded, right)
+        np.argmax([np.corrcoef(row, other)[0, 1] for other in candidates]) == r
+        for row, r in zip(decoded, right, strict=True)
     ]
     np.testing.assert_array_equal(top1(decoded, candidates, right), expected)
     same = np.ones((3, 8))
@@ -56,7 +65,8 @@ def made(rng: np.random.Generator, n: int, weights: Any, moment: slice) -> Split
     features = rng.standard_normal((n, 6))
     responses = rng.standard_normal((n, 3, 50))
     responses[:, :, moment] += np.einsum("nd,dct->nct", features, weights)
-    return Split(responses=responses, stimulus=np.arange(n), features={"structure": features})
+    layers = {"structure 1": features[:, :3], "structure 2": features[:, 3:]}
+    return Split(responses=responses, stimulus=np.arange(n), features=layers)
 
 
 def test_what_is_put_into_one_moment_is_found_there() -> None:
@@ -65,15 +75,36 @@ def test_what_is_put_into_one_moment_is_found_there() -> None:
     weights = 2 * rng.standard_normal((6, 3, 6))
     train, test = made(rng, 150, weights, moment), made(rng, 30, weights, moment)
     found = windows(layout())
-    hits = np.stack([window_hits(train, test, one, pictures=np.arange(150), n_threads=1)["structure"] for one in found])
+    each = [window_hits(train, test, one, pictures=np.arange(150))[0] for one in found]
+    hits = np.stack([one["structure"] for one in each])
+    assert each[0].keys() == {"structure 1", "structure 2", "structure"}
     assert hits.shape == (len(found), 30)
     inside = [number for number, one in enumerate(found) if one.start <= 20 and one.stop >= 26]
     outside = [number for number, one in enumerate(found) if one.stop <= 20 or one.start >= 26]
     assert hits[inside].mean(axis=1).min() > 0.9
     assert hits[outside].mean() < 1 / 30 + 4 * (1 / 30 / (30 * len(outside))) ** 0.5 * 3
-    best = peak([one.time for one in found], hits, rng)
-    assert found[inside[0]].time - 0.06 <= best["ci95"][0] <= best["time"] <= best["ci95"][1]
-    assert best["accuracy"] == hits.mean(axis=1).max()
+    time, low, high = peak([one.time for one in found], hits, rng)
+    assert found[inside[0]].time - 0.06 <= low <= time <= high <= found[inside[-1]].time + 0.06
+
+
+def test_the_peak_of_a_picture_is_chosen_without_it(rng: np.random.Generator) -> None:
+    hits = (rng.random((6, 40)) < 0.3).astype(float)
+    hits[2] = rng.random(40) < 0.8
+    expected = []
+    for number in range(40):
+        others = np.delete(hits, number, axis=1).sum(axis=1)
+        expected.append(hits[others == others.max(), number].mean())
+    np.testing.assert_allclose(held_out_peak(hits), expected)
+    # Of noise alone the highest accuracy is above chance, and this is not.
+    noise = (rng.random((40, 2000)) < 0.1).astype(float)
+    assert noise.mean(axis=1).max() > 0.11
+    assert held_out_peak(noise).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_equally_good_windows_share_the_peak(rng: np.random.Generator) -> None:
+    hits = np.zeros((4, 12))
+    hits[1:3] = 1
+    assert peak([0.0, 0.1, 0.2, 0.3], hits, rng) == pytest.approx((0.15, 0.15, 0.15))
 
 
 def test_dimensions_that_do_not_vary_are_not_drawn() -> None:
