@@ -10,7 +10,10 @@ from ..interpret.windows import windows
 from . import put_in
 from .base import Cell, Row, Step
 from .experiment import Experiment
-from .interpreted import draw, drawings, judged, notes, tables
+from .interpreted.claims import judged
+from .interpreted.figure import draw, drawings
+from .interpreted.notes import notes
+from .interpreted.tables import tables
 from .reading import N_DIMENSIONS, Heads, Surface, Weights, Windows, measure_voxels, measure_windows, volumes_known
 from .steps import Fit
 from .subject import Plan, Subject

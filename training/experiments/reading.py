@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.data.folder import DataFolder
 from ...runtime.data.layout import voxels_of
 from ...runtime.data.stimuli import stimulus_ids
 from ...runtime.decoders.checkpoint import open_checkpoint
@@ -129,8 +130,8 @@ class Heads:
 
         layout = subject.data.layout
         every = windows(layout)
-        chosen = sorted({min(every, key=lambda one, t=t: (abs(one.time - t), one.start)).start for t in MOMENTS})
-        parts = [one for one in every if one.start in chosen]
+        chosen = sorted({int(np.argmin([abs(one.time - t) for one in every])) for t in MOMENTS})
+        parts = [every[number] for number in chosen]
         lines: list[tuple[Any, ...]] = [("kind", "feature", "seconds", "channel", "importance")]
         for number, kind in enumerate(KINDS):
             tell.now(f"heads, {kind}s", number / len(KINDS))
@@ -189,7 +190,7 @@ class Windows:
         normaliser = fit_normaliser(data.responses("train"))
         used = list(subject.trials)
         shown = data.stimulus("test")[used]
-        candidates, of_trial = _candidates(data, shown)
+        candidates, of_trial = _candidates(subject.data, shown)
         rng = np.random.default_rng(self.seed)
         known: dict[str, NDArray[Any]] = {}
         asked: dict[str, NDArray[Any]] = {}
@@ -200,7 +201,7 @@ class Windows:
                 models,
                 cache_dir=subject.cache,
                 progress=lambda done, total: tell.now(f"features {done} of {total}", 0.0),
-                say=lambda line: tell.log.write(f"{line}\n"),
+                say=lambda line: print(line, file=tell.log),
             )
             for split in ("train", "test")
         ]
@@ -228,7 +229,7 @@ def _arrays(features: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return features.semantic, features.structure, features.latent
 
 
-def _candidates(data: Data, shown: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _candidates(data: DataFolder, shown: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The stimuli among which a trial's is looked for, copies of a picture once, and of each trial which one it is."""
     pictures = data.pictures("test")
     ids = stimulus_ids([pictures[row] for row in shown])
@@ -270,8 +271,8 @@ def volumes_known(subject: Subject) -> bool:
 def measure_voxels(subject: Subject) -> Values:
     """Columns "weight.FEATURE" and "pattern.FEATURE" of every voxel, and "in.REGION", 1 for the region's voxels."""
     layout = subject.data.layout
-    columns = {
-        f"{kind}.{name}": np.round(values.astype(np.float64), 6)
+    columns: dict[str, NDArray[np.float64]] = {
+        f"{kind}.{name}": np.asarray(np.round(values, 6), np.float64)
         for kind in KINDS
         for name, values in importance_of(subject, kind).items()
     }

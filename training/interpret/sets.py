@@ -59,4 +59,5 @@ def random_set_means(
             mask = np.zeros((rows.stop - start, len(own)))
             np.put_along_axis(mask, drawn, 1.0, axis=1)
             total[rows] += mask @ own
-    return total / chosen.sum()
+    means: Float64 = total / chosen.sum()
+    return means

@@ -106,14 +106,16 @@ def vertex_values(image: Any, mesh: Any) -> NDArray[np.float64]:
 
     data = np.asarray(image.dataobj, np.float64)
     there = np.isfinite(data)
+    image_of: Any = Nifti1Image
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # vertices outside of the volume
         total, weight = (
-            np.asarray(vol_to_surf(Nifti1Image(part, image.affine), mesh), np.float64)
+            np.asarray(vol_to_surf(image_of(part, image.affine), mesh), np.float64)
             for part in (np.where(there, data, 0.0), there.astype(np.float64))
         )
     enough = np.nan_to_num(weight) >= _LEAST
-    return np.divide(total, weight, out=np.full(len(total), np.nan), where=enough)
+    means: NDArray[np.float64] = np.divide(total, weight, out=np.full(len(total), np.nan), where=enough)
+    return means
 
 
 def _two(surface: str) -> tuple[Path, Path]:

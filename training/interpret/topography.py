@@ -98,7 +98,7 @@ def draw_maps(
         grid = figure.subplots(len(maps), n_columns, squeeze=False)
         for axes, (name, row) in zip(grid, maps.items(), strict=True):
             apart = max(float(np.abs(np.asarray(values) - 1).max()) for _, values in row) or 1.0
-            drawn = None
+            drawn: Any = None
             for ax, (title, values) in zip(axes, row, strict=False):
                 drawn, _ = mne.viz.plot_topomap(
                     np.array([np.asarray(values, np.float64)[numbers].mean() for numbers in members]),

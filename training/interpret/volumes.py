@@ -38,7 +38,7 @@ def volume(values: NDArray[Any], voxels: Voxels | None) -> Any:
     shape = tuple(int(n) for n in voxels.ijk.max(axis=0) + 1)
     data = np.full(shape, np.nan, np.float32)
     data[tuple(voxels.ijk.T)] = values
-    return nibabel.Nifti1Image(data, voxels.affine)
+    return nibabel.Nifti1Image(data, voxels.affine)  # type: ignore[no-untyped-call]
 
 
 def write_volume(path: Path, values: NDArray[Any], voxels: Voxels | None) -> None:

@@ -191,7 +191,8 @@ def _time(moments: Float64, accuracy: Float64) -> Float64:
 
 def _highest(accuracy: Float64) -> NDArray[np.bool_]:
     """Where each column is highest; sums of the same hits in another order are equal."""
-    return accuracy >= accuracy.max(axis=0) - 1e-9
+    best: NDArray[np.bool_] = accuracy >= accuracy.max(axis=0) - 1e-9
+    return best
 
 
 def _flat(responses: Array, window: Window) -> Float64:

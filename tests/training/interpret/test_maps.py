@@ -138,7 +138,7 @@ def test_the_template_is_drawn(tmp_path: Path) -> None:
 
 
 def test_places_without_voxels_do_not_spread() -> None:
-    """Half of the volume holds 2 and the rest nothing: vertices have 2, or nothing, and those close to voxels have 2."""
+    """Half of the volume holds 2 and the rest nothing: vertices near voxels have 2, and others nothing."""
     pytest.importorskip("nilearn")
     nibabel = pytest.importorskip("nibabel")
     from nilearn.surface import InMemoryMesh
