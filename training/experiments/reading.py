@@ -300,7 +300,8 @@ def measure_windows(subject: Subject) -> Values:
     names = dict.fromkeys(name.partition("@")[0].partition(".")[2] for name in columns)
     peaks = {
         f"peak.{name}": held_out_peak(
-            np.stack([values for column, values in made.columns.items() if column.startswith(f"top1.{name}@")])
+            np.stack([values for column, values in made.columns.items() if column.startswith(f"top1.{name}@")]),
+            np.random.default_rng(0),
         )
         for name in names
     }

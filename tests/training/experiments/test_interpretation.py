@@ -69,7 +69,7 @@ def of_windows(modality: str, rng: np.random.Generator, n: int = 60) -> Values:
         rates = [top * np.exp(-(((ms - middle) / 40) ** 2)) for ms in moments]
         hits[name] = (rng.random((len(moments), n)) < np.array(rates)[:, None]).astype(float)
     columns = {f"top1.{f}@{ms:g}": row for f, rows in hits.items() for ms, row in zip(moments, rows, strict=True)}
-    columns |= {f"peak.{name}": held_out_peak(rows) for name, rows in hits.items()}
+    columns |= {f"peak.{name}": held_out_peak(rows, rng) for name, rows in hits.items()}
     names = [f"{kind}.{name}" for kind in ("top1", "peak") for name in FEATURES[1:]]
     return Values(
         pictures=tuple(f"{modality} {k}" for k in range(n)), columns=columns, chance=dict.fromkeys(names, 1 / n)

@@ -85,6 +85,8 @@ def _on_moments(one: Curves) -> list[dict[str, Any]]:
         made.append(
             _claim(f"{signal}: the {label_of(feature)} is found above chance", "section 4.6.2", above, "pictures")
         )
+        if made[-1]["agreement"] == DISAGREES:  # no picture is found less often than by chance but by chance
+            made[-1]["agreement"] = UNDECIDED
         made.append(_in_time(signal, feature, one.peak_ms[feature]))
     return made
 

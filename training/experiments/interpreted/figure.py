@@ -17,16 +17,17 @@ from .pooled import KIND_LABELS, SIGNALS, Curves, Regions, curves_of, regions_of
 
 
 def draw(results: Results, path: Path) -> None:
-    """Bars of regions, weights above patterns, then the curves, one signal beside the other."""
+    """Bars of regions, weights above patterns, then the curves, one signal below the other."""
     regions, curves = regions_of(results), curves_of(results)
-    n_rows = 2 * (regions is not None) + len(curves)
+    n_rows = 2 * (regions is not None) + 2 * len(curves)
     with axes(path, 1, size=(11.0, 3.1), n_rows=n_rows) as grid:
         left = list(grid[:, 0])
         if regions is not None:
             for kind in KINDS:
                 _bars(left.pop(0), regions, kind)
         for one in curves:
-            _lines(left.pop(0), one)
+            for layers in (False, True):
+                _lines(left.pop(0), one, layers=layers)
 
 
 def _bars(ax: Any, regions: Regions, kind: str) -> None:
@@ -52,20 +53,24 @@ def _bars(ax: Any, regions: Regions, kind: str) -> None:
     ax.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _lines(ax: Any, one: Curves) -> None:
+def _lines(ax: Any, one: Curves, *, layers: bool) -> None:
     for feature, values in one.accuracy.items():
-        if feature == STRUCTURE and len(one.accuracy) > 2:  # its layers are there
+        if (" " in feature) != layers:
             continue
         colour = _colour(feature)
         ax.plot(one.moments, [value.mean for value in values], color=colour, linewidth=1.3, label=label_of(feature))
         ends = [value.ci95 or (value.mean, value.mean) for value in values]
-        ax.fill_between(one.moments, *zip(*ends, strict=True), color=colour, alpha=0.1, linewidth=0)
+        ax.fill_between(one.moments, *zip(*ends, strict=True), color=colour, alpha=0.12, linewidth=0)
     ax.axhline(one.chance, color="0.4", linestyle="dotted", linewidth=1.2, label="chance")
     ax.axvspan(*PEAK_MS, color="0.5", alpha=0.08, linewidth=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("ms after the picture (middle of the window)")
     ax.set_ylabel("top-1 accuracy")
-    ax.set_title(f"{SIGNALS[one.modality]}; shaded: 100 to 200 ms", loc="left", fontsize=9)
+    ax.set_title(
+        f"{SIGNALS[one.modality]}{', layers of the structure' if layers else ''}; shaded: 100 to 200 ms",
+        loc="left",
+        fontsize=9,
+    )
     ax.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -73,7 +78,7 @@ def _colour(feature: str) -> str:
     """Features in colours that anybody tells apart, layers from light to dark."""
     name, _, layer = feature.partition(" ")
     if layer:
-        return ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")[min(int(layer), 6) - 1]
+        return ("#a6cde3", "#7ab6da", "#4e9acb", "#2f7ab8", "#15559c", "#08306b")[min(int(layer), 6) - 1]
     return {"context": COLOURS[1], "semantic": COLOURS[4], STRUCTURE: COLOURS[0], "latent": COLOURS[2]}[name]
 
 
