@@ -57,7 +57,7 @@ class Measure:
         return {
             name: metric(self._truth[metric.needs][:n], features[metric.needs][:n], ids)
             for name, metric in METRICS.items()
-            if metric.needs in self._extractors and len(set(ids)) >= metric.min_pictures
+            if metric.default and metric.needs in self._extractors and len(set(ids)) >= metric.min_pictures
         }
 
 

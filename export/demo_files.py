@@ -9,6 +9,7 @@ change of the tiny world or of a format: a test says when.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,9 +27,10 @@ from ..runtime.demo import packed
 from ..runtime.demo.full import code_digests
 from ..runtime.demo.quick import SHIPPED, WORLD
 from ..runtime.errors import InputError
-from ..runtime.files import hash_of_json, read_metadata, read_tensors, sha256_of, write_bytes, write_tensors
+from ..runtime.files import hash_of_json, read_metadata, read_tensors, sha256_of, write_json, write_tensors
 from ..runtime.locks import beside, locked
 from ..runtime.output import replacing_folder
+from ..runtime.training_pictures import FILE as TRAINING_PICTURES
 from ..training.simulate.brains import DEFAULT_BRAIN
 from ..training.simulate.subject import GENERATOR_VERSION
 from .bundle.pack import pack
@@ -114,18 +116,21 @@ def make(work: Path, out: Path, subject: Subject) -> None:
 def round_weights(checkpoint: Path, out: Path) -> None:
     """Write a checkpoint whose weights are rounded to float16: half the space, and predictions change by a thousandth.
 
-    The hashes of the files that change are changed in its description. `out` is there whole or not at all.
+    The table of training pictures is left out: the demonstration has none of these. The hashes of the files that change
+    are changed in its description. `out` is there whole or not at all.
     """
     text = (checkpoint / checkpoints.DESCRIPTION).read_text(encoding="utf-8")
     with locked(beside(out), out), replacing_folder(out, checkpoints.DESCRIPTION) as draft:
-        shutil.copytree(checkpoint, draft, dirs_exist_ok=True)
+        shutil.copytree(checkpoint, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINING_PICTURES))
         for path in sorted(draft.rglob("*.safetensors")):
             before = sha256_of(path)
             metadata = read_metadata(path)
             arrays = {name: _rounded(name, array) for name, array in read_tensors(path, "a decoder").items()}
             write_tensors(path, arrays, metadata)
             text = text.replace(before, sha256_of(path))
-        write_bytes(draft / checkpoints.DESCRIPTION, text.encode())
+        content = json.loads(text)
+        content["files"].pop(TRAINING_PICTURES, None)
+        write_json(draft / checkpoints.DESCRIPTION, content)
 
 
 def _rounded(name: str, array: Any) -> Any:

@@ -15,13 +15,16 @@ from .demo.signals import FMRI, SIGNALS
 from .engines.here import BACKENDS
 from .engines.trust import trust_list
 from .errors import InputError
+from .evaluate.command import add_evaluate
+from .evidence.command import add_card
+from .judge.command import add_judge, add_judged
 from .refine import REFINERS
 from .refine.choose import DEFAULT, chosen, option, owners
 from .refine.settings import PRESETS
 from .run.choose import LEFT_OUT
-from .run.controls import CONTROLS
 from .run.without import WITHOUT
 from .sampling import SAMPLINGS
+from .split import NOT_HELD_OUT
 
 PROG = "md-reconstruct"
 _PARAMS = {"latent": ("latent",), "context": ("context",), "both": ("latent", "context")}
@@ -148,6 +151,10 @@ def parser() -> Parser:
     _add_demo(commands)
     _add_run(commands)
     _add_report(commands)
+    add_evaluate(commands)
+    add_card(commands)
+    add_judge(commands)
+    add_judged(commands)
     return top
 
 
@@ -218,10 +225,34 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument(
         "--controls",
-        choices=tuple(CONTROLS),
+        metavar="NAME,...",
         default="none",
-        help="repeat stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as target "
-        "(default: %(default)s)",
+        help="what to compare with: stage 2 with the features of other trials (shuffled) or of the stimuli (oracle) as "
+        "target, the generator without the brain (generator), the training picture nearest to what was decoded "
+        "(nearest); both is the first two, all is all four (default: %(default)s)",
+    )
+    run.add_argument(
+        "--train-data",
+        type=Path,
+        metavar="DATA",
+        help="data folder of the training pictures, for the control nearest (default: RESPONSES)",
+    )
+    run.add_argument(
+        "--metrics",
+        default="default",
+        metavar="NAME,...",
+        help="what pictures are compared by: names and groups. default: what needs no other weights; standard: the "
+        "eight columns of published tables; mindeye1, mindeye2, brain_diffuser: as those computed them; decoded: "
+        "retrieval and dimension of the decoded features; all (default: %(default)s)",
+    )
+    run.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the weights of the networks that metrics need; PyTorch's cache is looked through too",
+    )
+    run.add_argument(
+        "--download-weights", action="store_true", help="download weights that are in neither (default: do without)"
     )
     run.add_argument(
         "--without",
@@ -382,6 +413,7 @@ def _run(args: argparse.Namespace) -> int:
         stimuli=args.stimuli,
         stimuli_root=args.stimuli_root,
         trial_ids=args.trial_ids,
+        train_data=args.train_data,
         skip_trials=tuple(args.skip_trials),
         settings=without(
             ReconstructSettings(
@@ -394,11 +426,14 @@ def _run(args: argparse.Namespace) -> int:
             args.without,
         ),
         batch_size=args.batch_size,
+        metrics=(args.metrics,),
+        weights=args.weights,
+        download_weights=args.download_weights,
         notes=tuple(args.note),
     )
     outcome, report = run_job(job, sys.stderr)
     print(report)
-    skipped = sum(reason != LEFT_OUT for reason in outcome.skipped.values())
+    skipped = sum(reason not in (LEFT_OUT, NOT_HELD_OUT) for reason in outcome.skipped.values())
     failed = len(outcome.failures())
     if not skipped and not failed:
         return DONE

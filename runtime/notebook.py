@@ -30,6 +30,7 @@ from .data.trial_ids import check_trial_ids
 from .errors import InputError, ShapeError, check_choice
 from .files import read_json
 from .images import read_image, write_png
+from .run.controls import CONTROLS
 from .sampling import SAMPLINGS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from .run.reconstruct import OnFrame
 
 Pictures8 = NDArray[np.uint8]
-_KINDS = ("stage1", "stage2", "shuffled", "oracle")
+_KINDS = ("stage1", "stage2", *CONTROLS)
 _COLUMNS, _GAP_PX, _SIDE_PX = 8, 4, 128
 
 
@@ -146,7 +147,7 @@ class Opened:
         stage1
             How stage 1 samples, a name of :data:`~minddiffuser.runtime.sampling.SAMPLINGS`: "published" or "near".
         controls
-            "none", "shuffled", "oracle" or "both".
+            "none", "both", "all", or any of "shuffled", "oracle", "generator" and "nearest" with commas between them.
         progress
             Whether to show how far it is, on standard error.
         on_frame

@@ -1,4 +1,4 @@
-"""An antialiased resize as a small matrix along each axis: the same numbers in numpy, PyTorch and an exported graph."""
+"""A resize as a small matrix along each axis: the same numbers in numpy, PyTorch and an exported graph."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ KERNELS: dict[str, Callable[[Float64], Float64]] = {"bicubic": _cubic, "bilinear
 
 
 @lru_cache(maxsize=32)
-def resize_matrix(n_in: int, n_out: int, interpolation: str) -> Float64:
-    """The antialiased resize of a line of `n_in` pixels to `n_out`, as a read-only matrix (n_out, n_in) float64.
+def resize_matrix(n_in: int, n_out: int, interpolation: str, *, antialias: bool = True) -> Float64:
+    """The resize of a line of `n_in` pixels to `n_out`, as a read-only matrix (n_out, n_in) float64.
 
-    Rows sum to one. When shrinking, the filter is stretched by n_in / n_out; at the border it is cut. Equal to
-    `torch.nn.functional.interpolate(antialias=True, align_corners=False)` and to torchvision's `Resize` on float
-    tensors.
+    Rows sum to one. When shrinking with `antialias`, the filter is stretched by n_in / n_out; at the border it is cut.
+    Equal to `torch.nn.functional.interpolate(align_corners=False)` and to torchvision's `Resize` on float tensors; of
+    "bicubic" that holds with `antialias` alone: without it PyTorch takes another cubic.
     """
     scale = n_in / n_out
     centre = (np.arange(n_out) + 0.5) * scale
     distance = (np.arange(n_in) + 0.5) - centre[:, None]
-    weight = KERNELS[interpolation](distance / max(scale, 1.0))
+    weight = KERNELS[interpolation](distance / (max(scale, 1.0) if antialias else 1.0))
     weight /= weight.sum(axis=1, keepdims=True)
     weight.flags.writeable = False  # shared by all callers through the cache
     return weight

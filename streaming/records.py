@@ -16,6 +16,9 @@ from ..runtime.data.layout import Channel
 SIGNAL, MARKERS = "signal", "markers"
 """The two streams of a source."""
 
+DTYPES = {"double64": "float64"} | {name: name for name in ("float32", "int8", "int16", "int32", "int64")}
+"""LSL's and XDF's names of a channel's format, and numpy's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SignalInfo:
@@ -86,7 +89,8 @@ class ClockOffset:
 class Notice:
     """Something happened to a stream, in one sentence.
 
-    `kind` is one of KINDS; `info` is the new description where it changed. What was received before stays valid.
+    `kind` is one of KINDS; `info` is the new description where it changed; `n_lost` is how many samples or markers of
+    the stream were lost, 0 where that is not known. What was received before stays valid.
     """
 
     kind: str
@@ -94,6 +98,7 @@ class Notice:
     at: float
     text: str
     info: SignalInfo | None = None
+    n_lost: int = 0
 
 
 KINDS = ("silent", "stale", "lost", "recovered", "changed", "dropped", "clock", "warning", "ended")

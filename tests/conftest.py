@@ -27,8 +27,10 @@ hypothesis.settings.load_profile("the same everywhere")
 # PyTorch's own first seed: a test that is the first to load it begins with the same numbers.
 SEED = 67280421310721
 
-# What only a whole export of the tiny world can show, which takes minutes and is made once for all workers.
+# What only a whole bundle of the tiny world can show, which takes long and is made once for all workers.
 WHOLE = {"readme_story", "tiny_bundle"}
+# Long ones among the last files, in tests/training: begun last of all, one worker would be at them when the others end.
+LONG = {"test_fit.py", "test_world.py", "test_locator.py"}
 
 
 @pytest.hookimpl(trylast=True)
@@ -42,7 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     last = set(others[len(others) * 2 // 3 :])
     items.sort(
         key=lambda item: (
-            0 if item.path.name == "test_docs.py" else 2 if item.path in wanting else 3 if item.path in last else 1
+            0 if item.path.name == "test_docs.py" else 2 if item.path in wanting else 3 if item.path in last else 1,
+            item.path in last and item.path.name not in LONG,
         )
     )
 
@@ -102,6 +105,7 @@ _load("chromium")
 _load("dashboard_served")
 _load("dashboard_story")
 _load("lsl_session")
+_load("judge_runs")
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "positions": [[0.1 * (number % 3), 0.1 * (number // 3), 0.02 * number] for number in range(SENSORS[0])],
     },
 }
+# As a graph: tracing takes its time for each layer, and two are one behind another as any number is.
+TRACED: dict[str, dict[str, Any]] = {**SMALL}
+TRACED |= {name: {**SMALL[name], "depth": 2} for name in ("transformer", "brain_module")}
 TAKES = {name: (VOXELS, SENSORS) if name in ("mlp", "transformer") else (SENSORS,) for name in SMALL}
 
 
@@ -43,11 +46,11 @@ def write_network_checkpoint(folder: Path, name: str, shape: tuple[int, ...]) ->
         kept = {key: array for key, array in load_file(folder / file).items() if not key.startswith("network.")}
         n_outputs = {feature: len(kept[f"{feature}.position"]) for feature in entry["features"]}
         torch.manual_seed(5)
-        module = build_network(name, make_config(name, SMALL[name]), shape, n_outputs)
+        module = build_network(name, make_config(name, TRACED[name]), shape, n_outputs)
         draw_statistics(module)
         weights = {f"network.{key}": tensor.numpy() for key, tensor in module.state_dict().items()}
         save_file({**kept, **weights}, folder / file)
-        entry["network"] = {"architecture": name, "config": SMALL[name]}
+        entry["network"] = {"architecture": name, "config": TRACED[name]}
         content["files"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
     (folder / "checkpoint.json").write_text(json.dumps(content))
     open_checkpoint(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,30 @@ def _decoder(rng: np.random.Generator, name: str, shape: tuple[int, ...], mean: 
         f"{name}.mean": np.broadcast_to(mean, shape).astype(np.float32).ravel(),
         f"{name}.std": np.broadcast_to(std, shape).astype(np.float32).ravel(),
     }
+
+
+def add_training_pictures(folder: Path, pictures: Sequence[np.ndarray], seed: int = 0) -> None:
+    """The table of these training pictures (H, W, 3) uint8, with random features in the units of the decoders."""
+    rng, arrays = np.random.default_rng(seed), {}
+    digests = [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest() for image in pictures]
+    arrays["number"] = np.arange(len(pictures), dtype=np.int32)
+    arrays["pixels"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    content = json.loads((folder / "checkpoint.json").read_text())
+    for name, shape in content["shapes"].items():
+        size = int(np.prod(shape))
+        arrays |= {
+            f"{name}.position": np.arange(size, dtype=np.int32),
+            f"{name}.mean": np.zeros(size, np.float32),
+            f"{name}.std": np.full(size, 0.5, np.float32),
+            f"{name}.sign": np.ones(size, np.int8),
+            f"{name}.table": rng.standard_normal((len(pictures), size)).astype(np.float16),
+        }
+    arrays["typical.context"] = rng.standard_normal(content["shapes"]["context"]).astype(np.float32)
+    arrays["mean.latent"] = rng.standard_normal(content["shapes"]["latent"]).astype(np.float32)
+    path = folder / "training_pictures.safetensors"
+    save_file(arrays, path)
+    content["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "checkpoint.json").write_text(json.dumps(content))
 
 
 def small_responses(n_trials: int, seed: int = 1) -> np.ndarray:

@@ -42,7 +42,8 @@ def test_the_readmes_python_runs(
 ) -> None:
     code = readme.blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
-    code = code.replace("reconstruct(candidates=2", "reconstruct(threads=1, candidates=1, n_steps=4, strength=0.5")
+    quick = "threads=1, candidates=1, start_steps=2, n_steps=4, strength=0.5, finish_steps=2"
+    code = code.replace("reconstruct(candidates=2", f"reconstruct({quick}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     names: dict[str, Any] = {"__name__": "__main__"}

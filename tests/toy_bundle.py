@@ -58,6 +58,9 @@ def write_toy_bundle(folder: Path, checkpoint_folder: Path, *, leave_out: tuple[
     if checkpoint.route is not None:
         arrays["concept_context"] = checkpoint.route.context
     save_file(arrays, folder / "arrays.safetensors")
+    table = checkpoint.folder / "training_pictures.safetensors"
+    if table.exists():
+        (folder / table.name).write_bytes(table.read_bytes())
     save_file({"responses": np.zeros((1, *checkpoint.layout.shape), np.float32)}, folder / "parity.safetensors")
     write_manifest(folder, _manifest(checkpoint, entries))
     return folder
@@ -89,6 +92,7 @@ def _manifest(checkpoint: Checkpoint, entries: dict[str, Any]) -> dict[str, Any]
             "selection": {},
             "provenance": {},
             **({"concepts": checkpoint.description["concepts"]} if checkpoint.route is not None else {}),
+            **({} if checkpoint.split is None else {"split": checkpoint.split.as_json()}),
         },
         "lineage": {},
         "preset": checkpoint.preset,

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from .experiments.command import add_experiment
 from .leaks import LEAKS
 from .model_options import add_models, open_models
 from .simulate.command import add_simulate
+from .split_options import add_split_options, cluster_settings
 
 PROG = "md-train"
 _EXTRAS = (
@@ -116,6 +118,7 @@ def _add_fit(commands: Any) -> None:
         "it, fit a clean one into CHECKPOINT-clean, and print what the leak adds: %(choices)s",
     )
     add_models(fit)
+    add_split_options(fit)
     _add_decoders(fit)
     add_concept_options(fit)
     _add_selection(fit)
@@ -215,14 +218,16 @@ def _fit(args: argparse.Namespace) -> int:
     from .datasets.base import open_dataset
     from .fit import check, check_out, fit
     from .leaks.run import check_leak, fit_leak, report_text
+    from .split import by_clusters
 
     settings = fit_settings(args)
     check_out(args.out, settings)
     data = open_dataset(args.dataset, args.data, stimuli_root=args.stimuli_root)
     settings = with_concepts(settings, args, data)
-    if args.allow_leak is None:
+    clusters = cluster_settings(args, data)
+    if clusters is None and args.allow_leak is None:
         check(data, args.out, settings)  # before models are opened or downloaded
-    else:
+    elif args.allow_leak is not None:
         check_leak(args.allow_leak, data, args.out, settings)
     models = open_models(args, args.layers, lambda note: tell(PROG, note, DONE))
     if args.threads is not None:
@@ -235,6 +240,10 @@ def _fit(args: argparse.Namespace) -> int:
             progress.close()  # a line of its own, on a terminal too
             tell(PROG, line, DONE)
 
+        if clusters is not None:
+            data, split = by_clusters(data, models, args.out, settings, clusters, progress=progress, say=say)
+            settings = replace(settings, split=split)
+            check(data, args.out, settings)
         if args.allow_leak is None:
             out, compared = fit(data, models, args.out, settings, progress=progress, say=say), None
         else:

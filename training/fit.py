@@ -37,6 +37,7 @@ from .normalise import Normaliser, fit_normaliser
 from .pieces import Job, description_of
 from .regions import OfRegions
 from .settings import FitModels, FitSettings, OnProgress, Say, cache_folder
+from .training_pictures import write_training_pictures
 
 if TYPE_CHECKING:
     from .features.extract import Features
@@ -136,6 +137,7 @@ def _write(job: Job, features: Features, key: str, ingredients: Mapping[str, Any
     mask, correlations = job.write_mask(features)
     (last,) = (group for group in groups if "structure" in group)  # to which the selection says what is decoded
     job.write_decoder(last, arrays, {**positions, "structure": np.flatnonzero(mask)})
+    write_training_pictures(job, arrays, {**positions, "structure": np.flatnonzero(mask)})
     job.write_scores(arrays, positions, correlations)
     job.write_curves(groups)
     if listed_files(job.data.layout.signal):

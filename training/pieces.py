@@ -23,6 +23,7 @@ from ..runtime.errors import FileError, ShapeError
 from ..runtime.files import read_metadata, read_tensors
 from ..runtime.leaks import labelled
 from ..runtime.regions import FIELD as REGIONS
+from ..runtime.split import FIELD as SPLIT
 from . import curves, libraries, scores
 from .checkpoint_folder import CheckpointFolder
 from .curves import Curve, as_part, from_part, part_name
@@ -369,6 +370,7 @@ def description_of(
         "version": VERSION,
         "subject": data.subject,
         **labelled([] if job.settings.leak is None else [job.settings.leak.name]),
+        **({} if job.settings.split is None else {SPLIT: job.settings.split.as_json()}),
         "layout": data.layout.as_json(),
         "preset": models.preset,
         "models": {"name": models.name, "hash": models.hash},

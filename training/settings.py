@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from ..runtime.data.layout import ResponseLayout
 from ..runtime.errors import InputError
 from ..runtime.features import EMBEDDING, TARGETS
+from ..runtime.split import FIELD as SPLIT
+from ..runtime.split import Split
 from .candidates import ConceptSettings
 from .decoders.base import Decoder, changed, fitted_to, make_decoder, validates_itself
 from .leaky import Leaky
@@ -52,6 +54,8 @@ class FitSettings:
         Of fMRI: whose voxels are used, where not all are.
     leak : Leaky, optional
         What leaks on purpose; the checkpoint is labelled with it.
+    split : Split, optional
+        How the data's training pictures were chosen, where it was not by the data's own split; the checkpoint says so.
     """
 
     context: Decoder = field(default_factory=lambda: make_decoder("ridge", "context"))
@@ -70,6 +74,7 @@ class FitSettings:
     save_every: int = 10
     regions: Regions | None = None
     leak: Leaky | None = None
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "n_threads", "save_every"):
@@ -130,11 +135,12 @@ class FitSettings:
         more = {name: True for name in ("shared_trunk", "average_repetitions") if getattr(self, name)}
         route = {} if self.concepts is None else {"concepts": self.concepts.describe()}
         leak = {} if self.leak is None else {"leak": self.leak.describe()}
+        split = {} if self.split is None else {SPLIT: self.split.as_json()}
         regions = {} if self.regions is None else {"regions": asdict(self.regions)}
         selection = asdict(self.selection)
         if self.selection.alpha is None:
             del selection["alpha"]
-        return {**kept, **more, **route, **regions, **leak, "selection": selection}
+        return {**kept, **more, **route, **regions, **leak, **split, "selection": selection}
 
 
 class FitModels(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from ...runtime.models.models import Models
 from ...runtime.models.open import load_models
 from ...runtime.output import check_output
 from ...runtime.progress import unheard
+from ...runtime.training_pictures import FILE as TRAINING_PICTURES
 from ..memory import give_back
 from ..settings import ExportSettings, memory_for
 from ..verify.gate import Case, Verified, end_to_end, verify_file
@@ -188,6 +190,8 @@ class _Gate:
             arrays["concept_context"] = self._checkpoint.route.context
         write_tensors(self._folder / ARRAYS, arrays)
         copy_files(self._checkpoint.layout.signal, self._checkpoint.signal_folder, self._folder)
+        if self._checkpoint.training_pictures is not None:
+            shutil.copyfile(self._checkpoint.folder / TRAINING_PICTURES, self._folder / TRAINING_PICTURES)
         stage1 = self._draft.stage1
         needed = {"denoise", "vae_decode", "decode_context", "decode_latent"}
         if stage1 is None or not needed <= self._entries.keys():

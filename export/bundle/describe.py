@@ -15,6 +15,7 @@ from ...runtime.environment import versions
 from ...runtime.files import sha256_of
 from ...runtime.leaks import labelled
 from ...runtime.sampling import Sampling
+from ...runtime.split import FIELD as SPLIT
 
 if TYPE_CHECKING:
     from ...runtime.models.models import Models
@@ -54,6 +55,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
             "selection": description["selection"],
             "provenance": description["provenance"],
             **labelled(checkpoint.leaks),
+            **({} if checkpoint.split is None else {SPLIT: checkpoint.split.as_json()}),
             **({} if checkpoint.candidates is None else {CONCEPTS: checkpoint.candidates.as_json()}),
         },
         "preset": checkpoint.preset,

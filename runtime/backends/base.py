@@ -23,6 +23,8 @@ from ..refine.costs import Costs
 from ..refine.settings import AdamSettings
 from ..refine.weights import StructuralWeights
 from ..sampling import Sampling
+from ..split import Split
+from ..training_pictures import TrainingPictures
 
 DTYPES = ("float32", "bfloat16", "float16")
 CHECKPOINTING = ("auto", "on", "off")
@@ -44,12 +46,15 @@ class Needs:
         The semantic term of eq. 6.
     features
         Structure of given pictures, for the oracle control.
+    nearest
+        Every decoded feature, for the control "nearest".
     """
 
     refine: bool = True
     steps_back: bool = True
     semantic: bool = False
     features: bool = False
+    nearest: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +198,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def split(self) -> Split | None:
+        """How the training pictures were chosen, where it was not by the data's own split."""
+        ...
+
+    @property
     def image_size(self) -> int:
         """Side of a picture in pixels."""
         ...
@@ -220,6 +230,11 @@ class Decoder(Protocol):
     @property
     def training(self) -> TrainingStatistics:
         """Of the responses that the decoders were fitted on."""
+        ...
+
+    @property
+    def training_pictures(self) -> TrainingPictures | None:
+        """The table of the training pictures; None where it was made before there was one."""
         ...
 
     def decode(self, responses: NDArray[Any], *, screened: bool = False, semantic: bool = True) -> Decoded: ...

@@ -81,6 +81,9 @@ def needed_graphs(bundle: Bundle, needs: Needs) -> list[str]:
     if needs.refine:
         graphs += [name for name in STAGE_2 if name != "denoise_gradient" or needs.steps_back]
         graphs += ["decode_semantic"] if needs.semantic and "semantic" in bundle.shapes else []
+    if needs.nearest:
+        more = [name for name in ("decode_structure", "decode_semantic") if name not in graphs]
+        graphs += [name for name in more if name == "decode_structure" or name in bundle.graphs]
     graphs += ["clip_structure"] if needs.features or "clip_structure" in bundle.graphs else []
     return graphs
 

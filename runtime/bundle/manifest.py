@@ -21,6 +21,8 @@ from ..files import hash_of_json
 from ..leaks import FIELD as LEAKS
 from ..leaks import read_leaks
 from ..sampling import Sampling
+from ..split import FIELD as SPLIT
+from ..split import Split, read_split
 from .graph_specs import TensorSpec
 
 KIND = "bundle"
@@ -177,6 +179,7 @@ class Contents:
     graphs: dict[str, Graph]
     candidates: Candidates | None = None
     leaks: tuple[str, ...] = ()
+    split: Split | None = None
 
 
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
@@ -304,6 +307,7 @@ def check_fields(content: Mapping[str, Any], path: Path) -> Contents:
         graphs=_graphs(top.get("graphs"), path.parent, files),
         candidates=candidates_of(checkpoint.get(CONCEPTS)) if CONCEPTS in checkpoint.object() else None,
         leaks=read_leaks(checkpoint.get(LEAKS)),
+        split=read_split(checkpoint.get(SPLIT)),
     )
 
 

@@ -3,6 +3,8 @@
 manifest.json        what it was made of and for, every file's SHA-256 and size, graphs and their engines
 arrays.safetensors   the constants of decoding, sampling and metrics; see :attr:`Bundle.arrays`
 signal/              the files that the layout's signal chain names, such as a whitening matrix
+training_pictures.safetensors
+                     what there is to know of the pictures of training; see runtime/training_pictures.py; may be absent
 parity.safetensors   inputs and outputs by which the engines can be verified again
 engines/             .onnx graphs, .bin weights that they share, and built engines in a folder per target
 
@@ -27,6 +29,8 @@ import numpy as np
 from ..data.chain_files import FOLDER as SIGNAL_FOLDER
 from ..errors import FileError, InputError, shown
 from ..files import Array, check_arrays, hash_of_json, read_tensors, sha256_of
+from ..training_pictures import FILE as TRAINING_PICTURES
+from ..training_pictures import TrainingPictures, read_training_pictures
 from .manifest import (
     ADVICE,
     ARRAYS,
@@ -86,6 +90,8 @@ class Bundle(Contents):
         The concepts by way of which the context is found; None where it is decoded directly.
     leaks : tuple of str
         Those that its checkpoint was fitted with on purpose; see :mod:`~minddiffuser.runtime.leaks`.
+    split : Split or None
+        How its checkpoint's training pictures were chosen, where it was not by the data's own split.
     """
 
     folder: Path
@@ -243,6 +249,20 @@ class Bundle(Contents):
             if name in expected and (arrays[name] < 0).any():
                 raise FileError(f"{path}: array {name!r} holds negative values: {ADVICE}")
         return {name: arrays[name] for name in expected}
+
+    @cached_property
+    def training_pictures(self) -> TrainingPictures | None:
+        """The table of the training pictures, read at the first use; None where the bundle has none.
+
+        Raises
+        ------
+        FileError
+            It is damaged, or does not fit the manifest.
+        """
+        if TRAINING_PICTURES not in self.files:
+            return None
+        _plain_size(self.folder, TRAINING_PICTURES)
+        return read_training_pictures(self.path(TRAINING_PICTURES), self.shapes, ADVICE)
 
 
 def _read_manifest(folder: Path) -> bytes:

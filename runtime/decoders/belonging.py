@@ -15,6 +15,7 @@ from ..candidates import Candidates
 from ..data.layout import ResponseLayout
 from ..errors import InputError, ShapeError
 from ..files import Array
+from ..split import Split
 from .base import Float32
 from .best import best_per_layer
 from .scale import TrainingStatistics
@@ -60,6 +61,8 @@ class Belonging(ABC):
         The concepts by way of which the context is found; None where it is decoded directly.
     leaks : tuple of str
         Those that it was fitted with on purpose; see :mod:`.leaks`.
+    split : Split or None
+        How the training pictures were chosen, where it was not by the data's own split.
     mask, score : (6, n_tokens, d_vision) bool, float32
         Which structure dimensions are trusted; the cross-validated correlation of each.
     """
@@ -75,6 +78,7 @@ class Belonging(ABC):
     training: TrainingStatistics
     candidates: Candidates | None
     leaks: tuple[str, ...]
+    split: Split | None
     mask: NDArray[np.bool_]
     score: Float32
 

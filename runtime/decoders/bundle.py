@@ -10,6 +10,7 @@ from ..bundle.manifest import DECODE
 from ..bundle.open import Bundle
 from ..engines.open import EngineSet
 from ..engines.ort.engine import as_numpy
+from ..training_pictures import TrainingPictures
 from .base import Float32
 from .belonging import Belonging
 from .concepts import SIMILARITY
@@ -30,7 +31,7 @@ class BundleDecoder(Belonging):
         self.subject, self.preset = bundle.subject, bundle.preset
         self.models_name, self.models_hash = bundle.models_name, bundle.models_hash
         self.layout, self.image_size, self.shapes = bundle.layout, bundle.image_size, bundle.shapes
-        self.candidates, self.leaks = bundle.candidates, bundle.leaks
+        self.candidates, self.leaks, self.split = bundle.candidates, bundle.leaks, bundle.split
         arrays = bundle.arrays
         self.mask, self.score = arrays["mask"], arrays["score"]
         self.uncond_context: Float32 = arrays["uncond_context"]
@@ -41,6 +42,11 @@ class BundleDecoder(Belonging):
     def hash(self) -> str:
         """SHA-256 of what the engines take from the bundle; it is settled once they have started."""
         return self._engines.content_hash
+
+    @property
+    def training_pictures(self) -> TrainingPictures | None:
+        """See :attr:`.checkpoint.Checkpoint.training_pictures`."""
+        return self._bundle.training_pictures
 
     @property
     def given(self) -> list[str]:

@@ -16,6 +16,10 @@ from ..fields import ABSENT, Field
 from ..files import sha256_of
 from ..leaks import FIELD as LEAKS
 from ..leaks import read_leaks
+from ..split import FIELD as SPLIT
+from ..split import read_split
+from ..training_pictures import FILE as TRAINING_PICTURES
+from ..training_pictures import TrainingPictures, read_training_pictures
 from .base import ADVICE, Decoder, Float32, Stored, open_decoder
 from .belonging import Belonging
 from .concepts import ConceptRoute, open_route
@@ -79,6 +83,7 @@ class Checkpoint(Belonging):
             self.decoders |= dict.fromkeys(features, open_decoder(stored))
         self.candidates = read_candidates(description, folder / DESCRIPTION)
         self.leaks = read_leaks(Field(folder / DESCRIPTION, LEAKS, description.get(LEAKS, ABSENT), ADVICE))
+        self.split = read_split(Field(folder / DESCRIPTION, SPLIT, description.get(SPLIT, ABSENT), ADVICE))
         self.route: ConceptRoute | None = None
         if self.candidates is not None:
             path, (width,) = folder / file_name(CONCEPTS), shapes[EMBEDDING]
@@ -93,6 +98,19 @@ class Checkpoint(Belonging):
     def hash(self) -> str:
         """SHA-256 of checkpoint.json, which holds the SHA-256 of every other file."""
         return sha256_of(self.folder / DESCRIPTION)
+
+    @cached_property
+    def training_pictures(self) -> TrainingPictures | None:
+        """The table of the training pictures, read at the first use; None in a checkpoint of before there was one.
+
+        Raises
+        ------
+        FileError
+            It is damaged.
+        """
+        if TRAINING_PICTURES not in self.description["files"]:
+            return None
+        return read_training_pictures(self.folder / TRAINING_PICTURES, self.shapes, ADVICE)
 
     @property
     def statistics(self) -> tuple[Float32, Float32]:

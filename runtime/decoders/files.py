@@ -11,6 +11,7 @@ voxels                  where the voxels of fMRI lie: see :mod:`~minddiffuser.ru
 signal/                 the files that the layout's signal chain names, such as a whitening matrix
 scores.json, .svg       how well each feature is decoded on held-out training trials; may be absent
 curves.json, .svg       the losses of every epoch of the networks' training; may be absent
+training_pictures       of the pictures of training, for controls: see runtime/training_pictures.py; may be absent
 mask                    mask bool and score float32, both of the structure's shape; the layer preset as metadata
 """
 
@@ -34,14 +35,18 @@ from ..fields import Field
 from ..files import Array, Expected, check_format, read_json, read_metadata, sha256_of
 from ..leaks import FIELD as LEAKS
 from ..leaks import read_leaks
+from ..split import FIELD as SPLIT
+from ..split import read_split
+from ..training_pictures import FILE as TRAINING_PICTURES
 from . import KINDS
 from .base import ADVICE, read_arrays
 
 KIND = "checkpoint"
 VERSION = 2
 DESCRIPTION = "checkpoint.json"
-# Decoding does not need them: scores and curves are for people, places of voxels for comparing.
-OPTIONAL_FILES = {"scores.json", "scores.svg", "curves.json", "curves.svg", VOXELS}
+# Decoding does not need them: scores and curves are for people, places of voxels for comparing, training pictures for
+# controls.
+OPTIONAL_FILES = {"scores.json", "scores.svg", "curves.json", "curves.svg", VOXELS, TRAINING_PICTURES}
 
 
 def file_name(part: str) -> str:
@@ -84,6 +89,7 @@ def _check_fields(content: Mapping[str, Any], path: Path) -> None:
         field.text()
     top.get("image_size").whole()
     read_leaks(top.get(LEAKS))
+    read_split(top.get(SPLIT))
     shapes = top.get("shapes")
     if not set(REQUIRED_FEATURES) <= set(shapes.object()) <= set(TARGETS):
         shapes.refuse("one for each feature")

@@ -22,7 +22,7 @@ from ..files import hash_of_json, read_json, sha256_of, write_json
 from ..locks import inside, locked
 from ..output import check_output
 from ..report.words import counted
-from ..run.controls import CONTROLS
+from ..run.controls import control_names
 from .quick import open_shipped
 from .signals import FMRI, SIGNALS, check_libraries
 from .steps import (
@@ -78,7 +78,7 @@ class DemoSettings(Sizes):
 
     def __post_init__(self) -> None:
         check_choice("modality", self.modality, SIGNALS)
-        n_needed = 2 if "shuffled" in CONTROLS[self.controls] else 1
+        n_needed = 2 if "shuffled" in control_names(self.controls) else 1
         if self.n_trials < n_needed:
             raise InputError(
                 f"the demonstration was given {self.n_trials} trial(s): its controls need at least {n_needed}"

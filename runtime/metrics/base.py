@@ -42,10 +42,16 @@ class Metric:
         The smallest and the largest value that there can be.
     compares_pictures
         Whether a trial's value depends on other trials' stimuli too; not for whole images, which are never all held.
+    compares_reconstructions
+        Whether a trial's value depends on other trials' pictures too, so that two methods' values of one trial cannot
+        be exchanged for each other.
     min_pictures
         The smallest number of different stimuli for which the metric is defined.
     headline
         Whether the report says its change in words at the top.
+    default
+        Whether it is computed where nobody asks for it by name: what needs weights that are not part of the run's
+        models is not.
     """
 
     name: str
@@ -56,8 +62,10 @@ class Metric:
     better: Literal["higher", "lower"] = "higher"
     range: tuple[float, float] = (-np.inf, np.inf)
     compares_pictures: bool = False
+    compares_reconstructions: bool = False
     min_pictures: int = 1
     headline: bool = True
+    default: bool = True
 
     @property
     def sign(self) -> int:
@@ -110,18 +118,23 @@ def check_picture_set(what: str, pictures: Array) -> None:
 def check_features(features_true: Array, features_pred: Array) -> None:
     """Refuse anything but two finite floating-point arrays of one shape (n, d), with d at least 2."""
     for what, features in (("features_true", features_true), ("features_pred", features_pred)):
-        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
-            given = getattr(features, "dtype", type(features).__name__)
-            raise ShapeError(f"{what} are {given}, expected a floating-point numpy array: convert them")
-        if features.ndim != 2 or features.shape[1] < 2:
-            raise ShapeError(f"{what} have shape {features.shape}, expected (n, d), d >= 2: flatten each trial")
-        if not np.isfinite(features).all():
-            raise InputError(f"{what} hold NaN or infinite values, expected finite ones: drop those trials first")
+        check_picture_features(what, features)
     if features_true.shape != features_pred.shape:
         raise ShapeError(
             f"features_true have shape {features_true.shape}, features_pred {features_pred.shape}, expected the same: "
             "give the same trials and the same encoder for both"
         )
+
+
+def check_picture_features(what: str, features: Array) -> None:
+    """Refuse anything but a finite floating-point array (n, d), with d at least 2."""
+    if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+        given = getattr(features, "dtype", type(features).__name__)
+        raise ShapeError(f"{what} are {given}, expected a floating-point numpy array: convert them")
+    if features.ndim != 2 or features.shape[1] < 2:
+        raise ShapeError(f"{what} have shape {features.shape}, expected (n, d), d >= 2: flatten each trial")
+    if not np.isfinite(features).all():
+        raise InputError(f"{what} hold NaN or infinite values, expected finite ones: drop those trials first")
 
 
 def check_labels(true_labels: Array, predicted_labels: Array) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
-from .base import Array, FloatArray, Metric, check_pictures
-from .resize import to_working_size
+from .base import Array, FloatArray, Metric, check_picture_set, check_pictures
+from .resize import by_pillow, to_working_size
 
+BOTH, COLUMNS = (0, 1), (0,)  # the axes along which windows lie
 _LUMA = np.array([0.2125, 0.7154, 0.0721])  # scikit-image's rgb2gray
 _SIGMA, _RADIUS = 1.5, 5
 _C1, _C2 = 0.01**2, 0.03**2  # (K1 R)^2 and (K2 R)^2 with data range R = 1
 _OFFSETS = np.arange(_RADIUS + 1)
 _HALF_WINDOW = np.exp(-0.5 * (_OFFSETS / _SIGMA) ** 2)
 _HALF_WINDOW /= 2 * _HALF_WINDOW.sum() - _HALF_WINDOW[0]
+_Moments = tuple[FloatArray, FloatArray, FloatArray]  # a grey picture, the local means of it and of its square
 
 
 def ssim(images: Array, reconstructions: Array) -> FloatArray:
@@ -35,7 +41,7 @@ def ssim(images: Array, reconstructions: Array) -> FloatArray:
     ShapeError, InputError
         For other shapes or types, and for values outside [0, 1].
     """
-    return _each(images, reconstructions, axes=(0, 1))
+    return _each(images, reconstructions, _grey, BOTH)
 
 
 def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
@@ -45,13 +51,64 @@ def ssim_columns(images: Array, reconstructions: Array) -> FloatArray:
     it takes the columns for channels. Many published values of "SSIM" are of this kind and are higher than
     :func:`ssim` of the same pictures; the two must not be compared. Arguments and errors are those of :func:`ssim`.
     """
-    return _each(images, reconstructions, axes=(0,))
+    return _each(images, reconstructions, _grey, COLUMNS)
 
 
-def _each(images: Array, reconstructions: Array, axes: tuple[int, ...]) -> FloatArray:
+def ssim_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim` of pictures that are made smaller without antialiasing, as torchvision did up to 0.16."""
+    return _each(images, reconstructions, _grey_aliased, BOTH)
+
+
+def ssim_columns_aliased(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim_columns` of pictures that are made smaller without antialiasing."""
+    return _each(images, reconstructions, _grey_aliased, COLUMNS)
+
+
+def ssim_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim` of pictures that Pillow resizes to 425 x 425 at once."""
+    return _each(images, reconstructions, _grey_by_pillow, BOTH)
+
+
+def ssim_columns_pil425(images: Array, reconstructions: Array) -> FloatArray:
+    """:func:`ssim_columns` of pictures that Pillow resizes to 425 x 425 at once: Brain-Diffuser's evaluation."""
+    return _each(images, reconstructions, _grey_by_pillow, COLUMNS)
+
+
+def _each(
+    images: Array, reconstructions: Array, grey: Callable[[Array], FloatArray], axes: tuple[int, ...]
+) -> FloatArray:
     check_pictures(images, reconstructions)
     pairs = zip(images, reconstructions, strict=True)
-    return np.array([_similarity(_grey(image), _grey(other), axes) for image, other in pairs])
+    return np.array(
+        [_similarity(_moments(grey(image), axes), _moments(grey(other), axes), axes) for image, other in pairs]
+    )
+
+
+def ssim_crossed(
+    images: Sequence[Array],
+    reconstructions: Sequence[Array],
+    grey: Callable[[Array], FloatArray] | None = None,
+    axes: tuple[int, ...] = BOTH,
+) -> FloatArray:
+    """:func:`ssim` of every image with every reconstruction: what belongs to one picture is computed once.
+
+    Parameters
+    ----------
+    images, reconstructions
+        k and l pictures (3, H, W) floating point in [0, 1], of any sizes.
+    grey, axes
+        Makes the grey picture that is compared (None: as for :func:`ssim`), and the axes of the window.
+
+    Returns
+    -------
+    (k, l) float64.
+    """
+    for what, pictures in (("images", images), ("reconstructions", reconstructions)):
+        for picture in pictures:
+            check_picture_set(what, picture[None])
+    to_grey = grey or _grey
+    first, second = ([_moments(to_grey(one), axes) for one in pictures] for pictures in (images, reconstructions))
+    return np.array([[_similarity(x, y, axes) for y in second] for x in first])
 
 
 def _grey(picture: Array) -> FloatArray:
@@ -59,8 +116,21 @@ def _grey(picture: Array) -> FloatArray:
     return to_working_size(np.tensordot(_LUMA, picture, axes=1))
 
 
-def _similarity(x: FloatArray, y: FloatArray, axes: tuple[int, ...]) -> float:
-    mean_x, mean_y, xx, yy, xy = (_smooth(field, axes) for field in (x, y, x * x, y * y, x * y))
+def _grey_aliased(picture: Array) -> FloatArray:
+    return to_working_size(np.tensordot(_LUMA, picture, axes=1), antialias=False)
+
+
+def _grey_by_pillow(picture: Array) -> FloatArray:
+    return np.tensordot(_LUMA, by_pillow(picture), axes=1)
+
+
+def _moments(grey: FloatArray, axes: tuple[int, ...]) -> _Moments:
+    return grey, _smooth(grey, axes), _smooth(grey * grey, axes)
+
+
+def _similarity(one: _Moments, other: _Moments, axes: tuple[int, ...]) -> float:
+    (x, mean_x, xx), (y, mean_y, yy) = one, other
+    xy = _smooth(x * y, axes)
     product = mean_x * mean_y
     squares = mean_x**2 + mean_y**2
     luminance = (2 * product + _C1) / (squares + _C1)
@@ -98,3 +168,42 @@ SSIM_COLUMNS = Metric(
     range=(-1, 1),
     headline=False,
 )
+
+
+def _variant(
+    standard: Metric, way: str, label: str, how: str, function: Callable[[Array, Array], FloatArray]
+) -> Metric:
+    return replace(
+        standard,
+        name=f"{standard.name}_{way}",
+        label=f"{standard.label}, {label}",
+        meaning=f"{standard.meaning} {how}",
+        function=function,
+        headline=False,
+        default=False,
+    )
+
+
+_ALIASED = (
+    "aliased",
+    "not antialiased",
+    "Pictures are made smaller without antialiasing, as torchvision did up to 0.16.",
+)
+_PILLOW = ("pil425", "Pillow 425 px", "Pictures are resized to 425 px by Pillow, as in Brain-Diffuser's evaluation.")
+SSIM_VARIANTS = (
+    _variant(SSIM, *_ALIASED, ssim_aliased),
+    _variant(SSIM, *_PILLOW, ssim_pil425),
+    _variant(SSIM_COLUMNS, *_ALIASED, ssim_columns_aliased),
+    _variant(SSIM_COLUMNS, *_PILLOW, ssim_columns_pil425),
+)
+CROSSED: dict[Callable[..., FloatArray], Callable[..., FloatArray]] = {
+    function: partial(ssim_crossed, grey=grey, axes=axes)
+    for function, grey, axes in (
+        (ssim, _grey, BOTH),
+        (ssim_aliased, _grey_aliased, BOTH),
+        (ssim_pil425, _grey_by_pillow, BOTH),
+        (ssim_columns, _grey, COLUMNS),
+        (ssim_columns_aliased, _grey_aliased, COLUMNS),
+        (ssim_columns_pil425, _grey_by_pillow, COLUMNS),
+    )
+}

@@ -18,6 +18,8 @@ PICTURE_FOLDERS = {
     "stage2": "images/stage2",
     "oracle": "images/oracle",
     "shuffled": "images/shuffled",
+    "nearest": "images/nearest",
+    "generator": "images/generator",
 }
 
 
@@ -46,11 +48,12 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """A run folder as the page shows it; `settings` and `summary` are empty where the files are missing."""
+    """A run folder as the page shows it; `settings`, `summary` and `evidence` are empty where files are missing."""
 
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
     trials: tuple[Trial, ...]
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -77,6 +80,7 @@ def read_run(run: Path) -> RunContents:
         settings=_optional(run / "settings.json", "the run's settings"),
         summary=_optional(run / "summary.json", "the run's summary"),
         trials=tuple(_trial(run, number, rows.get(number, {})) for number in numbers),
+        evidence=_optional(run / "evidence.json", "the run's evidence"),
     )
 
 

@@ -95,8 +95,18 @@ def metrics_section(summary: Mapping[str, Any], *, caveat: str) -> str:
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
         + (f'<div class="forests">{drawings}</div>' if drawings else "")
+        + _weights(summary)
         + "</section>"
     )
+
+
+def _weights(summary: Mapping[str, Any]) -> str:
+    """Which weights published networks had, as files with their hashes."""
+    files: dict[str, str] = {}
+    for found in mapping_or_empty(summary.get("extractors")).values():
+        files |= {str(name): str(digest) for name, digest in mapping_or_empty(found).items()}
+    said = ", ".join(f"{escape(name)} (SHA-256 {escape(digest[:16])}…)" for name, digest in files.items())
+    return f'<p class="hint">Weights: {said}.</p>' if said else ""
 
 
 def _entries(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

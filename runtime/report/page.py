@@ -17,6 +17,8 @@ from ..leaks import FIELD as LEAKS
 from ..leaks import leaks_line
 from .cards import card, glance, sort_options
 from .contents import RunContents, mapping_or_empty, read_run
+from .decoded import decoded_section
+from .evidence import evidence_section
 from .metrics import metrics_section, verdicts
 from .refiners import refiner_words
 from .words import caveat_of, counted, explanation
@@ -48,12 +50,16 @@ def page(contents: RunContents) -> str:
     shown = contents.trials[:MOST_TRIALS]
     caveat = caveat_of(mapping_or_empty(contents.settings.get("data")))
     metrics = metrics_section(contents.summary, caveat=caveat)
+    decoded = decoded_section(contents.summary)
+    evidence = evidence_section(contents.evidence)
     return Template(_part("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(f"{_heading(contents)} · MindDiffuser"),
         style=style,
         script=script,
-        navigation=_navigation(bool(metrics), bool(contents.settings)),
+        navigation=_navigation(
+            evidence=bool(evidence), metrics=bool(metrics), decoded=bool(decoded), settings=bool(contents.settings)
+        ),
         heading=escape(_heading(contents)),
         banner=_banner(contents),
         facts=_facts(contents),
@@ -65,7 +71,9 @@ def page(contents: RunContents) -> str:
         glance=glance(contents.trials),
         verdicts=verdicts(contents.summary),
         notes=_notes(contents.settings, contents.summary),
+        evidence=evidence,
         metrics=metrics,
+        decoded=decoded,
         trials_hint=_trials_hint(contents, len(shown)),
         sort_options=sort_options(shown),
         cards="\n".join(card(trial, refiner_words(contents.settings)) for trial in shown),
@@ -138,8 +146,14 @@ def _notes(*parts: Mapping[str, Any]) -> str:
     return f'<aside class="notes" aria-label="About this run">{lines}</aside>' if lines else ""
 
 
-def _navigation(metrics: bool, settings: bool) -> str:
-    links = [("metrics", "Metrics", metrics), ("trials", "Trials", True), ("settings", "Settings", settings)]
+def _navigation(*, evidence: bool, metrics: bool, decoded: bool, settings: bool) -> str:
+    links = [
+        ("evidence", "Evidence", evidence),
+        ("metrics", "Metrics", metrics),
+        ("decoded", "Decoded features", decoded),
+        ("trials", "Trials", True),
+        ("settings", "Settings", settings),
+    ]
     return "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label, there in links if there)
 
 

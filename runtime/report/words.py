@@ -15,6 +15,8 @@ PICTURE_WORDS = {
     "stage2": "Stage 2",
     "oracle": "True features",
     "shuffled": "Shuffled",
+    "nearest": "Nearest training",
+    "generator": "No brain",
 }
 PICTURE_ALTS = {
     "stimulus": "The picture that was shown in trial {}",
@@ -22,6 +24,8 @@ PICTURE_ALTS = {
     "stage2": "Stage 2 reconstruction of trial {}",
     "oracle": "Trial {} refined toward the true features of its stimulus",
     "shuffled": "Trial {} refined toward the decoded features of a trial with another picture",
+    "nearest": "The training picture whose features are nearest to those decoded of trial {}",
+    "generator": "What the generator draws from the noise of trial {} without the brain",
 }
 CONTROL_WORDS = {
     "shuffled": ("Shuffled targets", "the floor: stage 2 refined toward the features of a trial with another picture"),

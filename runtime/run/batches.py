@@ -45,7 +45,9 @@ class BatchResult:
         Trials of the batch that have no picture, such as those whose networks overflowed; their rows of the arrays
         above mean nothing.
     controls : name -> (n, H, W, 3) uint8
-        Pictures refined toward other targets, "shuffled" and "oracle".
+        Pictures by the names of `CONTROLS`.
+    nearest : of each trial the training picture that the control "nearest" shows, as JSON, or None
+        Its number in the data's train split (-1: in another), and how similar it is to what was decoded.
     seconds : phase -> seconds
     """
 
@@ -58,6 +60,7 @@ class BatchResult:
     failed: NDArray[np.bool_] | None = None
     lost: Mapping[int, str] = field(default_factory=dict)
     controls: Mapping[str, Pictures] = field(default_factory=dict)
+    nearest: Sequence[Mapping[str, float]] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -66,7 +69,8 @@ class Outcome:
     """A finished run: the trials with pictures, those left out with the reason, and the seconds of each phase.
 
     `failed` are the trials with pictures whose refinement diverged: their best picture before that was kept.
-    `lost` are the trials that were tried and have no picture, with the reason.
+    `lost` are the trials that were tried and have no picture, with the reason. `nearest` says by trial which training
+    picture the control "nearest" shows; see :class:`BatchResult`.
     """
 
     trials: tuple[int, ...]
@@ -74,6 +78,7 @@ class Outcome:
     seconds: Mapping[str, float]
     failed: tuple[int, ...] = ()
     lost: Mapping[int, str] = field(default_factory=dict)
+    nearest: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def failures(self) -> list[dict[str, Any]]:
         """What went wrong in single trials, as JSON: for each its trial, the reason, and whether it has a picture."""
@@ -138,6 +143,7 @@ def run_batch(
         on_progress(done, total)
     failed: list[int] = []
     lost: dict[int, str] = {}
+    nearest: dict[int, Mapping[str, float]] = {}
     for k, (trials, record) in enumerate(zip(batches, records, strict=True)):
         if not trials:
             continue
@@ -149,10 +155,14 @@ def run_batch(
                 on_progress(done, total)
         failed += record.content["failed"]
         lost |= {int(trial): reason for trial, reason in record.content["lost"].items()}
+        found = record.content.get("nearest")
+        nearest |= dict(zip(trials, found, strict=False)) if isinstance(found, list) else {}
         for phase, spent in record.content["seconds"].items():
             seconds[phase] += spent
     made = tuple(trial for trials in batches for trial in trials if trial not in lost)
-    return Outcome(trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed), lost=lost)
+    return Outcome(
+        trials=made, skipped=skipped, seconds=dict(seconds), failed=tuple(failed), lost=lost, nearest=nearest
+    )
 
 
 def _first_reason(skipped: Mapping[int, str]) -> str:
@@ -184,7 +194,8 @@ def _one_batch(folder: Path, trials: Sequence[int], result: BatchResult, finish:
     failed = [trial for trial in broke if trial not in result.lost]
     files += _write_curves(folder, trials, result, failed)
     lost = {str(trial): reason for trial, reason in result.lost.items()}
-    return finish(files, trials=list(trials), seconds=dict(result.seconds), failed=failed, lost=lost)
+    more = {} if result.nearest is None else {"nearest": list(result.nearest)}
+    return finish(files, trials=list(trials), seconds=dict(result.seconds), failed=failed, lost=lost, **more)
 
 
 def _write_curves(folder: Path, trials: Sequence[int], result: BatchResult, failed: Sequence[int]) -> list[str]:

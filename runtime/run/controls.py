@@ -1,20 +1,50 @@
-"""The two controls of every claim about stage 2: a floor with shuffled targets, a ceiling with true features."""
+"""The controls of a run: pictures that say what its own are worth.
+
+Two refine stage 1 again toward another target: "shuffled" toward the decoded features of another picture's trial,
+"oracle" toward the true features of the stimulus. Two take nothing, or little, of the brain: "generator" draws from
+a typical training caption and the mean training latent, "nearest" takes the training picture that is nearest to what
+was decoded (see :mod:`~minddiffuser.runtime.training_pictures`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_choice
 
-CONTROLS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "shuffled": ("shuffled",),
-    "oracle": ("oracle",),
-    "both": ("shuffled", "oracle"),
-}
+CONTROLS = ("shuffled", "oracle", "generator", "nearest")
+"""In the order in which they are made."""
+OF_STAGE_2 = ("shuffled", "oracle")
+OF_TRAINING = ("generator", "nearest")
+"""What they show is made of the training pictures; a checkpoint of before these were kept has none."""
+GROUPS: dict[str, tuple[str, ...]] = {"none": (), "both": OF_STAGE_2, "all": CONTROLS}
+
+
+def control_names(text: str) -> tuple[str, ...]:
+    """The controls that a text asks for: names of `CONTROLS` or `GROUPS` with commas between them.
+
+    Raises
+    ------
+    InputError
+        A name is unknown, or "none" stands beside another.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        check_choice("control", part, (*GROUPS, *CONTROLS))
+    if "none" in parts and len(set(parts)) > 1:
+        raise InputError(f"controls are {text!r}: none stands alone, leave it out or the others")
+    asked = {name for part in parts for name in GROUPS.get(part, (part,))}
+    return tuple(name for name in CONTROLS if name in asked)
+
+
+def controls_text(names: Collection[str]) -> str:
+    """One text for one set of controls, as settings.json has it: that of their group where they are one."""
+    ordered = tuple(name for name in CONTROLS if name in names)
+    groups = {members: name for name, members in GROUPS.items()}
+    return ",".join(ordered) if ordered == CONTROLS else groups.get(ordered, ",".join(ordered))
 
 
 def partners(

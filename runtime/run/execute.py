@@ -54,13 +54,14 @@ def run_job(job: Job, stream: TextIO, on_frame: OnFrame | None = None) -> tuple[
         Anything that the user can fix; see sections of the modules used.
     """
     read = {"checkpoint or bundle": job.checkpoint, "data folder": job.responses}
+    read |= {} if job.train_data is None else {"folder of the training pictures": job.train_data}
     check_places(
         job.out, read | places_of_models(job.options.models, job.options.clip), (job.stimuli, job.stimuli_root)
     )
     check_run_folder(job.out)
     with ExitStack() as stack:
         work = prepared(job, stream, stack, on_frame)
-        extractors, missing = extractors_of(work)
+        extractors, missing = extractors_of(job, work)
         if not work.holds_lock:
             stack.enter_context(locked(inside(job.out), job.out))
         claim_folder(job.out, work.identity)

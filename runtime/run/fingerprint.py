@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..backends.base import Backend
+from ..backends.base import Backend, Decoder
 from ..data.pictures import Picture
 from ..data.trial_ids import hash_of_ids
 from ..environment import versions
 from ..files import sha256_of
 from ..leaks import labelled
+from .controls import OF_TRAINING
 from .job import Job
 from .responses import Responses
 
@@ -32,6 +33,7 @@ def early_identity(
             "responses": given.hash,
             "trial_ids": hash_of_ids(given.trial_ids),
             "stimuli": stimuli,
+            **_of_training(job, decoder),
         },
         "data": {
             "subject": decoder.subject,
@@ -58,6 +60,12 @@ def whole_identity(job: Job, backend: Backend[Any], early: Mapping[str, Any], *,
         **labelled(backend.decoder.leaks),
         "notes": list(job.notes),
     }
+
+
+def _of_training(job: Job, decoder: Decoder) -> dict[str, str]:
+    """What the controls that are made of the training pictures depend on."""
+    table = decoder.training_pictures if set(job.settings.control_names) & set(OF_TRAINING) else None
+    return {} if table is None else {"training_pictures": table.hash}
 
 
 def _hash_pictures(pictures: Sequence[Picture]) -> str:

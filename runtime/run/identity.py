@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import FileError
 from ..files import check_format, read_json, write_json
 from ..output import check_output, draft_of
+from .controls import CONTROLS
 
 SETTINGS_VERSION = 1
 SETTINGS = "settings.json"
@@ -21,8 +22,9 @@ _BACKEND, _NAME = "settings.backend", re.compile(r"[a-z-]{1,20}")
 _MOST_THREADS = 4096
 # The files that a run writes, by their folder: only drafts of these are taken away.
 _NUMBERED = re.compile(r"\d{6,}\.(png|json)")
-_FOLDERS = ("images/stage1", "images/stage2", "images/shuffled", "images/oracle", "stimuli", "curves", "journal")
-_FILES = (SETTINGS, "summary.json", "trials.json", "measured.safetensors", "report.html")
+_KINDS = ("stage1", "stage2", *CONTROLS)
+_FOLDERS = (*(f"images/{kind}" for kind in _KINDS), "stimuli", "curves", "journal")
+_FILES = (SETTINGS, "summary.json", "trials.json", "measured.safetensors", "evidence.json", "report.html")
 
 
 def check_run_folder(folder: Path) -> bool:

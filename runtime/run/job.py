@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backends.base import Options
-from ..errors import InputError
+from ..backends.base import Needs, Options
+from ..errors import FileError, InputError
+from ..metrics.select import select_for_run
 from .reconstruct import ReconstructSettings
+
+DEFAULTS = ("default",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,20 @@ class Job:
         own, if any.
     stimuli_root
         The folder that holds the pictures of a data folder that only names them; None takes the one that it states.
+    train_data
+        The data folder that holds the training pictures, of which the control "nearest" shows some; None: `responses`.
     skip_trials
         Trials to leave out, by their id, or their row where no id is a number; nothing of them is looked at.
     settings
         Both stages.
     batch_size
         None chooses by the picture's size.
+    metrics
+        Names of metrics and groups; see :func:`~minddiffuser.runtime.metrics.select.select_for_run`.
+    weights
+        Folder with the weights of published networks that metrics need, beside PyTorch's cache.
+    download_weights
+        Whether weights that are in neither may be downloaded.
     notes
         Lines for the report.
     """
@@ -48,20 +59,35 @@ class Job:
     trial_ids: Path | None = None
     stimuli: Path | None = None
     stimuli_root: Path | None = None
+    train_data: Path | None = None
     skip_trials: tuple[str, ...] = ()
     settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     batch_size: int | None = None
+    metrics: tuple[str, ...] = DEFAULTS
+    weights: Path | None = None
+    download_weights: bool = False
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = self.batch_size
         if size is not None and (not isinstance(size, int) or size < 1):
             raise InputError(f"batch_size is {size!r}: give a whole number of 1 or more")
-        for name in ("skip_trials", "notes"):
+        for name in ("skip_trials", "metrics", "notes"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for name in ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root"):
+        paths = ("checkpoint", "responses", "out", "trial_ids", "stimuli", "stimuli_root", "train_data", "weights")
+        for name in paths:
             if getattr(self, name) is not None:  # a text, as people give paths in Python
                 object.__setattr__(self, name, Path(getattr(self, name)))
+        object.__setattr__(self, "metrics", tuple(name for text in self.metrics for name in text.split(",")))
+        select_for_run(self.metrics)
+        if self.weights is not None and not self.weights.is_dir():
+            raise FileError(f"the weights folder {self.weights} does not exist: check the path (--weights)")
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a backend: decoded features are measured by the semantic one too, where there is one."""
+        needs = self.settings.needs
+        return replace(needs, semantic=needs.semantic or bool(select_for_run(self.metrics).decoded))
 
 
 def _texts(name: str, given: Any) -> tuple[str, ...]:

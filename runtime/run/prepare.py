@@ -19,6 +19,7 @@ from ..errors import FileError, InputError
 from ..images import cut_by_squares
 from ..leaks import leaks_line
 from ..locks import inside, locked
+from ..split import NOT_HELD_OUT
 from .budget import settle, settled_before
 from .choose import called, left_out, skip_option
 from .fingerprint import early_identity, whole_identity
@@ -26,6 +27,7 @@ from .identity import check_run_folder, check_same_run, earlier_computing
 from .job import Job
 from .reconstruct import OnFrame, Reconstructor, ReconstructSettings, Trials, check_request
 from .responses import Responses, open_responses, read_stimuli, with_pictures, with_trial_ids
+from .training import with_training
 
 # Pictures of the tiny world go sixteen at a time; one of Stable Diffusion's with gradients fills a large GPU.
 SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
@@ -33,7 +35,10 @@ SMALL_PICTURE_PX, SMALL_BATCH = 128, 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user."""
+    """A job whose inputs were all opened and found good, what decides its pictures, and warnings for the user.
+
+    `left_out_controls` are those that were asked for and cannot be made, with the reason.
+    """
 
     settings: ReconstructSettings
     given: Responses
@@ -46,6 +51,7 @@ class Work:
     reconstructor: Reconstructor
     on_step: Relay
     holds_lock: bool
+    left_out_controls: Mapping[str, str]
 
     @property
     def good(self) -> list[int]:
@@ -69,17 +75,20 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
         job.options,
         earlier_backend=earlier_backend,
         earlier_threads=earlier_threads,
-        needs=job.settings.needs,
+        needs=job.needs,
     )
     backend = stack.enter_context(backends.open(job.checkpoint, options))
     decoder = backend.decoder
     if job.settings.percent is not None:
         decoder.trust(job.settings.percent)
     given = _given(job, decoder)
+    job, training, without = with_training(job, decoder)
     leaky = (leaks_line(decoder.leaks),) if decoder.leaks else ()
-    left = left_out(job.skip_trials, len(given.rows), given.trial_ids)
+    near, said = _not_held_out(decoder, given)
+    left = near | left_out(job.skip_trials, len(given.rows), given.trial_ids)
     screened = screen(given.rows, decoder.training, left_out=left)
-    responses, warnings = screened.responses, (*leaky, *given.warnings, *screened.warnings)
+    missing = [f"the control {name} is left out: {reason}" for name, reason in without.items()]
+    responses, warnings = screened.responses, (*leaky, *said, *given.warnings, *screened.warnings, *missing)
     for warning in warnings:
         stream.write(f"md-reconstruct: warning: {warning}\n")
     for trial, reason in screened.skipped.items():
@@ -112,6 +121,7 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
         trials,
         settings,
         stimuli=None if pictures is None else look,
+        training=training,
         rows_at_once=batch_size,
         on_step=on_step,
         on_frame=on_frame,
@@ -128,6 +138,7 @@ def prepared(job: Job, stream: TextIO, stack: ExitStack, on_frame: OnFrame | Non
         reconstructor=reconstructor,
         on_step=on_step,
         holds_lock=holds_lock,
+        left_out_controls=without,
     )
 
 
@@ -140,6 +151,29 @@ def _given(job: Job, decoder: Decoder) -> Responses:
     given = given if job.trial_ids is None else with_trial_ids(given, job.trial_ids)
     given = given if job.stimuli is None else with_pictures(given, job.stimuli)
     return given
+
+
+def _not_held_out(decoder: Decoder, given: Responses) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Trials that a fit with a split of its own had near neighbours of, with the reason, and a sentence on them.
+
+    Raises
+    ------
+    InputError
+        All trials are.
+    """
+    split, n = decoder.split, len(given.rows)
+    if split is None:
+        return {}, ()
+    if given.stimulus_ids is None:
+        which = "which of these trials showed pictures of held-out clusters is not known, since their pictures are not"
+        return {}, (f"{which}: all are reconstructed; give --stimuli to leave the others out",)
+    near = split.not_held_out(given.stimulus_ids)
+    if len(near) == n:
+        raise InputError(
+            f"none of the {n} trials showed a picture of the clusters that {decoder.folder} holds out of training "
+            f"({len(split.pictures)} pictures): give the data that it was fitted on, or fit without --split clusters"
+        )
+    return near, (f"{len(near)} of {n} trials are left out: {NOT_HELD_OUT}",) if near else ()
 
 
 def _check_pictures(pictures: Sequence[Picture], good: Sequence[int], named: Mapping[int, str]) -> str | None:

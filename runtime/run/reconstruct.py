@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..backends.base import Backend, Decoder, Needs, Noise, Start
 from ..decoders.belonging import Decoded
-from ..errors import InputError, check_choice
+from ..errors import InputError
 from ..generators.base import Float32, Sampler
 from ..generators.noise import fresh_noise, trial_noise
 from ..images import to_float, to_uint8
@@ -20,12 +20,13 @@ from ..refine import refine
 from ..refine.base import Problem, Refined, Step
 from ..refine.settings import PRESETS, AdamSettings, GuidedSettings, RefineSettings
 from ..sampling import Sampling
+from ..training_pictures import TrainingPictures
 from .batches import BatchResult
-from .controls import CONTROLS, partners
+from .controls import OF_STAGE_2, OF_TRAINING, control_names, controls_text, partners
 from .without import check_without
 
-# trials ▶ what they showed, (n, H, W, 3) uint8
-ReadStimuli = Callable[[Sequence[int]], NDArray[np.uint8]]
+# trials ▶ what they showed, or places in the table of training pictures ▶ these; (n, H, W, 3) uint8
+ReadPictures = Callable[[Sequence[int]], NDArray[np.uint8]]
 # (phase, step, steps): called after decoding and stage 1, 1 of 1 each, and after each step of a refinement, up to
 # steps; controls are phases by their own names
 OnStep = Callable[[str, int, int], None]
@@ -52,7 +53,8 @@ class ReconstructSettings:
     stage
         1 or 2: where to stop.
     controls
-        A name of `CONTROLS`. They refine the same stage 1 again, toward other targets.
+        Names of `CONTROLS` or of their groups, with commas between them; kept as :func:`.controls.controls_text`
+        writes them. Those of stage 2 refine the same stage 1 again, toward other targets.
     refine
         Stage 2; its `seed` is the seed of the start noise too. Candidates beside a budget or a deadline are what was
         settled; a run settles them, and a :class:`Reconstructor` needs it done.
@@ -79,12 +81,16 @@ class ReconstructSettings:
     def __post_init__(self) -> None:
         if self.stage not in (1, 2):
             raise InputError(f"stage is {self.stage}: choose 1 or 2")
-        check_choice("control", self.controls, CONTROLS)
+        names = control_names(self.controls)
+        object.__setattr__(self, "controls", controls_text(names))
+        of_stage_2 = [name for name in names if name in OF_STAGE_2]
+        if self.stage == 1 and of_stage_2:
+            raise InputError(
+                f"the controls {' and '.join(of_stage_2)} belong to stage 2: leave them out, or ask for stage 2"
+            )
         check_without(self.without)
         if self.percent is not None and not 0 < self.percent <= 100:
             raise InputError(f"percent is {self.percent}, expected above 0 and at most 100")
-        if self.stage == 1 and self.controls != "none":
-            raise InputError(f"controls {self.controls!r} belong to stage 2: leave them out, or ask for stage 2")
         if isinstance(self.refine, AdamSettings):
             n_back, n_reverse = self.refine.backprop_steps, self.sampling.n_reverse
             if n_back is not None and n_back > n_reverse:
@@ -98,13 +104,19 @@ class ReconstructSettings:
         return {name: value for name, value in values.items() if name not in _OPTIONAL or value}
 
     @property
+    def control_names(self) -> tuple[str, ...]:
+        """The controls one by one, in the order of `CONTROLS`."""
+        return control_names(self.controls)
+
+    @property
     def needs(self) -> Needs:
         """What a run with these settings asks of a backend."""
         return Needs(
             refine=self.stage == 2,
             steps_back=self.refine.steps_back,
             semantic=self.refine.semantic_weight > 0,
-            features="oracle" in CONTROLS[self.controls],
+            features="oracle" in self.control_names,
+            nearest="nearest" in self.control_names,
         )
 
 
@@ -138,6 +150,21 @@ class Trials:
         return partners(self.good, seed, self.stimulus_ids, self.ids)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """What the controls "generator" and "nearest" take of the training pictures.
+
+    Attributes
+    ----------
+    table : TrainingPictures
+    read : places in the table ▶ (n, H, W, 3) uint8, optional
+        The control "nearest" needs it.
+    """
+
+    table: TrainingPictures
+    read: ReadPictures | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """What stage 1 has left for stage 2: the decoded features, the generator, and its pictures."""
@@ -157,6 +184,8 @@ class Reconstructor:
     settings : ReconstructSettings
     stimuli : trials ▶ (n, H, W, 3) uint8, optional
         What was shown; the "oracle" control needs it.
+    training : Training, optional
+        The controls "generator" and "nearest" need it.
     rows_at_once : int, optional
         The most pictures that a refiner computes together; None: as many as there are trials in a batch.
     on_step, on_frame : callable, optional
@@ -176,19 +205,21 @@ class Reconstructor:
         trials: Trials,
         settings: ReconstructSettings,
         *,
-        stimuli: ReadStimuli | None = None,
+        stimuli: ReadPictures | None = None,
+        training: Training | None = None,
         rows_at_once: int | None = None,
         on_step: OnStep | None = None,
         on_frame: OnFrame | None = None,
     ) -> None:
         self._backend, self._trials, self._rows_at_once = backend, trials, rows_at_once
-        self._settings, self._stimuli = settings, stimuli
+        self._settings, self._stimuli, self._training = settings, stimuli, training
         self._on_step, self._on_frame = on_step, on_frame
         check_request(backend.decoder, trials, settings, has_stimuli=stimuli is not None)
+        check_training(settings, training)
         backend.start()
         if settings.stage == 2 and isinstance(settings.refine, GuidedSettings):
             _check_grid(backend, settings.refine.sampling(settings.sampling))
-        shuffles = "shuffled" in CONTROLS[settings.controls]
+        shuffles = "shuffled" in settings.control_names
         self._partner = trials.partners(settings.refine.seed) if shuffles else {}
 
     def __call__(self, trials: Sequence[int], rows: NDArray[np.float32]) -> BatchResult:
@@ -201,7 +232,8 @@ class Reconstructor:
         lost: dict[int, str] = {}
         with _Stopwatch(seconds, "decode"):
             # Only what the settings need: no engine was started for anything else.
-            decoded = None if self._settings.stage == 1 else self._decoded(rows)
+            names = self._settings.control_names
+            decoded = self._decoded(rows) if self._settings.stage == 2 or "nearest" in names else None
             start = self._left(self._backend.decode_start(rows)) if decoded is None else decoded
         self._report("decode", 1, 1)
         settings, noise = self._settings, self._noise(trials)
@@ -212,33 +244,89 @@ class Reconstructor:
             images = generator.stage1()
         stage1 = _pictures(images, trials, "stage 1", lost)
         self._report("stage 1", 1, 1)
-        if decoded is None or len(lost) == len(trials):
+        if len(lost) == len(trials):
             return BatchResult(stage1=stage1, lost=lost, seconds=seconds)
-        batch = _Batch(decoded, generator, images)
-        with _Stopwatch(seconds, "stage2"):
-            refined = self._refine(REFINEMENT, trials, batch, decoded.structure, decoded.semantic)
-        stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
         controls: dict[str, NDArray[np.uint8]] = {}
-        for name in CONTROLS[self._settings.controls]:
+        stage2: dict[str, Any] = {}
+        if self._settings.stage == 2:
+            assert decoded is not None
+            batch = _Batch(decoded, generator, images)
+            stage2 = self._stage2(trials, batch, controls, lost, seconds)
+        nearest = self._of_training(trials, noise, decoded, controls, lost, seconds)
+        return BatchResult(
+            stage1=stage1, **stage2, lost=lost, controls=controls, nearest=nearest or None, seconds=seconds
+        )
+
+    def _stage2(
+        self,
+        trials: Sequence[int],
+        batch: _Batch,
+        controls: dict[str, NDArray[np.uint8]],
+        lost: dict[int, str],
+        seconds: dict[str, float],
+    ) -> dict[str, Any]:
+        """Refine; what a :class:`BatchResult` says of it. Pictures of its controls are added to `controls`."""
+        with _Stopwatch(seconds, "stage2"):
+            refined = self._refine(REFINEMENT, trials, batch, batch.decoded.structure, batch.decoded.semantic)
+        stage2, failed = _pictures(refined.image, trials, "stage 2", lost), refined.failed
+        for name in (name for name in self._settings.control_names if name in OF_STAGE_2):
             with _Stopwatch(seconds, name):
                 control = self._refine(name, trials, batch, *self._target(name, trials))
             controls[name] = _pictures(control.image, trials, f"the control {name}", lost)
             failed = failed | control.failed
-        return BatchResult(
-            stage1=stage1,
-            stage2=stage2,
-            loss_curve=refined.loss_curve,
-            best_step=refined.best_step,
-            candidate_losses=refined.candidate_losses,
-            finish_curve=refined.finish_curve,
-            failed=failed,
-            lost=lost,
-            controls=controls,
-            seconds=seconds,
+        return {
+            "stage2": stage2,
+            "loss_curve": refined.loss_curve,
+            "best_step": refined.best_step,
+            "candidate_losses": refined.candidate_losses,
+            "finish_curve": refined.finish_curve,
+            "failed": failed,
+        }
+
+    def _of_training(
+        self,
+        trials: Sequence[int],
+        noise: Noise,
+        decoded: Decoded | None,
+        controls: dict[str, NDArray[np.uint8]],
+        lost: dict[int, str],
+        seconds: dict[str, float],
+    ) -> list[dict[str, float]]:
+        """Add the controls that are made of the training pictures; which picture is nearest to each trial."""
+        found: list[dict[str, float]] = []
+        for name in (name for name in self._settings.control_names if name in OF_TRAINING):
+            assert self._training is not None  # check_training has refused
+            table = self._training.table
+            with _Stopwatch(seconds, name):
+                if name == "generator":
+                    images = self._generator_alone(table, len(trials), noise)
+                    controls[name] = _pictures(images, trials, f"the control {name}", lost)
+                else:
+                    assert decoded is not None
+                    assert self._training.read is not None
+                    places, similarity = table.nearest(decoded, without=self._settings.without)
+                    controls[name] = self._training.read(places.tolist())
+                    for trial, value in zip(trials, similarity, strict=True):
+                        if not np.isfinite(value):
+                            lost.setdefault(trial, "its decoded features hold NaN or infinite values")
+                    found = [
+                        {} if trial in lost else {"picture": int(number), "similarity": float(value)}
+                        for trial, number, value in zip(trials, table.number[places], similarity, strict=True)
+                    ]
+            self._report(name, 1, 1)
+        return found
+
+    def _generator_alone(self, table: TrainingPictures, n: int, noise: Noise) -> Any:
+        """Stage 1 with nothing of the brain: its noise and its sampling, and for all trials one context and latent."""
+        start = Start(
+            context=np.tile(table.typical_context, (n, 1, 1)), latent=np.tile(table.mean_latent, (n, 1, 1, 1))
         )
+        return self._backend.generator(start, noise, self._settings.sampling).stage1()
 
     def _decoded(self, rows: NDArray[np.float32]) -> Decoded:
-        return self._left(self._backend.decode(rows, semantic=self._settings.refine.semantic_weight > 0))
+        wanted = self._settings.refine.semantic_weight > 0 and self._settings.stage == 2
+        wanted = wanted or "nearest" in self._settings.control_names
+        return self._left(self._backend.decode(rows, semantic=wanted))
 
     def _left(self, decoded: D) -> D:
         """What is left of decoded features in an ablation; see :mod:`.without`."""
@@ -323,11 +411,20 @@ def check_request(
     """
     if settings.stage == 2:
         _check_targets(decoder, settings.refine)
-    controls = CONTROLS[settings.controls]
+    controls = settings.control_names
     if "oracle" in controls and not has_stimuli:
         raise InputError(_NEEDS_STIMULI)
     if "shuffled" in controls:
         trials.partners(settings.refine.seed)
+
+
+def check_training(settings: ReconstructSettings, training: Training | None) -> None:
+    """Refuse controls without the training pictures that they are made of."""
+    for name in (name for name in settings.control_names if name in OF_TRAINING):
+        if training is None or (name == "nearest" and training.read is None):
+            raise InputError(f"the control {name} needs the training pictures: give them, or leave it out")
+        if name == "nearest" and not set(training.table.tables) - set(settings.without):
+            raise InputError("no decoded feature is left to find the nearest picture by: leave the control nearest out")
 
 
 def _check_targets(decoder: Decoder, settings: RefineSettings) -> None:
@@ -368,8 +465,8 @@ def phases(settings: ReconstructSettings) -> dict[str, int]:
     found = dict.fromkeys(BEFORE_REFINEMENT, 1)
     if settings.stage == 2:
         n_steps = settings.refine.n_reports(settings.sampling)
-        found |= dict.fromkeys((REFINEMENT, *CONTROLS[settings.controls]), n_steps)
-    return found
+        found |= dict.fromkeys((REFINEMENT, *(name for name in settings.control_names if name in OF_STAGE_2)), n_steps)
+    return found | dict.fromkeys((name for name in settings.control_names if name in OF_TRAINING), 1)
 
 
 class _Stopwatch:

@@ -13,12 +13,13 @@ from ..files import write_bytes, write_json
 from ..leaks import labelled
 from ..metrics import METRICS
 from ..metrics.compare import differences, mean, summarise
+from ..metrics.measuring import Values
 from .batches import Outcome
 from .concepts import DecodedConcepts, concepts_line
-from .measure import FLOOR, Measured, Values
+from .controls import CONTROLS, OF_STAGE_2
+from .measure import FLOOR, Measured
 
 SUMMARY_VERSION = 2
-CONTROL_KINDS = ("shuffled", "oracle")
 
 
 def write_summary(  # noqa: PLR0913 (what a run says; all but three have a default)
@@ -32,6 +33,8 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
     trial_ids: Mapping[int, str] | None = None,
     concepts: DecodedConcepts | None = None,
     leaks: Sequence[str] = (),
+    extractors: Mapping[str, Mapping[str, str]] | None = None,
+    decoded: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json and trials.json.
 
@@ -58,6 +61,10 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         Of the outcome's trials, where contexts are found by way of concepts.
     leaks
         Those that the decoders were fitted with on purpose.
+    extractors
+        Of each that has weights of its own: the files' names and SHA-256.
+    decoded
+        What `measure_decoded` returned.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         The files cannot be written.
     """
     values, ids = measured.values, trial_ids or {}
-    decoded = None if concepts is None else concepts.summary(seed)
+    contexts = None if concepts is None else concepts.summary(seed)
     one = values.get("stage1", {})
     content = {
         "format": "minddiffuser-run",
@@ -86,18 +93,21 @@ def write_summary(  # noqa: PLR0913 (what a run says; all but three have a defau
         "metrics": table(measured, seed),
         "controls": {
             kind: summarise(one, values[kind], np.random.default_rng(seed), stimulus_ids=measured.stimulus_ids)
-            for kind in CONTROL_KINDS
+            for kind in OF_STAGE_2
             if kind in values
         },
-        **({} if decoded is None else {"concepts": decoded}),
+        **({} if contexts is None else {"concepts": contexts}),
+        **({"decoded": dict(decoded)} if decoded else {}),
+        **({"extractors": {name: dict(files) for name, files in extractors.items()}} if extractors else {}),
         "notes": [
-            *([] if decoded is None else [f"In this run {concepts_line(decoded)}"]),
+            *([] if contexts is None else [f"In this run {concepts_line(contexts)}"]),
             *notes,
             *measured.notes,
         ],
         "seconds": {phase: round(spent, 3) for phase, spent in outcome.seconds.items()},
     }
     rows = [{**row, **_id(ids, row["trial"])} for row in _rows(outcome.trials, measured)]
+    rows = [{**row, **_nearest(outcome, row["trial"])} for row in rows]
     if concepts is not None:
         rows = [{**row, "concept": found} for row, found in zip(rows, concepts.rows(), strict=True)]
     write_bytes(run / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
@@ -148,6 +158,10 @@ def _id(ids: Mapping[int, str], trial: int) -> dict[str, str]:
     return {"id": ids[trial]} if trial in ids else {}
 
 
+def _nearest(outcome: Outcome, trial: int) -> dict[str, Any]:
+    return {"nearest": outcome.nearest[trial]} if trial in outcome.nearest else {}
+
+
 def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:
     if row is None:
         return {"trial": trial, "stimulus": False, "metrics": {}}
@@ -159,7 +173,7 @@ def _row(trial: int, row: int | None, measured: Measured) -> dict[str, Any]:
         "metrics": {n: [float(one[n][row]), None if two is None else float(two[n][row])] for n in one},
         "controls": {
             kind: {name: float(values[row]) for name, values in measured.values[kind].items()}
-            for kind in CONTROL_KINDS
+            for kind in CONTROLS
             if kind in measured.values
         },
     }

@@ -1,4 +1,7 @@
-"""`filter`: second-order sections, forward in time (causal) or forward and backward (zero phase); and their design."""
+"""`filter`: second-order sections, forward in time (causal) or forward and backward (zero phase); and their design.
+
+scipy.signal takes a second to load, and whoever only names a chain does not need it: it is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 from ..data.json_types import is_number
 from ..errors import InputError, shown
@@ -60,6 +62,8 @@ def design_filter(
     InputError
         A frequency is not between 0 and half of the sampling rate, or they are in the wrong order.
     """
+    from scipy import signal
+
     _check_design(sfreq, l_freq, h_freq, order)
     steps = []
     if l_freq is not None or h_freq is not None:
@@ -122,6 +126,8 @@ def _step(sos: Array, sfreq: float, middle: float, causal: bool, about: Mapping[
 
 def _group_delay(sos: Array, frequency: float, sfreq: float) -> float:
     """Seconds by which the sections delay the envelope of a wave of this frequency."""
+    from scipy import signal
+
     delays = [signal.group_delay((row[:3], row[3:]), w=[frequency], fs=sfreq)[1][0] for row in sos]
     return float(sum(delays)) / sfreq
 
@@ -169,20 +175,25 @@ class _Causal:
     """A filter that remembers its state between chunks."""
 
     def __init__(self, sos: Array) -> None:
-        self._sos = sos
+        from scipy import signal
+
+        self._sos, self._filter = sos, signal.sosfilt
+        self._first = signal.sosfilt_zi(sos)[:, None, :]
         self._state: Array | None = None
 
     def push(self, chunk: Array) -> Array:
         if chunk.shape[1] == 0:
             return chunk
         if self._state is None:
-            self._state = signal.sosfilt_zi(self._sos)[:, None, :] * chunk[None, :, :1]
-        filtered, self._state = signal.sosfilt(self._sos, chunk, axis=1, zi=self._state)
+            self._state = self._first * chunk[None, :, :1]
+        filtered, self._state = self._filter(self._sos, chunk, axis=1, zi=self._state)
         return filtered  # type: ignore[no-any-return]
 
 
 def _zero_phase(sos: Array, data: Array, n_settle: int) -> Array:
     """Forward and backward, the ends extended by odd reflection until the filter has settled."""
+    from scipy import signal
+
     if data.shape[1] == 0:
         return data
     n_pad = min(n_settle, data.shape[1] - 1)
@@ -191,6 +202,8 @@ def _zero_phase(sos: Array, data: Array, n_settle: int) -> Array:
 
 def gain(filters: Iterable[Filtered], frequencies: Array) -> Array:
     """The gain of all filters together, (n,) at `frequencies` in Hz."""
+    from scipy import signal
+
     total = np.ones(len(frequencies))
     for passed in filters:
         response = np.abs(signal.sosfreqz(passed.sos, worN=frequencies, fs=passed.sfreq)[1])

@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 from ..errors import InputError
 from .fields import check_names, flag, number
@@ -28,6 +27,8 @@ def open_resample(step: Mapping[str, Any], before: Continuous) -> Stage:
     causal, by its last sample at its end; a causal one stops where it would need more. An event counts at the nearest
     sample of the new rate.
     """
+    from scipy import signal  # takes a second to load
+
     check_names(step, {"sfreq", "causal", "latency"})
     sfreq, causal = number(step, "sfreq", "give the new rate in Hz, above 0", above=0), flag(step, "causal")
     ratio = rate_between(before.sfreq, sfreq)

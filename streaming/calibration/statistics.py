@@ -32,19 +32,48 @@ class Change:
     scale: float
 
 
-def refitted(responses: Float32, training: TrainingStatistics, per: str) -> TrainingStatistics:
-    """Statistics of today.
-
-    Per channel: with z the z-scores of today's responses by training, a their mean and s their deviation over the
-    trials and samples of a channel, mean' = mean + a std and std' = s std. Values that did not vary in training stay
-    unused.
+class Moments:
+    """Mean and variance of the z-scores of today's trials, as they come: Welford's sums, in the memory of two trials.
 
     Parameters
     ----------
-    responses
-        (n_trials, n_channels, n_times), on the scale of training.
     training
-        Of the decoder.
+        Of the decoder: z-scores are by it.
+
+    Attributes
+    ----------
+    n
+        Trials so far.
+    mean, squares
+        (n_channels, n_times) float64 over them, squares summed from the mean; 0 for what did not vary in training.
+    """
+
+    def __init__(self, training: TrainingStatistics) -> None:
+        self.training, self.n = training, 0
+        self._used = training.std > 0
+        self.mean, self.squares = np.zeros(training.mean.shape), np.zeros(training.mean.shape)
+
+    def add(self, response: Float32) -> None:
+        """Take a trial (n_channels, n_times), on the scale of training."""
+        away = response.astype(np.float64) - self.training.mean
+        scores = np.divide(away, self.training.std, out=np.zeros_like(away), where=self._used)
+        self.n += 1
+        before = scores - self.mean
+        self.mean += before / self.n
+        self.squares += before * (scores - self.mean)
+
+
+def refitted(today: Moments, per: str) -> TrainingStatistics:
+    """Statistics of today.
+
+    Per channel: with z the z-scores of today's responses by training, a their mean and s their deviation over the
+    trials and samples of a channel, mean' = mean + a std and std' = s std; per value the same for each sample of a
+    channel. Values that did not vary in training stay unused.
+
+    Parameters
+    ----------
+    today
+        Of the trials.
     per
         Of `PER`.
 
@@ -54,27 +83,26 @@ def refitted(responses: Float32, training: TrainingStatistics, per: str) -> Trai
         There are too few trials, or a channel is flat today.
     """
     check_choice("per", per, PER)
-    if len(responses) < LEAST_TRIALS[per]:
+    training = today.training
+    if today.n < LEAST_TRIALS[per]:
         other = f", or estimate per channel, for which {LEAST_TRIALS['channel']} are enough" if per == "value" else ""
         raise InputError(
-            f"{len(responses)} trials can be used, and per {per} at least {LEAST_TRIALS[per]} are needed: record more "
+            f"{today.n} trials can be used, and per {per} at least {LEAST_TRIALS[per]} are needed: record more "
             f"of them{other}"
         )
     used = training.std > 0
-    if per == "value":
-        mean, std = responses.mean(axis=0, dtype=np.float64), responses.std(axis=0, dtype=np.float64)
-    else:
-        scores = training.scores(responses).astype(np.float64)
-        counts = np.maximum(used.sum(axis=1), 1) * len(responses)
-        shift = scores.sum(axis=(0, 2)) / counts
-        spread = np.where(used, scores - shift[:, None], 0.0)
-        scale = np.sqrt((spread**2).sum(axis=(0, 2)) / counts)
-        mean = training.mean + shift[:, None] * training.std.astype(np.float64)
-        std = scale[:, None] * training.std.astype(np.float64)
-    std = np.where(used, std, 0.0).astype(np.float32)
-    _check_flat(std, used, training)
+    _check_flat(used & (today.squares == 0), training)
+    shift, variance = today.mean, today.squares / today.n
+    if per == "channel":
+        counts = np.maximum(used.sum(axis=1, keepdims=True), 1)
+        whole = shift.sum(axis=1, keepdims=True) / counts
+        variance = np.where(used, variance + (shift - whole) ** 2, 0.0).sum(axis=1, keepdims=True) / counts
+        shift = whole
+    size = training.std.astype(np.float64)  # 0 for what is not used
     return TrainingStatistics(
-        mean=np.where(used, mean, training.mean).astype(np.float32), std=std, layout=training.layout
+        mean=(training.mean + shift * size).astype(np.float32),
+        std=(np.sqrt(variance) * size).astype(np.float32),
+        layout=training.layout,
     )
 
 
@@ -90,8 +118,8 @@ def changes(before: TrainingStatistics, after: TrainingStatistics) -> list[Chang
     return sorted(found, key=lambda change: -max(abs(change.shift), abs(float(np.log(change.scale)))))
 
 
-def _check_flat(std: Float32, used: NDArray[np.bool_], training: TrainingStatistics) -> None:
-    flat = [channel.name for row, channel in enumerate(_channels(training)) if (used[row] & (std[row] == 0)).any()]
+def _check_flat(constant: NDArray[np.bool_], training: TrainingStatistics) -> None:
+    flat = [channel.name for row, channel in enumerate(_channels(training)) if constant[row].any()]
     if flat:
         more = f" and {len(flat) - _NAMED} more" if len(flat) > _NAMED else ""
         raise InputError(

@@ -13,7 +13,8 @@ from ...runtime.output import check_free, check_place, replacing_folder
 
 _EXAMPLE = """
 example (offline, with the trials of training pictures in a session of today):
-  md-stream calibrate session-00 --checkpoint checkpoint --bundle bundle --events "train/*" --out today
+  md-stream calibrate session-00 --checkpoint checkpoint --bundle bundle --events "train/*" \\
+    --table shown.csv --out today
   md-stream run today/bundle --source lsl:name=EEG,markers=Markers
 """
 _MARKER = "calibration.json"
@@ -44,6 +45,17 @@ def add(commands: Any) -> None:
         help="markers of the trials to take (default: the session's events); they should be of pictures as varied as "
         "those of training",
     )
+    checked = command.add_mutually_exclusive_group(required=True)
+    checked.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="says which markers are of training pictures: the table of md-train prepare recording, or any CSV or TSV "
+        "with the columns event and split; other markers are refused by name",
+    )
+    checked.add_argument(
+        "--unchecked", action="store_true", help="take it on trust that all of them are of training pictures"
+    )
     command.add_argument("--trials", type=count, metavar="N", help="take the first N (default: all)")
     command.add_argument(
         "--per",
@@ -58,7 +70,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     from ...runtime.bundle.open import Bundle
     from ...runtime.decoders.checkpoint import open_checkpoint
     from ...runtime.errors import FileError
-    from ...runtime.files import write_json
+    from ...runtime.files import sha256_of, write_json
+    from ..calibration.known import read_known
     from ..calibration.statistics import changes, refitted
     from ..calibration.trials import trials_of
     from ..calibration.write import require_bundle_of, write_bundle, write_checkpoint
@@ -77,23 +90,26 @@ def _calibrate(args: argparse.Namespace) -> int:
     settings = intake_of(made_with)
     if args.events:
         settings = replace(settings, events=tuple(args.events))
+    known = None if args.table is None else read_known(args.table, args.session.absolute().name)
     trials = trials_of(
         session.signal,
         checkpoint.training,
         checkpoint.folder,
         settings,
+        known=known,
         accept_filter_mismatch=bool(made_with.get("accept_filter_mismatch")),
         most=args.trials,
     )
     for reason, n in sorted(trials.refused.items()):
         print(f"{n} not used: {reason}")
-    statistics = refitted(trials.responses, checkpoint.training, args.per)
+    statistics, n_trials = refitted(trials.moments, args.per), trials.moments.n
     changed = changes(checkpoint.training, statistics)
     about = {
         "session": session.id,
         "recorded": session.about["started"],
-        "n_trials": len(trials.texts),
+        "n_trials": n_trials,
         "events": list(settings.events),
+        "table": None if args.table is None else sha256_of(args.table),
         "per": args.per,
         "source_checkpoint": checkpoint.hash,
     }
@@ -102,7 +118,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         if bundle is not None:
             write_bundle(bundle, calibrated, draft / "bundle")
         write_json(draft / _MARKER, {**about, "changes": [asdict(change) for change in changed]})
-    print(f"fitted on {len(trials.texts)} trials of {len(set(trials.texts))} events; what changed most:")
+    print(f"fitted on {n_trials} trials of {trials.n_events} events; what changed most:")
     for change in changed[:_MOST_SHOWN]:
         print(f"  {change.channel}: mean by {change.shift:+.2f} deviations of training, deviation x {change.scale:.2f}")
     if len(changed) > _MOST_SHOWN:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.command import DONE, SOME_SKIPPED, add_command, count
-from ..records import Item, Marker, Samples
 from .options import positive, seconds
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def _certify(args: argparse.Namespace) -> int:
 
 
 def _run(load: Load) -> Measured:
-    from ..lsl.certify import measure
+    from ..lsl.certify import Meter
     from ..lsl.play import PlayingProcess
     from ..lsl.ramp import ramp
     from ..sources import open_source
@@ -87,23 +86,19 @@ def _run(load: Load) -> Measured:
         first_marker=load.marked.start,
         marker_every=load.marked.step,
     )
-    items: list[Item] = []
-    n_received = n_markers = 0
+    meter = Meter(load)
     with PlayingProcess(recipe):
         source = open_source(f"lsl:id={name},markers={name}-markers", Wanted(modality="eeg"))
         try:
             source.open()
             cpu, wall = time.process_time(), time.monotonic()
             end = wall + load.seconds + _PATIENCE
-            while time.monotonic() < end and (n_received < load.n_samples or n_markers < len(load.marked)):
-                came = source.poll(0.5)
-                items += came
-                n_markers += sum(isinstance(item, Marker) for item in came)
-                n_received += sum(len(item.stamps) for item in came if isinstance(item, Samples))
+            while time.monotonic() < end and (meter.n_received < load.n_samples or meter.n_markers < len(load.marked)):
+                meter.add(source.poll(0.5))
             used = (time.process_time() - cpu) / (time.monotonic() - wall)
         finally:
             source.close()
-    return measure(load, items, used)
+    return meter.measured(used)
 
 
 def _print(one: Measured) -> None:

@@ -50,6 +50,7 @@ def add(commands: Any) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from ..export.continuous import parts_of
+    from ..export.raw import EXACT, latin
     from ..export.settings import ExportSettings
     from ..recording.opened import open_session
 
@@ -74,6 +75,23 @@ def _export(args: argparse.Namespace) -> int:
         for path in write(parts, started, args.out, settings):
             print(path)
         n_outside = sum(part.n_outside for part in parts)
+        n_repeated = sum(part.n_repeated for part in parts)
+        texts = [event.text for part in parts for event in part.events]
     if n_outside:
-        sys.stderr.write(f"{n_outside} markers lie before or after the signal and are in no file\n")
+        _tell(f"{n_outside} markers lie before or after the signal and are in no file")
+    if n_repeated:
+        _tell(
+            f"{n_repeated} samples came twice, with the same stamp and the same values: they are in the file once, as "
+            "in the live session"
+        )
+    n_rewritten = sum(latin(text) != text for text in texts)
+    if args.to == "fif" and n_rewritten:
+        _tell(
+            f"{n_rewritten} markers have characters that FIF cannot hold: they are written by their numbers, such as "
+            f"&#8220;, and the exact texts stand in the annotations' extras under {EXACT!r}"
+        )
     return DONE
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

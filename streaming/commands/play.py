@@ -51,7 +51,13 @@ def _play(args: argparse.Namespace) -> int:
     from ..lsl.play import perform
     from ..lsl.recorded import performance
 
-    choice = Choice(modality=args.modality, stream=args.stream, markers=args.marker_stream, trigger=args.trigger)
+    choice = Choice(
+        modality=args.modality,
+        stream=args.stream,
+        markers=args.marker_stream,
+        trigger=args.trigger,
+        markers_option="--marker-stream NAME",
+    )
     recorded = open_file(args.file, choice)
     if args.markers == "number" and (odd := next((raw for _, raw in recorded.markers if not _is_int32(raw)), None)):
         raise InputError(f"a marker of {args.file} is {shown(odd.decode('utf-8', 'replace'))}: give --markers text")

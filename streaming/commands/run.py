@@ -60,6 +60,13 @@ def add(commands: Any) -> None:
         metavar="PATTERN",
         help='markers that are events, with * and ? as in file names, such as "stim/*" (default: all)',
     )
+    run.add_argument(
+        "--concepts",
+        type=Path,
+        metavar="FILE",
+        help="says which concept each marker is of, for the control beside the pictures, where markers do not name it "
+        "(numbers): CSV or TSV with the columns event and concept, as md-train prepare recording takes it",
+    )
     run.add_argument("--record", type=Path, metavar="DIR", help="write the session into this new folder")
     run.add_argument(
         "--dashboard",
@@ -220,6 +227,7 @@ def _request(args: argparse.Namespace) -> Any:
         deadline=args.deadline,
         average=args.average_by is not None,
         seed=args.seed,
+        concepts=args.concepts,
         record=args.record,
         session=args.session,
         dashboard=args.dashboard,

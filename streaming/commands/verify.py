@@ -132,9 +132,9 @@ def _verify_file(args: argparse.Namespace) -> int:
         case = Case(recorded=recorded, signal=chain.signal, names=names, settings=settings, folder=bundle.signal_folder)
     report = verify(case, n_partitions=args.partitions, seed=args.seed)
     if args.json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps({**report.as_json(), "notes": list(recorded.notes)}, indent=1))
     else:
-        _print(report, len(case.names), recorded.info.sfreq, TOLERANCE)
+        _print(report, len(case.names), recorded, TOLERANCE)
     return DONE if report.equal and report.n_accepted else SOME_SKIPPED
 
 
@@ -172,9 +172,12 @@ def _own_chain(recorded: Any, args: argparse.Namespace) -> tuple[dict[str, Any],
     return {"steps": steps}, tuple(names)
 
 
-def _print(report: Any, n_channels: int, sfreq: float, tolerance: float) -> None:
+def _print(report: Any, n_channels: int, recorded: Any, tolerance: float) -> None:
     refused: Sequence[str] = [f"{n} {kind}" for kind, n in sorted(report.refused.items())]
+    sfreq = recorded.info.sfreq
     print(f"{report.n_markers} markers, {report.n_events} of them events; {n_channels} channels at {sfreq:g} Hz")
+    for note in recorded.notes:
+        print(f"note: {note}")
     print(f"cut into chunks in {len(report.partitions)} ways: {', '.join(report.partitions)}")
     print(f"epochs: {report.n_accepted}, of which {report.n_identical} are identical to the bit")
     print(f"largest difference: {report.largest_error:.2g} of the largest value (at most {tolerance:g})")

@@ -97,8 +97,8 @@ class Stream(Message):
     offset, uncertainty
         Of the sender's clock.
     gaps, dropped, duplicates
-        Counts since the start: gaps in the signal; samples that came and could not be used, as they hold NaN or the
-        source had another description; samples that came twice.
+        Counts since the start: gaps in the signal; samples that a full queue lost, or that came and could not be used,
+        as they hold NaN or the source had another description; samples that came twice.
     n_samples
         Received since the start.
     segment
@@ -226,6 +226,8 @@ class Decoded(Message):
         Epochs in the average that was decoded; 1 without averaging.
     control
         The running control, or None before there are epochs for it.
+    no_control
+        Why there is none though there were epochs: the sentence; else None.
     warning
         Where the signal left the distribution of training: the sentence; else None.
     """
@@ -240,6 +242,7 @@ class Decoded(Message):
     confidence: float | None = None
     n_averaged: int = 1
     control: Control | None = None
+    no_control: str | None = None
     warning: str | None = None
 
 

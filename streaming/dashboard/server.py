@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import threading
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 from ...runtime.closing import Closing
-from ...runtime.errors import InputError
 from ...runtime.progress import unheard
+from ...runtime.web.door import ENTERED, Door, token_of
+from ...runtime.web.listen import MOST_CONNECTIONS, listening
+from ...runtime.web.static import static_files
 from .hub import Client, Hub
-from .security import HOST, Door, Guard, token_of
+from .security import Guard
 
-STATIC = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-_MOST_CONNECTIONS = 64
 _LARGEST_FRAME = 1024
 _PAUSE_S = 1 / 30
 _STOP_S = 10.0
@@ -64,7 +56,7 @@ class DashboardServer(Closing):
                 await super().run_asgi()
                 self.loop.call_later(1.0, self.transport.abort)
 
-        self._socket = _listening(port)
+        self._socket = listening(port, "the dashboard")
         self.port: int = self._socket.getsockname()[1]
         self.door = Door(self.port)
         app = Guard(_application(hub, self.door, said, patience), self.door)
@@ -81,7 +73,7 @@ class DashboardServer(Closing):
             log_level="error",
             access_log=False,
             server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -102,20 +94,6 @@ class DashboardServer(Closing):
         self._server.run(sockets=[self._socket])
 
 
-def _listening(port: int) -> socket.socket:
-    """A socket on this machine alone, which listens, so that a browser may come before the loop turns."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name == "posix":  # elsewhere it would let another program take the port over
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        server.bind((HOST, port))
-        server.listen(_MOST_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        server.close()
-        raise InputError(f"the dashboard cannot use port {port}: {error}; give another, or 0 for a free one") from None
-    return server
-
-
 def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: float) -> Any:
     """The routes behind the guard."""
     from starlette.applications import Starlette
@@ -124,7 +102,7 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
     from starlette.routing import Route, WebSocketRoute
     from starlette.websockets import WebSocket
 
-    files = _static_files()
+    files = static_files(__package__)
 
     async def file(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -139,15 +117,15 @@ def _application(hub: Hub, door: Door, said: Callable[[str], None], patience: fl
         return Response(content, media_type=kind)
 
     async def enter(request: Request) -> Response:
-        token = token_of(request.scope)
+        token = token_of(request.scope["query_string"].decode("latin-1"))
         cookie = door.enter(token)
         if cookie is not None:
-            return HTMLResponse(_ENTER, headers={"set-cookie": cookie})
+            return HTMLResponse(ENTERED, headers={"set-cookie": cookie})
         if door.knows(request.headers.get("cookie", "")):
-            return HTMLResponse(_ENTER)
+            return HTMLResponse(ENTERED)
         if door.was_used(token):
             said(f"an address of the dashboard was opened a second time; a new one: {door.address()}")
-        return PlainTextResponse(_NOT_LET_IN, 403)
+        return PlainTextResponse(door.not_let_in(), 403)
 
     async def live(page: WebSocket) -> None:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
@@ -203,23 +181,3 @@ async def _serve(page: Any, client: Client, news: asyncio.Event, patience: float
         spoken.cancel()
         heard.cancel()
     return True
-
-
-def _static_files() -> dict[str, tuple[bytes, str]]:
-    """The page's files by name, read once: nothing that a request names is ever a path."""
-    found = resources.files(__package__).joinpath("static").iterdir()
-    kinds = {file.name: STATIC.get(file.name[file.name.rfind(".") :]) for file in found}
-    folder = resources.files(__package__).joinpath("static")
-    return {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in kinds.items() if kind is not None}
-
-
-# A page that leads on, where a redirect would not do: a browser that was led here from another site would leave out the
-# strict cookie on the way. It replaces the address with the token in the history.
-_ENTER = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><title>MindDiffuser</title>'
-    '<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0; url=/">'
-)
-_NOT_LET_IN = (
-    "This address lets no one in: each opens the page once. "
-    "A new one stands in the terminal of md-stream if this one was used before.\n"
-)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,15 @@ class DecodeSettings:
         Whether stage 2 wants the target of eq. 6.
     seed
         Of what is drawn: the scrambled copies here, the start noise of the pictures.
+    concepts
+        Which candidate a marker is of, for the control; see :func:`.concept_table.read_concepts_of`.
     """
 
     session: str
     average: bool = False
     semantic: bool = True
     seed: int = 42
+    concepts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +124,7 @@ class EpochDecoder:
         self._averages = Averages() if settings.average else None
         self._drift = Drift(self._training, averaging=settings.average)
         self._null = Null(self._training, settings.seed)
-        self._control = Control(self._names) if self._names else None
+        self._control = Control(self._names, settings.concepts) if self._names else None
 
     def decode(self, ordinal: int, text: str, epoch: Float32) -> DecodedEpoch:
         """Decode an epoch (n_channels, n_times) as the chain gives it.

@@ -32,7 +32,7 @@ EVENTS = ("picture/*",)
 _THREADS = 2
 # Threads that decode and draw yield to acquisition by this much.
 _NICENESS = 5
-# For the bundle to load, at whose end the session begins.
+# For somebody who receives, and for the streams to be there: this and another process are loading.
 _PATIENCE = 600.0
 
 
@@ -110,6 +110,7 @@ def request_of(demo: Demo, bundle: Path, source_id: str) -> Request:
         bundle=bundle,
         source=f"lsl:id={source_id},markers={source_id}-markers",
         intake=IntakeSettings(events=EVENTS),
+        timeout=_PATIENCE,
         options=Options(backend="ort", threads=usable_threads(_THREADS), share_threads=True),
         deadline=demo.deadline,
         average=demo.average,

@@ -13,6 +13,7 @@ from ...runtime.data.layout import Channel
 from ...runtime.errors import InputError, shown
 from ...runtime.signal.stamps import stretches
 from ...runtime.signal.units import given_unit, unit_size
+from ..intake.recent import Recent
 from ..recording.items import read_info, read_steps
 from ..recording.streams import same_signal
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
@@ -50,6 +51,9 @@ class Part:
         Markers before its first sample or behind its last one, which are in no event.
     start
         Local time of the first sample, in seconds.
+    n_repeated
+        Samples between its first and its last one that came twice, with the same stamp and the same values: they are
+        there once, as the live session counts them once.
     """
 
     channels: tuple[Channel, ...]
@@ -59,6 +63,7 @@ class Part:
     events: tuple[Event, ...]
     n_outside: int
     start: float
+    n_repeated: int = 0
 
 
 @dataclass(kw_only=True)
@@ -94,9 +99,10 @@ def parts_of(signal: Path, scratch: Path, *, unit: str | None = None) -> list[Pa
     InputError
         A unit is unknown, there are no samples, or their rate is not the one that the source stated.
     """
-    infos, stamps, markers, offsets = _read(signal)
+    read = _read(signal)
+    offsets = read.offsets
     drafts: list[_Draft] = []
-    for info, of_info in zip(infos, stamps, strict=True):
+    for info, of_info in zip(read.infos, read.stamps, strict=True):
         local = _locally(np.concatenate([np.empty(0), *of_info]), offsets[SIGNAL])
         drafts += _drafts(info, local)
     if not drafts:
@@ -108,15 +114,15 @@ def parts_of(signal: Path, scratch: Path, *, unit: str | None = None) -> list[Pa
         )
         for k, draft in enumerate(drafts)
     ]
-    _fill(signal, infos, drafts, data)
+    n_repeated = _fill(signal, read, drafts, data)
     for block, size in zip(data, sizes, strict=True):
         for row in range(len(block)):
             block[row] *= size[row]
-    events, n_outside = _placed(markers, offsets[MARKERS], drafts)
+    events, n_outside = _placed(read.markers, offsets[MARKERS], drafts)
     return [
         Part(
             channels=draft.info.channels, sfreq=draft.info.sfreq, data=block, gaps=tuple(draft.gaps),
-            events=tuple(events[k]), n_outside=n_outside[k], start=float(draft.times[0]),
+            events=tuple(events[k]), n_outside=n_outside[k], start=float(draft.times[0]), n_repeated=n_repeated[k],
         )
         for k, (draft, block) in enumerate(zip(drafts, data, strict=True))
     ]  # fmt: skip
@@ -133,24 +139,54 @@ class _Following:
             self.infos.append(item.info)
 
 
-def _read(signal: Path) -> tuple[list[SignalInfo], list[list[F64]], list[Marker], dict[str, list[ClockOffset]]]:
-    """The descriptions, the stamps of each, the markers, and the clock offsets of both streams."""
+@dataclass(kw_only=True)
+class _Read:
+    """A session but for its values.
+
+    Attributes
+    ----------
+    infos, stamps
+        The descriptions, and the stamps of each in their blocks, without the samples that came before.
+    new
+        Of the blocks with such samples, by their number in the session: which samples are new.
+    markers
+        In the order of their arrival.
+    offsets
+        Of both clocks.
+    """
+
+    infos: list[SignalInfo]
+    stamps: list[list[F64]] = field(default_factory=lambda: [[]])
+    new: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    markers: list[Marker] = field(default_factory=list)
+    offsets: dict[str, list[ClockOffset]] = field(default_factory=lambda: {SIGNAL: [], MARKERS: []})
+
+
+def _read(signal: Path) -> _Read:
     following = _Following(signal)
-    stamps: list[list[F64]] = [[]]
-    markers: list[Marker] = []
-    offsets: dict[str, list[ClockOffset]] = {SIGNAL: [], MARKERS: []}
+    read, n_blocks = _Read(infos=following.infos), 0
+    recent = _recent(following.infos[0])
     for step in read_steps(signal):
         for item in step.items:
             following.take(item)
-            if len(stamps) < len(following.infos):
-                stamps.append([])
+            if len(read.stamps) < len(following.infos):
+                read.stamps.append([])
+                recent = _recent(following.infos[-1])
             if isinstance(item, Samples):
-                stamps[-1].append(item.stamps)
+                new = recent.take(item.stamps, item.data)
+                if not new.all():
+                    read.new[n_blocks] = new
+                read.stamps[-1].append(item.stamps[new])
+                n_blocks += 1
             elif isinstance(item, Marker):
-                markers.append(item)
+                read.markers.append(item)
             elif isinstance(item, ClockOffset):
-                offsets[item.stream].append(item)
-    return following.infos, stamps, markers, offsets
+                read.offsets[item.stream].append(item)
+    return read
+
+
+def _recent(info: SignalInfo) -> Recent:
+    return Recent(len(info.channels), info.sfreq)
 
 
 def _locally(stamps: F64, offsets: Sequence[ClockOffset]) -> F64:
@@ -194,23 +230,31 @@ def _drafts(info: SignalInfo, times: F64) -> list[_Draft]:
     return drafts
 
 
-def _fill(signal: Path, infos: Sequence[SignalInfo], drafts: Sequence[_Draft], data: Sequence[F64]) -> None:
-    """Put every sample in its place."""
-    following, seen = _Following(signal), [0] * len(infos)
+def _fill(signal: Path, read: _Read, drafts: Sequence[_Draft], data: Sequence[F64]) -> list[int]:
+    """Put every sample in its place; how many of each draft's came twice."""
+    following, seen = _Following(signal), [0] * len(read.infos)
+    n_blocks, n_repeated = 0, [0] * len(drafts)
     for step in read_steps(signal):
         for item in step.items:
             following.take(item)
             if not isinstance(item, Samples):
                 continue
             which = len(following.infos) - 1
-            first, seen[which] = seen[which], seen[which] + len(item.stamps)
-            for draft, block in zip(drafts, data, strict=True):
-                if draft.info is not infos[which]:
+            new = read.new.get(n_blocks)
+            values = item.data if new is None else item.data[:, new]
+            n_blocks += 1
+            first, seen[which] = seen[which], seen[which] + values.shape[1]
+            for number, (draft, block) in enumerate(zip(drafts, data, strict=True)):
+                if draft.info is not read.infos[which]:
                     continue
-                start, stop = max(first, draft.first), min(seen[which], draft.first + len(draft.places))
+                end = draft.first + len(draft.places)
+                if new is not None and draft.first < seen[which] <= end:
+                    n_repeated[number] += len(new) - values.shape[1]
+                start, stop = max(first, draft.first), min(seen[which], end)
                 if start < stop:
                     part = slice(start - draft.first, stop - draft.first)
-                    block[:, draft.places[part]] = item.data[:, start - first : stop - first]
+                    block[:, draft.places[part]] = values[:, start - first : stop - first]
+    return n_repeated
 
 
 def _placed(

@@ -37,7 +37,9 @@ def write_fif(parts: Sequence[Part], started: datetime | None, out: Path, settin
     for part, path in zip(parts, paths, strict=True):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw_of(part, started, "latin-1").save(path, fmt="single" if settings.single else "double", verbose="error")
+            raw_of(part, started, in_latin=True).save(
+                path, fmt="single" if settings.single else "double", verbose="error"
+            )
             for made in (path, *path.parent.glob(f"{path.stem}-*.fif")):  # MNE splits what is larger than 2 GB
                 made.chmod(0o600)
     return paths

@@ -10,7 +10,16 @@ from .continuous import Part
 GAP = "BAD_ACQ_SKIP"  # MNE's own word: its FIF files leave such a stretch out, and its epochs avoid it
 
 
-def raw_of(part: Part, started: datetime | None, text_encoding: str = "utf-8") -> Any:
+EXACT = "marker"
+"""The key of an annotation's extras under which a marker's text stands, where its description had to be rewritten."""
+
+
+def latin(text: str) -> str:
+    """A text as FIF holds it: in Latin-1, other characters as MNE writes them, by their numbers ("&#8220;")."""
+    return text.encode("latin-1", "xmlcharrefreplace").decode("latin-1")
+
+
+def raw_of(part: Part, started: datetime | None, *, in_latin: bool = False) -> Any:
     """The part as `mne.io.RawArray`, with its markers and gaps as annotations.
 
     Parameters
@@ -19,8 +28,9 @@ def raw_of(part: Part, started: datetime | None, text_encoding: str = "utf-8") -
         Its samples are not copied.
     started
         The wall clock at the session's start; None where it is not known.
-    text_encoding
-        What the file can hold of a marker's text; other characters become "?".
+    in_latin
+        Whether descriptions of annotations are to be Latin-1, as :func:`latin` makes them; the exact text of a marker
+        then stands in the annotation's extras, under `EXACT`.
     """
     import mne
 
@@ -33,9 +43,16 @@ def raw_of(part: Part, started: datetime | None, text_encoding: str = "utf-8") -
         raw.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"), on_missing="ignore")
     if started is not None:
         raw.set_meas_date(started)
-    texts = [event.text.encode(text_encoding, "replace").decode(text_encoding) or " " for event in part.events]
+    texts = [(latin(event.text) if in_latin else event.text) or " " for event in part.events]
+    extras: list[dict[str, str] | None] = [
+        {EXACT: event.text} if event.text and text != event.text else None
+        for event, text in zip(part.events, texts, strict=True)
+    ]
     onsets = [event.sample / part.sfreq for event in part.events] + [start / part.sfreq for start, _ in part.gaps]
     durations = [0.0] * len(part.events) + [(stop - start) / part.sfreq for start, stop in part.gaps]
     texts += [GAP] * len(part.gaps)
-    raw.set_annotations(mne.Annotations(onsets, durations, texts, orig_time=raw.info["meas_date"]), verbose="error")
+    made = mne.Annotations(
+        onsets, durations, texts, orig_time=raw.info["meas_date"], extras=[*extras, *[None] * len(part.gaps)]
+    )
+    raw.set_annotations(made, verbose="error")
     return raw

@@ -23,12 +23,16 @@ class Choice:
         Names of an XDF file's streams; None where only one fits.
     trigger
         The stimulus channel of a file that MNE reads; None for the one that puts a Neuromag's lines together, else all.
+    stream_option, markers_option
+        How a person names these streams, for messages.
     """
 
     modality: str = "eeg"
     stream: str | None = None
     markers: str | None = None
     trigger: str | None = None
+    stream_option: str = "--stream NAME"
+    markers_option: str = "--markers NAME"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +53,8 @@ class Recorded:
         Of both clocks, by the time of their measurement; at least one of each.
     joints
         Samples before which the signal does not continue though the stamps do, and why.
+    notes
+        Sentences on what the file does not say, for people.
     """
 
     info: SignalInfo
@@ -57,3 +63,4 @@ class Recorded:
     markers: tuple[tuple[float, bytes], ...]
     offsets: tuple[ClockOffset, ...]
     joints: tuple[tuple[int, str], ...] = ()
+    notes: tuple[str, ...] = ()

@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from ...runtime.data.layout import CHANNEL_TYPES, Channel
 from ...runtime.errors import FileError, InputError, shown
-from ..records import MARKERS, SIGNAL, ClockOffset, SignalInfo
+from ..records import DTYPES, MARKERS, SIGNAL, ClockOffset, SignalInfo
 from .recorded import Choice, Recorded
 
 SUFFIXES = (".xdf", ".xdfz", ".xdf.gz")
+_UNCERTAIN = (
+    "XDF keeps clock offsets without their uncertainty: it counts as 0, and no epoch is refused for it, as one may be "
+    "in a live session"
+)
+_NO_CLOCK = (
+    "the file has no clock offsets: the stamps of signal and markers count as of one clock, without any uncertainty"
+)
 # Streams of our own sessions that say how the others came.
 _NOT_MARKERS = ("arrivals", "notices")
 
@@ -49,12 +56,12 @@ def open_xdf(path: Path, choice: Choice) -> Recorded:
         fitting, what = [one for one in regular if _kind(one) == kind.lower()], f"signals of type {kind}"
     else:
         fitting, what = [one for one in regular if _name(one) == choice.stream], f"signals named {choice.stream!r}"
-    signal = _one(fitting, regular, f"{path} has {len(fitting)} {what}", "stream")
+    signal = _one(fitting, regular, f"{path} has {len(fitting)} {what}", choice.stream_option)
     marked = [one for one in streams if _is_markers(one)]
     markers = None
     if marked or choice.markers is not None:
         fitting = [one for one in marked if choice.markers in (None, _name(one))]
-        markers = _one(fitting, marked, f"{path} has {len(fitting)} fitting streams of markers", "markers")
+        markers = _one(fitting, marked, f"{path} has {len(fitting)} fitting streams of markers", choice.markers_option)
     data = np.asarray(signal["time_series"])
 
     def read(start: int, stop: int) -> NDArray[np.float64]:
@@ -71,11 +78,13 @@ def open_xdf(path: Path, choice: Choice) -> Recorded:
             units=units,
             source_id=_value(info, "source_id"),
             hostname=_value(info, "hostname"),
+            dtype=DTYPES.get(_format(signal), "float64"),
         ),
         stamps=np.asarray(signal["time_stamps"], np.float64),
         read=read if len(data) else lambda start, stop: np.empty((len(channels), 0)),
         markers=() if markers is None else tuple(_marks(markers)),
         offsets=(*_offsets(SIGNAL, signal), *_offsets(MARKERS, signal if markers is None else markers)),
+        notes=(_UNCERTAIN if any(one.get("clock_times") for one in (signal, markers or signal)) else _NO_CLOCK,),
     )
 
 
@@ -109,7 +118,7 @@ def _is_markers(stream: Any) -> bool:
 def _one(found: Sequence[Any], there: Sequence[Any], what: str, option: str) -> Any:
     if len(found) != 1:
         names = ", ".join(f"{shown(_name(one))} ({_kind(one)})" for one in there) or "none"
-        raise InputError(f"{what}: name one with {option}=NAME, of {names}")
+        raise InputError(f"{what}: name one with {option}, of {names}")
     return found[0]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_right, insort
 from typing import NamedTuple
 
 from ..records import ClockOffset
 
-# Kept measurements: hours at one every few seconds.
-_MOST = 4096
+# Kept measurements: hours at one every few seconds; and kept restarts of the sender.
+_MOST, _MOST_RESTARTS = 4096, 64
 # A change between two measurements that no drift makes: seconds beyond their uncertainties.
 _JUMP = 0.02
 
@@ -23,11 +23,19 @@ class Measured(NamedTuple):
 
 
 class Clock:
-    """Offsets by the time at which they were measured; the last one before a moment holds for it."""
+    """Offsets by the time at which they were measured; the last one before a moment holds for it.
+
+    Attributes
+    ----------
+    trusted_after
+        Local time after which an offset has to be measured to hold for what comes now.
+    """
 
     def __init__(self) -> None:
         self._measured: list[Measured] = []
         self._jumps: list[tuple[float, float]] = []
+        self._restarts: list[float] = []
+        self._is_another = False  # and nothing was measured of it yet
         self.trusted_after = -math.inf
 
     @property
@@ -41,29 +49,40 @@ class Clock:
             return None
         uncertainty = item.uncertainty if item.uncertainty >= 0 else math.inf
         before = self._measured[-1] if self._measured else None
+        was_another, self._is_another = self._is_another, False
+        if was_another and (before is None or item.at > before.at):
+            # Measured while the sender was being connected, before that was said: it is of the new clock.
+            self.trusted_after = self._restarts[-1] = min(self.trusted_after, item.at)
+            self._restarts.sort()
         insort(self._measured, Measured(item.at, item.offset, uncertainty))
         del self._measured[:-_MOST]
-        if before is None or item.at < before.at:
+        if before is None or item.at < before.at or was_another:
             return None
         change = item.offset - before.offset
         unsure = sum(value for value in (before.uncertainty, uncertainty) if math.isfinite(value))
         if abs(change) <= _JUMP + unsure:
             return None
-        if item.at > self.trusted_after >= before.at:
-            return None  # it was known to have jumped, and nothing was placed by the old offset since
         self._jumps.append((before.at, item.at))
         del self._jumps[:-_MOST]
         return change
 
     def distrust(self, at: float) -> None:
-        """From the local time `at` on, only offsets hold that are measured later."""
+        """The sender is another one, as is said at the local time `at`: offsets hold that are given from now on."""
         self.trusted_after = max(self.trusted_after, at)
+        self._is_another = True
+        insort(self._restarts, at)
+        del self._restarts[:-_MOST_RESTARTS]
+
+    def until(self, time: float) -> float:
+        """The local time until which an offset has to be measured to hold for what came at `time`; infinite for now."""
+        place = bisect_right(self._restarts, time)
+        return self._restarts[place] if place < len(self._restarts) else math.inf
 
     def at(self, time: float, after: float, until: float = math.inf) -> Measured | None:
-        """The measurement for a local time, of those after `after` and up to `until`; None where there is none."""
+        """The measurement for a local time, of those from `after` on and before `until`; None where there is none."""
         found = None
         for measured in reversed(self._measured):
-            if measured.at > until:
+            if measured.at >= until:
                 continue
             if measured.at < after:
                 break
@@ -72,10 +91,12 @@ class Clock:
                 break
         return found
 
-    def of_stamp(self, stamp: float, after: float) -> Measured | None:
+    def of_stamp(self, stamp: float, after: float, until: float = math.inf) -> Measured | None:
         """As :meth:`at`, for the time that a stamp of this stream stands for."""
         found = None
         for measured in reversed(self._measured):
+            if measured.at >= until:
+                continue
             if measured.at < after:
                 break
             found = measured

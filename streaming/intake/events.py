@@ -103,6 +103,8 @@ class IntakeState:
     n_duplicate, n_nan, n_unusable
         That came twice; that hold NaN or infinite values in a channel that is needed; that came while the source had
         other channels or another rate than the decoder needs. With `n_used` they are all that came.
+    n_lost
+        That never came: a full queue dropped them, as the source says. They are in none of the other counts.
     n_gaps
         How often the signal was split.
     warm_up_left
@@ -128,3 +130,4 @@ class IntakeState:
     warm_up_left: float
     n_waiting: int
     problem: str | None
+    n_lost: int = 0

@@ -6,10 +6,8 @@ on when an epoch needs them, or when some have gathered, and every decision is m
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,25 +21,24 @@ from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Sample
 from .channels import Picked, pick
 from .clocks import Clock
 from .events import REFUSED, REJECTED, SKIPPED, Accepted, EpochTimes, Event, IntakeState, Refused, Said
+from .gathered import Gathered
 from .markers import Waiting, Waits, text_of, why_no_event
 from .placing import Placed, Placer
 from .scale import ScaleCheck
 from .segments import Break, Segment
 from .settings import IntakeSettings
 from .splitting import Splitter
+from .verdict import Judge
 
 ENDED = "the session ended before the epoch did"
-# Seconds of samples that gather before they are worked on, where no epoch needs them earlier; and that are worked on
-# at a time, however many came together.
-_GATHER, _PIECE = 0.02, 0.1
+# Seconds of samples that are worked on at a time, however many came together.
+_PIECE = 0.1
 # Epochs that end later than this behind their markers, in seconds, are foreseen: the markers have come by then.
 _FORESEEN = 0.05
 # By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.
 _SAME_CLOCK = 0.005
-# How far the measured rate may be from the declared one.
-_MOST_OFF = 0.01
 # Epochs that are remembered, to name them where the clock turns out to have jumped.
 _GIVEN = 100
 
@@ -74,8 +71,9 @@ class Intake:
         self._sfreq = plan.input.sfreq
         # Seconds from an event to the last sample that its epoch needs.
         self._reach = max(0.0, (plan.window.first + plan.window.n_times - 1) / plan.window.sfreq + chain.latency)
-        self._scale = None if training is None else ScaleCheck(training, chain.output.unit)
         self._clocks = {SIGNAL: Clock(), MARKERS: Clock()}
+        scale = None if training is None else ScaleCheck(training, chain.output.unit)
+        self._judge = Judge(chain, self._clocks, scale)
         self._splitter = Splitter(
             chain,
             settings,
@@ -88,15 +86,12 @@ class Intake:
         self._placer = Placer(self._splitter, self._clocks, settings, reach=self._reach)
         self._waiting, self._placed = Waiting(), dict[int, Placed]()
         self._given: deque[Placed] = deque(maxlen=_GIVEN)
-        self._dues: list[tuple[float, int]] = []
-        self._gathered: list[Samples] = []
-        self._n_gathered = 0
+        self._gathered = Gathered(self._sfreq, self._reach, self._clocks)
         self._info: SignalInfo | None = None
         self._picked: Picked | None = None
         self._problem: str | None = None
         self._lost = set[str]()
-        self._newest: float | None = None
-        self._counts = dict.fromkeys(("samples", "unusable"), 0)
+        self._counts = dict.fromkeys(("samples", "unusable", "lost"), 0)
         self._events: list[Event] = []
         self._now = 0.0
         # When the last samples came that were worked on, and their last stamp.
@@ -124,10 +119,7 @@ class Intake:
         self._now = now
         for item in items:
             if isinstance(item, Samples):
-                if len(item.stamps):
-                    self._newest = float(item.stamps[-1])
-                    self._gathered.append(item)
-                    self._n_gathered += len(item.stamps)
+                self._gathered.add(item)
             elif isinstance(item, Marker):
                 self._take_marker(item)
             elif isinstance(item, ClockOffset):
@@ -135,7 +127,9 @@ class Intake:
             else:
                 self._work()
                 self._take_notice(item)
-        if self._is_due():
+        if not self._gathered:
+            self._place()  # a marker may have come after all samples of its epoch
+        elif self._gathered.is_due(self._placed, self._waiting.first().marker if self._waiting else None):
             self._work()
         self._give_up_waiting()
         return self._pop()
@@ -156,7 +150,8 @@ class Intake:
         segment = self._splitter.segments[-1] if self._splitter.segments else None
         running = self._splitter.running
         clock = self._clocks[SIGNAL].newest
-        known = None if self._newest is None or clock is None else self._newest + clock.offset
+        newest = self._gathered.newest
+        known = None if newest is None or clock is None else newest + clock.offset
         settles = self._chain.warm_up
         if running is not None:
             settles = max(settles, running.learns * running.period) - running.n * running.period
@@ -184,7 +179,7 @@ class Intake:
         own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
         if signal is None:
             return None
-        placed = self._next_due()
+        placed = self._gathered.next_due(self._placed)
         dues = [] if placed is None else [placed + 0.5 / self._sfreq + signal.offset]
         if self._waiting and own is not None:
             dues.append(self._waiting.first().marker.stamp + own.offset + self._reach)
@@ -203,8 +198,9 @@ class Intake:
         else:
             after = self._clocks[MARKERS].trusted_after
             trusted = after if marker.arrived >= after else -np.inf
-            newest = -np.inf if self._newest is None else self._newest
-            self._waiting.add(Waits(marker=marker, trusted_after=trusted, newest=newest))
+            newest = -np.inf if self._gathered.newest is None else self._gathered.newest
+            waits = Waits(marker=marker, trusted_after=trusted, newest=newest, newest_came=self._gathered.came)
+            self._waiting.add(waits)
 
     def _place(self) -> None:
         """Find the samples of all markers behind which a sample has come."""
@@ -239,7 +235,7 @@ class Intake:
         else:
             self._placed[marker.ordinal] = placed
             last = (segment.timeline.time(sample) or segment.timeline.newest) + self._reach
-            heapq.heappush(self._dues, (last - segment.period / 2, marker.ordinal))
+            self._gathered.expect(last - segment.period / 2, marker.ordinal)
             segment.stream.mark(sample, marker.ordinal)
             self._collect(segment, False)
             if segment.after is not None:
@@ -283,7 +279,7 @@ class Intake:
             else:
                 self._refuse(marker, REFUSED, str(at_end or outcome.reason))
             return
-        state, reason = self._verdict(placed, outcome)
+        state, reason = self._judge.verdict(placed, outcome)
         data = outcome.data
         if data is None or reason is not None:
             self._refuse(marker, state, str(reason))
@@ -291,7 +287,8 @@ class Intake:
         self._given.append(placed)
         sample_time = segment.timeline.time(placed.sample)
         at = placed.local if sample_time is None else sample_time + placed.signal.offset
-        newest = placed.local if self._newest is None else self._newest + placed.signal.offset
+        stamp = self._gathered.newest
+        newest = placed.local if stamp is None else stamp + placed.signal.offset
         times = EpochTimes(
             marker=placed.local,
             marker_arrived=marker.arrived,
@@ -312,31 +309,6 @@ class Intake:
             )
         )
 
-    def _verdict(self, placed: Placed, outcome: Outcome) -> tuple[str, str | None]:
-        """State and reason of an epoch whose samples are there; the reason is None where it is good."""
-        segment, sample = placed.segment, placed.sample
-        if outcome.in_warm_up:
-            where = "the signal's start" if segment.before is None else "a break in the signal"
-            return REFUSED, (
-                f"the epoch begins {segment.begins(sample):.3g} s after {where}, and the filters settle in "
-                f"{self._chain.warm_up:.3g} s"
-            )
-        if segment.in_learning(sample):
-            return REFUSED, (
-                f"the epoch begins {segment.begins(sample):.3g} s after the signal's start, and the jitter of its "
-                f"stamps is measured for {segment.learns * segment.period:.3g} s"
-            )
-        rate = segment.rate(sample)
-        if rate is not None and abs(rate / self._sfreq - 1) > _MOST_OFF:
-            return REFUSED, f"the signal had {rate:.5g} samples a second in the epoch, and declares {self._sfreq:g}"
-        if self._is_doubtful(placed):
-            return REFUSED, "a clock jumped between two measurements of its offset around the marker"
-        if outcome.rejected:
-            return REJECTED, outcome.reason
-        if self._scale is not None:
-            return REJECTED, self._scale.reason(np.asarray(outcome.data, np.float64))
-        return REJECTED, None
-
     # Clocks and notices
 
     def _take_offset(self, item: ClockOffset) -> None:
@@ -345,22 +317,13 @@ class Intake:
         change = clock.add(item)
         if change is None or before is None:
             return
-        wrong = [f"{placed.marker.ordinal}" for placed in self._given if self._is_doubtful(placed)]
+        wrong = [f"{placed.marker.ordinal}" for placed in self._given if self._judge.is_doubtful(placed)]
         given = f"the epochs of the markers {', '.join(wrong)} were given already, and" if wrong else "epochs"
         text = (
             f"the clock of the {item.stream} jumped by {change:+.4g} s between two measurements of its offset: {given} "
             "may be of the wrong time; those that still wait are refused"
         )
         self._say("clock", item.stream, item.at, text)
-
-    def _is_doubtful(self, placed: Placed) -> bool:
-        """Whether it was placed by an offset that has jumped since, or came while its clock jumped."""
-        signal, markers = self._clocks[SIGNAL], self._clocks[MARKERS]
-        return (
-            signal.has_jumped(placed.signal, placed.local)
-            or markers.has_jumped(placed.own, placed.local)
-            or markers.jumped_around(placed.marker.arrived)
-        )
 
     def _take_notice(self, notice: Notice) -> None:
         self._events.append(Said(notice=notice))
@@ -373,6 +336,7 @@ class Intake:
             self._clocks[notice.stream].distrust(notice.at)
         if notice.stream != SIGNAL:
             return
+        self._counts["lost"] += notice.n_lost
         if is_another or notice.kind == "dropped":
             self._splitter.end(Break(notice.text))
         if notice.kind == "changed" and notice.info is not None:
@@ -393,42 +357,16 @@ class Intake:
 
     # Samples
 
-    def _is_due(self) -> bool:
-        """Whether an epoch ends in what has gathered, or enough has."""
-        if not self._gathered:
-            # A marker may have come after all samples of its epoch.
-            if self._waiting:
-                self._place()
-            return False
-        if self._n_gathered >= _GATHER * self._sfreq:
-            return True
-        newest, due = self._newest, self._next_due()
-        if due is not None and newest is not None and newest >= due:
-            return True
-        if not self._waiting:
-            return False
-        # Not placed yet: due where its epoch would end by the clocks as they were last measured.
-        marker = self._waiting.first().marker
-        own, signal = self._clocks[MARKERS].newest, self._clocks[SIGNAL].newest
-        if own is None or signal is None or newest is None:
-            return False
-        return newest >= marker.stamp + own.offset - signal.offset + self._reach - 1 / self._sfreq
-
-    def _next_due(self) -> float | None:
-        """By its stamp, just before the last sample of the next epoch whose sample is known."""
-        while self._dues and self._dues[0][1] not in self._placed:
-            heapq.heappop(self._dues)
-        return self._dues[0][0] if self._dues else None
-
     def _work(self) -> None:
-        gathered, self._gathered, self._n_gathered = self._gathered, [], 0
-        for _, group in groupby(gathered, key=lambda samples: len(samples.data)):
-            self._take_samples(_joined(list(group)))
+        for samples in self._gathered.take():
+            self._take_samples(samples)
         self._place()
 
     def _take_samples(self, samples: Samples) -> None:
         self._counts["samples"] += len(samples.stamps)
-        if (np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any() and self._one_clock():
+        fell_back = bool((np.diff(samples.stamps, prepend=self._last_stamp) < -_SET_BACK).any())
+        # Of another process, which was said, the clock of its markers is known or not as that of its signal is.
+        if fell_back and self._one_clock() and self._worked >= self._clocks[SIGNAL].trusted_after:
             self._placer.set_back = (self._worked, samples.arrived)
         self._worked, self._last_stamp = samples.arrived, float(samples.stamps[-1])
         if self._picked is not None and len(samples.data) != self._picked.n_rows:
@@ -456,14 +394,3 @@ class Intake:
     def _pop(self) -> list[Event]:
         events, self._events = self._events, []
         return events
-
-
-def _joined(chunks: Sequence[Samples]) -> Samples:
-    """Chunks that came one after the other as one, which arrived with the last."""
-    if len(chunks) == 1:
-        return chunks[0]
-    return Samples(
-        stamps=np.concatenate([chunk.stamps for chunk in chunks]),
-        data=np.concatenate([chunk.data for chunk in chunks], axis=1),
-        arrived=chunks[-1].arrived,
-    )

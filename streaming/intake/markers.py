@@ -42,13 +42,14 @@ class Waits:
     ----------
     trusted_after
         Local time after which its clock's offset has to be measured to hold for it.
-    newest
-        Stamp of the newest sample that came before it; -inf where none had.
+    newest, newest_came
+        Stamp of the newest sample that came before it, and when that came; -inf where none had.
     """
 
     marker: Marker
     trusted_after: float
     newest: float
+    newest_came: float
 
 
 class Waiting:

@@ -66,8 +66,9 @@ class Placer:
     def locate(self, waits: Waits) -> Placed | tuple[str, str] | str | None:
         """Where a marker belongs; or its state and the reason; or the clock that is not known; None to wait."""
         marker = waits.marker
-        own = self._clocks[MARKERS].of_stamp(marker.stamp, waits.trusted_after)
-        last = self._clocks[MARKERS].newest
+        markers = self._clocks[MARKERS]
+        own = markers.of_stamp(marker.stamp, waits.trusted_after, markers.until(marker.arrived))
+        last = markers.newest
         before, after = self.set_back
         if own is None or last is None or (marker.arrived >= before and last.at <= after):
             return MARKERS
@@ -93,7 +94,10 @@ class Placer:
             newest = segment.timeline.newest
             if time <= newest or (segment.after is not None and time <= newest + half):
                 sample = segment.timeline.nearest(time)
-                if sample is None or waits.newest - time - self._reach > self._settings.late:
+                # The newest sample that had come may be of a clock before this one, or behind it.
+                is_comparable = segment.trusted_after <= waits.newest_came < until
+                is_late = is_comparable and waits.newest - time - self._reach > self._settings.late
+                if sample is None or is_late:
                     return REFUSED, self.too_late()
                 return Placed(marker=marker, local=local, signal=clock, own=own, segment=segment, sample=sample)
             if segment.after is None:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...runtime.signal.chain import Chain
-from ...runtime.signal.ring import Ring
 from .dejitter import Timeline
 
 # Seconds that are held longer than they have to be: samples are worked on in pieces.
 _SPARE = 1.0
-
-# Two stamps are apart by one period, but for this share of it, where a source stamps its samples evenly.
-_EVEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class Segment:
         self.period = 1 / plan.input.sfreq
         self._plan = plan
         held = late + _SPARE + (plan.window.n_times + abs(plan.window.first)) / plan.window.sfreq + chain.latency
-        self.timeline = Timeline(self.period, round(held * plan.input.sfreq) + 2)
+        self.timeline = Timeline(self.period, round(held * plan.input.sfreq) + 2, learns)
 
     @property
     def n(self) -> int:
@@ -100,32 +93,3 @@ class Segment:
         if times[0] is None or times[1] is None or times[1] <= times[0]:
             return None
         return (last - max(first, 0)) / (times[1] - times[0])
-
-
-class Recent:
-    """The last samples of all stretches, to recognise one that comes twice."""
-
-    def __init__(self, n_channels: int, capacity: int) -> None:
-        self._stamps, self._data = Ring(1, capacity), Ring(n_channels, capacity)
-
-    def add(self, stamps: NDArray[np.float64], data: NDArray[np.float64]) -> None:
-        """(n,) and (n_channels, n)."""
-        for start in range(0, len(stamps), self._stamps.capacity):
-            part = slice(start, start + self._stamps.capacity)
-            self._stamps.push(stamps[None, part])
-            self._data.push(data[:, part])
-
-    def misses(self, stamp: float, period: float) -> bool:
-        """Whether stamps are even, and the place of this one was left free: then it comes out of its order."""
-        first = max(0, self._stamps.total - self._stamps.capacity)
-        stamps = self._stamps.window(first, self._stamps.total)[0]
-        uneven = np.abs(np.diff(stamps) - period) > _EVEN * period
-        return bool(2 * uneven.sum() < uneven.size and np.abs(stamps - stamp).min() > period / 2)
-
-    def has(self, stamp: float, values: NDArray[np.float64]) -> bool:
-        """Whether a sample of this stamp with these values came."""
-        total = self._stamps.total
-        first = max(0, total - self._stamps.capacity)
-        places = np.flatnonzero(self._stamps.window(first, total)[0] == stamp)
-        held = self._data.window(first, total)
-        return any(np.array_equal(held[:, place], values) for place in places)

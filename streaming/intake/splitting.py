@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from ...runtime.signal.chain import Chain
 from ..records import Samples
 from .clocks import Clock
-from .segments import Break, Recent, Segment
+from .recent import Recent
+from .segments import Break, Segment
 from .settings import IntakeSettings
 
 # Off the line by more than this share of a sample is a gap, of stamps that do not jitter; this times their jitter, of
 # stamps that do; and seconds while the jitter is being measured.
 _OFF, _JITTERS, _LEARNING = 0.75, 1.5, 0.25
-# Seconds for which samples are remembered, to recognise one that comes twice.
-_REMEMBERED = 1.0
 # By how many seconds samples may arrive sooner after their stamps than ever before: earlier, their clock has jumped.
 _SOONER, _LAG_MEMORY = 0.02, 60.0
 # Interruptions in this many seconds that are each said; further ones are counted.
@@ -73,7 +72,7 @@ class Splitter:
         self._reach, self._dtype, self._collect, self._say = reach, dtype, collect, say
         plan = chain.plan
         self._sfreq = plan.input.sfreq
-        self._recent = Recent(len(plan.input.channels), max(1, round(_REMEMBERED * self._sfreq)))
+        self._recent = Recent(len(plan.input.channels), self._sfreq)
         self._lags: deque[tuple[float, float]] = deque()
         self._lags_after = -np.inf
         self._breaks: deque[float] = deque()
@@ -155,7 +154,10 @@ class Splitter:
 
     def _begin(self, stamp: float, samples: Samples) -> Segment:
         learns = round(self._settings.learn * self._sfreq) if self._tolerance is None else 0
-        trusted = max(self._trusted(stamp, samples), self._clock.trusted_after)
+        known = self._clock.trusted_after
+        # Where it was said that this is another process, its stamps say nothing more of its clock.
+        was_said = bool(self.segments) and known > self.segments[-1].trusted_after
+        trusted = known if was_said else max(self._trusted(stamp, samples), known)
         segment = Segment(
             self._chain,
             self._n_segments,

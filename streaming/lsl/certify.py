@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from ..records import SIGNAL, ClockOffset, Item, Marker, Samples
 from .ramp import STEP
 
+# Latencies are counted in bins, from a microsecond to some hours, each a thousandth wider than the one before: figures
+# are true to that, and memory does not grow with the seconds.
+_LEAST, _RATIO, _N_BINS = 1e-6, 1.001, 24_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
@@ -88,49 +92,105 @@ class Measured:
         return {name: None if value == np.inf else value for name, value in asdict(self).items()}
 
 
-def measure(load: Load, items: Sequence[Item], cpu: float) -> Measured:
-    """From what was received of :func:`.ramp.ramp`.
+class Meter:
+    """Takes what is received of :func:`.ramp.ramp` and keeps counts alone, however long it lasts.
 
     Parameters
     ----------
-    cpu
-        Seconds of processor per second.
+    load
+        What is sent.
+
+    Attributes
+    ----------
+    n_received, n_markers
+        Samples and markers that came.
     """
-    samples = [item for item in items if isinstance(item, Samples)]
-    numbers = np.concatenate([item.data[0] for item in samples]) if samples else np.empty(0)
-    stamps = np.concatenate([item.stamps for item in samples]) if samples else np.empty(0)
-    arrived = np.concatenate([np.full(len(item.stamps), item.arrived) for item in samples]) if samples else np.empty(0)
-    late = arrived - _due(numbers, stamps, load)
-    p50, p95, p99 = np.percentile(late, (50, 95, 99)).tolist() if len(late) else (np.inf,) * 3
-    came = [item.raw for item in items if isinstance(item, Marker)]
-    offsets = [item for item in items if isinstance(item, ClockOffset) and item.stream == SIGNAL]
-    worst = max(offsets, key=lambda item: abs(item.offset) - item.uncertainty, default=None)
-    return Measured(
-        load=load,
-        p50=p50,
-        p95=p95,
-        p99=p99,
-        most=float(late.max()) if len(late) else np.inf,
-        jitter=float(late.std()) if len(late) else np.inf,
-        marker_most=max((item.arrived - item.stamp for item in items if isinstance(item, Marker)), default=0.0),
-        n_lost=_lost(samples, load),
-        n_markers_lost=len(set(range(len(load.marked))) - {int(raw) for raw in came if raw.isdigit()}),
-        offset=0.0 if worst is None else worst.offset,
-        uncertainty=0.0 if worst is None else worst.uncertainty,
-        cpu=cpu,
-    )
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._counts = np.zeros(_N_BINS, np.int64)
+        self._sum = self._squares = 0.0
+        self._most, self._marker_most = -np.inf, 0.0
+        self._last, self._n_good = -1.0, 0
+        self._came = np.zeros(len(load.marked), bool)
+        self._worst: ClockOffset | None = None
+        self.n_received = self.n_markers = 0
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Take what came, in its order."""
+        for item in items:
+            if isinstance(item, Samples):
+                self._take_samples(item)
+            elif isinstance(item, Marker):
+                self.n_markers += 1
+                self._marker_most = max(self._marker_most, item.arrived - item.stamp)
+                if item.raw.isdigit() and int(item.raw) < len(self._came):
+                    self._came[int(item.raw)] = True
+            elif isinstance(item, ClockOffset) and item.stream == SIGNAL:
+                worst = self._worst
+                if worst is None or _off(item) > _off(worst):
+                    self._worst = item
+
+    def measured(self, cpu: float) -> Measured:
+        """What was measured; `cpu` in seconds of processor per second."""
+        n, worst = self.n_received, self._worst
+        p50, p95, p99 = (self._percentile(share) for share in (0.50, 0.95, 0.99)) if n else (np.inf,) * 3
+        return Measured(
+            load=self._load,
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            most=self._most if n else np.inf,
+            jitter=float(np.sqrt(max(0.0, self._squares / n - (self._sum / n) ** 2))) if n else np.inf,
+            marker_most=self._marker_most,
+            n_lost=self._load.n_samples - self._n_good,
+            n_markers_lost=int((~self._came).sum()),
+            offset=0.0 if worst is None else worst.offset,
+            uncertainty=0.0 if worst is None else worst.uncertainty,
+            cpu=cpu,
+        )
+
+    def _take_samples(self, item: Samples) -> None:
+        n = len(item.stamps)
+        if not n:
+            return
+        numbers = item.data[0]
+        self.n_received += n
+        late = item.arrived - self._due(numbers, item.stamps)
+        self._counts += np.bincount(_bin_of(late), minlength=_N_BINS)
+        self._sum, self._squares = self._sum + float(late.sum()), self._squares + float((late**2).sum())
+        self._most = max(self._most, float(late.max()))
+        if len(item.data) == self._load.n_channels:
+            expected = STEP * np.arange(self._load.n_channels)[:, None] + numbers
+            # One that comes again, or out of its order, makes up for none that is missing.
+            before = np.maximum.accumulate(np.concatenate([[self._last], numbers]))
+            self._n_good += int(((item.data == expected).all(axis=0) & (numbers > before[:-1])).sum())
+            self._last = float(before[-1])
+
+    def _due(self, numbers: NDArray[np.float64], stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """When the last sample of each sample's chunk was due, which is when the chunk is sent."""
+        load = self._load
+        last = np.minimum((numbers // load.chunk + 1) * load.chunk, load.n_samples) - 1
+        return stamps + (last - numbers) / load.sfreq
+
+    def _percentile(self, share: float) -> float:
+        """As np.percentile, of the middles of the bins; the largest is known exactly."""
+        rank = share * (self.n_received - 1)
+        below, above = (self._at(int(np.floor(rank))), self._at(int(np.ceil(rank))))
+        return min(below + (rank % 1) * (above - below), self._most)
+
+    def _at(self, rank: int) -> float:
+        place = int(np.searchsorted(np.cumsum(self._counts), rank, side="right"))
+        return 0.0 if place == 0 else float(_LEAST * _RATIO ** (place - 0.5))
 
 
-def _due(numbers: NDArray[np.float64], stamps: NDArray[np.float64], load: Load) -> NDArray[np.float64]:
-    """When the last sample of each sample's chunk was due, which is when the chunk is sent."""
-    last = np.minimum((numbers // load.chunk + 1) * load.chunk, load.n_samples) - 1
-    return stamps + (last - numbers) / load.sfreq
+def _bin_of(late: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Bin 0 for all that is not late, then bins that each are a thousandth wider than the one before."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = 1 + np.floor(np.log(np.maximum(late, 0.0) / _LEAST) / np.log(_RATIO))
+    return np.asarray(np.clip(places, 0, _N_BINS - 1), np.intp)
 
 
-def _lost(samples: Sequence[Samples], load: Load) -> int:
-    """Samples that are missing, or have other values than were sent."""
-    rows = STEP * np.arange(load.n_channels)[:, None]
-    good = sum(
-        int((item.data == rows + item.data[0]).all(axis=0).sum()) for item in samples if len(item.data) == len(rows)
-    )
-    return load.n_samples - good
+def _off(item: ClockOffset) -> float:
+    """By how much an offset is beyond its uncertainty."""
+    return abs(item.offset) - item.uncertainty

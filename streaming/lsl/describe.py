@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...runtime.data.layout import CHANNEL_TYPES, Channel
-from ..records import SignalInfo
+from ..records import DTYPES, SignalInfo
 from .found import Found
 
 _LONGEST = 100
 # By the stream's type, where a channel states none.
 _TYPES = {"eeg": "eeg", "meg": "mag"}
-# LSL's names of the formats that numpy calls otherwise or has too.
-_DTYPES = {"double64": "float64"} | {name: name for name in ("float32", "int8", "int16", "int32", "int64")}
 _METRES = {"m": 1.0, "meters": 1.0, "metres": 1.0, "millimeters": 1e-3, "mm": 1e-3, "cm": 1e-2, "centimeters": 1e-2}
 
 
@@ -39,7 +37,7 @@ def signal_info(found: Found, full: Any, modality: str) -> SignalInfo:
         source_id=found.source_id,
         uid=found.uid,
         hostname=found.hostname,
-        dtype=_DTYPES.get(found.format, "float64"),
+        dtype=DTYPES.get(found.format, "float64"),
     )
 
 

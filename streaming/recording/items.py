@@ -216,7 +216,8 @@ class _Reading:
     def _notice(self, at: float, about: dict[str, Any]) -> Notice:
         info = streams.info_from_json(about["info"], str(self._path)) if "info" in about else None
         self._info = info or self._info
-        return Notice(kind=about["kind"], stream=about["stream"], at=at, text=about["text"], info=info)
+        n_lost = int(about.get("n_lost", 0))
+        return Notice(kind=about["kind"], stream=about["stream"], at=at, text=about["text"], info=info, n_lost=n_lost)
 
     def _n_waiting(self, stream: int) -> int:
         return sum(len(block.stamps) for block in self._blocks[stream]) - self._taken

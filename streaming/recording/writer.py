@@ -146,6 +146,8 @@ class Writer:
 
     def _add_notice(self, item: Notice) -> None:
         about = {"kind": item.kind, "stream": item.stream, "text": item.text}
+        if item.n_lost:
+            about["n_lost"] = item.n_lost  # type: ignore[assignment]
         if item.info is not None:
             about["info"] = streams.info_json(item.info)  # type: ignore[assignment]
         self._notices.append((item.at, json.dumps(about).encode()))

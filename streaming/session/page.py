@@ -92,7 +92,7 @@ class Page:
                 offset=intake.offset,
                 uncertainty=intake.uncertainty,
                 gaps=intake.n_gaps,
-                dropped=intake.n_unusable + intake.n_nan,
+                dropped=intake.n_unusable + intake.n_nan + intake.n_lost,
                 duplicates=intake.n_duplicate,
                 n_samples=intake.n_samples,
                 segment=intake.segment + 1,
@@ -130,6 +130,7 @@ class Page:
                 confidence=epoch.confidence,
                 n_averaged=epoch.n_averaged,
                 control=control_of(scores, len(epoch.similarity)),
+                no_control=why_no_control(scores, len(epoch.similarity)),
                 warning=warning or (epoch.warnings[0] if epoch.warnings else None),
             )
         )
@@ -229,6 +230,15 @@ def control_of(scores: Sequence[Score], n_candidates: int) -> messages.Control |
         return None
     label = "right concept among the first five" if wanted == 5 else "right concept first"
     return messages.Control(label=label, n=score.n, value=score.right, shuffled=score.shuffled, chance=score.chance)
+
+
+def why_no_control(scores: Sequence[Score], n_candidates: int) -> str | None:
+    """Why there is no control though epochs were decoded; None where there is one, or will be."""
+    if not scores or scores[0].n or not scores[0].n_unnamed:
+        return None
+    n = scores[0].n_unnamed
+    which = "the first marker names none" if n == 1 else f"none of {n} markers names one"
+    return f"No control: {which} of the {n_candidates} concepts; --concepts FILE says which one each marker is of."
 
 
 def _shares(epoch: DecodedEpoch) -> list[float]:

@@ -54,8 +54,8 @@ class Feed(Protocol):
 class AcquisitionProcess:
     """The process and the thread that reads its messages.
 
-    The process is begun at once, with the priority that this one has now, and opens its source when :meth:`start` is
-    called: what takes long to load here is loaded meanwhile there.
+    The process is begun at once, with the priority that this one has now, and opens its source when :meth:`prepare` or
+    :meth:`start` is called: what takes long to load here is loaded meanwhile there.
 
     Parameters
     ----------
@@ -88,6 +88,10 @@ class AcquisitionProcess:
     def exit_code(self) -> int | None:
         """Of the process; None while it runs."""
         return self._process.exitcode
+
+    def prepare(self) -> None:
+        """Let it find its source and begin to receive; what it has to say waits for :meth:`start`."""
+        self._ask(_GO)
 
     def start(self, post: Post) -> None:
         """See :meth:`Feed.start`."""

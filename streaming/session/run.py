@@ -22,6 +22,7 @@ from ..clock import now
 from ..dashboard.hub import Hub
 from ..dashboard.messages import Session as SessionMessage
 from ..decoding.computing import computing_of
+from ..decoding.concept_table import read_concepts_of
 from ..decoding.decode import DecodeSettings
 from ..generation.pace import measured, warm_up
 from ..generation.plan import Plan
@@ -70,6 +71,8 @@ class Request:
         Whether the mean over an event's epochs is decoded.
     seed
         Of the start noise, and of whatever else is drawn.
+    concepts
+        A table that says which concept each marker is of, for the control; or None.
     record
         A new folder for the session, or None.
     session
@@ -95,6 +98,7 @@ class Request:
     deadline: float | None = None
     average: bool = False
     seed: int = 42
+    concepts: Path | None = None
     record: Path | None = None
     session: str | None = None
     dashboard: bool = True
@@ -149,6 +153,7 @@ def run_session(
         backend = opened[0]
         decoder = backend.decoder
         layout = _layout_of(decoder)
+        _concepts(request, decoder)  # what is wrong with the table is said before anything is opened
         if refine is not None:
             refine = _refinement(decoder, refine, say)
         name = request.session or (
@@ -164,6 +169,7 @@ def run_session(
         stack.callback(feed.close)
         if request.niceness and hasattr(os, "nice"):
             os.nice(request.niceness)  # the process of the acquisition was begun before
+        feed.prepare()  # while engines load and are measured: what comes before they are ready waits, and is not lost
         for one in opened:
             one.start()
         if folder is not None:
@@ -195,6 +201,15 @@ def _layout_of(decoder: Decoder) -> ResponseLayout:
     return layout
 
 
+def _concepts(request: Request, decoder: Decoder) -> dict[str, str]:
+    """Which candidate each marker is of, as far as a table says it."""
+    if request.concepts is None:
+        return {}
+    if decoder.candidates is None:
+        raise InputError(f"--concepts is for decoders of a concept, and {decoder.folder} decodes none: leave it out")
+    return read_concepts_of(request.concepts, decoder.candidates.names)
+
+
 def _refinement(decoder: Decoder, refine: GuidedSettings, say: Callable[[str], None]) -> GuidedSettings:
     if not decoder.mask.any():
         raise InputError(
@@ -215,19 +230,22 @@ def _settings(
     say: Callable[[str], None],
 ) -> LiveSettings:
     """Warm up what computes, and measure it where there is a deadline."""
+    cold = list(opened)
     if refine is not None and refine.semantic_weight > 0:
         try:
             warm_up(opened[0], refine, request.sampling)
+            cold = cold[1:]
         except InputError as error:
             say(f"stage 2 goes by the structure alone: {error}")
             refine = replace(refine, semantic_weight=0.0)
-    for one in opened:
+    for one in cold:
         warm_up(one, refine, request.sampling)
     decode = DecodeSettings(
         session=name,
         average=request.average,
         semantic=refine is not None and refine.semantic_weight > 0,
         seed=request.seed,
+        concepts=_concepts(request, opened[0].decoder),
     )
     settings = LiveSettings(
         decode=decode,
@@ -285,12 +303,12 @@ def _acquisition(request: Request, decoder: Decoder, layout: ResponseLayout, *, 
 
 
 def _dashboard(request: Request, stack: ExitStack, say: Callable[[str], None]) -> Hub:
-    from ..dashboard.browser import invite
+    from ...runtime.web.invite import invite
     from ..dashboard.server import DashboardServer
 
     hub = Hub()
     server = stack.enter_context(DashboardServer(hub, port=request.port, said=say))
-    for line in invite(server.address(), server.port, os.environ):
+    for line in invite("dashboard", server.address(), server.port, os.environ):
         say(line)
     return hub
 
@@ -328,4 +346,5 @@ def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
         "deadline": request.deadline,
         "average": request.average,
         "seed": request.seed,
+        "concepts": _concepts(request, decoder),
     }

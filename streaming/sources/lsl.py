@@ -124,8 +124,9 @@ class LslSource:
                 follower.close()
         self._signal = self._markers = None
 
-    def _say(self, kind: str, stream: str, text: str, info: SignalInfo | None = None) -> None:
-        self._waiting.append(Notice(kind=kind, stream=stream, at=self._now(), text=text, info=info))
+    def _say(self, kind: str, stream: str, text: str, info: SignalInfo | None = None, *, n_lost: int = 0) -> None:
+        at = self._now()
+        self._waiting.append(Notice(kind=kind, stream=stream, at=at, text=text, info=info, n_lost=n_lost))
 
     def _begin_signal(self, follower: Follower) -> None:
         """Read what the signal's stream, just connected, says of itself."""
@@ -235,7 +236,8 @@ class LslSource:
         n_lost = (float(stamps[0]) - self._last_stamp) * self._info.sfreq - 1
         if n_lost >= 0.5:
             name = shown(self._info.name)
-            self._say("dropped", SIGNAL, f"{n_lost:.0f} samples of {name} were lost: not read within {QUEUE_S} s")
+            text = f"{n_lost:.0f} samples of {name} were lost: not read within {QUEUE_S} s"
+            self._say("dropped", SIGNAL, text, n_lost=round(n_lost))
 
     def _pull_markers(self, follower: Follower) -> None:
         at = self._now()

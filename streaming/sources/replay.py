@@ -220,9 +220,21 @@ def open_replay(text: str, wanted: Wanted) -> Replay:
         stream=options.get("stream"),
         markers=options.get("markers"),
         trigger=options.get("trigger"),
+        stream_option="stream=NAME",
+        markers_option="markers=NAME",
     )
     recorded = open_file(path, choice)
-    return Replay(recorded.info, steps_of(recorded, chunk), speed=speed)
+    return Replay(recorded.info, _with_notes(recorded, chunk), speed=speed)
+
+
+def _with_notes(recorded: Recorded, chunk: float) -> Iterator[Step]:
+    """The schedule, and at its start what the file does not say."""
+    steps = steps_of(recorded, chunk)
+    first = next(steps, None)
+    if first is not None:
+        said = [Notice(kind="warning", stream=SIGNAL, at=first.now, text=note) for note in recorded.notes]
+        yield Step(now=first.now, items=[*said, *first.items])
+        yield from steps
 
 
 def _file_of(path: Path) -> Path:

@@ -239,7 +239,7 @@ def _against_reference(
     case: Case, settings: IntakeSettings, live: Mapping[int, Accepted | Refused], report: Report
 ) -> None:
     recorded = case.recorded
-    data = _in_si(case)
+    recorded, data = _once(recorded, _in_si(case))
     found = stretches(recorded.stamps, data, recorded.info.sfreq, settings.gap or 0.0)
     times, regular = _times(recorded, [(one.start, one.stop) for one in found])
     marked = local_times(recorded, MARKERS, np.array([stamp for stamp, _ in recorded.markers]))
@@ -292,6 +292,18 @@ def _in_si(case: Case) -> F64:
     data = np.array(case.recorded.read(0, n), np.float64)[rows] if n else np.empty((len(rows), 0))
     scaled: F64 = data * np.array(sizes)[:, None]
     return scaled
+
+
+def _once(recorded: Recorded, data: F64) -> tuple[Recorded, F64]:
+    """Without samples that came within a second before, with the same stamp and the same values."""
+    _, group, counts = np.unique(recorded.stamps, return_inverse=True, return_counts=True)
+    kept = np.ones(len(group), bool)
+    for number in np.flatnonzero(counts > 1):
+        places = np.flatnonzero(group == number)
+        for k, later in enumerate(places):
+            earlier = [one for one in places[:k] if kept[one] and kept[one:later].sum() <= recorded.info.sfreq]
+            kept[later] = not any((data[:, one] == data[:, later]).all() for one in earlier)
+    return (recorded, data) if kept.all() else (replace(recorded, stamps=recorded.stamps[kept]), data[:, kept])
 
 
 def _times(recorded: Recorded, bounds: Sequence[tuple[int, int]]) -> tuple[F64, bool]:

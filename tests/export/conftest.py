@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from filelock import FileLock
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
@@ -88,6 +90,18 @@ def decoder_bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: 
     out = tmp_path_factory.mktemp("bundles") / "decoders"
     folder: Path = export_bundle(small_checkpoint, out, settings, models=str(small_world)).folder
     return folder
+
+
+@pytest.fixture(scope="session")
+def traced_bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with one traced network, made once for all workers. Not to be changed: copy it."""
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    place = tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.mktemp("bundles")
+    settings = ExportSettings(graphs=("vae_decode", "decode_latent"), threads=1)
+    with FileLock(place / "traced.lock"):
+        if not (place / "traced").exists():
+            export_bundle(small_checkpoint, place / "traced", settings, models=str(small_world))
+    return place / "traced"
 
 
 @pytest.fixture

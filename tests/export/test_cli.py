@@ -166,6 +166,7 @@ def test_a_bundle_with_engines_and_half_precision(
     command: Command,
     small_checkpoint: Path,
     small_world: Path,
+    traced_bundle: Path,
     tmp_path: Path,
     no_gpu: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -175,6 +176,7 @@ def test_a_bundle_with_engines_and_half_precision(
     out = tmp_path / "bundle"
     code, printed, err = command(
         "bundle", small_checkpoint, "--models", small_world, "--out", out, "--graphs", "decode_context", "vae_decode",
+        "--graphs-from", traced_bundle,
         "--precision", "fp16", "--verify-trials", "2", "--threads", "1",
         "--target", "tensorrt-rtx", "--optimization-level", "0", "--batch", "1", "1", "2",
     )  # fmt: skip

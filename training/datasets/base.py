@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import check_choice
+from ...runtime.fields import SHA256
+from ...runtime.images import pixel_hash
 
 # name -> (module, function that opens a path, with a `stimuli_root` that is None or where the pictures lie). A new data
 # set is one file in this package and one line here.
@@ -79,6 +82,19 @@ def pictures_shown(data: Data, split: str) -> NDArray[np.int64]:
     first: dict[str, int] = {}
     same = [first.setdefault(name, number) for number, name in enumerate(data.picture_ids(split))]
     return np.array(same, np.int64)[stimulus]
+
+
+def picture_digests(data: Data, split: str, numbers: Iterable[int]) -> list[str]:
+    """The hexadecimal SHA-256 by which a run knows each of these pictures: that of its pixels.
+
+    See :func:`~minddiffuser.runtime.images.pixel_hash`. Of a data set that names its pictures otherwise, it is that of
+    the name: such pictures are found by their numbers alone.
+    """
+    if not hasattr(data, "picture_ids"):
+        return [pixel_hash(data.images(split, number, number + 1)[0]) for number in map(int, numbers)]
+    ids = data.picture_ids(split)
+    named = [str(ids[number]) for number in numbers]
+    return [name if SHA256.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest() for name in named]
 
 
 def open_dataset(name: str, path: Path | str, *, stimuli_root: Path | None = None) -> Data:

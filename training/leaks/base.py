@@ -120,16 +120,6 @@ def network_features(settings: FitSettings) -> tuple[str, ...]:
     return tuple(name for name in settings.targets if hasattr(settings.decoder(name), "fit_together"))
 
 
-class Changed:
-    """A data set that differs in what a subclass says, and else is the one that it is given."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._data, name)
-
-
 def is_repeated(pictures: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Whether the picture of each trial (n,) was shown in another one too."""
     _, which, count = np.unique(pictures, return_inverse=True, return_counts=True)

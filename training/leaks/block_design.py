@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ...runtime.data.concepts import alike
 from ...runtime.errors import InputError
 from ..datasets.base import Data
+from ..datasets.changed import Changed
+from ..datasets.chosen import Chosen
 from ..leaky import Leaky
 from ..settings import FitSettings
-from .base import LEAST_PICTURES, SEED, Changed, Form, Given
-from .chosen import Chosen
+from .base import LEAST_PICTURES, SEED, Form, Given
 
 SOURCE = "the older 40-class EEG set in a block design: Li et al. 2021 (IEEE TPAMI 43), arXiv 1812.07697"
 WHAT = (

@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import InputError
+from ..clusters import kmeans
 from ..datasets.base import Data
+from ..datasets.chosen import Chosen
 from ..leaky import Leaky
 from ..settings import FitSettings
 from .base import LEAST_PICTURES, SEED, Form, Given
-from .chosen import Chosen
 
 SOURCE = "NSD, whose test pictures cluster with the training ones: Shirakawa et al., arXiv 2405.10078v5"
 WHAT = (
     "pictures are clustered by CLIP's features; test trials of some clusters are decoded, and only the clean fit has "
     "nothing of these clusters in training. The leaky one lacks as many training pictures of other clusters"
 )
-_N_CLUSTERS, _N_STARTS = 8, 10
+_N_CLUSTERS = 8
 # Of the test pictures: at least so many are in the clusters that are held out.
 _SHARE = 0.25
 _LEAST_TRAINING = 20
@@ -60,17 +61,8 @@ def _places(given: Given, split: str) -> NDArray[np.float64]:
 
 
 def _clusters(train: NDArray[np.float64], test: NDArray[np.float64]) -> dict[str, NDArray[np.int32]]:
-    """The cluster of each picture, by k-means over both splits: the best of `_N_STARTS`."""
-    from scipy.cluster.vq import kmeans2
-
-    places, rng = np.concatenate([train, test]), np.random.default_rng(SEED)
-    places -= places.mean(axis=0)
-    best, found = np.inf, np.zeros(len(places), np.int32)
-    for _ in range(_N_STARTS):
-        centres, labels = kmeans2(places, _N_CLUSTERS, minit="++", rng=rng)
-        spread = float(((places - centres[labels]) ** 2).sum())
-        if spread < best:
-            best, found = spread, labels
+    """The cluster of each picture, by k-means over both splits."""
+    found = kmeans(np.concatenate([train, test]), _N_CLUSTERS, np.random.default_rng(SEED))
     return {"train": found[: len(train)], "test": found[len(train) :]}
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import InputError
 from ..datasets.base import Data, pictures_shown
+from ..datasets.chosen import Chosen, Trials
 from ..leaky import Leaky
 from ..settings import FitSettings
 from .base import LEAST_PICTURES, SEED, Form, Given, is_repeated
-from .chosen import Chosen, Trials
 
 SOURCE = "16 publications, by arXiv 2508.00531, where it was worth 4.5 to 7.4 points; arXiv 2406.16902"
 WHAT = (

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ...runtime.files import hash_of_json
 from ..datasets.base import Data
+from ..datasets.changed import Changed
 from ..leaky import Leaky
 from ..settings import FitSettings
-from .base import Changed, Form, Given
+from .base import Form, Given
 
 SOURCE = "EEG_Image_decode, issue 11: a file of features is taken whatever model and preprocessing it is of"
 WHAT = (

@@ -16,9 +16,10 @@ from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
 from ...runtime.signal.whitening import fit_whitening, save_whitening
 from ..datasets.base import Data, pictures_shown
+from ..datasets.changed import Changed
 from ..leaky import Leaky
 from ..settings import FitSettings
-from .base import Changed, Form, Given
+from .base import Form, Given
 
 SOURCE = "the preprocessing script of THINGS-EEG2 (Gifford et al. 2022), which averages the covariances of both splits"
 WHAT = (

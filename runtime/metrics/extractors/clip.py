@@ -8,7 +8,7 @@ from .base import Extractor, Features, Given, Unavailable
 def open_clip_embedding(given: Given) -> Features:
     """The networks' embedding, where they have one."""
     if given.embed is None:
-        raise Unavailable("the bundle has no graph clip_structure")
+        raise Unavailable(given.without_models or "the bundle has no graph clip_structure")
     return Features(identity=f"clip {given.embed_identity}", of_pictures=given.embed)
 
 

@@ -16,7 +16,7 @@ from .base import Extractor, Features, Given, Unavailable
 def open_labels(given: Given) -> Features:
     """The classifier inside the model folder, where captions say what was shown."""
     if given.classifier is None:
-        raise Unavailable("the model folder has no classifier (classifier/)")
+        raise Unavailable(given.without_models or "the model folder has no classifier (classifier/)")
     if not given.captions:
         raise Unavailable("the stimuli have no captions that name what they show")
     from ..classifier import open_classifier

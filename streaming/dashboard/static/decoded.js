@@ -38,6 +38,9 @@ export function decoded() {
       const warning = find("warning");
       warning.hidden = message.warning === null;
       if (message.warning !== null) say(warning, `▲ ${message.warning}`);
+      const none = find("no-control");
+      none.hidden = message.no_control === null;
+      if (message.no_control !== null) say(none, message.no_control);
       const control = find("control");
       control.hidden = message.control === null;
       if (message.control === null) return;

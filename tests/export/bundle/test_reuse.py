@@ -21,11 +21,9 @@ PACKAGE = Path(reuse.__file__).resolve().parents[2]
 GRAPHS = ("vae_decode", "decode_latent")
 
 
-@pytest.fixture(scope="module")
-def bundle(small_checkpoint: Path, small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("reuse") / "bundle"
-    export_bundle(small_checkpoint, out, ExportSettings(graphs=GRAPHS, threads=1), models=str(small_world))
-    return out
+@pytest.fixture
+def bundle(traced_bundle: Path) -> Path:
+    return traced_bundle
 
 
 def test_a_graph_that_is_there_is_not_traced_again(
@@ -41,6 +39,20 @@ def test_a_graph_that_is_there_is_not_traced_again(
     assert said == []
     for name in ("engines/vae_decode.fp32.onnx", "engines/weights.bin"):
         assert made.path(name).read_bytes() == (bundle / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_graphs_of_the_readme_are_traced_again_to_the_byte(
+    tiny_bundle: Path, fitted_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It takes those that ship with the package, where they were traced by the code and the libraries of today."""
+    settings = ExportSettings(graphs=(*NETWORK_GRAPHS, "decode_latent"), threads=1)
+    export_bundle(fitted_checkpoint, tmp_path / "traced", settings, models="tiny")
+    for name in NETWORK_GRAPHS:
+        taken, traced = (
+            onnx.load(folder / "engines" / f"{name}.fp32.onnx") for folder in (tiny_bundle, tmp_path / "traced")
+        )
+        assert taken == traced, name
 
 
 def test_a_wrong_graph_is_refused_by_the_gate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -71,6 +72,13 @@ class Fitted:
         }
         (folder / "checkpoint.json").write_text(json.dumps(description))
         self.checkpoint = open_checkpoint(folder)
+        self._models: dict[str, onnx.ModelProto] = {}
+
+    def model(self, target: str) -> onnx.ModelProto:
+        """Its graph of a feature, made once; a copy, since a store of weights takes them out."""
+        if target not in self._models:
+            self._models[target] = decode_model(self.checkpoint, target)
+        return copy.deepcopy(self._models[target])
 
     def by_hand(self, responses: np.ndarray, target: str) -> np.ndarray:
         """Z-scores, the decoder's own prediction, the target's units, in float64; token 0 of a context is constant."""
@@ -110,7 +118,7 @@ def test_every_target_of_a_checkpoint_is_here() -> None:
 
 @pytest.mark.parametrize("target", FEATURES)
 def test_the_graph_is_the_decoder(fitted: Fitted, target: str, run: Run) -> None:
-    model = decode_model(fitted.checkpoint, target)
+    model = fitted.model(target)
     onnx.checker.check_model(model, full_check=True)
     for n in (1, 2, 5):
         given = responses(n)
@@ -121,7 +129,7 @@ def test_the_graph_is_the_decoder(fitted: Fitted, target: str, run: Run) -> None
 
 @pytest.mark.parametrize("target", FEATURES)
 def test_a_voxel_that_never_varied_counts_for_nothing(fitted: Fitted, target: str, run: Run) -> None:
-    model, given = decode_model(fitted.checkpoint, target), responses(2)
+    model, given = fitted.model(target), responses(2)
     plain = run(model, {"responses": given})[target]
     given[:, list(CONSTANT)] = [[1e6, np.nan], [-1e6, np.inf]]
     np.testing.assert_array_equal(run(model, {"responses": given})[target], plain)
@@ -131,14 +139,14 @@ def test_what_is_not_predicted_holds_its_mean(fitted: Fitted, run: Run) -> None:
     arrays = fitted.decoders["structure"][1]
     rest = np.setdiff1d(np.arange(math.prod(SHAPES["structure"])), arrays["position"])
     assert rest.size
-    found = run(decode_model(fitted.checkpoint, "structure"), {"responses": responses(2)})["structure"].reshape(2, -1)
+    found = run(fitted.model("structure"), {"responses": responses(2)})["structure"].reshape(2, -1)
     np.testing.assert_array_equal(found[:, rest], np.tile(arrays["mean"][rest], (2, 1)))
     assert (found[0, arrays["position"]] != found[1, arrays["position"]]).mean() > 0.99
 
 
 @pytest.mark.parametrize("target", FEATURES)
 def test_trials_do_not_mix(fitted: Fitted, target: str, run: Run) -> None:
-    model, given = decode_model(fitted.checkpoint, target), responses(5)
+    model, given = fitted.model(target), responses(5)
     together = run(model, {"responses": given})[target]
     for trial in range(5):
         assert_near(together[trial], run(model, {"responses": given[trial : trial + 1]})[target][0])
@@ -146,7 +154,7 @@ def test_trials_do_not_mix(fitted: Fitted, target: str, run: Run) -> None:
 
 def test_specs_are_the_graphs_own(fitted: Fitted) -> None:
     for target in FEATURES:
-        model = decode_model(fitted.checkpoint, target)
+        model = fitted.model(target)
         sides = (model.graph.input, model.graph.output)
         for specs, values in zip(decode_specs(fitted.checkpoint, target), sides, strict=True):
             reported = {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
@@ -160,7 +168,7 @@ def test_weights_on_the_disk_are_the_decoders_own(fitted: Fitted, tmp_path: Path
     """What the decoder stores, and four numbers for each dimension of the feature: of a linear one, sparse weights."""
     with WeightStore(tmp_path) as store:
         for target in FEATURES:
-            store.write(decode_model(fitted.checkpoint, target), target)
+            store.write(fitted.model(target), target)
     stored = sum(path.stat().st_size for path in tmp_path.iterdir())
     held = sum(
         sum(array.nbytes for name, array in arrays.items() if name not in ("position", "mean", "std"))

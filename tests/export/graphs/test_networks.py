@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ FEATURES = ("latent", "structure")  # of one trunk
 # The MLP sees no shape: one is enough.
 CASES = [(name, shape) for name in ARCHITECTURES for shape in TAKES[name][: 1 if name == "mlp" else None]]
 SLOW = [("transformer", VOXELS)]  # of one architecture, another shape is the same operators
+# A second feature is traced as the first: in every run of the simplest, and of one of which a part is computed before.
+TWICE = ("mlp", "brain_module")
 
 
 class Exported:
@@ -40,7 +43,13 @@ class Exported:
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
         self.name, self.shape = name, shape
         self.checkpoint: Checkpoint = open_checkpoint(write_network_checkpoint(folder, name, shape))
-        self.models = {feature: decode_model(self.checkpoint, feature) for feature in FEATURES}
+        self._models: dict[str, onnx.ModelProto] = {}
+
+    def model(self, feature: str) -> onnx.ModelProto:
+        """The graph of a feature, traced when it is first asked for."""
+        if feature not in self._models:
+            self._models[feature] = decode_model(self.checkpoint, feature)
+        return self._models[feature]
 
     def responses(self, n: int) -> np.ndarray:
         mean, std = self.checkpoint.statistics
@@ -61,13 +70,26 @@ class Exported:
         return out.reshape(-1, *SHAPES[feature])
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
-    ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}",
-)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return Exported(tmp_path_factory.mktemp("networks") / "checkpoint", *request.param)
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+    """Of each case one."""
+    return functools.cache(lambda *case: Exported(tmp_path_factory.mktemp("networks") / "checkpoint", *case))
+
+
+def cases(quick: Callable[[str, tuple[int, ...]], bool]) -> dict[str, Any]:
+    """All of them, of which some are for every run."""
+    params = [pytest.param(case, marks=() if quick(*case) else pytest.mark.slow) for case in CASES]
+    return {"params": params, "ids": lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}"}
+
+
+@pytest.fixture(scope="module", **cases(lambda *case: case not in SLOW))
+def exported(request: pytest.FixtureRequest, export: Callable[..., Exported]) -> Exported:
+    return export(*request.param)
+
+
+@pytest.fixture(scope="module", **cases(lambda name, _shape: name in TWICE))
+def exported_twice(request: pytest.FixtureRequest, export: Callable[..., Exported]) -> Exported:
+    return export(*request.param)
 
 
 def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
@@ -77,9 +99,16 @@ def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("feature", FEATURES)
-def test_the_graph_is_the_network(exported: Exported, feature: str, run: Run) -> None:
-    model = exported.models[feature]
+def test_the_graph_is_the_network(exported: Exported, run: Run) -> None:
+    check_graph(exported, "structure", run)
+
+
+def test_the_graph_of_another_feature_is_the_network(exported_twice: Exported, run: Run) -> None:
+    check_graph(exported_twice, "latent", run)
+
+
+def check_graph(exported: Exported, feature: str, run: Run) -> None:
+    model = exported.model(feature)
     onnx.checker.check_model(model, full_check=True)
     for n in (1, 3):
         given = exported.responses(n)
@@ -93,31 +122,31 @@ def test_trials_do_not_mix(exported: Exported, run: Run) -> None:
     """Neither in the graph, up to rounding, nor in PyTorch, bit by bit."""
     given = exported.responses(3)
     given[2] *= 5
-    for feature, model in exported.models.items():
-        together = run(model, {"responses": given})[feature]
-        alone = run(model, {"responses": given[:1]})[feature]
-        assert_near(together[:1], alone)
+    model = exported.model("structure")
+    together = run(model, {"responses": given})["structure"]
+    alone = run(model, {"responses": given[:1]})["structure"]
+    assert_near(together[:1], alone)
+    for feature in FEATURES:
         of_torch = np.asarray(getattr(exported.checkpoint.decode(given), feature))
         np.testing.assert_array_equal(of_torch[:1], getattr(exported.checkpoint.decode(given[:1]), feature))
 
 
 def test_only_the_batch_is_free(exported: Exported) -> None:
     """No shape is worked out as the graph runs, and nothing that does not depend on the responses is."""
-    for model in exported.models.values():
-        operators = {node.op_type for node in model.graph.node}
-        assert not operators & {"Shape", "Size", "ConstantOfShape", "Range", "If", "Loop", "Cos", "Sin", "Dropout"}
+    operators = {node.op_type for node in exported.model("structure").graph.node}
+    assert not operators & {"Shape", "Size", "ConstantOfShape", "Range", "If", "Loop", "Cos", "Sin", "Dropout"}
 
 
-def test_the_trunk_of_two_features_lies_on_the_disk_once(exported: Exported, tmp_path: Path) -> None:
+def test_the_trunk_of_two_features_lies_on_the_disk_once(exported_twice: Exported, tmp_path: Path) -> None:
     sizes = []
     for features in (("latent",), ("latent", "structure")):
         folder = tmp_path / str(len(sizes))
         folder.mkdir()
         with WeightStore(folder) as store:
             for feature in features:
-                store.write(copy.deepcopy(exported.models[feature]), feature)  # it takes the weights out
+                store.write(copy.deepcopy(exported_twice.model(feature)), feature)  # it takes the weights out
         sizes.append(sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".onnx"))
-    decoder: Any = exported.checkpoint.decoders["structure"]
+    decoder: Any = exported_twice.checkpoint.decoders["structure"]
     weights = {name: tensor.nbytes for name, tensor in decoder.module.state_dict().items()}
     head = sum(size for name, size in weights.items() if "heads.1." in name)
     placed = sum(np.prod(SHAPES["structure"], dtype=int) * size for size in (4, 4, 4))  # slot, scale, offset
@@ -131,7 +160,7 @@ def test_every_precision_passes_the_gate(
     """Every matrix and every convolution in eight bits, which of real ones only the large are."""
     monkeypatch.setattr(variants, "weights_only", partial(weights_only, smallest=50))
     given, calibration = exported.responses(3), [{"responses": exported.responses(n)} for n in (4, 5)]
-    found = in_precision([exported.models["structure"]], "decode_structure", precision, calibration, threads=1)
+    found = in_precision([exported.model("structure")], "decode_structure", precision, calibration, threads=1)
     assert found is not None
     kinds = {tensor.data_type for tensor in found.models[0].graph.initializer}
     assert kinds & {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8}
@@ -147,7 +176,7 @@ def test_tensorrt_rtx_builds_a_plan(exported: Exported, tmp_path: Path) -> None:
     """With its real builder, which needs no GPU."""
     pytest.importorskip("tensorrt_rtx")
     settings = TrtSettings(target="tensorrt-rtx", optimization_level=0, profile={"batch": (1, 1, 4)})
-    path, plan = tmp_path / "latent.onnx", tmp_path / "plans" / "latent.plan"
-    onnx.save(exported.models["latent"], path)
+    path, plan = tmp_path / "structure.onnx", tmp_path / "plans" / "structure.plan"
+    onnx.save(exported.model("structure"), path)
     build_plan(path, plan, settings)
     assert plan.stat().st_size > 1000

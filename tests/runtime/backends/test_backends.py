@@ -14,7 +14,7 @@ import torch
 
 from minddiffuser.runtime.backends.base import Options, Start
 from minddiffuser.runtime.backends.bundle import BundleBackend
-from minddiffuser.runtime.backends.flops import autograd_costs
+from minddiffuser.runtime.backends.flops import flops_of
 from minddiffuser.runtime.backends.torch import TorchBackend
 from minddiffuser.runtime.bundle.open import Bundle
 from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
@@ -73,7 +73,9 @@ def test_both_say_what_they_are(checkpoint: Checkpoint, small_models: Any, engin
 def test_both_know_what_they_cost(checkpoint: Checkpoint, small_models: Any, toy_bundle: Path, tmp_path: Path) -> None:
     by_torch = on_torch(checkpoint, small_models).costs
     assert (by_torch.predict, by_torch.engines) == (2.0, False)
-    assert by_torch == autograd_costs(small_models)
+    latent, context = (torch.zeros(1, *shape) for shape in (small_models.latent_shape, small_models.context_shape))
+    with torch.no_grad():
+        assert by_torch.reference_flops == flops_of(lambda: small_models.predict_noise(latent, 1, context))
     counted = Path(shutil.copytree(toy_bundle, tmp_path / "counted"))
     content = json.loads((counted / "manifest.json").read_text())
     flops = {"denoise": 200, "vae_decode": 300, "structure_gradient": 700, "denoise_gradient": 450}

@@ -178,8 +178,8 @@ def test_the_shipped_subject_is_reconstructed(tmp_path: Path) -> None:
     """Both stages on the engines: the pictures resemble their stimuli, and those of other trials less."""
     kept = open_shipped(lambda: tmp_path / "shipped", print)
     command = ["run", str(kept / "bundle"), str(kept / "data"), "--out", str(tmp_path / "run"), "--threads", "1"]
-    steps = ["--candidates", "1", "--n-steps", "6", "--strength", "0.5", "--controls", "shuffled"]
-    assert cli.main([*command, *steps]) == 0
+    steps = ["--candidates", "1", "--start-steps", "2", "--n-steps", "6", "--strength", "0.5", "--finish-steps", "2"]
+    assert cli.main([*command, *steps, "--controls", "shuffled"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     correlation = summary["metrics"]["pixcorr"]
     assert correlation["stage1"] > 0.3

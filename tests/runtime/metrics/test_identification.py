@@ -5,7 +5,7 @@ import pytest
 
 from minddiffuser.runtime.errors import InputError, ShapeError
 from minddiffuser.runtime.metrics import identification
-from minddiffuser.runtime.metrics.identification import two_way
+from minddiffuser.runtime.metrics.identification import originals_two_way, two_way
 
 
 def _naive(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -120,3 +120,21 @@ def test_what_cannot_be_compared_is_refused() -> None:
     prediction[3, 2] = np.nan
     with pytest.raises(InputError, match="NaN"):
         two_way(truth, prediction)
+
+
+def test_originals_equal_the_published_code() -> None:
+    """Takagi and Nishimoto's form: for each original, its own reconstructions against all others', averaged first."""
+    rng = np.random.default_rng(8)
+    truth = rng.normal(size=(9, 12))
+    several = truth[:, None] + 2.0 * rng.normal(size=(9, 3, 12))
+    r = np.array([[[np.corrcoef(one, made)[0, 1] for made in of] for of in several] for one in truth])
+    accuracy = [np.mean([r[i, i].mean() > r[i, j].mean() for j in range(9) if j != i]) for i in range(9)]
+    ids = [str(i) for i in range(9) for _ in range(3)]
+    found = originals_two_way(truth.repeat(3, axis=0), several.reshape(27, 12), ids)
+    np.testing.assert_allclose(found, np.repeat(accuracy, 3), atol=1e-12)
+    assert 0.5 < np.mean(accuracy) < 1
+
+
+def test_the_two_directions_differ() -> None:
+    truth, prediction = _features(23, 2.0, seed=3)
+    assert (two_way(truth, prediction) != originals_two_way(truth, prediction)).any()

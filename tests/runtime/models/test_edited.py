@@ -46,7 +46,8 @@ INSTEAD = {
 }
 # Thousands of entries: a few of each are edited.
 LARGE = ("tokenizer/tokenizer.json", "tokenizer/vocab.json")
-PER_FILE = {"model_index.json": 5, "unet/config.json": 55, "scheduler/scheduler_config.json": 45}
+PER_FILE = {"model_index.json": 5, "unet/config.json": 20, "scheduler/scheduler_config.json": 45}
+OTHERS = 14
 CAPTIONS = ["a red cat in the sea", ""]
 Numbers = dict[str, Any]
 Kept = dict[Any, Any]
@@ -286,9 +287,9 @@ def test_edited_fields_end_well(world: Path, kept: Kept, rng: np.random.Generato
     chosen = []
     for name in (*FILES, *LARGE):
         here = [edit for edit in every if edit[0] == name]
-        chosen += [here[i] for i in rng.choice(len(here), min(len(here), PER_FILE.get(name, 27)), replace=False)]
+        chosen += [here[i] for i in rng.choice(len(here), min(len(here), PER_FILE.get(name, OTHERS)), replace=False)]
     found = check(world, chosen, kept)
-    assert found.total() > 250
+    assert found.total() > 120
     assert min(found[kind] for kind in ("same", "honoured", "refused")) >= 5
 
 

@@ -71,6 +71,30 @@ def write_run(run: Path, *, with_figures: bool = True) -> Path:
     return run
 
 
+def evidence() -> dict[str, Any]:
+    """Three rungs, one of which is missing, of two metrics; of one of them less is better."""
+    known = {"floor": "Shuffled brain", "nearest": f"Nearest {HOSTILE}", "stage2": "Stage 2"}
+
+    def line(better: str) -> dict[str, Any]:
+        return {
+            "label": f"metric {HOSTILE}",
+            "better": better,
+            "result": "stage2",
+            "scale": None,
+            "rungs": {"floor": {"mean": 0.1, "ci95": [-0.2, 0.3]}, "stage2": {"mean": 0.5, "ci95": None}},
+            "differences": {"floor": {"difference": 0.4, "ci95": [0.1, 0.6]}},
+        }
+
+    return {
+        "about": {"split": None, "simulated": False},
+        "rungs": [
+            {"name": name, "label": label, "meaning": "a rung", "missing": HOSTILE if name == "nearest" else None}
+            for name, label in known.items()
+        ],
+        "metrics": {"one": line("higher"), "two": line("lower")},
+    }
+
+
 def write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -89,6 +113,7 @@ def guided_run(full_run: Path) -> Path:
     """
     settings = json.loads((full_run / "settings.json").read_text())
     settings["settings"]["refine"] = {"refiner": "guided", "candidates": 3, "deadline": None}
+    write(full_run / "evidence.json", evidence())
     write(full_run / "settings.json", settings)
     for trial, candidates in {0: [1.5, 1.0, 1.25], 3: [1.8, None, 2.5], 12: [None, None, None]}.items():
         loss = [] if trial == 12 else LOSSES[trial]

@@ -99,6 +99,13 @@ def test_a_guided_run_fits_a_phone(browser: webdriver.Chrome, guided_run: Path) 
     try:
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
         assert [line.text for line in browser.find_elements("class name", "candidates")][0].endswith("1 to 1.5")
+        drawn = browser.find_elements("css selector", "#evidence svg")
+        assert [len(svg.find_elements("class name", "name")) for svg in drawn] == [3, 3]
+        assert "Missing" in browser.find_element("css selector", "#evidence .rungs").text, "the reason is shown at once"
+        assert browser.title != "broken"
+        places = "return [...document.querySelectorAll('#evidence svg .dot')].map(e => e.cx.baseVal.value)"
+        right, left = browser.execute_script(places)
+        assert left < right, "of the metric whose smaller values are better 0.5 is worse than the floor"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert browser.get_log("browser") == []

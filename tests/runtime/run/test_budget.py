@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime import backends, cli
+from minddiffuser.runtime.backends import torch as torch_backend
 from minddiffuser.runtime.backends.base import Options
+from minddiffuser.runtime.refine.costs import Costs
 from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
 from minddiffuser.runtime.run import budget
 from minddiffuser.runtime.run.reconstruct import ReconstructSettings
@@ -36,8 +38,22 @@ STEPS = [
     "--semantic-weight",
     "0",
 ]
+COUNTED: dict[str, Costs] = {}
 ONCE = 3 * 5
 ONE_CANDIDATE = 4 * 2 + 2 * (5 + 3) + 5
+
+
+@pytest.fixture(autouse=True)
+def _counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are those of the small world's shapes, whoever opens it: they are counted once, which takes seconds."""
+    real = torch_backend.autograd_costs
+
+    def once(models: Any) -> Costs:
+        if models.hash not in COUNTED:
+            COUNTED[models.hash] = real(models)
+        return COUNTED[models.hash]
+
+    monkeypatch.setattr(torch_backend, "autograd_costs", once)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from minddiffuser.runtime.errors import InputError
-from minddiffuser.runtime.run.controls import partners
+from minddiffuser.runtime.run.controls import control_names, controls_text, partners
 
 
 @pytest.mark.parametrize("trials", [(0, 1), (0, 2, 5), tuple(range(40))])
@@ -53,3 +53,27 @@ def test_one_trial_or_one_picture_has_no_other() -> None:
         partners((3,), 0)
     with pytest.raises(InputError, match="all 3 good ones showed the same: leave the control out"):
         partners((0, 2, 5), 0, ["p", "q", "p", "q", "q", "p"])
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "kept"),
+    [
+        ("none", (), "none"),
+        ("both", ("shuffled", "oracle"), "both"),
+        ("oracle, shuffled", ("shuffled", "oracle"), "both"),
+        ("oracle", ("oracle",), "oracle"),
+        ("nearest,both", ("shuffled", "oracle", "nearest"), "shuffled,oracle,nearest"),
+        ("all", ("shuffled", "oracle", "generator", "nearest"), "shuffled,oracle,generator,nearest"),
+        ("generator,generator", ("generator",), "generator"),
+    ],
+)
+def test_controls_are_asked_for_one_by_one_or_in_groups(text: str, names: tuple[str, ...], kept: str) -> None:
+    assert control_names(text) == names
+    assert controls_text(names) == kept
+    assert control_names(kept) == names
+
+
+@pytest.mark.parametrize("text", ["", "some", "both,", "none,oracle", "shuffled oracle"])
+def test_other_controls_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="control"):
+        control_names(text)

@@ -38,6 +38,11 @@ HARMLESS = {
 }
 
 
+def seeds(n: int) -> list[Any]:
+    """The first of them in every run; the others are more of the same."""
+    return [pytest.param(seed, marks=pytest.mark.slow if seed else ()) for seed in range(n)]
+
+
 def steps_of(items: Sequence[Item]) -> list[Step]:
     return [Step(now=at(item), items=[item]) for item in items]
 
@@ -61,7 +66,7 @@ def one(kind: str, seed: int, start: float = 14.0) -> Fault:
     return Fault(kind=kind, start=start, stop=stop, seed=(seed,))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("kind", SOURCE_FAULTS)
 def test_a_fault_makes_no_wrong_epoch_and_loses_nothing(kind: str, seed: int) -> None:
     report = ramp_report([one(kind, seed)])
@@ -78,7 +83,7 @@ def test_a_fault_makes_no_wrong_epoch_and_loses_nothing(kind: str, seed: int) ->
     assert len(report.said) < 30
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_all_kinds_in_a_row(seed: int) -> None:
     report = ramp_report(list(_until(260.0, drawn(seed, timing=Timing(first=8.0, calm=(2.0, 12.0))))), 280.0)
     assert (report.wrong, report.unbalanced, report.missed) == ([], [], [])

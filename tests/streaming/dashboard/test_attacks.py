@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from dashboard_served import PATIENCE_S, WAIT_S, Served, until
 
+from minddiffuser.runtime.web.door import Door
 from minddiffuser.streaming.dashboard.messages import Marker, Notice, Picture, Stream
-from minddiffuser.streaming.dashboard.security import Door
 
 client = pytest.importorskip("websockets.sync.client")
 exceptions = pytest.importorskip("websockets.exceptions")

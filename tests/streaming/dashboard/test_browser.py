@@ -224,6 +224,10 @@ def test_concepts_stand_beside_chance_and_control(page: webdriver.Chrome, served
     served.hub.publish(replace(decoded(8, "tree"), control=None))
     shows(page, "#decoded-marker", "#8")
     assert not page.find_element("id", "control").is_displayed()
+    assert not page.find_element("id", "no-control").is_displayed()
+    served.hub.publish(replace(decoded(9, "tree"), control=None, no_control="No control: none of 7 markers names one."))
+    when(page, lambda: page.find_element("id", "no-control").is_displayed())
+    assert text(page, "#no-control") == "No control: none of 7 markers names one."
     assert not page.find_element("id", "warning").is_displayed()
 
 

@@ -13,7 +13,7 @@ SCRIPTS = sorted(STATIC.glob("*.js"))
 
 
 def test_every_file_is_packaged_and_served() -> None:
-    from minddiffuser.streaming.dashboard.server import STATIC as SERVED
+    from minddiffuser.runtime.web.static import KINDS as SERVED
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["minddiffuser.streaming.dashboard"]

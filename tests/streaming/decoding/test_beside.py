@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.decoders.scale import TrainingStatistics
+from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.streaming.decoding.average import Averages
+from minddiffuser.streaming.decoding.concept_table import read_concepts_of
 from minddiffuser.streaming.decoding.control import Control
 from minddiffuser.streaming.decoding.drift import Drift
 from minddiffuser.streaming.decoding.null import Null
+from minddiffuser.streaming.session.page import why_no_control
 
 NAMES = ("cat", "dog", "sea lion", "fish", "owl", "bee", "ant")
 
@@ -130,3 +134,48 @@ def test_quiet_is_far_too_unless_epochs_are_averaged(training: TrainingStatistic
         for _ in range(8):
             drift.add((training.mean + 0.1 * training.std * rng.standard_normal((3, 40))).astype(np.float32))
         assert drift.outside == names
+
+
+def test_numbers_are_of_a_concept_by_a_table(tmp_path: Path) -> None:
+    """Trigger codes as amplifiers and tables write them; a picture of no candidate says nothing of the decoder."""
+    path = tmp_path / "shown.tsv"
+    path.write_text("event\tconcept\tpicture\n11\tDog\ta.png\n12.0\tSea_Lion\tb.png\n13\tvolcano\tc.png\n")
+    events = read_concepts_of(path, NAMES)
+    assert events == {"11": "dog", "12": "sea lion"}
+    control = Control(NAMES, events)
+    assert [control.concept_of(text) for text in ("11", " 11.0 ", "12", "13", "1", "stimulus/cat")] == [
+        "dog", "dog", "sea lion", None, None, "cat",
+    ]  # fmt: skip
+    for marker, first in (("11", "dog"), ("12", "dog"), ("13", "dog"), ("99", "cat")):
+        control.add(marker, [first, *(name for name in NAMES if name != first)])
+    score = control.scores()[0]
+    assert (score.n, score.n_unnamed, score.right, score.shuffled) == (2, 2, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        ("event,picture\n1,a.png", "concept is missing: give which concept each marker is of"),
+        ("event,concept\n7,dog\n7.0,cat", "line 3: the event '7.0' is of 'cat' here and of 'dog' before"),
+        ("event,concept\n7,volcano", "names no event of one of the decoder's 7 concepts"),
+    ],
+)
+def test_a_table_of_concepts_that_says_nothing_is_refused(tmp_path: Path, table: str, error: str) -> None:
+    (tmp_path / "shown.csv").write_text(table)
+    with pytest.raises((FileError, InputError), match=error):
+        read_concepts_of(tmp_path / "shown.csv", NAMES)
+
+
+def test_why_there_is_no_control_is_said() -> None:
+    control = Control(NAMES)
+    assert why_no_control(control.scores(), 7) is None
+    control.add("17", NAMES)
+    assert why_no_control(control.scores(), 7) == (
+        "No control: the first marker names none of the 7 concepts; --concepts FILE says which one each marker is of."
+    )
+    control.add("18", NAMES)
+    said = why_no_control(control.scores(), 7)
+    assert said is not None
+    assert said.startswith("No control: none of 2 markers names one of the 7 concepts;")
+    control.add("cat", NAMES)
+    assert why_no_control(control.scores(), 7) is None

@@ -33,6 +33,16 @@ def test_an_epoch_is_decoded_as_the_decoders_formula_says(
         assert found.hashes()["response"] == hashlib.sha256(epochs[row].tobytes()).hexdigest()
 
 
+def test_the_control_counts_numbers_that_a_table_knows(backend: Backend[Any], epochs: np.ndarray) -> None:
+    names = backend.decoder.candidates.names
+    decoder = EpochDecoder(backend, DecodeSettings(session="today", concepts={"7": names[0], "8": names[1]}))
+    for row, text in enumerate(("7", "8.0", "9")):
+        decoder.after(decoder.decode(row, text, epochs[row]))
+    score = decoder.scores()[0]
+    assert (score.n, score.n_unnamed) == (2, 1)
+    assert score.shuffled is not None
+
+
 def test_confidence_is_known_after_some_epochs_and_near_a_half_for_noise(
     backend: Backend[Any], epochs: np.ndarray
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def test_fif_has_every_bit(tmp_path: Path, data: NDArray[Any], capsys: pytest.Ca
     assert out.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in out.parent.iterdir()) == ["s_raw.fif"]  # nothing is left lying about
     raw = mne.io.read_raw_fif(out, verbose="error")
-    check(raw, data, texts=["face/7", "größe ?x?", " ", "??", "last;one:two"])
+    texts = ["face/7", "größe &#8220;x&#8221;", " ", "&#65533;&#65533;", "last;one:two"]
+    check(raw, data, texts=texts)
+    assert [html.unescape(text) for text in texts] == [raw.decode("utf-8", "replace") or " " for _, raw in MARKS]
     assert raw.get_channel_types() == ["eeg", "eog", "eeg", "misc"]
     place = raw.get_montage().get_positions()["ch_pos"]
     np.testing.assert_allclose(place["Oz"], (0.0, -0.09, 0.03), atol=1e-6)
@@ -104,6 +107,56 @@ def test_fif_has_every_bit(tmp_path: Path, data: NDArray[Any], capsys: pytest.Ca
     epochs = mne.Epochs(raw, events, tmin=0, tmax=0.1, baseline=None, verbose="error")
     whole, _ = expected(data)
     np.testing.assert_array_equal(epochs.get_data(verbose="error")[0], whole[:, 30:51])
+
+
+def test_no_marker_becomes_another_in_fif(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts that FIF cannot hold stay apart, and stand beside it as they came; what it can hold stays as it is."""
+    texts = ["红", "黄", "??", "größe", "&#32418;", "\u201cx\u201d"]
+    made = SessionFolder.create(tmp_path / "s", {})
+    writer = Writer(made.path / "signal.xdf", info(), started="")
+    samples = Samples(stamps=10 + np.arange(400) / SFREQ, data=rng.standard_normal((4, 400)), arrived=0.0)
+    marks = [
+        Marker(ordinal=k, stamp=10 + 0.1 * (k + 1), arrived=0.0, raw=text.encode()) for k, text in enumerate(texts)
+    ]
+    writer.add([samples, *marks], 0.0)
+    writer.close(0.0)
+    made.close()
+    assert main(["export", str(made.path), "--to", "fif", "--out", str(tmp_path / "s_raw.fif")]) == 0
+    said = capsys.readouterr().err
+    assert "3 markers have characters that FIF cannot hold: they are written by their numbers, such as &#8220;" in said
+    raw = mne.io.read_raw_fif(tmp_path / "s_raw.fif", verbose="error")
+    held = raw.annotations.description.tolist()
+    assert held == ["&#32418;", "&#40644;", "??", "größe", "&#32418;", "&#8220;x&#8221;"]
+    exact = [extra.get("marker", text) for extra, text in zip(raw.annotations.extras, held, strict=True)]
+    assert exact == texts
+
+
+def test_samples_that_came_twice_are_in_the_file_once(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the live session: a packet of 20 within one block, then one across two, and a sample that holds NaN."""
+    n = 600
+    data, stamps = rng.standard_normal((4, n)), 10 + np.arange(n) / SFREQ
+    data[2, 399] = np.nan
+    made = SessionFolder.create(tmp_path / "s", {})
+    writer = Writer(made.path / "signal.xdf", info(), started="")
+    for order in (np.r_[0:100, 80:200], np.r_[190:400], np.r_[399:n]):
+        now = float(stamps[order[-1]])
+        writer.add([Samples(stamps=stamps[order], data=data[:, order], arrived=now)], now)
+    writer.add([Marker(ordinal=0, stamp=float(stamps[500]), arrived=now, raw=b"go")], now)
+    writer.close(now)
+    made.close()
+    assert main(["export", str(made.path), "--to", "fif", "--out", str(tmp_path / "s_raw.fif"), "--unit", "V"]) == 0
+    said = capsys.readouterr().err
+    assert said == (
+        "31 samples came twice, with the same stamp and the same values: they are in the file once, as in the live "
+        "session\n"
+    )
+    raw = mne.io.read_raw_fif(tmp_path / "s_raw.fif", verbose="error")
+    np.testing.assert_array_equal(raw.get_data()[:3], data[:3])
+    assert [(one["onset"], one["description"]) for one in raw.annotations] == [(2.5, "go")]
 
 
 def test_bids_is_read_back(tmp_path: Path, data: NDArray[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from recorded_items import SFREQ, signal_info
 
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.streaming.cli import main as stream_command
 from minddiffuser.streaming.files import open_file
 from minddiffuser.streaming.files.recorded import Choice
 from minddiffuser.streaming.intake.settings import IntakeSettings
+from minddiffuser.streaming.recording.writer import Writer
+from minddiffuser.streaming.records import ClockOffset, Notice, Samples
+from minddiffuser.streaming.sources.base import Wanted
+from minddiffuser.streaming.sources.replay import open_replay
 from minddiffuser.streaming.verify.compare import Case, verify
 
 
@@ -56,8 +63,78 @@ def test_an_xdf_file_of_others() -> None:
 
 
 def test_a_file_without_a_signal_names_what_it_has() -> None:
-    with pytest.raises(InputError, match="has 0 signals of type EEG: name one with stream=NAME, of 'Empty data stream"):
+    with pytest.raises(InputError, match="has 0 signals of type EEG: name one with --stream NAME, of 'Empty data str"):
         open_file(given("empty_streams.xdf"), Choice())
+
+
+@pytest.fixture
+def two_signals(tmp_path: Path) -> Path:
+    """A session of ours, which came back with another rate and other numbers: an XDF file with two signals."""
+    path = tmp_path / "two.xdf"
+    writer = Writer(path, signal_info(2, dtype="int16"), started="")
+    for start, info in ((0.0, None), (20.0, signal_info(2, sfreq=500.0))):
+        samples = Samples(stamps=start + np.arange(50) / SFREQ, data=np.arange(100.0).reshape(2, 50), arrived=start)
+        changed = [] if info is None else [Notice(kind="changed", stream="signal", at=start, text="", info=info)]
+        offset = ClockOffset(stream="signal", at=start, offset=-1.0, uncertainty=0.003)
+        writer.add([*changed, offset, samples], start)
+    writer.close(21.0)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        (lambda path: stream_command(["play", str(path)]), "--stream NAME"),
+        (lambda path: stream_command(["verify", str(path)]), "--stream NAME"),
+        (lambda path: open_replay(f"{path},chunk=0.1", Wanted(modality="eeg")), "stream=NAME"),
+    ],
+)
+def test_several_signals_are_chosen_by_the_option_of_the_command(
+    two_signals: Path, capsys: pytest.CaptureFixture[str], command: Any, how: str
+) -> None:
+    try:
+        command(two_signals)
+    except InputError as error:
+        said = str(error)
+    else:
+        said = capsys.readouterr().err
+    assert f"has 2 signals of type EEG: name one with {how}, of" in said
+
+
+def test_each_command_names_its_own_option_for_markers(capsys: pytest.CaptureFixture[str]) -> None:
+    path = given("minimal.xdf")
+    for words, how in (
+        (["play", "--marker-stream"], "--marker-stream NAME"),
+        (["verify", "--markers"], "--markers NAME"),
+    ):
+        assert stream_command([words[0], str(path), words[1], "no such"]) == 2
+        assert f"0 fitting streams of markers: name one with {how}, of" in capsys.readouterr().err
+    with pytest.raises(InputError, match="name one with markers=NAME"):
+        open_replay(f"{path},markers=no such", Wanted(modality="eeg"))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+def test_the_numbers_of_an_xdf_file_are_of_its_own_type(tmp_path: Path, dtype: str) -> None:
+    """So that a session that replays it writes the same numbers in the same type, and no larger ones."""
+    writer = Writer(tmp_path / "x.xdf", signal_info(2, dtype=dtype), started="")
+    writer.add([Samples(stamps=np.arange(50) / SFREQ, data=np.arange(100.0).reshape(2, 50), arrived=1.0)], 1.0)
+    writer.close(1.0)
+    assert open_file(tmp_path / "x.xdf", Choice()).info.dtype == dtype
+
+
+def test_what_xdf_leaves_open_of_its_clocks_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Offsets have no uncertainty there: nothing is refused for it, and a person has to know."""
+    path = given("minimal.xdf")
+    (note,) = open_file(path, Choice()).notes
+    assert "without their uncertainty: it counts as 0, and no epoch is refused for it" in note
+    options = ["--l-freq", "0", "--h-freq", "0", "--tmin", "0", "--tmax", "0.1", "--unit", "uV", "--every", "0.2"]
+    assert stream_command(["verify", str(path), *options]) == 0
+    assert f"note: {note}" in capsys.readouterr().out
+    replay = open_replay(f"{path},speed=max", Wanted(modality="eeg"))
+    replay.open()
+    first = replay.poll(0.0)[0]
+    assert isinstance(first, Notice)
+    assert (first.kind, first.text) == ("warning", note)
 
 
 @pytest.mark.parametrize(("name", "content"), [("x.xdf", b"no"), ("x.fif", b"no"), ("x.bdf", b"")])

@@ -65,9 +65,31 @@ def test_the_nearest_sample_and_what_is_no_longer_held() -> None:
 
 
 def test_the_jitter_is_how_far_stamps_fall_back() -> None:
-    line = Timeline(1.0, 100)
+    line = Timeline(1.0, 100, learns=40)
     stamps = np.arange(50.0)
     stamps[20:] += 0.2  # lost time is no jitter
     stamps[[5, 30]] += 0.1
+    stamps[45] += 0.3  # behind what is looked at
     line.extend(stamps, 0.5)
     assert line.jitter == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.008])
+@pytest.mark.parametrize("off", [-0.01, -0.005, -0.001, 0.0, 0.001, 0.005, 0.01])
+def test_a_rate_that_is_off_is_no_jitter(off: float, jitter: float, rng: np.random.Generator) -> None:
+    """Against the jitter that was put in, on packets of 10 samples; 1 % of 2 s would be 20 ms."""
+    number = np.arange(500)
+    late = np.repeat(rng.uniform(0, jitter, 50), 10)
+    line = Timeline(PERIOD, 600, learns=500)
+    line.extend(1e5 + number * PERIOD * (1 + off) + late, 0.25, back=True)
+    true = (np.maximum.accumulate(late) - late).max()
+    assert line.jitter == pytest.approx(true, rel=0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize("off", [-0.005, 0.0, 0.005])
+def test_samples_that_are_lost_while_it_is_measured_are_no_jitter(off: float, rng: np.random.Generator) -> None:
+    """Three samples are missing, of stamps that jitter by 1 ms: less than half a sample more is left to a gap."""
+    number = np.arange(500) + (np.arange(500) > 170) + 2 * (np.arange(500) > 400)
+    line = Timeline(PERIOD, 600, learns=500)
+    line.extend(1e5 + number * PERIOD * (1 + off) + rng.uniform(0, 0.001, 500), 0.25, back=True)
+    assert line.jitter < 0.001 + PERIOD / 2

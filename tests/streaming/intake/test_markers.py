@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minddiffuser.streaming.records import MARKERS, SIGNAL, ClockOffset
+
 
 def test_markers_before_after_late_twice_and_out_of_order(feed: Any) -> None:
     one = feed()
@@ -132,3 +134,84 @@ def test_an_epoch_s_own_values_reject_it(feed: Any) -> None:
     assert state == "rejected"
     assert reason.startswith("peak to peak above 0.0002 V (eeg)")
     assert reason.endswith("in Oz")
+
+
+UPTIME = 100_000.0
+"""Seconds by which the stamps before a reboot are ahead of those after it."""
+
+
+def rebooted(one: Any) -> None:
+    """The computer of signal and markers runs for a day, is switched off behind sample 200, and on before 300."""
+    one.clocks(signal=1000.0 - UPTIME, markers=2000.0 - UPTIME)
+    one.samples(0, 200, shift=UPTIME)
+    for stream in (SIGNAL, MARKERS):
+        one.notice("lost", stream)
+    one.now += 1.0
+
+
+def test_markers_after_a_reboot_are_those_of_the_new_clock(feed: Any) -> None:
+    """Its stamps begin anew, a day before those of its last sample: that makes no marker late."""
+    one = feed()
+    rebooted(one)
+    for stream, offset in ((MARKERS, 2000.0), (SIGNAL, 1000.0)):
+        one.notice("recovered", stream)
+        one.offset(stream, offset)
+    inside, early, good = one.marker(250), one.marker(305), one.marker(350)  # before any sample of the new process
+    one.samples(300, 400)
+    one.finish()
+    assert one.accepted == {good: 350}
+    assert one.refused == {
+        inside: ("refused", "the marker falls into a break in the signal: signal recovered"),
+        early: ("refused", "the epoch touches a break in the signal: signal recovered"),
+    }
+    one.check_books()
+
+
+def test_markers_before_a_reboot_stay_on_the_clock_of_then(feed: Any) -> None:
+    """They still wait for their samples when the new clock is measured."""
+    one = feed()
+    one.clocks(signal=1000.0 - UPTIME, markers=2000.0 - UPTIME)
+    one.samples(0, 180, shift=UPTIME)
+    touching, beyond = one.marker(175, shift=UPTIME), one.marker(185, shift=UPTIME)
+    for stream in (SIGNAL, MARKERS):
+        one.notice("lost", stream)
+    one.now += 1.0
+    for stream, offset in ((MARKERS, 2000.0), (SIGNAL, 1000.0)):
+        one.notice("recovered", stream)
+        one.offset(stream, offset)
+    one.samples(300, 400)
+    one.finish()
+    assert one.accepted == {}
+    assert one.refused == {
+        touching: ("refused", "the epoch touches a break in the signal: signal recovered"),
+        beyond: ("refused", "the marker falls into a break in the signal: signal recovered"),
+    }
+    one.check_books()
+
+
+def test_a_marker_that_is_late_on_the_new_clock_is_said_to_be_late(feed: Any) -> None:
+    one = feed(late=1.0)
+    rebooted(one)
+    for stream, offset in ((MARKERS, 2000.0), (SIGNAL, 1000.0)):
+        one.notice("recovered", stream)
+        one.offset(stream, offset)
+    one.samples(300, 600)
+    late = one.marker(350)
+    one.samples(600, 700)
+    assert one.refused == {late: ("refused", "the marker came more than 1 s after its epoch: its samples are gone")}
+
+
+def test_a_clock_that_was_measured_before_its_return_was_said_is_known(feed: Any) -> None:
+    """A connection measures the clock while it is made: nothing waits for the next measurement, 2 s later."""
+    one = feed()
+    rebooted(one)
+    measured = one.now + 0.6
+    one.now += 0.8
+    for stream, offset in ((MARKERS, 2000.0), (SIGNAL, 1000.0)):
+        one.notice("recovered", stream)
+        one.give(ClockOffset(stream=stream, at=measured, offset=offset, uncertainty=0.001))
+    number = one.marker(350)
+    one.samples(300, 400)
+    assert one.accepted == {number: 350}
+    assert one.said[-1] == "signal recovered"  # no clock has jumped that nobody knew of
+    one.check_books()

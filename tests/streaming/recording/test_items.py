@@ -53,7 +53,7 @@ def test_the_steps_come_back_to_the_bit(
 
 def test_a_changed_signal_comes_back_with_its_description(tmp_path: Path) -> None:
     info, other = signal_info(3, dtype="int16"), signal_info(2, sfreq=500.0)
-    said = Notice(kind="recovered", stream="signal", at=101.0, text="", info=other)
+    said = Notice(kind="recovered", stream="signal", at=101.0, text="", info=other, n_lost=3)
     odd = Samples(stamps=np.array([9.0]), data=np.array([[0.5], [1.5], [np.inf]]), arrived=100.9)
     steps = [*made_up_steps(1, 20, info), (100.9, [odd, odd]), (101.0, [said]), *made_up_steps(2, 20, other)]
     path = write(tmp_path / "signal.xdf", steps, info, [True, False, False])

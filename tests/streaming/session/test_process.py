@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 
 from minddiffuser.runtime.backends.base import Options
-from minddiffuser.runtime.errors import InputError
+from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.recording.opened import open_session
+from minddiffuser.streaming.session import run
 from minddiffuser.streaming.session.run import Request, run_session
 
 SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
@@ -69,6 +71,24 @@ def test_a_session_from_the_source_to_its_folder(live_bundle: Path, recording: P
     assert {path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name != ".lock"} == {0}
 
 
+def test_the_source_is_received_while_engines_are_measured(
+    live_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before they are ready waits: a measurement that waits for the recording to begin is no deadlock."""
+    folder, began = tmp_path / "session", []
+
+    def wait(*_given: Any) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not began:
+            time.sleep(0.01)
+            began.extend([True] * (folder / "signal.xdf").exists())
+
+    monkeypatch.setattr(run, "warm_up", wait)
+    ended = run_session(request(live_bundle, recording, stage=1, record=folder))
+    assert began
+    assert ended.totals.states == {"decoded": 20, "rejected": 0, "refused": 0, "skipped": 3, "pending": 0}
+
+
 def test_a_deadline_measures_first_and_says_what_it_allows(live_bundle: Path, recording: Path) -> None:
     said: list[str] = []
     ended = run_session(request(live_bundle, recording, stage=2, deadline=30.0), say=said.append)
@@ -89,6 +109,14 @@ def test_a_source_that_is_not_there_is_one_sentence(live_bundle: Path, source: s
     ended = run_session(request(live_bundle, Path(), source=source))
     assert message in ended.fault
     assert ended.users
+
+
+def test_a_table_of_concepts_that_cannot_be_used_is_said_before_anything_is_received(
+    live_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match="nowhere.csv cannot be read"):
+        run_session(request(live_bundle, recording, concepts=tmp_path / "nowhere.csv", record=tmp_path / "session"))
+    assert not (tmp_path / "session").exists()
 
 
 def test_a_bundle_of_fmri_is_refused(toy_bundle: Path, recording: Path) -> None:
@@ -127,7 +155,7 @@ def test_a_killed_acquisition_is_said_and_the_books_are_closed(
             Mortal.kept = None
 
     said: list[str] = []
-    source = f"replay:{recording},speed=4"
+    source = f"replay:{recording},speed=2"
     ended = run_session(request(live_bundle, recording, source=source, record=tmp_path / "s"), out=out, say=said.append)
     assert not ended.users
     assert ended.fault == (

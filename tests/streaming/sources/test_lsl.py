@@ -124,25 +124,25 @@ def test_every_sample_and_marker_comes_as_it_was_sent(n_channels: int, chunk: in
         ramp,
         n_channels=n_channels,
         sfreq=SFREQ,
-        seconds=3,
+        seconds=1.5,
         chunk=chunk,
-        first_marker=250,
-        marker_every=125,
-        pauses=((400, 0.3),),
+        first_marker=125,
+        marker_every=75,
+        pauses=((200, 0.3),),
         name=name,
         source_id=name,
     )
     with PlayingProcess(recipe), opened(f"name={name},markers={name}-markers") as source:
-        items = collect(source, lambda items: n_samples(items) >= 750 and len(markers(items)) >= 4)
+        items = collect(source, lambda items: n_samples(items) >= 375 and len(markers(items)) >= 4)
     came, at = data(items), stamps(items)
-    np.testing.assert_array_equal(came, STEP * np.arange(n_channels)[:, None] + np.arange(750.0))
-    expected = np.arange(750) / SFREQ
-    expected[400:] += 0.3
+    np.testing.assert_array_equal(came, STEP * np.arange(n_channels)[:, None] + np.arange(375.0))
+    expected = np.arange(375) / SFREQ
+    expected[200:] += 0.3
     # The stamps are sums of two times since the machine was started: the last place of such a number.
     np.testing.assert_allclose(at - at[0], expected, rtol=0, atol=4 * np.spacing(at[-1]))
     assert [(marker.ordinal, marker.raw) for marker in markers(items)] == [(k, b"%d" % k) for k in range(4)]
     for k, marker in enumerate(markers(items)):
-        assert marker.stamp == at[250 + 125 * k]
+        assert marker.stamp == at[125 + 75 * k]
         assert marker.arrived >= marker.stamp
     for stream in (SIGNAL, MARKERS):
         offsets = [item for item in items if isinstance(item, ClockOffset) and item.stream == stream]
@@ -289,11 +289,12 @@ def test_a_stimulus_channel_that_is_not_there_is_refused_with_those_that_are() -
 
 
 def test_two_streams_that_fit_are_listed_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(found, "SETTLE", 5.0)
     name = fresh()
     twins = [outlet(info(name, source_id=f"{name}-{k}")) for k in (1, 2)]
-    with pytest.raises(InputError, match="2 streams with a rate") as raised, opened(f"name={name},markers=none"):
-        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(found, "SETTLE", 5.0)
+        with pytest.raises(InputError, match="2 streams with a rate") as raised, opened(f"name={name},markers=none"):
+            pass
     assert f"{name}-1" in str(raised.value)
     assert f"choose one, such as id={name}-1" in str(raised.value)
     with opened(f"id={name}-2,markers=none"):
@@ -426,7 +427,9 @@ def test_samples_that_nobody_read_in_time_are_counted() -> None:
     sent.close()
     lost = n - n_samples(items)
     assert lost > 0
-    assert f"{lost} samples" in said(items, "dropped")[0].text
+    (dropped,) = said(items, "dropped")
+    assert f"{lost} samples" in dropped.text
+    assert dropped.n_lost == lost
     came = data(items)[0]
     np.testing.assert_array_equal(came, np.arange(n - len(came) + 1, n + 1))
 

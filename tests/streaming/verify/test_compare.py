@@ -127,6 +127,22 @@ def test_where_no_sum_is_reordered_the_bits_are_the_same(name: str) -> None:
     assert report.n_identical == report.n_accepted
 
 
+@pytest.mark.parametrize("name", ["epochs alone", "filters"])
+def test_samples_that_came_twice_count_once_offline_too(name: str) -> None:
+    """A packet of 20, one sample alone, and one of the same stamp with other values, which is a break."""
+    once = recording(3, [], [], np.arange(0.3, 12.0, 0.25).tolist())
+    order = np.r_[0:500, 480:1000, 999:N]
+    stamps, data = once.stamps[order], once.read(0, N)[:, order].copy()
+    twice = replace(once, stamps=stamps, read=lambda start, stop: data[:, start:stop])
+    reports = [verify(case(name, one)) for one in (once, twice)]
+    assert [report.differences for report in reports] == [[], []]
+    assert reports[0].n_accepted == reports[1].n_accepted > 20
+    data[:, 519] += 1e-7  # the last of the packet's copies is another sample
+    other = verify(case(name, twice))
+    assert other.differences == []
+    assert other.n_accepted < reports[0].n_accepted
+
+
 def test_a_whitened_chain(tmp_path: Path) -> None:
     step = save_whitening(tmp_path, np.random.default_rng(0).standard_normal((5, 5)))
     recorded = recording(1, [], [], np.arange(0.0, 12.0, 0.4).tolist())

@@ -401,7 +401,7 @@ def test_single_edits_of_the_description_change_no_number(
     monkeypatch.setattr(extract, "_features", lambda *_given, **_named: made)  # the models' work is not what is tested
     first = extract_features(Pictures(), "train", models, cache_dir=tmp_path)
     paths = (first.folder / "features.json", first.folder / "journal" / "00000000.json")
-    edits = [(path, *edit) for path in paths for edit in single_edits(json.loads(path.read_text()), 120)]
+    edits = [(path, *edit) for path in paths for edit in single_edits(json.loads(path.read_text()), 60)]
     for path, edit, changed in edits:
         path.write_text(json.dumps(changed))
         found = extract_features(Pictures(), "train", models, cache_dir=tmp_path, say=lambda line: None)

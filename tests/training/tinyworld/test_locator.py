@@ -41,7 +41,10 @@ def test_the_runtime_computes_the_trained_network() -> None:
     np.testing.assert_allclose(found.tilt_deg, tilt.numpy(), atol=0.05)
 
 
-def test_training_lowers_the_loss_and_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_lowers_the_loss_and_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locator, "BATCH", 16)
     drawn = open_layers(tmp_path, n_pictures=64)
     settings = LoopSettings(steps=12, learning_rate=3e-3, warmup=2, ema=0.5, seed=3, log_every=1)
     one = locator.folded(locator.fit(drawn, _folder(tmp_path / "a"), settings))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ....runtime.data.event_table import code_of, read_cells
 from ....runtime.data.schema import SPLITS
 from ....runtime.errors import FileError, InputError, shown
-from ..foreign import looks_like
 from ..reader import Place, Shown
 
 WHEN = ("event", "onset", "sample")
 COLUMNS = (*WHEN, "file", "picture", "index", "dataset", "caption", "concept", "split")
-# What BIDS writes where there is no value.
-_NOTHING = ("", "n/a")
 _SEVERAL = "|"
 # The sentence of the concept route of the context, for pictures that have a concept and no caption.
 _CAPTION = "a picture of a {}"
@@ -101,7 +98,9 @@ def read_table(path: Path, pictures: Path | None = None) -> Table:
     InputError
         A row contradicts another one, or names what does not exist; the message names the line.
     """
-    columns, rows = _cells(path)
+    columns, rows = read_cells(
+        path, ("picture", "split"), f"give picture, split, one of {', '.join(WHEN)}, and caption or concept"
+    )
     by = _when(path, columns)
     root = (path.parent if pictures is None else pictures).resolve()
     places: dict[Place, int] = {}
@@ -130,46 +129,6 @@ def read_table(path: Path, pictures: Path | None = None) -> Table:
     _check_concepts(shown_pictures, first, path)
     _check_codes(found, path)
     return Table(path=path, by=by, rows=found, pictures=shown_pictures, n_without=n_without)
-
-
-def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns, in lower case; and of each row its line and, by column, the cells that say something."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is {looks_like(path)} and no UTF-8 text: save the table as CSV in UTF-8") from None
-    except OSError as error:
-        raise FileError(f"the table {path} cannot be read ({error.strerror}): check the path") from error
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
-    delimiter = next((sign for sign in "\t;" if sign in head), ",")
-    try:
-        rows = list(csv.reader(lines, delimiter=delimiter))
-    except csv.Error as error:
-        raise FileError(
-            f"{path} is no table ({error}): is a quotation mark never closed? Save it as CSV again"
-        ) from error
-    names = [name.strip().lower() for name in rows[0]] if rows else []
-    if len(set(names)) < len(names):
-        raise FileError(f"{path} has the column {max(names, key=names.count)!r} twice: give each once")
-    missing = [name for name in ("picture", "split") if name not in names]
-    if missing:
-        raise FileError(
-            f"{path} has the columns {', '.join(names) or 'none'}, and {missing[0]} is missing: give picture, split, "
-            f"one of {', '.join(WHEN)}, and caption or concept"
-        )
-    found = []
-    for line, row in enumerate(rows[1:], start=2):
-        if any(cell.strip() for cell in row[len(names) :]):
-            raise InputError(
-                f"{path.name}, line {line}: there are {len(row)} cells for {len(names)} columns: put texts that "
-                f"contain {shown(delimiter)} between quotation marks"
-            )
-        cells = {name: cell.strip() for name, cell in zip(names, row, strict=False)}
-        cells = {name: cell for name, cell in cells.items() if cell.lower() not in _NOTHING}
-        if cells:
-            found.append((line, cells))
-    return names, found
 
 
 def _when(path: Path, columns: Sequence[str]) -> str:
@@ -261,16 +220,6 @@ def _row(cells: Mapping[str, str], by: str, line: int, picture: int, where: str)
         sample = int(value)
     event = value if by == "event" else None
     return Row(line=line, file=cells.get("file"), event=event, onset=onset, sample=sample, picture=picture)
-
-
-def code_of(text: str) -> str:
-    """A marker's text without what differs between programs: runs of blanks, and "7.0" for 7."""
-    plain = " ".join(text.split())
-    try:
-        number = float(plain)
-    except ValueError:
-        return plain
-    return str(int(number)) if number.is_integer() else plain
 
 
 def _check_codes(rows: Sequence[Row], path: Path) -> None:

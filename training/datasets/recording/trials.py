@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from ....runtime.data.event_table import code_of
 from ....runtime.errors import InputError
 from .source import NOWHERE, Recording
-from .table import Row, Table, code_of
+from .table import Row, Table
 
 GAP, SPOILT, OUTSIDE = "in a gap of the recording", "in a part that is marked as bad", "outside the recording"
 _NAMED = 8

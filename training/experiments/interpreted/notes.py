@@ -48,9 +48,9 @@ def notes(results: Results) -> list[str]:
         made.append(
             "The accuracy at the peak is, of each picture, that of the window which is best for another half of the "
             "pictures, the mean over 200 random halves, so that the choice of the window adds nothing; one "
-            "that is not above chance leaves the sentence undecided. The interval of the peak's time is that of the best window over "
-            "resamples of the pictures; a sentence on it agrees where the whole interval lies inside 100 to 200 ms and "
-            "disagrees where all of it lies outside."
+            "that is not above chance leaves the sentence undecided. The interval of the peak's time is that of the "
+            "best window over resamples of the pictures; a sentence on it agrees where the whole interval lies inside "
+            "100 to 200 ms and disagrees where all of it lies outside."
         )
         levels = {round(one.chance, 6) for one in curves_of(results)}
         if len(levels) > 1:

@@ -21,5 +21,7 @@ def test_captions_that_are_not_so_clear(text: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in EXTRACTORS if name != "images"])
 def test_what_a_run_does_not_have_is_said(name: str) -> None:
-    with pytest.raises(Unavailable, match="has no classifier|has no graph|have no captions|have no locator"):
+    with pytest.raises(
+        Unavailable, match="has no classifier|has no graph|have no captions|have no locator|--download-weights"
+    ):
         EXTRACTORS[name].open(Given())

@@ -30,6 +30,7 @@ def _user() -> str:
 
 
 def invite(
+    what: str,
     address: str,
     port: int,
     environment: Mapping[str, str],
@@ -40,8 +41,10 @@ def invite(
 
     Parameters
     ----------
+    what
+        The page's name in the lines, such as "dashboard".
     address
-        Of `DashboardServer.address()`.
+        Of :meth:`.door.Door.address`.
     port
         Of the server.
     environment
@@ -50,9 +53,9 @@ def invite(
         Opens a browser; False where it cannot.
     """
     if has_screen(environment, platform) and open_page(address):
-        return [f"dashboard: opened in the browser; should it not appear: {address}"]
+        return [f"{what}: opened in the browser; should it not appear: {address}"]
     return [
-        f"dashboard: {address}",
+        f"{what}: {address}",
         "  (this opens one browser, once; from another machine, first run there:",
         f"   {tunnel(port)} )",
     ]

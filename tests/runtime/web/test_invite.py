@@ -2,7 +2,7 @@
 
 import pytest
 
-from minddiffuser.streaming.dashboard.browser import has_screen, invite, tunnel
+from minddiffuser.runtime.web.invite import has_screen, invite, tunnel
 
 ADDRESS = "http://127.0.0.1:8123/enter?token=abc"
 
@@ -26,7 +26,9 @@ def test_a_screen_is_where_somebody_sits(environment: dict[str, str], platform: 
 
 def test_with_a_screen_the_page_opens() -> None:
     opened: list[str] = []
-    lines = invite(ADDRESS, 8123, {"DISPLAY": ":0"}, lambda page: bool(opened.append(page)) or True, "linux")
+    lines = invite(
+        "dashboard", ADDRESS, 8123, {"DISPLAY": ":0"}, lambda page: bool(opened.append(page)) or True, "linux"
+    )
     assert opened == [ADDRESS]
     assert len(lines) == 1
     assert ADDRESS in lines[0]
@@ -34,7 +36,7 @@ def test_with_a_screen_the_page_opens() -> None:
 
 @pytest.mark.parametrize("environment", [{}, {"DISPLAY": ":0"}])
 def test_without_one_or_without_a_browser_the_tunnel_is_printed(environment: dict[str, str]) -> None:
-    text = "\n".join(invite(ADDRESS, 8123, environment, lambda _: False, "linux"))
+    text = "\n".join(invite("dashboard", ADDRESS, 8123, environment, lambda _: False, "linux"))
     assert ADDRESS in text
     assert "ssh -N -L 8123:127.0.0.1:8123 " in text
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.files import hash_of_json
-from ..datasets.base import Data
-from .base import Changed
+from .base import Data
+from .changed import Changed
 
 SPLITS = ("train", "test")
 # Split -> numbers of its trials, in the order in which they are taken.
@@ -66,6 +66,10 @@ class Chosen(Changed):
             return tuple(f"{of}/{number}" for of, number in pictures)
         ids = {of: self._data.picture_ids(of) for of in {of for of, _ in pictures}}
         return tuple(ids[of][number] for of, number in pictures)
+
+    def old_numbers(self, split: str) -> tuple[int, ...]:
+        """Of each picture its number in the same split of the data set, -1 for one of another split."""
+        return tuple(number if of == split else -1 for of, number in self._parts[split].pictures)
 
     def hash(self, split: str) -> str:
         """That of the old split where all of its pictures are there, so that features are kept once."""

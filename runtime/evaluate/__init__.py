@@ -1,0 +1,1 @@
+"""Pictures in any folder scored against stimuli in another: ``md-reconstruct evaluate``."""

@@ -1,0 +1,1 @@
+"""Published networks that pictures are compared by, one file each."""
