@@ -160,7 +160,8 @@ def held_out_peak(hits: Array, rng: np.random.Generator, *, n_splits: int = 200)
     values = np.asarray(hits, np.float64)
     n = values.shape[1]
     if n < _FEWEST:
-        return values.max(axis=0)
+        highest: Float64 = values.max(axis=0)
+        return highest
     chosen = np.argsort(rng.random((n_splits, n)), axis=1) < n // 2
     total, count = np.zeros(n), np.zeros(n)
     for half in (chosen, ~chosen):
