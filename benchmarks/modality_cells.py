@@ -25,7 +25,7 @@ from minddiffuser.runtime.decoders.checkpoint import Checkpoint, open_checkpoint
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.files import read_json, write_bytes
 from minddiffuser.runtime.models.open import load_models
-from minddiffuser.training.experiments.decoding import own_and_others
+from minddiffuser.training.experiments.decoding import own_and_others, z_scored
 from minddiffuser.training.features.extract import extract_features
 from minddiffuser.training.tinyworld.scenes import CONCEPTS
 
@@ -213,13 +213,7 @@ def patterns(
     checkpoint: Checkpoint, feature: str, decoded: NDArray[Any], true: NDArray[Any]
 ) -> tuple[Float64, Float64]:
     """Each trial's correlation with its own true values, and its mean one with the others'."""
-    place = checkpoint.decoders[feature].placements[feature]
-    mean, std = place.mean[place.position], place.std[place.position]
-    varies = std > 0
-    a, b = (
-        ((array.reshape(len(array), -1)[:, place.position] - mean)[:, varies] / std[varies]).astype(np.float64)
-        for array in (decoded, true)
-    )
+    _, a, b = z_scored(checkpoint, feature, decoded, true)
     return own_and_others(a, b)
 
 

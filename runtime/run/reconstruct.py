@@ -89,6 +89,8 @@ class ReconstructSettings:
                 f"the controls {' and '.join(of_stage_2)} belong to stage 2: leave them out, or ask for stage 2"
             )
         check_without(self.without)
+        if self.percent is not None and self.stage == 1:
+            raise InputError(f"percent is {self.percent:g}, which belongs to stage 2: leave it out, or ask for stage 2")
         if self.percent is not None and not 0 < self.percent <= 100:
             raise InputError(f"percent is {self.percent}, expected above 0 and at most 100")
         if isinstance(self.refine, AdamSettings):

@@ -87,7 +87,9 @@ def endure(given: Given, plan: Plan, suffered: Suffered, *, patience: float = 4 
     """
     steps = given.steps
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="md-stream-chaos-"))) / "session"
+        # A session that hangs may still write when its folder is removed.
+        scratch = tempfile.TemporaryDirectory(prefix="md-stream-chaos-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(scratch)) / "session"
         run = _Run(stack, given, plan, suffered, folder)
         ended = run.ended(patience + steps[-1].now - steps[0].now)
         return SessionReport(

@@ -146,10 +146,14 @@ class Painter:
         for job in self._queue.remove(lambda _job: True):
             self._not(job, "skipped", ENDED)
 
-    def close(self) -> None:
-        """End, after what waits, each as far as it is planned."""
+    def end(self) -> None:
+        """Take nothing new; what waits is drawn, each as far as it is planned."""
         self._ending.set()
         self._queue.close()
+
+    def close(self) -> None:
+        """As :meth:`end`, and wait for it."""
+        self.end()
         self._thread.join()
 
     def _run(self) -> None:

@@ -86,12 +86,20 @@ class Resolver:
         return sorted(found.values(), key=lambda one: (one.name, one.created_at, one.uid))
 
 
-def look(enough: Callable[[Sequence[Found]], bool], timeout: float, settle: float) -> list[Found]:
-    """Look until there is enough, then `settle` seconds more for a double; at most `timeout` seconds altogether."""
+def look(
+    enough: Callable[[Sequence[Found]], bool],
+    timeout: float,
+    settle: float,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Found]:
+    """Look until there is enough, then `settle` seconds more for a double; at most `timeout` seconds altogether.
+
+    It ends at once where `stopped`, which is asked again and again, says so.
+    """
     resolver = Resolver()
     end = time.monotonic() + timeout
     until = end
-    while time.monotonic() < until:
+    while time.monotonic() < until and not stopped():
         if until == end and enough(resolver.streams()):
             until = min(end, time.monotonic() + settle)
         time.sleep(_LOOK)
@@ -123,8 +131,10 @@ def marker_streams(streams: Sequence[Found], address: Address) -> list[Found]:
     return [one for one in fitting if address.markers in (one.name, one.type, one.source_id)]
 
 
-def find(address: Address, modality: str, timeout: float) -> tuple[Found, Found | None]:
-    """The signal and its markers.
+def find(
+    address: Address, modality: str, timeout: float, stopped: Callable[[], bool] = lambda: False
+) -> tuple[Found, Found | None]:
+    """The signal and its markers; `stopped` ends the search, see :func:`look`.
 
     Raises
     ------
@@ -136,7 +146,7 @@ def find(address: Address, modality: str, timeout: float) -> tuple[Found, Found 
     def enough(streams: Sequence[Found]) -> bool:
         return bool(signals(streams, address, modality)) and (not markers or bool(marker_streams(streams, address)))
 
-    streams = look(enough, timeout, SETTLE)
+    streams = look(enough, timeout, SETTLE, stopped)
     signal = _one(
         signals(streams, address, modality), streams, f"streams with a rate that fit {asked(address, modality)}", "uid"
     )

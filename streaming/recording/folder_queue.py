@@ -105,7 +105,13 @@ class FolderQueue:
                 self._changed.wait_for(lambda: self._waiting)
                 write, size = self._waiting.popleft()
                 last = self._closing and not self._waiting
-            write()
+            try:
+                write()
+            except Exception as error:  # a folder must not end a session, nor stop in silence
+                self._folder.stop(
+                    f"{self.path} was given what it cannot hold ({error}): nothing more is written of the results, "
+                    "decoding goes on"
+                )
             with self._changed:
                 self._n_waiting -= size
             if last:

@@ -207,19 +207,28 @@ class Acquisition:
         return found
 
     def close(self, fault: str = "", *, users: bool = True) -> list[FromAcquisition]:
-        """Refuse what waits, finish the file, let go of the source. What is known is said whatever fails."""
+        """Refuse what waits, finish the file, let go of the source. Each is done, and said, whatever fails of it."""
         found: list[FromAcquisition] = []
         now = self._now()
-        try:
+
+        def refuse() -> None:
             if self._intake is not None:
-                found += self._given(self._intake.finish(now), now)
+                found.extend(self._given(self._intake.finish(now), now))
+
+        def finish() -> None:
             if self._recorder is not None:
                 self._recorder.close(now)
+
+        def say() -> None:
             if self._intake is not None:
                 found.append(self._stands(self._now()))
-            self._source.close()
-        except Exception as error:
-            fault, users = fault or f"acquisition could not end ({type(error).__name__}: {error})", users and not fault
+
+        for end in (refuse, finish, say, self._source.close):
+            try:
+                end()
+            except Exception as error:
+                users = users and bool(fault)
+                fault = fault or f"acquisition could not end ({type(error).__name__}: {error})"
         return [*found, Stopped(n_markers=self._n_markers, at=self._clock(), fault=fault, users=users)]
 
     @property

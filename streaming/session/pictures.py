@@ -110,6 +110,8 @@ class Pictures:
 
     def close(self) -> None:
         """Wait until what waits is drawn, each as far as it is planned."""
+        for painter in self._painters:  # all of them know it before one is waited for
+            painter.end()
         for painter in self._painters:
             painter.close()
 

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -106,6 +107,8 @@ class AcquisitionProcess:
     def close(self, patience: float = END_S) -> None:
         """See :meth:`Feed.close`."""
         self.stop()
+        if self._thread is None:  # nobody takes what it has to say: it must not wait for that
+            self._reader.close()
         self._process.join(patience)
         if self._process.is_alive():
             self._process.kill()
@@ -118,23 +121,23 @@ class AcquisitionProcess:
             self._orders.send(order)
 
     def _read(self, post: Post) -> None:
-        while True:
-            try:
-                message = self._reader.recv()
-            except (EOFError, OSError):
-                break
-            post(message)
-            if isinstance(message, Stopped):
-                return
-        self._process.join(END_S)
-        post(
-            Stopped(
-                n_markers=-1,
-                at=now(),
-                fault=f"the acquisition process has died (exit code {self._process.exitcode}){self._advice}",
-                users=False,
-            )
-        )
+        try:
+            for message in self._messages():
+                post(message)
+                if isinstance(message, Stopped):
+                    return
+            self._process.join(END_S)
+            fault = f"the acquisition process has died (exit code {self._process.exitcode}){self._advice}"
+        except Exception as error:  # whatever it is: who hears nothing more would wait for ever
+            fault = f"what acquisition said could not be taken ({type(error).__name__}: {error})"
+            self._reader.close()  # so that it ends
+        post(Stopped(n_markers=-1, at=now(), fault=fault, users=False))
+
+    def _messages(self) -> Iterator[FromAcquisition]:
+        """What it says, until the last of it or its death."""
+        with suppress(EOFError, OSError):
+            while True:
+                yield self._reader.recv()
 
 
 def _widen(pipe: Connection) -> None:
@@ -166,18 +169,21 @@ def acquire(settings: AcquisitionSettings, connection: Connection, orders: Conne
     asked = _Orders(orders)
     outbox = _Outbox(connection, asked.stop)
     acquisition: Acquisition | None = None
-    fault, users = "", True
+    fault, users, opened = "", True, False
     try:
-        acquisition = Acquisition(open_source(settings.source, settings.wanted), settings, now)
+        wanted = replace(settings.wanted, stopped=asked.stop.is_set)
+        acquisition = Acquisition(open_source(settings.source, wanted), settings, now)
         asked.go.wait()
         if not asked.stop.is_set():
             outbox.put(acquisition.open())
+            opened = True
         while not asked.stop.is_set() and not acquisition.ended:
             acquisition.previews_dropped = outbox.n_dropped
             for message in acquisition.step(POLL_S):
                 outbox.put(message)
     except MindDiffuserError as error:
-        fault = str(error)
+        given_up = not opened and asked.stop.is_set()  # nobody waits for the source any more
+        fault = "" if given_up else str(error)
     except ModuleNotFoundError as error:
         fault = str(MissingExtra(f"this needs {error.name}: pip install 'minddiffuser[stream]'"))
     except Exception as error:

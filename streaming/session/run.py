@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -153,13 +153,13 @@ def run_session(
         backend = opened[0]
         decoder = backend.decoder
         layout = _layout_of(decoder)
-        _concepts(request, decoder)  # what is wrong with the table is said before anything is opened
+        concepts = _concepts(request, decoder)
         if refine is not None:
             refine = _refinement(decoder, refine, say)
         name = request.session or (
             request.record.absolute().name if request.record else datetime.now().strftime("live-%Y%m%d-%H%M%S")
         )
-        about = _about(request, decoder)
+        about = _about(request, decoder, concepts)
         folder = None
         if request.record is not None:
             folder = FolderQueue(SessionFolder.create(request.record, about, id=name, on_stop=say))
@@ -180,7 +180,7 @@ def run_session(
             say(f"drawing on {', '.join(request.devices)}, each by itself")
         for note in (*backend.notes, *((leaks_line(decoder.leaks),) if decoder.leaks else ())):
             say(note)
-        settings = _settings(request, opened, refine, name, say)
+        settings = _settings(request, opened, refine, concepts, name, say)
         outlet = _outlet(request, decoder, settings, stack)
         session = LiveSession(
             opened,
@@ -226,6 +226,7 @@ def _settings(
     request: Request,
     opened: Sequence[Backend[Any]],
     refine: GuidedSettings | None,
+    concepts: Mapping[str, str],
     name: str,
     say: Callable[[str], None],
 ) -> LiveSettings:
@@ -245,7 +246,7 @@ def _settings(
         average=request.average,
         semantic=refine is not None and refine.semantic_weight > 0,
         seed=request.seed,
-        concepts=_concepts(request, opened[0].decoder),
+        concepts=concepts,
     )
     settings = LiveSettings(
         decode=decode,
@@ -333,7 +334,7 @@ def _session_message(request: Request, decoder: Decoder, layout: ResponseLayout)
     )
 
 
-def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
+def _about(request: Request, decoder: Decoder, concepts: Mapping[str, str]) -> dict[str, Any]:
     """What a session is made with, for its folder: enough to run it again."""
     return {
         "bundle": {"folder": str(request.bundle.absolute()), "subject": decoder.subject},
@@ -346,5 +347,5 @@ def _about(request: Request, decoder: Decoder) -> dict[str, Any]:
         "deadline": request.deadline,
         "average": request.average,
         "seed": request.seed,
-        "concepts": _concepts(request, decoder),
+        "concepts": dict(concepts),
     }

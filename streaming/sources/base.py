@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ..records import Item, SignalInfo
+
+
+def never() -> bool:
+    """Of a search that nobody ends before its time."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +28,15 @@ class Wanted:
         Seconds without samples after which it says so.
     stale
         Age in seconds of the newest sample beyond which it says so.
+    stopped
+        Asked again and again while it is looked for: whether nobody waits for it any more.
     """
 
     modality: str
     timeout: float = 10.0
     silence: float = 1.0
     stale: float = 1.0
+    stopped: Callable[[], bool] = never
 
 
 class Source(Protocol):
@@ -43,7 +51,7 @@ class Source(Protocol):
         Raises
         ------
         InputError
-            It is not there, or there are several: the message lists what was found.
+            It is not there, or there are several: the message lists what was found. Or nobody waits for it any more.
         """
         ...
 

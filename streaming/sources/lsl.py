@@ -82,7 +82,7 @@ class LslSource:
 
     def open(self) -> SignalInfo:
         """See `Source`."""
-        found, markers = find(self._address, self._wanted.modality, self._wanted.timeout)
+        found, markers = find(self._address, self._wanted.modality, self._wanted.timeout, self._wanted.stopped)
         try:
             self._signal = Follower(SIGNAL, found, self._now)
             self._begin_signal(self._signal)

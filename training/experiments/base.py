@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -57,15 +57,12 @@ class Cell:
         In their order; each is made once, whoever shares it.
     measure
         Called with the subject when all steps are made.
-    measured_by
-        What decides what `measure` gives besides the steps, as JSON.
     """
 
     name: str
     label: str
     steps: tuple[Step, ...]
     measure: Callable[[Subject], Values]
-    measured_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +107,8 @@ class Claim:
     text, source
         The sentence in short, and where it stands.
     more, less
-        (cell, column) of both; "METRIC.gain" is stage 2 minus stage 1.
+        (cell, column) of both; "METRIC.gain" is what stage 2 adds, in per cent of stage 1's mean, as in the paper's
+        tables of gains.
     """
 
     text: str

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...runtime.data.stimuli import stimulus_ids
 from ...runtime.decoders.checkpoint import open_checkpoint
-from ...runtime.errors import FileError, InputError
-from ...runtime.metrics import METRICS
+from ...runtime.errors import FileError
 from ...runtime.refine.settings import PRESETS, RefineSettings
 from ...runtime.run.reconstruct import ReconstructSettings
 from .base import Cell, Step
@@ -40,7 +38,6 @@ def fit_and_run(
     plan: Plan,
     *,
     common: Sequence[Fit] = (),
-    frames: Sequence[int] = (),
     decoded: bool = True,
 ) -> Cell:
     """A cell of one checkpoint and a run of it for each seed.
@@ -50,8 +47,6 @@ def fit_and_run(
     common
         Fits whose masks' intersection the structure's patterns are compared over, so that all are compared over the
         same dimensions; they are made first.
-    frames
-        See :class:`.steps.Run`.
     decoded
         Whether how well features are decoded is measured too.
     """
@@ -60,7 +55,6 @@ def fit_and_run(
             name=f"{name}-{seed}",
             fit=fit,
             settings=replace(settings, refine=replace(settings.refine, seed=seed)),
-            frames=tuple(frames),
         )
         for seed in plan.seeds
     ]
@@ -80,23 +74,38 @@ class Measure:
     decoded: bool = True
 
     def __call__(self, subject: Subject) -> Values:
-        found = mean_of([run_values(subject.out / run.folder, run.frames) for run in self.runs])
-        return _with_decoded(found, subject, self.fit, self.common) if self.decoded else found
+        folders = [subject.out / run.folder for run in self.runs]
+        found = mean_of([run_values(folder) for folder in folders])
+        if not self.decoded:
+            return found
+        shown = {row["trial"]: row["stimulus_id"] for folder in folders for row in measured_trials(folder)}
+        return _with_decoded(found, subject, shown, self.fit, self.common)
 
 
-def run_values(run: Path, frames: Sequence[int] = ()) -> Values:
+def measured_trials(run: Path) -> list[dict[str, Any]]:
+    """The trials of a run that have pictures and metrics, as in its trials.json.
+
+    Raises
+    ------
+    FileError
+        There is none.
+    """
+    rows = [row for row in json.loads((run / "trials.json").read_text()) if row.get("metrics")]
+    if not rows:
+        raise FileError(f"the run in {run} has no metrics: its data folder must have the pictures that were shown")
+    return rows
+
+
+def run_values(run: Path) -> Values:
     """The metrics of a run's pictures, by picture: "METRIC.stage1", "METRIC.stage2", controls, and its concepts.
 
     Raises
     ------
     FileError
-        The run has not measured every trial.
+        The run has measured no trial.
     """
-    rows = json.loads((run / "trials.json").read_text())
+    rows = measured_trials(run)
     summary = json.loads((run / "summary.json").read_text())
-    rows = [row for row in rows if row.get("metrics")]
-    if not rows:
-        raise FileError(f"the run in {run} has no metrics: its data folder must have the pictures that were shown")
     columns: dict[str, list[float]] = {}
     for metric in rows[0]["metrics"]:
         for place, stage in enumerate(STAGES):
@@ -112,34 +121,27 @@ def run_values(run: Path, frames: Sequence[int] = ()) -> Values:
         columns["decoded.concept"] = [float(row["concept"]["rank"] == 1) for row in rows]
         chance["decoded.concept"] = 1 / summary["concepts"]["n_candidates"]
     made = by_picture(columns, [row["stimulus_id"] for row in rows])
-    return replace(made, chance=chance, notes=tuple(summary.get("notes", ())) if frames else ())
+    return replace(made, chance=chance)
 
 
-def _with_decoded(found: Values, subject: Subject, fit: Fit, common: Sequence[Fit]) -> Values:
-    """The same values with "decoded.FEATURE" beside them."""
+def _with_decoded(found: Values, subject: Subject, shown: Mapping[int, str], fit: Fit, common: Sequence[Fit]) -> Values:
+    """The same values with "decoded.FEATURE" beside them; `shown` has the picture of each good trial."""
     from ..features.extract import extract_features
 
-    data = subject.data
-    shown, pictures = data.stimulus("test"), data.pictures("test")
-    ids = dict(zip(subject.trials, stimulus_ids([pictures[shown[row]] for row in subject.trials]), strict=True))
-    trials = [
-        row for row in subject.trials if ids[row] in set(found.pictures)
-    ]  # others were bad, and are in its report
+    data, trials = subject.data, sorted(shown)
+    ids = [shown[trial] for trial in trials]
     features = extract_features(data, "test", opened_models(subject.plan), cache_dir=subject.cache)
     checkpoint = open_checkpoint(subject.out / fit.folder)
     others = [open_checkpoint(subject.out / one.folder) for one in common]
     own, chance = decoded_patterns(
         checkpoint,
         np.asarray(data.responses("test")[trials], np.float32),
-        _Rows(features, shown[trials]),
+        _Rows(features, data.stimulus("test")[trials]),
+        ids,
         trusted=common_mask([checkpoint, *others]) if others else None,
     )
-    made = by_picture({f"decoded.{name}": values for name, values in own.items()}, [ids[row] for row in trials])
-    rows = [made.pictures.index(name) for name in found.pictures if name in made.pictures]
-    if len(rows) != len(found.pictures):
-        raise InputError(
-            f"the run of {subject.path} has other pictures than its data folder: choose another --out for the data"
-        )
+    made = by_picture({f"decoded.{name}": values for name, values in own.items()}, ids)
+    rows = [made.pictures.index(name) for name in found.pictures]
     columns: dict[str, Float64] = {name: array[rows] for name, array in made.columns.items()}
     levels = {f"decoded.{name}": float(values.mean()) for name, values in chance.items()}
     return replace(found, columns={**found.columns, **columns}, chance={**found.chance, **levels})
@@ -152,17 +154,3 @@ class _Rows:
         for name in ("context", "latent", "structure", "semantic"):
             array = getattr(features, name, None)
             setattr(self, name, None if array is None else np.asarray(array[rows]))
-
-
-def label_of(column: str) -> str:
-    """What tables call a column: a metric's label, or the feature that was decoded."""
-    name, _, kind = column.partition(".")
-    if name == "decoded":
-        return kind
-    return METRICS[name].label if name in METRICS else name
-
-
-def metrics_in(columns: Sequence[str]) -> list[str]:
-    """The metrics among columns, in the order of the register."""
-    there = {column.partition(".")[0] for column in columns}
-    return [name for name in METRICS if name in there]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .experiment import Experiment
-from .results import Estimate, Results, modalities_of
+from .results import Estimate, Results, modalities_of, of_gains
 from .verdicts import verdict
 
 
@@ -22,7 +22,13 @@ def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
         found = results.claim(claim)
         if found is not None:
             made.append(
-                {"text": claim.text, "source": claim.source, **_estimate(found), "agreement": verdict(1, found)}
+                {
+                    "text": claim.text,
+                    "source": claim.source,
+                    **_estimate(found),
+                    "unit": "%" if of_gains(claim) else "",
+                    "agreement": verdict(1, found),
+                }
             )
     return made
 
@@ -39,5 +45,7 @@ def claim_text(claim: dict[str, Any]) -> str:
     """The difference with its interval, or what was found, in words."""
     if "found" in claim:
         return str(claim["found"])
-    ends = claim["ci95"]
-    return f"{claim['difference']:+.3f}" + ("" if ends is None else f" [{ends[0]:+.3f}, {ends[1]:+.3f}]")
+    ends, unit = claim["ci95"], claim["unit"]
+    form, behind = ("+.1f", f" {unit}") if unit else ("+.3f", "")
+    text = f"{claim['difference']:{form}}{behind}"
+    return text if ends is None else f"{text} [{ends[0]:{form}}, {ends[1]:{form}}]"

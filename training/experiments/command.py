@@ -95,6 +95,22 @@ def add_experiment(commands: Any) -> None:
         metavar="DIR",
         help="folder for computed features and selections, which several experiments may share (default: OUT/features)",
     )
+    experiment.add_argument(
+        "--metrics",
+        default="default",
+        metavar="NAME,...",
+        help="what pictures are compared by: names and groups, as of md-reconstruct run, such as default,standard for "
+        "the paper's eight too (default: %(default)s)",
+    )
+    experiment.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the weights of the networks that metrics need; PyTorch's cache is looked through too",
+    )
+    experiment.add_argument(
+        "--download-weights", action="store_true", help="download weights that are in neither (default: do without)"
+    )
     experiment.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all)")
     experiment.add_argument(
         "--table-only", action="store_true", help="make nothing, and write the result of the cells that are there"
@@ -128,6 +144,9 @@ def _experiment(args: argparse.Namespace) -> int:
         stimuli_root=args.stimuli_root,
         cache=args.cache,
         surface=args.surface,
+        metrics=args.metrics,
+        weights=args.weights,
+        download_weights=args.download_weights,
     )
     print(run_experiment(experiment, args.data, args.out, plan, sys.stderr, table_only=args.table_only))
     return DONE

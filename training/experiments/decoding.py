@@ -15,7 +15,12 @@ _WHOLE = ("context", "latent", "semantic")
 
 
 def decoded_patterns(
-    checkpoint: Checkpoint, responses: NDArray[np.float32], true: Any, *, trusted: NDArray[np.bool_] | None = None
+    checkpoint: Checkpoint,
+    responses: NDArray[np.float32],
+    true: Any,
+    shown: Sequence[str],
+    *,
+    trusted: NDArray[np.bool_] | None = None,
 ) -> tuple[dict[str, Float64], dict[str, Float64]]:
     """Pattern correlations of every feature that has a decoder, and of each layer of the structure.
 
@@ -29,13 +34,16 @@ def decoded_patterns(
         Of good trials.
     true
         Their features: attributes context, latent, structure and semantic, (n_trials, ...) each, or None.
+    shown
+        The picture of each trial.
     trusted : (6, n_tokens, d_vision) bool, optional
         Dimensions of the structure over which it is taken; those of the checkpoint's mask where not given.
 
     Returns
     -------
     Feature ("context", "latent", "semantic", "structure", "structure 1" ...) -> (n_trials,): of each trial with its own
-    true pattern; and the same with the other trials' true ones, the mean over them, which is chance.
+    true pattern; and the same with other pictures' true ones, the mean over their trials, which is chance: nothing
+    where all trials showed one picture.
     """
     decoded = checkpoint.decode(responses, screened=True)
     own: dict[str, Float64] = {}
@@ -44,7 +52,7 @@ def decoded_patterns(
         given, truth = getattr(decoded, name), getattr(true, name)
         if given is None or truth is None or name not in checkpoint.decoders:
             continue
-        positions, a, b = _z_scored(checkpoint, name, given, truth)
+        positions, a, b = z_scored(checkpoint, name, given, truth)
         parts = {name: np.ones(len(positions), bool)}
         if name == "structure":
             n_layers, *layer = checkpoint.shapes[name]
@@ -55,11 +63,13 @@ def decoded_patterns(
             parts |= {f"{name} {number + 1}": chosen & (of_layer == number) for number in range(n_layers)}
         for part, columns in parts.items():
             if columns.sum() > 1:
-                own[part], others[part] = own_and_others(a[:, columns], b[:, columns])
+                own[part], by_chance = own_and_others(a[:, columns], b[:, columns], shown)
+                if len(set(shown)) > 1:
+                    others[part] = by_chance
     return own, others
 
 
-def _z_scored(
+def z_scored(
     checkpoint: Checkpoint, name: str, decoded: NDArray[Any], true: NDArray[Any]
 ) -> tuple[NDArray[np.intp], Float64, Float64]:
     """Flat positions that vary in training, and the z-scores of both there, (n_trials, n_positions)."""
@@ -75,13 +85,21 @@ def _z_scored(
     return np.asarray(place.position, np.intp)[varies], a, b
 
 
-def own_and_others(a: Float64, b: Float64) -> tuple[Float64, Float64]:
-    """Correlations of rows of `a` with the same row of `b`, and the mean with all its other rows (0 for one row)."""
+def own_and_others(a: Float64, b: Float64, shown: Sequence[str] | None = None) -> tuple[Float64, Float64]:
+    """Correlations of rows of `a` with the same row of `b`, and the mean with its rows of other pictures.
+
+    Parameters
+    ----------
+    a, b : (n, n_values)
+    shown
+        The picture of each row; None: each is of another one. The mean is 0 where there is no other picture.
+    """
     a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     table = a @ b.T
-    own = np.diag(table).copy()
-    return own, (table.sum(axis=1) - own) / max(len(table) - 1, 1)
+    pictures = np.arange(len(table)) if shown is None else np.unique(list(shown), return_inverse=True)[1]
+    other = pictures[:, None] != pictures
+    return np.diag(table).copy(), (table * other).sum(axis=1) / np.maximum(other.sum(axis=1), 1)
 
 
 def common_mask(checkpoints: Sequence[Checkpoint]) -> NDArray[np.bool_]:

@@ -62,7 +62,10 @@ def claims(modalities: Sequence[str]) -> list[Claim]:
     for modality in modalities:
         for decoder in ("mlp", "transformer"):
             what = f"{_SIGNALS[modality]}: {{}} with the {_LABELS[decoder]} than with the linear model"
-            for kind, words in ((GAIN, "stage 2 adds more PixCorr"), ("stage2", "PixCorr of stage 2 is higher")):
+            for kind, words in (
+                (GAIN, "by stage 2 PixCorr improves by a larger share"),
+                ("stage2", "PixCorr of stage 2 is higher"),
+            ):
                 made.append(
                     Claim(
                         text=what.format(words),

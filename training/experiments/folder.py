@@ -38,7 +38,7 @@ def claim(out: Path, experiment: Experiment, plan: Plan, subjects: Sequence[Subj
         The folder holds another experiment, or one with other settings or other data of the same name.
     """
     asked = {"experiment": experiment.name, **plan.deciding()}
-    data = {subject.label: subject.identity for subject in subjects}
+    data, more = {subject.label: subject.identity for subject in subjects}, dict[str, Any]()
     if check_output(out, what="experiment folder", marker=MARKER, kind=_KIND):
         there = _read(out)
         differing = [name for name in asked if there["settings"].get(name) != asked[name]]
@@ -55,10 +55,29 @@ def claim(out: Path, experiment: Experiment, plan: Plan, subjects: Sequence[Subj
             raise FileError(
                 f"{out} holds results of other data named {changed[0]!r}: give another --out, or the same data again"
             )
-        data = {**there["data"], **data}
+        data, more = {**there["data"], **data}, there
         if data == there["data"]:
             return
-    write_json(out / MARKER, {"format": f"minddiffuser-{_KIND}", "version": VERSION, "settings": asked, "data": data})
+    head = {"format": f"minddiffuser-{_KIND}", "version": VERSION}
+    write_json(out / MARKER, {**more, **head, "settings": asked, "data": data})
+
+
+def check_models(out: Path, digest: str) -> None:
+    """Note the hash of the models that checkpoints are fitted for, or compare it with what was noted.
+
+    Raises
+    ------
+    FileError
+        Other models were given by the same name before: subjects' results would not belong together.
+    """
+    content = _read(out)
+    there = content.setdefault("models_hash", digest)
+    if there != digest:
+        raise FileError(
+            f"{out} holds results of other models of the same name, {_short(content['settings'].get('models'))}: give "
+            "another --out, or those models again"
+        )
+    write_json(out / MARKER, content)
 
 
 def check_claim(out: Path) -> None:

@@ -16,9 +16,11 @@ from ...runtime import backends
 from ...runtime.backends.base import Backend, Needs
 from ...runtime.environment import versions
 from ...runtime.files import writing
+from ...runtime.metrics import Metric
 from ...runtime.metrics.extractors import Features, Given
+from ...runtime.metrics.select import select
 from ...runtime.run.measure import measure_run, open_extractors
-from .cells import run_values
+from .cells import measured_trials, run_values
 from .steps import Run, frame_folder
 from .subject import Subject
 from .values import Values, by_picture, mean_of
@@ -36,19 +38,24 @@ class MeasureFrames:
     def _run(self, subject: Subject, run: Run) -> Values:
         folder = subject.out / run.folder
         found = run_values(folder)
-        rows = [row for row in json.loads((folder / "trials.json").read_text()) if row.get("metrics")]
+        rows = measured_trials(folder)
         trials, ids = [row["trial"] for row in rows], [row["stimulus_id"] for row in rows]
         columns = dict(found.columns)
         with ExitStack() as stack:
             extractors = _extractors(subject, run, trials, stack)
             for number in run.frames:
-                values = _measured(folder, number, trials, ids, extractors)
+                values = _measured(folder, number, trials, ids, extractors, select(subject.plan.metrics))
                 columns |= {f"{name}.frame{number}": array for name, array in values.items()}
         return replace(found, columns=columns)
 
 
 def _measured(
-    run: Path, number: int, trials: Sequence[int], ids: Sequence[str], extractors: dict[str, Features]
+    run: Path,
+    number: int,
+    trials: Sequence[int],
+    ids: Sequence[str],
+    extractors: dict[str, Features],
+    metrics: Sequence[Metric],
 ) -> dict[str, Any]:
     """Metric -> one value per picture of the run; nothing for an iteration that some trial did not come to."""
     pictures = frame_folder(run, number)
@@ -61,7 +68,7 @@ def _measured(
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / "stimuli" / name, target)
-    measured = measure_run(root, trials, extractors, stimulus_ids=ids)
+    measured = measure_run(root, trials, extractors, metrics=metrics, stimulus_ids=ids)
     return dict(by_picture(measured.values["stage1"], ids).columns) if measured.trials else {}
 
 
@@ -80,8 +87,10 @@ def _extractors(subject: Subject, run: Run, trials: Sequence[int], stack: ExitSt
         locator=backend.locator,
         captions=[captions[shown[trial]] for trial in trials] if len(captions) else (),
         device=backend.device,
+        weights=subject.plan.weights,
+        download=subject.plan.download_weights,
     )
-    return open_extractors(given)[0]
+    return open_extractors(given, select(subject.plan.metrics))[0]
 
 
 def marks(n_frames: int, most: int = 12) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .experiment import Experiment
+from .paper import LABELS
 from .results import GAIN, Results
 
 
@@ -45,8 +46,9 @@ def _own(experiment: Experiment, results: Results) -> list[str]:
         made.append("One subject: give several data folders (--data A B C) for numbers that do not hang on one.")
     if any(row.kind == GAIN for row in results.rows):
         made.append(
-            "Gains are stage 2 minus stage 1 in per cent of stage 1's mean, positive where the metric became better, "
-            "errors too."
+            "Gains are stage 2 minus stage 1 in per cent of stage 1's mean, positive where the metric became better: "
+            "where it fell, of metrics that are better when they are smaller, such as EffNet-B and SwAV. Their "
+            "intervals are of the difference, with stage 1's mean taken as it is."
         )
     if experiment.decoded:
         made.append(
@@ -54,9 +56,19 @@ def _own(experiment: Experiment, results: Results) -> list[str]:
             "the structure, over those that all fits of the comparison trust. Chance is the same with other pictures' "
             "features, and of the concept one over the number of candidates."
         )
+    there = {name for row in results.rows for name in results.metrics([row])}
+    absent = [label for name, label in LABELS.items() if name not in there]
+    if experiment.paper is not None and absent:
+        made.append(
+            f"Not measured of the paper's eight metrics: {', '.join(absent)}. Ask for them with --metrics "
+            "default,standard; where that was done, the runs' reports, in DATA/runs, say why they were left out."
+        )
+    some = results.left_out
+    if some:
+        made.append(f"Left out, and so not in these rows' means: {'; '.join(some)}. Their runs' reports say why.")
     if experiment.paper is not None and experiment.paper.note:
         made.append(f"{experiment.paper.name}: {experiment.paper.note}")
-    if "clip_two_way" in {name for row in results.rows for name in results.metrics([row])}:
+    if "clip_two_way" in there and "clip_vit_l14" not in there:
         made.append(
             "The paper's CLIP metric takes ViT-L/14; CLIP two-way here takes the CLIP of the models in use, and is "
             "judged by the direction alone."

@@ -127,9 +127,10 @@ def _pictures(results: Results, subject: Subject) -> str:
     folders = {row.label: folder for row in results.rows if (folder := _folder(results, subject, row)) is not None}
     if not folders:
         return ""
-    run = next(iter(folders.values()))[0]
+    first, (run, _) = next(iter(folders.items()))
     if not any(pictures.name == "stage1" for _, pictures in folders.values()):  # an iteration's lie in one too
-        folders = {"stage 1": (run, run / "images" / "stage1"), **folders}
+        # Other rows may have another one, such as those of other voxels.
+        folders = {f"{first}: stage 1": (run, run / "images" / "stage1"), **folders}
     rows = json.loads((run / "trials.json").read_text())[:_N_SHOWN]
     heads = "".join(f'<th scope="col">{escape(label)}</th>' for label in ("shown", *folders))
     lines = ""

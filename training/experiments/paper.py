@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-METRICS = ("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip_vit_l14", "effnet", "swav")
+LABELS = {
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "alexnet2": "AlexNet(2)",
+    "alexnet5": "AlexNet(5)",
+    "inception": "InceptionV3",
+    "clip_vit_l14": "CLIP",
+    "effnet": "EffNet-B",
+    "swav": "SwAV",
+}
+METRICS = tuple(LABELS)
 Number = tuple[float, float | None]
 
 

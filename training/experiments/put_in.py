@@ -5,7 +5,12 @@ Numbers come from the simulator's own tables, so that they say what it does.
 
 from __future__ import annotations
 
-from ..simulate.fmri import AREAS, GROUPS
+from collections.abc import Sequence
+
+from ..simulate.eeg import EEG
+from ..simulate.fmri import AREAS, GROUPS, FmriSettings
+from ..simulate.meg import MEG
+from ..simulate.sources import PLACES
 
 
 def areas(brain: str) -> list[str]:
@@ -17,7 +22,9 @@ def areas(brain: str) -> list[str]:
     high = (
         "the caption's text embedding and CLIP's penultimate layer" if brain == "clip" else "the labels of the picture"
     )
-    parts = ", ".join(f"{name} ({int(100 * a)} to {int(100 * b)} % of the former)" for name, (a, b) in mixed.items())
+    parts = ", ".join(
+        f"{name} ({round(100 * a)} to {round(100 * b)} % of the former)" for name, (a, b) in mixed.items()
+    )
     return [
         f"The simulator decides which area holds what. {', '.join(shallow)} hold {low} and nothing of its meaning; "
         f"{', '.join(deep)} hold {high} alone; both are mixed in {parts}.",
@@ -40,9 +47,11 @@ def features(modality: str, brain: str) -> list[str]:
 def strength(modality: str, _brain: str) -> list[str]:
     """How well anything can be decoded."""
     if modality == "fmri":
+        usual = FmriSettings()
         return [
             "What was put in is how well anything can be decoded at all: the median voxel's signal-to-noise ratio in "
-            "one showing is 1, and a test trial is the mean of three showings, unless others were asked for."
+            f"one showing is {usual.snr:g}, and a test trial is the mean of {usual.test_repetitions} showings, unless "
+            "others were asked for."
         ]
     return [sensors()]
 
@@ -65,17 +74,20 @@ def linear(modality: str, brain: str) -> list[str]:
 
 def sensors() -> str:
     """How EEG and MEG of one simulated person differ."""
+    n_dipoles = sum(area.n_voxels for area in AREAS.values())
+    structure = [PLACES[name].structural_s for name, area in AREAS.items() if max(area.structural) > 0.0]
+    meaning = [PLACES[name].semantic_s for name, area in AREAS.items() if min(area.structural) < 1.0]
     return (
-        "Simulated EEG and MEG record the same 2,000 dipoles as the simulated fMRI, through a forward model of a "
-        "spherical head: what they cannot tell follows from the physics and from the noise. Put in are the time "
-        "courses (structure peaks at 95 to 160 ms, meaning at 230 to 340 ms), the noise, how often pictures are shown "
-        "(EEG every 0.2 s, MEG every 1.5 s), and how many showings a test trial is the mean of (EEG 80, MEG 12)."
+        f"Simulated EEG and MEG record the same {n_dipoles:,} dipoles as the simulated fMRI, through a forward model "
+        "of a spherical head: what they cannot tell follows from the physics and from the noise. Put in are the time "
+        f"courses (structure peaks at {_ms(structure)}, meaning at {_ms(meaning)}), the noise, how often pictures are "
+        f"shown (EEG every {EEG.soa_s:g} s, MEG every {MEG.soa_s:g} s), and how many showings a test trial is the mean "
+        f"of (EEG {EEG.test_repetitions}, MEG {MEG.test_repetitions}), unless others were asked for."
     )
 
 
-def signals(modality: str, brain: str) -> list[str]:
-    """What decides how kinds of signals compare."""
-    return strength(modality, brain)
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{1000 * min(seconds):.0f} to {1000 * max(seconds):.0f} ms"
 
 
 def places_and_moments(modality: str, brain: str) -> list[str]:

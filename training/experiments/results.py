@@ -16,6 +16,7 @@ from ...runtime.metrics import METRICS
 from ...runtime.metrics.compare import MIN_PICTURES
 from ...runtime.metrics.statistics import N_RESAMPLES, paired_bootstrap, picture_means
 from .base import Cell, Claim, Row
+from .gains import gain_difference
 from .subject import Plan, Subject
 from .values import Values
 
@@ -106,6 +107,18 @@ class Results:
             if cell.name not in self.values[subject.label]
         ]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Metrics that some measured cells lack and others have, for people."""
+        return [
+            f"{METRICS[name].label} of {subject.label}, {cell.label}"
+            for name in self.metrics(self.rows)
+            for subject in self.subjects
+            for cell in self.cells[subject.label]
+            if (found := self.values[subject.label].get(cell.name)) is not None
+            and not any(column.startswith(f"{name}.") for column in found.columns)
+        ]
+
     def metrics(self, rows: Sequence[Row]) -> list[str]:
         """The metrics that some row has."""
         columns = {column for row in rows for found in self._of(row.cell) for column in found.columns}
@@ -169,8 +182,37 @@ class Results:
         return _unpaired(_by_picture(a), _by_picture(b))
 
     def claim(self, claim: Claim) -> Estimate | None:
-        """`more` minus `less` of a claim."""
-        return self.difference(claim.less, claim.more)
+        """`more` minus `less` of a claim; of gains, of their percentages."""
+        ends = (claim.less, claim.more)
+        if of_gains(claim):
+            return self._difference_of_gains(*((cell, column.partition(".")[0]) for cell, column in ends))
+        return self.difference(*ends)
+
+    def _difference_of_gains(self, first: tuple[str, str], second: tuple[str, str]) -> Estimate | None:
+        """Second minus first, each a cell and a metric: what stage 2 adds, in per cent of stage 1's mean.
+
+        Both means are of the same resampled pictures, since a small mean of stage 1 makes a share uncertain.
+        """
+        a, b = (self._stages(cell, metric) for cell, metric in (first, second))
+        if not a or not b:
+            return None
+        shared = [key for key in a if key in b]
+        if shared:
+            a, b = ({key: stages[key] for key in shared} for stages in (a, b))
+        sides = [
+            (_by_picture(_column(stages, 0)), _by_picture(_column(stages, 1)), METRICS[metric].sign)
+            for stages, (_, metric) in ((a, first), (b, second))
+        ]
+        found = gain_difference(sides[0], sides[1], np.random.default_rng(_SEED), paired=bool(shared))
+        n = min(len(before) for before, _, _ in sides)
+        return Estimate(
+            mean=found.difference, ci95=(found.low, found.high) if n >= MIN_PICTURES else None, n_pictures=n
+        )
+
+    def _stages(self, cell: str, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
+        """(subject, picture) -> values of stage 1 and stage 2, where there are both."""
+        before, after = (self._pooled(cell, f"{metric}.{stage}") for stage in ("stage1", "stage2"))
+        return {key: (value, after[key]) for key, value in before.items() if key in after}
 
     def mean(self, cell: str, column: str) -> Estimate | None:
         """The mean of a cell's column over all pictures; None where there is none."""
@@ -186,22 +228,24 @@ class Results:
     def _pooled(self, cell: str, column: str) -> dict[tuple[str, str], float]:
         """(subject, picture) -> value."""
         pooled: dict[tuple[str, str], float] = {}
-        name, _, kind = column.partition(".")
         for label, found in self.values.items():
             values = found.get(cell)
-            if values is None:
-                continue
-            if kind == GAIN and {f"{name}.stage1", f"{name}.stage2"} <= values.columns.keys():
-                array = values.columns[f"{name}.stage2"] - values.columns[f"{name}.stage1"]
-            elif column in values.columns:
+            if values is not None and column in values.columns:
                 array = values.columns[column]
-            else:
-                continue
-            pooled |= {(label, picture): float(v) for picture, v in zip(values.pictures, array, strict=True)}
+                pooled |= {(label, picture): float(v) for picture, v in zip(values.pictures, array, strict=True)}
         return pooled
 
     def _of(self, cell: str) -> list[Values]:
         return [found[cell] for found in self.values.values() if cell in found]
+
+
+def of_gains(claim: Claim) -> bool:
+    """Whether a claim compares gains, which are per cent."""
+    return claim.more[1].endswith(f".{GAIN}")
+
+
+def _column(stages: Mapping[tuple[str, str], tuple[float, float]], number: int) -> dict[tuple[str, str], float]:
+    return {key: values[number] for key, values in stages.items()}
 
 
 def _by_picture(pooled: Mapping[tuple[str, str], float]) -> Float64:

@@ -6,13 +6,14 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from ...runtime.errors import InputError
 from ...runtime.locks import inside, locked
 from . import folder
-from .base import Cell, Step, Tell
+from .base import Cell, Say, Step, Tell
 from .experiment import Experiment
 from .progress import Overall
 from .results import Results, modalities_of
@@ -85,13 +86,16 @@ def run_experiment(
         )
     experiment.check(subjects, plan)
     cells = {subject.label: tuple(experiment.cells(subject, plan)) for subject in subjects}
+    nothing = f"no cell of {out} is measured yet: leave --table-only out"
+    if table_only and not (out / folder.MARKER).exists():
+        raise InputError(nothing)
     with locked(inside(out), out):
         folder.claim(out, experiment, plan, subjects)
         if not table_only:
             _make(experiment, subjects, cells, stream)
         found = {subject.label: _measured(subject, cells[subject.label]) for subject in subjects}
         if not any(found.values()):
-            raise InputError(f"no cell of {out} is measured yet: leave --table-only out")
+            raise InputError(nothing)
         asked = experiment.rows(kinds, plan)
         results = Results(asked=asked, plan=plan, subjects=subjects, cells=cells, values=found)
         return write_results(experiment, results, out)
@@ -109,9 +113,7 @@ def _make(
             if work.step is None:
                 folder.keep(work.subject, work.cell, work.cell.measure(work.subject))
             else:
-                _make_step(
-                    work.subject, work.step, lambda text, share, before=prefix: overall.now(f"{before}: {text}", share)
-                )
+                _make_step(work.subject, work.step, partial(_say, overall, prefix))
             overall.end()
             gc.collect()  # networks of the step before, before the next ones are opened
 
@@ -141,12 +143,16 @@ def _plan(
     return left, finished
 
 
-def _make_step(subject: Subject, step: Step, now: object) -> None:
+def _say(overall: Overall, prefix: str, text: str, share: float | None) -> None:
+    overall.now(f"{prefix}: {text}", share)
+
+
+def _make_step(subject: Subject, step: Step, now: Say) -> None:
     path = folder.log_path(subject, step)
     path.parent.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.monotonic(), time.process_time()
     with path.open("a", encoding="utf-8") as log:
-        step.make(subject, Tell(now=now, log=log))  # type: ignore[arg-type]
+        step.make(subject, Tell(now=now, log=log))
     folder.finish(subject, step, time.monotonic() - wall, time.process_time() - cpu)
 
 

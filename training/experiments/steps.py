@@ -16,6 +16,7 @@ from ...runtime.backends.base import Options
 from ...runtime.errors import MindDiffuserError
 from ...runtime.features import TARGETS
 from ...runtime.images import write_png
+from ...runtime.metrics.select import select
 from ...runtime.run.execute import run_job
 from ...runtime.run.job import Job
 from ...runtime.run.reconstruct import REFINEMENT, ReconstructSettings
@@ -25,6 +26,7 @@ from ..regions import Regions
 from ..selection import SelectionSettings
 from ..settings import FitSettings
 from .base import Tell
+from .folder import check_models
 from .subject import Plan, Subject
 
 # A ridge on EEG and MEG takes every sample of every channel, with a penalty by cross-validation: the paper's own
@@ -122,7 +124,9 @@ class Fit:
         def say(line: str) -> None:
             tell.log.write(f"{line}\n")
 
-        fit(subject.data, opened_models(subject.plan), out, settings, progress=progress, say=say)
+        models = opened_models(subject.plan)
+        check_models(subject.out.parent, models.hash)
+        fit(subject.data, models, out, settings, progress=progress, say=say)
 
 
 def _share(phase: str, part: float) -> float | None:
@@ -199,6 +203,9 @@ class Run:
             ),
             stimuli_root=plan.stimuli_root,
             skip_trials=subject.left_out,
+            metrics=tuple(metric.name for metric in select(plan.metrics)),
+            weights=plan.weights,
+            download_weights=plan.download_weights,
             settings=self.settings,
         )
 

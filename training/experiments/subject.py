@@ -10,8 +10,9 @@ from typing import Any
 
 from ...runtime.data.folder import DataFolder, open_data
 from ...runtime.data.simulated import simulated_brain
-from ...runtime.errors import InputError
+from ...runtime.errors import FileError, InputError
 from ...runtime.files import sha256_of
+from ...runtime.metrics.select import select
 from ..datasets.base import pictures_shown
 
 
@@ -27,10 +28,15 @@ class Plan:
         Test pictures of each subject, one trial of each; None: all trials.
     full
         Whether stage 2 is the package's default with both controls, and EEG and MEG have the paper's decoders.
-    models, clip, device, threads, stimuli_root, cache
+    models, clip, device, threads, stimuli_root, cache, metrics, weights, download_weights
         As in the package's commands.
     surface
         What to draw on, see :mod:`..interpret.surface`; None: nothing.
+
+    Raises
+    ------
+    InputError, FileError
+        There is no such metric; `weights` is no folder.
     """
 
     seeds: tuple[int, ...] = (42,)
@@ -43,6 +49,14 @@ class Plan:
     stimuli_root: Path | None = None
     cache: Path | None = None
     surface: str | None = None
+    metrics: str = "default"
+    weights: Path | None = None
+    download_weights: bool = False
+
+    def __post_init__(self) -> None:
+        select(self.metrics)  # before hours are spent on fits
+        if self.weights is not None and not self.weights.is_dir():
+            raise FileError(f"the weights folder {self.weights} does not exist: check the path (--weights)")
 
     def deciding(self) -> dict[str, Any]:
         """What changes the numbers, as JSON."""
@@ -52,6 +66,7 @@ class Plan:
             "full": self.full,
             "models": self.models,
             "clip": self.clip,
+            "metrics": [metric.name for metric in select(self.metrics)],
         }
 
 

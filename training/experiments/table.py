@@ -161,6 +161,8 @@ def _entry(
     if paper is None:
         return Entry(value=value, compared=compared)
     known = _STANDS_FOR.get(metric, metric)
+    if known != metric and known in results.metrics([row]):
+        known = metric  # the paper's own is there
     return Entry(
         value=value,
         compared=compared,

@@ -32,14 +32,11 @@ class Values:
         "pixcorr.stage2"; "decoded.FEATURE" is how well a feature was decoded.
     chance
         What a column, or a metric of pictures, would be without information, for those where that is known.
-    notes
-        What was left out, and why.
     """
 
     pictures: tuple[str, ...]
     columns: Mapping[str, Float64]
     chance: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def by_picture(columns: Mapping[str, Sequence[float] | Float64], pictures: Sequence[str]) -> Values:
@@ -59,8 +56,12 @@ def mean_of(several: Sequence[Values]) -> Values:
         name: np.mean([one.columns[name][row] for one, row in zip(several, rows, strict=True)], axis=0)
         for name in columns
     }
-    notes = tuple(dict.fromkeys(note for one in several for note in one.notes))
-    return Values(pictures=tuple(pictures), columns=made, chance=first.chance, notes=notes)
+    chance = {
+        name: float(np.mean([one.chance[name] for one in several]))
+        for name in first.chance
+        if all(name in one.chance for one in several)
+    }
+    return Values(pictures=tuple(pictures), columns=made, chance=chance)
 
 
 def write_values(path: Path, values: Values) -> None:
@@ -73,7 +74,6 @@ def write_values(path: Path, values: Values) -> None:
             "pictures": list(values.pictures),
             "columns": {name: array.tolist() for name, array in values.columns.items()},
             "chance": dict(values.chance),
-            "notes": list(values.notes),
         },
     )
 
@@ -97,4 +97,4 @@ def read_values(path: Path) -> Values:
         good = False
     if not good:
         raise FileError(f"{path} is damaged: delete it, and run the same command again")
-    return Values(pictures=pictures, columns=columns, chance=chance, notes=tuple(content.get("notes", ())))
+    return Values(pictures=pictures, columns=columns, chance=chance)

@@ -92,3 +92,5 @@ def test_names_that_are_none(backend: TorchBackend) -> None:
         without(ReconstructSettings(), ["latent", "latent"])
     with pytest.raises(InputError, match="percent"):
         ReconstructSettings(percent=0.0)
+    with pytest.raises(InputError, match="percent is 10, which belongs to stage 2"):
+        without(ReconstructSettings(percent=10.0), ["structure"])

@@ -104,3 +104,17 @@ def test_a_pictures_name_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a picture is named"):
         queue.picture("../a", PICTURE)
     queue.close()
+
+
+def test_what_is_no_json_ends_the_writing_and_is_said(tmp_path: Path) -> None:
+    """A fault of the program in one line: the session goes on, its folder is finished and not taken for whole."""
+    said: list[str] = []
+    queue = FolderQueue(SessionFolder.create(tmp_path / "s", {}, on_stop=said.append))
+    queue.result({"ordinal": 0})
+    queue.result({"ordinal": float("nan")})
+    queue.close({"reason": "over"})
+    assert said == [queue.stopped]
+    assert "was given what it cannot hold" in queue.stopped
+    session = open_session(tmp_path / "s")
+    assert [one["ordinal"] for one in session.results()] == [0]
+    assert (session.about["state"], session.about["stopped"]) == ("finished", queue.stopped)

@@ -364,3 +364,29 @@ def test_the_page_and_the_books_do_not_wait_for_a_disk_that_hangs(
     assert ended.totals.states["decoded"] == 12
     assert any("the disk has not answered" in line for line in world.said)
     go.set()
+
+
+def test_a_fault_of_the_intake_costs_nothing_of_the_recording(
+    world: World, markers: list[tuple[float, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it cannot even end: the file is finished, with all that came."""
+    from minddiffuser.streaming.intake.intake import Intake
+    from minddiffuser.streaming.recording.items import read_end, read_steps
+
+    def fail(*_given: Any) -> Any:
+        raise ZeroDivisionError("a fault of the program")
+
+    step = Intake.step
+    monkeypatch.setattr(Intake, "finish", fail)
+    monkeypatch.setattr(Intake, "step", lambda self, items, now: fail() if now > 108 else step(self, items, now))
+    steps = steps_of(20, markers)
+    folder = folder_of(tmp_path / "s")
+    ended = world.session(steps, folder=folder, record=folder.path).run()
+    assert ended.fault == "acquisition failed (ZeroDivisionError: a fault of the program)"
+    assert not ended.users
+    assert ended.totals.balanced
+    assert ended.totals.states["pending"] == 0
+    found = [item for one in read_steps(folder.path / "signal.xdf") for item in one.items]
+    came = [item for one in steps for item in one.items if one.now <= 108.03]
+    assert len(found) == len(came)
+    assert read_end(folder.path / "signal.xdf") is not None

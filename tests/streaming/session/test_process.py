@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from minddiffuser.streaming.session import run
 from minddiffuser.streaming.session.run import Request, run_session
 
 SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
+ENDLESS = 1800.0
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,19 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onsets = [*(6.0 + number for number in range(20)), 5.5, 15.5, 25.5]
     texts = [*(names[number % 4] for number in range(20)), *["block"] * 3]
     raw.set_annotations(mne.Annotations(onsets, 0, texts))
+    raw.save(path, verbose="error")
+    return path
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six events, then nothing for so long that no test is there when it ends, on whatever machine, and one more."""
+    path = tmp_path_factory.mktemp("recordings") / "endless_raw.fif"
+    info = mne.create_info(["O1", "Oz", "O2", "Cz"], SFREQ, "eeg", verbose="error")
+    noise = SIZE * np.random.default_rng(4).standard_normal((4, round(ENDLESS * SFREQ)))
+    raw = mne.io.RawArray(noise, info, verbose="error")
+    onsets = [*(6.0 + number for number in range(6)), ENDLESS - 10]
+    raw.set_annotations(mne.Annotations(onsets, 0, ["stim/cat"] * len(onsets)))
     raw.save(path, verbose="error")
     return path
 
@@ -134,7 +149,7 @@ def test_missing_channels_are_refused_by_name(live_bundle: Path, tmp_path: Path)
 
 
 def test_a_killed_acquisition_is_said_and_the_books_are_closed(
-    live_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live_bundle: Path, endless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from minddiffuser.streaming.session import run as module
 
@@ -155,51 +170,138 @@ def test_a_killed_acquisition_is_said_and_the_books_are_closed(
             Mortal.kept = None
 
     said: list[str] = []
-    source = f"replay:{recording},speed=2"
-    ended = run_session(request(live_bundle, recording, source=source, record=tmp_path / "s"), out=out, say=said.append)
+    source = f"replay:{endless},speed=4"
+    ended = run_session(request(live_bundle, endless, source=source, record=tmp_path / "s"), out=out, say=said.append)
     assert not ended.users
     assert ended.fault == (
         f"the acquisition process has died (exit code -9): md-stream repair {tmp_path / 's'} finishes its file"
     )
     assert ended.totals.balanced
     assert ended.totals.states["pending"] == 0
-    assert 0 < ended.totals.states["decoded"] < 20
+    assert 0 < ended.totals.states["decoded"] < 7
     assert open_session(tmp_path / "s").about["state"] == "finished"
 
 
-def test_a_process_that_was_never_started_ends_by_itself(live_bundle: Path) -> None:
+@pytest.fixture
+def settings(live_bundle: Path) -> Any:
+    """What acquisition is given for a source of the bundle's."""
     from minddiffuser.runtime import backends
     from minddiffuser.streaming.session.acquisition import AcquisitionSettings
-    from minddiffuser.streaming.session.process import AcquisitionProcess
     from minddiffuser.streaming.sources.base import Wanted
 
     with backends.open(live_bundle, Options(backend="ort", threads=1)) as backend:
-        training = backend.decoder.training
-    assert training.layout is not None
-    feed = AcquisitionProcess(
-        AcquisitionSettings(
-            source="replay:nowhere.xdf",
-            wanted=Wanted(modality="eeg"),
-            layout=training.layout,
-            training=training,
-            folder=live_bundle,
-        )
-    )
+        decoder = backend.decoder
+    assert decoder.training.layout is not None
+
+    def of(source: str, **changes: Any) -> AcquisitionSettings:
+        return AcquisitionSettings(
+            source=source, wanted=Wanted(modality="eeg"), layout=decoder.training.layout,
+            training=decoder.training, folder=decoder.folder, **changes,
+        )  # fmt: skip
+
+    return of
+
+
+def test_a_process_that_was_never_started_ends_by_itself(settings: Any) -> None:
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+
+    feed = AcquisitionProcess(settings("replay:nowhere.xdf"))
     feed.close(patience=120.0)
     assert feed.exit_code == 0
+
+
+def test_a_process_to_which_nobody_listens_ends_with_its_file(
+    settings: Any, endless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that fails while it opens its engines has never taken what waits in the pipe, which is full."""
+    from minddiffuser.streaming.recording.folder import SessionFolder
+    from minddiffuser.streaming.recording.items import read_end
+    from minddiffuser.streaming.session import process
+
+    monkeypatch.setattr(process, "_PIPE_BYTES", 4096)
+    folder = SessionFolder.create(tmp_path / "s", {})
+    feed = process.AcquisitionProcess(settings(f"replay:{endless},speed=max", record=folder.path, preview=True))
+    feed.prepare()
+    end = time.monotonic() + 120
+    while not (folder.path / "signal.xdf").exists() or (folder.path / "signal.xdf").stat().st_size < 100_000:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    feed.close(patience=120.0)
+    assert feed.exit_code == 0
+    assert read_end(folder.path / "signal.xdf") is not None
+    folder.close()
+
+
+def test_a_session_that_cannot_take_a_message_hears_that_and_waits_for_no_more(settings: Any, endless: Path) -> None:
+    from minddiffuser.streaming.session.acquisition import Opened, Stopped
+    from minddiffuser.streaming.session.process import AcquisitionProcess
+
+    heard, over = [], threading.Event()
+
+    def post(message: Any) -> None:
+        if isinstance(message, Opened):
+            raise OSError("no room")
+        heard.append(message)
+        over.set()
+
+    feed = AcquisitionProcess(settings(f"replay:{endless}"))
+    feed.start(post)
+    assert over.wait(120)
+    feed.close(patience=120.0)
+    assert feed.exit_code == 0
+    (stopped,) = heard
+    assert isinstance(stopped, Stopped)
+    assert (stopped.fault, stopped.users) == ("what acquisition said could not be taken (OSError: no room)", False)
+
+
+def test_a_source_that_is_still_looked_for_is_given_up_when_the_session_ends(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for as long as --timeout says; Ctrl-C does not wait for that, and nobody calls it a fault."""
+    import multiprocessing
+
+    from minddiffuser.streaming.session import process
+
+    here, there = multiprocessing.Pipe(duplex=False)
+    orders, order = multiprocessing.Pipe(duplex=False)
+
+    class Sought:
+        """Not there; while it is looked for, the session ends."""
+
+        def __init__(self, wanted: Any) -> None:
+            self._wanted = wanted
+
+        def open(self) -> Any:
+            assert not self._wanted.stopped()
+            order.send("stop")
+            end = time.monotonic() + 60
+            while not self._wanted.stopped():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            raise InputError("there are no streams")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(process, "open_source", lambda _text, wanted: Sought(wanted))
+    monkeypatch.setattr(process.signal, "signal", lambda *_given: None)
+    order.send("go")
+    process.acquire(settings("lsl:name=nowhere"), there, orders)
+    (stopped,) = [here.recv()]
+    assert (stopped.n_markers, stopped.fault) == (0, "")
+    with pytest.raises(EOFError):
+        here.recv()
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "minddiffuser.streaming.cli", "run", *arguments]
 
 
-def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(
-    live_bundle: Path, recording: Path, tmp_path: Path
-) -> None:
+def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(live_bundle: Path, endless: Path, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     process = subprocess.Popen(
         command(
-            str(live_bundle), "--source", f"replay:{recording}", "--events", "stim/*", "--record", str(folder),
+            str(live_bundle), "--source", f"replay:{endless},speed=4", "--events", "stim/*", "--record", str(folder),
             "--no-dashboard", "--backend", "ort", "--threads", "1", "--stage", "1",
         ),
         stdout=subprocess.PIPE,
@@ -228,23 +330,10 @@ def test_the_command_ends_at_ctrl_c_with_130_and_whole_files(
     assert sum(len(stream["time_stamps"]) for stream in streams) > 0
 
 
-def test_a_process_that_is_killed_before_it_was_asked_for_anything_holds_nobody(
-    live_bundle: Path, recording: Path
-) -> None:
-    from minddiffuser.runtime import backends
-    from minddiffuser.streaming.session.acquisition import AcquisitionSettings
+def test_a_process_that_is_killed_before_it_was_asked_for_anything_holds_nobody(settings: Any, recording: Path) -> None:
     from minddiffuser.streaming.session.process import AcquisitionProcess
-    from minddiffuser.streaming.sources.base import Wanted
 
-    with backends.open(live_bundle, Options(backend="ort", threads=1)) as backend:
-        decoder = backend.decoder
-        assert decoder.training.layout is not None
-        feed = AcquisitionProcess(
-            AcquisitionSettings(
-                source=f"replay:{recording}", wanted=Wanted(modality="eeg"), layout=decoder.training.layout,
-                training=decoder.training, folder=decoder.folder,
-            )
-        )  # fmt: skip
+    feed = AcquisitionProcess(settings(f"replay:{recording}"))
     assert feed.pid is not None
     os.kill(feed.pid, signal.SIGKILL)
     heard: list[Any] = []

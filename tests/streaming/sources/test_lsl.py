@@ -516,3 +516,11 @@ def test_it_rests_until_a_sample_is_needed(due: float | None, gather: float, mos
     exact = LslSource(Address(), Wanted(modality="eeg"), now=lambda: 100.0, gather=0.0)
     exact.expect(due)
     assert exact._gathering() == (0.0, math.inf)
+
+
+def test_nobody_looks_on_for_a_source_that_is_wanted_no_more() -> None:
+    asked = itertools.count()
+    wanted = Wanted(modality="eeg", timeout=10 * PATIENCE, stopped=lambda: next(asked) >= 3)
+    with pytest.raises(InputError, match="there are no streams"):
+        LslSource(Address(name=fresh()), wanted).open()
+    assert next(asked) == 4

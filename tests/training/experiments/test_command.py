@@ -71,3 +71,19 @@ def test_without_matplotlib_nothing_begins(
 def test_every_experiment(name: str, data: Path, small_world: Path, tmp_path: Path) -> None:
     assert experiment(name, data, tmp_path / "out", small_world) == 0
     assert json.loads((tmp_path / "out" / "table.json").read_text())["missing"] == []
+
+
+@pytest.mark.slow
+def test_full_has_both_controls(data: Path, small_world: Path, tmp_path: Path) -> None:
+    assert experiment("modality", data, tmp_path / "out", small_world, "--full") == 0
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    pictures, decoded = table["tables"]
+    assert [row["key"] for row in pictures["rows"]] == [
+        *("fmri.stage1", "fmri.stage2"),
+        *("fmri.stage2.shuffled", "fmri.stage2.oracle"),
+    ]
+    assert all("pixcorr" in row["values"] for row in pictures["rows"])
+    assert len(decoded["rows"]) == 1
+    assert {column["name"] for column in decoded["columns"]} >= {"decoded.context", "decoded.structure"}
+    assert all(column["chance"] is not None for column in decoded["columns"])
+    assert len(json.loads((tmp_path / "out" / "experiment.json").read_text())["models_hash"]) == 64

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,43 @@ def test_the_result_is_written_beside_the_papers_numbers(name: str, tmp_path: Pa
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     assert (tmp_path / "table.md").read_text().startswith(f"# {experiment.title}")
+
+
+def test_stage_1_on_the_page_says_whose_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Fits to other voxels begin with other pictures."""
+    experiment, one = opened("rois"), subject("fmri", tmp_path)
+    found = results(experiment, [one], Plan(), rng)
+    for cell in found.cells[one.label]:
+        run = one.out / cell.steps[-1].folder
+        for kind in ("stage1", "stage2"):
+            (run / "images" / kind).mkdir(parents=True)
+        (run / "trials.json").write_text("[]")
+    page = write_results(experiment, found, tmp_path).read_text()
+    strip = page[page.index('class="strip"') :]
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', strip)
+    assert heads[:3] == ["shown", "all voxels: stage 1", "all voxels"]
+
+
+def test_the_papers_own_clip_metric_takes_its_place_where_it_is_there(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment = opened("rois")
+    found = results(experiment, [subject("fmri", tmp_path)], Plan(), rng)
+    for made in (*found.values.values(),):
+        for name, one in made.items():
+            columns = {**one.columns, "clip_vit_l14.stage2": rng.random(8)}
+            made[name] = replace(one, columns=columns)  # type: ignore[index]
+    write_results(experiment, found, tmp_path)
+    first = json.loads((tmp_path / "table.json").read_text())["tables"][0]["rows"][0]["values"]
+    assert first["clip_vit_l14"]["paper"] == 0.791
+    assert first["clip_two_way"]["paper"] is None
+
+
+def test_metrics_that_were_not_measured_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment = opened("rois")
+    page = write_results(
+        experiment, results(experiment, [subject("fmri", tmp_path)], Plan(), rng), tmp_path
+    ).read_text()
+    missing = "AlexNet(2), AlexNet(5), InceptionV3, CLIP, EffNet-B, SwAV"
+    assert f"Not measured of the paper&#x27;s eight metrics: {missing}." in page
 
 
 def test_real_subjects_have_nothing_put_in(tmp_path: Path, rng: np.random.Generator) -> None:

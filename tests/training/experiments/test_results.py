@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,13 +81,33 @@ def test_claims_on_other_subjects_are_compared_as_independent_samples(rng: np.ra
     assert (apart.ci95[1] - apart.ci95[0]) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
+def test_metrics_that_some_cell_lacks_are_named() -> None:
+    both = values("xy", pixcorr_stage2=[1.0, 0.0], ssim_stage2=[1.0, 0.0])
+    found = results(s={"a": both, "b": values("xy", pixcorr_stage2=[1.0, 0.0])})
+    cells = tuple(SimpleNamespace(name=name, label=f"cell {name}") for name in "abc")
+    found = replace(found, cells={"s": cells})
+    assert found.left_out == ["SSIM of s, cell b"]
+    assert found.missing == ["s: cell c"]
+
+
+def test_gains_are_compared_in_per_cent_of_stage_1() -> None:
+    """Half of a small number is more than a tenth of a large one, though it is the smaller difference."""
+    small = values("vwxyz", pixcorr_stage1=[0.010] * 5, pixcorr_stage2=[0.015] * 5)
+    large = values("ABCDE", pixcorr_stage1=[0.2] * 5, pixcorr_stage2=[0.22] * 5)
+    found = results(one={"a": large}, two={"b": small})
+    apart = found.claim(Claim(text="", source="", more=("b", "pixcorr.gain"), less=("a", "pixcorr.gain")))
+    assert apart is not None
+    assert apart.mean == pytest.approx(40)
+    assert apart.clear == 1
+
+
 def test_gains_per_picture_can_be_claimed() -> None:
     gain = values("vwxyz", pixcorr_stage1=[0.1] * 5, pixcorr_stage2=[0.3] * 5)
     none = values("vwxyz", pixcorr_stage1=[0.3] * 5, pixcorr_stage2=[0.3] * 5)
     found = results(s={"a": none, "b": gain})
     apart = found.claim(Claim(text="", source="", more=("b", "pixcorr.gain"), less=("a", "pixcorr.gain")))
     assert apart is not None
-    assert apart.mean == pytest.approx(0.2)
+    assert apart.mean == pytest.approx(200)
     assert apart.clear == 1
 
 
@@ -113,3 +134,9 @@ def test_trials_of_a_picture_and_seeds_are_averaged() -> None:
     both = mean_of([made, other])
     assert both.pictures == ("x", "y")
     assert both.columns["ssim.stage2"] == pytest.approx([0.6, 0.3])
+
+
+def test_chance_is_averaged_over_seeds() -> None:
+    first, second = (replace(values("xy", ssim_stage2=[1.0, 0.0]), chance={"ssim": level}) for level in (0.2, 0.4))
+    assert mean_of([first, second]).chance == pytest.approx({"ssim": 0.3})
+    assert mean_of([first, values("xy", ssim_stage2=[1.0, 0.0])]).chance == {}

@@ -17,9 +17,13 @@ from toy_experiment import experiment
 
 from minddiffuser.runtime.data.layout import Channel, ResponseLayout
 from minddiffuser.runtime.errors import FileError, InputError
+from minddiffuser.runtime.metrics.select import STANDARD
+from minddiffuser.runtime.run.reconstruct import ReconstructSettings
 from minddiffuser.training.experiments import runner
 from minddiffuser.training.experiments.base import Cell, Row, Tell
+from minddiffuser.training.experiments.folder import check_models
 from minddiffuser.training.experiments.runner import run_experiment
+from minddiffuser.training.experiments.steps import Fit, Run
 from minddiffuser.training.experiments.subject import Plan, Subject
 from minddiffuser.training.experiments.values import Values
 
@@ -130,6 +134,31 @@ def test_another_question_is_refused_in_one_sentence(data: Path, tmp_path: Path)
         run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO())
 
 
+def test_metrics_are_those_of_the_runs(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pixcor"):
+        replace(PLAN, metrics="pixcor")
+    with pytest.raises(FileError, match="--weights"):
+        replace(PLAN, weights=tmp_path / "nowhere")
+    plan = replace(PLAN, metrics="default,standard", weights=tmp_path)
+    run = Run(name="a", fit=Fit(), settings=ReconstructSettings())
+    job = run.job(Subject(data, tmp_path / "out", plan))
+    assert {"pixcorr", "clip_two_way", *STANDARD} <= set(job.metrics)
+    assert job.weights == tmp_path
+    run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO())
+    with pytest.raises(FileError, match=r"other settings \(metrics"):
+        run_experiment(fast([]), [data], tmp_path / "out", plan, io.StringIO())
+
+
+def test_other_models_of_the_same_name_are_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_experiment(fast([]), [data], out, PLAN, io.StringIO())
+    check_models(out, "a" * 64)
+    run_experiment(fast([]), [data], out, PLAN, io.StringIO())  # which keeps what was noted
+    check_models(out, "a" * 64)
+    with pytest.raises(FileError, match='other models of the same name, "none": give another --out'):
+        check_models(out, "b" * 64)
+
+
 def test_subjects_may_be_added(data: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     log: list[str] = []
     run_experiment(fast(log), [data], tmp_path / "out", PLAN, io.StringIO())
@@ -138,6 +167,11 @@ def test_subjects_may_be_added(data: Path, tmp_path: Path, rng: np.random.Genera
     assert log == [*STEPS, *(step.replace("one/", "two/", 1) for step in STEPS)]
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     assert [one["label"] for one in table["subjects"]] == ["one", "two"]
+    check_models(tmp_path / "out", "a" * 64)
+    write_small_data(tmp_path / "three", rng.standard_normal((6, 4)).astype(np.float32))
+    run_experiment(fast(log), [tmp_path / "three"], tmp_path / "out", PLAN, io.StringIO())
+    with pytest.raises(FileError, match="other models"):
+        check_models(tmp_path / "out", "b" * 64)
 
 
 def test_folders_of_one_name_and_of_another_kind_are_refused(data: Path, tmp_path: Path) -> None:
@@ -172,6 +206,7 @@ def test_the_result_of_what_is_there(data: Path, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="no cell of .* is measured yet"):
         run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO(), table_only=True)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(KeyboardInterrupt):
         run_experiment(fast(Log()), [data], tmp_path / "out", PLAN, io.StringIO())
     report = run_experiment(fast([]), [data], tmp_path / "out", PLAN, io.StringIO(), table_only=True)

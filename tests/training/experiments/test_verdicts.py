@@ -1,7 +1,10 @@
 """The word for a comparison: by the paper's direction and the interval that was found."""
 
+from importlib import import_module
+
 import pytest
 
+from minddiffuser.training.experiments import EXPERIMENTS
 from minddiffuser.training.experiments.paper import METRICS, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8, PaperTable
 from minddiffuser.training.experiments.results import Estimate
 from minddiffuser.training.experiments.verdicts import (
@@ -68,6 +71,27 @@ def test_the_papers_numbers() -> None:
         assert all(tuple(row) == METRICS for row in table.rows.values())
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_the_paper_says_in_words_holds_in_its_own_numbers(name: str) -> None:
+    module, attribute = EXPERIMENTS[name]
+    experiment = getattr(import_module(module, "minddiffuser.training.experiments"), attribute)
+    table = experiment.paper
+    rows = {} if table is None else table.rows
+
+    def number(cell: str, column: str) -> float | None:
+        metric, _, kind = column.partition(".")
+        metric = {"clip_two_way": "clip_vit_l14"}.get(metric, metric)
+        if kind == "gain" and f"{cell}.stage2" in rows:
+            before, after = (rows[f"{cell}.{stage}"][metric][0] for stage in ("stage1", "stage2"))
+            return 100 * (after - before) / before
+        found = rows.get(cell, rows.get(cell.replace("-", "."), {})).get(metric)  # of rows that share stage 1, gains
+        return None if found is None else found[0]
+
+    for claim in experiment.claims(experiment.modalities):
+        more, less = number(*claim.more), number(*claim.less)
+        assert more is None or less is None or more > less, claim
+
+
 def test_gains_are_those_of_table_4() -> None:
     """Tables 7 and 8 begin with the rows of Table 4 in per cent: read from one text, they check each other."""
     better = {name: -1 if name in ("effnet", "swav") else 1 for name in METRICS}
@@ -79,6 +103,7 @@ def test_gains_are_those_of_table_4() -> None:
         for metric in METRICS:
             before, after = (TABLE_4.rows[f"{signal}.{stage}"][metric][0] for stage in ("stage1", "stage2"))
             gain = 100 * better[metric] * (after - before) / before
-            # Its own numbers are rounded to three digits, and its gains were computed before or after that; its
-            # Table 4 has InceptionV3 of EEG as a fall of 0.730 % where its numbers give 0.635.
-            assert table.rows[row][metric][0] == pytest.approx(gain, abs=1.5), (row, metric)
+            # Table 4 has three digits, which leave a gain so uncertain; one of the 24 (AlexNet(2) of fMRI, 4.457
+            # against 4.313) is just beyond it.
+            rounded = 1.02 * 100 * 0.0005 * (1 + after / before) / before
+            assert table.rows[row][metric][0] == pytest.approx(gain, abs=rounded), (row, metric)

@@ -120,5 +120,6 @@ def _claim(text: str, source: str, apart: Estimate | None, unit: str) -> dict[st
         "difference": apart.mean,
         "ci95": None if apart.ci95 is None else list(apart.ci95),
         f"n_{unit}": apart.n_pictures,
+        "unit": "",
         "agreement": verdict(1, apart),
     }
