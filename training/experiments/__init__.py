@@ -15,4 +15,5 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
     "semantic": (".semantic", "SEMANTIC"),
     "iterations": (".iterations", "ITERATIONS"),
     "modality": (".modality", "MODALITY"),
+    "interpretation": (".interpretation", "INTERPRETATION"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from .subject import Subject
@@ -86,6 +87,15 @@ class Row:
     cell: str
     kind: str = "stage2"
     against: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A picture of its own on the page: a PNG, what it is, and what is to be known of it."""
+
+    title: str
+    caption: str
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,13 @@ from .verdicts import verdict
 
 
 def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
-    """What the paper says in words, each with the difference that was found and the word for it."""
+    """What the paper says in words, each with the difference that was found and the word for it.
+
+    Each is {"text", "source", "difference", "ci95", "n_pictures", "agreement"}; experiments that judge by themselves
+    give {"text", "source", "found", "agreement"} and what else they like, `found` for people.
+    """
+    if experiment.judged is not None:
+        return experiment.judged(results)
     made = []
     for claim in experiment.claims(modalities_of(results.subjects)):
         found = results.claim(claim)
@@ -36,7 +42,9 @@ def _estimate(found: Estimate) -> dict[str, Any]:
 
 
 def claim_text(claim: dict[str, Any]) -> str:
-    """The difference with its interval."""
+    """The difference with its interval, or what was found, in words."""
+    if "found" in claim:
+        return str(claim["found"])
     ends, unit = claim["ci95"], claim["unit"]
     form, behind = ("+.1f", f" {unit}") if unit else ("+.3f", "")
     text = f"{claim['difference']:{form}}{behind}"

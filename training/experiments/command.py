@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.command import DONE, add_command, count
+from ...runtime.errors import InputError
 from ..model_options import DEFAULTS
 from . import EXPERIMENTS
 
@@ -17,6 +18,7 @@ example (offline, on the tiny world that comes with the package):
   md-train simulate fmri --out subject-7 --seed 7
   md-train experiment semantic --data subject-7 --out semantic
   md-train experiment rois --data subject-7 --out rois --n-trials 16
+  md-train experiment interpretation --data subject-7 --out interpretation
 
 OUT/report.html is the result: the paper's table with ours beside it, the figure, and what agrees. table.csv, table.md,
 table.json and figure.svg hold the same. An experiment that was stopped goes on when the same command is given again;
@@ -72,12 +74,20 @@ def add_experiment(commands: Any) -> None:
         "--n-trials",
         type=count,
         metavar="N",
-        help="test pictures of each subject, one trial of each (default: 32; with --full all trials)",
+        help="test pictures of each subject, one trial of each (default: 32; with --full, and of interpretation, all "
+        "trials)",
     )
     experiment.add_argument(
         "--full",
         action="store_true",
-        help="all trials; stage 2 as by default, with both controls; the paper's decoders of EEG and MEG",
+        help="all trials; stage 2 as by default, with both controls; the paper's decoders of EEG and MEG; of "
+        "interpretation all dimensions of the features",
+    )
+    experiment.add_argument(
+        "--surface",
+        metavar="fsaverage5|LH,RH",
+        help="of interpretation: draw maps of fMRI on this surface too; two files, such as lh.pial,rh.pial, for "
+        "volumes that are not in MNI space (default: none)",
     )
     experiment.add_argument(
         "--cache",
@@ -120,9 +130,12 @@ def _experiment(args: argparse.Namespace) -> int:
 
     require_matplotlib()
     module, name = EXPERIMENTS[args.name]
+    experiment = getattr(import_module(module, __package__), name)
+    if args.surface is not None and not experiment.surfaces:
+        raise InputError(f"the experiment {args.name} draws nothing on a surface: leave --surface out")
     plan = Plan(
         seeds=tuple(dict.fromkeys(args.seed)),
-        n_trials=args.n_trials if args.n_trials is not None or args.full else 32,
+        n_trials=args.n_trials if args.n_trials is not None or args.full else experiment.n_trials,
         full=args.full,
         models=args.models,
         clip=args.clip,
@@ -130,10 +143,10 @@ def _experiment(args: argparse.Namespace) -> int:
         threads=args.threads,
         stimuli_root=args.stimuli_root,
         cache=args.cache,
+        surface=args.surface,
         metrics=args.metrics,
         weights=args.weights,
         download_weights=args.download_weights,
     )
-    experiment = getattr(import_module(module, __package__), name)
     print(run_experiment(experiment, args.data, args.out, plan, sys.stderr, table_only=args.table_only))
     return DONE

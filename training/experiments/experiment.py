@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .base import Cell, Claim, Row
+from .base import Cell, Claim, Drawing, Row
 from .paper import PaperTable
 from .results import Results
 from .subject import Plan, Subject
+from .table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,22 @@ class Experiment:
         What a simulated subject's maker decided of the result: modality, kind of brain -> sentences.
     figure
         Draws it: results, file to write (the ending says in which format).
+    caption
+        What stands below the figure.
+
+    Of an experiment that does not compare pictures of runs:
+
+    check
+        Refuses data and settings that it does not take, before anything is made.
+    n_trials
+        Test pictures of each subject, one trial of each, where nobody says another number; None: all trials.
+    tables, judged, notes, how
+        The tables, what the paper says as JSON (see :mod:`.claims`), the notes, and how cells were made, in the place
+        of those that are made of rows and metrics.
+    drawings
+        Pictures that the page shows below the figure.
+    surfaces
+        Whether it draws on the cortical surface.
     """
 
     name: str
@@ -64,3 +82,12 @@ class Experiment:
     claims: Callable[[Sequence[str]], Sequence[Claim]] = lambda _modalities: ()
     decoded: bool = False
     metrics_down: bool = False
+    caption: str = "Means with 95 % intervals over pictures. ↑ more is better, ↓ less is better."
+    check: Callable[[Sequence[Subject], Plan], None] = lambda _subjects, _plan: None
+    n_trials: int | None = 32
+    tables: Callable[[Results], Sequence[Table]] | None = None
+    judged: Callable[[Results], list[dict[str, Any]]] | None = None
+    notes: Callable[[Results], list[str]] | None = None
+    how: str | None = None
+    drawings: Callable[[Results], Sequence[Drawing]] = lambda _results: ()
+    surfaces: bool = False

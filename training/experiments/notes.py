@@ -7,7 +7,7 @@ from .paper import LABELS
 from .results import GAIN, Results
 
 
-def facts(results: Results) -> str:
+def facts(experiment: Experiment, results: Results) -> str:
     """Whose pictures, how many, and how they were made."""
     subjects = ", ".join(
         f"{one.label} ({one.modality}{'' if one.brain is None else f', simulated, {one.brain} brain'}, "
@@ -15,6 +15,8 @@ def facts(results: Results) -> str:
         for one in results.subjects
     )
     plan = results.plan
+    if experiment.how is not None:
+        return f"Subjects: {subjects}. Models: {plan.models}; {experiment.how}."
     how = "stage 2 as by default, with both controls" if plan.full else "stage 2 as one guided pass (preset single)"
     seeds = f"seed{'s' * (len(plan.seeds) > 1)} of the start noise {', '.join(map(str, plan.seeds))}"
     return f"Subjects: {subjects}. Models: {plan.models}; {how}, unless a row says otherwise; {seeds}."
@@ -29,6 +31,13 @@ def put_in_of(experiment: Experiment, results: Results) -> list[str]:
 
 def notes_of(experiment: Experiment, results: Results) -> list[str]:
     """On the table: what is missing, how it was put together, how the paper's was read."""
+    made = _own(experiment, results) if experiment.notes is None else experiment.notes(results)
+    if results.missing:
+        made.append(f"Not measured yet: {'; '.join(results.missing)}.")
+    return made
+
+
+def _own(experiment: Experiment, results: Results) -> list[str]:
     made = [
         "A picture counts once: its value is the mean over its trials, seeds and subjects. Intervals are 95 % of a "
         "bootstrap over pictures, paired where rows are compared; they say nothing of other subjects.",
@@ -64,6 +73,4 @@ def notes_of(experiment: Experiment, results: Results) -> list[str]:
             "The paper's CLIP metric takes ViT-L/14; CLIP two-way here takes the CLIP of the models in use, and is "
             "judged by the direction alone."
         )
-    if results.missing:
-        made.append(f"Not measured yet: {'; '.join(results.missing)}.")
     return made

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from ...runtime.command import version
-from .base import Row
+from .base import Drawing, Row
 from .claims import claim_text
 from .experiment import Experiment
 from .notes import facts, notes_of, put_in_of
@@ -37,13 +37,17 @@ def page(
         name=escape(experiment.name),
         source=escape(experiment.source),
         question=escape(experiment.question),
-        facts=escape(facts(results)),
+        facts=escape(facts(experiment, results)),
         style=_read("page.css"),
         put_in=f'<aside aria-labelledby="put-in"><strong id="put-in">What the simulator put in</strong>{put_in}</aside>'
         if put_in
         else "",
+        caption=escape(experiment.caption),
+        drawings="".join(map(_drawing, experiment.drawings(results))),
         figure=_svg(out / "figure.svg", experiment.title),
-        tables="".join(_table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns),
+        tables="".join(
+            _table(table, metrics_down=experiment.metrics_down) for table in tables if table.columns and table.on_page
+        ),
         claims=_claims(claims),
         pictures="".join(_pictures(results, subject) for subject in _first_of_each(results)),
         notes="".join(f"<li>{escape(line)}</li>" for line in notes_of(experiment, results)),
@@ -70,6 +74,7 @@ def _word(word: str) -> str:
 def _field(cell: Cell) -> str:
     text = "" if cell.word == cell.text else escape(cell.text)
     paper = f'<span class="paper">paper {escape(cell.paper)}</span>' if cell.paper else ""
+    paper += f'<span class="paper">{escape(cell.null)}</span>' if cell.null else ""
     return f"<td>{text}{paper}{'' if cell.word is None else ' ' + _word(cell.word)}</td>"
 
 
@@ -98,6 +103,13 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
         '<section aria-labelledby="claims"><h2 id="claims">What the paper says</h2><div class="scroll" tabindex="0">'
         '<table><thead><tr><th scope="col">sentence</th><th scope="col">where</th><th scope="col">difference here</th>'
         f'<th scope="col"></th></tr></thead><tbody>{lines}</tbody></table></div></section>'
+    )
+
+
+def _drawing(drawing: Drawing) -> str:
+    return (
+        f'<section><h2>{escape(drawing.title)}</h2><figure class="drawing">{_image(drawing.path, drawing.title)}'
+        f"<figcaption>{escape(drawing.caption)}</figcaption></figure></section>"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TextIO
 from ...runtime.progress import Clock, Progress, duration
 
 # How long steps of kinds of which none is finished take, as shares of each other: of a simulated fMRI subject.
-_GUESS = {"fit": 4.0, "run": 1.0, "measure": 0.2}
+_GUESS = {"fit": 4.0, "run": 1.0, "measure": 0.2, "weights": 0.5, "maps": 0.5, "windows": 2.0}
 
 # Less of a step says nothing about the rest.
 _LEAST_SHARE = 0.05

@@ -90,5 +90,21 @@ def _ms(seconds: Sequence[float]) -> str:
     return f"{1000 * min(seconds):.0f} to {1000 * max(seconds):.0f} ms"
 
 
+def places_and_moments(modality: str, brain: str) -> list[str]:
+    """What the simulator says of where and when things are."""
+    if modality == "fmri":
+        return [
+            *areas(brain),
+            "So that the decoders of c weigh high-level areas and those of the structure low-level ones was put in; "
+            "where z is read from was not, but follows from what its dimensions have in common with both.",
+        ]
+    return [
+        sensors(),
+        "So when structure and meaning peak, and that meaning comes later, was put in and is no finding, as is the "
+        "smoothing of 100 ms by the windows. How EEG and MEG compare follows from the physics, the noise and the "
+        "number of showings.",
+    ]
+
+
 def _n(group: str) -> int:
     return sum(AREAS[name].n_voxels for name in GROUPS[group])

@@ -146,10 +146,10 @@ class Results:
     def estimate(self, row: Row, metric: str) -> Estimate | None:
         """The mean of a metric, or of a feature ("decoded.context"), in a row; None where it has none."""
         if metric.startswith("decoded."):
-            return self._mean(row.cell, metric)
+            return self.mean(row.cell, metric)
         if row.kind != GAIN:
-            return self._mean(row.cell, f"{metric}.{row.kind}")
-        base, gain = self._mean(row.cell, f"{metric}.stage1"), self.gain(row.cell, metric)
+            return self.mean(row.cell, f"{metric}.{row.kind}")
+        base, gain = self.mean(row.cell, f"{metric}.stage1"), self.gain(row.cell, metric)
         if base is None or gain is None or base.mean == 0:
             return None
         return gain.scaled(100 * METRICS[metric].sign / abs(base.mean))
@@ -214,11 +214,16 @@ class Results:
         before, after = (self._pooled(cell, f"{metric}.{stage}") for stage in ("stage1", "stage2"))
         return {key: (value, after[key]) for key, value in before.items() if key in after}
 
-    def _mean(self, cell: str, column: str) -> Estimate | None:
+    def mean(self, cell: str, column: str) -> Estimate | None:
+        """The mean of a cell's column over all pictures; None where there is none."""
         pooled = self._pooled(cell, column)
         if not pooled:
             return None
         return _paired([0.0] * len(pooled), list(pooled.values()), [picture for _, picture in pooled])
+
+    def by_picture(self, cell: str, column: str) -> Float64:
+        """A cell's column, (n_pictures,): of each picture the mean over subjects."""
+        return _by_picture(self._pooled(cell, column))
 
     def _pooled(self, cell: str, column: str) -> dict[tuple[str, str], float]:
         """(subject, picture) -> value."""

@@ -84,6 +84,7 @@ def run_experiment(
             f"the data are {' and '.join(kinds)}, and the experiment {experiment.name} takes one kind of signal at a "
             "time: run it once for each, with an --out of its own"
         )
+    experiment.check(subjects, plan)
     cells = {subject.label: tuple(experiment.cells(subject, plan)) for subject in subjects}
     nothing = f"no cell of {out} is measured yet: leave --table-only out"
     if table_only and not (out / folder.MARKER).exists():

@@ -30,6 +30,8 @@ class Plan:
         Whether stage 2 is the package's default with both controls, and EEG and MEG have the paper's decoders.
     models, clip, device, threads, stimuli_root, cache, metrics, weights, download_weights
         As in the package's commands.
+    surface
+        What to draw on, see :mod:`..interpret.surface`; None: nothing.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Plan:
     threads: int | None = None
     stimuli_root: Path | None = None
     cache: Path | None = None
+    surface: str | None = None
     metrics: str = "default"
     weights: Path | None = None
     download_weights: bool = False

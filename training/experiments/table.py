@@ -10,7 +10,6 @@ from typing import Any
 
 from ...runtime.metrics import METRICS
 from .base import Row
-from .experiment import Experiment
 from .paper import Number, PaperTable
 from .results import GAIN, Estimate, Results
 from .verdicts import direction, number_text, of_row, verdict
@@ -34,21 +33,40 @@ class Entry:
         The paper's number.
     word
         Whether it agrees; see :mod:`.verdicts`.
+    null
+        What would be exceeded by chance once in twenty times.
     """
 
     value: Estimate
     compared: Estimate | None
     paper: Number | None = None
     word: str | None = None
+    null: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A metric, or a feature that is decoded."""
+    """What a column holds, such as a metric or a feature that is decoded.
+
+    Attributes
+    ----------
+    name, label
+        For programs and for people.
+    better
+        "higher", "lower", or "" where neither is.
+    form
+        How a number is written, such as ".3f".
+    """
 
     name: str
     label: str
-    better: str
+    better: str = ""
+    form: str = ".3f"
+
+    @property
+    def heading(self) -> str:
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
+        return f"{self.label}{arrow}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +85,10 @@ class Table:
         (row's key, column's name) -> entry, those there are.
     chance
         Column's name -> what it would be without information, the mean over the rows' cells; where that is known.
+    unit
+        What means and intervals are taken over.
+    on_page
+        Whether people see it, or programs alone.
     """
 
     name: str
@@ -75,6 +97,8 @@ class Table:
     columns: Sequence[Column]
     entries: dict[tuple[str, str], Entry]
     chance: dict[str, float]
+    unit: str = "pictures"
+    on_page: bool = True
 
     def word(self, row: Row) -> str | None:
         """Whether a row agrees with the paper, over its metrics."""
@@ -82,15 +106,15 @@ class Table:
         return of_row([entry.word for entry in found if entry is not None])
 
 
-def tables_of(experiment: Experiment, results: Results) -> list[Table]:
-    """The table of the pictures, and that of the decoded features where the experiment has one."""
+def tables_of(results: Results, paper: PaperTable | None, title: str, *, decoded: bool) -> list[Table]:
+    """The table of the pictures, and that of the decoded features where it is `decoded`."""
     rows = results.rows
     by_key = {row.key: row for row in rows}
     metrics = [
         Column(name=name, label=METRICS[name].label, better=METRICS[name].better) for name in results.metrics(rows)
     ]
-    made = [_table(experiment.paper, results, "pictures", experiment.title, rows, metrics, by_key)]
-    if experiment.decoded:
+    made = [_table(paper, results, "pictures", title, rows, metrics, by_key)]
+    if decoded:
         cells: dict[str, Row] = {}
         for row in rows:  # rows of one cell have one decoder
             cells.setdefault(row.cell, row)
@@ -99,7 +123,7 @@ def tables_of(experiment: Experiment, results: Results) -> list[Table]:
             for name in results.features(list(cells.values()))
         ]
         title = "How well features are decoded: correlation of each test picture's decoded pattern with its true one"
-        made.append(_table(experiment.paper, results, DECODED, title, list(cells.values()), features, by_key))
+        made.append(_table(paper, results, DECODED, title, list(cells.values()), features, by_key))
     return made
 
 
@@ -152,8 +176,9 @@ def as_json(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
+        "unit": table.unit,
         "columns": [
-            {"name": one.name, "label": one.label, "better": one.better, "chance": table.chance.get(one.name)}
+            {"name": one.name, "label": one.label, "better": one.better or None, "chance": table.chance.get(one.name)}
             for one in table.columns
         ],
         "rows": [
@@ -164,7 +189,7 @@ def as_json(table: Table) -> dict[str, Any]:
                 "against": row.against,
                 "agreement": table.word(row),
                 "values": {
-                    column.name: _entry_json(table.entries[row.key, column.name])
+                    column.name: _entry_json(table.entries[row.key, column.name], table.unit)
                     for column in table.columns
                     if (row.key, column.name) in table.entries
                 },
@@ -174,17 +199,18 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: Entry, unit: str) -> dict[str, Any]:
     compared, paper = entry.compared, entry.paper
     return {
         "mean": entry.value.mean,
         "ci95": _ends(entry.value),
-        "n_pictures": entry.value.n_pictures,
+        f"n_{unit}": entry.value.n_pictures,
         "difference": None if compared is None else compared.mean,
         "difference_ci95": None if compared is None else _ends(compared),
         "paper": None if paper is None else paper[0],
         "paper_spread": None if paper is None else paper[1],
         "agreement": entry.word,
+        **({} if entry.null is None else {"null95": entry.null}),
     }
 
 
@@ -195,7 +221,7 @@ def _ends(estimate: Estimate) -> list[float] | None:
 def as_csv(tables: Sequence[Table]) -> str:
     """All tables, one value a line."""
     out = io.StringIO()
-    names = ("low", "high", "n_pictures", "difference", "difference_low", "difference_high")
+    names = ("low", "high", "n", "unit", "null95", "difference", "difference_low", "difference_high")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ("table", "row", "label", "kind", "against", "metric", "mean", *names, "paper", "paper_spread", "agreement")
@@ -212,7 +238,7 @@ def as_csv(tables: Sequence[Table]) -> str:
                 apart = (None, None, None) if compared is None else (compared.mean, *(compared.ci95 or (None, None)))
                 writer.writerow(
                     (table.name, row.key, row.label, row.kind, row.against or "", column.name, value.mean)
-                    + (*ends, value.n_pictures, *apart, *paper, entry.word or "")
+                    + (*ends, value.n_pictures, table.unit, entry.null, *apart, *paper, entry.word or "")
                 )
     return out.getvalue()
 
@@ -232,19 +258,21 @@ class Cell:
     text: str
     word: str | None = None
     paper: str = ""
+    null: str = ""
 
 
 def grid_of(table: Table, *, metrics_down: bool, with_paper: bool = True) -> list[list[Cell]]:
     """Lines of fields, the first of which are headings."""
     columns = list(table.columns)
-    head = [Cell(text=f"{one.label} {'↑' if one.better == 'higher' else '↓'}") for one in columns]
+    head = [Cell(text=one.heading) for one in columns]
     words = [table.word(row) for row in table.rows]
     has_words = any(words)
     lines = [[Cell(text=""), *head, *([Cell(text="as the paper?")] if has_words else [])]]
     for row, word in zip(table.rows, words, strict=True):
         line = [Cell(text=row.label)]
         for column in columns:
-            line.append(_field(table.entries.get((row.key, column.name)), row, with_paper=with_paper))
+            entry = table.entries.get((row.key, column.name))
+            line.append(_field(entry, row, with_paper=with_paper, form=column.form))
         lines.append([*line, *([Cell(text=word or "", word=word)] if has_words else [])])
     if table.chance:
         levels = [table.chance.get(column.name) for column in columns]
@@ -256,19 +284,24 @@ def grid_of(table: Table, *, metrics_down: bool, with_paper: bool = True) -> lis
     return [list(line) for line in zip(*lines, strict=True)]
 
 
-def _field(entry: Entry | None, row: Row, *, with_paper: bool) -> Cell:
+def _field(entry: Entry | None, row: Row, *, with_paper: bool, form: str) -> Cell:
     if entry is None:
         return Cell(text="–")
     gain = row.kind == GAIN
-    text = value_text(entry.value, gain=gain and entry.compared is entry.value)
+    text = value_text(entry.value, gain=gain and entry.compared is entry.value, form=form)
     paper = "" if entry.paper is None else number_text(entry.paper, gain=gain)
     shown = f"{text} (paper {paper})" if paper and with_paper else text
-    return Cell(text=shown, word=entry.word, paper=paper)
+    return Cell(
+        text=shown,
+        word=entry.word,
+        paper=paper,
+        null="" if entry.null is None else f"random sets < {entry.null:{form}}",
+    )
 
 
-def value_text(value: Estimate, *, gain: bool) -> str:
+def value_text(value: Estimate, *, gain: bool, form: str = ".3f") -> str:
     """A mean with its interval."""
-    unit, form = (" %", "+.1f") if gain else ("", ".3f")
+    unit, form = (" %", "+.1f") if gain else ("", form)
     text = f"{value.mean:{form}}{unit}"
     if value.ci95 is None:
         return text

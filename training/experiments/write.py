@@ -20,7 +20,10 @@ VERSION = 1
 
 def write_results(experiment: Experiment, results: Results, out: Path) -> Path:
     """Write everything that is made of the measured cells; returns the path of report.html."""
-    tables = tables_of(experiment, results)
+    if experiment.tables is None:
+        tables = tables_of(results, experiment.paper, experiment.title, decoded=experiment.decoded)
+    else:
+        tables = list(experiment.tables(results))
     for ending in ("svg", "png"):
         experiment.figure(results, out / f"figure.{ending}")
     claims = claims_of(experiment, results)
@@ -49,16 +52,21 @@ def write_results(experiment: Experiment, results: Results, out: Path) -> Path:
 
 
 def _markdown(experiment: Experiment, results: Results, tables: list[Table], claims: list[dict[str, Any]]) -> str:
-    parts = [f"# {experiment.title}", f"The paper's {experiment.source}. {experiment.question}", facts(results)]
+    parts = [
+        f"# {experiment.title}",
+        f"The paper's {experiment.source}. {experiment.question}",
+        facts(experiment, results),
+    ]
     for table in tables:
-        if table.columns:
+        if table.columns and table.on_page:
             parts += [f"## {table.title}", as_markdown(table, metrics_down=experiment.metrics_down)]
     if claims:
         lines = ["| the paper says | where | here | |", "| --- | --- | --- | --- |"]
         lines += [f"| {one['text']} | {one['source']} | {claim_text(one)} | {one['agreement']} |" for one in claims]
         parts += ["## What the paper says", "\n".join(lines)]
     words = "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANINGS.items())
-    parts.append(f"In square brackets: 95 % intervals over pictures. {words[:1].upper()}{words[1:]}.")
+    units = " or ".join(dict.fromkeys(table.unit for table in tables))
+    parts.append(f"In square brackets: 95 % intervals over {units}. {words[:1].upper()}{words[1:]}.")
     parts += [f"What the simulator put in: {line}" for line in put_in_of(experiment, results)]
     parts.append("\n".join(f"- {line}" for line in notes_of(experiment, results)))
     return "\n\n".join(parts) + "\n"

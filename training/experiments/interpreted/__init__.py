@@ -1,0 +1,1 @@
+"""What the experiment `interpretation` found, put together: numbers, tables, sentences, figure, notes."""

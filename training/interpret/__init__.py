@@ -1,0 +1,1 @@
+"""What decoders read from where: voxels and regions, channels, and moments."""
