@@ -132,7 +132,16 @@ def test_docstrings_keep_what_they_look_like() -> None:
         docstrings.plain("(n, *shape) by |g|, ``*args`` and **bold**")
         == r"(n, \*shape) by \|g\|, ``*args`` and **bold**"
     )
-    aligned = ["One line.", "", "name    what it means", "        and more", "other   that", "", "End  of it."]
+    aligned = [
+        "One line.",
+        "",
+        "name    what it means",
+        "        and more",
+        "a_longer_name",
+        "        that",
+        "",
+        "End  of it.",
+    ]
     assert docstrings.readable(aligned) == [
         *(
             "One line.",
@@ -141,7 +150,8 @@ def test_docstrings_keep_what_they_look_like() -> None:
             "",
             "    name    what it means",
             "            and more",
-            "    other   that",
+            "    a_longer_name",
+            "            that",
             "",
             "End  of it.",
         )

@@ -53,7 +53,14 @@ def _block(blank: bool, lines: list[str]) -> Iterator[str]:
 
 def _is_aligned(lines: Sequence[str]) -> bool:
     heads = [line for line in lines if not line.startswith(" ")]
-    return len(lines) > 1 and bool(heads) and all(_ALIGNED.match(line) for line in heads) and "==" not in lines[0]
+    aligned = [line for line in heads if _ALIGNED.match(line)]
+    # A name that is too long for its column stands in a line of its own.
+    return (
+        len(lines) > 1
+        and bool(aligned)
+        and all(line in aligned or " " not in line for line in heads)
+        and "==" not in lines[0]
+    )
 
 
 def package_of(what: str, name: str, thing: Any) -> str:
