@@ -2,6 +2,7 @@
 # report is: within a minute. make demo-full: set up with PyTorch, and the whole path: simulate, fit, reconstruct, export.
 # make test: set up, run the tests, in one process more than there are cores, since tests of streams wait for them (at most
 # 4: each takes 2 GB).
+# make docs: set up, build the documentation as a site in build/site, its notebook run.
 # A second run skips what is set up. One file: .venv/bin/python -m pytest tests/test_docs.py
 PYTHON ?= python3
 VENV ?= .venv

@@ -32,8 +32,8 @@ extensions = [
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 exclude_patterns = ["_site", "**/.ipynb_checkpoints"]
-# Notebooks run when the site is built, in a folder of their own, and an error in one is an error of the site. Without
-# NOTEBOOKS=off on a fast machine this is most of the build's time.
+# Notebooks run when the site is built, in a folder of their own, and an error in one is an error of the site. They take
+# most of the build's time: NOTEBOOKS=off leaves them out.
 nb_execution_mode = "off" if os.environ.get("NOTEBOOKS") == "off" else "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 1800

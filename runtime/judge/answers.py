@@ -26,7 +26,7 @@ LONGEST_MS = 1e8
 def read_answers(path: Path, order: Order) -> list[dict[str, Any]]:
     """The answers in order; none where there is no file.
 
-    A last line that a kill cut off is no answer: nobody was told that it was kept.
+    A last line that a kill cut off is no answer: the page had not been sent its receipt.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The pairs that runs offer: a stimulus and two pictures of it, told apart by their pixels."""
+"""The pairs that runs offer: a stimulus and two pictures of it that differ in their pixels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pair:
 
     @property
     def differs(self) -> bool:
-        """Whether the two can be told apart at all."""
+        """Whether the two differ in any pixel."""
         return self.first.hash != self.second.hash
 
 

@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 
 
 class Session:
-    """What the page of one judge asks and says. Nothing that it is told says which picture is which.
+    """What the page of one judge asks for and sends. Nothing that it receives says which picture is which.
 
     Every showing has a ticket of its own, and every picture a new random name each time that it is shown: an answer to
     a showing that was answered before, from a double click or a second window, changes nothing.

@@ -74,7 +74,7 @@ class Clock:
         del self._restarts[:-_MOST_RESTARTS]
 
     def until(self, time: float) -> float:
-        """The local time until which an offset has to be measured to hold for what came at `time`; infinite for now."""
+        """Before when an offset must be measured to hold for what came at `time`; inf after the last restart."""
         place = bisect_right(self._restarts, time)
         return self._restarts[place] if place < len(self._restarts) else math.inf
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from judge_runs import Clock, answer_of, planned
+from local_page import WAIT_S, LocalPage
 
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.judge.answers import AnswerFile
@@ -19,44 +20,14 @@ from minddiffuser.runtime.judge.judges import admit
 from minddiffuser.runtime.judge.server import JudgeServer, short_token
 from minddiffuser.runtime.judge.session import Session
 
-WAIT_S = 120.0
-
 
 @dataclass
-class Page:
+class Page(LocalPage):
     session: Session
     server: JudgeServer
     clock: Clock
     file: Path
     said: list[str] = field(default_factory=list)
-
-    @property
-    def own(self) -> str:
-        return f"127.0.0.1:{self.server.port}"
-
-    def ask(
-        self, path: str, method: str = "GET", host: str | None = None, body: bytes = b"", **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        line = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=WAIT_S)
-        try:
-            line.putrequest(method, path, skip_host=True)
-            line.putheader("Host", self.own if host is None else host)
-            if body and "Content_Length" not in headers:
-                line.putheader("Content-Length", str(len(body)))
-            for name, value in headers.items():
-                line.putheader(name.replace("_", "-"), value)
-            line.endheaders(body or None)
-            answer = line.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            line.close()
-
-    def entrance(self) -> str:
-        address = urlsplit(self.server.address())
-        return f"{address.path}?{address.query}"
-
-    def enter(self) -> str:
-        return self.ask(self.entrance())[1]["set-cookie"].split(";")[0]
 
     def post(self, content: object, **headers: str) -> tuple[int, Any]:
         given = {"Cookie": self.enter(), "Origin": f"http://{self.own}", "Content_Type": "application/json", **headers}

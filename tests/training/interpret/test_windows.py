@@ -82,6 +82,7 @@ def test_what_is_put_into_one_moment_is_found_there() -> None:
     inside = [number for number, one in enumerate(found) if one.start <= 20 and one.stop >= 26]
     outside = [number for number, one in enumerate(found) if one.stop <= 20 or one.start >= 26]
     assert hits[inside].mean(axis=1).min() > 0.9
+    # Four standard deviations, of windows of which fewer than nine overlap with each other.
     assert hits[outside].mean() < 1 / 30 + 4 * (1 / 30 / (30 * len(outside))) ** 0.5 * 3
     time, low, high = peak([one.time for one in found], hits, rng)
     assert found[inside[0]].time - 0.06 <= low <= time <= high <= found[inside[-1]].time + 0.06
