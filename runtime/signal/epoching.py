@@ -57,6 +57,8 @@ def finished(
     tuple
         The epoch, in that type, and None; or None and the reason why it is refused.
     """
+    if not steps:  # the large copy to float64 would be in vain
+        return np.array(samples, dtype, order="C"), None
     # A copy in one order of memory: numpy sums an axis in an order that depends on the layout.
     epoch = np.array(samples, np.float64, order="C")
     try:

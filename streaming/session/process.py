@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ...runtime.errors import MindDiffuserError, MissingExtra
 from ..clock import now
 from ..sources import open_source
 from .acquisition import Acquisition, AcquisitionSettings, FromAcquisition, Previewed, Stopped
+from .pipe import receive, send, widen
 
 # Seconds that a poll waits for data: how soon the process ends when it is asked to.
 POLL_S = 0.1
@@ -29,9 +31,10 @@ _MOST_PREVIEWS = 20
 # Seconds that the process has to finish its file after it was asked to end.
 END_S = 20.0
 
+# How long one of the process's threads may keep the others waiting: Python's own 5 ms are longer than an epoch takes.
+_SWITCH_S = 0.0005
+
 _GO, _STOP = "go", "stop"
-# What an unprivileged process may ask for on Linux: an epoch of 306 channels and 0.8 s at 1 kHz.
-_PIPE_BYTES = 1 << 20
 
 Post = Callable[[FromAcquisition], None]
 
@@ -67,7 +70,7 @@ class AcquisitionProcess:
         # A fork would inherit threads and engines of this process.
         context = multiprocessing.get_context("spawn")
         self._reader, writer = context.Pipe(duplex=False)
-        _widen(writer)
+        widen(writer)
         orders, self._orders = context.Pipe(duplex=False)
         self._advice = "" if settings.record is None else f": md-stream repair {settings.record} finishes its file"
         self._process = context.Process(
@@ -137,17 +140,7 @@ class AcquisitionProcess:
         """What it says, until the last of it or its death."""
         with suppress(EOFError, OSError):
             while True:
-                yield self._reader.recv()
-
-
-def _widen(pipe: Connection) -> None:
-    """Where the system allows it, a whole epoch goes through at once, not in pieces for each of which both wake up."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except (ImportError, AttributeError, OSError):  # not on Linux, or not so much
-        pass
+                yield receive(self._reader)
 
 
 @contextmanager
@@ -166,6 +159,7 @@ def _without_interrupts() -> Iterator[None]:
 def acquire(settings: AcquisitionSettings, connection: Connection, orders: Connection) -> None:
     """What the process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no terminal's children inherit that
+    sys.setswitchinterval(_SWITCH_S)
     asked = _Orders(orders)
     outbox = _Outbox(connection, asked.stop)
     acquisition: Acquisition | None = None
@@ -258,7 +252,7 @@ class _Outbox:
                 message = self._waiting.popleft()
                 self._n_previews -= isinstance(message, Previewed)
             try:
-                self._connection.send(message)
+                send(self._connection, message)
             except (BrokenPipeError, OSError):  # the session is gone: what was received is still recorded
                 self._stop.set()
                 return

@@ -21,7 +21,7 @@ from ..lsl.watch import Watch
 from ..records import MARKERS, SIGNAL, ClockOffset, Item, Marker, Notice, Samples, SignalInfo
 from .base import Wanted
 
-GATHER, REST = 0.002, 0.01
+GATHER, REST = 0.002, 0.02
 """Seconds for which samples are gathered: one by one, a thousand a second would keep a tenth of a core awake. The
 longer time where somebody says when they are needed and they are not yet; when they are, they are given one by one."""
 # So long after they were needed samples are given one by one; then those are late, or never come.

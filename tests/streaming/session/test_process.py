@@ -21,6 +21,7 @@ from minddiffuser.runtime.errors import FileError, InputError
 from minddiffuser.streaming.intake.settings import IntakeSettings
 from minddiffuser.streaming.recording.opened import open_session
 from minddiffuser.streaming.session import run
+from minddiffuser.streaming.session.pipe import receive
 from minddiffuser.streaming.session.run import Request, run_session
 
 SECONDS, SFREQ, SIZE = 30, 200.0, 1e-5
@@ -216,9 +217,9 @@ def test_a_process_to_which_nobody_listens_ends_with_its_file(
     """A session that fails while it opens its engines has never taken what waits in the pipe, which is full."""
     from minddiffuser.streaming.recording.folder import SessionFolder
     from minddiffuser.streaming.recording.items import read_end
-    from minddiffuser.streaming.session import process
+    from minddiffuser.streaming.session import pipe, process
 
-    monkeypatch.setattr(process, "_PIPE_BYTES", 4096)
+    monkeypatch.setattr(pipe, "_PIPE_BYTES", 4096)
     folder = SessionFolder.create(tmp_path / "s", {})
     feed = process.AcquisitionProcess(settings(f"replay:{endless},speed=max", record=folder.path, preview=True))
     feed.prepare()
@@ -285,9 +286,10 @@ def test_a_source_that_is_still_looked_for_is_given_up_when_the_session_ends(
 
     monkeypatch.setattr(process, "open_source", lambda _text, wanted: Sought(wanted))
     monkeypatch.setattr(process.signal, "signal", lambda *_given: None)
+    monkeypatch.setattr(process.sys, "setswitchinterval", lambda _seconds: None)
     order.send("go")
     process.acquire(settings("lsl:name=nowhere"), there, orders)
-    (stopped,) = [here.recv()]
+    stopped = receive(here)
     assert (stopped.n_markers, stopped.fault) == (0, "")
     with pytest.raises(EOFError):
         here.recv()
