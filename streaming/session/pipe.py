@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +38,13 @@ def send(connection: Connection, message: FromAcquisition) -> None:
     OSError
         The other end is gone.
     """
-    epochs: list[NDArray[np.float32] | NDArray[np.float64]] = []
+    epochs: list[NDArray[Any]] = []
     if isinstance(message, Happened):
         epochs = [np.ascontiguousarray(event.data) for event in message.events if isinstance(event, Accepted)]
         message = _with(message, [_ELSEWHERE] * len(epochs))
     connection.send((message, [(epoch.dtype.str, epoch.shape) for epoch in epochs]))
     for epoch in epochs:
-        connection.send_bytes(epoch)
+        connection.send_bytes(epoch.data)
 
 
 def receive(connection: Connection) -> FromAcquisition:
@@ -60,7 +61,7 @@ def receive(connection: Connection) -> FromAcquisition:
     return _with(message, [np.frombuffer(connection.recv_bytes(), dtype).reshape(shape) for dtype, shape in layouts])
 
 
-def _with(happened: Happened, epochs: list[NDArray[np.float32] | NDArray[np.float64]]) -> Happened:
+def _with(happened: Happened, epochs: list[NDArray[Any]]) -> Happened:
     """The same with these epochs, one for each event that has one."""
     rest = iter(epochs)
     events: tuple[Event, ...] = tuple(
