@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .base import Claim
 from .experiment import Experiment
 from .results import Estimate, Results, modalities_of, of_gains
 from .verdicts import verdict
@@ -13,24 +14,23 @@ def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
     """What the paper says in words, each with the difference that was found and the word for it.
 
     Each is {"text", "source", "difference", "ci95", "n_pictures", "agreement"}; experiments that judge by themselves
-    give {"text", "source", "found", "agreement"} and what else they like, `found` for people.
+    give {"text", "source", "found", "agreement"} and what else they like, `found` for people. So does a sentence whose
+    metric or cells were not measured, whose "agreement" is None.
     """
     if experiment.judged is not None:
         return experiment.judged(results)
     made = []
     for claim in experiment.claims(modalities_of(results.subjects)):
         found = results.claim(claim)
-        if found is not None:
-            made.append(
-                {
-                    "text": claim.text,
-                    "source": claim.source,
-                    **_estimate(found),
-                    "unit": "%" if of_gains(claim) else "",
-                    "agreement": verdict(1, found),
-                }
-            )
+        measured = {"found": "not measured"} if found is None else _estimate(found) | {"unit": _unit(claim)}
+        made.append(
+            {"text": claim.text, "source": claim.source, **measured, "agreement": verdict(1, found)},
+        )
     return made
+
+
+def _unit(claim: Claim) -> str:
+    return "%" if of_gains(claim) else ""
 
 
 def _estimate(found: Estimate) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def claim(out: Path, experiment: Experiment, plan: Plan, subjects: Sequence[Subj
     """
     asked = {"experiment": experiment.name, **plan.deciding()}
     data, more = {subject.label: subject.identity for subject in subjects}, dict[str, Any]()
-    if check_output(out, what="experiment folder", marker=MARKER, kind=_KIND):
+    if check_output(out, what="folder of an experiment", marker=MARKER, kind=_KIND):
         there = _read(out)
         differing = [name for name in asked if there["settings"].get(name) != asked[name]]
         if differing:
@@ -82,7 +82,7 @@ def check_models(out: Path, digest: str) -> None:
 
 def check_claim(out: Path) -> None:
     """Refuse a folder that holds something else, before anything is opened or made."""
-    if check_output(out, what="experiment folder", marker=MARKER, kind=_KIND):
+    if check_output(out, what="folder of an experiment", marker=MARKER, kind=_KIND):
         _read(out)
 
 

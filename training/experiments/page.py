@@ -96,7 +96,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
         return ""
     lines = "".join(
         f'<tr><td class="text">{escape(one["text"])}</td><td>{escape(one["source"])}</td><td>{escape(claim_text(one))}'
-        f"</td><td>{_word(one['agreement'])}</td></tr>"
+        f"</td><td>{_word(one['agreement']) if one['agreement'] else ''}</td></tr>"
         for one in claims
     )
     return (

@@ -62,7 +62,9 @@ def _markdown(experiment: Experiment, results: Results, tables: list[Table], cla
             parts += [f"## {table.title}", as_markdown(table, metrics_down=experiment.metrics_down)]
     if claims:
         lines = ["| the paper says | where | here | |", "| --- | --- | --- | --- |"]
-        lines += [f"| {one['text']} | {one['source']} | {claim_text(one)} | {one['agreement']} |" for one in claims]
+        lines += [
+            f"| {one['text']} | {one['source']} | {claim_text(one)} | {one['agreement'] or ''} |" for one in claims
+        ]
         parts += ["## What the paper says", "\n".join(lines)]
     words = "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANINGS.items())
     units = " or ".join(dict.fromkeys(table.unit for table in tables))

@@ -170,6 +170,24 @@ def test_metrics_that_were_not_measured_are_named(tmp_path: Path, rng: np.random
     assert f"Not measured of the paper&#x27;s eight metrics: {missing}." in page
 
 
+@pytest.mark.parametrize("name", [name for name in OF_PICTURES if opened(name).claims(opened(name).modalities)])
+def test_a_sentence_whose_metric_was_not_measured_is_named(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """It must not look as if the paper had not said it."""
+    experiment = opened(name)
+    found = results(experiment, [subject(modality, tmp_path) for modality in experiment.modalities], Plan(), rng)
+    for cells in found.values.values():
+        for cell, one in cells.items():
+            cells[cell] = replace(one, columns={"overlap.stage2": rng.random(8)})  # type: ignore[index]
+    page = write_results(experiment, found, tmp_path).read_text()
+    claims = json.loads((tmp_path / "table.json").read_text())["claims"]
+    assert [claim["text"] for claim in claims] == [
+        claim.text for claim in experiment.claims(modalities_of(found.subjects))
+    ]
+    assert {(claim["found"], claim["agreement"]) for claim in claims} == {("not measured", None)}
+    assert page.count("not measured") >= len(claims)
+    assert "| not measured |  |" in (tmp_path / "table.md").read_text()
+
+
 def test_real_subjects_have_nothing_put_in(tmp_path: Path, rng: np.random.Generator) -> None:
     experiment, real = opened("rois"), subject("fmri", tmp_path)
     real.brain = None
