@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..runtime.errors import InputError, ShapeError
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
-from .decoders.base import Decoder, FittedDecoder, settled
+from .decoders.base import Decoder, FittedDecoder, predictor, settled
 from .decoders.blocks import block_size, blocks
 from .folds import folds_of
 from .normalise import SampledColumns, TargetColumns, fit_normaliser
@@ -228,24 +228,39 @@ class HeldOut:
         """Correlations of a block of features (n_stimuli, k), (k,)."""
         known = TargetColumns(block, self._known, np.arange(block.shape[1]))
         hidden = TargetColumns(block, self.shown, np.arange(block.shape[1]), (known.mean, known.std))
-        # Not by a name: one block's weights are gone before the next block's are made.
-        fit = partial(decoder.fit, self._known_responses, known, pictures=self._known_pictures)
-        return _score(fit(n_threads=n_threads, progress=progress), self._responses, hidden)
+        give = self._predictions(known, decoder, n_threads, progress)
+        score = np.empty(block.shape[1])
+        for start, stop in blocks(len(score), _DIMENSIONS_AT_ONCE):
+            score[start:stop] = correlation(give(start, stop), hidden.columns(start, stop))
+        return score
+
+    def _predictions(
+        self, known: TargetColumns, decoder: Decoder, n_threads: int | None, progress: Progress
+    ) -> Callable[[int, int], Float64]:
+        """What gives the predictions of some targets; without weights, progress is that of the asking."""
+        direct = predictor(decoder, self._known_responses, known, self._responses)
+        if direct is None:
+            fit = partial(decoder.fit, self._known_responses, known, pictures=self._known_pictures)
+            return partial(predicted, fit(n_threads=n_threads, progress=progress), self._responses)
+
+        def give(start: int, stop: int) -> Float64:
+            found = _finite(direct.predict(start, stop))
+            progress(stop, known.shape[1])
+            return found
+
+        return give
 
     def predict(self, block: Array, decoder: Decoder, values: Indices, n_threads: int | None) -> Float64:
         """Predictions (n, k) of a block of features, from some of a trial's values where responses are flat."""
         flat = self._responses.ndim == 2  # channels and samples stay together
         known, hidden = (rows[:, values] if flat else rows for rows in (self._known_responses, self._responses))
         targets = TargetColumns(block, self._known, np.arange(block.shape[1]))
-        fitted = decoder.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
+        decided, _ = settled(decoder, known, targets, pictures=self._known_pictures, n_threads=n_threads)
+        direct = predictor(decided, known, targets, hidden)
+        if direct is not None:
+            return _finite(direct.predict(0, block.shape[1]))
+        fitted = decided.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
         return predicted(fitted, hidden, 0, block.shape[1])
-
-
-def _score(fitted: FittedDecoder, responses: Float64, hidden: TargetColumns) -> Float64:
-    score = np.empty(hidden.shape[1])
-    for start, stop in blocks(len(score), _DIMENSIONS_AT_ONCE):
-        score[start:stop] = correlation(predicted(fitted, responses, start, stop), hidden.columns(start, stop))
-    return score
 
 
 def predicted(fitted: FittedDecoder, responses: Float64, start: int, stop: int) -> Float64:
@@ -256,7 +271,10 @@ def predicted(fitted: FittedDecoder, responses: Float64, start: int, stop: int) 
     InputError
         It gives NaN or infinite values.
     """
-    found = fitted.predict(responses, start, stop)
+    return _finite(fitted.predict(responses, start, stop))
+
+
+def _finite(found: Float64) -> Float64:
     if not np.isfinite(found).all():
         raise InputError(
             "the decoder gave NaN or infinite values for held-out trials: give it a larger penalty, or another decoder"

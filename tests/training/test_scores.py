@@ -186,6 +186,9 @@ class Refusing(Ridge):
             raise InputError("not these voxels")
         return super().fit(responses, targets, **options)
 
+    def predictor(self, responses: Any, targets: Any, others: Any) -> None:
+        return None
+
 
 @pytest.mark.parametrize(("n_voxels", "roi"), [(12, "V1"), (30, "all")])
 def test_what_a_decoder_refuses_is_left_open(n_voxels: int, roi: str, rng: np.random.Generator) -> None:

@@ -160,6 +160,13 @@ def test_bad_input_is_refused(rng: np.random.Generator) -> None:
             SelectionSettings(**wrong)
 
 
+class Weighing(Ridge):
+    """Makes its weights, as decoders do that cannot predict without them."""
+
+    def predictor(self, responses: Any, targets: Any, others: Any) -> None:
+        return None
+
+
 def test_memory_does_not_grow_with_the_number_of_dimensions(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,14 +176,14 @@ def test_memory_does_not_grow_with_the_number_of_dimensions(
     responses = rng.standard_normal((n_stimuli, n_voxels)).astype(np.float32)
     features = rng.standard_normal((n_stimuli, 16384)).astype(np.float32)
 
-    def peak(n_dimensions: int) -> int:
+    def peak(n_dimensions: int, decoder: type[Ridge] = Weighing) -> int:
         tracemalloc.start()
         try:
             score_of(
                 responses,
                 features[:, :n_dimensions],
                 np.arange(n_stimuli),
-                Ridge(n_selected=n_voxels),
+                decoder(n_selected=n_voxels),
                 SelectionSettings(n_folds=2),
                 n_threads=1,
             )
@@ -187,6 +194,7 @@ def test_memory_does_not_grow_with_the_number_of_dimensions(
     small, large = peak(4096), peak(16384)
     assert small > 4096 * n_voxels * 4  # the weights of a block are counted
     assert large < 1.3 * small  # four times as many dimensions
+    assert peak(16384, Ridge) < 0.5 * large  # no weights at all
 
 
 @pytest.mark.parametrize("n_selected", [6, 15])

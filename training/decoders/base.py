@@ -64,6 +64,10 @@ class Decoder(Protocol):
     A fitter that decides a setting by the training trials (a penalty by cross-validation) has
     ``settled(responses, targets, *, pictures, n_threads) -> (Self, decision)``: see :func:`settled`. Its `fit` does the
     same where it was not settled before.
+
+    A fitter that gives predictions for other trials at less cost than its weights has
+    ``predictor(responses, targets, others) -> object with predict(start, stop), or None``, for settings that were
+    settled: see :func:`predictor`.
     """
 
     def fit(
@@ -107,6 +111,24 @@ def settled(
     """
     ask = getattr(decoder, "settled", None)
     return (decoder, {}) if ask is None else ask(responses, targets, pictures=pictures, n_threads=n_threads)
+
+
+class Predictor(Protocol):
+    """What a decoder gives for some trials, target by target."""
+
+    def predict(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Targets start..stop-1, (n_trials, stop - start)."""
+        ...
+
+
+def predictor(decoder: Decoder, responses: Array, targets: Columns, others: Array) -> Predictor | None:
+    """What the decoder, fitted to `responses` and `targets`, gives for `others`, where it can say so without weights.
+
+    All are normalised, as for :meth:`Decoder.fit`, and the decoder is settled. None: it has to be fitted.
+    """
+    ask = getattr(decoder, "predictor", None)
+    made: Predictor | None = None if ask is None else ask(responses, targets, others)
+    return made
 
 
 def fitted_to(decoder: Decoder, layout: ResponseLayout) -> Decoder:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...runtime.data.layout import ResponseLayout
 from ...runtime.errors import InputError
 from ..solvers.columns import Columns
-from .base import Array, Progress
+from .base import Array, Predictor, Progress
 
 if TYPE_CHECKING:
     from ..solvers.ridge import SparseRidge
@@ -137,6 +137,16 @@ class Ridge:
             n_threads=n_threads,
         )
         return replace(self, alpha=alpha), {"alpha": alpha}
+
+    def predictor(self, responses: Array, targets: Columns, others: Array) -> Predictor | None:
+        """See :func:`~.base.predictor`; None where every target has voxels of its own, and on a CUDA device."""
+        flat, new = (rows.reshape(len(rows), -1) for rows in (responses, others))
+        if self.n_selected < flat.shape[1] or self.device != "cpu":
+            return None
+        from ..solvers.unselected import Unselected
+
+        assert isinstance(self.alpha, int | float)
+        return Unselected(flat, new, targets, self.alpha)
 
     def block(self, n_trials: int, n_values: int) -> int | None:
         """So many targets that their systems cost twice the responses' Gram matrix, which every block makes anew."""
