@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..runtime.errors import InputError, ShapeError
 from ..runtime.progress import unheard
 from .checkpoint_folder import Parts
-from .decoders.base import Decoder, FittedDecoder, predictor, settled
+from .decoders.base import Decoder, FittedDecoder, Predictor, predictor, settled
 from .decoders.blocks import block_size, blocks
 from .folds import folds_of
 from .normalise import SampledColumns, TargetColumns, fit_normaliser
@@ -218,6 +218,8 @@ class HeldOut:
         normaliser = fit_normaliser(trials.responses[~held_out])
         self._known_responses, self._responses = (normaliser(trials.responses[rows]) for rows in (~held_out, held_out))
         self.varies = np.flatnonzero(normaliser.std > 0)
+        self._asked: Decoder | None = None
+        self._direct: Predictor | None = None
 
     def settled(self, features: Array, decoder: Decoder, n_threads: int | None) -> Decoder:
         """The decoder with what it decides by the trials decided by this fold's other trials, for all blocks."""
@@ -237,14 +239,20 @@ class HeldOut:
     def _predictions(
         self, known: TargetColumns, decoder: Decoder, n_threads: int | None, progress: Progress
     ) -> Callable[[int, int], Float64]:
-        """What gives the predictions of some targets; without weights, progress is that of the asking."""
-        direct = predictor(decoder, self._known_responses, known, self._responses)
+        """What gives the predictions of some targets; where it makes no weights, progress is that of the asking.
+
+        Numpy's own threads do that, and `n_threads` is of the fit alone.
+        """
+        if self._asked is not decoder:  # the same for all blocks
+            self._asked = decoder
+            self._direct = predictor(decoder, self._known_responses, self._responses, n_targets=known.shape[1])
+        direct = self._direct
         if direct is None:
             fit = partial(decoder.fit, self._known_responses, known, pictures=self._known_pictures)
             return partial(predicted, fit(n_threads=n_threads, progress=progress), self._responses)
 
         def give(start: int, stop: int) -> Float64:
-            found = _finite(direct.predict(start, stop))
+            found = _finite(direct.predict(known.columns(start, stop)))
             progress(stop, known.shape[1])
             return found
 
@@ -256,9 +264,9 @@ class HeldOut:
         known, hidden = (rows[:, values] if flat else rows for rows in (self._known_responses, self._responses))
         targets = TargetColumns(block, self._known, np.arange(block.shape[1]))
         decided, _ = settled(decoder, known, targets, pictures=self._known_pictures, n_threads=n_threads)
-        direct = predictor(decided, known, targets, hidden)
+        direct = predictor(decided, known, hidden, n_targets=block.shape[1])
         if direct is not None:
-            return _finite(direct.predict(0, block.shape[1]))
+            return _finite(direct.predict(targets.columns(0, block.shape[1])))
         fitted = decided.fit(known, targets, pictures=self._known_pictures, n_threads=n_threads)
         return predicted(fitted, hidden, 0, block.shape[1])
 

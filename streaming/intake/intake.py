@@ -33,8 +33,9 @@ from .verdict import Judge
 ENDED = "the session ended before the epoch did"
 # Seconds of samples that are worked on at a time, however many came together.
 _PIECE = 0.1
-# Epochs that end later than this behind their markers, in seconds, are foreseen: the markers have come by then.
-_FORESEEN = 0.05
+# Epochs that end later than this behind their markers, in seconds, are foreseen: the markers have come by then, though
+# sources look for them only every 40 ms.
+_FORESEEN = 0.08
 # By how many seconds stamps fall back where their clock was set; samples that come out of order do so by less.
 _SET_BACK = 0.05
 # Clock offsets of one computer's streams differ by no more seconds.

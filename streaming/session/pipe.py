@@ -44,7 +44,7 @@ def send(connection: Connection, message: FromAcquisition) -> None:
         message = _with(message, [_ELSEWHERE] * len(epochs))
     connection.send((message, [(epoch.dtype.str, epoch.shape) for epoch in epochs]))
     for epoch in epochs:
-        connection.send_bytes(epoch.data)
+        connection.send_bytes(epoch.reshape(-1).view(np.uint8).data)
 
 
 def receive(connection: Connection) -> FromAcquisition:
@@ -67,4 +67,4 @@ def _with(happened: Happened, epochs: list[NDArray[Any]]) -> Happened:
     events: tuple[Event, ...] = tuple(
         replace(event, data=next(rest)) if isinstance(event, Accepted) else event for event in happened.events
     )
-    return Happened(events=events)
+    return replace(happened, events=events)

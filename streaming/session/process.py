@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...runtime.errors import MindDiffuserError, MissingExtra
 from ..clock import now
@@ -217,7 +217,7 @@ class _Outbox:
 
     def __init__(self, connection: Connection, stop: threading.Event) -> None:
         self._connection, self._stop = connection, stop
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[FromAcquisition] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._n_previews = 0
@@ -244,16 +244,21 @@ class _Outbox:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
-                    break
-                message = self._waiting.popleft()
-                self._n_previews -= isinstance(message, Previewed)
-            try:
+        try:
+            while (message := self._next()) is not None:
                 send(self._connection, message)
-            except (BrokenPipeError, OSError):  # the session is gone: what was received is still recorded
-                self._stop.set()
-                return
-        self._connection.close()
+        except OSError:  # the session is gone: what was received is still recorded
+            pass
+        finally:  # whatever happened: nobody must wait for more
+            self._stop.set()
+            self._connection.close()
+
+    def _next(self) -> FromAcquisition | None:
+        """The next message; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            message: FromAcquisition = self._waiting.popleft()
+            self._n_previews -= isinstance(message, Previewed)
+            return message

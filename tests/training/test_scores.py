@@ -186,7 +186,7 @@ class Refusing(Ridge):
             raise InputError("not these voxels")
         return super().fit(responses, targets, **options)
 
-    def predictor(self, responses: Any, targets: Any, others: Any) -> None:
+    def predictor(self, responses: Any, others: Any, **_options: Any) -> None:
         return None
 
 

@@ -163,8 +163,32 @@ def test_bad_input_is_refused(rng: np.random.Generator) -> None:
 class Weighing(Ridge):
     """Makes its weights, as decoders do that cannot predict without them."""
 
-    def predictor(self, responses: Any, targets: Any, others: Any) -> None:
+    def predictor(self, responses: Any, others: Any, **_options: Any) -> None:
         return None
+
+
+@pytest.mark.parametrize("alpha", ["cv", 0.15])
+@pytest.mark.parametrize("n_stimuli", [12, 60])
+def test_a_ridge_from_every_value_needs_no_weights(
+    alpha: Any, n_stimuli: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more trials than values and with fewer, of several blocks, and of a target that does not vary."""
+    monkeypatch.setattr("minddiffuser.training.decoders.blocks._BLOCK", 4)
+    monkeypatch.setattr("minddiffuser.training.decoders.blocks._BLOCK_PER_VALUE", 0)
+    responses = rng.standard_normal((n_stimuli, 6, 5)).astype(np.float32)
+    features = (responses.reshape(n_stimuli, -1) @ rng.standard_normal((30, 11))).astype(np.float32)
+    features[:, 3] = 1.5
+    asked: list[Any] = []
+    original = Ridge.predictor
+    monkeypatch.setattr(Ridge, "predictor", lambda self, *a, **k: asked.append(self) or original(self, *a, **k))
+    found, expected = (
+        score_of(
+            responses, features, np.arange(n_stimuli), kind(n_selected=30, alpha=alpha), SelectionSettings(n_folds=3)
+        )
+        for kind in (Ridge, Weighing)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(asked) == 3  # once in each fold, however many blocks
 
 
 def test_memory_does_not_grow_with_the_number_of_dimensions(

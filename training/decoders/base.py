@@ -65,9 +65,8 @@ class Decoder(Protocol):
     ``settled(responses, targets, *, pictures, n_threads) -> (Self, decision)``: see :func:`settled`. Its `fit` does the
     same where it was not settled before.
 
-    A fitter that gives predictions for other trials at less cost than its weights has
-    ``predictor(responses, targets, others) -> object with predict(start, stop), or None``, for settings that were
-    settled: see :func:`predictor`.
+    A fitter that predicts other trials for no more than its weights cost, and in less memory, has
+    ``predictor(responses, others, *, n_targets) -> Predictor | None``: see :func:`predictor`.
     """
 
     def fit(
@@ -114,20 +113,21 @@ def settled(
 
 
 class Predictor(Protocol):
-    """What a decoder gives for some trials, target by target."""
+    """What a decoder, fitted to some trials, gives for others."""
 
-    def predict(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Targets start..stop-1, (n_trials, stop - start)."""
+    def predict(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Predictions (n_others, n) of targets whose normalised values in the fitted trials are y (n_trials, n)."""
         ...
 
 
-def predictor(decoder: Decoder, responses: Array, targets: Columns, others: Array) -> Predictor | None:
-    """What the decoder, fitted to `responses` and `targets`, gives for `others`, where it can say so without weights.
+def predictor(decoder: Decoder, responses: Array, others: Array, *, n_targets: int) -> Predictor | None:
+    """What gives the predictions of a settled decoder for `others`, where it makes no weights for that.
 
-    All are normalised, as for :meth:`Decoder.fit`, and the decoder is settled. None: it has to be fitted.
+    Both are normalised, as for :meth:`Decoder.fit`; it holds for all targets, of which there are about `n_targets`.
+    None: the decoder has to be fitted.
     """
     ask = getattr(decoder, "predictor", None)
-    made: Predictor | None = None if ask is None else ask(responses, targets, others)
+    made: Predictor | None = None if ask is None else ask(responses, others, n_targets=n_targets)
     return made
 
 

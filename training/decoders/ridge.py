@@ -138,15 +138,22 @@ class Ridge:
         )
         return replace(self, alpha=alpha), {"alpha": alpha}
 
-    def predictor(self, responses: Array, targets: Columns, others: Array) -> Predictor | None:
-        """See :func:`~.base.predictor`; None where every target has voxels of its own, and on a CUDA device."""
+    def predictor(self, responses: Array, others: Array, *, n_targets: int) -> Predictor | None:
+        """See :func:`~.base.predictor`; None where every target has voxels of its own, and on a CUDA device.
+
+        Raises
+        ------
+        InputError
+            The penalty is not chosen yet.
+        """
         flat, new = (rows.reshape(len(rows), -1) for rows in (responses, others))
         if self.n_selected < flat.shape[1] or self.device != "cpu":
             return None
+        if not isinstance(self.alpha, int | float):
+            raise InputError(f"alpha is {self.alpha!r}, which is chosen first: call settled()")
         from ..solvers.unselected import Unselected
 
-        assert isinstance(self.alpha, int | float)
-        return Unselected(flat, new, targets, self.alpha)
+        return Unselected(flat, new, self.alpha, n_targets=n_targets)
 
     def block(self, n_trials: int, n_values: int) -> int | None:
         """So many targets that their systems cost twice the responses' Gram matrix, which every block makes anew."""

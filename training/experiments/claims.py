@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Claim
 from .experiment import Experiment
 from .results import Estimate, Results, modalities_of, of_gains
 from .verdicts import verdict
@@ -22,15 +21,10 @@ def claims_of(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
     made = []
     for claim in experiment.claims(modalities_of(results.subjects)):
         found = results.claim(claim)
-        measured = {"found": "not measured"} if found is None else _estimate(found) | {"unit": _unit(claim)}
-        made.append(
-            {"text": claim.text, "source": claim.source, **measured, "agreement": verdict(1, found)},
-        )
+        unit = "%" if of_gains(claim) else ""
+        measured = {"found": "not measured"} if found is None else _estimate(found) | {"unit": unit}
+        made.append({"text": claim.text, "source": claim.source, **measured, "agreement": verdict(1, found)})
     return made
-
-
-def _unit(claim: Claim) -> str:
-    return "%" if of_gains(claim) else ""
 
 
 def _estimate(found: Estimate) -> dict[str, Any]:

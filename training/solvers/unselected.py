@@ -1,21 +1,20 @@
-"""What a ridge from every voxel predicts for other trials, without its weights.
+"""What a ridge from every voxel predicts for other trials, without keeping weights of any target.
 
-The weights of a target are as many as there are voxels; what they give for other trials is a linear map of the target's
-values in the trials that were fitted, the same for all targets: ``y_new = D_new (D'D + alpha I)^-1 D' y`` with
-D = [X, 1], the bias penalised like a weight as in :func:`~.ridge.fit_ridge`. With 27,000 values of an MEG trial that
-takes a fiftieth of the work.
+The system is the same for all targets: ``y_new = D_new (D'D + alpha I)^-1 D' y`` with D = [X, 1], the bias penalised
+like a weight as in :func:`~.ridge.fit_ridge`. With fewer trials than voxels, and more targets than other trials, what
+stands before y is one small matrix: of MEG with 27,000 values a trial it takes a fiftieth of the work of the weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import ShapeError
-from .columns import Columns
-from .ridge import checked, read
+from ...runtime.errors import InputError, ShapeError
+from .ridge import checked
 from .spd import factorise, solve_factorised
 
 Array = NDArray[Any]
@@ -23,7 +22,7 @@ Float64 = NDArray[np.float64]
 
 
 class Unselected:
-    """The map from targets in the fitted trials to predictions for others.
+    """A prepared ridge and the trials that it is to predict.
 
     Parameters
     ----------
@@ -31,10 +30,10 @@ class Unselected:
         Normalised responses.
     x_new : (n_new, n_voxels)
         Of the other trials.
-    y : (n_trials, n_targets), or :class:`Columns`
-        Normalised targets.
     alpha : float
         Penalty on the squared weights and on the squared bias.
+    n_targets : int
+        About how many targets there are: what pays is chosen by it, and nothing but rounding depends on it.
 
     Raises
     ------
@@ -42,28 +41,37 @@ class Unselected:
         As :func:`~.ridge.fit_ridge`.
     """
 
-    def __init__(self, x: Array, x_new: Array, y: Array | Columns, alpha: float) -> None:
-        x, self._targets = checked(x, y, x.shape[-1], [alpha], None)
+    def __init__(self, x: Array, x_new: Array, alpha: float, *, n_targets: int) -> None:
+        x, _ = checked(x, np.zeros((len(x), 1)), x.shape[-1], [alpha], None)
         if x_new.ndim != 2 or x_new.shape[1] != x.shape[1]:
             raise ShapeError(
                 f"new x is {x_new.shape}, expected (n_new, {x.shape[1]}): pass the voxels that were fitted"
             )
+        self._n_trials = len(x)
         design, new = (np.hstack([rows, np.ones((len(rows), 1))]) for rows in (x, np.asarray(x_new, np.float64)))
         if len(x) > x.shape[1]:
-            self._map: Float64 = solve_factorised(_factor(design.T @ design, alpha), new.T).T @ design.T
+            factor = _factor(design.T @ design, alpha)
+            self._predict: Callable[[Float64], Float64] = lambda y: new @ solve_factorised(factor, design.T @ y)
+            return
+        factor = _factor(design @ design.T, alpha)
+        if n_targets <= len(new):
+            self._predict = lambda y: new @ (design.T @ solve_factorised(factor, y))
         else:
-            self._map = solve_factorised(_factor(design @ design.T, alpha), design @ new.T).T
+            self._predict = solve_factorised(factor, design @ new.T).T.__matmul__
 
-    def predict(self, start: int, stop: int) -> Float64:
-        """Targets start..stop-1 of the other trials, (n_new, stop - start).
+    def predict(self, y: Float64) -> Float64:
+        """Targets of the other trials, (n_new, n), from those of the fitted ones, (n_trials, n) and normalised.
 
         Raises
         ------
-        InputError
-            They hold NaN.
+        ShapeError, InputError
+            There are other trials, or NaN.
         """
-        found: Float64 = self._map @ read(self._targets, slice(start, stop))
-        return found
+        if y.ndim != 2 or len(y) != self._n_trials:
+            raise ShapeError(f"targets are {y.shape}, expected ({self._n_trials}, n): one row for each fitted trial")
+        if not np.isfinite(y).all():
+            raise InputError("targets hold NaN or infinite values: remove those trials before fitting")
+        return self._predict(np.asarray(y, np.float64))
 
 
 def _factor(matrix: Float64, alpha: float) -> Float64:

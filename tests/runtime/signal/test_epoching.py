@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minddiffuser.runtime.data.layout import Channel
 from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.signal.chain import open_chain
+from minddiffuser.runtime.signal.epoching import finished
 
 Recording = NDArray[np.float64]
 
@@ -168,3 +169,18 @@ def test_no_event_is_no_epoch(channels: Any, recording: Recording) -> None:
 def test_a_wrong_step_is_named(steps: list[dict[str, Any]], message: str, channels: Any) -> None:
     with pytest.raises(InputError, match=message):
         open_chain({"steps": steps}, channels, 250.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_epoch_without_steps_is_a_copy(dtype: Any, rng: np.random.Generator) -> None:
+    """The samples are a view of a ring, which is overwritten."""
+    samples = rng.standard_normal((3, 20))[:, 2:14]
+    epoch, reason = finished(samples, (), dtype)
+    assert epoch is not None
+    assert reason is None
+    expected = samples.astype(dtype)
+    assert epoch.dtype == dtype
+    assert epoch.flags.c_contiguous
+    np.testing.assert_array_equal(epoch, expected)
+    samples[:] = 0
+    np.testing.assert_array_equal(epoch, expected)

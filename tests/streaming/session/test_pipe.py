@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import struct
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -62,7 +64,9 @@ def test_epochs_arrive_bit_by_bit_and_in_their_places(ends: tuple[Connection, Co
         assert one.data.shape == data.shape
         assert one.data.tobytes() == data.tobytes()
         assert one.times == TIMES
-    assert [event.ordinal for event in received.events if not hasattr(event, "notice")] == [0, 1, 2]
+        with pytest.raises(ValueError, match="read-only"):
+            one.data[0, 0] = 0
+    assert [event.ordinal for event in received.events if isinstance(event, Accepted | Refused)] == [0, 1, 2]
     assert sent.events[0].data is large  # what was sent is still whole
 
 
@@ -72,13 +76,53 @@ def test_other_messages_arrive_as_they_are(ends: tuple[Connection, Connection]) 
     assert through(ends, Happened(events=())).events == ()
 
 
-def test_an_end_that_is_gone_is_said(ends: tuple[Connection, Connection]) -> None:
+def test_an_epoch_without_values_arrives(ends: tuple[Connection, Connection]) -> None:
+    received = through(ends, Happened(events=(accepted(0, np.empty((3, 0), np.float32)),)))
+    assert received.events[0].data.shape == (3, 0)
+
+
+def test_a_writer_that_is_gone_is_said(ends: tuple[Connection, Connection]) -> None:
     reader, writer = ends
     writer.close()
     with pytest.raises(EOFError):
         receive(reader)
-    other, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    other.close()
-    with pytest.raises(OSError, match="."):
-        send(sending, Happened(events=(accepted(0, np.zeros((306, 701), np.float32)),)))
-    sending.close()
+
+
+def test_a_writer_that_goes_between_two_epochs_of_a_message_is_said(ends: tuple[Connection, Connection]) -> None:
+    reader, writer = ends
+    small = np.ones((2, 3), np.float32)
+    sent: list[Any] = []
+
+    class Dying:
+        """The writing end, which closes before the second epoch."""
+
+        def send(self, message: Any) -> None:
+            writer.send(message)
+
+        def send_bytes(self, data: Any) -> None:
+            if sent:
+                writer.close()
+            sent.append(bytes(data))
+            writer.send_bytes(data)
+
+    with pytest.raises(OSError, match="closed"):
+        send(Dying(), Happened(events=(accepted(0, small), accepted(1, small))))  # type: ignore[arg-type]
+    with pytest.raises(EOFError):
+        receive(reader)
+
+
+def test_a_writer_that_is_killed_within_an_epoch_is_said(ends: tuple[Connection, Connection]) -> None:
+    reader, writer = ends
+    large = np.ones((306, 701), np.float32)
+    writer.send((Happened(events=(accepted(0, large[:0, 0]),)), [(large.dtype.str, large.shape)]))
+    os.write(writer.fileno(), struct.pack("!i", large.nbytes) + large.tobytes()[:1000])
+    writer.close()
+    with pytest.raises((EOFError, OSError)):
+        receive(reader)
+
+
+def test_a_reader_that_is_gone_is_said(ends: tuple[Connection, Connection]) -> None:
+    reader, writer = ends
+    reader.close()
+    with pytest.raises(BrokenPipeError):
+        send(writer, Happened(events=(accepted(0, np.zeros((306, 701), np.float32)),)))

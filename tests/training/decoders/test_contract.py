@@ -21,7 +21,7 @@ from minddiffuser.runtime.errors import InputError
 from minddiffuser.runtime.features import FEATURES
 from minddiffuser.runtime.files import write_tensors
 from minddiffuser.training.decoders import DECODERS
-from minddiffuser.training.decoders.base import changed, make_decoder, options_of, validates_itself
+from minddiffuser.training.decoders.base import changed, make_decoder, options_of, predictor, settled, validates_itself
 from minddiffuser.training.decoders.blocks import Block
 from minddiffuser.training.normalise import TargetColumns, column_statistics, fit_normaliser
 from minddiffuser.training.solvers.columns import Columns
@@ -201,6 +201,29 @@ def test_blocks_are_whole_targets(name: str, rng: np.random.Generator) -> None:
         part = decoder.fit(responses, Block(targets, start, stop)).arrays()
         np.testing.assert_array_equal(part["index"], whole["index"][start:stop])
         np.testing.assert_allclose(part["weight"], whole["weight"][start:stop], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_targets", [1, 1000])
+@pytest.mark.parametrize("alpha", ["cv", 0.15])
+@pytest.mark.parametrize(
+    ("name", "shape"), [case for case in CASES if hasattr(make_decoder(case[0], "latent"), "predictor")], ids=str
+)
+def test_what_predicts_without_weights_gives_what_the_weights_do(
+    name: str, shape: tuple[int, ...], alpha: Any, n_targets: int, rng: np.random.Generator
+) -> None:
+    """Of every kind that does, from as many values as there are, with more trials than these and with fewer."""
+    given = {"n_selected": 20, "alpha": alpha} if name == "ridge" else {}
+    decoder = make_decoder(name, "structure", **given)
+    for n_stimuli in (8, 40):
+        responses, targets, pictures = given_by_fit(rng, n_stimuli, shape)
+        others = rng.standard_normal((7, *shape))
+        decided, _ = settled(decoder, responses, targets, pictures=pictures)
+        found = predictor(decided, responses, others, n_targets=n_targets)
+        assert found is not None
+        fitted = decoder.fit(responses, targets, pictures=pictures, n_threads=1)
+        np.testing.assert_allclose(
+            found.predict(targets.columns(0, targets.shape[1])), fitted.predict(others), atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("name", DECODERS)
