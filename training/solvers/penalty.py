@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...runtime.errors import InputError
 from .columns import Columns
 from .ridge import fit_ridge_path
+from .unselected import predict_path
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -65,7 +66,11 @@ def choose_alpha(
     Memory: one fold's responses in float64 besides what :func:`~.ridge.fit_ridge` needs. Time: of each fold one Gram
     matrix, and of each target one factorisation per penalty.
     """
+    if not np.isfinite(x).all():
+        raise InputError("the responses hold NaN or infinite values: remove those trials before fitting")
     values = np.concatenate([y.columns(*span) for span in sampled(y.shape[1])], axis=1)
+    if not np.isfinite(values).all():
+        raise InputError("targets hold NaN or infinite values: remove those trials before fitting")
     values = values[:, np.ptp(values, axis=0) > 0]
     if values.shape[1] == 0:
         raise InputError("alpha cannot be chosen by cross-validation: none of the targets varies")
@@ -74,9 +79,13 @@ def choose_alpha(
         known = fold != number
         x_known, x_hidden = _standardised(x, known)
         y_known, y_hidden = _standardised(values, known)
-        path = fit_ridge_path(x_known, y_known, n_selected=n_selected, alphas=alphas, n_threads=n_threads)
-        error += [np.square(fitted.predict(x_hidden) - y_hidden).sum() for fitted in path]
-    return float(max(alpha for alpha, found in zip(alphas, error, strict=True) if found == error.min()))
+        if n_selected >= x.shape[1]:
+            found: Iterable[Float64] = predict_path(x_known, x_hidden, y_known, alphas)
+        else:
+            path = fit_ridge_path(x_known, y_known, n_selected=n_selected, alphas=alphas, n_threads=n_threads)
+            found = (fitted.predict(x_hidden) for fitted in path)
+        error += [np.square(predicted - y_hidden).sum() for predicted in found]
+    return float(max(alpha for alpha, of_it in zip(alphas, error, strict=True) if of_it == error.min()))
 
 
 def _standardised(values: Array, known: NDArray[np.bool_]) -> tuple[Float64, Float64]:

@@ -7,7 +7,7 @@ stands before y is one small matrix: of MEG with 27,000 values a trial it takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,18 @@ class Unselected:
         if not np.isfinite(y).all():
             raise InputError("targets hold NaN or infinite values: remove those trials before fitting")
         return self._predict(np.asarray(y, np.float64))
+
+
+def predict_path(x: Float64, x_new: Float64, y: Float64, alphas: Sequence[float]) -> Iterator[Float64]:
+    """Predictions (n_new, n_targets) for each of several penalties, of finite arrays that fit together.
+
+    The products of the trials are computed once, and each penalty costs one factorisation.
+    """
+    design, new = (np.hstack([rows, np.ones((len(rows), 1))]) for rows in (x, x_new))
+    primal = len(x) > x.shape[1]
+    matrix, left, right = (design.T @ design, new, design.T @ y) if primal else (design @ design.T, new @ design.T, y)
+    for alpha in alphas:
+        yield left @ solve_factorised(_factor(matrix.copy(), alpha), right)
 
 
 def _factor(matrix: Float64, alpha: float) -> Float64:

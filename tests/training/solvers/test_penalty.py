@@ -55,6 +55,26 @@ def test_it_is_the_best_of_a_naive_loop(n: int, noise: float, rng: np.random.Gen
     assert choose_alpha(x, Whole(y), fold, n_selected=n, n_threads=1) == expected
 
 
+@pytest.mark.parametrize("noise", [0.05, 6.0])
+def test_from_all_voxels_of_fewer_trials(noise: float, rng: np.random.Generator) -> None:
+    x, y = world(rng, noise, n=40)
+    fold = folds_of(np.arange(40), 5)
+    expected = ALPHAS[int(np.argmin(naive(x, y, fold, 60)))]
+    assert choose_alpha(x, Whole(y), fold, n_selected=99, n_threads=1) == expected
+
+
+@pytest.mark.parametrize("n", [10, 60], ids=["selected", "all voxels"])
+def test_nan_is_refused(n: int, rng: np.random.Generator) -> None:
+    x, y = world(rng, 1.0)
+    fold = folds_of(np.arange(120), 5)
+    y[3, 2] = np.nan
+    with pytest.raises(InputError, match="targets hold NaN"):
+        choose_alpha(x, Whole(y), fold, n_selected=n, n_threads=1)
+    x[3, 2] = np.inf
+    with pytest.raises(InputError, match="the responses hold NaN or infinite values"):
+        choose_alpha(x, Whole(y), fold, n_selected=n, n_threads=1)
+
+
 def test_more_noise_asks_for_more(rng: np.random.Generator) -> None:
     fold = folds_of(np.arange(120), 5)
     quiet, loud = (choose_alpha(x, Whole(y), fold, n_selected=20) for x, y in (world(rng, 0.01), world(rng, 10.0)))
