@@ -52,8 +52,9 @@ class Gathered:
             self._samples.append(samples)
             self._n += len(samples.stamps)
 
-    def expect(self, stamp: float, ordinal: int) -> None:
-        """The epoch of the marker with this ordinal ends with the sample of this stamp."""
+    def expect(self, stamp: float, ordinal: int, placed: Container[int]) -> None:
+        """The epoch of the marker with this ordinal ends with the sample of this stamp; for `placed` see `is_due`."""
+        self.next_due(placed)  # lets go of epochs that came: nobody else asks where each chunk is due by itself
         heapq.heappush(self._dues, (stamp, ordinal))
 
     def is_due(self, placed: Container[int], first: Marker | None) -> bool:

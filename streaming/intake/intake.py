@@ -236,7 +236,7 @@ class Intake:
         else:
             self._placed[marker.ordinal] = placed
             last = (segment.timeline.time(sample) or segment.timeline.newest) + self._reach
-            self._gathered.expect(last - segment.period / 2, marker.ordinal)
+            self._gathered.expect(last - segment.period / 2, marker.ordinal, self._placed)
             segment.stream.mark(sample, marker.ordinal)
             self._collect(segment, False)
             if segment.after is not None:
