@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.path in last and item.path.name not in LONG,
         )
     )
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and their modules stay: each search for garbage would walk through all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
