@@ -33,7 +33,7 @@ def test_the_readme_runs(readme_story: Any) -> None:
     """Its commands, in order, on a smaller subject."""
     assert readme_story.names == ["simulate", "fit", "run", "bundle", "check", "run", "simulate", "run"]
     folder = readme_story.until(None)
-    for run in ("run", "run2", "mine_run"):
+    for run in ("run", "run2", "drawings_run"):
         assert (folder / run / "report.html").stat().st_size > 10_000
 
 

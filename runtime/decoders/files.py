@@ -68,7 +68,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         Missing, damaged, of another kind or version, or with a field that cannot be used.
     """
     if not folder.is_dir():
-        raise FileError(f"the checkpoint {folder} is not a folder: give the folder that md-train fit wrote")
+        raise FileError(
+            f"{folder} is not a folder: give the checkpoint that md-train fit wrote, or the bundle of md-export bundle"
+        )
     path = folder / DESCRIPTION
     if not path.exists() and (folder / "fit.json").exists():
         raise FileError(f"the checkpoint {folder} is not finished: run the same md-train fit command again")

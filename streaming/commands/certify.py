@@ -29,14 +29,27 @@ def add(commands: Any) -> None:
         help="latency and jitter of this machine, against a bound",
         description="Send a signal from one process of this machine to another through the Lab Streaming Layer, first "
         "sample by sample, then in chunks of 10 ms, and measure how late each sample is. What is measured holds for "
-        "this machine as it is now: leave on it what runs in a session. An amplifier's own delay is not part of it.",
+        "this machine as it is now: keep everything running that runs during a session. An amplifier's own delay is "
+        "not part of it.",
         epilog="exit code: 0 if it passes, 1 if it does not\n\nexample (offline):\n  md-stream certify --seconds 5",
     )
-    command.add_argument("--channels", type=count, default=64, metavar="N", help="of the signal (64)")
-    command.add_argument("--rate", type=positive, default=1000.0, metavar="HZ", help="samples per second (1000)")
-    command.add_argument("--seconds", type=seconds, default=10.0, metavar="S", help="for each of the two (10)")
+    command.add_argument("--channels", type=count, default=64, metavar="N", help="number of channels (default: 64)")
     command.add_argument(
-        "--bound", type=positive, default=10.0, metavar="MS", help="99 of 100 samples may be that late at most (10)"
+        "--rate", type=positive, default=1000.0, metavar="HZ", help="samples per second (default: 1000)"
+    )
+    command.add_argument(
+        "--seconds",
+        type=seconds,
+        default=10.0,
+        metavar="S",
+        help="duration of each of the two measurements (default: 10)",
+    )
+    command.add_argument(
+        "--bound",
+        type=positive,
+        default=10.0,
+        metavar="MS",
+        help="at least 99 %% of samples must arrive within this many milliseconds (default: 10)",
     )
     command.add_argument("--json", action="store_true", help="print JSON")
 

@@ -27,22 +27,36 @@ def add(commands: Any) -> None:
         _play,
         help="a recording as a live stream with markers",
         description="Play a recording as an LSL stream and a marker stream, in real time: XDF, or any file that MNE "
-        "reads, with its annotations and triggers. Each sample and marker has the exact stamp of its moment. It begins "
-        "when somebody receives.",
-        epilog="example (offline):\n  md-stream play recording.fif --at-once",
+        "reads, with its annotations and triggers. Each sample and marker is sent with its exact timestamp. Playback "
+        "starts when a receiver connects.",
+        epilog="examples (offline):\n  md-stream play recording.fif --at-once\n"
+        "  md-stream play session.xdf --stream EEG",
     )
     command.add_argument("file", type=Path, metavar="FILE", help="XDF, FIF, EDF, BDF, BrainVision, EEGLAB, CTF, …")
-    command.add_argument("--name", help="of the stream; the markers' is the same with -markers (the file's)")
-    command.add_argument("--source-id", metavar="ID", help="identity of the stream (md-play-NAME)")
-    command.add_argument("--chunk", type=count, default=1, metavar="N", help="samples that are sent together (1)")
-    command.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the numbers (double64)")
-    command.add_argument("--markers", choices=_MARKERS, default="text", help="as texts, numbers, or none (text)")
-    command.add_argument("--speed", type=positive, default=1.0, metavar="X", help="pace; stamps stay the file's (1)")
-    command.add_argument("--modality", choices=("eeg", "meg"), default="eeg", help="which signal of an XDF file (eeg)")
-    command.add_argument("--stream", metavar="NAME", help="the signal of an XDF file, where it has several")
-    command.add_argument("--marker-stream", metavar="NAME", help="its markers, where it has several streams of them")
-    command.add_argument("--trigger", metavar="CHANNEL", help="the stimulus channel of another file")
-    command.add_argument("--at-once", action="store_true", help="begin though nobody receives yet")
+    command.add_argument(
+        "--name", help="name of the stream; that of the markers has -markers behind it (default: the file's)"
+    )
+    command.add_argument("--source-id", metavar="ID", help="source_id of the stream (default: md-play-NAME)")
+    command.add_argument("--chunk", type=count, default=1, metavar="N", help="samples per chunk (default: 1)")
+    command.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="number format (default: double64)")
+    command.add_argument(
+        "--markers",
+        choices=_MARKERS,
+        default="text",
+        help="send markers as texts, as numbers, or not at all (default: text)",
+    )
+    command.add_argument(
+        "--speed", type=positive, default=1.0, metavar="X", help="playback speed; timestamps are unchanged (default: 1)"
+    )
+    command.add_argument(
+        "--modality", choices=("eeg", "meg"), default="eeg", help="which signal of an XDF file (default: eeg)"
+    )
+    command.add_argument("--stream", metavar="NAME", help="name of the signal's stream in an XDF file that has several")
+    command.add_argument(
+        "--marker-stream", metavar="NAME", help="name of the marker stream in an XDF file that has several"
+    )
+    command.add_argument("--trigger", metavar="CHANNEL", help="stimulus channel of a file that is not XDF")
+    command.add_argument("--at-once", action="store_true", help="start without waiting for a receiver")
 
 
 def _play(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,8 @@ from ..session.run import Request, run_session
 from .ending import EndingFeed
 from .playing import played
 
+# Asked for before any process is started, each of which would say in its own words what it lacks.
+_NEEDED = ("pylsl", "mne", "pyxdf", "scipy", "starlette", "uvicorn", "websockets")
 MODALITIES = ("eeg", "meg")
 EVENTS = ("picture/*",)
 # Two cores are enough; more would only draw faster than pictures are shown.
@@ -74,13 +77,16 @@ def run_demo(demo: Demo, *, out: Callable[[str], None] = unheard, say: Callable[
     Raises
     ------
     MissingExtra
-        ONNX Runtime is not installed. Of LSL and MNE the processes say it, and of the dashboard the command.
+        ONNX Runtime, or what the extra `stream` brings, is not installed.
     FileError
         The shipped files are missing or damaged, or a folder cannot be written.
     """
     reason = why_no_provider("ort")
     if reason is not None:
         raise MissingExtra(f"the demonstration runs on ONNX Runtime: {reason}")
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"the demonstration needs {', '.join(missing)}: pip install 'minddiffuser[stream]'")
     with TemporaryDirectory(prefix="md-stream-demo-") as temporary, _own_lsl(Path(temporary)):
         folder = open_shipped(lambda: Path(temporary) / "shipped", say, demo.modality)
         session = read_session(folder / "session")

@@ -59,8 +59,9 @@ def decoded_words(epoch: DecodedEpoch, seconds: float) -> str:
     said = f"marker {epoch.ordinal} {printable(epoch.text)}{mean}: "
     if epoch.nearest and epoch.chance is not None:
         names = ", ".join(f"{name} {similarity:.2f}" for name, similarity in epoch.nearest[:3])
-        sure = "" if epoch.confidence is None else f", confidence {100 * epoch.confidence:.0f} %"
-        said += f"{names}{sure} (chance of the first {100 * epoch.chance[0]:.1f} %)"
+        said += f"nearest {names} (a guess is right in {100 * epoch.chance[0]:.1f} %)"
+        if epoch.confidence is not None:
+            said += f"; nearer than {100 * epoch.confidence:.0f} % of scrambled epochs"
     else:
         said += "decoded"
     return f"{said}, {1000 * seconds:.0f} ms after the epoch's end"

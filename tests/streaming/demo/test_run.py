@@ -91,3 +91,10 @@ def test_without_onnx_runtime_it_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(demo_run, "why_no_provider", lambda name: "onnxruntime is not installed")
     with pytest.raises(MissingExtra, match="the demonstration runs on ONNX Runtime: onnxruntime is not installed"):
         run_demo(Demo())
+
+
+def test_what_is_not_installed_is_said_before_anything_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_run, "find_spec", lambda name: None if name in ("pylsl", "uvicorn") else object())
+    monkeypatch.setattr(demo_run, "PlayingProcess", None)
+    with pytest.raises(MissingExtra, match=r"needs pylsl, uvicorn: pip install 'minddiffuser\[stream\]'"):
+        run_demo(Demo())
