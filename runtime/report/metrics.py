@@ -54,7 +54,7 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> str | None:
         return None
     moved, apart = _clear(_bounds(entry)), _clear(_bounds(worth))
     moves = {1: "rises", -1: "falls", 0: "shows no clear change"}[moved]
-    ends = {1: "and ends above", -1: "and ends below", 0: "and is not clearly different with"}[apart]
+    ends = {1: "and ends above", -1: "and ends below", 0: "and is not clearly different from that with"}[apart]
     label, _ = metric_words(name)
     kind = _kind(name, apart)
     word = {"better": " (better)", "worse": " (worse)"}.get(kind, "")

@@ -133,7 +133,7 @@ def test_metrics_of_which_lower_is_better_are_named_and_a_fall_is_a_success(full
 @pytest.mark.parametrize(
     ("worth", "said"),
     [
-        ([-0.004, 0.006], "rises in stage 2, and is not clearly different with shuffled targets +0.001"),
+        ([-0.004, 0.006], "rises in stage 2, and is not clearly different from that with shuffled targets +0.001"),
         ([-0.2, -0.1], "rises in stage 2, and ends below shuffled targets (worse) −0.150"),
     ],
 )
