@@ -70,9 +70,12 @@ def test_what_the_docs_show_is_kept_in_the_repository(load: Load) -> None:
     cells = load("modality_cells")
     page = (MEASURED.parents[1] / "results.md").read_text(encoding="utf-8")
     shown = sizes(cells, n_train=1200, n_test=32, epochs=30)
-    for modality, decoder, seed, label in (
-        ("fmri", "ridge", 20261212, "fMRI, ridge"),
-        ("eeg", "atm", 20261211, "EEG, ATM"),
+    for modality, decoder, label in (
+        ("fmri", "ridge", "fMRI, ridge"),
+        ("eeg", "atm", "EEG, ATM"),
+        ("meg", "brain_module", "MEG, SimpleConvTimeAgg"),
     ):
-        kept = cells.kept_values(MEASURED, cells.Cell(modality=modality, seed=seed, decoder=decoder), shown, "averaged")
-        assert f"| {label} | averaged | {kept.found['structure'].mean():.2f} [" in page
+        people = [cells.Cell(modality=modality, seed=seed, decoder=decoder) for seed in (20261211, 20261212, 20261213)]
+        kept = [cells.kept_values(MEASURED, cell, shown, "averaged") for cell in people]
+        mean = np.mean([one.found["structure"].mean() for one in kept])
+        assert f"| {label} | averaged | {mean:.2f} [" in page
