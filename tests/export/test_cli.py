@@ -76,7 +76,7 @@ BUILD = ["build", "nowhere", "--target"]
         (["check"], "BUNDLE"),
         (["inspect"], "BUNDLE"),
         (["build", "nowhere"], "--target"),
-        (BUNDLE, "the checkpoint nowhere is not a folder"),
+        (BUNDLE, "nowhere is not a folder: give the checkpoint"),
         (["check", "nowhere"], "the bundle nowhere is not a folder"),
         (["inspect", "nowhere"], "the bundle nowhere is not a folder"),
         ([*BUILD, "tensorrt-rtx"], "the bundle nowhere is not a folder"),
