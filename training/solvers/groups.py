@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import ShapeError
 from .penalty import ALPHAS
-from .spd import factorise, solve_factorised
+from .spd import factorise, shifted, solve_factorised
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -67,7 +67,7 @@ def predict_groups(
         name: float(max(alpha for alpha, error in zip(alphas, found, strict=True) if error == found.min()))
         for name, found in errors.items()
     }
-    factors = {alpha: factorise(_shifted(products, alpha)) for alpha in set(chosen.values())}
+    factors = {alpha: factorise(shifted(products, alpha)) for alpha in set(chosen.values())}
     left = x_new if primal else x_new @ x.T
     predicted = {
         name: left @ solve_factorised(factors[chosen[name]], x.T @ y if primal else y) for name, y in targets.items()
@@ -98,12 +98,6 @@ def _errors(
         else:
             matrix, left, own = products[np.ix_(known, known)], products[np.ix_(hidden, known)], y[known]
         for row, alpha in enumerate(alphas):
-            found = left @ solve_factorised(factorise(_shifted(matrix, alpha)), own)
+            found = left @ solve_factorised(factorise(shifted(matrix, alpha)), own)
             errors[row] += np.square(found - y[hidden]).sum(axis=0)
     return {name: errors[:, a:b].sum(axis=1) for name, a, b in zip(targets, spans[:-1], spans[1:], strict=True)}
-
-
-def _shifted(matrix: Float64, alpha: float) -> Float64:
-    shifted = matrix.copy()
-    shifted[np.diag_indices_from(shifted)] += alpha
-    return shifted

@@ -28,7 +28,7 @@ from .centred import Centred, Double, Products
 from .columns import Columns
 from .ranking import largest
 from .single import Single
-from .spd import MIN_MIXED, factorise, solve_factorised
+from .spd import MIN_MIXED, factorise, shifted, solve_factorised
 from .target import TargetSolver
 from .workers import run_jobs, shared_array, single_threaded_blas
 
@@ -300,19 +300,13 @@ def _selected_dual(
             rows = by_voxel[voxels]
             kernel = rows.T @ rows + 1.0
             for result, alpha in zip(results, alphas, strict=True):
-                dual = solve_factorised(factorise(_shifted(kernel, alpha)), y[:, target])
+                dual = solve_factorised(factorise(shifted(kernel, alpha)), y[:, target])
                 result.weight[part.start + target] = rows @ dual
                 result.bias[part.start + target] = dual.sum()
         results[0].index[part] = chosen
         return len(chosen)
 
     return work
-
-
-def _shifted(matrix: Float64, alpha: float) -> Float64:
-    shifted = matrix.copy()
-    shifted[np.diag_indices_from(shifted)] += alpha
-    return shifted
 
 
 def _shared(
@@ -323,7 +317,7 @@ def _shared(
     primal = n_trials > n_voxels
     design = np.hstack([x, np.ones((n_trials, 1))])
     matrix = design.T @ design if primal else design @ design.T
-    factors = [factorise(_shifted(matrix, alpha)) for alpha in alphas]
+    factors = [factorise(shifted(matrix, alpha)) for alpha in alphas]
 
     def work(part: slice) -> int:
         y = read(source, part)

@@ -51,6 +51,13 @@ def factorise(matrix: Float64) -> Float64:
     return factor  # type: ignore[no-any-return]
 
 
+def shifted(matrix: Float64, alpha: float) -> Float64:
+    """A copy of a square matrix with `alpha` added to its diagonal."""
+    copy = matrix.copy()
+    copy[np.diag_indices_from(copy)] += alpha
+    return copy
+
+
 def solve_factorised(factor: Float64, right: Float64) -> Float64:
     """Solve with the result of :func:`factorise`; `right` (n,) or (n, k)."""
     solution, info = lapack.dpotrs(factor, right, lower=1)

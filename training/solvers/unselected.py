@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import InputError, ShapeError
 from .ridge import checked
-from .spd import factorise, solve_factorised
+from .spd import factorise, shifted, solve_factorised
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -50,10 +50,10 @@ class Unselected:
         self._n_trials = len(x)
         design, new = (np.hstack([rows, np.ones((len(rows), 1))]) for rows in (x, np.asarray(x_new, np.float64)))
         if len(x) > x.shape[1]:
-            factor = _factor(design.T @ design, alpha)
+            factor = factorise(shifted(design.T @ design, alpha))
             self._predict: Callable[[Float64], Float64] = lambda y: new @ solve_factorised(factor, design.T @ y)
             return
-        factor = _factor(design @ design.T, alpha)
+        factor = factorise(shifted(design @ design.T, alpha))
         if n_targets <= len(new):
             self._predict = lambda y: new @ (design.T @ solve_factorised(factor, y))
         else:
@@ -83,9 +83,4 @@ def predict_path(x: Float64, x_new: Float64, y: Float64, alphas: Sequence[float]
     primal = len(x) > x.shape[1]
     matrix, left, right = (design.T @ design, new, design.T @ y) if primal else (design @ design.T, new @ design.T, y)
     for alpha in alphas:
-        yield left @ solve_factorised(_factor(matrix.copy(), alpha), right)
-
-
-def _factor(matrix: Float64, alpha: float) -> Float64:
-    matrix[np.diag_indices_from(matrix)] += alpha
-    return factorise(matrix)
+        yield left @ solve_factorised(factorise(shifted(matrix, alpha)), right)

@@ -286,11 +286,13 @@ def test_a_source_that_is_still_looked_for_is_given_up_when_the_session_ends(
 
     monkeypatch.setattr(process, "open_source", lambda _text, wanted: Sought(wanted))
     monkeypatch.setattr(process.signal, "signal", lambda *_given: None)
-    monkeypatch.setattr(process.sys, "setswitchinterval", lambda _seconds: None)
+    patience: list[float] = []
+    monkeypatch.setattr(process.sys, "setswitchinterval", patience.append)
     order.send("go")
     process.acquire(settings("lsl:name=nowhere"), there, orders)
     stopped = receive(here)
     assert (stopped.n_markers, stopped.fault) == (0, "")
+    assert max(patience) < sys.getswitchinterval()  # its threads hand over sooner than Python's own would
     with pytest.raises(EOFError):
         here.recv()
 
