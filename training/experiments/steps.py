@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.backends.base import Options
+from ...runtime.decoders.files import VERSION
 from ...runtime.errors import MindDiffuserError
 from ...runtime.features import TARGETS
 from ...runtime.images import write_png
@@ -27,6 +28,7 @@ from ..selection import SelectionSettings
 from ..settings import FitSettings
 from .base import Tell
 from .folder import check_models
+from .shared_fits import make_shared, shared_place
 from .subject import Plan, Subject
 
 # A ridge on EEG and MEG takes every sample of every channel, with a penalty by cross-validation: the paper's own
@@ -126,7 +128,15 @@ class Fit:
 
         models = opened_models(subject.plan)
         check_models(subject.out.parent, models.hash)
-        fit(subject.data, models, out, settings, progress=progress, say=say)
+
+        def make(folder: Path) -> None:
+            fit(subject.data, models, folder, settings, progress=progress, say=say)
+
+        if subject.plan.cache is None:
+            make(out)
+            return
+        decided_by = {"version": VERSION, "data": subject.identity, "models": models.hash, "fit": self.describe()}
+        make_shared(shared_place(subject.plan.cache, decided_by), out, make, lambda line: tell.now(line, None))
 
 
 def _share(phase: str, part: float) -> float | None:
