@@ -73,6 +73,7 @@ CONTESTANTS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "eager-fp32": ("gpu_torch", "eager", ("float32",)),
     "compile-fp16": ("gpu_torch", "with_compile", ("float16",)),
     "cuda-graph-fp16": ("gpu_torch", "with_cuda_graph", ("float16",)),
+    "cuda-graph-timed-fp16": ("gpu_torch", "with_cuda_graph", ("float16", "timed")),
     "ort-cuda-fp32": ("gpu_engines", "with_engines", ("ort-cuda", "fp32")),
     "ort-cuda-fp16": ("gpu_engines", "with_engines", ("ort-cuda", "fp16")),
     "tensorrt-fp16": ("gpu_engines", "with_engines", ("tensorrt", "fp16")),

@@ -171,9 +171,9 @@ def graph_file(folder: Path, name: str, precision: str) -> Path:
     models = _on_the_host()
     model = export_network(network_graph(name, models, semantic=False), models)
     if precision != "fp32":
-        from minddiffuser.export.precision import convert
+        from minddiffuser.export.precision import to_half
 
-        model = convert(model, HALVES[precision])
+        model = to_half(model, HALVES[precision])
     path.parent.mkdir(parents=True, exist_ok=True)
     with WeightStore(path.parent) as store:  # of its own: the other graphs may be there already
         store.write(model, name)

@@ -14,9 +14,6 @@ from typing import Any
 # One thread for each process: workers of the test run would fight for the cores, and a machine with more of them
 # would add up in another order. It counts where a library is loaded afterwards, and in processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# No test needs a GPU, and what "auto" chooses must not depend on the machine.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
 import hypothesis
 import numpy as np
 import pytest
@@ -32,6 +29,12 @@ SEED = 67280421310721
 WHOLE = {"readme_story", "tiny_bundle"}
 # Long ones among the last files, in tests/training: begun last of all, one worker would be at them when the others end.
 LONG = {"test_fit.py", "test_world.py", "test_locator.py"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What "auto" chooses must not depend on the machine: a GPU is seen by the tests alone that are of one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.hookimpl(trylast=True)

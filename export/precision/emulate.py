@@ -18,8 +18,8 @@ def emulate(model: ModelProto) -> ModelProto:
     makes it; 16-bit weights become the float32 numbers that they are. Nothing else changes, so the layers compute in
     float32.
 
-    What it shows: the loss by storing tensors and weights in 16 bits (digits, overflow to infinity, subnormal numbers)
-    and by the order of the Casts. What it does not show: a kernel that also accumulates in 16 bits (then errors are
+    What it shows: the loss by storing tensors and weights in 16 bits (digits, overflow to infinity, subnormal numbers),
+    among them the sum of a mean, which ONNX Runtime stores on CUDA before it divides; and by the order of the Casts. What it does not show: a kernel that also accumulates in 16 bits (then errors are
     larger), one that fuses several nodes and keeps float32 between them (smaller), hardware that flushes subnormal
     numbers to zero, and speed.
 
@@ -63,10 +63,36 @@ def _emulated(node: NodeProto, types: dict[str, int]) -> list[NodeProto]:
     stored = [name for name in node.output if name and types[name] in HALF_TYPES]
     if node.op_type in HANDS_ON and node.input and types[node.input[0]] in HALF_TYPES:
         return [plain]  # it hands on numbers that are rounded already
+    if node.op_type == "ReduceMean" and stored:
+        return _emulated_mean(plain, types[node.output[0]])
     after = []
     for name in stored:
         plain.output[list(plain.output).index(name)] = f"{name}:exact"
-        there = helper.make_node("Cast", [f"{name}:exact"], [f"{name}:stored"], name=f"{name}:store", to=types[name])
-        back = helper.make_node("Cast", [f"{name}:stored"], [name], name=f"{name}:load", to=FLOAT)
-        after += [there, back]
+        after += _rounded(f"{name}:exact", name, types[name])
     return [plain, *after]
+
+
+def _rounded(exact: str, name: str, half: int) -> list[NodeProto]:
+    """Cast a tensor there and back."""
+    there = helper.make_node("Cast", [exact], [f"{name}:stored"], name=f"{name}:store", to=half)
+    return [there, helper.make_node("Cast", [f"{name}:stored"], [name], name=f"{name}:load", to=FLOAT)]
+
+
+def _emulated_mean(node: NodeProto, half: int) -> list[NodeProto]:
+    """The sum, stored, divided by the number of its terms, and stored again."""
+    name, total, count, exact = node.output[0], *(f"{node.output[0]}:{part}" for part in ("sum", "count", "exact"))
+    node.op_type, node.output[0] = "ReduceSum", f"{total}:exact"
+
+    def make(operator: str, given: list[str], output: str, **attributes: int) -> NodeProto:
+        return helper.make_node(operator, given, [output], name=output, **attributes)
+
+    return [
+        node,
+        *_rounded(f"{total}:exact", total, half),
+        make("Size", [node.input[0]], f"{count}:whole"),
+        make("Size", [total], f"{count}:parts"),
+        make("Div", [f"{count}:whole", f"{count}:parts"], f"{count}:integer"),
+        make("Cast", [f"{count}:integer"], count, to=FLOAT),
+        make("Div", [total, count], exact),
+        *_rounded(exact, name, half),
+    ]

@@ -38,12 +38,15 @@ class Range:
     carried : per precision, what the layer that makes this tensor loses when only its inputs are stored in the type
         and it computes in float32: ``||y' - y|| / ||y||``. Infinite where y' is not finite although y is. Empty for
         inputs, weights and layers that hand numbers on as they are.
+    sum : of a mean's output, the largest size of the sum that is divided: it may be stored on the way, and then in the
+        type of the output (ONNX Runtime on CUDA). 0 for all other tensors.
     """
 
     peak: float
     amiss: int
     rounding: Mapping[str, float]
     carried: Mapping[str, float]
+    sum: float = 0.0
 
 
 def probe(
@@ -97,7 +100,7 @@ def probe(
               for t in model.graph.initializer if real(t.name)}  # fmt: skip
     starts = np.cumsum([0, *(tap.count for tap in taps)])
     for name, tap, start in zip(tensors, taps, starts[:-1], strict=True):
-        ranges[name] = _range_of(read[:, start : start + tap.count], halves)
+        ranges[name] = _range_of(read[:, start : start + tap.count], halves, mean=_is_mean(makers.get(name)))
     return ranges
 
 
@@ -109,7 +112,7 @@ def _empty_tensors(model: ModelProto) -> set[str]:
 
 
 def _tap(name: str, maker: NodeProto | None, types: Mapping[str, int], halves: Sequence[Half]) -> Tap:
-    """The scalars of one tensor: peak, amiss, energy; then per precision the losses (see :func:`_range_of`)."""
+    """The scalars of one tensor: peak, amiss, energy, of a mean the sum; per precision the losses (`_range_of`)."""
     computing = maker is not None and maker.op_type not in HANDS_ON and not maker.domain
     again = computing and any(types[given] == FLOAT for given in maker.input if given) if maker else False
 
@@ -117,6 +120,9 @@ def _tap(name: str, maker: NodeProto | None, types: Mapping[str, int], halves: S
         peak, scale = bench.scale(name)
         energy = bench.energy(bench.node("Div", bench.up_to(name, LARGEST), scale))
         scalars = [peak, bench.amiss(name), energy]
+        if maker is not None and _is_mean(maker):
+            whole, parts = (bench.cast(bench.node("Size", tensor), FLOAT) for tensor in (maker.input[0], name))
+            scalars.append(bench.node("Mul", peak, bench.node("Div", whole, parts)))
         for half in halves:
             fits = bench.up_to(name, half.maximum)
             scalars.append(bench.energy(bench.node("Div", fits, scale)))
@@ -125,7 +131,11 @@ def _tap(name: str, maker: NodeProto | None, types: Mapping[str, int], halves: S
                 scalars += bench.change(name, _made_from_rounded(bench, maker, name, types, half), scale)
         return scalars
 
-    return Tap(name, build, 3 + len(halves) * (4 if again else 2))
+    return Tap(name, build, 3 + _is_mean(maker) + len(halves) * (4 if again else 2))
+
+
+def _is_mean(maker: NodeProto | None) -> bool:
+    return maker is not None and maker.op_type == "ReduceMean"
 
 
 def _rounding(bench: Bench, tensor: str, half: Half) -> str:
@@ -150,11 +160,12 @@ def _made_from_rounded(bench: Bench, node: NodeProto, output: str, types: Mappin
     return str(twin.output[list(node.output).index(output)])
 
 
-def _range_of(read: Array, halves: Sequence[Half]) -> Range:
+def _range_of(read: Array, halves: Sequence[Half], *, mean: bool) -> Range:
     """Join what each batch (a row) said about one tensor."""
     peak, amiss, energy = read[:, :3].T
+    largest_sum = float(read[:, 3].max()) if mean else 0.0
     squares = np.maximum(peak, TINY) ** 2
-    per_half = read[:, 3:].reshape(len(read), len(halves), -1) if halves else read[:, :0]
+    per_half = read[:, 3 + mean :].reshape(len(read), len(halves), -1) if halves else read[:, :0]
     rounding, carried = {}, {}
     for index, half in enumerate(halves):
         sums = per_half[:, index]
@@ -162,7 +173,7 @@ def _range_of(read: Array, halves: Sequence[Half]) -> Range:
         if sums.shape[1] == 4:
             broken = bool(np.any(sums[:, 3] > amiss))
             carried[half.precision] = np.inf if broken else _ratio(sums[:, 2] @ squares, energy @ squares)
-    return Range(float(peak.max()), int(amiss.sum()), rounding, carried)
+    return Range(float(peak.max()), int(amiss.sum()), rounding, carried, largest_sum)
 
 
 def _ratio(lost: float, whole: float) -> float:

@@ -46,8 +46,8 @@ class _Broken:
 def decide(ranges: Mapping[str, Range], model: ModelProto, precision: str) -> list[Exemption]:
     """The layers of a model that must stay in float32, in the graph's order, one entry each with its worst measurement.
 
-    A layer stays when a tensor that it takes or makes breaks a rule in itself (too large, too small), when it loses
-    too much because of what it takes, or when ONNX or TensorRT has no such layer in 16 bits. In the second case the
+    A layer stays when a tensor that it takes or makes breaks a rule in itself (too large, too small), when it is a mean
+    whose sum is too large, when it loses too much because of what it takes, or when ONNX or TensorRT has no such layer in 16 bits. In the second case the
     layers that make those tensors stay with it, since what they had rounded could not be had back; unless one of the
     tensors breaks a rule in itself, which then is the reason.
 
@@ -79,6 +79,7 @@ def decide(ranges: Mapping[str, Range], model: ModelProto, precision: str) -> li
             reasons.append(_Broken(barred, "operator", 0.0, 0.0))
         for name in dict.fromkeys(name for name in (*node.input, *node.output) if name and types[name] == FLOAT):
             reasons += _of_tensor(name, _range(ranges, name, half), half, constant=name in weights)
+        reasons += _of_sum(node, ranges, half)
         explained = any(broken.tensor in node.input for broken in reasons)
         for broken in _of_layer(node, ranges, half):
             reasons.append(broken)
@@ -109,6 +110,13 @@ def _of_tensor(name: str, held: Range | None, half: Half, *, constant: bool) -> 
     limit = ROUNDING_LIMIT * half.unit
     if held.rounding[half.precision] > limit:
         yield _Broken(name, "rounding", min(held.rounding[half.precision], sys.float_info.max), limit)
+
+
+def _of_sum(node: NodeProto, ranges: Mapping[str, Range], half: Half) -> Iterator[_Broken]:
+    """Of a mean: ONNX Runtime's kernel on CUDA stores the sum in the type of the output before it divides."""
+    for name in node.output:
+        if half is FP16 and name in ranges and ranges[name].sum > OVERFLOW_LIMIT:
+            yield _Broken(name, "overflow", ranges[name].sum, OVERFLOW_LIMIT)
 
 
 def _of_layer(node: NodeProto, ranges: Mapping[str, Range], half: Half) -> Iterator[_Broken]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,13 @@ def open_ort(
             f"this onnxruntime has no {wanted} (it has {', '.join(available)}): pip install 'minddiffuser[gpu]' in an "
             "environment without the plain onnxruntime, or choose the backend ort"
         )
+    if settings.provider != "cpu":
+        _load_cuda(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
             str(path),
             sess_options=_options(onnxruntime, settings, half=precision in ("fp16", "bf16")),
-            providers=_providers(settings, inputs, f"{name}.{precision}"),
+            providers=_providers(settings, inputs, f"{name}.{precision}", exact=precision == "fp32"),
             disabled_optimizers=["ConstantFolding"] if _is_low(settings) else None,
         )
     except Exception as error:  # a dozen types of its own
@@ -239,6 +242,13 @@ class OrtEngine(Closing):
         return {n: OrtArray(v) for n, v in zip(self._names, binding.get_outputs(), strict=True)}
 
 
+def _load_cuda(onnxruntime: Any) -> None:
+    """Let CUDA's libraries be found where pip has put them; what is missing is said when the session starts."""
+    onnxruntime.set_default_logger_severity(4)  # of each kernel that does not fit and whose place another takes
+    with redirect_stdout(StringIO()):  # it reports there, where results go
+        onnxruntime.preload_dlls()
+
+
 def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what matters is raised
@@ -289,10 +299,12 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _providers(settings: OrtSettings, inputs: Specs, prefix: str) -> list[tuple[str, dict[str, str]]]:
+def _providers(settings: OrtSettings, inputs: Specs, prefix: str, *, exact: bool) -> list[tuple[str, dict[str, str]]]:
     if settings.provider == "cpu":
         return [(PROVIDERS["cpu"], {})]
-    cuda = {"device_id": "0"}
+    # In float32, products are not rounded to TF32, so that errors are those that the bundle was verified with. The
+    # option takes the tensor cores from convolutions in 16 bits too, which then add up in 16 bits and overflow.
+    cuda = {"device_id": "0", "use_tf32": "0" if exact else "1"}
     if settings.memory_limit_bytes is not None:
         cuda["gpu_mem_limit"] = str(settings.memory_limit_bytes)
     if settings.provider == "cuda":

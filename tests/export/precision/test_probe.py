@@ -86,6 +86,16 @@ def test_overflowing_elements_are_left_to_the_peak(build: Build) -> None:
     assert seen.rounding["fp16"] < 2**-11  # with the overflow it would be infinite
 
 
+def test_the_sum_behind_a_mean(build: Build, rng: np.random.Generator) -> None:
+    nodes = [("mean", "ReduceMean", "x axes", "m"), ("copy", "Neg", "m", "y")]
+    model = build(nodes, {"x": ["n", 3, 5, "k"]}, ["y"], {"axes": np.asarray([1, 3], np.int64)})
+    batches = [rng.standard_normal((2, 3, 5, k)).astype(np.float32) for k in (7, 11)]
+    seen = probe(model, [{"x": x} for x in batches], threads=1)
+    assert seen["m"].sum == pytest.approx(max(np.abs(x.sum((1, 3))).max() for x in batches), rel=1e-5)
+    assert seen["m"].rounding["fp16"] < 2**-11
+    assert (seen["x"].sum, seen["y"].sum) == (0, 0)
+
+
 def test_a_tensor_of_zeros_loses_nothing(chain: ModelProto) -> None:
     seen = probe(chain, [{"x": np.zeros((2, 4), np.float32)}], threads=1)["t"]
     assert seen == Range(0.0, 0, {"fp16": 0.0, "bf16": 0.0}, {"fp16": 0.0, "bf16": 0.0})

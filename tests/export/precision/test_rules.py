@@ -48,6 +48,24 @@ def test_a_tensor_that_overflows_between_layers_keeps_both(build: Build, rng: np
     assert all(e["measured"] == pytest.approx(peak, rel=1e-6) for e in found.values())
 
 
+@pytest.mark.parametrize(("n", "expected"), [(16_000, []), (17_000, ["mean"])])
+def test_a_mean_whose_sum_overflows_is_kept(build: Build, n: int, expected: list[str]) -> None:
+    """ONNX Runtime on CUDA holds the sum in the type of the mean: 2 n against half of float16's 65504."""
+    model = build(
+        [("mean", "ReduceMean", "x axis", "m"), ("shift", "Neg", "m", "y")],
+        {"x": ["n", n]},
+        ["y"],
+        {"axis": np.asarray([1], np.int64)},
+    )
+    x = np.full((3, n), 2, np.float32)
+    found = kept(model, {"x": x})
+    assert list(found) == expected
+    if expected:
+        assert (found["mean"]["tensor"], found["mean"]["rule"]) == ("m", "overflow")
+        assert found["mean"]["measured"] == 2 * n
+    assert not kept(model, {"x": x}, "bf16")
+
+
 def test_bfloat16_does_not_overflow(build: Build, rng: np.random.Generator) -> None:
     x = (1e20 * rng.standard_normal((6, 8))).astype(np.float32)
     assert not kept(build([("n", "Neg", "x", "y")], {"x": ["n", 8]}, ["y"]), {"x": x}, "bf16")

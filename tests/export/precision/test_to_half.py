@@ -214,3 +214,12 @@ def test_emulation_holds_only_numbers_of_the_type(
     )
     for array in run(plain, pictures[0])[1:]:
         np.testing.assert_array_equal(array.astype(ml_dtypes.bfloat16).astype(np.float32), array)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(30_000, 2.0), (33_000, np.inf)])
+def test_emulation_stores_the_sum_of_a_mean(build: Build, run: Run, n: int, expected: float) -> None:
+    """As ONNX Runtime's kernel on CUDA does: 66,000 is more than float16 holds, though 2 is not."""
+    nodes = [("mean", "ReduceMean", "x axis", "m"), ("copy", "Identity", "m", "y")]
+    model = build(nodes, {"x": ["n", n]}, ["y"], {"axis": np.asarray([1], np.int64)})
+    (found,) = run(emulate(to_half(model, "float16")), {"x": np.full((2, n), 2, np.float32)})
+    np.testing.assert_array_equal(found, np.full((2, 1), expected, np.float32))

@@ -1,5 +1,6 @@
 """ONNX Runtime's engine on graphs of a line each."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,14 +162,39 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(
     assert [name for name, _ in fake_session.opened["providers"]] == expected[provider]
 
 
+@pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt"])
+def test_cudas_libraries_are_looked_for_where_pip_puts_them(
+    path: Path,
+    fake_session: type[FakeSession],
+    provider: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is not found is the session's to say: standard output is for results."""
+    looked: list[str] = []
+
+    def preload() -> None:
+        looked.append(provider)
+        sys.stdout.write("Failed to load libcudnn.so.9\n")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    with contextlib.suppress(InputError, AttributeError):  # the session is played, and gives nothing
+        open_ort("line", path, INPUTS, OUTPUTS, OrtSettings(provider=provider))
+    assert looked == ([] if provider == "cpu" else [provider])
+    assert capsys.readouterr().out == ""
+
+
 def test_providers_get_limits_and_the_cache(path: Path, fake_session: type[FakeSession], tmp_path: Path) -> None:
-    def options(**choices: Any) -> dict[str, str]:
+    def options(precision: str = "fp32", **choices: Any) -> dict[str, str]:
         with pytest.raises(InputError, match="fell back"):
-            open_ort("line", path, INPUTS, OUTPUTS, OrtSettings(**choices))
+            open_ort("line", path, INPUTS, OUTPUTS, OrtSettings(**choices), precision=precision)
         found: dict[str, str] = fake_session.opened["providers"][0][1]
         return found
 
-    assert options(provider="cuda") == {"device_id": "0"}
+    # TF32 off takes the tensor cores from float16, too, whose sums then overflow.
+    assert options(provider="cuda") == {"device_id": "0", "use_tf32": "0"}
+    for half in ("fp16", "bf16"):
+        assert options(half, provider="cuda") == {"device_id": "0", "use_tf32": "1"}
     assert options(provider="cuda", memory_limit_bytes=1 << 30)["gpu_mem_limit"] == str(1 << 30)
     tensorrt = options(provider="tensorrt", memory_limit_bytes=1 << 20)
     # Without a folder of the caller's nothing is kept: never beside the graph, in a bundle that was verified.
