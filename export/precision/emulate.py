@@ -19,9 +19,9 @@ def emulate(model: ModelProto) -> ModelProto:
     float32.
 
     What it shows: the loss by storing tensors and weights in 16 bits (digits, overflow to infinity, subnormal numbers),
-    among them the sum of a mean, which ONNX Runtime stores on CUDA before it divides; and by the order of the Casts. What it does not show: a kernel that also accumulates in 16 bits (then errors are
-    larger), one that fuses several nodes and keeps float32 between them (smaller), hardware that flushes subnormal
-    numbers to zero, and speed.
+    among them the sum of a mean, which ONNX Runtime stores on CUDA before it divides; and the loss by the order of the
+    Casts. What it does not show: a kernel that also accumulates in 16 bits (then errors are larger), one that fuses
+    several nodes and keeps float32 between them (smaller), hardware that flushes subnormal numbers to zero, and speed.
 
     Parameters
     ----------

@@ -47,9 +47,9 @@ def decide(ranges: Mapping[str, Range], model: ModelProto, precision: str) -> li
     """The layers of a model that must stay in float32, in the graph's order, one entry each with its worst measurement.
 
     A layer stays when a tensor that it takes or makes breaks a rule in itself (too large, too small), when it is a mean
-    whose sum is too large, when it loses too much because of what it takes, or when ONNX or TensorRT has no such layer in 16 bits. In the second case the
-    layers that make those tensors stay with it, since what they had rounded could not be had back; unless one of the
-    tensors breaks a rule in itself, which then is the reason.
+    whose sum is too large, when it loses too much because of what it takes, or when ONNX or TensorRT has no such layer
+    in 16 bits. In the third case the layers that make those tensors stay with it, since what they had rounded could not
+    be had back; unless one of the tensors breaks a rule in itself, which then is the reason.
 
     Parameters
     ----------
