@@ -2,8 +2,8 @@
 
 python benchmarks/miniature.py FOLDER [--docs docs]
 
-FOLDER holds the experiments' folders, each named as its experiment, beside the data folders. For each there will be
-docs/miniature/NAME.md (table.md, with the figure), docs/images/miniature/NAME.png, and docs/measured/miniature/NAME.json
+FOLDER holds the experiments' folders, each named as its experiment, beside the data folders. Of each there will be
+docs/miniature/NAME.md (table.md and the figure), docs/images/miniature/NAME.png, and docs/measured/miniature/NAME.json
 (table.json); docs/results.md, which sums them up, is written by hand. Nothing is computed here, so that the pages say
 what was measured. On standard output: how many of each experiment's sentences and rows agree.
 """
