@@ -9,7 +9,7 @@ VENV ?= .venv
 RUN ?= runs/demo
 # NOTEBOOKS=off: do not run the notebooks, which takes most of the time.
 NOTEBOOKS ?= on
-# More options for the tests: make test PYTEST=--durations=15
+# More options for the tests: make test PYTEST=--durations=15. The long ones, which are left out: PYTEST="-m long"
 PYTEST ?=
 BIN = $(VENV)/bin
 

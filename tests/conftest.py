@@ -14,6 +14,7 @@ from typing import Any
 # One thread for each process: workers of the test run would fight for the cores, and a machine with more of them
 # would add up in another order. It counts where a library is loaded afterwards, and in processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ SEED = 67280421310721
 
 # What only a whole bundle of the tiny world can show, which takes long and is made once for all workers.
 WHOLE = {"readme_story", "tiny_bundle"}
-# Long ones among the last files, in tests/training: begun last of all, one worker would be at them when the others end.
-LONG = {"test_fit.py", "test_world.py", "test_locator.py"}
+# The longest of the last files, in tests/training: begun last of all, one worker would be at it when the others end.
+LONGEST = {"test_fit.py"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             0 if item.path.name == "test_docs.py" else 2 if item.path in wanting else 3 if item.path in last else 1,
-            item.path in last and item.path.name not in LONG,
+            item.path in last and item.path.name not in LONGEST,
         )
     )
 

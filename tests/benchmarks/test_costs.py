@@ -36,6 +36,7 @@ def costs(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, sm
     return module
 
 
+@pytest.mark.long
 def test_timed_calls_are_costs_of_the_same_pictures(
     costs: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_timestep_as_a_tensor_changes_nothing(load: Load, models: Models) -> N
     assert plain["gradient"].abs().amax((1, 2, 3)).min() > 0
 
 
+@pytest.mark.long
 def test_a_guided_pass_is_the_same_work_for_both(load: Load, models: Models) -> None:
     jobs, trials = load("jobs"), load("trials").draw(models, 2)
     graphs = [network_graph(name, models, semantic=False) for name in load("engines").GRAPHS]

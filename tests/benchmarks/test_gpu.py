@@ -49,6 +49,7 @@ def test_operations_at_full_size(shapes: Models) -> None:
     assert n_weights == {"unet": 859_520_964, "vae": 83_653_863, "clip": 87_849_216}
 
 
+@pytest.mark.long
 def test_the_floor_counts_what_the_networks_do(load: Load, shapes: Models) -> None:
     gpu, counts = load("gpu"), load("flops").count(shapes)
     assert gpu.FLOPS == {
@@ -103,6 +104,7 @@ def test_what_cannot_run_is_reported_and_the_rest_runs(load: Load) -> None:
     }
 
 
+@pytest.mark.long
 def test_contestants_do_the_same_work(load: Load, small_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager networks and engines, on the CPU and over the small world."""
     gpu, eager, engines = load("gpu"), load("gpu_torch"), load("gpu_engines")

@@ -373,6 +373,7 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on(
     small: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -508,6 +509,7 @@ def test_one_subject_is_timed(
     assert "one subject" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_more_trials_keep_whole_batches(small: Any) -> None:
     assert small.run("out", "--conditions", "decoded", "--trials", "2") == 0
     (path,) = (small.folder / "out").rglob("single/decoded/*.safetensors")

@@ -162,6 +162,7 @@ def test_plans_that_no_list_can_name_are_reported(
     assert command("bundle", tmp_path, "--out", out)[2] == []
 
 
+@pytest.mark.long
 def test_a_bundle_with_engines_and_half_precision(
     command: Command,
     small_checkpoint: Path,

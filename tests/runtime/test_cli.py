@@ -244,7 +244,9 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("refiner", [pytest.param("adam", marks=pytest.mark.slow), "guided"])
+@pytest.mark.parametrize(
+    "refiner", [pytest.param("adam", marks=pytest.mark.slow), pytest.param("guided", marks=pytest.mark.long)]
+)
 def test_a_killed_run_resumes_without_redoing_and_ends_with_the_same_bytes(
     refiner: str, arguments: list[str], tmp_path: Path
 ) -> None:
@@ -626,7 +628,13 @@ def demo_of_absent_pictures(args: list[str], tmp: Path) -> None:
     args[:] = ["demo", "--full", "--out", str(tmp / "demo"), "--stimuli", str(tmp / "absent")]
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+# These two count operations first; tests/runtime/run/test_budget.py makes the same mistakes with a bundle.
+COUNTING = {"a_budget_for_nothing", "a_deadline_for_nothing"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in COUNTING else ()) for name in MISTAKES]
+)
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,7 +136,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.long if form == "full" else ()) for form in FORMS]
+)
 def test_stage_2_reaches_pytorchs_picture(form: str, both: dict[str, Backend[Any]], decoded: Decoded) -> None:
     settings = FORMS[form]
     first: dict[str, tuple[Any, Any, Any]] = {}
@@ -233,6 +235,7 @@ def guided(backend: Backend[Any], decoded: Decoded, settings: GuidedSettings, at
     return refine(problem, settings, lambda _step: None)
 
 
+@pytest.mark.long
 def test_each_guided_step_is_pytorchs(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
     """From the same x: what is guided, and where it leads. x is that of PyTorch's own pass."""
     seen: dict[int, np.ndarray] = {}
@@ -263,6 +266,7 @@ def test_a_guided_pass_reaches_pytorchs_picture(both: dict[str, Backend[Any]], d
     assert psnr(image, expected) >= 40
 
 
+@pytest.mark.long
 def test_a_search_keeps_pytorchs_candidates(both: dict[str, Backend[Any]], decoded: Decoded) -> None:
     found = {name: guided(backend, decoded, SEVERAL) for name, backend in both.items()}
     losses, expected = (found[name].candidate_losses for name in ("engines", "pytorch"))

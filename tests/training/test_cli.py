@@ -173,7 +173,7 @@ SENSED = ["--n-train", "6", "--n-test", "2", "--seed", "4", "--repetitions", "2"
     [
         ("eeg", [], (17, 100), "V"),
         ("eeg", ["--channels", "63", "--sfreq", "250", "--soa", "0.4"], (63, 250), "V"),
-        ("meg", ["--zero-phase", "--single-trials"], (271, 201), "T"),
+        pytest.param("meg", ["--zero-phase", "--single-trials"], (271, 201), "T", marks=pytest.mark.long),
     ],
 )
 def test_simulate_writes_epochs(

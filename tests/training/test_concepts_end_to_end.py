@@ -149,7 +149,7 @@ def test_the_bundle_says_the_same(place: Path) -> None:
     assert export.main(["check", str(place / "bundle"), "--threads", "1"]) == 0
 
 
-@pytest.mark.parametrize("source", ["checkpoint", "bundle"])
+@pytest.mark.parametrize("source", [pytest.param("checkpoint", marks=pytest.mark.long), "bundle"])
 def test_a_run_says_which_concepts_were_decoded(place: Path, small_world: Path, source: str, tmp_path: Path) -> None:
     data, out = place / "data", tmp_path / "run"
     run = ["run", str(place / source), str(data), "--out", str(out), "--stage", "1", "--threads", "1"]
@@ -283,7 +283,9 @@ def test_data_without_concepts(
     assert direct.route is None
 
 
-@pytest.mark.parametrize("last", ["constants", "concepts", "embedding"])
+@pytest.mark.parametrize(
+    "last", ["concepts", *(pytest.param(name, marks=pytest.mark.long) for name in ("constants", "embedding"))]
+)
 def test_a_resumed_fit_ends_with_the_same_bytes(
     place: Path, small_world: Path, tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -303,6 +303,7 @@ def test_no_block_is_fitted_twice_wherever_a_fit_is_killed(
     assert len(small_blocks) <= n_unbroken + 3 * n_kills  # scores are kept for all three regions together
 
 
+@pytest.mark.long
 def test_a_penalty_by_cross_validation_is_the_same_for_every_block_and_after_a_kill(
     tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
 ) -> None:
@@ -417,6 +418,7 @@ def test_constants_of_nan_are_refused(tmp_path: Path, data: Data, monkeypatch: p
         fit(data, Models(), tmp_path / "c", SETTINGS)
 
 
+@pytest.mark.long
 def test_single_edits_of_the_journal_change_no_number(
     tmp_path: Path, data: Data, small_blocks: list[tuple[int, int]]
 ) -> None:

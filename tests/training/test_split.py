@@ -169,6 +169,7 @@ class World:
         return f"{split} {self.n_stimuli(split)}"
 
 
+@pytest.mark.long
 def test_in_the_tiny_world_the_nearest_training_picture_is_farther(tmp_path: Path) -> None:
     """Than where as many training pictures are left out at random."""
     import torch

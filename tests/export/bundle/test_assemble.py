@@ -424,6 +424,7 @@ def test_two_exports_into_one_bundle_do_not_meet(export: Export, copied: Path) -
     export(out, force=True)  # what the other one left does not matter
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_killed_export_leaves_the_old_bundle_or_none(
     export: Export, tmp_path: Path, small_checkpoint: Path, small_world: Path

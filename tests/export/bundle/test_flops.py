@@ -62,6 +62,7 @@ def test_the_manifest_says_what_the_exported_graph_computes(name: str, tiny_bund
     assert graph.flops == exported + dropped
 
 
+@pytest.mark.long
 def test_engines_compute_what_autograd_does_and_more(small_world: Path) -> None:
     models = load_models(str(small_world))
     flops = all_flops(without_data(models), semantic=False)

@@ -41,6 +41,12 @@ def test_a_graph_that_is_there_is_not_traced_again(
         assert made.path(name).read_bytes() == (bundle / name).read_bytes()
 
 
+def test_the_shipped_graphs_were_made_by_the_code_of_today(tiny_bundle: Path) -> None:
+    """Or every demonstration, and every run of the tests, traces them anew: python -m minddiffuser.export.demo_files."""
+    shipped = json.loads((tiny_bundle.parent / "shipped" / "bundle" / "manifest.json").read_text())
+    assert shipped["lineage"][reuse.EXPORTER] == reuse.exporter_code()
+
+
 @pytest.mark.slow
 def test_the_graphs_of_the_readme_are_traced_again_to_the_byte(
     tiny_bundle: Path, fitted_checkpoint: Path, tmp_path: Path

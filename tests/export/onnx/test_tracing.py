@@ -230,6 +230,7 @@ def sha256(model: ModelProto) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
+@pytest.mark.long
 def test_two_processes_write_the_same_bytes(forward: ModelProto, exported: ModelProto, tmp_path: Path) -> None:
     """Another process, in another folder, with other hashes of names."""
     command = [sys.executable, "-c", ELSEWHERE, __file__]

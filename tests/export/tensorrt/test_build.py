@@ -217,6 +217,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(
     assert f"the plan was built by TensorRT-RTX 0.9.9, this machine has {trt.__version__}" in chosen.reason
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_build_leaves_the_bundle_as_it_was(copied: Path, no_gpu: None) -> None:
     before = {p.relative_to(copied): p.read_bytes() for p in copied.rglob("*") if p.is_file()}

@@ -368,7 +368,7 @@ def test_a_strangers_subject_folder_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "other", replace(SETTINGS, seed=9), subject=tmp_path / "kept")
 
 
-@pytest.mark.parametrize("name", ["demo.json", "subject.json"])
+@pytest.mark.parametrize("name", [pytest.param("demo.json", marks=pytest.mark.long), "subject.json"])
 def test_edited_descriptions_are_one_sentence(tmp_path: Path, name: str) -> None:
     """Every single-field edit of them is refused, or changes nothing."""
     kept, out = tmp_path / "kept", tmp_path / "demo"

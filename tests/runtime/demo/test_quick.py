@@ -174,6 +174,7 @@ def test_the_real_commands_take_these_arguments(stimuli: Path | None, tmp_path: 
         parsers[step.command[0]].parser().parse_args(step.command[1:])
 
 
+@pytest.mark.long
 def test_the_shipped_subject_is_reconstructed(tmp_path: Path) -> None:
     """Both stages on the engines: the pictures resemble their stimuli, and those of other trials less."""
     kept = open_shipped(lambda: tmp_path / "shipped", print)

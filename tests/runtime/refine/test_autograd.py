@@ -33,7 +33,7 @@ def target_for(models: Any, rng: np.random.Generator, n: int = 2) -> tuple[np.nd
     return structure.numpy(), rng.random(models.structure_shape) < 0.25
 
 
-@pytest.mark.parametrize("backprop_steps", [None, 2, 0])
+@pytest.mark.parametrize("backprop_steps", [pytest.param(None, marks=pytest.mark.long), 2, 0])
 def test_gradients_are_those_of_finite_differences(small_world: Path, rng, backprop_steps) -> None:
     """Float64 networks, all the way from latent and context to the loss with its semantic term."""
     models = load_models(small_world, dtype="float64")
@@ -192,6 +192,7 @@ def peak_bytes(models: Any, rng: np.random.Generator, folder: Path, n_reverse: i
     return int(alive.max())
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_steps(small_world: Path, rng, tmp_path) -> None:
     models = load_models(small_world)
     few, many = (peak_bytes(models, rng, tmp_path, n_reverse, True) for n_reverse in (3, 9))

@@ -91,8 +91,15 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("choice", CHOICES)
+# Through all steps the other choices are tried with the long tests: what they change is the loss.
+CASES = [
+    pytest.param(form, choice, marks=pytest.mark.long if form == "full" and choice != "plain" else ())
+    for form in FORMS
+    for choice in CHOICES
+]
+
+
+@pytest.mark.parametrize(("form", "choice"), CASES)
 def test_gradients_are_those_of_autograd(
     form: str,
     choice: str,
@@ -170,7 +177,9 @@ def test_fresh_noise_is_drawn_anew_at_each_evaluation(
     assert (losses[0] != losses[1]).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.long if form == "full" else ()) for form in FORMS]
+)
 def test_a_refinement_reaches_the_same_picture(
     form: str, small_models: Any, torch_engines: Make, inputs: dict[str, Array], target: Array, mask: Array
 ) -> None:

@@ -65,7 +65,7 @@ def run(problem: Problem[Any], loss: Any = None, **given: Any) -> tuple[Trajecto
     return found, watched
 
 
-@pytest.mark.parametrize("k", [0, N_GUIDED - 1])
+@pytest.mark.parametrize("k", [pytest.param(0, marks=pytest.mark.long), N_GUIDED - 1])
 def test_a_step_goes_down_the_gradient_by_finite_differences(problem: Problem[Any], k: int) -> None:
     """The loss of the clean estimate's picture as a function of x, moved along each of x's values."""
     found, watched = run(problem)

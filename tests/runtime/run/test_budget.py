@@ -176,7 +176,7 @@ GUIDANCE: list[tuple[dict[str, Any], int, int]] = [
 
 
 @pytest.mark.parametrize(("given", "n_guided", "n_back"), GUIDANCE)
-@pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
+@pytest.mark.parametrize("kind", ["bundle", pytest.param("checkpoint", marks=pytest.mark.long)])
 def test_paces_are_medians_of_the_run_s_own_steps_per_forward_pass(
     kind: str,
     given: dict[str, Any],

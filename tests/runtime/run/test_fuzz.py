@@ -124,6 +124,7 @@ def refused(step: Callable[[Path], object], run: Path) -> str | None:
     return None
 
 
+@pytest.mark.long
 def test_a_single_edit_ends_in_the_same_pictures_or_in_one_sentence(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

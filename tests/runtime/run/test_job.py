@@ -383,6 +383,7 @@ def test_without_any_picture_one_sentence_says_so_each_time(
     assert pictures(tmp_path / "run") == {}
 
 
+@pytest.mark.long
 def test_the_advice_after_an_overflow_can_be_followed(
     of_checkpoint: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -325,7 +325,9 @@ def test_guided_stage_2_and_both_controls(checkpoint: Checkpoint, models: Models
     assert {phase: sum(name == phase for name, *_ in reports) for phase in phases(settings)} == phases(settings)
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 3, 6])
+@pytest.mark.parametrize(
+    "rows_at_once", [pytest.param(1, marks=pytest.mark.long), 3, pytest.param(6, marks=pytest.mark.long)]
+)
 def test_a_guided_trial_is_the_same_in_any_company(checkpoint: Checkpoint, models: Models, rows_at_once: int) -> None:
     """Networks round differently in batches of another size, and pictures differ by a unit at most."""
     whole = made(checkpoint, models, refine=GUIDED)((0, 1, 3), RESPONSES[[0, 1, 3]])

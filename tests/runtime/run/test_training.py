@@ -144,6 +144,7 @@ def test_a_bundle_makes_them_too(checkpoint: Path, data: Path, toy_bundle: Path,
         np.testing.assert_array_equal(shown, fit_square(TRAINING[place], 32))
 
 
+@pytest.mark.long
 def test_pictures_are_found_by_their_pixels_where_numbers_have_changed(
     checkpoint: Path, data: Path, small_world: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +156,14 @@ def test_pictures_are_found_by_their_pixels_where_numbers_have_changed(
     assert [(tmp_path / "one" / n).read_bytes() for n in names] == [(tmp_path / "two" / n).read_bytes() for n in names]
 
 
-@pytest.mark.parametrize("case", ["an older checkpoint", "responses without a folder", "other pictures"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "an older checkpoint",
+        pytest.param("responses without a folder", marks=pytest.mark.long),
+        pytest.param("other pictures", marks=pytest.mark.long),
+    ],
+)
 def test_what_cannot_be_made_is_left_out_with_the_reason(
     case: str, checkpoint: Path, small_checkpoint: Path, data: Path, small_world: Path, tmp_path: Path
 ) -> None:

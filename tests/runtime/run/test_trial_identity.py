@@ -70,7 +70,7 @@ def of(pictures: dict[str, bytes], row: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("refiner", FAST)
-@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+@pytest.mark.parametrize("kind", [pytest.param("checkpoint", marks=pytest.mark.long), "bundle"])
 def test_pictures_go_with_the_ids(
     kind: str, refiner: str, run: Run, small_checkpoint: Path, small_world: Path, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def write_folder(folder: Path, rois: dict[str, tuple[int, int]]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+@pytest.mark.parametrize("kind", [pytest.param("checkpoint", marks=pytest.mark.long), "bundle"])
 def test_voxels_of_other_regions_are_refused_where_regions_are_known(
     kind: str, run: Run, small_checkpoint: Path, toy_bundle: Path, small_world: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -1,4 +1,7 @@
-"""Whitening: compared with scikit-learn's shrinkage and with the published definition, trial by trial."""
+"""Whitening: compared with scikit-learn's shrinkage and with the published definition, trial by trial.
+
+scikit-learn is loaded by the tests that need it: it takes seconds, which every worker would spend on collecting.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.linalg import fractional_matrix_power
-from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
-from sklearn.preprocessing import StandardScaler
 
 from minddiffuser.runtime.errors import FileError, InputError, ShapeError
 from minddiffuser.runtime.signal.chain import open_chain
@@ -31,16 +32,21 @@ def trials(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.in
 
 def shrunk(samples: NDArray[Any]) -> NDArray[np.float64]:
     """As sklearn.discriminant_analysis does with shrinkage "auto": Ledoit-Wolf of standardised features."""
+    from sklearn.covariance import ledoit_wolf as reference
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(samples)
-    covariance = sklearn_ledoit_wolf(scaler.transform(samples))[0]
+    covariance = reference(scaler.transform(samples))[0]
     return scaler.scale_[:, None] * covariance * scaler.scale_[None, :]  # type: ignore[no-any-return]
 
 
 def test_ledoit_wolf_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
+    from sklearn.covariance import ledoit_wolf as reference
+
     samples = rng.standard_normal((5, 20, 7)) @ rng.standard_normal((7, 7)) + 3.0
     centred = samples - samples.mean(axis=1, keepdims=True)
     for ours, given in zip(ledoit_wolf(centred), samples, strict=True):
-        np.testing.assert_allclose(ours, sklearn_ledoit_wolf(given)[0], rtol=1e-9)
+        np.testing.assert_allclose(ours, reference(given)[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("over", ["epochs", "time"])

@@ -85,6 +85,7 @@ def test_a_fault_of_the_live_path_is_found_out(
     assert said.rstrip().endswith("did not hold")
 
 
+@pytest.mark.long
 def test_a_session_by_its_own_bundle(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = steps_of(60.0, [(4.0 + number, "stim/cat") for number in range(50)])
     record = _recorded(world, steps, tmp_path)

@@ -98,7 +98,11 @@ def _until(seconds: float, faults: Any) -> Any:
         yield fault
 
 
-@pytest.mark.parametrize("kind", ["pause", "twice", "reordered", "nan", "restart", "offset", "other-order", "outage"])
+IN_EVERY_RUN = ["reordered", "nan", "outage"]
+MORE = [pytest.param(kind, marks=pytest.mark.long) for kind in ("pause", "twice", "restart", "offset", "other-order")]
+
+
+@pytest.mark.parametrize("kind", [*IN_EVERY_RUN, *MORE])
 def test_filters_do_not_carry_a_fault_on(kind: str) -> None:
     """A signal with everything in it, filtered and decimated: to the bit what the undisturbed samples give."""
     rng = np.random.default_rng(1)

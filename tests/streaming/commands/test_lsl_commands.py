@@ -176,7 +176,7 @@ class Received:
 MARKS = [(100, "Stimulus/S  7"), (251, "Stimulus/S  9"), (251, "Response/R  1"), (399, "Stimulus/S  7")]
 
 
-@pytest.mark.parametrize("chunk", ["1", "9"])
+@pytest.mark.parametrize("chunk", ["1", pytest.param("9", marks=pytest.mark.long)])
 def test_a_file_is_played_sample_by_sample_as_mne_reads_it(tmp_path: Path, chunk: str) -> None:
     path = write_brainvision(tmp_path, f"one{chunk}", noise(400), 250.0, MARKS)
     raw = mne.io.read_raw(path, verbose="error")
@@ -249,7 +249,14 @@ def test_play_waits_for_somebody_and_ends_with_control_c(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(RECORDINGS is None, reason="the recordings of others are not beside this checkout")
-@pytest.mark.parametrize("name", ["test.bdf", "test_edf_stim_channel.edf", "test_ctf_comp_raw.fif"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test.bdf",
+        pytest.param("test_edf_stim_channel.edf", marks=pytest.mark.long),
+        pytest.param("test_ctf_comp_raw.fif", marks=pytest.mark.long),
+    ],
+)
 def test_recordings_of_others_are_played_as_mne_reads_them(name: str) -> None:
     assert RECORDINGS is not None
     raw = mne.io.read_raw(RECORDINGS / name, verbose="error")

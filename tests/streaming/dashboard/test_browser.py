@@ -376,8 +376,11 @@ def tell(hub: Hub) -> None:
     publish(hub, RUNNING, replace(newest, warning="outside the range of training: variance, alpha power, slow drift"))
 
 
+MORE_SIZES = [(320, 700), (900, 700), (1366, 768), (1920, 1080), (3840, 2160)]
+
+
 @pytest.mark.parametrize(
-    "size", [(320, 700), (390, 844), (900, 700), (1280, 720), (1366, 768), (1920, 1080), (3840, 2160)]
+    "size", [(390, 844), (1280, 720), *(pytest.param(size, marks=pytest.mark.long) for size in MORE_SIZES)]
 )
 @pytest.mark.parametrize("far", [False, True], ids=["near", "far"])
 def test_nothing_overflows_sideways_and_a_screen_holds_all(
@@ -402,7 +405,10 @@ def test_nothing_overflows_sideways_and_a_screen_holds_all(
         assert cut == [], "what a panel holds is not cut off"
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)])
+@pytest.mark.parametrize(
+    "size",
+    [(1280, 720), *(pytest.param(size, marks=pytest.mark.long) for size in [(1920, 1080), (2560, 1440), (3840, 2160)])],
+)
 def test_the_large_type_is_read_from_two_metres(page: webdriver.Chrome, served: Served, size: tuple[int, int]) -> None:
     """2.6 % of the screen's height is 7.8 mm on a 24 inch screen (299 mm high): 13 minutes of arc at two metres."""
     tell(served.hub)

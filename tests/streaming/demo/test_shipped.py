@@ -18,7 +18,9 @@ from minddiffuser.streaming.demo.run import MODALITIES
 N_SHOWN, N_FIRST = 8, 5
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize(
+    "modality", [pytest.param(name, marks=pytest.mark.long if name == "meg" else ()) for name in MODALITIES]
+)
 def test_single_showings_name_what_was_shown_better_than_chance(
     modality: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_changed_signal_comes_back_with_its_description(tmp_path: Path) -> Non
     assert read_info(path) == info
 
 
+@pytest.mark.long
 def test_every_truncation_gives_the_steps_up_to_it(tmp_path: Path) -> None:
     """Cut at any byte: whole steps to the bit; then what came of the next one; then data without their arrival."""
     info = signal_info(2)

@@ -37,6 +37,7 @@ from minddiffuser.streaming.records import Samples
 pyxdf = pytest.importorskip("pyxdf")
 
 
+@pytest.mark.long
 def test_a_file_cut_at_any_byte_is_whole_again(tmp_path: Path) -> None:
     steps = made_up_steps(8, 6, signal_info(2))
     path = write_xdf_steps(tmp_path / "a.xdf", steps, signal_info(2), flush_every=2)

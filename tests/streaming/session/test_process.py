@@ -87,6 +87,7 @@ def test_a_session_from_the_source_to_its_folder(live_bundle: Path, recording: P
     assert {path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name != ".lock"} == {0}
 
 
+@pytest.mark.long
 def test_the_source_is_received_while_engines_are_measured(
     live_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,7 +241,10 @@ BOMBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name == "the same list a billion times" else ()) for name in BOMBS],
+)
 def test_bombs_are_refused_without_memory(tmp_path: Path, name: str) -> None:
     content, said = BOMBS[name]
     path = tmp_path / "bomb.npy"

@@ -54,19 +54,21 @@ OPTIONS = {
     },
 }
 OF_SENSORS = ("nice", "eegnet", "atm", "brain_module")
-# The others take the same way through the code, and each has its own in tests/test_decoders_without_pytorch.py: there
-# one for EEG is fitted and exported in every run.
-BY_DEFAULT = ("ridge-fmri", "ridge-eeg", "mlp-fmri")
+# In every run a ridge takes this way; tests/test_decoders_without_pytorch.py fits and exports a network then.
+LONG = ("ridge-fmri", "mlp-fmri")
+# The other networks take the same way through the code, and each has its own there.
+SLOW = [f"{name}-{modality}" for name in NETWORKS for modality in LAYOUTS]
 CASES = [
     pytest.param(
         name,
         modality,
-        id=f"{name}-{modality}",
-        marks=() if f"{name}-{modality}" in BY_DEFAULT or name not in NETWORKS else pytest.mark.slow,
+        id=case,
+        marks=pytest.mark.long if case in LONG else pytest.mark.slow if case in SLOW else (),
     )
     for name in DECODERS
     for modality in LAYOUTS
     if modality == "eeg" or name not in OF_SENSORS
+    for case in [f"{name}-{modality}"]
 ]
 
 

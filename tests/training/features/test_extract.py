@@ -391,6 +391,7 @@ def test_files_can_be_read_by_others(models: Models, tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.long
 def test_single_edits_of_the_description_change_no_number(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,17 +41,24 @@ def test_the_runtime_computes_the_trained_network() -> None:
     np.testing.assert_allclose(found.tilt_deg, tilt.numpy(), atol=0.05)
 
 
-def test_training_lowers_the_loss_and_repeats(
+SHORT = LoopSettings(steps=12, learning_rate=3e-3, warmup=2, ema=0.5, seed=3, log_every=1)
+
+
+def test_training_lowers_the_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locator, "BATCH", 16)
-    drawn = open_layers(tmp_path, n_pictures=64)
-    settings = LoopSettings(steps=12, learning_rate=3e-3, warmup=2, ema=0.5, seed=3, log_every=1)
-    one = locator.folded(locator.fit(drawn, _folder(tmp_path / "a"), settings))
+    locator.fit(open_layers(tmp_path, n_pictures=64), _folder(tmp_path / "a"), SHORT)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("locator: step")]
     masks = [float(line.partition("mask ")[2].split()[0]) for line in lines]
     assert masks[-1] < 0.9 * masks[0]
-    again = locator.folded(locator.fit(drawn, _folder(tmp_path / "b"), settings))
+
+
+@pytest.mark.long
+def test_training_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locator, "BATCH", 16)
+    drawn = open_layers(tmp_path, n_pictures=64)
+    one, again = (locator.folded(locator.fit(drawn, _folder(tmp_path / name), SHORT)) for name in "ab")
     for name, array in one.items():
         np.testing.assert_allclose(array, again[name], rtol=1e-4, atol=1e-5, err_msg=name)
 

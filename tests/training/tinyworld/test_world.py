@@ -36,6 +36,7 @@ def test_the_card_states_figures_above_the_floors() -> None:
             assert metrics[name][head] >= floor, (name, head)
 
 
+@pytest.mark.long
 def test_the_weights_do_what_the_card_says() -> None:
     """A smaller measurement of the same, within what 100 renderings and 12 samples can tell (3 standard errors)."""
     metrics = json.loads((SHIPPED / "quality.json").read_text())
@@ -88,6 +89,19 @@ def _table(folder: Path) -> str:
     return (folder / "README.md").read_text().partition("## How it was made")[2].partition("## What it can do")[0]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_part_is_trained_once_and_the_folder_waits_for_all(tmp_path: Path) -> None:
+    out, parts = tmp_path / "world", ["tokenizer", "classifier"]
+    world.make_world(out, parts=parts, effort=2e-4)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "world.work" / "parts").rglob("*.json")}
+    assert json.loads((tmp_path / "world.work/parts/classifier/training.json").read_text())["steps"] == 2
+    world.make_world(out, parts=parts, effort=2e-4)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises(FileError, match="'clip' has not been trained"):
+        world.make_world(out, parts=["folder"], effort=2e-4)
+
+
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_a_world_is_made_whole_and_resumes(tmp_path: Path) -> None:
     out = tmp_path / "world"

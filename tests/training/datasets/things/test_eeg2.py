@@ -399,6 +399,7 @@ def test_packed_recordings_are_named(eeg2: Path, tmp_path: Path) -> None:
         open_eeg2(tmp_path, subject=1, memory=MEMORY)
 
 
+@pytest.mark.long
 def test_a_long_recording_is_not_held_as_a_whole(eeg2: Path, tmp_path: Path) -> None:
     """Ten minutes of 63 channels are 300 MB in float64; a channel and what its filter takes are some 30 MB."""
     place = copy(eeg2, tmp_path)
