@@ -42,7 +42,7 @@ def test_a_graph_that_is_there_is_not_traced_again(
 
 
 def test_the_shipped_graphs_were_made_by_the_code_of_today(tiny_bundle: Path) -> None:
-    """Or every demonstration, and every run of the tests, traces them anew: python -m minddiffuser.export.demo_files."""
+    """Or every demonstration and test run traces them anew: python -m minddiffuser.export.demo_files makes others."""
     shipped = json.loads((tiny_bundle.parent / "shipped" / "bundle" / "manifest.json").read_text())
     assert shipped["lineage"][reuse.EXPORTER] == reuse.exporter_code()
 
