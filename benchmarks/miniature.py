@@ -23,15 +23,29 @@ NAMES = ("rois", "features", "retention", "fitting", "semantic", "iterations", "
 PARTS = {"docs": "miniature/{}.md", "figure": "images/miniature/{}.png", "numbers": "measured/miniature/{}.json"}
 
 
-def command_of(name: str, labels: list[str]) -> str:
-    """What was typed."""
+# What the command takes where nothing else is asked for; of interpretation all trials.
+DEFAULTS = {"seeds": [42], "n_trials": 32, "full": False, "models": "tiny", "clip": None}
+
+
+def command_of(name: str, labels: list[str], settings: dict[str, Any]) -> str:
+    """The command that gives these numbers.
+
+    Raises
+    ------
+    ValueError
+        It was made with settings of its own, which a page would have to say.
+    """
+    expected = {**DEFAULTS, **({"n_trials": None} if name == "interpretation" else {})}
+    own = [key for key, value in expected.items() if settings[key] != value]
+    if own:
+        raise ValueError(f"the experiment {name} was made with other settings than the command's own: {', '.join(own)}")
     return f"md-train experiment {name} --data {' '.join(labels)} --out {name} --cache shared"
 
 
-def page_of(name: str, markdown: str, labels: list[str]) -> str:
+def page_of(name: str, markdown: str, command: str) -> str:
     """table.md with the command and the figure behind the facts, which are its third paragraph."""
     title, source, facts, rest = markdown.split("\n\n", 3)
-    shown = f"```sh\n{command_of(name, labels)}\n```"
+    shown = f"```sh\n{command}\n```"
     figure = f"![{title.removeprefix('# ')}](../images/miniature/{name}.png)"
     back = "What it comes to, and why it may differ: [the paper in miniature](../results.md#the-paper-in-miniature)."
     return "\n\n".join([title, source, facts, back, shown, figure, rest.rstrip("\n")]) + "\n"
@@ -56,9 +70,9 @@ def write_pages(folder: Path, docs: Path) -> dict[str, Counter[str]]:
             continue
         content = (out / "table.json").read_bytes()
         numbers = json.loads(content)
-        labels = [subject["label"] for subject in numbers["subjects"]]
+        command = command_of(name, [subject["label"] for subject in numbers["subjects"]], numbers["settings"])
         parts = {
-            "docs": page_of(name, (out / "table.md").read_text(encoding="utf-8"), labels).encode(),
+            "docs": page_of(name, (out / "table.md").read_text(encoding="utf-8"), command).encode(),
             "figure": (out / "figure.png").read_bytes(),
             "numbers": content,
         }
@@ -75,7 +89,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", type=Path, default=Path(__file__).resolve().parents[1] / "docs")
     args = parser.parse_args()
-    found = write_pages(args.folder, args.docs)
+    try:
+        found = write_pages(args.folder, args.docs)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"{args.folder} cannot be shown: {error}", file=sys.stderr)
+        return 2
     if not found:
         print(f"{args.folder} holds no experiment with a table.json: run md-train experiment there", file=sys.stderr)
         return 2

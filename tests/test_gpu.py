@@ -36,7 +36,7 @@ from minddiffuser.runtime.engines.ort.engine import as_numpy
 from minddiffuser.runtime.engines.tensorrt.denoise_loop import DenoiseLoop
 from minddiffuser.runtime.engines.tensorrt.engine import open_trt
 from minddiffuser.runtime.engines.trust import Trust
-from minddiffuser.runtime.errors import MindDiffuserError
+from minddiffuser.runtime.errors import MindDiffuserError, MissingExtra
 from minddiffuser.runtime.generators.noise import trial_noise
 from minddiffuser.runtime.images import read_image
 from minddiffuser.runtime.refine import refine
@@ -45,7 +45,7 @@ from minddiffuser.runtime.refine.settings import AdamSettings, GuidedSettings
 from minddiffuser.runtime.refine.weights import StructuralWeights
 from minddiffuser.runtime.sampling import Sampling
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="needs a CUDA GPU")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="needs a CUDA GPU, and exactly -m gpu")]
 
 PREPARED = "MINDDIFFUSER_PREPARED"
 TARGETS = {"ort-cuda": None, "ort-tensorrt": "ort-tensorrt", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
@@ -155,12 +155,16 @@ def tolerance(precision: str) -> float:
 # --- devices, and the loop as one CUDA graph -------------------------------------------------------------------------
 
 
+def device_of(kind: str) -> Any:
+    try:
+        return open_device(kind)
+    except MissingExtra as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(params=DEVICES)
 def cuda(request: pytest.FixtureRequest) -> Iterator[Any]:
-    name = "cuda.bindings" if request.param == "cuda-python" else request.param
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
-        pytest.skip(f"{request.param} is not installed")
-    device = open_device(request.param)
+    device = device_of(request.param)
     yield device
     device.close()
 
@@ -191,12 +195,20 @@ def test_arrays_come_back_as_they_went(cuda: Any, dtype: str) -> None:
 
 
 def test_freed_memory_is_used_again(cuda: Any) -> None:
-    """A thousand arrays of 64 MiB, one after the other: 62 GiB if nothing were freed."""
-    for number in range(1000):
-        array = cuda.allocate((1 << 24,), "float32")
-        if number % 100 == 0:
-            cuda.copy(array, np.full(1 << 24, number, np.float32))
+    """A hundred arrays of 256 MiB, one after the other, take no more of the card than one."""
+    torch = pytest.importorskip("torch")
+    first = cuda.allocate((1 << 26,), "float32")
+    del first
+    cuda.synchronise()
+    before = torch.cuda.mem_get_info()[0]
+    for number in range(100):
+        array = cuda.allocate((1 << 26,), "float32")
+        if number % 20 == 0:
+            cuda.copy(array, np.full(1 << 26, number, np.float32))
             assert cuda.to_numpy(array)[-1] == number
+        del array
+    cuda.synchronise()
+    assert before - torch.cuda.mem_get_info()[0] < 10 << 28, "of 100 arrays, more than ten are held"
 
 
 def test_a_recorded_graph_runs_when_it_is_launched(cuda: Any) -> None:
@@ -226,15 +238,20 @@ def test_what_another_stream_computes_is_waited_for(cuda: Any) -> None:
     torch = pytest.importorskip("torch")
     for _ in range(5):
         large = torch.rand(4096, 4096, device="cuda")
+        large /= large.sum(1, keepdim=True)  # rows that add up to 1, and so do those of its powers
+        value = torch.full((64,), -1.0, device="cuda")
+        torch.cuda.synchronize()
         for _ in range(20):  # some ten milliseconds of queued work
-            large = (large @ large) / 4096
-        value = large.sum().reshape(1).expand(64).contiguous()
+            large = large @ large
+        value.copy_(large[0, :64])
         cuda.enter()
         adopted = cuda.adopt(value)
         copy = cuda.allocate((64,), "float32")
         cuda.copy(copy, adopted)
         cuda.leave()
-        np.testing.assert_array_equal(cuda.to_numpy(copy), value.cpu().numpy())
+        found = cuda.to_numpy(copy)
+        assert (found > 0).all()
+        np.testing.assert_array_equal(found, value.cpu().numpy())
 
 
 def _fakes() -> Any:
@@ -322,7 +339,7 @@ def test_the_recorded_loop_is_the_loop_step_by_step(
 ) -> None:
     from minddiffuser.runtime.engines.cuda import open as opening
 
-    chosen = open_device(kind)
+    chosen = device_of(kind)
     monkeypatch.setattr(opening, "open_device", lambda: chosen)
     recorded = generator_of(on_gpu, decoded)
     plain = generator_of(on_gpu, decoded)
@@ -503,7 +520,7 @@ def test_the_run_command_by_pytorch_gives_the_same_again(prepared: Path, tmp_pat
 
 @pytest.mark.parametrize("decoder", ["mlp", "transformer"])
 def test_a_network_decoder_is_fitted_on_the_gpu(decoder: str, prepared: Path, tmp_path: Path) -> None:
-    """Twice the same, bit for bit; and with nothing worse than on the CPU."""
+    """Twice the same decoded latents, bit for bit; and the CPU's, up to another start and order of sums."""
     pytest.importorskip("diffusers")
     pytest.importorskip("tokenizers")
     from minddiffuser.runtime.decoders.checkpoint import open_checkpoint

@@ -100,6 +100,12 @@ def fit(
     return out
 
 
+def fit_key(data: Data, models: FitModels, settings: FitSettings) -> str:
+    """SHA-256 of everything that decides the numbers of a fit: equal keys, equal checkpoints of one release."""
+    settings = settings.fitted_to(data.layout)
+    return hash_of_json(ingredients_of(_averaged(_of_regions(data, settings), settings), models, settings))
+
+
 class _ReadOnce:
     """A data set whose training trials are in memory: every phase of a fit takes the same, whatever becomes of a file.
 

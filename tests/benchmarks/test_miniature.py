@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from minddiffuser.training.experiments.claims import claim_text
+
 Load = Callable[[str], ModuleType]
 TABLE = """# Semantic loss
 
@@ -32,6 +34,7 @@ def write_experiment(folder: Path) -> Path:
     rows = [{"key": "0"}, {"key": "0.5", "agreement": "disagrees"}]
     numbers = {
         "subjects": [{"label": "fmri-1"}, {"label": "fmri-2"}],
+        "settings": {"seeds": [42], "n_trials": 32, "full": False, "models": "tiny", "clip": None},
         "tables": [{"columns": [{"name": "pixcorr"}], "rows": rows}],
         "claims": [{"agreement": "agrees"}, {"agreement": None}, {"agreement": "agrees"}],
     }
@@ -53,6 +56,23 @@ def test_pages_hold_the_table_the_command_and_the_figure(load: Load, tmp_path: P
     assert numbers == (tmp_path / "made" / "semantic" / "table.json").read_text()
 
 
+def test_settings_of_its_own_and_missing_files_are_refused(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    miniature, folder = load("miniature"), write_experiment(tmp_path / "made" / "semantic")
+    monkeypatch.setattr("sys.argv", ["miniature.py", str(tmp_path / "made"), "--docs", str(tmp_path / "docs")])
+    numbers = json.loads((folder / "table.json").read_text())
+    numbers["settings"]["n_trials"] = 8
+    (folder / "table.json").write_text(json.dumps(numbers))
+    assert miniature.main() == 2
+    assert "other settings than the command's own: n_trials" in capsys.readouterr().err
+    numbers["settings"]["n_trials"] = 32
+    (folder / "table.json").write_text(json.dumps(numbers))
+    (folder / "figure.png").unlink()
+    assert miniature.main() == 2
+    assert "figure.png" in capsys.readouterr().err
+
+
 def test_a_folder_without_experiments_is_refused(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,15 +82,21 @@ def test_a_folder_without_experiments_is_refused(
     assert "holds no experiment" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["rois", "features", "retention", "fitting", "semantic", "iterations", "modality"])
+@pytest.mark.parametrize(
+    "name", ["rois", "features", "retention", "fitting", "semantic", "iterations", "modality", "interpretation"]
+)
 def test_the_pages_in_the_repository_are_of_the_numbers_beside_them(load: Load, name: str) -> None:
-    """A page's sentences carry the differences of the numbers from which it says it was made."""
-    docs = Path(__file__).parents[2] / "docs"
-    parts = load("miniature").PARTS
-    page = (docs / parts["docs"].format(name)).read_text(encoding="utf-8")
-    numbers = json.loads((docs / parts["numbers"].format(name)).read_text())
+    """Every sentence's word and difference, and every mean of a table that the page shows."""
+    miniature, docs = load("miniature"), Path(__file__).parents[2] / "docs"
+    assert name in miniature.NAMES
+    page = (docs / miniature.PARTS["docs"].format(name)).read_text(encoding="utf-8")
+    numbers = json.loads((docs / miniature.PARTS["numbers"].format(name)).read_text())
     assert numbers["experiment"] == name
     for claim in numbers["claims"]:
-        if claim["difference"] is not None:
-            line = next(line for line in page.splitlines() if line.startswith(f"| {claim['text']} |"))
-            assert line.endswith(f"| {claim['agreement'] or ''} |")
+        row = f"| {claim['text']} | {claim['source']} | {claim_text(claim)} | {claim['agreement'] or ''} |"
+        assert row in page.splitlines()
+    shown = [table for table in numbers["tables"] if f"## {table['title']}" in page]
+    assert shown
+    means = [value["mean"] for table in shown for row in table["rows"] for value in row["values"].values()]
+    there = sum(any(f"{abs(mean):{form}}" in page for form in (".3f", ".1f", ".0f")) for mean in means)
+    assert there == len(means) > 5

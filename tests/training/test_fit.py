@@ -27,7 +27,7 @@ from minddiffuser.training.decoders import blocks as block_rule
 from minddiffuser.training.decoders.base import make_decoder
 from minddiffuser.training.decoders.ridge import FittedRidge, Ridge
 from minddiffuser.training.features import extract
-from minddiffuser.training.fit import fit
+from minddiffuser.training.fit import fit, fit_key
 from minddiffuser.training.networks.loop import Stopped, Training
 from minddiffuser.training.regions import Regions
 from minddiffuser.training.selection import SelectionSettings
@@ -227,6 +227,18 @@ def test_the_description_tells_how_it_was_made(tmp_path: Path, data: Data) -> No
     assert description["selection"]["signed"] is True
     assert description["provenance"]["constant"] == [3]
     assert (description["provenance"]["n_trials"], description["provenance"]["n_stimuli"]) == (60, 40)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_key_is_the_fits_own_and_follows_the_responses(tmp_path: Path, data: Data, averaged: bool) -> None:
+    """By it a finished fit is found again: data that were corrected, or other settings, have another one."""
+    settings = replace(SETTINGS, average_repetitions=averaged)
+    found = fit(data, Models(), tmp_path / "out", settings)
+    key = fit_key(data, Models(), settings)
+    assert json.loads((found / DESCRIPTION).read_text())["provenance"]["key"] == key
+    assert fit_key(data, Models(), replace(settings, average_repetitions=not averaged)) != key
+    data.responses("train")[3] *= 2
+    assert fit_key(data, Models(), settings) != key
 
 
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, data: Data) -> None:

@@ -11,6 +11,8 @@ from .subject import Subject
 from .values import Values
 
 Say = Callable[[str, float | None], None]
+# The kind of a step that another experiment had made already: how long it took says nothing of others.
+TAKEN = "link"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Step(Protocol):
         """Everything that decides what it makes, besides the plan and the data, as JSON."""
         ...
 
-    def make(self, subject: Subject, tell: Tell) -> None:
-        """Make it, or go on with it where it was stopped."""
+    def make(self, subject: Subject, tell: Tell) -> str | None:
+        """Make it, or go on with it where it was stopped; returns its kind, where it turned out another one."""
         ...
 
 

@@ -99,8 +99,8 @@ def _short(value: object) -> str:
     return json.dumps(value)[:60]
 
 
-def seconds_of(subject: Subject, step: Step) -> float | None:
-    """How long a finished step took; None where it is not finished.
+def finished_as(subject: Subject, step: Step) -> tuple[str, float] | None:
+    """Of which kind a finished step was, and how many seconds it took; None where it is not finished.
 
     Raises
     ------
@@ -116,12 +116,12 @@ def seconds_of(subject: Subject, step: Step) -> float | None:
         raise FileError(
             f"{subject.out / step.folder} was made with other settings by another release: give another --out"
         )
-    return float(content.get("seconds", 0.0))
+    return str(content.get("kind", step.kind)), float(content.get("seconds", 0.0))
 
 
-def finish(subject: Subject, step: Step, seconds: float, cpu_seconds: float) -> None:
-    """Note that a step is finished."""
-    about = {"kind": step.kind, "settings": step.describe(), "key": _key(step.describe())}
+def finish(subject: Subject, step: Step, kind: str, seconds: float, cpu_seconds: float) -> None:
+    """Note that a step is finished, and as which kind."""
+    about = {"kind": kind, "settings": step.describe(), "key": _key(step.describe())}
     spent = {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
     write_json(_record(subject, step.folder), {"format": f"minddiffuser-{_STEP}", "version": VERSION, **about, **spent})
 

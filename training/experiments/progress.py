@@ -58,10 +58,10 @@ class Overall(Progress):
         self._detail, self._share = detail, share
         self(self.done)
 
-    def end(self) -> None:
-        """Say that the step that began last is finished."""
+    def end(self, kind: str | None = None) -> None:
+        """Say that the step that began last is finished, and as which kind, where that is another one."""
         now = self._clock()
-        self._known[self._kinds[self._next]].append(now - self._step_began)
+        self._known[kind or self._kinds[self._next]].append(now - self._step_began)
         self._step_began = now
         self._next += 1
         self(self.done + 1)

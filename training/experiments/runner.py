@@ -110,11 +110,12 @@ def _make(
             what = work.cell.label if work.step is None else work.step.folder.partition("/")[2]
             prefix = f"{work.subject.label}, {work.kind} {what}"
             overall.begin(prefix)
+            kind = work.kind
             if work.step is None:
                 folder.keep(work.subject, work.cell, work.cell.measure(work.subject))
             else:
-                _make_step(work.subject, work.step, partial(_say, overall, prefix))
-            overall.end()
+                kind = _make_step(work.subject, work.step, partial(_say, overall, prefix))
+            overall.end(kind)
             gc.collect()  # networks of the step before, before the next ones are opened
 
 
@@ -133,11 +134,11 @@ def _plan(
                         raise ValueError(f"two steps of other settings share the folder {step.folder}")
                     continue
                 seen[step.folder] = step
-                seconds = folder.seconds_of(subject, step)
-                if seconds is None:
+                done = folder.finished_as(subject, step)
+                if done is None:
                     left.append(_Work(subject=subject, cell=cell, step=step))
                 else:
-                    finished.append((step.kind, seconds))
+                    finished.append(done)
             if folder.measured(subject, cell) is None:
                 left.append(_Work(subject=subject, cell=cell, step=None))
     return left, finished
@@ -147,13 +148,15 @@ def _say(overall: Overall, prefix: str, text: str, share: float | None) -> None:
     overall.now(f"{prefix}: {text}", share)
 
 
-def _make_step(subject: Subject, step: Step, now: Say) -> None:
+def _make_step(subject: Subject, step: Step, now: Say) -> str:
+    """Make it; gives its kind."""
     path = folder.log_path(subject, step)
     path.parent.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.monotonic(), time.process_time()
     with path.open("a", encoding="utf-8") as log:
-        step.make(subject, Tell(now=now, log=log))
-    folder.finish(subject, step, time.monotonic() - wall, time.process_time() - cpu)
+        kind = step.make(subject, Tell(now=now, log=log)) or step.kind
+    folder.finish(subject, step, kind, time.monotonic() - wall, time.process_time() - cpu)
+    return kind
 
 
 def _measured(subject: Subject, cells: Sequence[Cell]) -> dict[str, Values]:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.backends.base import Options
-from ...runtime.decoders.files import VERSION
 from ...runtime.errors import MindDiffuserError
 from ...runtime.features import TARGETS
 from ...runtime.images import write_png
@@ -26,7 +25,7 @@ from ..decoders.base import make_decoder
 from ..regions import Regions
 from ..selection import SelectionSettings
 from ..settings import FitSettings
-from .base import Tell
+from .base import TAKEN, Tell
 from .folder import check_models
 from .shared_fits import make_shared, shared_place
 from .subject import Plan, Subject
@@ -113,8 +112,8 @@ class Fit:
             regions=self.regions,
         )
 
-    def make(self, subject: Subject, tell: Tell) -> None:
-        from ..fit import check, fit
+    def make(self, subject: Subject, tell: Tell) -> str | None:
+        from ..fit import check, fit, fit_key
 
         out, settings = subject.out / self.folder, self.settings(subject)
         check(subject.data, out, settings)
@@ -134,9 +133,12 @@ class Fit:
 
         if subject.plan.cache is None:
             make(out)
-            return
-        decided_by = {"version": VERSION, "data": subject.identity, "models": models.hash, "fit": self.describe()}
-        make_shared(shared_place(subject.plan.cache, decided_by), out, make, lambda line: tell.now(line, None))
+            return None
+        place = shared_place(subject.plan.cache, fit_key(subject.data, models, settings))
+        if make_shared(place, out, make, lambda line: tell.now(line, None)):
+            return None
+        say(f"taken from {place}")
+        return TAKEN
 
 
 def _share(phase: str, part: float) -> float | None:
@@ -219,11 +221,12 @@ class Run:
             settings=self.settings,
         )
 
-    def make(self, subject: Subject, tell: Tell) -> None:
+    def make(self, subject: Subject, tell: Tell) -> str | None:
         frames = _Frames(subject.out / self.folder, self.frames) if self.frames else None
         outcome, _ = run_job(self.job(subject), cast(TextIO, _Stream(tell)), frames)
         if not outcome.trials:
             raise MindDiffuserError(f"no trial of {subject.path} has a picture: see {subject.out / self.folder}")
+        return None
 
 
 class _Stream:

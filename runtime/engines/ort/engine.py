@@ -7,6 +7,7 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,7 @@ def open_ort(
             f"this onnxruntime has no {wanted} (it has {', '.join(available)}): pip install 'minddiffuser[gpu]' in an "
             "environment without the plain onnxruntime, or choose the backend ort"
         )
-    if settings.provider != "cpu":
-        _load_cuda(onnxruntime)
+    lacking = "" if settings.provider == "cpu" else _load_cuda(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
             str(path),
@@ -149,7 +149,7 @@ def open_ort(
     if used[0] != wanted:
         raise InputError(
             f"the graph {name} was asked to run on {wanted} and ONNX Runtime fell back to {used[0]}: check that the "
-            "GPU's driver and CUDA libraries are installed, or choose the backend ort"
+            f"GPU's driver and CUDA libraries are installed, or choose the backend ort{lacking}"
         )
     _check_interface(session, name, path, inputs, outputs)
     if settings.provider != "cpu":
@@ -242,11 +242,21 @@ class OrtEngine(Closing):
         return {n: OrtArray(v) for n, v in zip(self._names, binding.get_outputs(), strict=True)}
 
 
-def _load_cuda(onnxruntime: Any) -> None:
-    """Let CUDA's libraries be found where pip has put them; what is missing is said when the session starts."""
-    onnxruntime.set_default_logger_severity(4)  # of each kernel that does not fit and whose place another takes
-    with redirect_stdout(StringIO()):  # it reports there, where results go
-        onnxruntime.preload_dlls()
+_loading, _lacking = Lock(), list[str]()
+
+
+def _load_cuda(onnxruntime: Any) -> str:
+    """Let CUDA's libraries be found where pip has put them, once in a process; what is missing, for a message."""
+    with _loading:
+        if not _lacking:
+            # Or it warns of every kernel that it passes over for another one.
+            onnxruntime.set_default_logger_severity(4)
+            said = StringIO()
+            with redirect_stdout(said):  # it reports there, where results go
+                onnxruntime.preload_dlls()
+            failed = [line.strip() for line in said.getvalue().splitlines() if "ailed to load" in line]
+            _lacking.append(f" ({'; '.join(failed)[:300]})" if failed else "")
+        return _lacking[0]
 
 
 def _options(onnxruntime: Any, settings: OrtSettings, *, half: bool) -> Any:
@@ -303,7 +313,7 @@ def _providers(settings: OrtSettings, inputs: Specs, prefix: str, *, exact: bool
     if settings.provider == "cpu":
         return [(PROVIDERS["cpu"], {})]
     # In float32, products are not rounded to TF32, so that errors are those that the bundle was verified with. The
-    # option takes the tensor cores from convolutions in 16 bits too, which then add up in 16 bits and overflow.
+    # option takes the tensor cores from convolutions in 16 bits, too.
     cuda = {"device_id": "0", "use_tf32": "0" if exact else "1"}
     if settings.memory_limit_bytes is not None:
         cuda["gpu_mem_limit"] = str(settings.memory_limit_bytes)

@@ -14,8 +14,8 @@ import pytest
 from minddiffuser.runtime.decoders.files import DESCRIPTION
 from minddiffuser.runtime.errors import FileError
 from minddiffuser.training import fit as fitting
-from minddiffuser.training.experiments import steps
-from minddiffuser.training.experiments.base import Tell
+from minddiffuser.training.experiments import shared_fits, steps
+from minddiffuser.training.experiments.base import TAKEN, Tell
 from minddiffuser.training.experiments.shared_fits import make_shared, shared_place
 from minddiffuser.training.experiments.steps import Fit
 from minddiffuser.training.regions import Regions
@@ -54,9 +54,9 @@ def contents_of(folder: Path) -> dict[str, str]:
 
 
 def test_a_second_experiment_takes_what_the_first_made(tmp_path: Path) -> None:
-    make, place = Making(), shared_place(tmp_path / "cache", {"a": 1})
-    for name in ("one", "two"):
-        make_shared(place, tmp_path / name / "checkpoints" / "ridge", make, silent)
+    make, place = Making(), shared_place(tmp_path / "cache", "a")
+    for name, made_here in (("one", True), ("two", False)):
+        assert make_shared(place, tmp_path / name / "checkpoints" / "ridge", make, silent) is made_here
         assert contents_of(tmp_path / name / "checkpoints" / "ridge") == {name: name for name in FILES}
     assert (make.made, make.checked) == ([place], [place])
     first, second = (tmp_path / name / "checkpoints" / "ridge" / DESCRIPTION for name in ("one", "two"))
@@ -68,7 +68,7 @@ def test_it_is_copied_where_no_links_can_be(tmp_path: Path, monkeypatch: pytest.
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    place, out = shared_place(tmp_path / "cache", {"a": 1}), tmp_path / "ridge"
+    place, out = shared_place(tmp_path / "cache", "a"), tmp_path / "ridge"
     make_shared(place, out, Making(), silent)
     assert contents_of(out) == {name: name for name in FILES}
     assert not os.path.samefile(out / DESCRIPTION, place / DESCRIPTION)
@@ -78,7 +78,7 @@ def test_what_was_begun_in_the_experiment_is_finished_there(tmp_path: Path) -> N
     make, out = Making(), tmp_path / "ridge"
     out.mkdir()
     (out / "journal.json").touch()
-    make_shared(shared_place(tmp_path / "cache", {"a": 1}), out, make, silent)
+    make_shared(shared_place(tmp_path / "cache", "a"), out, make, silent)
     assert make.made == [out]
     assert not (tmp_path / "cache").exists()
 
@@ -115,32 +115,55 @@ def test_nothing_is_left_of_a_fit_that_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_one_in_the_cache_is_said_to_be_deleted(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "x"
+
+    def refuses(folder: Path) -> None:
+        raise FileError(f"{folder} is damaged")
+
+    Making()(place)
+    with pytest.raises(FileError, match=f"{place} is damaged; {place} is a cache: delete that folder"):
+        make_shared(place, tmp_path / "out" / "ridge", refuses, silent)
+
+
+def test_other_releases_have_other_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    for release in ("0.1.0", "0.2.0"):
+        monkeypatch.setattr(shared_fits, "version", lambda release=release: release)
+        places.append(shared_place(tmp_path, "a"))
+    assert places[0] != places[1]
+    assert shared_place(tmp_path, "b") != places[1]
+
+
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> Making:
     """In place of a fit: writes files and counts."""
     make = Making()
     monkeypatch.setattr(fitting, "check", lambda *_given: None)
+    monkeypatch.setattr(fitting, "fit_key", lambda data, _models, settings: f"{data} {settings}")
     monkeypatch.setattr(fitting, "fit", lambda _data, _models, folder, _settings, **_named: make(folder))
     monkeypatch.setattr(steps, "opened_models", lambda _plan: SimpleNamespace(hash="ab" * 32))
     monkeypatch.setattr(steps, "check_models", lambda *_given: None)
-    monkeypatch.setattr(Fit, "settings", lambda *_given: None)
+    monkeypatch.setattr(Fit, "settings", lambda self, _subject: self.describe())
     return make
 
 
-def subject(out: Path, cache: Path | None, identity: str = "1") -> Any:
+def subject(out: Path, cache: Path | None, data: str = "1") -> Any:
     plan = SimpleNamespace(cache=cache)
-    return SimpleNamespace(out=out / "someone", plan=plan, identity=identity, data=None)
+    return SimpleNamespace(out=out / "someone", plan=plan, data=data)
 
 
 def test_fits_share_by_data_models_and_settings(tmp_path: Path, fitted: Making) -> None:
-    tell, cache = Tell(now=lambda *_given: None, log=io.StringIO()), tmp_path / "cache"
+    log, cache = io.StringIO(), tmp_path / "cache"
+    tell = Tell(now=lambda *_given: None, log=log)
     without = Fit(name="ridge-without-hvc", regions=Regions(without=("HVC",)))
-    for out in ("rois", "features"):
-        Fit().make(subject(tmp_path / out, cache), tell)
+    kinds = [Fit().make(subject(tmp_path / out, cache), tell) for out in ("rois", "features")]
+    assert kinds == [None, TAKEN]
     assert len(fitted.made) == 1
+    assert log.getvalue() == f"taken from {fitted.made[0]}\n"
     without.make(subject(tmp_path / "rois", cache), tell)
     Fit(percent=100.0).make(subject(tmp_path / "retention", cache), tell)
-    Fit().make(subject(tmp_path / "others", cache, identity="2"), tell)
+    Fit().make(subject(tmp_path / "others", cache, data="2"), tell)
     assert len(set(fitted.made)) == 4
     assert (tmp_path / "rois" / "someone" / "checkpoints" / "ridge-without-hvc" / DESCRIPTION).exists()
 
