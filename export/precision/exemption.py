@@ -17,8 +17,8 @@ class Exemption(TypedDict):
     tensor : the input or output that broke the rule.
     rule : "overflow" (a value is too large for the type; or, of a ReduceMean, the sum that it divides, which is then
         `measured`; or NaN or infinite already in float32: then `measured` is the number of such elements and the limit
-        0), "rounding" (too many digits lost), "operator" (ONNX or
-        TensorRT has no such kernel; `measured` and `limit` are 0) or "quantisation" (too much lost in int8).
+        0), "rounding" (too many digits lost), "operator" (ONNX or TensorRT has no such kernel; `measured` and `limit`
+        are 0) or "quantisation" (too much lost in int8).
     measured : what was measured, in the terms of the rule.
     limit : what the rule allows.
     """

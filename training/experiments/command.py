@@ -93,8 +93,8 @@ def add_experiment(commands: Any) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="folder for computed features, selections and checkpoints, which several experiments may share, also at the "
-        "same time: what one has fitted, another links to (default: OUT/features, and checkpoints of their own)",
+        help="folder for computed features, selections and checkpoints, which several experiments may share, also at "
+        "the same time: what one has fitted, another links to (default: OUT/features, and checkpoints of their own)",
     )
     experiment.add_argument(
         "--metrics",
