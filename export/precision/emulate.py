@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -83,7 +85,7 @@ def _emulated_mean(node: NodeProto, half: int) -> list[NodeProto]:
     name, total, count, exact = node.output[0], *(f"{node.output[0]}:{part}" for part in ("sum", "count", "exact"))
     node.op_type, node.output[0] = "ReduceSum", f"{total}:exact"
 
-    def make(operator: str, given: list[str], output: str, **attributes: int) -> NodeProto:
+    def make(operator: str, given: list[str], output: str, **attributes: Any) -> NodeProto:
         return helper.make_node(operator, given, [output], name=output, **attributes)
 
     return [
