@@ -443,7 +443,7 @@ def by_torch(request: pytest.FixtureRequest, on_cpu: BundleBackend) -> Any:
 
 
 def kind_of(by_torch: Any) -> str:
-    """What its products are as fine as; PyTorch's convolutions of float32 are TF32 on a GPU unless it is told."""
+    """The precision of its products: on a GPU PyTorch computes convolutions of float32 in TF32 by default."""
     return {"float32": "tf32", "float16": "fp16", "bfloat16": "bf16"}[by_torch.computing["dtype"]]
 
 
